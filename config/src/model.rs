@@ -1,0 +1,309 @@
+//! The validated shape of the configuration: what the rest of the program is handed.
+//!
+//! Everything here is already checked: ranges hold, references resolve, secrets are loaded. The raw shape and the checks are elsewhere.
+//! A setting that PgBouncer has keeps PgBouncer's name and meaning.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// How many worker threads carry traffic.
+    pub workers: Workers,
+    /// The admin HTTP listener (metrics and health).
+    pub admin: Admin,
+    /// What happens on SIGTERM.
+    pub drain: Drain,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The PostgreSQL side, if there is one.
+    pub postgres: Option<Postgres>,
+    /// The Redis side: each upstream server by its configured name.
+    pub redis: BTreeMap<String, Redis>,
+}
+
+/// How many worker threads carry traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Workers {
+    /// One up to two cores of CPU quota, beyond that by the quota.
+    #[default]
+    Auto,
+    /// Exactly this many.
+    Count(u16),
+}
+
+/// The admin HTTP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where `/metrics` and the health endpoints listen; `None` turns them off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What happens on SIGTERM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// How long new clients are still accepted after SIGTERM, while load balancers learn that we are not ready.
+    pub accept_for: Duration,
+    /// When what is still open is cut.
+    pub timeout: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+    /// Text for people or JSON for machines.
+    pub format: LogFormat,
+    /// Whether each client connection and disconnection is logged.
+    pub connections: bool,
+}
+
+/// The least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what broke.
+    Error,
+    /// And what is about to.
+    Warn,
+    /// And what happened.
+    Info,
+    /// And why.
+    Debug,
+    /// And everything.
+    Trace,
+}
+
+/// Text for people or JSON for machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Where a data listener binds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The full path of a Unix socket (for Postgres already ending in `.s.PGSQL.PORT`).
+    Unix(PathBuf),
+}
+
+/// Where an upstream server is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Upstream {
+    /// A host name or address, resolved at each connect.
+    Tcp {
+        /// DNS name or IP address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// The full path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// How large a pool may grow, and how long things in it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Most connections, those being opened included. At least 1.
+    pub pool_size: u32,
+    /// Connections kept open even when idle. At most `pool_size`.
+    pub min_pool_size: u32,
+    /// Most clients that may wait; one more is refused at once.
+    pub max_queue_length: u32,
+    /// How long a client may wait. Zero: for ever.
+    pub query_wait_timeout: Duration,
+    /// Idle connections above the minimum are closed after this. Zero: never.
+    pub server_idle_timeout: Duration,
+    /// Connections are replaced after this (spread by up to a tenth). Zero: never.
+    pub server_lifetime: Duration,
+    /// How long opening one connection, login included, may take.
+    pub server_connect_timeout: Duration,
+    /// How many connections of one pool are opened at the same time.
+    pub server_connect_parallelism: u32,
+    /// First pause after a failed connect; doubles up to `server_login_retry`, with jitter.
+    pub server_connect_backoff: Duration,
+    /// Longest pause after failed connects.
+    pub server_login_retry: Duration,
+}
+
+/// The PostgreSQL side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgres {
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
+    /// How clients prove who they are.
+    pub auth_type: AuthType,
+    /// Most client connections at a time.
+    pub max_client_conn: u32,
+    /// How long a login may take.
+    pub client_login_timeout: Duration,
+    /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
+    pub max_prepared_statements: u32,
+    /// Reported parameters that follow the client, beside the standard ones.
+    pub track_extra_parameters: Vec<String>,
+    /// Startup parameters that are dropped in silence (lower case).
+    pub ignore_startup_parameters: Vec<String>,
+    /// Databases by the name clients ask for. `*` serves every other name, as the database of that name.
+    pub databases: BTreeMap<String, PgDatabase>,
+    /// Users by name.
+    pub users: BTreeMap<String, PgUser>,
+    /// True when this came from one URL with nothing else said: any user name is welcome on a loopback listener and becomes the upstream user.
+    pub zero_config: bool,
+}
+
+/// How PostgreSQL clients prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthType {
+    /// Not at all, and the user need not exist (needs databases with a forced user).
+    Any,
+    /// Not at all, but the user must exist.
+    Trust,
+    /// With a clear-text password.
+    Plain,
+    /// With MD5, or SCRAM where the stored secret is a SCRAM verifier.
+    Md5,
+    /// With SCRAM-SHA-256.
+    ScramSha256,
+}
+
+/// When an upstream connection goes back to the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PoolMode {
+    /// When the client leaves.
+    Session,
+    /// At the end of each transaction.
+    Transaction,
+    /// After each statement; transaction blocks are refused.
+    Statement,
+}
+
+/// A database that clients can ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PgDatabase {
+    /// Where the server is.
+    pub upstream: Upstream,
+    /// The database name on the server; `None`: the name the client asked for.
+    pub dbname: Option<String>,
+    /// The upstream user for every client (one shared pool); `None`: the client's own name.
+    pub user: Option<String>,
+    /// The password that goes with it upstream. Without one, the user's own plain secret is used.
+    pub password: Option<Secret>,
+    /// TLS towards the server.
+    pub tls: UpstreamTls,
+    /// When connections go back to the pool.
+    pub pool_mode: PoolMode,
+    /// The limits of each pool of this database.
+    pub limits: PoolLimits,
+}
+
+/// TLS towards an upstream, in libpq's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamTls {
+    /// Never.
+    #[default]
+    Disable,
+    /// If the server offers it.
+    Prefer,
+    /// Always, whoever the server is.
+    Require,
+    /// Always, with a certificate that the system's authorities vouch for and that names the host.
+    VerifyFull,
+}
+
+/// A user that clients can log in as.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PgUser {
+    /// Plain text, `md5…`, or `SCRAM-SHA-256$…`. `None`: no password login.
+    pub password: Option<Secret>,
+    /// Overrides the database's mode.
+    pub pool_mode: Option<PoolMode>,
+    /// Overrides the database's pool size.
+    pub pool_size: Option<u32>,
+}
+
+/// One Redis (or Valkey) server and the listeners that lead to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
+    /// Where the server is.
+    pub upstream: Upstream,
+    /// TLS towards the server.
+    pub tls: UpstreamTls,
+    /// The upstream ACL user; `None`: `default`.
+    pub user: Option<String>,
+    /// The upstream password.
+    pub password: Option<Secret>,
+    /// The database a client starts in.
+    pub database: u32,
+    /// What clients must send: empty, anything is accepted (the proxy's own credentials are injected).
+    pub users: BTreeMap<String, RedisUser>,
+    /// Most client connections at a time.
+    pub max_client_conn: u32,
+    /// How long a client may stay unauthenticated, when it has to authenticate.
+    pub client_login_timeout: Duration,
+    /// Connections per (user, database, RESP version) that clients share. At least 1.
+    pub shared_connections: u32,
+    /// A request larger than this leases a connection and streams through it.
+    pub stream_threshold_bytes: u64,
+    /// Replies held for one client that does not read them; past it the client is closed.
+    pub client_output_limit_bytes: u64,
+    /// The limits of each pool (shared and leased connections together).
+    pub limits: PoolLimits,
+}
+
+/// A Redis user that clients can log in as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUser {
+    /// What the client must send.
+    pub password: Secret,
+    /// The ACL user it becomes upstream; `None`: the server's configured user.
+    pub upstream_user: Option<String>,
+    /// The password that goes with `upstream_user`.
+    pub upstream_password: Option<Secret>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { accept_for: Duration::ZERO, timeout: Duration::from_secs(25) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text, connections: false }
+    }
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            pool_size: 20,
+            min_pool_size: 0,
+            max_queue_length: 10_000,
+            query_wait_timeout: Duration::from_secs(10),
+            server_idle_timeout: Duration::from_secs(600),
+            server_lifetime: Duration::from_secs(3600),
+            server_connect_timeout: Duration::from_secs(15),
+            server_connect_parallelism: 4,
+            server_connect_backoff: Duration::from_millis(100),
+            server_login_retry: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! sidepool as a library: everything the binary is made of, so that tests can drive each part.
+//!
+//! Data flows down on the way in and back up the same files on the way out: `listener` accepts and limits, `session` speaks to one client,
+//! `pool` decides who gets which connection, `upstream` speaks to one database connection. `observe` is a leaf that everybody writes to;
+//! `admin` sits on top and only reads. `worker` is the thread they all live on.
+
+pub mod clock;
+pub mod observe;
+pub mod pool;
+pub mod session;
+pub mod transport;
+pub mod upstream;
+pub mod worker;

@@ -1,0 +1,64 @@
+//! Why a connection could not be opened, in a form that can be counted, logged, and told to the clients that wait for it.
+
+use std::sync::Arc;
+
+use super::reason::Failure;
+
+/// The class of a failed connect: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectFaultKind {
+    /// Nobody listens there, or the network says no.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// The name does not resolve.
+    Resolve,
+    /// TLS failed or was not offered.
+    Tls,
+    /// The server does not accept our credentials.
+    Auth,
+    /// The server has no room for another connection.
+    TooMany,
+    /// The server is starting up, shutting down, or loading.
+    Unavailable,
+    /// The server has no such database.
+    NoDatabase,
+    /// The server said something that the protocol does not allow.
+    Protocol,
+    /// Anything else the server said no with.
+    Other,
+}
+
+/// A failed connect. Its text names the upstream and the cause, and holds no secret.
+#[derive(Debug, Clone)]
+pub struct ConnectFault {
+    /// The class.
+    pub kind: ConnectFaultKind,
+    /// One sentence for people.
+    pub message: Arc<str>,
+    /// The server's own error code where it gave one: an SQLSTATE, or the first word of a Redis error.
+    pub code: Option<Arc<str>>,
+}
+
+impl ConnectFault {
+    /// A fault of this kind.
+    pub fn new(kind: ConnectFaultKind, message: impl Into<Arc<str>>) -> Self {
+        Self { kind, message: message.into(), code: None }
+    }
+
+    /// Whether waiting helps.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self.kind {
+            ConnectFaultKind::Auth | ConnectFaultKind::NoDatabase => Failure::Permanent,
+            ConnectFaultKind::Refused
+            | ConnectFaultKind::Timeout
+            | ConnectFaultKind::Resolve
+            | ConnectFaultKind::Tls
+            | ConnectFaultKind::TooMany
+            | ConnectFaultKind::Unavailable
+            | ConnectFaultKind::Protocol
+            | ConnectFaultKind::Other => Failure::Transient,
+        }
+    }
+}

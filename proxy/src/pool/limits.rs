@@ -1,0 +1,49 @@
+//! The numbers a pool core obeys. They are inputs and may change at any moment: a reload, a console and a controller all call `resize`.
+
+use std::time::Duration;
+
+use sidepool_config::model::PoolLimits;
+
+/// The limits of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections, those being opened included.
+    pub max: u32,
+    /// Connections kept open even when idle.
+    pub min: u32,
+    /// Most waiters.
+    pub queue_length: u32,
+    /// Longest wait; `None`: for ever.
+    pub wait_timeout: Option<Duration>,
+    /// Idle connections above `min` are closed after this.
+    pub idle_timeout: Option<Duration>,
+    /// Connections are replaced after this, spread by up to a tenth.
+    pub lifetime: Option<Duration>,
+    /// How many connections are opened at the same time.
+    pub connect_parallelism: u32,
+    /// First pause after a failed connect.
+    pub backoff_initial: Duration,
+    /// Longest pause after failed connects.
+    pub backoff_max: Duration,
+    /// With several workers: how much longer than a waiter of its own worker a waiter elsewhere must have waited before a released connection
+    /// moves to it, when the other worker has connections of its own that will come free.
+    pub affinity_patience: Duration,
+}
+
+impl From<&PoolLimits> for Limits {
+    fn from(config: &PoolLimits) -> Self {
+        let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
+        Self {
+            max: config.pool_size,
+            min: config.min_pool_size,
+            queue_length: config.max_queue_length,
+            wait_timeout: unless_zero(config.query_wait_timeout),
+            idle_timeout: unless_zero(config.server_idle_timeout),
+            lifetime: unless_zero(config.server_lifetime),
+            connect_parallelism: config.server_connect_parallelism,
+            backoff_initial: config.server_connect_backoff,
+            backoff_max: config.server_login_retry,
+            affinity_patience: Duration::from_millis(5),
+        }
+    }
+}

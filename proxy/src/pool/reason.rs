@@ -1,0 +1,91 @@
+//! Why the pool did what it did. The same enums are log fields and metric labels.
+
+use std::time::Duration;
+
+/// Why a connection is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OpenReason {
+    /// Somebody waits.
+    Demand,
+    /// Fewer than the minimum are open.
+    Minimum,
+}
+
+/// Why a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// Idle for longer than `server_idle_timeout`.
+    Idle,
+    /// Older than `server_lifetime`.
+    Lifetime,
+    /// More are open than the (new) limit allows.
+    Shrunk,
+    /// Released as broken, or its lease was dropped unreleased.
+    Broken,
+    /// The server closed it while it was idle.
+    ServerClosed,
+    /// Its reset failed or took too long.
+    ResetFailed,
+    /// A probe got no answer.
+    ProbeFailed,
+    /// The address or the credentials it was opened with are no longer the configured ones.
+    Stale,
+    /// The pool drains.
+    Drain,
+}
+
+/// Why a waiter gets no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefuseReason {
+    /// The queue is full.
+    QueueFull,
+    /// It waited for the longest allowed time.
+    WaitTimeout,
+    /// The upstream refuses us for a reason that waiting does not mend (wrong password, no such database).
+    UpstreamRefuses,
+    /// The pool is paused by an operator and does not queue.
+    Paused,
+    /// The pool drains.
+    Draining,
+}
+
+/// Whether a failed connect is worth waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It may work in a moment: refused, timed out, starting up, too many connections.
+    Transient,
+    /// It will not until somebody changes something: wrong password, no such database. Waiters are told at once.
+    Permanent,
+}
+
+/// In what state a lease is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// As good as new.
+    Clean,
+    /// Usable after a reset.
+    Dirty,
+    /// Of no use to anybody.
+    Broken,
+}
+
+/// A refusal with the facts that its message shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefuseReason,
+    /// Connections open or opening at that moment.
+    pub connections: u32,
+    /// Of those, how many were leased.
+    pub leased: u32,
+    /// The most there may be.
+    pub max: u32,
+    /// Who else was waiting.
+    pub waiters: u32,
+    /// How many may.
+    pub queue_length: u32,
+    /// How long this one had waited.
+    pub waited: Duration,
+    /// How long anyone may.
+    pub wait_timeout: Option<Duration>,
+}

@@ -1,0 +1,42 @@
+//! What the pool asks of a connection and of the one who opens it. The pool knows nothing else about either protocol.
+
+use std::future::Future;
+use std::io;
+use std::task::{Context, Poll};
+
+use super::fault::ConnectFault;
+use super::reason::CloseReason;
+
+/// An open, logged-in upstream connection.
+pub trait Connection: Sized + 'static {
+    /// The connection on its way from one worker to another.
+    type Parcel: Send + 'static;
+
+    /// Watches an idle connection: ready when it is of no use any more (closed by the server, or it said something that an idle
+    /// connection must not say). Harmless news (a changed parameter, a notice) is taken in on the way.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason>;
+
+    /// Takes the connection off this worker's runtime.
+    fn detach(self) -> io::Result<Self::Parcel>;
+
+    /// Puts it onto this worker's runtime.
+    fn attach(parcel: Self::Parcel) -> io::Result<Self>;
+
+    /// Says goodbye as the protocol wants it, without waiting.
+    fn close(self);
+}
+
+/// Opens and cleans the connections of one pool.
+pub trait Connector: 'static {
+    /// What it opens.
+    type Connection: Connection;
+
+    /// Opens a connection and logs in. Bounded in time by the implementation (`server_connect_timeout`).
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectFault>>;
+
+    /// Brings a connection that was released dirty back to the state of a new one. Bounded in time by the implementation.
+    fn reset(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<(), ConnectFault>>;
+
+    /// Asks an idle connection whether it is alive. Bounded in time by the implementation.
+    fn probe(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<(), ConnectFault>>;
+}

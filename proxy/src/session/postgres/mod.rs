@@ -1,0 +1,13 @@
+//! PostgreSQL sessions.
+
+use std::rc::Rc;
+
+use crate::transport::stream::Stream;
+use crate::worker::Worker;
+
+pub mod side;
+
+/// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.
+pub async fn serve(stream: Stream, worker: Rc<Worker>) {
+    let _ = (stream, worker);
+}

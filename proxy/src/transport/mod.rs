@@ -1,0 +1,4 @@
+//! Bytes in and out: streams of every kind behind one type, and the buffers they are read into.
+
+pub mod buffer;
+pub mod stream;

@@ -1,0 +1,95 @@
+//! One connected socket, of whatever kind: TCP, Unix, or either of them under TLS.
+//!
+//! It is polled, never `readable` and then `try_read`: polling lets the runtime skip the read that would only say "nothing there".
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected socket.
+#[pin_project(project = StreamProjection)]
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(#[pin] TcpStream),
+    /// A Unix socket.
+    Unix(#[pin] UnixStream),
+}
+
+/// A [`Stream`] taken off its worker's runtime, on its way to another worker.
+#[derive(Debug)]
+pub enum Parcel {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Stream {
+    /// Reads what is there into `buffer`; `Ok(0)` is the end of the stream.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut target = ReadBuf::new(buffer);
+        match AsyncRead::poll_read(Pin::new(self), cx, &mut target) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(target.filled().len())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Writes as much of `bytes` as the socket takes.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(self), cx, bytes)
+    }
+
+    /// Takes the socket off this thread's runtime.
+    pub fn detach(self) -> io::Result<Parcel> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Parcel::Tcp),
+            Self::Unix(stream) => stream.into_std().map(Parcel::Unix),
+        }
+    }
+
+    /// Puts a detached socket onto this thread's runtime.
+    pub fn attach(parcel: Parcel) -> io::Result<Self> {
+        match parcel {
+            Parcel::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
+            Parcel::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            StreamProjection::Tcp(stream) => stream.poll_read(cx, buffer),
+            StreamProjection::Unix(stream) => stream.poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.project() {
+            StreamProjection::Tcp(stream) => stream.poll_write(cx, bytes),
+            StreamProjection::Unix(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            StreamProjection::Tcp(stream) => stream.poll_flush(cx),
+            StreamProjection::Unix(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            StreamProjection::Tcp(stream) => stream.poll_shutdown(cx),
+            StreamProjection::Unix(stream) => stream.poll_shutdown(cx),
+        }
+    }
+}

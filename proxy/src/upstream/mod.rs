@@ -1,0 +1,1 @@
+//! One connection to a database: opening, logging in, resetting, probing.

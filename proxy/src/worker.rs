@@ -1,0 +1,61 @@
+//! One worker: a thread with its own single-threaded runtime, and all that the sessions on it share. Nothing here is synchronised.
+//!
+//! What another thread wants of a worker it sends as a [`Job`], which runs between two tasks of that worker. Not here: starting and stopping
+//! threads (`runtime`), or accepting clients (`listener`).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sidepool_config::model::Config;
+use tokio::sync::mpsc;
+
+use crate::session::postgres::side::PostgresSide;
+use crate::session::redis::side::RedisSide;
+use crate::transport::buffer::Buffers;
+
+/// Names a worker. Worker ids run from 0 without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u16);
+
+/// Work for a worker, sent from another thread; runs on the worker's own thread with the worker in hand.
+pub type Job = Box<dyn FnOnce(&Rc<Worker>) + Send>;
+
+/// Where jobs for each worker are posted.
+#[derive(Clone)]
+pub struct Mailboxes(Arc<[mpsc::UnboundedSender<Job>]>);
+
+impl Mailboxes {
+    /// One mailbox for each worker, in the order of their ids.
+    #[must_use]
+    pub fn new(senders: Vec<mpsc::UnboundedSender<Job>>) -> Self {
+        Self(senders.into())
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Runs `job` on worker `to`; false when that worker has ended.
+    pub fn post(&self, to: WorkerId, job: impl FnOnce(&Rc<Worker>) + Send + 'static) -> bool {
+        self.0.get(usize::from(to.0)).is_some_and(|sender| sender.send(Box::new(job)).is_ok())
+    }
+}
+
+/// What the sessions of one worker share.
+pub struct Worker {
+    /// Who we are.
+    pub id: WorkerId,
+    /// Ways to the others (and to ourselves).
+    pub mailboxes: Mailboxes,
+    /// Memory lent to whoever is on the thread right now.
+    pub buffers: Buffers,
+    /// The configuration in force; replaced whole by a reload.
+    pub config: RefCell<Arc<Config>>,
+    /// Pools, cancel keys and statements of the PostgreSQL side.
+    pub postgres: PostgresSide,
+    /// Pools and lanes of the Redis side.
+    pub redis: RedisSide,
+}
