@@ -2,5 +2,6 @@
 
 pub mod frame;
 pub mod splice;
+pub mod statement;
 pub mod tag;
 pub mod tracker;

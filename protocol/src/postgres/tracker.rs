@@ -66,7 +66,7 @@ pub enum Owed<N> {
     /// A Close of the client.
     Close,
     /// A Close of the proxy itself; its reply is swallowed.
-    OwnClose,
+    OwnClose(N),
     /// A Close that needs no server: the proxy answers when its turn comes.
     LocalClose(N),
     /// The end of COPY data that was sent before the server asked for any.
@@ -241,7 +241,7 @@ impl<N> Tracker<N> {
             | Owed::Describe
             | Owed::Execute
             | Owed::Close
-            | Owed::OwnClose
+            | Owed::OwnClose(_)
             | Owed::LocalClose(_) => true,
         };
         self.owed.push_back(owed);
@@ -284,7 +284,7 @@ impl<N> Tracker<N> {
                 | Owed::Describe
                 | Owed::Execute
                 | Owed::Close
-                | Owed::OwnClose => return None,
+                | Owed::OwnClose(_) => return None,
             };
             self.owed.pop_front();
             if local.is_some() {
@@ -341,7 +341,7 @@ impl<N> Tracker<N> {
             },
             BackendTag::CloseComplete => match self.owed.front() {
                 Some(Owed::Close) => self.pop(Outbound::Forward),
-                Some(Owed::OwnClose) => self.pop(Outbound::Swallow),
+                Some(Owed::OwnClose(_)) => self.pop(Outbound::Swallow),
                 _ => desync,
             },
             BackendTag::ErrorResponse

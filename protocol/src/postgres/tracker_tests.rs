@@ -120,7 +120,7 @@ fn own_messages_are_swallowed_and_local_replies_come_in_turn() {
     t.owe(Owed::LocalParse(7));
     t.owe(Owed::OwnParse(8));
     send(&mut t, "BES");
-    t.owe(Owed::OwnClose);
+    t.owe(Owed::OwnClose(9));
     assert_eq!(t.next_local(), None);
     assert_eq!(receive(&mut t, "212CZ3"), "21.2CZ.");
 }
