@@ -173,6 +173,18 @@ impl<N> Tracker<N> {
         self.skipping
     }
 
+    /// Whether messages mean what they usually do: no error is being skipped, no COPY is under way.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.skipping && self.copy == Copy::No
+    }
+
+    /// Whether the next ReadyForQuery ends a query of the proxy itself.
+    #[must_use]
+    pub fn is_own_query_next(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::OwnQuery))
+    }
+
     /// Whether the stream is a two-way COPY, which ends only with the connection.
     #[must_use]
     pub fn is_copy_both(&self) -> bool {
