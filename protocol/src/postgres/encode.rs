@@ -5,43 +5,10 @@
 
 use super::fault::Fault;
 use super::parameters::ParameterSet;
+use super::tracker::TransactionStatus;
 
 /// Longest secret of a cancel key (protocol 3.2).
 pub const MAX_CANCEL_SECRET_BYTES: usize = 256;
-
-/// The transaction state that ReadyForQuery announces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TransactionStatus {
-    /// `I`: in no transaction.
-    Idle,
-    /// `T`: inside one.
-    InTransaction,
-    /// `E`: inside one that has failed.
-    Failed,
-}
-
-impl TransactionStatus {
-    /// The byte on the wire.
-    #[must_use]
-    pub const fn byte(self) -> u8 {
-        match self {
-            Self::Idle => b'I',
-            Self::InTransaction => b'T',
-            Self::Failed => b'E',
-        }
-    }
-
-    /// What this byte of a ReadyForQuery means.
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            b'I' => Some(Self::Idle),
-            b'T' => Some(Self::InTransaction),
-            b'E' => Some(Self::Failed),
-            _ => None,
-        }
-    }
-}
 
 /// ErrorResponse.
 pub fn error_response(fault: &Fault, out: &mut Vec<u8>) {
@@ -123,7 +90,13 @@ pub fn backend_key_data(process_id: i32, secret: &[u8], out: &mut Vec<u8>) {
 
 /// ReadyForQuery.
 pub fn ready_for_query(status: TransactionStatus, out: &mut Vec<u8>) {
-    message(b'Z', out, |out| out.push(status.byte()));
+    message(b'Z', out, |out| {
+        out.push(match status {
+            TransactionStatus::Idle => b'I',
+            TransactionStatus::InTransaction => b'T',
+            TransactionStatus::Failed => b'E',
+        });
+    });
 }
 
 /// NegotiateProtocolVersion: the newest minor version we speak, and the `_pq_.` options we do not know.
@@ -219,23 +192,12 @@ mod tests {
         assert_eq!(bytes(|out| parameter_status("a", "b", out)), b"S\0\0\0\x08a\0b\0");
         assert_eq!(bytes(|out| backend_key_data(1, &[2, 3, 4, 5], out)), b"K\0\0\0\x0c\0\0\0\x01\x02\x03\x04\x05");
         assert_eq!(bytes(|out| ready_for_query(TransactionStatus::Idle, out)), b"Z\0\0\0\x05I");
-        assert_eq!(
-            bytes(|out| negotiate_protocol_version(0, ["_pq_.x"].into_iter(), out)),
-            b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0"
-        );
+        assert_eq!(bytes(|out| negotiate_protocol_version(0, ["_pq_.x"].into_iter(), out)), b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0");
     }
 
     #[test]
     fn a_cancel_request_carries_keys_of_any_allowed_length() {
         assert_eq!(bytes(|out| cancel_request(7, &[1, 2, 3, 4], out)), b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07\x01\x02\x03\x04");
         assert_eq!(bytes(|out| cancel_request(7, &[9; 300], out)).len(), 12 + MAX_CANCEL_SECRET_BYTES);
-    }
-
-    #[test]
-    fn a_transaction_status_survives_the_way_there_and_back() {
-        for status in [TransactionStatus::Idle, TransactionStatus::InTransaction, TransactionStatus::Failed] {
-            assert_eq!(TransactionStatus::from_byte(status.byte()), Some(status));
-        }
-        assert_eq!(TransactionStatus::from_byte(b'x'), None);
     }
 }

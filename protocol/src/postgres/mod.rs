@@ -2,4 +2,9 @@
 
 pub mod encode;
 pub mod fault;
+pub mod frame;
 pub mod parameters;
+pub mod splice;
+pub mod statement;
+pub mod tag;
+pub mod tracker;

@@ -150,7 +150,9 @@ pub fn same_value(name: &str, wanted: &str, reported: &str) -> bool {
     if name.eq_ignore_ascii_case("client_encoding") {
         return encoding_name(wanted) == encoding_name(reported);
     }
-    if name.eq_ignore_ascii_case("datestyle") || name.eq_ignore_ascii_case("intervalstyle") || name.eq_ignore_ascii_case("standard_conforming_strings")
+    if name.eq_ignore_ascii_case("datestyle")
+        || name.eq_ignore_ascii_case("intervalstyle")
+        || name.eq_ignore_ascii_case("standard_conforming_strings")
     {
         return wanted.eq_ignore_ascii_case(reported);
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+pub mod prepared;
 pub mod side;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.
