@@ -49,7 +49,7 @@ impl fmt::Display for ParameterError {
 impl std::error::Error for ParameterError {}
 
 /// A small set of session parameters, sorted by name.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct ParameterSet(Vec<(Box<str>, Box<str>)>);
 
 impl ParameterSet {
