@@ -53,7 +53,8 @@ pub fn check(source: &Source) -> ExitCode {
             }
             println!("{}: ok", source.describe());
             let workers = runtime::worker_count(loaded.config.workers);
-            for line in banner::lines(&loaded.config, usize::from(workers), descriptors::limit(), loaded.config.admin.listen).iter().skip(1) {
+            for line in banner::lines(&loaded.config, usize::from(workers), descriptors::limit(), loaded.config.admin.listen).iter().skip(1)
+            {
                 println!("{line}");
             }
             ExitCode::SUCCESS

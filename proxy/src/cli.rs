@@ -28,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Report every problem of a configuration and end: 0 if it can be used, 2 if it cannot.
-    Check(From),
+    Check(Box<From>),
     /// Ask a running sidepool whether it is alive: 0 if it is, 1 if not. For the HEALTHCHECK of images without a shell.
     Healthcheck(Target),
     /// Wait until a running sidepool is ready for clients.

@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn waits_until_ready_and_asks_the_right_question() {
-        let (url, server) = answering(&["HTTP/1.1 503 Service Unavailable\r\n\r\nstarting\n", "HTTP/1.1 200 OK\r\n\r\nok\n", "HTTP/1.1 200 OK\r\n\r\n"]);
+        let (url, server) =
+            answering(&["HTTP/1.1 503 Service Unavailable\r\n\r\nstarting\n", "HTTP/1.1 200 OK\r\n\r\nok\n", "HTTP/1.1 200 OK\r\n\r\n"]);
         wait(&url, Duration::from_secs(10)).unwrap();
         healthcheck(&url).unwrap();
         assert_eq!(server.join().unwrap(), ["/readyz", "/readyz", "/livez"]);

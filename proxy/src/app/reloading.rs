@@ -101,7 +101,11 @@ impl Reloader {
         for problem in &rejected.problems {
             tracing::error!("{problem}");
         }
-        tracing::error!(problems = rejected.problems.len(), from = self.source.describe(), "configuration NOT reloaded; the old one stays in force");
+        tracing::error!(
+            problems = rejected.problems.len(),
+            from = self.source.describe(),
+            "configuration NOT reloaded; the old one stays in force"
+        );
         let mut reloads = self.facts.reloads();
         reloads.last_successful = false;
         reloads.problems = rejected.problems.iter().map(ToString::to_string).collect();

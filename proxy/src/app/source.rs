@@ -60,8 +60,8 @@ impl Source {
             Self::File(path, workers) => {
                 let mut loaded = load(path, &variable)?;
                 if let Some(text) = workers {
-                    loaded.config.workers = parse_workers(text)
-                        .map_err(|problem| Rejected { problems: vec![problem], sources: loaded.sources.clone() })?;
+                    loaded.config.workers =
+                        parse_workers(text).map_err(|problem| Rejected { problems: vec![problem], sources: loaded.sources.clone() })?;
                 }
                 Ok(loaded)
             }
@@ -85,7 +85,9 @@ fn parse_workers(text: &str) -> Result<Workers, Problem> {
     }
     match text.parse() {
         Ok(count @ 1..=1024) => Ok(Workers::Count(count)),
-        Ok(_) | Err(_) => Err(Problem::error(Place::CommandLine, "--workers", format!("`{text}` is neither auto nor a number from 1 to 1024"))),
+        Ok(_) | Err(_) => {
+            Err(Problem::error(Place::CommandLine, "--workers", format!("`{text}` is neither auto nor a number from 1 to 1024")))
+        }
     }
 }
 
