@@ -165,12 +165,12 @@ fn encoding_name(value: &str) -> Cow<'static, str> {
     if plain == "UNICODE" { Cow::Borrowed("UTF8") } else { Cow::Owned(plain) }
 }
 
-/// Letters, digits, `_`, `$` and the dots between parts; not starting with a digit.
+/// ASCII letters, digits, `_`, `$` and the dots between parts; not starting with a digit.
 fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= MAX_NAME_BYTES
         && bytes.first().is_some_and(|first| !first.is_ascii_digit() && *first != b'.' && *first != b'$')
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') || *byte >= 0x80)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
 }
 
 fn compare_names(left: &str, right: &str) -> std::cmp::Ordering {

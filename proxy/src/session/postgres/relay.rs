@@ -38,7 +38,7 @@ enum Turn {
 impl Session {
     /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
     pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
-        self.ticket.running(&lease.cancellable);
+        self.ticket.running(&lease.cancel);
         let query = self.state_query(&mut lease);
         self.phase = Phase::Linked(lease);
         let Some(query) = query else { return self.send_on(cx, input) };
@@ -346,12 +346,12 @@ impl Session {
 
 /// Releases a connection, after any cancel on its way to it has arrived.
 fn give_back(lease: Lease<PgConnector>) {
-    if lease.cancellable.is_quiet() {
+    if lease.cancel.is_quiet() {
         lease.release(Condition::Clean);
         return;
     }
     tokio::task::spawn_local(async move {
-        let certain = std::future::poll_fn(|cx| lease.cancellable.poll_quiet(cx)).await;
+        let certain = std::future::poll_fn(|cx| lease.cancel.poll_quiet(cx)).await;
         lease.release(if certain { Condition::Clean } else { Condition::Broken });
     });
 }

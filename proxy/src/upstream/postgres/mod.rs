@@ -1,5 +1,6 @@
 //! One connection to a PostgreSQL server.
 
 pub mod cancellable;
+pub mod connection;
 pub mod link;
 pub mod statements;
