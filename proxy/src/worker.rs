@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sidepool_config::model::Config;
 use tokio::sync::mpsc;
 
+use crate::pool::registry::PoolTable;
 use crate::session::postgres::side::PostgresSide;
 use crate::session::redis::side::RedisSide;
 use crate::transport::buffer::Buffers;
@@ -54,6 +55,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// The configuration in force; replaced whole by a reload.
     pub config: RefCell<Arc<Config>>,
+    /// Handles of pools, for what other workers post.
+    pub pools: PoolTable,
     /// Pools, cancel keys and statements of the PostgreSQL side.
     pub postgres: PostgresSide,
     /// Pools and lanes of the Redis side.
