@@ -125,8 +125,6 @@ cells! {
         ClosedStale: ServerCloses ["stale"] for Both,
         /// Closed: the pool was paused.
         ClosedPaused: ServerCloses ["paused"] for Both,
-        /// Closed: the pool was paused.
-        ClosePaused: ServerCloses ["paused"] for Both,
         /// Closed: the pool drains.
         ClosedDrain: ServerCloses ["drain"] for Both,
 

@@ -7,11 +7,11 @@ use crate::observe::record::PoolCounter;
 /// The counter of refusals for this reason.
 pub(super) fn refusal(reason: RefuseReason) -> PoolCounter {
     match reason {
-        RefuseReason::QueueFull => PoolCounter::RejectedQueueFull,
-        RefuseReason::WaitTimeout => PoolCounter::RejectedWaitTimeout,
-        RefuseReason::UpstreamRefuses => PoolCounter::RejectedUpstream,
-        RefuseReason::Paused => PoolCounter::RejectedPaused,
-        RefuseReason::Draining => PoolCounter::RejectedDraining,
+        RefuseReason::QueueFull => PoolCounter::RefusedQueueFull,
+        RefuseReason::WaitTimeout => PoolCounter::RefusedWaitTimeout,
+        RefuseReason::UpstreamRefuses => PoolCounter::RefusedByUpstream,
+        RefuseReason::Paused => PoolCounter::RefusedPaused,
+        RefuseReason::Draining => PoolCounter::RefusedDraining,
     }
 }
 
@@ -34,15 +34,15 @@ pub(super) fn connect_failure(kind: ConnectFaultKind) -> PoolCounter {
 /// The counter of connections closed for this reason.
 pub(super) fn close(reason: CloseReason) -> PoolCounter {
     match reason {
-        CloseReason::Idle => PoolCounter::CloseIdle,
-        CloseReason::Lifetime => PoolCounter::CloseLifetime,
-        CloseReason::Shrunk => PoolCounter::CloseShrunk,
-        CloseReason::Broken => PoolCounter::CloseBroken,
-        CloseReason::ServerClosed => PoolCounter::CloseServer,
-        CloseReason::ResetFailed => PoolCounter::CloseResetFailed,
-        CloseReason::ProbeFailed => PoolCounter::CloseProbeFailed,
-        CloseReason::Stale => PoolCounter::CloseStale,
-        CloseReason::Paused => PoolCounter::ClosePaused,
-        CloseReason::Drain => PoolCounter::CloseDrain,
+        CloseReason::Idle => PoolCounter::ClosedIdle,
+        CloseReason::Lifetime => PoolCounter::ClosedLifetime,
+        CloseReason::Shrunk => PoolCounter::ClosedShrunk,
+        CloseReason::Broken => PoolCounter::ClosedBroken,
+        CloseReason::ServerClosed => PoolCounter::ClosedByServer,
+        CloseReason::ResetFailed => PoolCounter::ClosedResetFailed,
+        CloseReason::ProbeFailed => PoolCounter::ClosedProbeFailed,
+        CloseReason::Stale => PoolCounter::ClosedStale,
+        CloseReason::Paused => PoolCounter::ClosedPaused,
+        CloseReason::Drain => PoolCounter::ClosedDrain,
     }
 }
