@@ -86,7 +86,7 @@ impl Worker {
             buffers: Buffers::default(),
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
-            postgres: PostgresSide::default(),
+            postgres: PostgresSide::new(id),
             redis: RedisSide::default(),
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
