@@ -101,7 +101,7 @@ fn take_in_idle_news(bytes: &[u8], parameters: &mut ParameterSet) -> Option<usiz
     while let Some(head) = frame::head(&bytes[used..]).ok()? {
         let Some(body) = bytes.get(used + frame::HEAD_BYTES..used + head.message_bytes()) else { break };
         match BackendTag::from_byte(head.tag)? {
-            BackendTag::ParameterStatus => take_in_parameter(body, parameters)?,
+            BackendTag::ParameterStatus => parameters.take_in(body)?,
             BackendTag::NoticeResponse | BackendTag::NotificationResponse => {}
             BackendTag::ParseComplete
             | BackendTag::BindComplete
@@ -128,17 +128,6 @@ fn take_in_idle_news(bytes: &[u8], parameters: &mut ParameterSet) -> Option<usiz
         used += head.message_bytes();
     }
     Some(used)
-}
-
-/// Takes in the body of a ParameterStatus. `None` when it is malformed; a parameter that does not fit is left out.
-pub fn take_in_parameter(body: &[u8], parameters: &mut ParameterSet) -> Option<()> {
-    let (name, rest) = frame::cstr(body)?;
-    let (value, _) = frame::cstr(rest)?;
-    // Values that are not UTF-8 occur with other server encodings; such a one cannot be compared, so it is not kept.
-    if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) {
-        let _ = parameters.set(name, value);
-    }
-    Some(())
 }
 
 #[cfg(test)]
