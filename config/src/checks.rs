@@ -101,7 +101,7 @@ impl Findings {
             AuthType::Trust => false,
             AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => true,
         };
-        if postgres.users.is_empty() {
+        if postgres.users.is_empty() && !postgres.databases.is_empty() {
             self.warning(
                 &["postgres.users", "postgres"],
                 "has no users, so nobody can log in: add a section [postgres.users.NAME] or an auth_file",

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Config, Listen, PgDatabase, PgUser, PoolLimits, Postgres, Redis, RedisUser, Upstream, UpstreamTls, Workers};
+use crate::model::{Config, Listen, PgDatabase, PgUser, PoolLimits, Postgres, Redis, RedisUser, Upstream, Workers};
 use crate::names::Named;
 use crate::reading::key_path;
 use crate::secret::Secret;
@@ -147,15 +147,11 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         limits,
     } = redis;
     let (host, port) = address(upstream);
-    let scheme = match tls {
-        UpstreamTls::Disable => Shown::Unset,
-        UpstreamTls::Prefer | UpstreamTls::Require | UpstreamTls::VerifyFull => quoted(format!("rediss ({})", tls.name())),
-    };
     let mut values = vec![
         ("listen", listens(listen)),
         ("host", host),
         ("port", port),
-        ("url", scheme),
+        ("sslmode", quoted(tls.name())),
         ("user", text(user.as_deref())),
         ("password", secret(password.as_ref())),
         ("database", number(*database)),
@@ -205,10 +201,17 @@ fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
     ]
 }
 
+/// Host and port as they would be written: for the Unix socket of a PostgreSQL server its directory, and the port that is part of its name.
 fn address(upstream: &Upstream) -> (Shown, Shown) {
     match upstream {
         Upstream::Tcp { host, port } => (quoted(host), number(*port)),
-        Upstream::Unix(path) => (quoted(path.display().to_string()), Shown::Unset),
+        Upstream::Unix(path) => {
+            let port = path.file_name().and_then(|name| name.to_str()?.strip_prefix(".s.PGSQL.")?.parse::<u16>().ok());
+            match (port, path.parent()) {
+                (Some(port), Some(directory)) => (quoted(directory.display().to_string()), number(port)),
+                (_, _) => (quoted(path.display().to_string()), Shown::Unset),
+            }
+        }
     }
 }
 

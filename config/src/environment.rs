@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::checks::check;
 use crate::file::{Loaded, Rejected, conclude, parse_admin, parse_choice, parse_workers};
 use crate::listen::{Protocol, fits, parse_all, postgres_socket};
-use crate::model::{Admin, AuthType, Config, Listen, Log, PgDatabase, Postgres, Redis, Upstream, Workers};
+use crate::model::{Admin, AuthType, Config, Listen, Log, PgDatabase, Postgres, Redis, Upstream, UpstreamTls, Workers};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::{Place, Problem, Severity};
 use crate::read_postgres::DEFAULT_PORT;
@@ -22,8 +22,8 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// The name under which the one Redis server stands in the configuration.
 pub const REDIS_NAME: &str = "redis";
 
-/// A value with where it was said and under what name, so that an error can name both. Never printed: it may be a URL with a password.
-#[derive(Clone, PartialEq, Eq)]
+/// A value with where it was said and under what name, so that an error can name both. Its text is a secret: it may be a URL with a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// The value.
     pub text: Secret,
@@ -34,7 +34,7 @@ pub struct Given {
 }
 
 /// What may be said beside the URLs; each is read like the setting of the same name.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Overrides {
     /// Size of every pool.
     pub pool_size: Option<Given>,
@@ -242,7 +242,7 @@ impl Assembly<'_> {
             self.problems.push(given.error("has a user without a password: write redis://:PASSWORD@HOST for a password alone"));
         }
         let mut redis = Redis::at(url.upstream);
-        (redis.tls, redis.user, redis.password) = (url.tls, url.user, url.password);
+        (redis.tls, redis.user, redis.password) = (url.tls.unwrap_or(UpstreamTls::Disable), url.user, url.password);
         redis.database = url.database.unwrap_or_default();
         redis.limits.pool_size = self.pool_size.unwrap_or(redis.limits.pool_size);
         redis.listen = self.listen(self.overrides.redis_listen.as_ref(), Protocol::Redis);

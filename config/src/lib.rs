@@ -10,9 +10,15 @@
 
 mod checks;
 pub mod diff;
+#[cfg(test)]
+mod diff_tests;
 pub mod effective;
 pub mod environment;
+#[cfg(test)]
+mod environment_tests;
 pub mod file;
+#[cfg(test)]
+mod file_tests;
 mod listen;
 pub mod model;
 pub mod names;
@@ -23,6 +29,8 @@ mod read_postgres;
 mod read_redis;
 mod reading;
 mod redis_url;
+pub mod reference;
+pub mod render;
 pub mod secret;
 mod secret_field;
 mod section;

@@ -106,9 +106,14 @@ pub fn nearest<'a>(given: &str, allowed: impl IntoIterator<Item = &'a str>) -> O
     }
     let folded = given.to_lowercase().replace('-', "_");
     let budget = given.chars().count() / 3 + 1;
+    // A word that is left out (`pool_size` for `default_pool_size`) is as likely as a slip of the finger.
+    let distance = |name: &str| match folded.len() >= 4 && name.contains(&folded) {
+        true => 1,
+        false => strsim::damerau_levenshtein(&folded, &name.to_lowercase().replace('-', "_")),
+    };
     allowed
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&folded, &name.to_lowercase().replace('-', "_")), name))
+        .map(|name| (distance(name), name))
         .filter(|(distance, name)| *distance <= budget && *distance < name.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::listen::{Protocol, fits, postgres_socket};
 use crate::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, Upstream, UpstreamTls};
-use crate::names::{Named, sslmode};
+use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
 use crate::problem::Problem;
@@ -22,8 +22,8 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let defaults = Postgres::default();
     let base = limits(section, "default_pool_size", &PoolLimits::default());
     let pool_mode = section.choice("pool_mode").unwrap_or(PoolMode::Transaction);
-    let names = |name, default: Vec<String>| section.texts(name).map_or(default, |texts| texts.into_iter().map(|(text, _)| text).collect());
-    let mut ignored = names("ignore_startup_parameters", defaults.ignore_startup_parameters);
+    let texts = |name, default: Vec<String>| section.texts(name).map_or(default, |texts| texts.into_iter().map(|(text, _)| text).collect());
+    let mut ignored = texts("ignore_startup_parameters", defaults.ignore_startup_parameters);
     ignored.iter_mut().for_each(|name| *name = name.to_lowercase());
     let databases = section.sections("databases", Scope::PgDatabase);
     Postgres {
@@ -32,7 +32,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
-        track_extra_parameters: names("track_extra_parameters", defaults.track_extra_parameters),
+        track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base))).collect(),
         users: users(section),
@@ -87,7 +87,7 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits) -> Pg
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
-        tls: once(section, "sslmode", tls(section), url.tls.take()).unwrap_or_default(),
+        tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
         pool_mode: section.choice("pool_mode").unwrap_or(pool_mode),
         limits: limits(section, "pool_size", base),
     }
@@ -143,10 +143,11 @@ pub(crate) fn plain_host(host: &str) -> Result<(), &'static str> {
     }
 }
 
-fn tls(section: &Section<'_>) -> Option<UpstreamTls> {
+/// Reads `sslmode`.
+pub(crate) fn sslmode(section: &Section<'_>) -> Option<UpstreamTls> {
     let field = section.field("sslmode")?;
     let given = field.text()?;
-    let Some((tls, note)) = sslmode(&given) else { return field.wrong(unknown_value(&given, &UpstreamTls::all_names())) };
+    let Some((tls, note)) = names::sslmode(&given) else { return field.wrong(unknown_value(&given, &UpstreamTls::all_names())) };
     if let Some(note) = note {
         section.reading.warning(field.line, &field.path, note);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::listen::{Protocol, fits};
 use crate::model::{PoolLimits, Redis, RedisUser, Upstream, UpstreamTls};
 use crate::read_limits::limits;
-use crate::read_postgres::{once, plain_host};
+use crate::read_postgres::{once, plain_host, sslmode as any_sslmode};
 use crate::redis_url::{self, DEFAULT_PORT, RedisUrl};
 use crate::secret::Secret;
 use crate::section::Section;
@@ -14,7 +14,7 @@ use crate::settings::Scope;
 /// Reads one section.
 pub(crate) fn redis(section: &Section<'_>) -> Redis {
     let url = url(section);
-    let tls = url.as_ref().map_or(UpstreamTls::Disable, |url| url.tls);
+    let tls = url.as_ref().and_then(|url| url.tls);
     let (of_url, user, password, database) =
         url.map_or((None, None, None, None), |url| (Some(url.upstream), url.user, url.password, url.database));
     let defaults = Redis::at(upstream(section, of_url));
@@ -24,7 +24,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
     }
     Redis {
         listen: section.listen(Protocol::Redis).unwrap_or(defaults.listen),
-        tls,
+        tls: once(section, "sslmode", sslmode(section), tls).unwrap_or(UpstreamTls::Disable),
         user: once(section, "user", section.text("user"), user),
         password: once(section, "password", section.secret("password"), password),
         database: once(section, "database", section.count("database"), database).unwrap_or(defaults.database),
@@ -36,6 +36,15 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         client_output_limit_bytes: section.size("client_output_limit").unwrap_or(defaults.client_output_limit_bytes),
         limits: limits(section, "pool_size", &PoolLimits::default()),
         upstream: defaults.upstream,
+    }
+}
+
+fn sslmode(section: &Section<'_>) -> Option<UpstreamTls> {
+    match any_sslmode(section)? {
+        UpstreamTls::Prefer => section
+            .field("sslmode")?
+            .wrong("a Redis server cannot be asked whether it speaks TLS: \"disable\", \"require\" or \"verify-full\""),
+        tls @ (UpstreamTls::Disable | UpstreamTls::Require | UpstreamTls::VerifyFull) => Some(tls),
     }
 }
 

@@ -14,7 +14,8 @@ pub(crate) const DEFAULT_PORT: u16 = 6379;
 #[derive(Debug)]
 pub(crate) struct RedisUrl {
     pub(crate) upstream: Upstream,
-    pub(crate) tls: UpstreamTls,
+    /// `None`: the scheme is one without TLS.
+    pub(crate) tls: Option<UpstreamTls>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) database: Option<u32>,
@@ -26,9 +27,9 @@ pub(crate) struct RedisUrl {
 pub(crate) fn parse(text: &str) -> Result<RedisUrl, String> {
     let parts = take_apart(text)?;
     let (socket, tls) = match parts.scheme.as_str() {
-        "redis" | "valkey" => (false, UpstreamTls::Disable),
-        "rediss" | "valkeys" => (false, UpstreamTls::VerifyFull),
-        "unix" | "redis+unix" | "valkey+unix" => (true, UpstreamTls::Disable),
+        "redis" | "valkey" => (false, None),
+        "rediss" | "valkeys" => (false, Some(UpstreamTls::VerifyFull)),
+        "unix" | "redis+unix" | "valkey+unix" => (true, None),
         other => return Err(format!("{} is not a Redis URL: it must begin with redis://, rediss:// or unix:/", shown(other))),
     };
     let upstream = if socket { socket_of(&parts)? } else { server_of(&parts)? };
@@ -36,7 +37,7 @@ pub(crate) fn parse(text: &str) -> Result<RedisUrl, String> {
     // redis-rs turns the verification of certificates off this way.
     match parts.fragment.as_deref() {
         None => {}
-        Some("insecure") if tls == UpstreamTls::VerifyFull => url.tls = UpstreamTls::Require,
+        Some("insecure") if tls.is_some() => url.tls = Some(UpstreamTls::Require),
         Some(_) => return Err("has a # in it; in a password it is written %23".to_owned()),
     }
     if !socket {
@@ -74,7 +75,7 @@ fn take_parameters(url: &mut RedisUrl, parameters: Vec<(String, String)>) -> Res
             "db" | "database" => url.database = Some(database(&value)?),
             "user" | "username" => url.user = some(value),
             "pass" | "password" => url.password = some(value).map(Secret::new),
-            "ssl_cert_reqs" if value == "none" && url.tls == UpstreamTls::VerifyFull => url.tls = UpstreamTls::Require,
+            "ssl_cert_reqs" if value == "none" && url.tls.is_some() => url.tls = Some(UpstreamTls::Require),
             _ => unknown.push(name),
         }
     }
@@ -97,9 +98,9 @@ mod tests {
         assert_eq!(url.upstream, Upstream::Tcp { host: "cache".into(), port: 6390 });
         assert_eq!((url.user, url.password.unwrap().reveal(), url.database), (None, "s/cret", Some(3)));
         let secure = parse("rediss://app:pw@cache").unwrap();
-        assert_eq!((secure.tls, secure.user.as_deref()), (UpstreamTls::VerifyFull, Some("app")));
-        assert_eq!(parse("rediss://cache/#insecure").unwrap().tls, UpstreamTls::Require);
-        assert_eq!(parse("rediss://cache/?ssl_cert_reqs=none").unwrap().tls, UpstreamTls::Require);
+        assert_eq!((secure.tls, secure.user.as_deref()), (Some(UpstreamTls::VerifyFull), Some("app")));
+        assert_eq!(parse("rediss://cache/#insecure").unwrap().tls, Some(UpstreamTls::Require));
+        assert_eq!(parse("rediss://cache/?ssl_cert_reqs=none").unwrap().tls, Some(UpstreamTls::Require));
         for text in [
             "unix:/run/redis.sock?db=2&password=pw",
             "unix:///run/redis.sock?db=2&password=pw",

@@ -57,7 +57,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[PgDatabase], "dbname", Kind::Text, "", Live, "The database on the server; left out: the name that the client asked for."),
     row(&[PgDatabase], "user", Kind::Text, "", NewSessions, "The upstream user for every client, which makes it one shared pool; left out: the client's own name."),
     row(&[PgDatabase], "password", Kind::Secret, "", Live, "The password that goes with user; left out: the client user's own plain secret."),
-    row(&[PgDatabase], "sslmode", Kind::Choice(SSLMODES), "\"disable\"", Live, "TLS towards the server, as libpq names it."),
+    row(&[PgDatabase, Redis], "sslmode", Kind::Choice(SSLMODES), "\"disable\"", Live, "TLS towards the server, as libpq names it; a Redis server cannot be asked, so prefer is for PostgreSQL alone."),
     row(&[PgUser], "password", Kind::Secret, "", Live, "What the client must prove to know: plain text, md5… or SCRAM-SHA-256$…; left out: no login by password."),
     row(&[Redis], "listen", Kind::Listen, "\"127.0.0.1:6380\"", NeedsRestart, "Where Redis clients connect; unix:PATH is the full path of the socket."),
     row(&[Redis], "host", Kind::Text, "", Live, "The server's name or address; one that starts with / is the full path of its Unix socket."),
