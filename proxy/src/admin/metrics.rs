@@ -180,3 +180,7 @@ fn nanos(duration: std::time::Duration) -> u64 {
 fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
