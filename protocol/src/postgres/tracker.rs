@@ -390,7 +390,8 @@ impl<N> Tracker<N> {
         Ok(Outbound::Forward)
     }
 
-    /// The server reports an error. `dropped` is given every entry that now never runs (the failed one first).
+    /// The server reports an error. `dropped` is given every entry that now never runs, the last one first,
+    /// so that what they did can be undone in order.
     pub fn on_error(&mut self, mut dropped: impl FnMut(Owed<N>)) -> Outbound {
         match self.owed.front() {
             // Unasked: the server says goodbye.
@@ -402,15 +403,12 @@ impl<N> Tracker<N> {
             Some(Owed::OwnQuery) => Outbound::Swallow,
             Some(_) => {
                 self.copy = Copy::No;
-                while let Some(head) = self.owed.pop_front() {
-                    if matches!(head, Owed::Sync) {
-                        self.owed.push_front(head);
-                        return Outbound::Forward;
-                    }
-                    dropped(head);
+                let sync = self.owed.iter().position(|owed| matches!(owed, Owed::Sync));
+                self.owed.drain(..sync.unwrap_or(self.owed.len())).rev().for_each(&mut dropped);
+                if sync.is_none() {
+                    self.skipping = true;
+                    self.batch_open = true;
                 }
-                self.skipping = true;
-                self.batch_open = true;
                 Outbound::Forward
             }
         }

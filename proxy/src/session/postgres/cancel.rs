@@ -13,6 +13,7 @@ use std::task::Waker;
 
 use subtle::ConstantTimeEq;
 
+use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
 use crate::upstream::postgres::cancellable::Cancellable;
 use crate::upstream::postgres::connector::PgConnector;
@@ -150,17 +151,27 @@ async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
         return;
     }
     let flight = match &mut *seat.doing.borrow_mut() {
-        Doing::Nothing | Doing::Cancelled => return,
+        Doing::Nothing | Doing::Cancelled => {
+            seat.pool.record().add(PoolCounter::CancelIdle, 1);
+            return;
+        }
         doing @ Doing::Waiting(_) => {
             if let Doing::Waiting(waker) = std::mem::replace(doing, Doing::Cancelled) {
                 waker.wake();
             }
+            seat.pool.record().add(PoolCounter::CancelQueued, 1);
             return;
         }
-        Doing::Running(on) => Rc::clone(on).begin(),
+        Doing::Running(on) => Rc::clone(&*on).begin(),
     };
     match seat.pool.connector().cancel(flight.target().key()).await {
-        Ok(()) => flight.delivered(),
-        Err(fault) => tracing::warn!(pool = %seat.pool.name(), fault = %fault.message, "cancel request not delivered"),
+        Ok(()) => {
+            flight.delivered();
+            seat.pool.record().add(PoolCounter::CancelSent, 1);
+        }
+        Err(fault) => {
+            seat.pool.record().add(PoolCounter::CancelFailed, 1);
+            tracing::warn!(pool = %seat.pool.name(), fault = %fault.message, "cancel request not delivered");
+        }
     }
 }

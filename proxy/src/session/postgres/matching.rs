@@ -5,11 +5,12 @@
 
 use std::fmt::Write as _;
 
-use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::parameters::{ParameterSet, same_value};
 
-/// The query that makes a connection with these `reported` parameters and `overrides` look as `desired`; `None` when it does already.
+/// The query that makes a connection with these `reported` parameters and `overrides` look as `desired`; `None` when it does already. When the
+/// overrides are `doubtful` (somebody ran SET or RESET since), they are set anew.
 #[must_use]
-pub fn plan(desired: &ParameterSet, reported: &ParameterSet, overrides: &ParameterSet) -> Option<String> {
+pub fn plan(desired: &ParameterSet, reported: &ParameterSet, overrides: &ParameterSet, doubtful: bool) -> Option<String> {
     let mut sql = String::new();
     for (name, _) in overrides.iter() {
         if desired.get(name).is_none() {
@@ -18,8 +19,8 @@ pub fn plan(desired: &ParameterSet, reported: &ParameterSet, overrides: &Paramet
     }
     let mut columns = String::new();
     for (name, value) in desired.iter() {
-        let carried = overrides.get(name).or_else(|| reported.get(name));
-        if carried != Some(value) {
+        let carried = overrides.get(name).filter(|_| !doubtful).or_else(|| reported.get(name));
+        if !carried.is_some_and(|carried| same_value(name, value, carried)) {
             columns.push_str(if columns.is_empty() { "SELECT " } else { "," });
             let _ = write!(columns, "pg_catalog.set_config({},{},false)", quoted(name), quoted(value));
         }
@@ -66,26 +67,33 @@ mod tests {
     #[test]
     fn equal_state_needs_no_query() {
         let state = set(&[("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        assert_eq!(plan(&state, &state, &set(&[])), None);
-        assert_eq!(plan(&set(&[]), &state, &set(&[])), None);
+        assert_eq!(plan(&state, &state, &set(&[]), false), None);
+        assert_eq!(plan(&set(&[]), &state, &set(&[]), false), None);
     }
 
     #[test]
     fn differences_are_set_in_one_query() {
-        let sql = plan(&set(&[("TimeZone", "UTC"), ("search_path", "a, b")]), &set(&[("TimeZone", "Asia/Tokyo")]), &set(&[])).unwrap();
+        let sql =
+            plan(&set(&[("TimeZone", "UTC"), ("search_path", "a, b")]), &set(&[("TimeZone", "Asia/Tokyo")]), &set(&[]), false).unwrap();
         assert_eq!(sql, "SELECT pg_catalog.set_config(E'search_path',E'a, b',false),pg_catalog.set_config(E'TimeZone',E'UTC',false)");
     }
 
     #[test]
     fn what_another_client_set_is_reset() {
-        let sql = plan(&set(&[]), &set(&[]), &set(&[("app.tenant", "1"), ("work_mem", "4MB")])).unwrap();
+        let sql = plan(&set(&[]), &set(&[]), &set(&[("app.tenant", "1"), ("work_mem", "4MB")]), false).unwrap();
         assert_eq!(sql, "RESET \"app\".\"tenant\";RESET \"work_mem\";");
     }
 
     #[test]
     fn an_override_that_fits_stays() {
         let state = set(&[("work_mem", "4MB")]);
-        assert_eq!(plan(&state, &set(&[]), &state), None);
+        assert_eq!(plan(&state, &set(&[]), &state, false), None);
+    }
+
+    #[test]
+    fn doubtful_overrides_are_set_anew() {
+        let state = set(&[("work_mem", "4MB")]);
+        assert!(plan(&state, &set(&[]), &state, true).is_some());
     }
 
     #[test]

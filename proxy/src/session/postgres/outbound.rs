@@ -120,7 +120,7 @@ impl Outbound<'_, '_> {
             BackendTag::ErrorResponse => Ok(self.on_error(body)),
             BackendTag::ParameterStatus => {
                 self.on_parameter(body);
-                Ok(Verdict::Forward)
+                Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
             BackendTag::NotificationResponse => Ok(if self.notifications { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag::CommandComplete => {
@@ -228,6 +228,10 @@ impl Outbound<'_, '_> {
             }
             b"DEALLOCATE ALL\0" => self.forget_statements(),
             b"LISTEN\0" => self.link.listening = true,
+            b"SET\0" | b"RESET\0" => {
+                self.link.doubtful = true;
+                self.link.applied = None;
+            }
             _ => {}
         }
     }

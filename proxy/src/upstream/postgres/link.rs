@@ -53,6 +53,31 @@ pub struct Link {
     pub applied: Option<Rc<ParameterSet>>,
     /// What was set on this connection beyond what the server reports.
     pub overrides: ParameterSet,
+    /// Somebody ran SET or RESET since, so that `overrides` may not hold.
+    pub doubtful: bool,
+    /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
+    pub matching: bool,
+    /// The server has said that it closes the connection.
+    pub farewell: bool,
     /// The client listens for notifications, so the connection is its own until it stops.
     pub listening: bool,
+}
+
+impl Link {
+    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.is_quiet() && !self.listening
+    }
+
+    /// Whether nothing is owed, and nothing half-way in either direction.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
+    }
+
+    /// The session was reset: nothing of what was on it is left.
+    pub fn forget_session(&mut self) {
+        *self = Self::default();
+    }
 }

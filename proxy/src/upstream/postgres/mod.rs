@@ -2,5 +2,6 @@
 
 pub mod cancellable;
 pub mod connection;
+pub mod connector;
 pub mod link;
 pub mod statements;
