@@ -182,7 +182,10 @@ impl Facts {
 
     /// How long ago each worker last answered.
     pub fn heartbeat_ages(&self, now: Instant) -> impl Iterator<Item = (WorkerId, Duration)> {
-        self.mailboxes.ids().zip(&self.heartbeats).map(move |(id, heartbeat)| (id, now.saturating_duration_since(*lock(&heartbeat.answered))))
+        self.mailboxes
+            .ids()
+            .zip(&self.heartbeats)
+            .map(move |(id, heartbeat)| (id, now.saturating_duration_since(*lock(&heartbeat.answered))))
     }
 
     /// The workers that have not answered for too long.

@@ -37,7 +37,8 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
 
 fn pool(pool: &PoolRow) -> Value {
     let state = &pool.state;
-    let clients: serde_json::Map<String, Value> = client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
+    let clients: serde_json::Map<String, Value> =
+        client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
     json!({
         "pool": &*pool.name,
         "protocol": pool.info.protocol.name(),

@@ -45,7 +45,12 @@ impl Refusals {
 
     /// Refuses a client because there are too many.
     pub(super) fn refuse(&self, stream: Stream, gate: GateNumbers) {
-        tracing::warn!(listener = self.door.label(), clients = gate.open, max = gate.max, "too many clients: refused one (max_client_conn)");
+        tracing::warn!(
+            listener = self.door.label(),
+            clients = gate.open,
+            max = gate.max,
+            "too many clients: refused one (max_client_conn)"
+        );
         if self.under_way.get() >= MOST_AT_A_TIME {
             return;
         }
