@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use sidepool_config::model::Config;
 
-use crate::observe::report::PoolReport;
 use super::cancel::CancelRegistry;
 use super::prepared::StatementTable;
 use super::states::StateTable;
+use crate::observe::report::PoolReport;
 use crate::worker::{Worker, WorkerId};
 
 /// The PostgreSQL state of one worker.
