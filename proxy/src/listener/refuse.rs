@@ -119,6 +119,8 @@ async fn peek_head(stream: &Stream) -> io::Result<Option<(u32, u32)>> {
         let peeked = match stream {
             Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
             Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
+            // Towards servers only: no client comes in like this.
+            Stream::Tls(_) => return Ok(None),
         };
         if peeked == 0 {
             return Ok(None);
