@@ -101,8 +101,10 @@ impl Worker {
         self.redis.apply(&old, new, self);
     }
 
-    /// Ends the worker's thread after the job that calls this; sessions that still run are dropped.
+    /// Ends the worker's thread after the job that calls this. Upstream connections are closed politely; sessions that still run are dropped.
     pub fn stop(&self) {
+        self.postgres.drain();
+        self.redis.drain();
         self.stopping.set(true);
     }
 

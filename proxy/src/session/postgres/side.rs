@@ -40,4 +40,7 @@ impl PostgresSide {
         let _ = now;
         Vec::new()
     }
+
+    /// All sessions have ended, or are about to be cut: says goodbye to the upstream.
+    pub fn drain(&self) {}
 }
