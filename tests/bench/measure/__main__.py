@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 
-from measure import compare, idle, loads, login, postgres, redis, report, servers
+from measure import compare, idle, loads, login, plot, postgres, redis, report, servers
 from measure.process import Failure, Place
 
 _GROUPS = ("postgres", "login", "memory", "redis")
@@ -30,6 +30,7 @@ def options():
                         help="this binary instead of one built with the release profile")
     parser.add_argument("--against", metavar="BINARY", type=pathlib.Path, help="another sidepool binary, compared as `sidepool-other`")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="where all figures go")
+    parser.add_argument("--svg", metavar="FOLDER", type=pathlib.Path, help="where pictures of the ratios go")
     parser.add_argument("--scale", type=int, default=10, help="pgbench's scale (default 10)")
     parser.add_argument("--nice", type=int, default=0, metavar="N", help="priority of everything that takes part; below 0 needs root")
     chosen = parser.parse_args()
@@ -42,7 +43,7 @@ def options():
     if chosen.against:
         chosen.targets.insert(chosen.targets.index("sidepool") + 1 if "sidepool" in chosen.targets else 0, "sidepool-other")
     start = pathlib.Path(os.environ.get("SIDEPOOL_BENCH_FROM", "."))
-    for name in ("sidepool", "against", "json"):
+    for name in ("sidepool", "against", "json", "svg"):
         if getattr(chosen, name) is not None:
             setattr(chosen, name, start / getattr(chosen, name))
     return chosen
@@ -188,6 +189,10 @@ def measure_all(chosen):
             if chosen.json:
                 report.write(chosen.json, about, results)
     report.print_table(results)
+    if chosen.svg:
+        chosen.svg.mkdir(parents=True, exist_ok=True)
+        for name, picture in plot.draw(results).items():
+            (chosen.svg / f"{name}.svg").write_text(picture)
     if failed:
         print(f"\nfailed: {' '.join(failed)}")
     return not failed
