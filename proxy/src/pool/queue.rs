@@ -202,10 +202,21 @@ impl Queue {
         assert_eq!(in_ring, self.ring.len(), "an identity has one turn a round");
     }
 
-    /// All waiters, oldest first.
+    /// All identities in the order of their turns, each with its waiters in the order of theirs.
     #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = Waiting> {
-        self.by_age.iter(&self.ages).map(|slot| self.at(slot))
+    pub(super) fn turns(&self) -> Vec<(IdentityId, Vec<Waiting>)> {
+        let waiters = |lane: &Lane| {
+            let mut slots: Vec<u32> = lane.sides.iter().flat_map(|side| side.iter(&self.turns)).collect();
+            slots.sort_by_key(|slot| self.slots[*slot as usize].order);
+            slots.into_iter().map(|slot| self.at(slot)).collect()
+        };
+        self.ring.iter().map(|lane| &self.lanes[*lane as usize]).map(|lane| (lane.identity, waiters(lane))).collect()
+    }
+
+    /// How many identities are remembered.
+    #[cfg(test)]
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
     }
 
     fn at(&self, slot: u32) -> Waiting {
