@@ -100,10 +100,10 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
     let (name, state) = (&*pool.name, &pool.state);
     let states = [
         ("idle", state.idle),
-        ("used", state.leased),
-        ("login", state.connecting),
+        ("leased", state.leased),
+        ("connecting", state.connecting),
         ("resetting", state.resetting),
-        ("testing", state.probing),
+        ("probing", state.probing),
         ("closing", state.closing),
     ];
     for (label, count) in states {
