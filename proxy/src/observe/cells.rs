@@ -211,8 +211,6 @@ cells! {
         /// Errors of the upstream: any other word.
         ErrorOtherWord: Errors ["server", "other"] for Redis,
 
-        /// Errors that we sent because no upstream connection was to be had.
-        ErrorRefused: Errors ["proxy", "refused"] for Both,
         /// Errors that we sent because the upstream connection broke.
         ErrorUpstreamLost: Errors ["proxy", "upstream_lost"] for Both,
         /// Errors that we sent because the client broke the protocol.
@@ -261,10 +259,6 @@ cells! {
         Use: PoolUseSeconds [] for Both,
         /// How long opening a connection took.
         Connect: ServerConnectSeconds [] for Both,
-        /// How long transactions took.
-        Transaction: TransactionSeconds [] for Postgres,
-        /// How long queries took.
-        Query: QuerySeconds [] for Both,
     }
 }
 
