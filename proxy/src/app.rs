@@ -51,7 +51,7 @@ pub fn check(source: &Source) -> ExitCode {
     match source.load() {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                println!("warning: {warning}");
+                println!("{warning}");
             }
             println!("{}: ok", source.describe());
             print!("{}", render::summary(&loaded.config));

@@ -125,8 +125,7 @@ families! {
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
     Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";
     Cancels = "sidepool_cancels_total" Counter, ["pool", "result"], "Cancel requests.";
-    PreparedLookups = "sidepool_prepared_lookups_total" Counter, ["pool", "result"], "Prepared statements needed on an upstream connection: already there, prepared anew, or an older one closed for room.";
-    PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep their upstream connection although no transaction is open.";
+    PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";
 
     // Redis.
     RedisConnections = "sidepool_redis_connections" Gauge, ["pool", "use"], "Upstream connections by what they are used for.";

@@ -137,13 +137,6 @@ cells! {
         /// The upstream could not be reached for it.
         CancelFailed: Cancels ["failed"] for Postgres,
 
-        /// The statement was already prepared on the connection.
-        PreparedHit: PreparedLookups ["hit"] for Postgres,
-        /// The statement was prepared on the connection.
-        PreparedMiss: PreparedLookups ["miss"] for Postgres,
-        /// An older statement was closed for room.
-        PreparedEvict: PreparedLookups ["evict"] for Postgres,
-
         /// A command that only reads.
         CommandRead: RedisCommands ["read"] for Redis,
         /// A command that writes.
@@ -211,6 +204,8 @@ cells! {
         /// Errors of the upstream: any other word.
         ErrorOtherWord: Errors ["server", "other"] for Redis,
 
+        /// Errors that we sent because no upstream connection was to be had.
+        ErrorRefused: Errors ["proxy", "refused"] for Both,
         /// Errors that we sent because the upstream connection broke.
         ErrorUpstreamLost: Errors ["proxy", "upstream_lost"] for Both,
         /// Errors that we sent because the client broke the protocol.
@@ -227,8 +222,6 @@ cells! {
     pub enum PoolGauge {
         /// Clients that are logged in. The states are derived from it at the scrape.
         Clients: PoolClientConnections ["all"] for Both,
-        /// Clients that keep a connection outside a transaction (session mode).
-        PinnedSessionMode: PinnedClients ["session_mode"] for Postgres,
         /// Clients that lease a connection for MULTI or WATCH.
         PinnedTransaction: PinnedClients ["transaction"] for Redis,
         /// Clients that lease a connection for a blocking command.
