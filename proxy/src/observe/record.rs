@@ -1,99 +1,18 @@
-//! The cells that the data path adds to. Counting is one addition to a plain `Cell`; names, units and help live in the catalogue.
+//! The cells that the data path adds to. Counting is one addition to a plain `Cell`; names and help live in the catalogue.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-/// A counter of one pool. Variants that share a metric differ in a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolCounter {
-    /// Transactions finished.
-    Transactions,
-    /// Statements (or Redis commands) sent.
-    Queries,
-    /// Sessions refused: the queue was full.
-    RefusedQueueFull,
-    /// Sessions refused: they waited too long.
-    RefusedWaitTimeout,
-    /// Sessions refused: the upstream does not let us in.
-    RefusedByUpstream,
-    /// Sessions refused: the pool was paused.
-    RefusedPaused,
-    /// Sessions refused: the pool was draining.
-    RefusedDraining,
-    /// Connects that worked.
-    ConnectOk,
-    /// Connects that failed: nobody listened.
-    ConnectRefused,
-    /// Connects that failed: no answer in time.
-    ConnectTimeout,
-    /// Connects that failed: the name did not resolve.
-    ConnectResolve,
-    /// Connects that failed: TLS.
-    ConnectTls,
-    /// Connects that failed: credentials.
-    ConnectAuth,
-    /// Connects that failed: the server had no room.
-    ConnectTooMany,
-    /// Connects that failed: the server was starting or stopping.
-    ConnectUnavailable,
-    /// Connects that failed: no such database.
-    ConnectNoDatabase,
-    /// Connects that failed: the server broke the protocol.
-    ConnectProtocol,
-    /// Connects that failed otherwise.
-    ConnectOther,
-    /// Connections closed: idle for too long.
-    ClosedIdle,
-    /// Connections closed: old.
-    ClosedLifetime,
-    /// Connections closed: more than the limit.
-    ClosedShrunk,
-    /// Connections closed: given back in no usable state.
-    ClosedBroken,
-    /// Connections closed: by the server, while idle.
-    ClosedByServer,
-    /// Connections closed: could not be cleaned.
-    ClosedResetFailed,
-    /// Connections closed: did not answer.
-    ClosedProbeFailed,
-    /// Connections closed: address or credentials changed.
-    ClosedStale,
-    /// Connections closed: the pool was paused.
-    ClosedPaused,
-    /// Connections closed: the pool was draining.
-    ClosedDrain,
-}
-
-/// How many counters there are.
-const POOL_COUNTERS: usize = PoolCounter::ClosedDrain as usize + 1;
-
-/// A histogram of one pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolHistogram {
-    /// How long sessions waited for a connection.
-    Wait,
-    /// How long opening a connection took, successful or not.
-    Connect,
-}
-
-/// How many histograms there are.
-const POOL_HISTOGRAMS: usize = PoolHistogram::Connect as usize + 1;
-
-/// Buckets of a histogram: the first holds zero, each following one twice the microseconds of the one before.
-const BUCKETS: usize = 32;
-
-/// The cells of one histogram.
-#[derive(Debug, Default)]
-struct Histogram {
-    sum_ns: Cell<u64>,
-    buckets: [Cell<u64>; BUCKETS],
-}
+use super::catalog::Kind;
+pub use super::cells::{PoolCounter, PoolGauge, PoolHistogram, Scope, Series, WorkerCounter, WorkerHistogram};
+use super::histogram::{Histogram, HistogramNumbers};
 
 /// The cells of one pool on one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PoolRecord {
-    counters: [Cell<u64>; POOL_COUNTERS],
-    histograms: [Histogram; POOL_HISTOGRAMS],
+    counters: [Cell<u64>; PoolCounter::COUNT],
+    gauges: [Cell<i64>; PoolGauge::COUNT],
+    histograms: [Histogram; PoolHistogram::COUNT],
 }
 
 impl PoolRecord {
@@ -103,24 +22,142 @@ impl PoolRecord {
         cell.set(cell.get() + amount);
     }
 
-    /// Adds one measured time to a histogram.
-    pub fn observe(&self, histogram: PoolHistogram, time: Duration) {
-        let cells = &self.histograms[histogram as usize];
-        cells.sum_ns.set(cells.sum_ns.get().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)));
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let bucket = micros.checked_ilog2().map_or(0, |exponent| (exponent as usize + 1).min(BUCKETS - 1));
-        cells.buckets[bucket].set(cells.buckets[bucket].get() + 1);
+    /// Moves a gauge up, or down by a negative amount.
+    pub fn shift(&self, gauge: PoolGauge, amount: i64) {
+        let cell = &self.gauges[gauge as usize];
+        cell.set(cell.get() + amount);
     }
 
-    /// A counter's value.
-    #[must_use]
-    pub fn counter(&self, counter: PoolCounter) -> u64 {
+    /// Counts a duration.
+    pub fn observe(&self, histogram: PoolHistogram, duration: Duration) {
+        self.histograms[histogram as usize].observe(duration);
+    }
+
+    /// What a counter has reached.
+    #[cfg(test)]
+    pub(crate) fn counter(&self, counter: PoolCounter) -> u64 {
         self.counters[counter as usize].get()
     }
 
-    /// How many times a histogram measured.
+    /// How many durations a histogram has counted.
+    #[cfg(test)]
+    pub(crate) fn observations(&self, histogram: PoolHistogram) -> u64 {
+        self.histograms[histogram as usize].numbers().counts.iter().sum()
+    }
+
+    /// A copy of the cells.
     #[must_use]
-    pub fn observations(&self, histogram: PoolHistogram) -> u64 {
-        self.histograms[histogram as usize].buckets.iter().map(Cell::get).sum()
+    pub fn numbers(&self) -> PoolNumbers {
+        PoolNumbers {
+            counters: self.counters.iter().map(Cell::get).collect(),
+            gauges: self.gauges.iter().map(Cell::get).collect(),
+            histograms: self.histograms.iter().map(Histogram::numbers).collect(),
+        }
     }
 }
+
+impl Default for PoolRecord {
+    fn default() -> Self {
+        Self {
+            counters: std::array::from_fn(|_| Cell::new(0)),
+            gauges: std::array::from_fn(|_| Cell::new(0)),
+            histograms: std::array::from_fn(|index| histogram_of(PoolHistogram::ALL[index].series())),
+        }
+    }
+}
+
+/// A copy of a [`PoolRecord`]'s cells, to be added to those of other workers. Indexed by the enums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolNumbers {
+    /// By [`PoolCounter`].
+    pub counters: Box<[u64]>,
+    /// By [`PoolGauge`].
+    pub gauges: Box<[i64]>,
+    /// By [`PoolHistogram`].
+    pub histograms: Box<[HistogramNumbers]>,
+}
+
+impl PoolNumbers {
+    /// Adds another worker's numbers for the same pool.
+    pub fn add(&mut self, other: &Self) {
+        for (number, more) in self.counters.iter_mut().zip(&other.counters) {
+            *number += more;
+        }
+        for (number, more) in self.gauges.iter_mut().zip(&other.gauges) {
+            *number += more;
+        }
+        for (number, more) in self.histograms.iter_mut().zip(&other.histograms) {
+            number.add(more);
+        }
+    }
+}
+
+/// The cells of one worker that belong to no pool.
+#[derive(Debug)]
+pub struct WorkerRecord {
+    counters: [Cell<u64>; WorkerCounter::COUNT],
+    histograms: [Histogram; WorkerHistogram::COUNT],
+}
+
+impl WorkerRecord {
+    /// Adds to a counter.
+    pub fn add(&self, counter: WorkerCounter, amount: u64) {
+        let cell = &self.counters[counter as usize];
+        cell.set(cell.get() + amount);
+    }
+
+    /// Counts a duration.
+    pub fn observe(&self, histogram: WorkerHistogram, duration: Duration) {
+        self.histograms[histogram as usize].observe(duration);
+    }
+
+    /// A copy of the cells.
+    #[must_use]
+    pub fn numbers(&self) -> WorkerNumbers {
+        WorkerNumbers {
+            counters: self.counters.iter().map(Cell::get).collect(),
+            histograms: self.histograms.iter().map(Histogram::numbers).collect(),
+        }
+    }
+}
+
+impl Default for WorkerRecord {
+    fn default() -> Self {
+        Self {
+            counters: std::array::from_fn(|_| Cell::new(0)),
+            histograms: std::array::from_fn(|index| histogram_of(WorkerHistogram::ALL[index].series())),
+        }
+    }
+}
+
+/// A copy of a [`WorkerRecord`]'s cells. Indexed by the enums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerNumbers {
+    /// By [`WorkerCounter`].
+    pub counters: Box<[u64]>,
+    /// By [`WorkerHistogram`].
+    pub histograms: Box<[HistogramNumbers]>,
+}
+
+impl WorkerNumbers {
+    /// Adds another worker's numbers.
+    pub fn add(&mut self, other: &Self) {
+        for (number, more) in self.counters.iter_mut().zip(&other.counters) {
+            *number += more;
+        }
+        for (number, more) in self.histograms.iter_mut().zip(&other.histograms) {
+            number.add(more);
+        }
+    }
+}
+
+fn histogram_of(series: Series) -> Histogram {
+    match series.family.info().kind {
+        Kind::Histogram(buckets) => Histogram::new(buckets),
+        Kind::Counter | Kind::CounterSeconds | Kind::Gauge => unreachable!("a test holds that histograms belong to histogram families"),
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -2,13 +2,18 @@
 //!
 //! It is polled, never `readable` and then `try_read`: polling lets the runtime skip the read that would only say "nothing there".
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+use super::socket::Socket;
 
 /// A connected socket.
 #[pin_project(project = StreamProjection)]
@@ -18,6 +23,29 @@ pub enum Stream {
     Tcp(#[pin] TcpStream),
     /// A Unix socket.
     Unix(#[pin] UnixStream),
+    /// TCP under TLS, towards a server.
+    Tls(#[pin] Box<TlsStream<Socket>>),
+}
+
+/// Who is at the other end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody at this address.
+    Tcp(SocketAddr),
+    /// Somebody on this machine.
+    Unix,
+    /// Nobody any more.
+    Gone,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Gone => f.write_str("gone"),
+        }
+    }
 }
 
 /// A [`Stream`] taken off its worker's runtime, on its way to another worker.
@@ -27,6 +55,8 @@ pub enum Parcel {
     Tcp(std::net::TcpStream),
     /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
+    /// TCP under TLS.
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
@@ -45,11 +75,37 @@ impl Stream {
         AsyncWrite::poll_write(Pin::new(self), cx, bytes)
     }
 
+    /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Who is at the other end, for logs.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+            Self::Unix(_) => Peer::Unix,
+            Self::Tls(stream) => match stream.get_ref().0 {
+                Socket::Attached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+                Socket::Detached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+                Socket::Gone => Peer::Gone,
+            },
+        }
+    }
+
     /// Takes the socket off this thread's runtime.
     pub fn detach(self) -> io::Result<Parcel> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(Parcel::Tcp),
             Self::Unix(stream) => stream.into_std().map(Parcel::Unix),
+            Self::Tls(mut stream) => {
+                stream.get_mut().0.detach()?;
+                Ok(Parcel::Tls(stream))
+            }
         }
     }
 
@@ -58,6 +114,10 @@ impl Stream {
         match parcel {
             Parcel::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
             Parcel::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+            Parcel::Tls(mut stream) => {
+                stream.get_mut().0.attach()?;
+                Ok(Self::Tls(stream))
+            }
         }
     }
 }
@@ -67,6 +127,7 @@ impl AsyncRead for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_read(cx, buffer),
             StreamProjection::Unix(stream) => stream.poll_read(cx, buffer),
+            StreamProjection::Tls(stream) => stream.poll_read(cx, buffer),
         }
     }
 }
@@ -76,6 +137,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_write(cx, bytes),
             StreamProjection::Unix(stream) => stream.poll_write(cx, bytes),
+            StreamProjection::Tls(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -83,6 +145,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_flush(cx),
             StreamProjection::Unix(stream) => stream.poll_flush(cx),
+            StreamProjection::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
@@ -90,6 +153,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_shutdown(cx),
             StreamProjection::Unix(stream) => stream.poll_shutdown(cx),
+            StreamProjection::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 }

@@ -1,1 +1,4 @@
 //! One connection to a database: opening, logging in, resetting, probing.
+
+pub mod dial;
+pub mod postgres;

@@ -1,0 +1,14 @@
+//! One connection to a PostgreSQL server.
+
+pub mod cancellable;
+pub mod connection;
+pub mod connector;
+pub mod link;
+pub mod statements;
+pub mod target;
+
+mod cancel;
+mod login;
+mod messages;
+mod query;
+mod tls;
