@@ -2,7 +2,6 @@
 //!
 //! Not here: TLS, logging in, trying again (the pool does).
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -29,19 +28,6 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// Most addresses of one name that are tried in one attempt.
 const MAX_ADDRESSES: usize = 16;
 
-/// An upstream's address as people write it.
-pub struct Shown<'a>(pub &'a Upstream);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Upstream::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Upstream::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Upstream::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 /// Connects to `upstream`. The caller bounds the whole in time; `patience` is its bound, of which one dead address may not take everything.
 pub async fn dial(upstream: &Upstream, patience: Duration) -> Result<Stream, ConnectFault> {
     match upstream {
@@ -51,7 +37,7 @@ pub async fn dial(upstream: &Upstream, patience: Duration) -> Result<Stream, Con
         },
         Upstream::Tcp { host, port } => {
             let addresses = resolve(host, *port).await.map_err(|why| {
-                ConnectFault::new(ConnectFaultKind::Resolve, format!("cannot resolve the name of the server {}: {why}", Shown(upstream)))
+                ConnectFault::new(ConnectFaultKind::Resolve, format!("cannot resolve the name of the server {}: {why}", upstream))
             })?;
             dial_any(&addresses, upstream, patience).await
         }
@@ -69,7 +55,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 }
 
 async fn dial_any(addresses: &[SocketAddr], upstream: &Upstream, patience: Duration) -> Result<Stream, ConnectFault> {
-    let mut last = ConnectFault::new(ConnectFaultKind::Resolve, format!("the server {} has no address", Shown(upstream)));
+    let mut last = ConnectFault::new(ConnectFaultKind::Resolve, format!("the server {} has no address", upstream));
     for (index, address) in addresses.iter().enumerate() {
         let connecting = TcpStream::connect(address);
         let is_last = index + 1 == addresses.len();
@@ -113,7 +99,7 @@ fn fault_of(error: &io::Error, upstream: &Upstream) -> ConnectFault {
         | io::ErrorKind::PermissionDenied => ConnectFaultKind::Refused,
         _ => ConnectFaultKind::Other,
     };
-    ConnectFault::new(kind, format!("cannot connect to the server {}: {error}", Shown(upstream)))
+    ConnectFault::new(kind, format!("cannot connect to the server {}: {error}", upstream))
 }
 
 #[cfg(test)]
@@ -162,6 +148,5 @@ mod tests {
         assert!(fault.message.contains("/nowhere/socket"));
         let fault = dial(&tcp("no-such-host.invalid", 5432), Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(fault.kind, ConnectFaultKind::Resolve);
-        assert_eq!(Shown(&tcp("::1", 5432)).to_string(), "[::1]:5432");
     }
 }

@@ -25,4 +25,7 @@ impl RedisSide {
         let _ = now;
         Vec::new()
     }
+
+    /// All sessions have ended, or are about to be cut: says goodbye to the upstream.
+    pub fn drain(&self) {}
 }

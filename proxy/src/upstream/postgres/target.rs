@@ -7,7 +7,6 @@ use sidepool_config::model::{Upstream, UpstreamTls};
 use sidepool_config::secret::Secret;
 
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
-use crate::upstream::dial::Shown;
 
 /// Where a pool's connections lead and who they log in as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub struct Target {
 impl Target {
     /// A fault that names the server.
     pub(super) fn fault(&self, kind: ConnectFaultKind, what: &str) -> ConnectFault {
-        let message = format!("server {} (database \"{}\", user \"{}\"): {what}", Shown(&self.upstream), self.dbname, self.user);
+        let message = format!("server {} (database \"{}\", user \"{}\"): {what}", self.upstream, self.dbname, self.user);
         ConnectFault::new(kind, message)
     }
 }
