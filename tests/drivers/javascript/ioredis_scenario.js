@@ -43,8 +43,8 @@ async function main() {
   await client.publish('sport', 'goal');
   await three;
   assert.deepEqual(heard.sort(), ['ne* news today', 'news today', 'sport goal']);
-  assert.equal(await subscriber.unsubscribe(), 1);
-  assert.equal(await subscriber.punsubscribe(), 0);
+  assert.equal(await subscriber.unsubscribe('news', 'sport'), 1);
+  assert.equal(await subscriber.punsubscribe('ne*'), 0);
   assert.equal(await subscriber.get('a'), 'changed');
 
   const other = connect({ db: 7 });

@@ -10,10 +10,12 @@ URL = os.environ["POSTGRES_URL"]
 
 
 async def transfer(pool, number):
+    # In the order of their ids, or they would wait for each other.
+    changes = sorted([(number % 10 + 1, -1), ((number + 3) % 10 + 1, 1)])
     async with pool.acquire() as connection:
         async with connection.transaction():
-            await connection.execute("UPDATE account SET balance = balance - $1 WHERE id = $2", 1, number % 10 + 1)
-            await connection.execute("UPDATE account SET balance = balance + $1 WHERE id = $2", 1, (number + 3) % 10 + 1)
+            for account, change in changes:
+                await connection.execute("UPDATE account SET balance = balance + $1 WHERE id = $2", change, account)
 
 
 async def main():
