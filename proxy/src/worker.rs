@@ -4,6 +4,7 @@
 //! threads (`runtime`), or accepting clients (`listener`).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
-use crate::session::postgres::side::PostgresSide;
+use crate::session::postgres::side::{PostgresCommons, PostgresSide};
 use crate::session::redis::side::RedisSide;
 use crate::transport::buffer::Buffers;
 
@@ -52,6 +53,20 @@ impl Mailboxes {
     }
 }
 
+/// What the workers of a process have in common.
+#[derive(Clone)]
+pub struct Commons {
+    /// The PostgreSQL side.
+    pub postgres: PostgresCommons,
+}
+
+impl Commons {
+    /// For a process with so many workers.
+    pub fn new(workers: usize) -> io::Result<Self> {
+        Ok(Self { postgres: PostgresCommons::new(workers)? })
+    }
+}
+
 /// What the sessions of one worker share.
 pub struct Worker {
     /// Who we are.
@@ -79,14 +94,14 @@ pub struct Worker {
 impl Worker {
     /// A worker that serves nothing yet: the sides are empty until [`apply`](Self::apply) is called.
     #[must_use]
-    pub fn new(id: WorkerId, mailboxes: Mailboxes) -> Rc<Self> {
+    pub fn new(id: WorkerId, mailboxes: Mailboxes, commons: Commons) -> Rc<Self> {
         Rc::new(Self {
             id,
             mailboxes,
             buffers: Buffers::default(),
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
-            postgres: PostgresSide::new(id),
+            postgres: PostgresSide::new(id, commons.postgres),
             redis: RedisSide::default(),
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),

@@ -100,10 +100,10 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
     let (name, state) = (&*pool.name, &pool.state);
     let states = [
         ("idle", state.idle),
-        ("used", state.leased),
-        ("login", state.connecting),
+        ("leased", state.leased),
+        ("connecting", state.connecting),
         ("resetting", state.resetting),
-        ("testing", state.probing),
+        ("probing", state.probing),
         ("closing", state.closing),
     ];
     for (label, count) in states {
@@ -180,3 +180,7 @@ fn nanos(duration: std::time::Duration) -> u64 {
 fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -51,10 +51,10 @@ fn pool(pool: &PoolReport) -> Value {
         "paused": state.paused,
         "connections": {
             "idle": state.idle,
-            "used": state.leased,
-            "login": state.connecting,
+            "leased": state.leased,
+            "connecting": state.connecting,
             "resetting": state.resetting,
-            "testing": state.probing,
+            "probing": state.probing,
             "closing": state.closing,
             "max": state.max,
             "min": state.min,

@@ -2,7 +2,9 @@
 //!
 //! It is polled, never `readable` and then `try_read`: polling lets the runtime skip the read that would only say "nothing there".
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -23,6 +25,27 @@ pub enum Stream {
     Unix(#[pin] UnixStream),
     /// TCP under TLS, towards a server.
     Tls(#[pin] Box<TlsStream<Socket>>),
+}
+
+/// Who is at the other end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody at this address.
+    Tcp(SocketAddr),
+    /// Somebody on this machine.
+    Unix,
+    /// Nobody any more.
+    Gone,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Gone => f.write_str("gone"),
+        }
+    }
 }
 
 /// A [`Stream`] taken off its worker's runtime, on its way to another worker.
@@ -57,6 +80,20 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Who is at the other end, for logs.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+            Self::Unix(_) => Peer::Unix,
+            Self::Tls(stream) => match stream.get_ref().0 {
+                Socket::Attached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+                Socket::Detached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+                Socket::Gone => Peer::Gone,
+            },
         }
     }
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::harness::{Sidepool, command, config, file};
 
-const APPLIED_BY_FILE: &str = "sidepool_config_reloads_total{trigger=\"file\",result=\"applied\"}";
+const TAKEN_BY_FILE: &str = "sidepool_config_reloads_total{trigger=\"file\",result=\"ok\"}";
 const REJECTED_BY_FILE: &str = "sidepool_config_reloads_total{trigger=\"file\",result=\"rejected\"}";
 const LAST_SUCCESSFUL: &str = "sidepool_config_last_reload_successful";
 
@@ -19,7 +19,7 @@ fn by_signal() {
     let path = file(directory.path(), "sidepool.toml", &config("pool_size = 5"));
     let sidepool = Sidepool::with_file(&path);
     sidepool.signal(Signal::HUP);
-    sidepool.wait_for_metric("sidepool_config_reloads_total{trigger=\"sighup\",result=\"unchanged\"}", 1.0);
+    sidepool.wait_for_metric("sidepool_config_reloads_total{trigger=\"sighup\",result=\"ok\"}", 1.0);
     let hash = sidepool.metric("sidepool_config_hash");
     file(directory.path(), "sidepool.toml", &config("pool_size = 9"));
     sidepool.signal(Signal::HUP);
@@ -34,7 +34,7 @@ fn by_a_changed_file() {
     let path = file(directory.path(), "sidepool.toml", &config("max_client_conn = 50"));
     let sidepool = Sidepool::with_file(&path);
     file(directory.path(), "sidepool.toml", &config("max_client_conn = 60"));
-    sidepool.wait_for_metric(APPLIED_BY_FILE, 1.0);
+    sidepool.wait_for_metric(TAKEN_BY_FILE, 1.0);
     assert_eq!(sidepool.metric("sidepool_listener_client_connections_max{listener=\"redis/cache\"}"), 60.0);
 }
 
@@ -47,7 +47,7 @@ fn by_the_symlink_swap_of_a_configmap_again_and_again() {
     let sidepool = Sidepool::with_file(&path);
     for turn in 1..=3_u32 {
         swap_in(mount.path(), turn, &config(&format!("max_client_conn = {}", 50 + turn)));
-        sidepool.wait_for_metric(APPLIED_BY_FILE, f64::from(turn));
+        sidepool.wait_for_metric(TAKEN_BY_FILE, f64::from(turn));
     }
     assert_eq!(sidepool.metric("sidepool_listener_client_connections_max{listener=\"redis/cache\"}"), 53.0);
 }
@@ -109,7 +109,7 @@ fn without_file_events_by_looking_at_the_contents() {
     let sidepool = Sidepool::start_as(without);
     sidepool.wait_for("no events for changed configuration files");
     file(directory.path(), "sidepool.toml", &config("max_client_conn = 60"));
-    sidepool.wait_for_metric(APPLIED_BY_FILE, 1.0);
+    sidepool.wait_for_metric(TAKEN_BY_FILE, 1.0);
     assert_eq!(sidepool.lines("no events for changed").len(), 1, "said once");
 }
 

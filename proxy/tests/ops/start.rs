@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -68,4 +69,20 @@ fn several_workers_share_a_listener() {
     sidepool.wait_for_metric("sidepool_listener_accepts_total{listener=\"redis/redis\"}", 12.0);
     assert_eq!(sidepool.metric("sidepool_workers"), 3.0);
     assert_eq!(sidepool.get("/livez").0, 200);
+}
+
+#[test]
+fn running_out_of_file_descriptors_is_survived() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = file(directory.path(), "sidepool.toml", &config(""));
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 40 && exec \"$0\" \"$1\""]).arg(command(&[]).get_program()).arg(&path);
+    let sidepool = Sidepool::start_as(few);
+    let port = sidepool.wait_for("redis-cli").split(" -p ").nth(1).unwrap().to_owned();
+    let hogs: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(sidepool.admin()).unwrap()).collect();
+    let _client = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    sidepool.wait_for("cannot accept clients");
+    drop(hogs);
+    sidepool.wait_for_metric("sidepool_listener_accepts_total{listener=\"redis/cache\"}", 1.0);
+    assert!(sidepool.metric("sidepool_listener_accept_errors_total{listener=\"redis/cache\"}") >= 1.0);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::pool::action::{Action, Outcome};
 use crate::pool::core::Core;
-use crate::pool::id::{ConnId, IdentityId, WaiterId};
+use crate::pool::id::{Asker, ConnId, IdentityId, WaiterId};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, Refusal};
 use crate::worker::WorkerId;
@@ -28,6 +28,10 @@ pub(super) const LIMITS: Limits = Limits {
     backoff_max: Duration::from_secs(15),
     affinity_patience: Duration::from_millis(5),
 };
+
+pub(super) fn asker(worker: WorkerId, identity: IdentityId) -> Asker {
+    Asker { worker, identity, seat: 0 }
+}
 
 pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -65,7 +69,7 @@ impl Bench {
     }
 
     pub(super) fn acquire(&mut self, identity: IdentityId) -> Outcome {
-        self.core.acquire(self.now, HOME, identity)
+        self.core.acquire(self.now, asker(HOME, identity))
     }
 
     /// Asks and must wait.

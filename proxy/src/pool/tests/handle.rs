@@ -122,11 +122,7 @@ fn a_wait_ends_at_its_time() {
         let error = pool.acquire(ANYONE).await.err().expect("a refusal");
         let waited = crate::clock::now() - started;
         assert!((ms(2_500)..ms(2_510)).contains(&waited), "{waited:?}");
-        assert!(
-            error.to_string().starts_with("no connection of pool \"app\" came free within 2501 ms (1 of at most 1")
-                || error.to_string().contains("within 2500 ms"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("no connection of pool \"app\" came free within 250"), "{error}");
         assert_eq!(pool.record().counter(PoolCounter::RefusedWaitTimeout), 1);
         lease.release(Condition::Clean);
     });
@@ -351,7 +347,9 @@ fn a_thousand_sessions_share_two_connections() {
                 })
             })
             .collect();
+        tokio::time::sleep(ms(100_000)).await;
         for session in sessions {
+            assert!(session.is_finished(), "a session waits for ever");
             session.await.expect("a session that ends well");
         }
         let snapshot = pool.snapshot(crate::clock::now());

@@ -1,6 +1,6 @@
 //! The rules of the core that need time: waits, idleness, age, probes, retries, saturation.
 
-use super::bench::{ALICE, Bench, HOME, LIMITS, ms};
+use super::bench::{ALICE, Bench, HOME, LIMITS, asker, ms};
 use crate::pool::action::{Action, Outcome};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
@@ -228,13 +228,13 @@ fn who_lost_a_granted_connection_comes_first_again() {
     bench.release(conn, Condition::Clean);
     bench.actions();
     bench.core.discard(bench.now, conn, CloseReason::Broken);
-    let Outcome::Queued(again) = bench.core.acquire_again(bench.now, HOME, ALICE, since) else { panic!("not queued") };
+    let Outcome::Queued(again) = bench.core.acquire_again(bench.now, asker(HOME, ALICE), since) else { panic!("not queued") };
     assert_eq!(bench.core.snapshot(bench.now).oldest_wait, Some(ms(10)));
     let (new, _) = bench.opens()[0];
     bench.connect(new);
     assert_eq!(bench.grants(), [again]);
     bench.release(new, Condition::Clean);
     assert_eq!(bench.grants(), [other]);
-    let late = bench.core.acquire_again(bench.now + ms(100), HOME, ALICE, since);
+    let late = bench.core.acquire_again(bench.now + ms(100), asker(HOME, ALICE), since);
     assert!(matches!(late, Outcome::Refused(refusal) if refusal.reason == RefuseReason::WaitTimeout));
 }

@@ -30,6 +30,8 @@ pub struct PgConnection {
     pub stream: Stream,
     /// The session's parameters as the server last reported them.
     pub parameters: ParameterSet,
+    /// Those parameters as they were right after the login: what a client finds that sets nothing.
+    pub baseline: Rc<ParameterSet>,
     /// What a cancel of this connection needs.
     pub cancel: Rc<Cancellable>,
     /// The state of what flows over it.
@@ -41,6 +43,7 @@ pub struct PgConnection {
 pub struct PgParcel {
     stream: Parcel,
     parameters: ParameterSet,
+    baseline: ParameterSet,
     key: Box<[u8]>,
     statements: ServerStatements,
     overrides: ParameterSet,
@@ -49,8 +52,8 @@ pub struct PgParcel {
 impl PgConnection {
     /// A connection that has just logged in. `key` is the body of BackendKeyData, empty when the server sent none.
     #[must_use]
-    pub fn new(stream: Stream, parameters: ParameterSet, key: Box<[u8]>) -> Self {
-        Self { stream, parameters, cancel: Rc::new(Cancellable::new(key)), link: Link::default() }
+    pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>) -> Self {
+        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel: Rc::new(Cancellable::new(key)), link: Link::default() }
     }
 }
 
@@ -84,14 +87,16 @@ impl Connection for PgConnection {
     }
 
     fn detach(self) -> io::Result<PgParcel> {
-        let Link { statements, overrides, .. } = self.link;
-        Ok(PgParcel { stream: self.stream.detach()?, parameters: self.parameters, key: self.cancel.key().into(), statements, overrides })
+        let Self { stream, parameters, baseline, cancel, link } = self;
+        let Link { statements, overrides, .. } = link;
+        let baseline = ParameterSet::clone(&baseline);
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key: cancel.key().into(), statements, overrides })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, key, statements, overrides } = parcel;
+        let PgParcel { stream, parameters, baseline, key, statements, overrides } = parcel;
         let link = Link { statements, overrides, ..Link::default() };
-        Ok(Self { stream: Stream::attach(stream)?, parameters, cancel: Rc::new(Cancellable::new(key)), link })
+        Ok(Self { parameters, link, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key) })
     }
 
     fn close(mut self) {
@@ -148,7 +153,7 @@ mod tests {
 
     fn pair() -> (PgConnection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (PgConnection::new(Stream::Unix(ours), ParameterSet::new(), Box::default()), theirs)
+        (PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default()), theirs)
     }
 
     async fn idle_now(connection: &mut PgConnection) -> Option<CloseReason> {

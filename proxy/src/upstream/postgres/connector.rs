@@ -37,10 +37,10 @@ impl Learned {
     }
 
     /// Remembers what a server reported.
-    pub fn set(&self, reported: &ParameterSet) {
+    pub fn set(&self, reported: &Rc<ParameterSet>) {
         let mut known = self.0.borrow_mut();
-        if known.as_deref() != Some(reported) {
-            *known = Some(Rc::new(reported.clone()));
+        if known.as_ref() != Some(reported) {
+            *known = Some(Rc::clone(reported));
         }
     }
 }
@@ -88,7 +88,7 @@ impl Connector for PgConnector {
         within(self.target.connect_timeout, &self.target, "connecting", async {
             let stream = self.open().await?;
             let connection = login::login(stream, &self.target).await?;
-            self.learned.set(&connection.parameters);
+            self.learned.set(&connection.baseline);
             Ok(connection)
         })
         .await

@@ -1,5 +1,7 @@
 //! Logs in to a server on an open socket: the IO around `protocol`'s state machine, and its errors in the pool's terms.
 
+use std::rc::Rc;
+
 use bytes::BytesMut;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
 
@@ -36,7 +38,7 @@ pub(super) async fn login(mut stream: Stream, target: &Target) -> Result<PgConne
         return Err(target.fault(ConnectFaultKind::Protocol, "it went on talking after the login"));
     }
     welcome.parameters.shrink_to_fit();
-    Ok(PgConnection::new(stream, welcome.parameters, welcome.key))
+    Ok(PgConnection::new(stream, Rc::new(welcome.parameters), welcome.key))
 }
 
 /// The conversation ended before we were in.
