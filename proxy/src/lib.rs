@@ -2,12 +2,21 @@
 //!
 //! Data flows down on the way in and back up the same files on the way out: `listener` accepts and limits, `session` speaks to one client,
 //! `pool` decides who gets which connection, `upstream` speaks to one database connection. `observe` is a leaf that everybody writes to;
-//! `admin` sits on top and only reads. `worker` is the thread they all live on.
+//! `admin` sits on top and only reads. `worker` is the thread they all live on; `app` puts everything together.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod drain;
+pub mod listener;
+pub mod logging;
 pub mod observe;
 pub mod pool;
+pub mod reload;
+pub mod runtime;
 pub mod session;
+pub mod signals;
 pub mod transport;
 pub mod upstream;
 pub mod worker;

@@ -3,13 +3,15 @@
 //! What another thread wants of a worker it sends as a [`Job`], which runs between two tasks of that worker. Not here: starting and stopping
 //! threads (`runtime`), or accepting clients (`listener`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use sidepool_config::model::Config;
 use tokio::sync::mpsc;
 
+use crate::drain::DrainSignal;
+use crate::observe::record::WorkerRecord;
 use crate::session::postgres::side::PostgresSide;
 use crate::session::redis::side::RedisSide;
 use crate::transport::buffer::Buffers;
@@ -38,6 +40,11 @@ impl Mailboxes {
         self.0.len()
     }
 
+    /// The ids of all workers.
+    pub fn ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
+        (0..u16::try_from(self.0.len()).unwrap_or(u16::MAX)).map(WorkerId)
+    }
+
     /// Runs `job` on worker `to`; false when that worker has ended.
     pub fn post(&self, to: WorkerId, job: impl FnOnce(&Rc<Worker>) + Send + 'static) -> bool {
         self.0.get(usize::from(to.0)).is_some_and(|sender| sender.send(Box::new(job)).is_ok())
@@ -58,4 +65,46 @@ pub struct Worker {
     pub postgres: PostgresSide,
     /// Pools and lanes of the Redis side.
     pub redis: RedisSide,
+    /// What this worker counts that belongs to no pool.
+    pub record: WorkerRecord,
+    /// Whether the process is on its way out; wakes idle sessions when it is.
+    pub drain: DrainSignal,
+    /// Set by the last job of all.
+    stopping: Cell<bool>,
+}
+
+impl Worker {
+    /// A worker that serves nothing yet: the sides are empty until [`apply`](Self::apply) is called.
+    #[must_use]
+    pub fn new(id: WorkerId, mailboxes: Mailboxes) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            mailboxes,
+            buffers: Buffers::default(),
+            config: RefCell::new(Arc::new(Config::default())),
+            postgres: PostgresSide::default(),
+            redis: RedisSide::default(),
+            record: WorkerRecord::default(),
+            drain: DrainSignal::default(),
+            stopping: Cell::new(false),
+        })
+    }
+
+    /// Puts a (new) configuration into force. The first one is applied over the empty configuration, so that starting and reloading are one path.
+    pub fn apply(self: &Rc<Self>, new: &Arc<Config>) {
+        let old = self.config.replace(Arc::clone(new));
+        self.postgres.apply(&old, new, self);
+        self.redis.apply(&old, new, self);
+    }
+
+    /// Ends the worker's thread after the job that calls this; sessions that still run are dropped.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
 }

@@ -1,1 +1,10 @@
 //! PostgreSQL: the frontend/backend protocol 3.0 (PostgreSQL documentation, chapter "Frontend/Backend Protocol").
+
+pub mod encode;
+pub mod fault;
+pub mod frame;
+pub mod parameters;
+pub mod splice;
+pub mod statement;
+pub mod tag;
+pub mod tracker;

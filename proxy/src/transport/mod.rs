@@ -1,4 +1,5 @@
 //! Bytes in and out: streams of every kind behind one type, and the buffers they are read into.
 
+pub mod backlog;
 pub mod buffer;
 pub mod stream;

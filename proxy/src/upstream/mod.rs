@@ -1,1 +1,3 @@
 //! One connection to a database: opening, logging in, resetting, probing.
+
+pub mod postgres;

@@ -1,0 +1,139 @@
+//! The admin HTTP server: which path gives what, and the bounds on those who ask.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+
+use super::collect::Collector;
+use super::facts::Facts;
+use super::{metrics, status};
+use crate::clock;
+
+/// The most connections at a time; one more waits until another is done.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long the head of a request may take, and how long a connection may sit idle between requests.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connection may live. Whoever scrapes comes back.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
+
+/// The largest head of a request.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "<!doctype html><title>sidepool</title><h1>sidepool</h1><ul>\
+<li><a href=/metrics>/metrics</a> for Prometheus\
+<li><a href=/statusz>/statusz</a> pools, queues and listeners as JSON\
+<li><a href=/readyz>/readyz</a> ready for clients? <a href=/livez>/livez</a> alive? <a href=/startupz>/startupz</a> started?\
+</ul>";
+
+struct Admin {
+    facts: Arc<Facts>,
+    collector: Collector,
+}
+
+/// Binds the admin listener.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves for as long as the control thread runs.
+pub async fn serve(listener: TcpListener, facts: Arc<Facts>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let collector = Collector::new(facts.mailboxes.clone());
+    let router = router(Arc::new(Admin { facts, collector }));
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an admin connection; trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        spawn_local(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_PATIENCE)
+                .max_buf_size(LARGEST_HEAD)
+                .serve_connection(TokioIo::new(stream), service);
+            // Broken and overdue connections are the business of whoever opened them.
+            let _ = tokio::time::timeout(LONGEST_CONNECTION, connection).await;
+            drop(permit);
+        });
+    }
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/", get(async || Html(INDEX)))
+        .route("/metrics", get(scrape))
+        .route("/statusz", get(statusz))
+        .route("/livez", get(livez))
+        .route("/healthz", get(livez))
+        .route("/-/healthy", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/-/ready", get(readyz))
+        .route("/startupz", get(startupz))
+        .with_state(admin)
+}
+
+async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
+    let collected = admin.collector.collect().await;
+    ([(header::CONTENT_TYPE, TEXT)], metrics::render(&admin.facts, &collected, clock::now())).into_response()
+}
+
+async fn statusz(State(admin): State<Arc<Admin>>) -> Response {
+    let collected = admin.collector.collect().await;
+    let document = status::document(&admin.facts, &collected, clock::now());
+    ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+}
+
+/// Alive: every worker has answered lately. Knows nothing of upstreams and queues: restarting us would not mend them.
+async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
+    let stuck = admin.facts.stuck_workers(clock::now());
+    if stuck.is_empty() {
+        return ok();
+    }
+    let names: Vec<String> = stuck.iter().map(|id| id.0.to_string()).collect();
+    no(&format!("no answer from worker {}", names.join(", ")))
+}
+
+/// Ready: new clients are welcome. Never depends on an upstream: if it did, one failover would take all replicas out of service at once.
+async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
+    if admin.facts.is_draining() {
+        return no("draining");
+    }
+    startupz(State(admin)).await
+}
+
+async fn startupz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
+    if admin.facts.is_started() { ok() } else { no("starting") }
+}
+
+fn ok() -> (StatusCode, String) {
+    (StatusCode::OK, "ok\n".to_owned())
+}
+
+fn no(why: &str) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}

@@ -1,0 +1,183 @@
+//! Fills a scrape: which number goes into which family. Every family of the catalogue is filled here or by a cell that names it.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::collect::{Collected, PoolRow};
+use super::exposition::Exposition;
+use super::facts::{Facts, Outcome, Trigger};
+use super::process::ProcessFigures;
+use crate::observe::catalog::Family;
+use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, Series, WorkerCounter, WorkerHistogram};
+use crate::observe::report::Protocol;
+
+/// The text of one scrape.
+#[must_use]
+pub fn render(facts: &Facts, collected: &Collected, now: Instant) -> String {
+    let mut out = Exposition::default();
+    process(&mut out, facts, collected, now);
+    config(&mut out, facts);
+    listeners(&mut out, facts);
+    workers(&mut out, collected);
+    for pool in &collected.pools {
+        pool_info(&mut out, pool);
+        pool_state(&mut out, pool);
+        pool_cells(&mut out, pool);
+    }
+    out.render()
+}
+
+fn process(out: &mut Exposition, facts: &Facts, collected: &Collected, now: Instant) {
+    let figures = ProcessFigures::read();
+    out.gauge(Family::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
+    out.counter(Family::ProcessCpuSeconds, &[], nanos(figures.cpu));
+    if let Some(bytes) = figures.resident_bytes {
+        out.count(Family::ProcessResidentMemory, &[], bytes);
+    }
+    if let Some(open) = figures.open_fds {
+        out.count(Family::ProcessOpenFds, &[], open);
+    }
+    if let Some(max) = figures.max_fds {
+        out.count(Family::ProcessMaxFds, &[], max);
+    }
+    out.gauge(Family::ProcessStartTime, &[], unix_seconds(facts.started_at));
+    out.count(Family::Draining, &[], u64::from(facts.is_draining()));
+    out.counter(Family::DrainForcedCloses, &[], facts.forced_closes());
+    let (repeated, overflowed) = facts.logging.dropped();
+    out.counter(Family::LogMessagesDropped, &["repeated"], repeated);
+    out.counter(Family::LogMessagesDropped, &["queue_full"], overflowed);
+    out.count(Family::Workers, &[], facts.mailboxes.workers() as u64);
+    for (id, age) in facts.heartbeat_ages(now) {
+        out.gauge(Family::WorkerHeartbeatAge, &[&id.0.to_string()], age.as_secs_f64());
+    }
+    for (id, busy) in &collected.busy {
+        out.counter(Family::WorkerBusySeconds, &[&id.0.to_string()], nanos(*busy));
+    }
+}
+
+fn config(out: &mut Exposition, facts: &Facts) {
+    let reloads = facts.reloads();
+    out.count(Family::ConfigLastReloadSuccessful, &[], u64::from(reloads.last_successful));
+    out.gauge(Family::ConfigLastReloadSuccessTime, &[], unix_seconds(reloads.last_success));
+    // A gauge holds 53 bits exactly; as many are shown.
+    out.count(Family::ConfigHash, &[], reloads.hash >> 11);
+    out.count(Family::ConfigRestartPending, &[], u64::from(!reloads.restart_pending.is_empty()));
+    for (trigger, counts) in Trigger::ALL.iter().zip(&reloads.counts) {
+        for (outcome, count) in Outcome::ALL.iter().zip(counts) {
+            out.counter(Family::ConfigReloads, &[trigger.label(), outcome.label()], *count);
+        }
+    }
+}
+
+fn listeners(out: &mut Exposition, facts: &Facts) {
+    for (door, gate) in facts.gates().iter() {
+        let numbers = gate.numbers();
+        let label = door.label();
+        out.counter(Family::ListenerAccepts, &[&label], numbers.accepted);
+        out.counter(Family::ListenerRejections, &[&label, "max_client_conn"], numbers.rejected);
+        out.counter(Family::ListenerAcceptErrors, &[&label], numbers.accept_errors);
+        out.count(Family::ListenerClients, &[&label], numbers.open.into());
+        out.count(Family::ListenerClientsMax, &[&label], numbers.max.into());
+    }
+}
+
+fn workers(out: &mut Exposition, collected: &Collected) {
+    let Some(numbers) = &collected.numbers else { return };
+    for cell in WorkerCounter::ALL {
+        let series = cell.series();
+        out.counter(series.family, series.labels, numbers.counters[*cell as usize]);
+    }
+    for cell in WorkerHistogram::ALL {
+        let series = cell.series();
+        out.histogram(series.family, series.labels, &numbers.histograms[*cell as usize]);
+    }
+}
+
+fn pool_info(out: &mut Exposition, pool: &PoolRow) {
+    let info = &pool.info;
+    out.gauge(Family::PoolInfo, &[&pool.name, info.protocol.name(), &info.database, &info.user, info.mode, &info.upstream], 1.0);
+}
+
+fn pool_state(out: &mut Exposition, pool: &PoolRow) {
+    let (name, state) = (&*pool.name, &pool.state);
+    let states = [
+        ("idle", state.idle),
+        ("used", state.leased),
+        ("login", state.connecting),
+        ("resetting", state.resetting),
+        ("testing", state.probing),
+        ("closing", state.closing),
+    ];
+    for (label, count) in states {
+        out.count(Family::PoolServerConnections, &[name, label], count.into());
+    }
+    out.count(Family::PoolServerConnectionsMax, &[name], state.max.into());
+    out.count(Family::PoolServerConnectionsMin, &[name], state.min.into());
+    out.count(Family::ServerLoginsInProgress, &[name], state.connecting.into());
+    out.count(Family::ServerUp, &[name], u64::from(state.up));
+    out.gauge(Family::PoolUtilization, &[name], utilization(pool));
+    out.count(Family::PoolQueueLimit, &[name], state.queue_limit.into());
+    out.gauge(Family::PoolWaitingMaxAge, &[name], state.oldest_wait.as_secs_f64());
+    out.counter(Family::PoolSaturatedSeconds, &[name], nanos(state.saturated));
+    out.count(Family::PoolPaused, &[name], u64::from(state.paused));
+    for (label, count) in client_states(pool) {
+        out.count(Family::PoolClientConnections, &[name, label], count);
+    }
+}
+
+/// What is in use or not available for use, over the most there may be.
+#[must_use]
+pub fn utilization(pool: &PoolRow) -> f64 {
+    let state = &pool.state;
+    let busy = state.leased + state.connecting + state.resetting + state.probing;
+    f64::from(busy) / f64::from(state.max.max(1))
+}
+
+/// Clients by state, derived at the scrape so that the data path counts a client when it comes and when it goes, and never in between.
+#[must_use]
+pub fn client_states(pool: &PoolRow) -> [(&'static str, u64); 3] {
+    let gauge = |gauge: PoolGauge| u64::try_from(pool.numbers.gauges[gauge as usize]).unwrap_or(0);
+    let all = gauge(PoolGauge::Clients);
+    let waiting = u64::from(pool.state.waiters);
+    let holding = match pool.info.protocol {
+        Protocol::Postgres => u64::from(pool.state.leased),
+        // Shared connections are leased by nobody in particular.
+        Protocol::Redis => gauge(PoolGauge::RedisLeased),
+    };
+    let active = holding.min(all.saturating_sub(waiting));
+    [("idle", all.saturating_sub(waiting).saturating_sub(active)), ("active", active), ("waiting", waiting)]
+}
+
+fn pool_cells(out: &mut Exposition, pool: &PoolRow) {
+    let shown = |series: &Series| pool.info.protocol.has(series.scope);
+    for cell in PoolCounter::ALL {
+        let series = cell.series();
+        if shown(&series) {
+            out.counter(series.family, &with_pool(pool, series.labels), pool.numbers.counters[*cell as usize]);
+        }
+    }
+    for cell in PoolGauge::ALL {
+        let series = cell.series();
+        if shown(&series) && *cell != PoolGauge::Clients {
+            let value = u64::try_from(pool.numbers.gauges[*cell as usize]).unwrap_or(0);
+            out.count(series.family, &with_pool(pool, series.labels), value);
+        }
+    }
+    for cell in PoolHistogram::ALL {
+        let series = cell.series();
+        if shown(&series) {
+            out.histogram(series.family, &with_pool(pool, series.labels), &pool.numbers.histograms[*cell as usize]);
+        }
+    }
+}
+
+fn with_pool<'a>(pool: &'a PoolRow, labels: &'a [&'a str]) -> Vec<&'a str> {
+    std::iter::once(&*pool.name).chain(labels.iter().copied()).collect()
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,0 +1,11 @@
+//! The admin side: metrics and health over HTTP. Sits on top, runs on the control thread, and only reads.
+//!
+//! A scrape posts one job to each worker, which answers with a copy of its cells; the data path knows nothing of it.
+
+pub mod collect;
+pub mod exposition;
+pub mod facts;
+pub mod http;
+pub mod metrics;
+pub mod process;
+pub mod status;

@@ -1,0 +1,70 @@
+//! The figures that every Prometheus client library shows about its process, read from the kernel.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::runtime::descriptors;
+
+/// The figures. What cannot be read is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessFigures {
+    /// CPU time used.
+    pub cpu: Duration,
+    /// Memory in RAM.
+    pub resident_bytes: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// The most there may be; `None`: no limit.
+    pub max_fds: Option<u64>,
+}
+
+impl ProcessFigures {
+    /// Reads them.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            cpu: cpu_time(ClockId::ProcessCPUTime),
+            resident_bytes: fs::read_to_string("/proc/self/status").ok().and_then(|status| resident_bytes(&status)),
+            open_fds: fs::read_dir("/proc/self/fd").ok().and_then(|entries| u64::try_from(entries.count()).ok()),
+            max_fds: descriptors::limit(),
+        }
+    }
+}
+
+/// CPU time used by the calling thread.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    cpu_time(ClockId::ThreadCPUTime)
+}
+
+fn cpu_time(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_this_process() {
+        let figures = ProcessFigures::read();
+        assert!(figures.resident_bytes.unwrap() > 1_000_000);
+        assert!(figures.open_fds.unwrap() >= 3);
+        assert!(figures.cpu > Duration::ZERO && thread_cpu() <= ProcessFigures::read().cpu);
+    }
+
+    #[test]
+    fn a_status_without_the_line_has_no_figure() {
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    12 kB\n"), Some(12_288));
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! `/statusz`: the same numbers as the metrics, as one JSON document for people.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::collect::{Collected, PoolRow};
+use super::facts::Facts;
+use super::metrics::{client_states, utilization};
+use crate::clock;
+use crate::observe::record::PoolCounter;
+
+/// The document.
+#[must_use]
+pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
+    let reloads = facts.reloads().clone();
+    let uptime = clock::wall().duration_since(facts.started_at).unwrap_or_default();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": uptime.as_secs(),
+        "started": facts.is_started(),
+        "draining": facts.is_draining(),
+        "workers": facts.heartbeat_ages(now).map(|(id, age)| json!({ "worker": id.0, "last_answer_seconds_ago": age.as_secs_f64() })).collect::<Vec<_>>(),
+        "config": {
+            "last_reload_successful": reloads.last_successful,
+            "hash": format!("{:016x}", reloads.hash),
+            "restart_pending": reloads.restart_pending,
+            "problems": reloads.problems,
+        },
+        "listeners": facts.gates().iter().map(|(door, gate)| {
+            let numbers = gate.numbers();
+            json!({ "listener": door.label(), "clients": numbers.open, "max_client_conn": numbers.max, "accepted": numbers.accepted, "refused": numbers.rejected })
+        }).collect::<Vec<_>>(),
+        "pools": collected.pools.iter().map(pool).collect::<Vec<_>>(),
+    })
+}
+
+fn pool(pool: &PoolRow) -> Value {
+    let state = &pool.state;
+    let clients: serde_json::Map<String, Value> = client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
+    json!({
+        "pool": &*pool.name,
+        "protocol": pool.info.protocol.name(),
+        "database": &*pool.info.database,
+        "user": &*pool.info.user,
+        "mode": pool.info.mode,
+        "upstream": &*pool.info.upstream,
+        "up": state.up,
+        "paused": state.paused,
+        "connections": {
+            "idle": state.idle,
+            "used": state.leased,
+            "login": state.connecting,
+            "resetting": state.resetting,
+            "testing": state.probing,
+            "closing": state.closing,
+            "max": state.max,
+            "min": state.min,
+        },
+        "utilization": utilization(pool),
+        "clients": clients,
+        "waiters": state.waiters,
+        "queue_limit": state.queue_limit,
+        "oldest_wait_seconds": state.oldest_wait.as_secs_f64(),
+        "transactions": pool.numbers.counters[PoolCounter::Transactions as usize],
+        "queries": pool.numbers.counters[PoolCounter::Queries as usize],
+    })
+}

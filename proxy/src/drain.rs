@@ -1,0 +1,148 @@
+//! How idle sessions learn that the process is on its way out, at no cost while it is not.
+//!
+//! The listener registers the waker of each session's *task* once, when the session starts, and takes it back when it ends (16 bytes a session,
+//! nothing per message). When the drain begins every task is woken; whoever is idle then asks [`DrainSignal::poll_begun`] and leaves.
+//! Not here: when a drain begins and when it is cut short (`app::shutdown`).
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Poll, Waker};
+
+/// One worker's drain signal.
+#[derive(Default)]
+pub struct DrainSignal {
+    draining: Cell<bool>,
+    tasks: RefCell<Tasks>,
+}
+
+/// Names a registered task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskSlot(u32);
+
+impl DrainSignal {
+    /// Whether sessions shall end at their next quiet moment.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// For a session that is idle: ready once the drain has begun. Registers nothing: the listener has registered the whole task already, so
+    /// this must be polled from the session's own task (not from a task that it spawned, and not from within a sub-executor).
+    pub fn poll_begun(&self, _cx: &Context<'_>) -> Poll<()> {
+        if self.draining.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Tells all sessions.
+    pub fn begin(&self) {
+        if self.draining.replace(true) {
+            return;
+        }
+        self.tasks.borrow().wake_all();
+    }
+
+    /// How many sessions are registered.
+    #[must_use]
+    pub fn registered(&self) -> usize {
+        self.tasks.borrow().taken
+    }
+
+    /// Registers a task to be woken when the drain begins.
+    pub fn register(&self, waker: &Waker) -> TaskSlot {
+        self.tasks.borrow_mut().insert(waker.clone())
+    }
+
+    /// Forgets a task.
+    pub fn forget(&self, slot: TaskSlot) {
+        self.tasks.borrow_mut().remove(slot);
+    }
+}
+
+/// Wakers in slots that are used again, newest free one first.
+#[derive(Default)]
+struct Tasks {
+    slots: Vec<Slot>,
+    first_free: Option<u32>,
+    taken: usize,
+}
+
+enum Slot {
+    Taken(Waker),
+    Free { next: Option<u32> },
+}
+
+impl Tasks {
+    fn insert(&mut self, waker: Waker) -> TaskSlot {
+        self.taken += 1;
+        let Some(index) = self.first_free else {
+            self.slots.push(Slot::Taken(waker));
+            return TaskSlot(u32::try_from(self.slots.len() - 1).expect("fewer sessions than file descriptors"));
+        };
+        let slot = &mut self.slots[index as usize];
+        self.first_free = match slot {
+            Slot::Free { next } => *next,
+            Slot::Taken(_) => unreachable!("the free list holds free slots"),
+        };
+        *slot = Slot::Taken(waker);
+        TaskSlot(index)
+    }
+
+    fn remove(&mut self, slot: TaskSlot) {
+        let entry = &mut self.slots[slot.0 as usize];
+        debug_assert!(matches!(entry, Slot::Taken(_)), "a task is forgotten once");
+        *entry = Slot::Free { next: self.first_free };
+        self.first_free = Some(slot.0);
+        self.taken -= 1;
+    }
+
+    fn wake_all(&self) {
+        for slot in &self.slots {
+            match slot {
+                Slot::Taken(waker) => waker.wake_by_ref(),
+                Slot::Free { .. } => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_registered_task_is_woken_once_and_forgotten_ones_are_not() {
+        let signal = DrainSignal::default();
+        let counts: Vec<_> = (0..4).map(|_| Arc::new(Count(AtomicUsize::new(0)))).collect();
+        let slots: Vec<_> = counts.iter().map(|count| signal.register(&Waker::from(Arc::clone(count)))).collect();
+        signal.forget(slots[1]);
+        signal.forget(slots[2]);
+        assert_eq!(signal.registered(), 2);
+        signal.begin();
+        signal.begin();
+        let woken: Vec<_> = counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect();
+        assert_eq!(woken, [1, 0, 0, 1]);
+        assert!(signal.is_draining());
+    }
+
+    #[test]
+    fn slots_are_used_again_and_hold_nothing_but_the_waker() {
+        let signal = DrainSignal::default();
+        let waker = Waker::noop();
+        let first = signal.register(waker);
+        let second = signal.register(waker);
+        signal.forget(first);
+        assert_eq!(signal.register(waker), first);
+        assert_ne!(first, second);
+        assert_eq!(size_of::<Slot>(), 16);
+    }
+}

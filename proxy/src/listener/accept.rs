@@ -1,0 +1,211 @@
+//! The accept loop of one socket, and the task that a client becomes.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project::{pin_project, pinned_drop};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use super::bind::{Bound, SocketFile};
+use super::gate::{Door, Gate, Permit};
+use super::place::{Place, Places};
+use super::refuse::Refusals;
+use crate::drain::TaskSlot;
+use crate::observe::record::WorkerCounter;
+use crate::session;
+use crate::transport::stream::Stream;
+use crate::worker::Worker;
+
+/// First pause after an accept that failed for want of something; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// A descriptor may come free at any moment, so never longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One listening socket with all that its accept loop needs. Made on the control thread, run on a worker.
+pub struct Listener {
+    /// The socket.
+    pub bound: Bound,
+    /// Whose clients come in here.
+    pub door: Door,
+    /// How many there may be.
+    pub gate: Arc<Gate>,
+    /// Where they go.
+    pub places: Places,
+    /// Closes the listener when its other end is dropped.
+    pub close: oneshot::Receiver<()>,
+}
+
+impl Listener {
+    /// Starts accepting on this worker.
+    pub fn start(self, worker: &Rc<Worker>) -> io::Result<()> {
+        let socket = Socket::attach(self.bound)?;
+        let door = Rc::new(self.door);
+        let refusals = Refusals::new(Rc::clone(&door), Rc::clone(worker));
+        let acceptor = Acceptor { socket, door, gate: self.gate, places: self.places, worker: Rc::clone(worker), refusals };
+        let close = self.close;
+        spawn_local(async move {
+            tokio::select! {
+                _ = close => {}
+                () = acceptor.run() => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "kept for its drop, which removes the file")] SocketFile),
+}
+
+impl Socket {
+    fn attach(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, file) => Ok(Self::Unix(UnixListener::from_std(listener)?, file)),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+struct Acceptor {
+    socket: Socket,
+    door: Rc<Door>,
+    gate: Arc<Gate>,
+    places: Places,
+    worker: Rc<Worker>,
+    refusals: Refusals,
+}
+
+impl Acceptor {
+    /// Accepts for ever. An accept that fails costs a pause, never the listener.
+    async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.socket.accept().await {
+                Ok(stream) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(stream);
+                }
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    self.gate.count_accept_error();
+                    tracing::warn!(listener = self.door.label(), %error, pause_ms = pause.as_millis(), "cannot accept clients; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: Stream) {
+        let Some(permit) = self.gate.enter() else {
+            self.refusals.refuse(stream, self.gate.numbers());
+            return;
+        };
+        let place = self.places.take(self.worker.id);
+        if place.worker() == self.worker.id {
+            start(stream, &self.door, Seat { permit, place }, &self.worker);
+        } else {
+            self.hand_over(stream, Seat { permit, place });
+        }
+    }
+
+    fn hand_over(&self, stream: Stream, seat: Seat) {
+        let parcel = match stream.detach() {
+            Ok(parcel) => parcel,
+            Err(error) => {
+                tracing::warn!(listener = self.door.label(), %error, "cannot hand a client to another worker");
+                return;
+            }
+        };
+        let door = Door::clone(&self.door);
+        self.worker.mailboxes.post(seat.place.worker(), move |worker| match Stream::attach(parcel) {
+            Ok(stream) => start(stream, &door, seat, worker),
+            Err(error) => tracing::warn!(listener = door.label(), %error, "cannot take a client over from another worker"),
+        });
+    }
+}
+
+/// What a client holds for as long as it is connected.
+struct Seat {
+    #[expect(dead_code, reason = "kept for its drop")]
+    permit: Permit,
+    place: Place,
+}
+
+/// Starts a session as a task of this worker.
+fn start(stream: Stream, door: &Door, seat: Seat, worker: &Rc<Worker>) {
+    match door {
+        Door::Postgres => {
+            let session = session::postgres::serve(stream, Rc::clone(worker));
+            spawn_local(Client::new(session, seat, worker, WorkerCounter::PostgresPanics));
+        }
+        Door::Redis(name) => {
+            let session = session::redis::serve(stream, Arc::clone(name), Rc::clone(worker));
+            spawn_local(Client::new(session, seat, worker, WorkerCounter::RedisPanics));
+        }
+    }
+}
+
+/// Errors that concern one client, which is gone already: the next accept may work at once.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// A session with its rights. Written by hand because an `async` block would keep the session's arguments a second time.
+#[pin_project(PinnedDrop)]
+struct Client<F> {
+    #[pin]
+    session: F,
+    #[expect(dead_code, reason = "kept for its drop")]
+    seat: Seat,
+    worker: Rc<Worker>,
+    drain: Option<TaskSlot>,
+    panics: WorkerCounter,
+}
+
+impl<F> Client<F> {
+    fn new(session: F, seat: Seat, worker: &Rc<Worker>, panics: WorkerCounter) -> Self {
+        Self { session, seat, worker: Rc::clone(worker), drain: None, panics }
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Client<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.drain.is_none() {
+            *this.drain = Some(this.worker.drain.register(cx.waker()));
+        }
+        this.session.poll(cx)
+    }
+}
+
+#[pinned_drop]
+impl<F> PinnedDrop for Client<F> {
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let Some(slot) = this.drain.take() {
+            this.worker.drain.forget(slot);
+        }
+        if std::thread::panicking() {
+            this.worker.record.add(*this.panics, 1);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Saying no to a client that is one too many, in its own protocol and with the reason, without letting the refused take up room for long.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::task::spawn_local;
+
+use super::gate::{Door, GateNumbers};
+use crate::session;
+use crate::transport::stream::Stream;
+use crate::worker::Worker;
+
+/// How many refusals are under way at most; a client beyond them is closed without a word.
+const MOST_AT_A_TIME: u32 = 256;
+
+/// How long a refused client may take to hear us out.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest startup packet that is read before we answer (as PostgreSQL's own limit).
+const LONGEST_STARTUP: u64 = 10_000;
+
+/// How much of what a refused client goes on sending is thrown away before it is cut.
+const MOST_DRAINED: u64 = 64 * 1024;
+
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// The refusals of one accept loop.
+pub(super) struct Refusals {
+    door: Rc<Door>,
+    worker: Rc<Worker>,
+    under_way: Rc<Cell<u32>>,
+}
+
+impl Refusals {
+    pub(super) fn new(door: Rc<Door>, worker: Rc<Worker>) -> Self {
+        Self { door, worker, under_way: Rc::default() }
+    }
+
+    /// Refuses a client because there are too many.
+    pub(super) fn refuse(&self, stream: Stream, gate: GateNumbers) {
+        tracing::warn!(listener = self.door.label(), clients = gate.open, max = gate.max, "too many clients: refused one (max_client_conn)");
+        if self.under_way.get() >= MOST_AT_A_TIME {
+            return;
+        }
+        let under_way = UnderWay::new(&self.under_way);
+        let door = Rc::clone(&self.door);
+        let worker = Rc::clone(&self.worker);
+        spawn_local(async move {
+            let refusal = async {
+                match &*door {
+                    Door::Postgres => postgres(stream, gate, worker).await,
+                    Door::Redis(_) => farewell(stream, b"-ERR max number of clients reached\r\n").await,
+                }
+            };
+            // A client that does not listen is closed all the same.
+            let _ = tokio::time::timeout(PATIENCE, refusal).await;
+            drop(under_way);
+        });
+    }
+}
+
+struct UnderWay(Rc<Cell<u32>>);
+
+impl UnderWay {
+    fn new(count: &Rc<Cell<u32>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Answers requests for encryption with no, lets cancel requests through (they free room, and must work above all when there is none), and
+/// refuses everything else.
+async fn postgres(mut stream: Stream, gate: GateNumbers, worker: Rc<Worker>) -> io::Result<()> {
+    let mut requests_for_encryption = 0;
+    loop {
+        let Some((length, code)) = peek_head(&stream).await? else { return Ok(()) };
+        match code {
+            CANCEL_REQUEST => {
+                Box::pin(session::postgres::serve(stream, worker)).await;
+                return Ok(());
+            }
+            SSL_REQUEST | GSS_REQUEST if length == 8 && requests_for_encryption < 2 => {
+                requests_for_encryption += 1;
+                stream.read_exact(&mut [0; 8]).await?;
+                stream.write_all(b"N").await?;
+            }
+            _ => {
+                // Read what it said first: closing a socket with unread bytes in it would take our answer away from the client.
+                let mut startup = (&mut stream).take(u64::from(length).min(LONGEST_STARTUP));
+                tokio::io::copy(&mut startup, &mut tokio::io::sink()).await?;
+                return farewell(stream, &too_many_clients(gate)).await;
+            }
+        }
+    }
+}
+
+/// The first eight bytes, left where they are; `None` at the end of the stream.
+async fn peek_head(stream: &Stream) -> io::Result<Option<(u32, u32)>> {
+    loop {
+        let mut head = [0; 8];
+        let peeked = match stream {
+            Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
+            Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
+        };
+        if peeked == 0 {
+            return Ok(None);
+        }
+        if peeked == head.len() {
+            let [a, b, c, d, e, f, g, h] = head;
+            return Ok(Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))));
+        }
+        // A part of the head is there, so the socket stays readable: look again in a moment. `PATIENCE` bounds this.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn peek(socket: impl AsFd, head: &mut [u8; 8]) -> io::Result<usize> {
+    let (peeked, _) = recv(socket, head, RecvFlags::PEEK)?;
+    Ok(peeked)
+}
+
+/// Sends the last words, then waits until the client has closed, so that nothing it sent meanwhile turns the close into a reset.
+async fn farewell(mut stream: Stream, words: &[u8]) -> io::Result<()> {
+    stream.write_all(words).await?;
+    stream.shutdown().await?;
+    let mut rest = (&mut stream).take(MOST_DRAINED);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// A Postgres ErrorResponse of severity FATAL, as one whole message.
+fn too_many_clients(gate: GateNumbers) -> Vec<u8> {
+    let detail = format!("{} of {} client connections are in use.", gate.open, gate.max);
+    let fields = [
+        (b'S', "FATAL"),
+        (b'V', "FATAL"),
+        (b'C', "53300"),
+        (b'M', "no more connections allowed (max_client_conn)"),
+        (b'D', &detail),
+        (b'H', "Raise max_client_conn, or close client connections that are not in use."),
+    ];
+    let mut body = Vec::new();
+    for (kind, text) in fields {
+        body.push(kind);
+        body.extend_from_slice(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).expect("a short message");
+    let mut message = vec![b'E'];
+    message.extend_from_slice(&length.to_be_bytes());
+    message.append(&mut body);
+    message
+}

@@ -1,0 +1,101 @@
+//! Log lines: text or JSON on standard error, never at the expense of clients.
+//!
+//! The thread that logs hands the finished line to a queue with a bound (`writer`), so that a terminal or a pipe which is not read stalls
+//! nobody; a line that does not fit is dropped and counted. Lines that repeat in a storm are thinned out and counted (`limit`).
+
+mod limit;
+mod writer;
+
+use std::panic;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidepool_config::model::{Log, LogFormat, LogLevel};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, reload};
+
+use limit::Limiter;
+use writer::Queue;
+
+/// How long the end of the program waits for lines that are not written yet.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The installed logging. Dropping it writes what is still queued.
+pub struct Logging {
+    queue: Arc<Queue>,
+    limiter: Arc<Limiter>,
+    set_level: Box<dyn Fn(LogLevel) + Send + Sync>,
+}
+
+impl Logging {
+    /// Installs logging for the whole process. `RUST_LOG` overrides the configured level.
+    #[must_use]
+    pub fn install(config: &Log) -> Arc<Self> {
+        let queue = Queue::start();
+        let limiter = Arc::new(Limiter::default());
+        let overridden = EnvFilter::try_from_default_env().ok();
+        let is_overridden = overridden.is_some();
+        let (level, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter(config.level)));
+        let format = tracing_subscriber::fmt::layer().with_writer(Arc::clone(&queue));
+        let format = match config.format {
+            LogFormat::Text => format.with_ansi(false).boxed(),
+            LogFormat::Json => format.json().flatten_event(true).boxed(),
+        };
+        // A second installation (tests) keeps the first.
+        let _ = tracing_subscriber::registry().with(level).with(limit::Layer(Arc::clone(&limiter))).with(format).try_init();
+        panic::set_hook(Box::new(log_panic));
+        let set_level = Box::new(move |level| {
+            if !is_overridden {
+                let _ = handle.reload(filter(level));
+            }
+        });
+        Arc::new(Self { queue, limiter, set_level })
+    }
+
+    /// Changes the level, unless `RUST_LOG` has set it.
+    pub fn set_level(&self, level: LogLevel) {
+        (self.set_level)(level);
+    }
+
+    /// Says which lines were left out since the last time; called about once a second.
+    pub fn report_suppressed(&self) {
+        for (place, count) in self.limiter.take_suppressed() {
+            tracing::warn!(count, place, "the same log line was left out because it repeated too fast");
+        }
+    }
+
+    /// Lines that were not written because they repeated, and because the queue was full.
+    #[must_use]
+    pub fn dropped(&self) -> (u64, u64) {
+        (self.limiter.dropped(), self.queue.dropped())
+    }
+
+    /// Waits until everything is written, or until waiting longer would hold up the end of the program.
+    pub fn flush(&self) {
+        self.queue.flush(FLUSH_PATIENCE);
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn filter(level: LogLevel) -> EnvFilter {
+    EnvFilter::new(match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    })
+}
+
+/// A panic ends one session or one job; the line says which place in the code is at fault.
+fn log_panic(info: &panic::PanicHookInfo<'_>) {
+    let text = info.payload().downcast_ref::<&str>().copied().or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "this is a defect in sidepool, please report it: {}", text.unwrap_or("a panic without a text"));
+}

@@ -1,0 +1,163 @@
+//! The one table of all metrics: name, kind, labels, help. Registration, docs, dashboards and alerts derive from it.
+//!
+//! Rules: base units (`_seconds`, `_bytes`, ratios), `_total` on counters and on nothing else, label values from the configuration or from
+//! closed enums, limits beside the usage they bound. What the numbers are is elsewhere (`record`, `report`, the admin side).
+
+/// What kind of numbers a family holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows; whole numbers.
+    Counter,
+    /// Only ever grows; counted in nanoseconds, shown in seconds.
+    CounterSeconds,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution of durations.
+    Histogram(Buckets),
+}
+
+/// Upper bounds of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buckets {
+    /// For waiting: from a tenth of a millisecond to the longest wait.
+    Wait,
+    /// For work: those of OpenTelemetry with two finer ones in front.
+    Work,
+}
+
+/// Everything that is said about a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// The full name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Its label names, in order.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($( $variant:ident = $name:literal $kind:expr, [$($label:literal),*], $help:literal; )*) => {
+        /// A metric family.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Family {
+            $( #[doc = $help] $variant, )*
+        }
+
+        impl Family {
+            /// Every family, in the order in which the table lists them.
+            pub const ALL: &[Self] = &[ $( Self::$variant, )* ];
+
+            /// The family's line of the table.
+            #[must_use]
+            pub const fn info(self) -> &'static Info {
+                match self {
+                    $( Self::$variant => &Info { name: $name, kind: $kind, labels: &[$($label),*], help: $help }, )*
+                }
+            }
+        }
+    };
+}
+
+use Buckets::{Wait, Work};
+use Kind::{Counter, CounterSeconds, Gauge, Histogram};
+
+families! {
+    // The process.
+    BuildInfo = "sidepool_build_info" Gauge, ["version"], "Always 1; the version is a label.";
+    ProcessCpuSeconds = "process_cpu_seconds_total" CounterSeconds, [], "CPU time used by the process, user and system together.";
+    ProcessResidentMemory = "process_resident_memory_bytes" Gauge, [], "Memory of the process that is in RAM.";
+    ProcessOpenFds = "process_open_fds" Gauge, [], "Open file descriptors.";
+    ProcessMaxFds = "process_max_fds" Gauge, [], "The most file descriptors the process may have open.";
+    ProcessStartTime = "process_start_time_seconds" Gauge, [], "When the process started, in seconds since the epoch.";
+    Draining = "sidepool_draining" Gauge, [], "1 from SIGTERM on.";
+    DrainForcedCloses = "sidepool_drain_forced_closes_total" Counter, [], "Client connections that were cut because the drain timeout was over.";
+    LogMessagesDropped = "sidepool_log_messages_dropped_total" Counter, ["reason"], "Log lines that were not written: repeated too often, or written faster than they were read.";
+    Workers = "sidepool_workers" Gauge, [], "Worker threads.";
+    WorkerBusySeconds = "sidepool_worker_busy_seconds_total" CounterSeconds, ["worker"], "CPU time used by the worker's thread; a rate near 1 is a saturated worker.";
+    WorkerHeartbeatAge = "sidepool_worker_heartbeat_age_seconds" Gauge, ["worker"], "How long ago the worker last answered.";
+    SessionPanics = "sidepool_session_panics_total" Counter, ["protocol"], "Sessions that ended by a defect of this program; the others went on.";
+
+    // Configuration.
+    ConfigLastReloadSuccessful = "sidepool_config_last_reload_successful" Gauge, [], "1 if the configuration in force is the last one that was read.";
+    ConfigLastReloadSuccessTime = "sidepool_config_last_reload_success_timestamp_seconds" Gauge, [], "When a configuration was last put into force.";
+    ConfigReloads = "sidepool_config_reloads_total" Counter, ["trigger", "result"], "Attempts to put a changed configuration into force.";
+    ConfigHash = "sidepool_config_hash" Gauge, [], "A number that is equal where the configuration is.";
+    ConfigRestartPending = "sidepool_config_restart_pending" Gauge, [], "1 if a changed setting waits for a restart.";
+
+    // Listeners.
+    ListenerAccepts = "sidepool_listener_accepts_total" Counter, ["listener"], "Client connections accepted.";
+    ListenerRejections = "sidepool_listener_rejections_total" Counter, ["listener", "reason"], "Client connections refused before login.";
+    ListenerClients = "sidepool_listener_client_connections" Gauge, ["listener"], "Client connections open, those still logging in included.";
+    ListenerClientsMax = "sidepool_listener_client_connections_max" Gauge, ["listener"], "The most client connections there may be.";
+    ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
+    ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
+    ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
+    ClientFaults = "sidepool_client_faults_total" Counter, ["protocol", "kind"], "Client connections that were closed because of what they sent, or did not send.";
+
+    // Pools: who has what.
+    PoolInfo = "sidepool_pool_info" Gauge, ["pool", "protocol", "database", "user", "mode", "upstream"], "Always 1; join on the pool label.";
+    PoolServerConnections = "sidepool_pool_server_connections" Gauge, ["pool", "state"], "Upstream connections by state; the states add up to all of them.";
+    PoolServerConnectionsMax = "sidepool_pool_server_connections_max" Gauge, ["pool"], "The most upstream connections there may be.";
+    PoolServerConnectionsMin = "sidepool_pool_server_connections_min" Gauge, ["pool"], "Upstream connections that are kept open even when idle.";
+    PoolUtilization = "sidepool_pool_utilization_ratio" Gauge, ["pool"], "Upstream connections in use or being opened, over the most there may be.";
+    PoolClientConnections = "sidepool_pool_client_connections" Gauge, ["pool", "state"], "Logged-in clients by state.";
+    PoolWaitingMaxAge = "sidepool_pool_waiting_max_age_seconds" Gauge, ["pool"], "How long the oldest waiter has waited.";
+    PoolQueueLimit = "sidepool_pool_queue_limit" Gauge, ["pool"], "The most waiters there may be.";
+    PoolWaitSeconds = "sidepool_pool_wait_seconds" Histogram(Wait), ["pool"], "How long clients waited for an upstream connection; those that did not wait count as 0.";
+    PoolUseSeconds = "sidepool_pool_use_seconds" Histogram(Work), ["pool"], "How long upstream connections were held, from lease to release.";
+    PoolRejections = "sidepool_pool_rejections_total" Counter, ["pool", "reason"], "Requests for an upstream connection that were refused.";
+    PoolSaturatedSeconds = "sidepool_pool_saturated_seconds_total" CounterSeconds, ["pool"], "Time during which clients waited because every connection was in use.";
+    PoolPaused = "sidepool_pool_paused" Gauge, ["pool"], "1 while the pool is paused.";
+
+    // Upstream connections.
+    ServerConnects = "sidepool_server_connects_total" Counter, ["pool", "result"], "Attempts to open an upstream connection, login included.";
+    ServerConnectSeconds = "sidepool_server_connect_seconds" Histogram(Work), ["pool"], "How long opening an upstream connection took, login included.";
+    ServerLoginsInProgress = "sidepool_server_logins_in_progress" Gauge, ["pool"], "Upstream connections being opened.";
+    ServerCloses = "sidepool_server_closes_total" Counter, ["pool", "reason"], "Upstream connections closed.";
+    ServerUp = "sidepool_server_up" Gauge, ["pool"], "0 if the last attempt to reach the upstream failed, else 1.";
+
+    // Traffic.
+    Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";
+    Queries = "sidepool_queries_total" Counter, ["pool"], "Queries sent upstream (Redis: commands).";
+    TransactionSeconds = "sidepool_transaction_seconds" Histogram(Work), ["pool"], "How long transactions took.";
+    QuerySeconds = "sidepool_query_seconds" Histogram(Work), ["pool"], "How long queries took.";
+    Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
+    Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";
+    Cancels = "sidepool_cancels_total" Counter, ["pool", "result"], "Cancel requests.";
+    PreparedLookups = "sidepool_prepared_lookups_total" Counter, ["pool", "result"], "Prepared statements needed on an upstream connection: already there, prepared anew, or an older one closed for room.";
+    PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep their upstream connection although no transaction is open.";
+
+    // Redis.
+    RedisConnections = "sidepool_redis_connections" Gauge, ["pool", "use"], "Upstream connections by what they are used for.";
+    RedisInFlight = "sidepool_redis_inflight_commands" Gauge, ["pool"], "Commands sent on shared connections and not yet answered.";
+    RedisCommands = "sidepool_redis_commands_total" Counter, ["pool", "class"], "Commands by class.";
+    RedisSubscriptions = "sidepool_redis_subscriptions" Gauge, ["pool", "kind"], "Channels and patterns that clients are subscribed to.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let mut names = BTreeSet::new();
+        for family in Family::ALL {
+            let info = family.info();
+            assert!(names.insert(info.name), "{} is listed twice", info.name);
+            assert!(info.name.starts_with("sidepool_") || info.name.starts_with("process_"), "{}", info.name);
+            assert!(info.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", info.name);
+            assert_eq!(info.name.ends_with("_total"), matches!(info.kind, Counter | CounterSeconds), "{}", info.name);
+            assert_eq!(matches!(info.kind, CounterSeconds), info.name.ends_with("_seconds_total"), "{}", info.name);
+            assert!(!matches!(info.kind, Histogram(_)) || info.name.ends_with("_seconds"), "{}", info.name);
+            assert!(info.help.ends_with('.'), "{}", info.name);
+            let labels: BTreeSet<_> = info.labels.iter().collect();
+            assert_eq!(labels.len(), info.labels.len(), "{}: a label is named twice", info.name);
+            assert!(!labels.contains(&"le"), "{}", info.name);
+        }
+    }
+}

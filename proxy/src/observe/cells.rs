@@ -1,0 +1,315 @@
+//! Which cells there are: one line each, with the family it belongs to and its labels, so that a cell without a series does not compile.
+//!
+//! Cells of pools are shown for pools of the protocols named behind `for`.
+
+use super::catalog::Family;
+
+/// Which pools have a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    Both,
+    /// Those of the PostgreSQL side.
+    Postgres,
+    /// Those of the Redis side.
+    Redis,
+}
+
+/// One series of a family: the labels beside `pool`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Series {
+    /// The family.
+    pub family: Family,
+    /// Which pools have it.
+    pub scope: Scope,
+    /// Label values, in the order in which the family names the labels (without `pool`).
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! cells {
+    (
+        $(#[$outer:meta])*
+        pub enum $name:ident {
+            $( $(#[$inner:meta])* $variant:ident: $family:ident [$($label:literal),*] for $scope:ident, )*
+        }
+    ) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $( $(#[$inner])* $variant, )*
+        }
+
+        impl $name {
+            /// Every variant.
+            pub const ALL: &[Self] = &[ $( Self::$variant, )* ];
+
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Which series it is.
+            #[must_use]
+            pub const fn series(self) -> Series {
+                match self {
+                    $( Self::$variant => Series { family: Family::$family, scope: Scope::$scope, labels: &[$($label),*] }, )*
+                }
+            }
+        }
+    };
+}
+
+cells! {
+    /// A counter of one pool. Variants that share a family differ in a label.
+    pub enum PoolCounter {
+        /// Transactions finished.
+        Transactions: Transactions [] for Both,
+        /// Queries (Redis: commands) sent.
+        Queries: Queries [] for Both,
+        /// Bytes that clients sent us.
+        BytesFromClient: Bytes ["client", "in"] for Both,
+        /// Bytes that we sent to clients.
+        BytesToClient: Bytes ["client", "out"] for Both,
+        /// Bytes that the upstream sent us.
+        BytesFromServer: Bytes ["server", "in"] for Both,
+        /// Bytes that we sent upstream.
+        BytesToServer: Bytes ["server", "out"] for Both,
+
+        /// Refused: the queue was full.
+        RefusedQueueFull: PoolRejections ["queue_full"] for Both,
+        /// Refused: waited for the longest allowed time.
+        RefusedWaitTimeout: PoolRejections ["wait_timeout"] for Both,
+        /// Refused: the upstream refuses us.
+        RefusedByUpstream: PoolRejections ["upstream_refuses"] for Both,
+        /// Refused: the pool is paused.
+        RefusedPaused: PoolRejections ["paused"] for Both,
+        /// Refused: the pool drains.
+        RefusedDraining: PoolRejections ["draining"] for Both,
+
+        /// An upstream connection was opened.
+        ConnectOk: ServerConnects ["ok"] for Both,
+        /// Nobody listens there.
+        ConnectRefused: ServerConnects ["refused"] for Both,
+        /// No answer in time.
+        ConnectTimeout: ServerConnects ["timeout"] for Both,
+        /// The name does not resolve.
+        ConnectResolve: ServerConnects ["resolve"] for Both,
+        /// TLS failed.
+        ConnectTls: ServerConnects ["tls"] for Both,
+        /// The server does not accept our credentials.
+        ConnectAuth: ServerConnects ["auth"] for Both,
+        /// The server has no room.
+        ConnectTooMany: ServerConnects ["too_many"] for Both,
+        /// The server is starting up or shutting down.
+        ConnectUnavailable: ServerConnects ["unavailable"] for Both,
+        /// There is no such database.
+        ConnectNoDatabase: ServerConnects ["no_database"] for Both,
+        /// The server broke the protocol.
+        ConnectProtocol: ServerConnects ["protocol"] for Both,
+        /// Anything else.
+        ConnectOther: ServerConnects ["other"] for Both,
+
+        /// Closed: idle for too long.
+        ClosedIdle: ServerCloses ["idle"] for Both,
+        /// Closed: old.
+        ClosedLifetime: ServerCloses ["lifetime"] for Both,
+        /// Closed: the pool got smaller.
+        ClosedShrunk: ServerCloses ["shrunk"] for Both,
+        /// Closed: broken, or its lease was dropped.
+        ClosedBroken: ServerCloses ["broken"] for Both,
+        /// Closed by the server.
+        ClosedByServer: ServerCloses ["server_closed"] for Both,
+        /// Closed: the reset failed.
+        ClosedResetFailed: ServerCloses ["reset_failed"] for Both,
+        /// Closed: the probe failed.
+        ClosedProbeFailed: ServerCloses ["probe_failed"] for Both,
+        /// Closed: the configured address or credentials changed.
+        ClosedStale: ServerCloses ["stale"] for Both,
+        /// Closed: the pool was paused.
+        ClosedPaused: ServerCloses ["paused"] for Both,
+        /// Closed: the pool drains.
+        ClosedDrain: ServerCloses ["drain"] for Both,
+
+        /// A query was cancelled upstream.
+        CancelSent: Cancels ["sent"] for Postgres,
+        /// A waiting query was taken out of the queue.
+        CancelQueued: Cancels ["queued"] for Postgres,
+        /// There was nothing to cancel.
+        CancelIdle: Cancels ["idle"] for Postgres,
+        /// The upstream could not be reached for it.
+        CancelFailed: Cancels ["failed"] for Postgres,
+
+        /// The statement was already prepared on the connection.
+        PreparedHit: PreparedLookups ["hit"] for Postgres,
+        /// The statement was prepared on the connection.
+        PreparedMiss: PreparedLookups ["miss"] for Postgres,
+        /// An older statement was closed for room.
+        PreparedEvict: PreparedLookups ["evict"] for Postgres,
+
+        /// A command that only reads.
+        CommandRead: RedisCommands ["read"] for Redis,
+        /// A command that writes.
+        CommandWrite: RedisCommands ["write"] for Redis,
+        /// A command that may block.
+        CommandBlocking: RedisCommands ["blocking"] for Redis,
+        /// A command of publish/subscribe.
+        CommandPubsub: RedisCommands ["pubsub"] for Redis,
+        /// A command of transactions.
+        CommandTransaction: RedisCommands ["transaction"] for Redis,
+        /// A script or function.
+        CommandScript: RedisCommands ["script"] for Redis,
+        /// A command about the connection, answered here.
+        CommandConnection: RedisCommands ["connection"] for Redis,
+        /// A command about the server.
+        CommandAdmin: RedisCommands ["admin"] for Redis,
+        /// Anything else.
+        CommandOther: RedisCommands ["other"] for Redis,
+
+        /// Errors of the upstream: broken connection.
+        Error08: Errors ["server", "08"] for Postgres,
+        /// Errors of the upstream: data.
+        Error22: Errors ["server", "22"] for Postgres,
+        /// Errors of the upstream: integrity constraint.
+        Error23: Errors ["server", "23"] for Postgres,
+        /// Errors of the upstream: transaction state.
+        Error25: Errors ["server", "25"] for Postgres,
+        /// Errors of the upstream: no such statement.
+        Error26: Errors ["server", "26"] for Postgres,
+        /// Errors of the upstream: authorisation.
+        Error28: Errors ["server", "28"] for Postgres,
+        /// Errors of the upstream: serialisation, deadlock.
+        Error40: Errors ["server", "40"] for Postgres,
+        /// Errors of the upstream: syntax, privileges, unknown names.
+        Error42: Errors ["server", "42"] for Postgres,
+        /// Errors of the upstream: resources.
+        Error53: Errors ["server", "53"] for Postgres,
+        /// Errors of the upstream: object state.
+        Error55: Errors ["server", "55"] for Postgres,
+        /// Errors of the upstream: intervention, cancel.
+        Error57: Errors ["server", "57"] for Postgres,
+        /// Errors of the upstream: internal.
+        ErrorXx: Errors ["server", "XX"] for Postgres,
+        /// Errors of the upstream: any other class.
+        ErrorOtherClass: Errors ["server", "other"] for Postgres,
+
+        /// Errors of the upstream: plain ones.
+        ErrorErr: Errors ["server", "ERR"] for Redis,
+        /// Errors of the upstream: wrong kind of value.
+        ErrorWrongType: Errors ["server", "WRONGTYPE"] for Redis,
+        /// Errors of the upstream: not allowed.
+        ErrorNoPerm: Errors ["server", "NOPERM"] for Redis,
+        /// Errors of the upstream: out of memory.
+        ErrorOom: Errors ["server", "OOM"] for Redis,
+        /// Errors of the upstream: still loading.
+        ErrorLoading: Errors ["server", "LOADING"] for Redis,
+        /// Errors of the upstream: busy with a script.
+        ErrorBusy: Errors ["server", "BUSY"] for Redis,
+        /// Errors of the upstream: a replica.
+        ErrorReadOnly: Errors ["server", "READONLY"] for Redis,
+        /// Errors of the upstream: unknown script.
+        ErrorNoScript: Errors ["server", "NOSCRIPT"] for Redis,
+        /// Errors of the upstream: discarded transaction.
+        ErrorExecAbort: Errors ["server", "EXECABORT"] for Redis,
+        /// Errors of the upstream: any other word.
+        ErrorOtherWord: Errors ["server", "other"] for Redis,
+
+        /// Errors that we sent because no upstream connection was to be had.
+        ErrorRefused: Errors ["proxy", "refused"] for Both,
+        /// Errors that we sent because the upstream connection broke.
+        ErrorUpstreamLost: Errors ["proxy", "upstream_lost"] for Both,
+        /// Errors that we sent because the client broke the protocol.
+        ErrorProtocol: Errors ["proxy", "protocol"] for Both,
+        /// Errors that we sent because what was asked for is not possible in this mode.
+        ErrorUnsupported: Errors ["proxy", "unsupported"] for Both,
+        /// Errors that we sent because we are shutting down.
+        ErrorShutdown: Errors ["proxy", "shutdown"] for Both,
+    }
+}
+
+cells! {
+    /// A number of one pool that goes up and down.
+    pub enum PoolGauge {
+        /// Clients that are logged in. The states are derived from it at the scrape.
+        Clients: PoolClientConnections ["all"] for Both,
+        /// Clients that keep a connection outside a transaction (session mode).
+        PinnedSessionMode: PinnedClients ["session_mode"] for Postgres,
+        /// Clients that lease a connection for MULTI or WATCH.
+        PinnedTransaction: PinnedClients ["transaction"] for Redis,
+        /// Clients that lease a connection for a blocking command.
+        PinnedBlocking: PinnedClients ["blocking"] for Redis,
+        /// Clients that lease a connection for anything else.
+        PinnedOther: PinnedClients ["other"] for Redis,
+        /// Connections that clients share.
+        RedisShared: RedisConnections ["shared"] for Redis,
+        /// Connections leased to one client.
+        RedisLeased: RedisConnections ["leased"] for Redis,
+        /// Connections of the pub/sub hub.
+        RedisPubsub: RedisConnections ["pubsub"] for Redis,
+        /// Commands sent on shared connections and not yet answered.
+        RedisInFlight: RedisInFlight [] for Redis,
+        /// Channels with subscribers.
+        RedisChannels: RedisSubscriptions ["channel"] for Redis,
+        /// Patterns with subscribers.
+        RedisPatterns: RedisSubscriptions ["pattern"] for Redis,
+    }
+}
+
+cells! {
+    /// A histogram of one pool.
+    pub enum PoolHistogram {
+        /// How long sessions waited for a connection.
+        Wait: PoolWaitSeconds [] for Both,
+        /// How long they then kept it.
+        Use: PoolUseSeconds [] for Both,
+        /// How long opening a connection took.
+        Connect: ServerConnectSeconds [] for Both,
+        /// How long transactions took.
+        Transaction: TransactionSeconds [] for Postgres,
+        /// How long queries took.
+        Query: QuerySeconds [] for Both,
+    }
+}
+
+cells! {
+    /// A counter of one worker that belongs to no pool.
+    pub enum WorkerCounter {
+        /// A PostgreSQL login succeeded.
+        PostgresLoginOk: ClientLogins ["postgres", "ok"] for Both,
+        /// A PostgreSQL login failed: wrong password or unknown user.
+        PostgresLoginBadPassword: ClientLogins ["postgres", "bad_password"] for Both,
+        /// A PostgreSQL login failed: no such database here.
+        PostgresLoginNoDatabase: ClientLogins ["postgres", "no_database"] for Both,
+        /// A PostgreSQL login took too long.
+        PostgresLoginTimeout: ClientLogins ["postgres", "timeout"] for Both,
+        /// A PostgreSQL login found no upstream connection.
+        PostgresLoginRefused: ClientLogins ["postgres", "refused"] for Both,
+        /// A PostgreSQL login ended otherwise.
+        PostgresLoginOther: ClientLogins ["postgres", "other"] for Both,
+        /// A Redis login succeeded.
+        RedisLoginOk: ClientLogins ["redis", "ok"] for Both,
+        /// A Redis login failed: wrong password or unknown user.
+        RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
+        /// A Redis login took too long.
+        RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// A PostgreSQL client broke the protocol.
+        PostgresFaultProtocol: ClientFaults ["postgres", "protocol"] for Both,
+        /// A PostgreSQL client went away with a transaction open or a query running.
+        PostgresFaultLost: ClientFaults ["postgres", "lost"] for Both,
+        /// A Redis client broke the protocol.
+        RedisFaultProtocol: ClientFaults ["redis", "protocol"] for Both,
+        /// A Redis client did not read its replies.
+        RedisFaultSlow: ClientFaults ["redis", "slow"] for Both,
+        /// A PostgreSQL session ended by a panic.
+        PostgresPanics: SessionPanics ["postgres"] for Both,
+        /// A Redis session ended by a panic.
+        RedisPanics: SessionPanics ["redis"] for Both,
+    }
+}
+
+cells! {
+    /// A histogram of one worker that belongs to no pool.
+    pub enum WorkerHistogram {
+        /// How long PostgreSQL logins took.
+        PostgresLogin: ClientLoginSeconds ["postgres"] for Both,
+        /// How long Redis logins took.
+        RedisLogin: ClientLoginSeconds ["redis"] for Both,
+    }
+}

@@ -1,0 +1,98 @@
+//! What a pool tells a scrape: who it is, its cells, and the state of its queue and connections as plain numbers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::record::{PoolRecord, Scope};
+
+/// Which protocol a pool speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// PostgreSQL.
+    Postgres,
+    /// Redis.
+    Redis,
+}
+
+impl Protocol {
+    /// Its name as a label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// Whether pools of this protocol have series of that scope.
+    #[must_use]
+    pub const fn has(self, scope: Scope) -> bool {
+        match scope {
+            Scope::Both => true,
+            Scope::Postgres => matches!(self, Self::Postgres),
+            Scope::Redis => matches!(self, Self::Redis),
+        }
+    }
+}
+
+/// Who a pool is: the labels of `sidepool_pool_info`. Names come from the configuration alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolInfo {
+    /// Which protocol it speaks.
+    pub protocol: Protocol,
+    /// The database on the upstream.
+    pub database: Arc<str>,
+    /// The upstream user.
+    pub user: Arc<str>,
+    /// When connections come back: `transaction`, `session`, `statement`, or `multiplexed`.
+    pub mode: &'static str,
+    /// Where the upstream is.
+    pub upstream: Arc<str>,
+}
+
+/// One pool as its worker sees it.
+#[derive(Debug, Clone)]
+pub struct PoolReport {
+    /// The pool's name: a label value, unique in the process.
+    pub name: Arc<str>,
+    /// Who it is.
+    pub info: PoolInfo,
+    /// This worker's cells.
+    pub record: Rc<PoolRecord>,
+    /// The state of the pool, which all workers share: it is taken once, not added up.
+    pub state: PoolState,
+}
+
+/// The state of a pool at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolState {
+    /// Connections being opened.
+    pub connecting: u32,
+    /// Connections nobody uses.
+    pub idle: u32,
+    /// Connections that sessions hold.
+    pub leased: u32,
+    /// Connections being brought back to the state of new ones.
+    pub resetting: u32,
+    /// Connections being asked whether they are alive.
+    pub probing: u32,
+    /// Connections being closed.
+    pub closing: u32,
+    /// The most there may be.
+    pub max: u32,
+    /// How many are kept open.
+    pub min: u32,
+    /// Sessions that wait.
+    pub waiters: u32,
+    /// The most that may.
+    pub queue_limit: u32,
+    /// How long the oldest has waited.
+    pub oldest_wait: Duration,
+    /// For how long, all in all, sessions waited because every connection was in use.
+    pub saturated: Duration,
+    /// Whether an operator paused it.
+    pub paused: bool,
+    /// Whether the last attempt to open a connection worked (or none was made).
+    pub up: bool,
+}

@@ -1,0 +1,116 @@
+//! Worker threads: started, given their mailbox, and joined. What runs on them is elsewhere (`listener`, `session`).
+//!
+//! Each worker is one thread with one `LocalRuntime`: no task ever moves between threads, so nothing on the data path is synchronised.
+
+pub mod descriptors;
+pub mod quota;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use sidepool_config::model;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use crate::worker::{Job, Mailboxes, Worker, WorkerId};
+
+/// The running workers.
+pub struct Workers {
+    mailboxes: Mailboxes,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` workers, which serve nothing until they are told to.
+    pub fn start(count: u16) -> io::Result<Self> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let mailboxes = Mailboxes::new(senders);
+        let mut threads = Vec::with_capacity(receivers.len());
+        for (id, jobs) in mailboxes.ids().zip(receivers) {
+            let runtime = Runtime { id, mailboxes: mailboxes.clone(), jobs };
+            threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run())?);
+        }
+        Ok(Self { mailboxes, threads })
+    }
+
+    /// Ways to the workers.
+    #[must_use]
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
+    /// Ends all workers, and whatever session still runs on them, and waits for their threads.
+    pub fn stop(self) {
+        for id in self.mailboxes.ids() {
+            self.mailboxes.post(id, |worker| worker.stop());
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+/// How many workers to start.
+#[must_use]
+pub fn worker_count(configured: model::Workers) -> u16 {
+    match configured {
+        model::Workers::Count(count) => count.max(1),
+        model::Workers::Auto => quota::workers_for(quota::available()),
+    }
+}
+
+/// What a worker thread is born with.
+struct Runtime {
+    id: WorkerId,
+    mailboxes: Mailboxes,
+    jobs: mpsc::UnboundedReceiver<Job>,
+}
+
+impl Runtime {
+    fn run(self) {
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(worker = self.id.0, %error, "cannot start the worker's runtime");
+                return;
+            }
+        };
+        runtime.block_on(serve(Worker::new(self.id, self.mailboxes), self.jobs));
+    }
+}
+
+/// Runs jobs until one of them stops the worker. Sessions run as tasks beside it.
+async fn serve(worker: std::rc::Rc<Worker>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        // The panic hook has logged it; a job that fails must not take the worker's sessions along.
+        let _ = catch_unwind(AssertUnwindSafe(|| job(&worker)));
+        if worker.is_stopping() {
+            break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_run_on_their_worker_and_a_panicking_one_harms_nobody() {
+        let workers = Workers::start(2).expect("threads start");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for id in workers.mailboxes().ids() {
+            assert!(workers.mailboxes().post(id, |_| panic!("on purpose")));
+            let sender = sender.clone();
+            assert!(workers.mailboxes().post(id, move |worker| sender.send((worker.id, thread::current().name().map(str::to_owned))).unwrap()));
+        }
+        let mut answers = vec![receiver.recv().unwrap(), receiver.recv().unwrap()];
+        answers.sort();
+        assert_eq!(answers, [(WorkerId(0), Some("worker-0".to_owned())), (WorkerId(1), Some("worker-1".to_owned()))]);
+        let mailboxes = workers.mailboxes().clone();
+        workers.stop();
+        assert!(!mailboxes.post(WorkerId(0), |_| ()), "a worker that has ended takes no jobs");
+    }
+}

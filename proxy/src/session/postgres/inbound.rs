@@ -1,0 +1,294 @@
+//! The client's bytes on their way to the server: heads are read, statement names rewritten, bodies passed.
+//!
+//! ```text
+//!   Query, Execute, Sync, COPY …   passed as they are, announced to the tracker
+//!   Parse name                     the server has the text: answered here      else sent under the server's name for it
+//!   Bind / Describe name           renamed; where this server has not seen the text, a Parse of our own goes before
+//!   Close name                     answered here; the server keeps the statement for the others
+//!   a name the client never made   passed as it is, so that the server itself says what PostgreSQL says (26000, 42P05)
+//! ```
+//! Not here: reading, writing, waiting. The input may end anywhere; what was not consumed comes again with more behind it.
+
+use std::rc::Rc;
+
+use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
+use sidepool_protocol::postgres::splice::Splice;
+use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
+use sidepool_protocol::postgres::tag::FrontendTag;
+use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed};
+
+use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
+use crate::upstream::postgres::link::{Link, Note};
+use crate::upstream::postgres::statements::{Statement, UnnamedOwner};
+
+/// The longest Parse whose text is kept. PostgreSQL allows 1 GiB; a statement of this size is machine-made and belongs into a table.
+pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The message that the client is in the middle of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Body {
+    /// How much of it is still to come.
+    pub remaining: usize,
+    /// Whether it goes on to the server, or is dropped.
+    pub forward: bool,
+}
+
+/// Why scanning stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Everything that can be decided was; what was not consumed needs more bytes.
+    NeedMore,
+    /// The client said goodbye.
+    Terminate,
+}
+
+/// What a client may not send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// A length that no message can have.
+    Length(frame::BadLength),
+    /// A tag that no client message has, or has at this time.
+    Tag(u8),
+    /// Names in a Bind, Describe or Close that do not end, or are too long.
+    Names(FrontendTag),
+    /// A Parse above [`MAX_PARSE_BYTES`].
+    ParseTooLong(usize),
+    /// More named statements than [`MAX_CLIENT_STATEMENTS`].
+    TooManyStatements,
+}
+
+/// What rewriting needs to know of the client, beside its bytes.
+pub struct Rewriting<'a> {
+    /// The client's own names.
+    pub client: &'a mut Option<Box<ClientStatements>>,
+    /// A number that no other client of this process has.
+    pub client_id: u64,
+    /// Texts of all clients.
+    pub table: &'a StatementTable,
+    /// How many statements a server connection keeps; 0: names are passed as they are.
+    pub capacity: usize,
+}
+
+/// One look at the client's bytes, with the server connection they go to.
+pub struct Inbound<'a, 's> {
+    /// The server connection.
+    pub link: &'a mut Link,
+    /// The message that is under way.
+    pub body: &'a mut Body,
+    /// The rewriting.
+    pub rewriting: Rewriting<'a>,
+    /// What is sent to the server.
+    pub out: &'a mut Splice<'s>,
+}
+
+impl Inbound<'_, '_> {
+    /// Scans `input`; the answer says how much of it was consumed, and why scanning stopped.
+    pub fn scan(&mut self, input: &[u8]) -> Result<(usize, Stop), Violation> {
+        let mut at = 0;
+        loop {
+            at += self.pass_body(at, input.len());
+            let rest = &input[at..];
+            let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, Stop::NeedMore)) };
+            let tag = FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))?;
+            let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
+            let consumed = match tag {
+                FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
+                FrontendTag::Password => return Err(Violation::Tag(head.tag)),
+                FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
+                FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
+                FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
+                FrontendTag::Query => {
+                    self.forget_unnamed();
+                    Some(self.start(head, at, tag))
+                }
+                FrontendTag::Parse
+                | FrontendTag::Bind
+                | FrontendTag::Describe
+                | FrontendTag::Close
+                | FrontendTag::Execute
+                | FrontendTag::Sync
+                | FrontendTag::Flush
+                | FrontendTag::FunctionCall
+                | FrontendTag::CopyData
+                | FrontendTag::CopyDone
+                | FrontendTag::CopyFail => Some(self.start(head, at, tag)),
+            };
+            match consumed {
+                Some(bytes) => at += bytes,
+                None => return Ok((at, Stop::NeedMore)),
+            }
+        }
+    }
+
+    /// Passes (or drops) what is there of the body under way.
+    fn pass_body(&mut self, at: usize, length: usize) -> usize {
+        let here = self.body.remaining.min(length - at);
+        if here > 0 && self.body.forward {
+            self.out.pass(at, here);
+        }
+        self.body.remaining -= here;
+        here
+    }
+
+    /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
+    fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
+        let verdict = self.link.tracker.on_frontend(tag, Note::None);
+        self.follow(head, at, verdict)
+    }
+
+    fn follow(&mut self, head: Head, at: usize, verdict: Verdict) -> usize {
+        let forward = verdict == Verdict::Forward;
+        if forward {
+            self.out.pass(at, HEAD_BYTES);
+        }
+        *self.body = Body { remaining: head.body, forward };
+        HEAD_BYTES
+    }
+
+    /// A simple query destroys the unnamed statement (PostgreSQL documentation, "Extended Query").
+    fn forget_unnamed(&mut self) {
+        if let Some(client) = self.rewriting.client.as_mut() {
+            client.unnamed = None;
+        }
+        self.link.statements.unnamed = None;
+    }
+
+    fn on_parse(&mut self, rest: &[u8], head: Head, at: usize) -> Result<Option<usize>, Violation> {
+        if head.message_bytes() > MAX_PARSE_BYTES {
+            return Err(Violation::ParseTooLong(head.body));
+        }
+        let Some(message) = rest.get(..head.message_bytes()) else { return Ok(None) };
+        let (name, text) = frame::cstr(&message[HEAD_BYTES..]).ok_or(Violation::Names(FrontendTag::Parse))?;
+        if name.is_empty() {
+            self.parse_unnamed(text);
+            return Ok(Some(self.pass_whole(head, at)));
+        }
+        let client = self.rewriting.client.get_or_insert_default();
+        if let Some(existing) = client.named.get(name) {
+            // The server itself refuses a second statement of that name.
+            let existing = Rc::clone(existing);
+            self.ensure(&existing);
+            self.link.tracker.owe(Owed::Parse(Note::None));
+            statement::put_parse(self.out.put(), existing.id().server_name().as_bytes(), text);
+            return Ok(Some(head.message_bytes()));
+        }
+        if client.named.len() >= MAX_CLIENT_STATEMENTS {
+            return Err(Violation::TooManyStatements);
+        }
+        let parsed = self.rewriting.table.intern(text);
+        client.named.insert(name.into(), Rc::clone(&parsed));
+        let id = parsed.id();
+        if self.link.statements.touch(id) {
+            self.link.tracker.owe(Owed::LocalParse(Note::Named { name: name.into(), id: None }));
+        } else {
+            self.make_room(&parsed);
+            self.link.tracker.owe(Owed::Parse(Note::Named { name: name.into(), id: Some(id) }));
+            statement::put_parse(self.out.put(), id.server_name().as_bytes(), text);
+        }
+        Ok(Some(head.message_bytes()))
+    }
+
+    fn parse_unnamed(&mut self, text: &[u8]) {
+        let client = self.rewriting.client.get_or_insert_default();
+        client.unnamed_version += 1;
+        let kept = client.unnamed.get_or_insert_default();
+        kept.clear();
+        kept.extend_from_slice(text);
+        self.link.statements.unnamed = Some(UnnamedOwner { client: self.rewriting.client_id, version: client.unnamed_version });
+        self.link.tracker.owe(Owed::Parse(Note::Unnamed));
+    }
+
+    /// Passes a message that is there as a whole and already announced.
+    fn pass_whole(&mut self, head: Head, at: usize) -> usize {
+        self.out.pass(at, head.message_bytes());
+        head.message_bytes()
+    }
+
+    fn on_bind(&mut self, rest: &[u8], head: Head, at: usize) -> Result<Option<usize>, Violation> {
+        let available = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
+        let Some(names) = statement::bind_names(available) else {
+            let unfinished = available.len() < head.body && available.len() <= MAX_NAME_BYTES;
+            return if unfinished { Ok(None) } else { Err(Violation::Names(FrontendTag::Bind)) };
+        };
+        if names.statement.is_empty() {
+            self.ensure_unnamed();
+        } else if let Some(known) = self.named(names.statement) {
+            self.ensure(&known);
+            self.link.tracker.owe(Owed::Bind);
+            let body = head.body - names.bytes;
+            statement::put_bind_start(self.out.put(), names.portal, known.id().server_name().as_bytes(), body);
+            *self.body = Body { remaining: body, forward: true };
+            return Ok(Some(HEAD_BYTES + names.bytes));
+        }
+        Ok(Some(self.start(head, at, FrontendTag::Bind)))
+    }
+
+    fn on_target(&mut self, rest: &[u8], head: Head, at: usize, tag: FrontendTag) -> Result<Option<usize>, Violation> {
+        if head.body > MAX_NAME_BYTES {
+            return Err(Violation::Names(tag));
+        }
+        let Some(message) = rest.get(..head.message_bytes()) else { return Ok(None) };
+        let name = match statement::target(&message[HEAD_BYTES..]).ok_or(Violation::Names(tag))? {
+            Target::Portal(_) => return Ok(Some(self.start(head, at, tag))),
+            Target::Statement(name) => name,
+        };
+        if tag == FrontendTag::Close {
+            return Ok(Some(self.close_statement(name, head, at)));
+        }
+        if name.is_empty() {
+            self.ensure_unnamed();
+        } else if let Some(known) = self.named(name) {
+            self.ensure(&known);
+            self.link.tracker.owe(Owed::Describe);
+            statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
+            return Ok(Some(head.message_bytes()));
+        }
+        Ok(Some(self.start(head, at, tag)))
+    }
+
+    fn close_statement(&mut self, name: &[u8], head: Head, at: usize) -> usize {
+        if name.is_empty() {
+            self.forget_unnamed();
+        } else if let Some((name, statement)) = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(name)) {
+            self.link.tracker.owe(Owed::LocalClose(Note::Closed { name, statement }));
+            return head.message_bytes();
+        }
+        self.start(head, at, FrontendTag::Close)
+    }
+
+    fn named(&self, name: &[u8]) -> Option<Rc<Statement>> {
+        self.rewriting.client.as_ref()?.named.get(name).map(Rc::clone)
+    }
+
+    /// Makes sure that the server knows the statement by the time it reads what comes next.
+    fn ensure(&mut self, statement: &Rc<Statement>) {
+        let id = statement.id();
+        if self.link.statements.touch(id) {
+            return;
+        }
+        self.make_room(statement);
+        self.link.tracker.owe(Owed::OwnParse(Note::Server(id)));
+        statement::put_parse(self.out.put(), id.server_name().as_bytes(), statement.body());
+    }
+
+    /// Marks the statement as known, and closes another one where that is one too many.
+    fn make_room(&mut self, statement: &Statement) {
+        if let Some(evicted) = self.link.statements.insert(statement.id(), self.rewriting.capacity) {
+            self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
+            statement::put_close(self.out.put(), evicted.server_name().as_bytes());
+        }
+    }
+
+    /// The same for the client's unnamed statement, which another client may have replaced on this connection.
+    fn ensure_unnamed(&mut self) {
+        let Some(client) = self.rewriting.client.as_ref() else { return };
+        let Some(text) = client.unnamed.as_ref() else { return };
+        let mine = UnnamedOwner { client: self.rewriting.client_id, version: client.unnamed_version };
+        if self.link.statements.unnamed == Some(mine) {
+            return;
+        }
+        self.link.statements.unnamed = Some(mine);
+        self.link.tracker.owe(Owed::OwnParse(Note::Unnamed));
+        statement::put_parse(self.out.put(), b"", text);
+    }
+}

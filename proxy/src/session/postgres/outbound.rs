@@ -1,0 +1,286 @@
+//! The server's bytes on their way to the client: heads are read, what the proxy itself asked for is taken out, rows flow past.
+//!
+//! Small messages that change what we know (ReadyForQuery, ParameterStatus, CommandComplete, errors) are looked at as a whole; when one is cut
+//! by the end of a read, its start waits in [`Link::carry`]. Everything else goes on as it comes, half a row included.
+
+use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
+use sidepool_protocol::postgres::splice::Splice;
+use sidepool_protocol::postgres::statement::{CLOSE_COMPLETE, PARSE_COMPLETE};
+use sidepool_protocol::postgres::tag::BackendTag;
+use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
+
+use super::prepared::ClientStatements;
+use crate::upstream::postgres::link::{Link, Note};
+
+/// Messages up to this size are looked at as a whole; longer ones of the same kinds flow past unread.
+const WHOLE_BYTES: usize = 16 * 1024;
+
+/// What came by that somebody has to act on.
+#[derive(Debug, Default)]
+pub struct News {
+    /// How many ReadyForQuery went to the client.
+    pub ready: u64,
+    /// How many transactions ended: ReadyForQuery outside of a transaction.
+    pub transactions: u64,
+    /// Parameters that the server reported, in order.
+    pub parameters: Vec<(Box<str>, Box<str>)>,
+    /// The first two characters of the SQLSTATE of each error that went to the client: its class.
+    pub errors: Vec<[u8; 2]>,
+    /// The body of an error that answered a query of the proxy itself.
+    pub own_error: Option<Box<[u8]>>,
+    /// A query of the proxy itself is through.
+    pub own_ready: bool,
+    /// The server announced the end of the connection (FATAL or PANIC).
+    pub fatal: bool,
+}
+
+/// What the server may not send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerFault {
+    /// A length that no message can have.
+    Length(frame::BadLength),
+    /// A tag that no server message has.
+    Tag(u8),
+    /// An answer to nothing.
+    Desync(Desync),
+    /// A ReadyForQuery without a status.
+    Status,
+}
+
+/// One look at the server's bytes.
+pub struct Outbound<'a, 's> {
+    /// The server connection.
+    pub link: &'a mut Link,
+    /// The client's names, for what has to be taken back.
+    pub client: &'a mut Option<Box<ClientStatements>>,
+    /// Whether notifications go to this client.
+    pub notifications: bool,
+    /// What is sent to the client.
+    pub out: &'a mut Splice<'s>,
+    /// What came by.
+    pub news: News,
+}
+
+impl Outbound<'_, '_> {
+    /// Scans `input`; the answer says how much of it was consumed. The rest is the start of a small message.
+    pub fn scan(&mut self, input: &[u8]) -> Result<usize, ServerFault> {
+        let mut at = 0;
+        loop {
+            at += self.pass_body(at, input.len());
+            let rest = &input[at..];
+            let Some(head) = frame::head(rest).map_err(ServerFault::Length)? else { return Ok(at) };
+            let tag = BackendTag::from_byte(head.tag).ok_or(ServerFault::Tag(head.tag))?;
+            let whole = if is_read_whole(tag) && head.body <= WHOLE_BYTES {
+                let Some(message) = rest.get(..head.message_bytes()) else { return Ok(at) };
+                Some(&message[HEAD_BYTES..])
+            } else {
+                None
+            };
+            let verdict = self.judge(tag, whole)?;
+            self.follow(head, at, verdict);
+            at += HEAD_BYTES;
+            at += self.pass_body(at, input.len());
+            self.answer_locals();
+        }
+    }
+
+    /// Gives the replies of the proxy itself whose turn has come. Nothing may be put into the middle of a message.
+    pub fn answer_locals(&mut self) {
+        if self.link.remaining > 0 {
+            return;
+        }
+        while let Some(local) = self.link.tracker.next_local() {
+            self.out.put().extend_from_slice(match local {
+                Local::ParseComplete => &PARSE_COMPLETE,
+                Local::CloseComplete => &CLOSE_COMPLETE,
+            });
+        }
+    }
+
+    fn pass_body(&mut self, at: usize, length: usize) -> usize {
+        let here = self.link.remaining.min(length - at);
+        if here > 0 && self.link.forward {
+            self.out.pass(at, here);
+        }
+        self.link.remaining -= here;
+        here
+    }
+
+    fn follow(&mut self, head: Head, at: usize, verdict: Verdict) {
+        self.link.forward = verdict == Verdict::Forward;
+        self.link.remaining = head.body;
+        if self.link.forward {
+            self.out.pass(at, HEAD_BYTES);
+        }
+    }
+
+    fn judge(&mut self, tag: BackendTag, body: Option<&[u8]>) -> Result<Verdict, ServerFault> {
+        match tag {
+            BackendTag::ReadyForQuery => self.on_ready(body),
+            BackendTag::ErrorResponse => Ok(self.on_error(body)),
+            BackendTag::ParameterStatus => {
+                self.on_parameter(body);
+                Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
+            }
+            BackendTag::NotificationResponse => Ok(if self.notifications { Verdict::Forward } else { Verdict::Swallow }),
+            BackendTag::CommandComplete => {
+                self.on_command_tag(body.unwrap_or_default());
+                self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
+            }
+            BackendTag::ParseComplete
+            | BackendTag::BindComplete
+            | BackendTag::CloseComplete
+            | BackendTag::DataRow
+            | BackendTag::CopyData
+            | BackendTag::CopyDone
+            | BackendTag::CopyInResponse
+            | BackendTag::CopyOutResponse
+            | BackendTag::CopyBothResponse
+            | BackendTag::EmptyQueryResponse
+            | BackendTag::BackendKeyData
+            | BackendTag::NoticeResponse
+            | BackendTag::NoData
+            | BackendTag::Authentication
+            | BackendTag::PortalSuspended
+            | BackendTag::RowDescription
+            | BackendTag::ParameterDescription
+            | BackendTag::FunctionCallResponse
+            | BackendTag::NegotiateProtocolVersion => self.link.tracker.on_backend(tag).map_err(ServerFault::Desync),
+        }
+    }
+
+    fn on_ready(&mut self, body: Option<&[u8]>) -> Result<Verdict, ServerFault> {
+        let Some(&[status]) = body else { return Err(ServerFault::Status) };
+        let status = TransactionStatus::from_byte(status).ok_or(ServerFault::Status)?;
+        let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
+        match verdict {
+            Verdict::Forward => {
+                self.news.ready += 1;
+                self.news.transactions += u64::from(status == TransactionStatus::Idle);
+            }
+            Verdict::Swallow => self.news.own_ready = true,
+        }
+        Ok(verdict)
+    }
+
+    fn on_error(&mut self, body: Option<&[u8]>) -> Verdict {
+        let link = &mut *self.link;
+        let statements = &mut link.statements;
+        let client = &mut *self.client;
+        let verdict = link.tracker.on_error(|owed| match owed {
+            Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) => match note {
+                Note::Unnamed => statements.unnamed = None,
+                Note::Named { name, id } => {
+                    if let Some(client) = client {
+                        client.named.remove(&name);
+                    }
+                    if let Some(id) = id {
+                        statements.remove(id);
+                    }
+                }
+                Note::Server(id) => statements.remove(id),
+                Note::None | Note::Closed { .. } => {}
+            },
+            Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
+            Owed::LocalClose(Note::Closed { name, statement }) => {
+                client.get_or_insert_default().named.insert(name, statement);
+            }
+            Owed::OwnClose(_)
+            | Owed::LocalClose(_)
+            | Owed::Query
+            | Owed::FunctionCall
+            | Owed::Sync
+            | Owed::OwnQuery
+            | Owed::Bind
+            | Owed::Describe
+            | Owed::Execute
+            | Owed::Close
+            | Owed::CopyEnd => {}
+        });
+        let body = body.unwrap_or_default();
+        match verdict {
+            Verdict::Swallow => self.news.own_error = Some(body.into()),
+            Verdict::Forward => {
+                let code = field(body, b'C').unwrap_or(b"??");
+                self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
+                self.news.fatal |= matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
+            }
+        }
+        verdict
+    }
+
+    fn on_parameter(&mut self, body: Option<&[u8]>) {
+        let Some((name, rest)) = body.and_then(frame::cstr) else { return };
+        let Some((value, _)) = frame::cstr(rest) else { return };
+        if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) {
+            self.news.parameters.push((name.into(), value.into()));
+        }
+    }
+
+    /// Some command tags tell of changed state.
+    fn on_command_tag(&mut self, body: &[u8]) {
+        match body {
+            b"DISCARD ALL\0" => {
+                self.forget_statements();
+                self.link.listening = false;
+                self.link.overrides = Default::default();
+                self.link.applied = None;
+            }
+            b"DEALLOCATE ALL\0" => self.forget_statements(),
+            b"LISTEN\0" => self.link.listening = true,
+            b"SET\0" | b"RESET\0" => {
+                self.link.doubtful = true;
+                self.link.applied = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_statements(&mut self) {
+        self.link.statements.clear();
+        if let Some(client) = self.client.as_mut() {
+            client.named.clear();
+            client.unnamed = None;
+        }
+    }
+}
+
+/// Which messages are worth waiting for the end of.
+fn is_read_whole(tag: BackendTag) -> bool {
+    match tag {
+        BackendTag::ReadyForQuery | BackendTag::ErrorResponse | BackendTag::ParameterStatus | BackendTag::CommandComplete => true,
+        BackendTag::ParseComplete
+        | BackendTag::BindComplete
+        | BackendTag::CloseComplete
+        | BackendTag::NotificationResponse
+        | BackendTag::DataRow
+        | BackendTag::CopyData
+        | BackendTag::CopyDone
+        | BackendTag::CopyInResponse
+        | BackendTag::CopyOutResponse
+        | BackendTag::CopyBothResponse
+        | BackendTag::EmptyQueryResponse
+        | BackendTag::BackendKeyData
+        | BackendTag::NoticeResponse
+        | BackendTag::NoData
+        | BackendTag::Authentication
+        | BackendTag::PortalSuspended
+        | BackendTag::RowDescription
+        | BackendTag::ParameterDescription
+        | BackendTag::FunctionCallResponse
+        | BackendTag::NegotiateProtocolVersion => false,
+    }
+}
+
+/// One field of an error or notice.
+#[must_use]
+pub fn field(mut body: &[u8], wanted: u8) -> Option<&[u8]> {
+    loop {
+        let (&code, rest) = body.split_first()?;
+        let (value, next) = frame::cstr(rest)?;
+        if code == wanted {
+            return Some(value);
+        }
+        body = next;
+    }
+}

@@ -1,0 +1,105 @@
+//! What a client is told when it cannot have what it asked for: what, why, which limit, and what to do.
+
+use sidepool_protocol::postgres::fault::{Fault, SqlState};
+
+use super::inbound::{MAX_PARSE_BYTES, Violation};
+use super::outbound::ServerFault;
+use super::prepared::MAX_CLIENT_STATEMENTS;
+use crate::pool::handle::AcquireError;
+use crate::pool::reason::{RefuseReason, Refusal};
+
+/// No server connection for this query. The client may stay and try again.
+#[must_use]
+pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
+    let refusal = &error.refusal;
+    let cause = error.fault.as_ref().map(|fault| fault.message.to_string());
+    let fault = match refusal.reason {
+        RefuseReason::QueueFull => Fault::error(SqlState::TOO_MANY_CONNECTIONS, format!("the queue of pool \"{pool}\" is full"))
+            .with_hint("Retry later; raise pool_size if the database has room, or max_queue_length if clients may wait longer."),
+        RefuseReason::WaitTimeout => Fault::error(
+            SqlState::TOO_MANY_CONNECTIONS,
+            format!("no connection of pool \"{pool}\" became free within query_wait_timeout ({} ms)", refusal.waited.as_millis()),
+        )
+        .with_hint("Retry later; look for long transactions, raise pool_size if the database has room, or query_wait_timeout if clients may wait longer."),
+        RefuseReason::UpstreamRefuses => Fault::error(
+            SqlState::UNABLE_TO_CONNECT,
+            format!("the server of pool \"{pool}\" refuses connections{}", cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default()),
+        )
+        .with_hint("Check the host, user and password that sidepool is configured with for this database."),
+        RefuseReason::Paused => Fault::error(SqlState::CANNOT_CONNECT_NOW, format!("pool \"{pool}\" is paused")).with_hint("An operator paused it; retry later."),
+        RefuseReason::Draining => Fault::error(SqlState::ADMIN_SHUTDOWN, format!("pool \"{pool}\" is shutting down")).with_hint("Reconnect."),
+    };
+    fault.with_detail(facts(refusal, cause.as_deref().filter(|_| refusal.reason != RefuseReason::UpstreamRefuses)))
+}
+
+/// The numbers behind a refusal.
+fn facts(refusal: &Refusal, cause: Option<&str>) -> String {
+    let Refusal { connections, leased, max, waiters, queue_length, waited, wait_timeout, reason: _ } = refusal;
+    let limit = wait_timeout.map_or_else(|| "unlimited".to_owned(), |limit| format!("{} ms", limit.as_millis()));
+    let cause = cause.map(|cause| format!(" The last attempt to connect failed: {cause}.")).unwrap_or_default();
+    format!(
+        "{connections} of {max} connections open, {leased} in use; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}.{cause}",
+        waited.as_millis()
+    )
+}
+
+/// The query was cancelled while it waited.
+#[must_use]
+pub fn cancelled() -> Fault {
+    Fault::error(SqlState::QUERY_CANCELED, "canceling statement due to user request").with_detail("It was still waiting for a server connection and never ran.")
+}
+
+/// The client broke the protocol.
+#[must_use]
+pub fn violation(violation: Violation) -> Fault {
+    match violation {
+        Violation::Length(bad) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length").with_detail(bad.to_string()),
+        Violation::Tag(tag) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("invalid frontend message type {tag}")),
+        Violation::Names(tag) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("malformed names in a {tag:?} message")),
+        Violation::ParseTooLong(bytes) => Fault::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("a statement of {bytes} bytes is too long to prepare"))
+            .with_detail(format!("The limit is {MAX_PARSE_BYTES} bytes."))
+            .with_hint("Send it as a simple query, or its data with COPY."),
+        Violation::TooManyStatements => Fault::fatal(SqlState::CONFIGURATION_LIMIT, "too many prepared statements")
+            .with_detail(format!("A client may hold {MAX_CLIENT_STATEMENTS} named statements at a time."))
+            .with_hint("Close statements that are no longer used."),
+    }
+}
+
+/// The server connection was lost while the client used it.
+#[must_use]
+pub fn server_lost(pool: &str, cause: &str) -> Fault {
+    Fault::fatal(SqlState::CONNECTION_FAILURE, format!("the server connection of pool \"{pool}\" was lost: {cause}"))
+        .with_detail("Whether the statement in progress took effect is not known.")
+        .with_hint("Reconnect; check whether the statement took effect before running it again.")
+}
+
+/// The server broke the protocol.
+#[must_use]
+pub fn server_fault(fault: ServerFault) -> String {
+    match fault {
+        ServerFault::Length(bad) => bad.to_string(),
+        ServerFault::Tag(tag) => format!("the server sent an unknown message type 0x{tag:02x}"),
+        ServerFault::Desync(desync) => desync.to_string(),
+        ServerFault::Status => "the server sent a ReadyForQuery without a status".to_owned(),
+    }
+}
+
+/// The client's session state could not be set on a server connection.
+#[must_use]
+pub fn state_not_set(message: &str) -> Fault {
+    Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("the session's parameters could not be set on a server connection: {message}"))
+        .with_hint("Check the parameters that the client sends when it connects.")
+}
+
+/// A transaction block in statement mode.
+#[must_use]
+pub fn no_transactions() -> Fault {
+    Fault::fatal(SqlState::PROTOCOL_VIOLATION, "transaction blocks not allowed in statement pooling mode")
+        .with_hint("Use a database entry with pool_mode = \"transaction\".")
+}
+
+/// The proxy is going away.
+#[must_use]
+pub fn draining() -> Fault {
+    Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because sidepool is shutting down").with_hint("Reconnect.")
+}

@@ -1,0 +1,376 @@
+//! The Linked phase: a client and a server connection, and bytes both ways under back-pressure.
+//!
+//! ```text
+//!   client ──read──▶ [worker's buffer] ──▶ inbound ──▶ server        read only when the server took everything before
+//!   client ◀──────── outbound ◀── [worker's buffer] ◀──read── server  read only when the client took everything before
+//! ```
+//! The connection is given back the moment the server is through with the transaction, before the last bytes reach a slow client.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sidepool_config::model::PoolMode;
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::splice::Splice;
+use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+
+use super::inbound::{Inbound, Rewriting, Stop};
+use super::outbound::{News, Outbound, field};
+use super::run::{End, Phase, Session};
+use super::{matching, refusal};
+use crate::observe::record::PoolCounter;
+use crate::pool::handle::Lease;
+use crate::pool::reason::Condition;
+use crate::upstream::postgres::connection::PgConnection;
+use crate::upstream::postgres::connector::PgConnector;
+
+/// What reading one side brought.
+enum Turn {
+    /// Something moved.
+    Moved,
+    /// Nothing to read, or no room to put it.
+    Quiet,
+    /// The connection was given back.
+    Unlinked,
+}
+
+impl Session {
+    /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
+    pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
+        self.ticket.running(&lease.cancellable);
+        let query = self.state_query(&mut lease);
+        self.phase = Phase::Linked(lease);
+        let Some(query) = query else { return self.send_on(cx, input) };
+        self.pending = input.to_vec();
+        self.with_connection(|connection| {
+            connection.link.matching = true;
+            connection.link.tracker.owe(Owed::OwnQuery);
+            connection.link.to_server.send(&mut connection.stream, cx, &query)
+        })
+        .map_err(|error| self.server_lost(cx, &error.to_string()))
+    }
+
+    /// The query that brings the connection into this client's state, if it is not in it.
+    fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
+        let PgConnection { link, parameters, .. } = &mut **lease;
+        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &self.state)) {
+            return None;
+        }
+        let sql = matching::plan(&self.state, parameters, &link.overrides, link.doubtful);
+        // From here on the connection carries what the server does not report, too.
+        link.overrides = ParameterSet::new();
+        for (name, value) in self.state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
+            // Cannot be full: the set it comes from has the same bound.
+            let _ = link.overrides.set(name, value);
+        }
+        link.doubtful = false;
+        link.applied = Some(Rc::clone(&self.state));
+        sql.map(|sql| encode::query(&sql))
+    }
+
+    pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        loop {
+            match self.flush_both(cx) {
+                Ok(()) => {}
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+            let mut moved = false;
+            if self.to_client.is_empty() {
+                match self.read_server(cx) {
+                    Ok(Turn::Moved) => moved = true,
+                    Ok(Turn::Quiet) => {}
+                    Ok(Turn::Unlinked) => return Poll::Ready(Ok(())),
+                    Err(end) => return Poll::Ready(Err(end)),
+                }
+            }
+            match self.read_client(cx) {
+                Ok(Turn::Moved | Turn::Unlinked) => moved = true,
+                Ok(Turn::Quiet) => {}
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+            if !moved {
+                let quiet = self.worker.drain.is_draining() && self.pending.is_empty();
+                if quiet && self.with_connection(|connection| connection.link.tracker.is_free()) {
+                    return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sends what waits in either direction.
+    fn flush_both(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let flushed = self.with_connection(|connection| {
+            if connection.link.to_server.is_empty() { Poll::Pending } else { connection.link.to_server.poll_flush(&mut connection.stream, cx) }
+        });
+        if let Poll::Ready(Err(error)) = flushed {
+            return Err(self.server_lost(cx, &error.to_string()));
+        }
+        if !self.to_client.is_empty()
+            && let Poll::Ready(Err(_)) = self.to_client.poll_flush(&mut self.client, cx)
+        {
+            return Err(End::Lost);
+        }
+        Ok(())
+    }
+
+    /// Reads the client, if the server can take more.
+    fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        if busy {
+            return Ok(Turn::Quiet);
+        }
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        if self.pending.len() * 2 > buffer.len() {
+            return self.read_client_long(cx, &mut buffer);
+        }
+        let kept = self.take_pending_into(&mut buffer);
+        let read = match self.client.poll_read(cx, &mut buffer[kept..]) {
+            Poll::Ready(Ok(read)) if read > 0 => read,
+            Poll::Ready(_) => return Err(self.client_left(kept)),
+            Poll::Pending => {
+                self.pending = buffer[..kept].to_vec();
+                return Ok(Turn::Quiet);
+            }
+        };
+        self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
+        self.send_on(cx, &buffer[..kept + read])?;
+        Ok(Turn::Moved)
+    }
+
+    /// The same while a long message (a Parse of many kilobytes) is gathered: it grows where it is, and is looked at again when more is there.
+    fn read_client_long(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<Turn, End> {
+        let read = match self.client.poll_read(cx, buffer) {
+            Poll::Ready(Ok(read)) if read > 0 => read,
+            Poll::Ready(_) => return Err(End::Lost),
+            Poll::Pending => return Ok(Turn::Quiet),
+        };
+        self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
+        let mut long = std::mem::take(&mut self.pending);
+        long.extend_from_slice(&buffer[..read]);
+        self.send_on(cx, &long)?;
+        Ok(Turn::Moved)
+    }
+
+    fn client_left(&mut self, unsent: usize) -> End {
+        let quiet = self.with_connection(|connection| connection.link.tracker.is_free());
+        if quiet && unsent == 0 { End::Left } else { End::Lost }
+    }
+
+    /// Sends the client's bytes on; what cannot be decided yet stays pending.
+    pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
+        let worker = Rc::clone(&self.worker);
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        let PgConnection { link, stream, .. } = &mut **lease;
+        let mut scratch = worker.buffers.scratch.borrow_mut();
+        let mut out = Splice::new(input, &mut scratch);
+        let rewriting = Rewriting {
+            client: &mut self.statements,
+            client_id: u64::from(self.ticket.key().id),
+            table: &worker.postgres.statements,
+            capacity: self.statement_capacity,
+        };
+        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, out: &mut out }.scan(input);
+        let bytes = out.finish();
+        let sent = if bytes.is_empty() { Ok(()) } else { link.to_server.send(stream, cx, bytes) };
+        self.pool.record().add(PoolCounter::BytesToServer, bytes.len() as u64);
+        drop(scratch);
+        match scanned {
+            Err(violation) => return Err(self.on_violation(cx, violation)),
+            Ok((_, Stop::Terminate)) => return Err(self.client_left(0)),
+            Ok((consumed, Stop::NeedMore)) => self.pending = input[consumed..].to_vec(),
+        }
+        if let Err(error) = sent {
+            return Err(self.server_lost(cx, &error.to_string()));
+        }
+        self.answer_locals(cx)
+    }
+
+    /// Gives the proxy's own replies that wait for nothing.
+    fn answer_locals(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let worker = Rc::clone(&self.worker);
+        let mut scratch = worker.buffers.scratch.borrow_mut();
+        let mut out = Splice::new(&[], &mut scratch);
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        Outbound { link: &mut lease.link, client: &mut self.statements, notifications: false, out: &mut out, news: News::default() }.answer_locals();
+        let bytes = out.finish();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.to_client.send(&mut self.client, cx, bytes).map_err(|_| End::Lost)
+    }
+
+    /// Reads the server, and gives the connection back when it is through.
+    fn read_server(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
+        let PgConnection { link, stream, .. } = &mut **lease;
+        let kept = link.carry.len();
+        let read = match stream.poll_read(cx, &mut buffer[kept..]) {
+            Poll::Pending => return Ok(Turn::Quiet),
+            Poll::Ready(Ok(0)) => return Err(self.server_lost(cx, "the server closed it")),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => return Err(self.server_lost(cx, &error.to_string())),
+        };
+        buffer[..kept].copy_from_slice(&link.carry);
+        link.carry.clear();
+        let input = &buffer[..kept + read];
+        let mut scratch = worker.buffers.scratch.borrow_mut();
+        let mut out = Splice::new(input, &mut scratch);
+        let notifications = link.listening || self.mode == PoolMode::Session;
+        let mut outbound = Outbound { link: &mut *link, client: &mut self.statements, notifications, out: &mut out, news: News::default() };
+        let scanned = outbound.scan(input);
+        let news = outbound.news;
+        let bytes = out.finish();
+        let record = self.pool.record();
+        record.add(PoolCounter::BytesFromServer, read as u64);
+        record.add(PoolCounter::BytesToClient, bytes.len() as u64);
+        match scanned {
+            Ok(consumed) => link.carry.extend_from_slice(&input[consumed..]),
+            Err(fault) => {
+                let cause = refusal::server_fault(fault);
+                // What came before the fault is right, and the client's.
+                let _ = self.to_client.send(&mut self.client, cx, bytes);
+                return Err(self.server_lost(cx, &cause));
+            }
+        }
+        let turn = self.take_in(cx, news)?;
+        if !bytes.is_empty() && self.to_client.send(&mut self.client, cx, bytes).is_err() {
+            return Err(End::Lost);
+        }
+        Ok(turn)
+    }
+
+    /// Acts on what the server said.
+    fn take_in(&mut self, cx: &mut Context<'_>, news: News) -> Result<Turn, End> {
+        let record = self.pool.record();
+        record.add(PoolCounter::Queries, news.ready);
+        record.add(PoolCounter::Transactions, news.transactions);
+        if news.fatal {
+            self.with_connection(|connection| connection.link.farewell = true);
+        }
+        let record = self.pool.record();
+        for class in &news.errors {
+            record.add(error_counter(*class), 1);
+        }
+        if !news.parameters.is_empty() {
+            self.take_in_parameters(&news.parameters);
+        }
+        if let Some(error) = news.own_error {
+            let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
+            self.with_connection(|connection| connection.link.applied = None);
+            return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
+        }
+        if news.own_ready {
+            self.with_connection(|connection| connection.link.matching = false);
+            let pending = std::mem::take(&mut self.pending);
+            self.send_on(cx, &pending)?;
+            return Ok(Turn::Moved);
+        }
+        if self.mode == PoolMode::Statement && self.with_connection(|connection| connection.link.tracker.status() != TransactionStatus::Idle) {
+            return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
+        }
+        Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
+    }
+
+    /// What the server reports is true of the connection, and of the client whose statement changed it.
+    fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
+        let Phase::Linked(lease) = &mut self.phase else { return };
+        let matching = lease.link.matching;
+        let mut state = None;
+        for (name, value) in reported {
+            // Full, or not a name: then it is not one that is tracked either.
+            let _ = lease.parameters.set(name, value);
+            if self.state.get(name).is_some_and(|present| present != &**value) {
+                let _ = state.get_or_insert_with(|| (*self.state).clone()).set(name, value);
+                if matching {
+                    // The server spells the client's value in its own way: the client shall know it by that.
+                    let mut status = Vec::new();
+                    encode::parameter_status(name, value, &mut status);
+                    self.to_client.push(&status);
+                }
+            }
+        }
+        if let Some(state) = state {
+            self.state = self.worker.postgres.states.intern(state);
+        }
+        if !lease.link.doubtful {
+            lease.link.applied = Some(Rc::clone(&self.state));
+        }
+    }
+
+    /// Gives the connection back when the mode and the server allow it.
+    fn unlink_if_free(&mut self) -> bool {
+        let half_sent = self.body.remaining > 0 && self.body.forward;
+        let free = self.mode != PoolMode::Session && !half_sent && self.with_connection(|connection| connection.link.is_free());
+        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.ticket.idle();
+            give_back(lease);
+        }
+        free
+    }
+
+    /// The connection of the Linked phase, for a short use.
+    fn with_connection<T>(&mut self, use_it: impl FnOnce(&mut PgConnection) -> T) -> T {
+        match &mut self.phase {
+            Phase::Linked(lease) => use_it(lease),
+            Phase::Idle | Phase::Waiting(_) => unreachable!("only called while linked"),
+        }
+    }
+
+    fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {
+        tracing::warn!(pool = %self.pool.name(), reason = "server_lost", cause, "client closed");
+        // Nothing may be put into the middle of a message, and who has read the server's own farewell needs none of ours.
+        let told = self.with_connection(|connection| connection.link.farewell || (connection.link.remaining > 0 && connection.link.forward));
+        if told {
+            return End::ServerLost;
+        }
+        let fault = refusal::server_lost(self.pool.name(), cause);
+        self.say_goodbye(cx, &fault, End::ServerLost)
+    }
+
+    /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
+    pub(super) fn leave(&mut self) {
+        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let reusable = lease.link.is_quiet();
+            self.ticket.idle();
+            if reusable {
+                lease.release(Condition::Dirty);
+            }
+        }
+    }
+}
+
+/// Releases a connection, after any cancel on its way to it has arrived.
+fn give_back(lease: Lease<PgConnector>) {
+    if lease.cancellable.is_quiet() {
+        lease.release(Condition::Clean);
+        return;
+    }
+    tokio::task::spawn_local(async move {
+        let certain = std::future::poll_fn(|cx| lease.cancellable.poll_quiet(cx)).await;
+        lease.release(if certain { Condition::Clean } else { Condition::Broken });
+    });
+}
+
+/// The counter of an SQLSTATE class.
+fn error_counter(class: [u8; 2]) -> PoolCounter {
+    match &class {
+        b"08" => PoolCounter::Error08,
+        b"22" => PoolCounter::Error22,
+        b"23" => PoolCounter::Error23,
+        b"25" => PoolCounter::Error25,
+        b"26" => PoolCounter::Error26,
+        b"28" => PoolCounter::Error28,
+        b"40" => PoolCounter::Error40,
+        b"42" => PoolCounter::Error42,
+        b"53" => PoolCounter::Error53,
+        b"55" => PoolCounter::Error55,
+        b"57" => PoolCounter::Error57,
+        b"XX" => PoolCounter::ErrorXx,
+        _ => PoolCounter::ErrorOtherClass,
+    }
+}

@@ -1,0 +1,334 @@
+//! Both scanners together against scripts: what reaches the server, what reaches the client, and what is remembered.
+
+use sidepool_protocol::postgres::frame::HEAD_BYTES;
+use sidepool_protocol::postgres::splice::Splice;
+
+use super::inbound::{Body, Inbound, Rewriting, Stop, Violation};
+use super::outbound::{News, Outbound};
+use super::prepared::{ClientStatements, StatementTable};
+use crate::upstream::postgres::link::Link;
+use crate::worker::WorkerId;
+
+struct Client {
+    id: u64,
+    statements: Option<Box<ClientStatements>>,
+    body: Body,
+    pending: Vec<u8>,
+}
+
+struct World {
+    table: StatementTable,
+    capacity: usize,
+}
+
+impl Client {
+    fn new(id: u64) -> Self {
+        Self { id, statements: None, body: Body::default(), pending: Vec::new() }
+    }
+}
+
+impl World {
+    fn new(capacity: usize) -> Self {
+        Self { table: StatementTable::new(WorkerId(0)), capacity }
+    }
+
+    /// The client sends; the answer is what the server is sent.
+    fn send(&self, client: &mut Client, link: &mut Link, bytes: &[u8]) -> Result<Vec<u8>, Violation> {
+        client.pending.extend_from_slice(bytes);
+        let input = std::mem::take(&mut client.pending);
+        let mut scratch = Vec::new();
+        let mut out = Splice::new(&input, &mut scratch);
+        let rewriting = Rewriting { client: &mut client.statements, client_id: client.id, table: &self.table, capacity: self.capacity };
+        let (consumed, stop) = Inbound { link, body: &mut client.body, rewriting, out: &mut out }.scan(&input)?;
+        assert_eq!(stop, Stop::NeedMore);
+        client.pending = input[consumed..].to_vec();
+        Ok(out.finish().to_vec())
+    }
+}
+
+/// The server answers; the answer is what the client is sent.
+fn answer(client: &mut Client, link: &mut Link, bytes: &[u8]) -> (Vec<u8>, News) {
+    let mut input = std::mem::take(&mut link.carry);
+    input.extend_from_slice(bytes);
+    let mut scratch = Vec::new();
+    let mut out = Splice::new(&input, &mut scratch);
+    let mut outbound = Outbound { link, client: &mut client.statements, notifications: false, out: &mut out, news: News::default() };
+    let consumed = outbound.scan(&input).unwrap();
+    let news = outbound.news;
+    link.carry = input[consumed..].to_vec();
+    (out.finish().to_vec(), news)
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+fn parse(name: &str, text: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{text}\0\0\0").as_bytes())
+}
+
+fn bind(name: &str) -> Vec<u8> {
+    message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes())
+}
+
+fn statement_message(tag: u8, name: &str) -> Vec<u8> {
+    message(tag, format!("S{name}\0").as_bytes())
+}
+
+fn execute() -> Vec<u8> {
+    message(b'E', b"\0\0\0\0\0")
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+fn ready() -> Vec<u8> {
+    message(b'Z', b"I")
+}
+
+fn error() -> Vec<u8> {
+    message(b'E', b"SERROR\0VERROR\0C42601\0Mno\0\0")
+}
+
+/// The messages in `bytes`, as tag and body text.
+fn show(mut bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        let head = sidepool_protocol::postgres::frame::head(bytes).unwrap().unwrap();
+        let body = String::from_utf8_lossy(&bytes[HEAD_BYTES..head.message_bytes()]).replace('\0', ".");
+        out.push(format!("{}{}", head.tag as char, body));
+        bytes = &bytes[head.message_bytes()..];
+    }
+    out.join(" ")
+}
+
+#[test]
+fn a_statement_is_parsed_once_and_follows_its_clients() {
+    let world = World::new(10);
+    let (mut a, mut b, mut link) = (Client::new(1), Client::new(2), Link::default());
+    let sent = world.send(&mut a, &mut link, &[parse("s", "select 1"), sync()].concat()).unwrap();
+    assert_eq!(show(&sent), "Psidepool_1.select 1... S");
+    assert_eq!(show(&answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat()).0), "1 ZI");
+    assert!(link.is_free());
+    // Another client, another name, the same text: the proxy answers in its turn.
+    let sent = world.send(&mut b, &mut link, &[parse("other", "select 1"), bind("other"), execute(), sync()].concat()).unwrap();
+    assert_eq!(show(&sent), "B.sidepool_1....... E..... S");
+    let mut scratch = Vec::new();
+    let mut out = Splice::new(&[], &mut scratch);
+    Outbound { link: &mut link, client: &mut b.statements, notifications: false, out: &mut out, news: News::default() }.answer_locals();
+    assert_eq!(show(out.finish()), "1");
+    let (got, news) = answer(&mut b, &mut link, &[message(b'2', b""), message(b'C', b"SELECT 1\0"), ready()].concat());
+    assert_eq!(show(&got), "2 CSELECT 1. ZI");
+    assert_eq!((news.ready, news.transactions), (1, 1));
+}
+
+#[test]
+fn a_statement_is_parsed_again_where_it_is_not_known() {
+    let world = World::new(10);
+    let (mut a, mut first, mut second) = (Client::new(1), Link::default(), Link::default());
+    world.send(&mut a, &mut first, &[parse("s", "select 1"), sync()].concat()).unwrap();
+    let sent = world.send(&mut a, &mut second, &[bind("s"), execute(), sync()].concat()).unwrap();
+    assert_eq!(show(&sent), "Psidepool_1.select 1... B.sidepool_1....... E..... S");
+    let (got, _) = answer(&mut a, &mut second, &[message(b'1', b""), message(b'2', b""), message(b'C', b"SELECT 1\0"), ready()].concat());
+    assert_eq!(show(&got), "2 CSELECT 1. ZI");
+}
+
+#[test]
+fn describe_and_close_by_name() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &parse("s", "select 1")).unwrap();
+    let sent = world
+        .send(
+            &mut a,
+            &mut link,
+            &[statement_message(b'D', "s"), statement_message(b'C', "s"), statement_message(b'C', "s"), sync()].concat(),
+        )
+        .unwrap();
+    // The first Close is answered here, the second is about nothing and goes to the server.
+    assert_eq!(show(&sent), "DSsidepool_1. CSs. S");
+    let (got, _) =
+        answer(&mut a, &mut link, &[message(b'1', b""), message(b't', b"\0\0"), message(b'n', b""), message(b'3', b""), ready()].concat());
+    assert_eq!(show(&got), "1 t.. n 3 3 ZI");
+    assert!(a.statements.unwrap().named.is_empty());
+}
+
+#[test]
+fn unknown_names_go_to_the_server_as_they_are() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    let bytes = [bind("nobody"), statement_message(b'D', "nobody"), sync()].concat();
+    assert_eq!(world.send(&mut a, &mut link, &bytes).unwrap(), bytes);
+}
+
+#[test]
+fn a_second_parse_of_a_name_lets_the_server_refuse() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    let sent = world.send(&mut a, &mut link, &[parse("s", "select 1"), parse("s", "select 2"), sync()].concat()).unwrap();
+    assert_eq!(show(&sent), "Psidepool_1.select 1... Psidepool_1.select 2... S");
+    answer(&mut a, &mut link, &[message(b'1', b""), error(), ready()].concat());
+    assert_eq!(a.statements.unwrap().named.len(), 1);
+    assert!(link.is_free());
+}
+
+#[test]
+fn a_failed_parse_leaves_no_name_behind() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world
+        .send(&mut a, &mut link, &[parse("good", "select 1"), parse("bad", "selec"), parse("later", "select 3"), sync()].concat())
+        .unwrap();
+    let (got, news) = answer(&mut a, &mut link, &[message(b'1', b""), error(), ready()].concat());
+    assert!(show(&got).starts_with("1 ESERROR"));
+    assert_eq!(news.errors, [*b"42"]);
+    let names: Vec<_> = a.statements.as_ref().unwrap().named.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    assert_eq!(names, ["good"]);
+    assert_eq!(link.statements.len(), 1);
+    // The same text may be tried again and is really sent.
+    let sent = world.send(&mut a, &mut link, &[parse("bad", "selec"), sync()].concat()).unwrap();
+    assert!(show(&sent).contains("selec."));
+}
+
+#[test]
+fn a_close_that_never_ran_is_taken_back() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &[parse("s", "select 1"), bind("x"), statement_message(b'C', "s"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), error(), ready()].concat());
+    assert_eq!(a.statements.unwrap().named.len(), 1);
+}
+
+#[test]
+fn what_never_ran_is_taken_back_in_reverse() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &[parse("s", "select 1"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    world.send(&mut a, &mut link, &[bind("x"), statement_message(b'C', "s"), parse("s", "select 2"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[error(), ready()].concat());
+    assert_eq!(a.statements.unwrap().named[&b"s"[..]].body(), b"select 1\0\0\0");
+}
+
+#[test]
+fn the_server_keeps_a_bounded_number() {
+    let world = World::new(2);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    for i in 0..5 {
+        let sent = world.send(&mut a, &mut link, &[parse(&format!("s{i}"), &format!("select {i}")), sync()].concat()).unwrap();
+        let swallowed = if i >= 2 { message(b'3', b"") } else { Vec::new() };
+        assert_eq!(show(&sent).contains("CS"), i >= 2, "{}", show(&sent));
+        let (got, _) = answer(&mut a, &mut link, &[swallowed, message(b'1', b""), ready()].concat());
+        assert_eq!(show(&got), "1 ZI");
+        assert!(link.statements.len() <= 2);
+    }
+    // The first one was forgotten and is parsed again.
+    let sent = world.send(&mut a, &mut link, &[bind("s0"), sync()].concat()).unwrap();
+    assert!(show(&sent).contains("Psidepool_1.select 0"), "{}", show(&sent));
+}
+
+#[test]
+fn an_unnamed_statement_survives_other_clients_on_the_connection() {
+    let world = World::new(10);
+    let (mut a, mut b, mut link) = (Client::new(1), Client::new(2), Link::default());
+    world.send(&mut a, &mut link, &[parse("", "select 'a'"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    // Nobody came between: it is still there.
+    let sent = world.send(&mut a, &mut link, &[bind(""), sync()].concat()).unwrap();
+    assert_eq!(show(&sent), "B........ S");
+    answer(&mut a, &mut link, &[message(b'2', b""), ready()].concat());
+    world.send(&mut b, &mut link, &[parse("", "select 'b'"), sync()].concat()).unwrap();
+    answer(&mut b, &mut link, &[message(b'1', b""), ready()].concat());
+    let sent = world.send(&mut a, &mut link, &[bind(""), sync()].concat()).unwrap();
+    assert_eq!(show(&sent), "P.select 'a'... B........ S");
+    assert_eq!(show(&answer(&mut a, &mut link, &[message(b'1', b""), message(b'2', b""), ready()].concat()).0), "2 ZI");
+}
+
+#[test]
+fn a_simple_query_destroys_the_unnamed_statement() {
+    let world = World::new(10);
+    let (mut a, mut first, mut second) = (Client::new(1), Link::default(), Link::default());
+    world.send(&mut a, &mut first, &[parse("", "select 'a'"), sync()].concat()).unwrap();
+    world.send(&mut a, &mut second, &message(b'Q', b"select 1\0")).unwrap();
+    answer(&mut a, &mut second, &ready());
+    assert_eq!(show(&world.send(&mut a, &mut second, &bind("")).unwrap()), "B........");
+}
+
+#[test]
+fn every_cut_of_the_stream_gives_the_same_result() {
+    let world = World::new(10);
+    let script = [
+        parse("s", "select 1"),
+        bind("s"),
+        statement_message(b'D', "s"),
+        execute(),
+        message(b'd', b"data"),
+        sync(),
+        message(b'Q', b"select 2\0"),
+    ]
+    .concat();
+    let whole = world.send(&mut Client::new(1), &mut Link::default(), &script).unwrap();
+    for cut in 0..script.len() {
+        let (mut client, mut link) = (Client::new(1), Link::default());
+        let mut sent = world.send(&mut client, &mut link, &script[..cut]).unwrap();
+        sent.extend(world.send(&mut client, &mut link, &script[cut..]).unwrap());
+        assert_eq!(sent, whole, "cut at {cut}");
+    }
+    let answers = [
+        message(b'1', b""),
+        message(b'2', b""),
+        message(b't', b"\0\0"),
+        message(b'T', b"\0\0"),
+        message(b'D', b"row"),
+        message(b'C', b"SELECT 1\0"),
+        ready(),
+        message(b'C', b"X\0"),
+        ready(),
+    ]
+    .concat();
+    for cut in 0..answers.len() {
+        let (mut client, mut link) = (Client::new(1), Link::default());
+        world.send(&mut client, &mut link, &script).unwrap();
+        let mut got = answer(&mut client, &mut link, &answers[..cut]).0;
+        got.extend(answer(&mut client, &mut link, &answers[cut..]).0);
+        assert_eq!(got, answers, "cut at {cut}");
+        assert!(link.is_free());
+    }
+}
+
+#[test]
+fn discard_all_forgets_the_statements_of_client_and_server() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &[parse("s", "select 1"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    world.send(&mut a, &mut link, &message(b'Q', b"discard all\0")).unwrap();
+    answer(&mut a, &mut link, &[message(b'C', b"DISCARD ALL\0"), ready()].concat());
+    assert!(link.statements.is_empty() && a.statements.as_ref().unwrap().named.is_empty());
+}
+
+#[test]
+fn listening_keeps_the_connection() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &message(b'Q', b"listen x\0")).unwrap();
+    answer(&mut a, &mut link, &[message(b'C', b"LISTEN\0"), ready()].concat());
+    assert!(!link.is_free() && link.is_quiet());
+}
+
+#[test]
+fn broken_messages_are_named() {
+    let world = World::new(10);
+    let send = |bytes: &[u8]| world.send(&mut Client::new(1), &mut Link::default(), bytes).unwrap_err();
+    assert!(matches!(send(b"Q\xff\xff\xff\xff"), Violation::Length(_)));
+    assert!(matches!(send(b"\0\0\0\0\x04"), Violation::Tag(0)));
+    assert!(matches!(send(&message(b'p', b"secret\0")), Violation::Tag(b'p')));
+    assert!(matches!(send(&message(b'B', b"no end")), Violation::Names(_)));
+    assert!(matches!(send(&message(b'D', b"Xs\0")), Violation::Names(_)));
+    assert!(matches!(send(&message(b'P', b"no end")), Violation::Names(_)));
+    assert!(matches!(send(b"P\x3f\0\0\0"), Violation::ParseTooLong(_)));
+}

@@ -1,0 +1,362 @@
+//! One client's life after login, as a machine with three phases:
+//!
+//! ```text
+//!            a message that needs a server            a connection is granted
+//!   Idle ─────────────────────────────────▶ Waiting ─────────────────────────▶ Linked
+//!    ▲  ▲                                      │ refused, cancelled               │
+//!    │  └──────────────────────────────────────┘ error, skip to the end of batch  │
+//!    └────────────────────────────────────────────────────────────────────────────┘
+//!                    nothing is owed, outside of a transaction, not pinned
+//! ```
+//! Idle holds no server connection and no buffer. When a connection is free at once, the client's bytes go from the worker's read buffer straight
+//! to the server; only who waits keeps a copy. This file: Idle and Waiting. The Linked phase is `relay`.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use sidepool_config::model::PoolMode;
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::Fault;
+use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
+use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::tag::FrontendTag;
+use sidepool_protocol::postgres::tracker::TransactionStatus;
+
+use super::cancel::CancelTicket;
+use super::inbound::{Body, Violation};
+use super::prepared::ClientStatements;
+use super::refusal;
+use crate::observe::record::PoolCounter;
+use crate::pool::handle::{Acquire, AcquireError, Lease, Pool};
+use crate::pool::id::IdentityId;
+use crate::transport::backlog::Backlog;
+use crate::transport::stream::Stream;
+use crate::upstream::postgres::connector::PgConnector;
+use crate::worker::Worker;
+
+/// How much is read from a client that has no server yet: the bound on what a waiting client keeps.
+const IDLE_READ_BYTES: usize = 8 * 1024;
+
+/// Why a session ended: a log field and a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client said goodbye, or closed its connection between transactions.
+    Left,
+    /// The client's connection broke, or closed in the middle of something.
+    Lost,
+    /// The client broke the protocol.
+    Violation,
+    /// The server connection was lost while the client used it.
+    ServerLost,
+    /// The mode of the pool does not allow what the client did.
+    Mode,
+    /// The proxy shuts down.
+    Drained,
+}
+
+/// What the client is doing.
+pub(super) enum Phase {
+    Idle,
+    Waiting(Pin<Box<Acquire<PgConnector>>>),
+    Linked(Lease<PgConnector>),
+}
+
+/// One client after login.
+pub struct Session {
+    pub(super) client: Stream,
+    pub(super) worker: Rc<Worker>,
+    pub(super) pool: Rc<Pool<PgConnector>>,
+    pub(super) ticket: CancelTicket,
+    pub(super) phase: Phase,
+    pub(super) mode: PoolMode,
+    /// How many prepared statements a server connection keeps; 0: names are passed as they are.
+    pub(super) statement_capacity: usize,
+    /// The parameters that follow this client.
+    pub(super) state: Rc<ParameterSet>,
+    pub(super) statements: Option<Box<ClientStatements>>,
+    /// What the client sent and could not be sent on yet.
+    pub(super) pending: Vec<u8>,
+    /// What the client has not taken yet.
+    pub(super) to_client: Backlog,
+    /// The client's message that is under way.
+    pub(super) body: Body,
+    /// A batch was refused: everything up to its Sync is dropped.
+    skipping: bool,
+}
+
+/// What a session starts with.
+pub struct Start {
+    /// The client's socket.
+    pub client: Stream,
+    /// The pool it belongs to.
+    pub pool: Rc<Pool<PgConnector>>,
+    /// When connections go back.
+    pub mode: PoolMode,
+    /// How many prepared statements a server connection keeps.
+    pub statement_capacity: usize,
+    /// The parameters that follow this client.
+    pub state: ParameterSet,
+    /// Its cancel key.
+    pub ticket: CancelTicket,
+}
+
+/// What the first message of an idle client calls for.
+enum First {
+    NeedMore,
+    NeedsServer,
+    Terminate,
+}
+
+impl Session {
+    /// A session of a client that has just logged in.
+    #[must_use]
+    pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
+        let Start { client, pool, mode, statement_capacity, state, ticket } = start;
+        Self {
+            client,
+            worker: Rc::clone(worker),
+            pool,
+            ticket,
+            phase: Phase::Idle,
+            mode,
+            // In session mode the connection is the client's own, and so are the names on it.
+            statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
+            state: worker.postgres.states.intern(state),
+            statements: None,
+            pending: Vec::new(),
+            to_client: Backlog::default(),
+            body: Body::default(),
+            skipping: false,
+        }
+    }
+
+    /// Runs until the client is gone.
+    pub async fn run(mut self) -> End {
+        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.leave();
+        end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let step = match self.phase {
+                Phase::Idle => ready!(self.poll_idle(cx)),
+                Phase::Waiting(_) => ready!(self.poll_waiting(cx)),
+                Phase::Linked(_) => ready!(self.poll_linked(cx)),
+            };
+            if let Err(end) = step {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Idle: flushes, then reads one message's worth and decides.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.to_client.is_empty() && ready!(self.to_client.poll_flush(&mut self.client, cx)).is_err() {
+            return Poll::Ready(Err(End::Lost));
+        }
+        if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            if let Some(step) = self.on_idle_input(cx, &pending) {
+                return Poll::Ready(step);
+            }
+        }
+        if self.worker.drain.is_draining() && self.pending.is_empty() {
+            return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
+        }
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        let kept = self.take_pending_into(&mut buffer);
+        let limit = (kept + IDLE_READ_BYTES).min(buffer.len());
+        let read = match self.client.poll_read(cx, &mut buffer[kept..limit]) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(if kept == 0 { End::Left } else { End::Lost })),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Lost)),
+            Poll::Pending => {
+                self.pending = buffer[..kept].to_vec();
+                return Poll::Pending;
+            }
+        };
+        self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
+        let step = self.on_idle_input(cx, &buffer[..kept + read]);
+        Poll::Ready(step.unwrap_or(Ok(())))
+    }
+
+    /// Moves what is pending to the front of the read buffer and answers how much that is.
+    pub(super) fn take_pending_into(&mut self, buffer: &mut [u8]) -> usize {
+        let kept = self.pending.len();
+        buffer[..kept].copy_from_slice(&self.pending);
+        self.pending = Vec::new();
+        kept
+    }
+
+    /// Looks at what an idle client sent. `None`: more is needed, and what is there is pending.
+    fn on_idle_input(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Option<Result<(), End>> {
+        let (at, first) = match self.look_at(input) {
+            Ok(found) => found,
+            Err(violation) => return Some(Err(self.on_violation(cx, violation))),
+        };
+        let rest = &input[at..];
+        let step = match first {
+            First::Terminate => Err(End::Left),
+            First::NeedsServer => self.seek_server(cx, rest),
+            First::NeedMore => {
+                self.pending = rest.to_vec();
+                if at == 0 {
+                    return None;
+                }
+                Ok(())
+            }
+        };
+        Some(step)
+    }
+
+    /// Handles what needs no server, up to the first message that does; answers where that is.
+    fn look_at(&mut self, input: &[u8]) -> Result<(usize, First), Violation> {
+        let mut at = 0;
+        loop {
+            // Without a server a body is only ever dropped.
+            let dropped = self.body.remaining.min(input.len() - at);
+            self.body.remaining -= dropped;
+            at += dropped;
+            let rest = &input[at..];
+            let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, First::NeedMore)) };
+            let drop_message = match FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))? {
+                FrontendTag::Terminate => return Ok((at, First::Terminate)),
+                FrontendTag::Password => return Err(Violation::Tag(head.tag)),
+                FrontendTag::Sync => {
+                    self.skipping = false;
+                    self.put_ready();
+                    true
+                }
+                // Outside of a COPY the server ignores these; without anything to flush, Flush does nothing.
+                FrontendTag::Flush | FrontendTag::CopyData | FrontendTag::CopyDone | FrontendTag::CopyFail => true,
+                FrontendTag::Query
+                | FrontendTag::Parse
+                | FrontendTag::Bind
+                | FrontendTag::Describe
+                | FrontendTag::Execute
+                | FrontendTag::Close
+                | FrontendTag::FunctionCall => self.skipping,
+            };
+            if !drop_message {
+                // A small message that is still coming in shall not hold a server meanwhile.
+                let unfinished = head.message_bytes() > rest.len() && head.message_bytes() <= IDLE_READ_BYTES;
+                return Ok((at, if unfinished { First::NeedMore } else { First::NeedsServer }));
+            }
+            at += HEAD_BYTES;
+            self.body = Body { remaining: head.body, forward: false };
+        }
+    }
+
+    /// Outside of a transaction a Sync needs no server to answer it.
+    fn put_ready(&mut self) {
+        let mut ready = Vec::new();
+        encode::ready_for_query(TransactionStatus::Idle, &mut ready);
+        self.to_client.push(&ready);
+    }
+
+    /// Gets a server for `input`: at once, or after waiting.
+    fn seek_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
+        let identity = IdentityId::default();
+        if let Some(lease) = self.pool.try_acquire(identity) {
+            return self.link(cx, lease, input);
+        }
+        let mut acquire = Box::pin(self.pool.acquire(identity));
+        match acquire.as_mut().poll(cx) {
+            Poll::Ready(Ok(lease)) => self.link(cx, lease, input),
+            Poll::Ready(Err(error)) => {
+                self.pending = input.to_vec();
+                self.refuse(&error);
+                Ok(())
+            }
+            Poll::Pending => {
+                self.pending = input.to_vec();
+                self.ticket.waiting(cx.waker());
+                self.phase = Phase::Waiting(acquire);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waiting: for the pool's answer, or a cancel.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if let Err(end) = self.listen_while_waiting(cx) {
+            return Poll::Ready(Err(end));
+        }
+        let Phase::Waiting(acquire) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        if self.ticket.is_cancelled() {
+            self.phase = Phase::Idle;
+            self.ticket.idle();
+            self.refuse_with(&refusal::cancelled());
+            return Poll::Ready(Ok(()));
+        }
+        let granted = ready!(acquire.as_mut().poll(cx));
+        self.phase = Phase::Idle;
+        self.ticket.idle();
+        Poll::Ready(match granted {
+            Ok(lease) => {
+                let pending = std::mem::take(&mut self.pending);
+                self.link(cx, lease, &pending)
+            }
+            Err(error) => {
+                self.refuse(&error);
+                Ok(())
+            }
+        })
+    }
+
+    /// Takes in what else the client sends while it waits, up to a bound, so that one who leaves does not stay in the queue.
+    fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        while self.pending.len() < 2 * IDLE_READ_BYTES {
+            match self.client.poll_read(cx, &mut buffer[..IDLE_READ_BYTES]) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(read)) if read > 0 => {
+                    self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
+                    self.pending.extend_from_slice(&buffer[..read]);
+                }
+                Poll::Ready(_) => return Err(End::Lost),
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, error: &AcquireError) {
+        self.refuse_with(&refusal::no_connection(self.pool.name(), error));
+    }
+
+    /// Refuses the batch at the front of `pending`: one error, and one ReadyForQuery at its end.
+    fn refuse_with(&mut self, fault: &Fault) {
+        let mut answer = Vec::new();
+        encode::error_response(fault, &mut answer);
+        self.to_client.push(&answer);
+        let head = frame::head(&self.pending).ok().flatten();
+        match head.and_then(|head| FrontendTag::from_byte(head.tag).map(|tag| (tag, head))) {
+            Some((FrontendTag::Query | FrontendTag::FunctionCall, head)) => {
+                self.put_ready();
+                let here = head.message_bytes().min(self.pending.len());
+                self.pending.drain(..here);
+                self.body = Body { remaining: head.message_bytes() - here, forward: false };
+            }
+            _ => self.skipping = true,
+        }
+    }
+
+    pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, violation: Violation) -> End {
+        let fault = refusal::violation(violation);
+        tracing::warn!(pool = %self.pool.name(), reason = "protocol_violation", detail = %fault, "client closed");
+        self.say_goodbye(cx, &fault, End::Violation)
+    }
+
+    /// Tells the client why, as far as its socket takes it, and ends the session.
+    pub(super) fn say_goodbye(&mut self, cx: &mut Context<'_>, fault: &Fault, end: End) -> End {
+        let mut answer = Vec::new();
+        encode::error_response(fault, &mut answer);
+        let sent: io::Result<()> = self.to_client.send(&mut self.client, cx, &answer);
+        if sent.is_err() { End::Lost } else { end }
+    }
+}

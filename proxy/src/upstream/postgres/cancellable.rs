@@ -1,0 +1,84 @@
+//! The cancel key of one server connection, and how many cancels are on their way to it.
+//!
+//! While one is, the connection must not serve anybody else, or the cancel would hit the wrong query. The server has delivered a cancel when it
+//! closes the connection that carried it (PostgreSQL documentation, "Canceling Requests in Progress").
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Poll, Waker};
+
+/// What a cancel of one server connection needs, shared between the connection and whoever cancels.
+#[derive(Debug)]
+pub struct Cancellable {
+    /// BackendKeyData: process id and secret, as the server sent them.
+    key: Box<[u8]>,
+    in_flight: Cell<u32>,
+    /// A cancel was sent whose delivery is not certain: it may hit at any later time.
+    doubtful: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A cancel on its way; ends when dropped.
+#[derive(Debug)]
+pub struct Flight(std::rc::Rc<Cancellable>);
+
+impl Cancellable {
+    /// The connection with this key.
+    #[must_use]
+    pub fn new(key: Box<[u8]>) -> Self {
+        Self { key, in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Announces a cancel. Without [`Flight::delivered`] it counts as doubtful.
+    #[must_use]
+    pub fn begin(self: std::rc::Rc<Self>) -> Flight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.doubtful.set(true);
+        Flight(self)
+    }
+
+    /// Whether no cancel is on its way.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// Ready when no cancel is on its way; says whether all of them were delivered for certain.
+    pub fn poll_quiet(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.is_quiet() {
+            return Poll::Ready(!self.doubtful.get());
+        }
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Flight {
+    /// The connection that is cancelled.
+    #[must_use]
+    pub fn target(&self) -> &Cancellable {
+        &self.0
+    }
+
+    /// The server took the cancel and closed the connection that carried it.
+    pub fn delivered(self) {
+        // The last one in flight decides; an earlier doubtful one cannot be made certain by a later one.
+        if self.0.in_flight.get() == 1 {
+            self.0.doubtful.set(false);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        if let Some(waker) = self.0.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the proxy keeps in mind about one server connection while messages flow over it: what is owed, which statements are known, what of a
+//! message is still to come. It belongs to the connection and not to the client, of whom there are a thousand times as many.
+
+use std::rc::Rc;
+
+use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::tracker::Tracker;
+
+use super::statements::{ServerStatements, Statement, StatementId};
+use crate::transport::backlog::Backlog;
+
+/// What to take back when an announced message never runs.
+#[derive(Debug)]
+pub enum Note {
+    /// Nothing.
+    None,
+    /// The unnamed statement.
+    Unnamed,
+    /// The client's name, and the server's knowledge where the Parse was sent.
+    Named {
+        /// What the client calls it.
+        name: Box<[u8]>,
+        /// The statement, when the server was to learn it.
+        id: Option<StatementId>,
+    },
+    /// What the server was to learn or forget.
+    Server(StatementId),
+    /// A statement that the client closed.
+    Closed {
+        /// What the client called it.
+        name: Box<[u8]>,
+        /// The statement.
+        statement: Rc<Statement>,
+    },
+}
+
+/// The state of the flow over one server connection.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// What is owed.
+    pub tracker: Tracker<Note>,
+    /// Which statements the server knows.
+    pub statements: ServerStatements,
+    /// What the server has not taken yet.
+    pub to_server: Backlog,
+    /// The start of a small message of which the rest has not come.
+    pub carry: Vec<u8>,
+    /// How much of the server's present message is still to come.
+    pub remaining: usize,
+    /// Whether that message goes on to the client.
+    pub forward: bool,
+    /// The session state that this connection is known to carry; compared by pointer.
+    pub applied: Option<Rc<ParameterSet>>,
+    /// What was set on this connection beyond what the server reports.
+    pub overrides: ParameterSet,
+    /// Somebody ran SET or RESET since, so that `overrides` may not hold.
+    pub doubtful: bool,
+    /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
+    pub matching: bool,
+    /// The server has said that it closes the connection.
+    pub farewell: bool,
+    /// The client listens for notifications, so the connection is its own until it stops.
+    pub listening: bool,
+}
+
+impl Link {
+    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.is_quiet() && !self.listening
+    }
+
+    /// Whether nothing is owed, and nothing half-way in either direction.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
+    }
+
+    /// The session was reset: nothing of what was on it is left.
+    pub fn forget_session(&mut self) {
+        *self = Self::default();
+    }
+}

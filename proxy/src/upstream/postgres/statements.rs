@@ -1,0 +1,163 @@
+//! Which prepared statements one server connection knows, and under which names.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+/// A statement's text and parameter types, as they follow the name in Parse.
+#[derive(Debug)]
+pub struct Statement {
+    id: StatementId,
+    body: Box<[u8]>,
+}
+
+impl Statement {
+    /// A statement with this body.
+    #[must_use]
+    pub fn new(id: StatementId, body: &[u8]) -> Self {
+        Self { id, body: body.into() }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> StatementId {
+        self.id
+    }
+
+    /// What follows the name in its Parse.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// Names a statement in this process; the same on all its server connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StatementId(u64);
+
+impl StatementId {
+    /// The statement with this number.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The name that servers know it by.
+    #[must_use]
+    pub fn server_name(self) -> ServerName {
+        let mut name = ServerName { bytes: [0; 32], length: 0 };
+        let mut rest = &mut name.bytes[..];
+        // 9 letters and at most 20 digits fit.
+        let room = rest.len();
+        let written = write!(rest, "sidepool_{}", self.0).map(|()| room - rest.len());
+        name.length = written.unwrap_or(0);
+        name
+    }
+}
+
+/// `sidepool_<id>`, on the stack.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerName {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl ServerName {
+    /// The name.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Which client's unnamed statement a server connection holds, and which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnnamedOwner {
+    /// The client.
+    pub client: u64,
+    /// Its count of Parses of the unnamed statement.
+    pub version: u64,
+}
+
+/// Which statements one server connection knows. Bounded: the least recently used one gives way.
+#[derive(Debug, Default)]
+pub struct ServerStatements {
+    used: HashMap<StatementId, u64>,
+    clock: u64,
+    /// Whose unnamed statement is there.
+    pub unnamed: Option<UnnamedOwner>,
+}
+
+impl ServerStatements {
+    /// Whether the server knows the statement; if so it is now the most recently used one.
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.clock += 1;
+        let now = self.clock;
+        self.used.get_mut(&id).map(|used| *used = now).is_some()
+    }
+
+    /// The server learns a statement. Past `capacity` the answer names one that it has to forget.
+    pub fn insert(&mut self, id: StatementId, capacity: usize) -> Option<StatementId> {
+        self.clock += 1;
+        let evicted = (self.used.len() >= capacity).then(|| self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)).flatten();
+        if let Some(evicted) = evicted {
+            self.used.remove(&evicted);
+        }
+        self.used.insert(id, self.clock);
+        evicted
+    }
+
+    /// The server turns out not to have forgotten a statement: it is the first to go next time.
+    pub fn put_back(&mut self, id: StatementId) {
+        self.used.entry(id).or_insert(0);
+    }
+
+    /// The server does not know the statement (any more).
+    pub fn remove(&mut self, id: StatementId) {
+        self.used.remove(&id);
+    }
+
+    /// The server forgot everything (DISCARD ALL, DEALLOCATE ALL).
+    pub fn clear(&mut self) {
+        self.used.clear();
+        self.unnamed = None;
+    }
+
+    /// How many statements the server knows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Whether the server knows none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_statement_gives_way() {
+        let id = StatementId;
+        let mut server = ServerStatements::default();
+        assert_eq!(server.insert(id(1), 2), None);
+        assert_eq!(server.insert(id(2), 2), None);
+        assert!(server.touch(id(1)));
+        assert_eq!(server.insert(id(3), 2), Some(id(2)));
+        assert!(!server.touch(id(2)));
+        assert_eq!(server.len(), 2);
+    }
+
+    #[test]
+    fn a_statement_put_back_goes_first() {
+        let id = StatementId;
+        let mut server = ServerStatements::default();
+        server.insert(id(1), 2);
+        server.insert(id(2), 2);
+        server.put_back(id(9));
+        assert_eq!(server.insert(id(3), 2), Some(id(9)));
+    }
+}

@@ -1,0 +1,40 @@
+//! Which sidepool is under test. Built by cargo when a test first asks, so that it is never stale; a path in the environment says otherwise.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// How the binary is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// With debug assertions, so that the pool checks its invariants after every step. `SIDEPOOL_BIN` names another.
+    Checked,
+    /// As users run it: for memory and load. `SIDEPOOL_FAST_BIN` names another.
+    Fast,
+}
+
+/// The path of the binary.
+pub fn path(build: Build) -> &'static PathBuf {
+    static CHECKED: OnceLock<PathBuf> = OnceLock::new();
+    static FAST: OnceLock<PathBuf> = OnceLock::new();
+    match build {
+        Build::Checked => CHECKED.get_or_init(|| from_environment("SIDEPOOL_BIN").unwrap_or_else(|| compile("dev", "debug"))),
+        Build::Fast => FAST.get_or_init(|| from_environment("SIDEPOOL_FAST_BIN").unwrap_or_else(|| compile("fast", "fast"))),
+    }
+}
+
+fn from_environment(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn compile(profile: &str, directory: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "sidepool", "--profile", profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().expect("cargo starts");
+    assert!(output.status.success(), "sidepool does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
+    // We are TARGET/PROFILE/deps/NAME.
+    let ourselves = std::env::current_exe().expect("we know where we are");
+    let target = ourselves.ancestors().nth(3).expect("cargo's layout");
+    target.join(directory).join("sidepool")
+}

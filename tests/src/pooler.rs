@@ -1,0 +1,213 @@
+//! The pooler under test, between the servers and the test's clients.
+//!
+//! `SIDEPOOL_TESTS_POOLER=pgbouncer` points the same test at Debian's PgBouncer, which shows what a PostgreSQL test says of the field.
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::binary::{self, Build};
+use crate::place;
+use crate::postgres::Wire;
+use crate::postgres::cluster::{PASSWORD, USER};
+use crate::process::{Process, Signal};
+use crate::redis;
+use crate::scrape::{self, Scrape};
+use crate::settings::Settings;
+use crate::wait;
+
+/// Who stands between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ours.
+    Sidepool,
+    /// Debian's, for comparison.
+    Pgbouncer,
+}
+
+/// A running pooler. Ended with the test.
+pub struct Pooler {
+    kind: Kind,
+    settings: Settings,
+    directory: PathBuf,
+    process: Process,
+}
+
+impl Pooler {
+    /// Starts sidepool (debug assertions on), or whom the environment names, and waits until it is ready.
+    pub async fn start(settings: Settings) -> Self {
+        Self::start_as(settings, Build::Checked).await
+    }
+
+    /// Starts sidepool as users run it.
+    pub async fn start_fast(settings: Settings) -> Self {
+        Self::start_as(settings, Build::Fast).await
+    }
+
+    async fn start_as(settings: Settings, build: Build) -> Self {
+        let kind = match std::env::var("SIDEPOOL_TESTS_POOLER").as_deref() {
+            Ok("pgbouncer") => Kind::Pgbouncer,
+            Ok("sidepool" | "") | Err(_) => Kind::Sidepool,
+            Ok(other) => panic!("SIDEPOOL_TESTS_POOLER is {other:?}: say sidepool or pgbouncer"),
+        };
+        let directory = place::directory("pooler");
+        write(kind, &directory, &settings);
+        let process = Process::spawn(&format!("{kind:?}"), command(kind, build, &directory));
+        let mut pooler = Self { kind, settings, directory, process };
+        pooler.ready().await;
+        pooler
+    }
+
+    /// Who this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its process: log, memory, signals.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its process, to end it.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it was told last.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The file that it was told to read.
+    pub fn file(&self) -> PathBuf {
+        self.directory.join("sidepool.toml")
+    }
+
+    /// Where PostgreSQL clients connect.
+    pub fn postgres_port(&self) -> u16 {
+        self.settings.postgres_port()
+    }
+
+    /// Where Redis clients connect.
+    pub fn redis_port(&self) -> u16 {
+        self.settings.redis_port()
+    }
+
+    /// A driver's connection as user `app` to database `app`.
+    pub async fn client(&self) -> Client {
+        self.try_client(USER, "app", PASSWORD).await.expect("user app comes in")
+    }
+
+    /// A driver's connection, or the driver's error.
+    pub async fn try_client(&self, user: &str, database: &str, password: &str) -> Result<Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.postgres_port()).user(user).dbname(database).password(password);
+        let (client, connection) = wait::soon("a login through the pooler", config.connect(NoTls)).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A raw connection as user `app` to database `app`.
+    pub async fn wire(&self) -> Wire {
+        Wire::login(self.postgres_port(), USER, "app", PASSWORD).await
+    }
+
+    /// A raw Redis connection that has said nothing yet.
+    pub async fn redis_wire(&self) -> redis::Wire {
+        redis::Wire::connect(self.redis_port()).await
+    }
+
+    /// A driver's Redis connection.
+    pub async fn redis_client(&self) -> ::redis::aio::MultiplexedConnection {
+        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", self.redis_port())).expect("a URL");
+        wait::soon("a Redis connection", client.get_multiplexed_async_connection()).await.expect("the proxy answers")
+    }
+
+    /// Its metrics now.
+    pub async fn scrape(&self) -> Scrape {
+        scrape::metrics(self.settings.admin_port()).await
+    }
+
+    /// Waits until its metrics satisfy `condition`.
+    pub async fn metrics_show(&self, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
+        wait::until(what, async || Some(self.scrape().await).filter(&condition)).await
+    }
+
+    /// Writes these settings in place of the present ones, and says nothing.
+    pub fn write(&mut self, settings: Settings) {
+        write(self.kind, &self.directory, &settings);
+        self.settings = settings;
+    }
+
+    /// Replaces the settings, sends HUP and waits until the reload is in force.
+    pub async fn reload(&mut self, settings: Settings) {
+        let before = self.scrape().await.sum("sidepool_config_reloads_total", &[("result", "ok")]);
+        self.write(settings);
+        self.process.signal(Signal::HUP);
+        self.metrics_show("the reload in the metrics", |now| now.sum("sidepool_config_reloads_total", &[("result", "ok")]) > before).await;
+    }
+
+    /// Sends TERM and waits for the end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.ended().await
+    }
+
+    /// Waits until it accepts clients; fails with its last words when it ends instead.
+    async fn ready(&mut self) {
+        let (admin, port) = (self.settings.admin_port(), self.settings.postgres_port());
+        wait::until("the pooler to be ready", async || {
+            if let Some(status) = self.process.poll_end() {
+                panic!("the pooler ended at once ({status})");
+            }
+            match self.kind {
+                Kind::Sidepool => scrape::get(admin, "/readyz").await.filter(|answer| answer.status == 200).map(drop),
+                Kind::Pgbouncer => tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop),
+            }
+        })
+        .await;
+    }
+}
+
+/// Writes the configuration; each file is replaced as a whole.
+fn write(kind: Kind, directory: &std::path::Path, settings: &Settings) {
+    let put = |name: &str, text: String| {
+        let new = directory.join(format!(".{name}.new"));
+        std::fs::write(&new, text).expect("our own directory");
+        std::fs::rename(&new, directory.join(name)).expect("the same directory");
+    };
+    match kind {
+        Kind::Sidepool => put("sidepool.toml", settings.toml()),
+        Kind::Pgbouncer => {
+            let (ini, users) = settings.pgbouncer(&directory.join("userlist.txt").to_string_lossy());
+            put("userlist.txt", users);
+            put("pgbouncer.ini", ini);
+        }
+    }
+}
+
+fn command(kind: Kind, build: Build, directory: &std::path::Path) -> Command {
+    match kind {
+        Kind::Sidepool => {
+            let mut command = Command::new(binary::path(build));
+            command.arg(directory.join("sidepool.toml")).env_remove("DATABASE_URL").env_remove("REDIS_URL");
+            command
+        }
+        Kind::Pgbouncer => {
+            let mut command = Command::new("/usr/sbin/pgbouncer");
+            command.arg(directory.join("pgbouncer.ini"));
+            if rustix::process::getuid().is_root() {
+                // It refuses to run as root, as PostgreSQL does; `nobody` may read what is not secret here.
+                chown(directory, Some(65534), Some(65534)).expect("root may give away its files");
+                for name in ["pgbouncer.ini", "userlist.txt"] {
+                    std::fs::set_permissions(directory.join(name), std::fs::Permissions::from_mode(0o644)).expect("our own file");
+                }
+                command.uid(65534).gid(65534);
+            }
+            command
+        }
+    }
+}
