@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
+use crate::pool::registry::PoolTable;
 use crate::session::postgres::side::PostgresSide;
 use crate::session::redis::side::RedisSide;
 use crate::transport::buffer::Buffers;
@@ -61,6 +62,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// The configuration in force; replaced whole by a reload.
     pub config: RefCell<Arc<Config>>,
+    /// Handles of pools, for what other workers post.
+    pub pools: PoolTable,
     /// Pools, cancel keys and statements of the PostgreSQL side.
     pub postgres: PostgresSide,
     /// Pools and lanes of the Redis side.
@@ -81,6 +84,7 @@ impl Worker {
             id,
             mailboxes,
             buffers: Buffers::default(),
+            pools: PoolTable::default(),
             config: RefCell::new(Arc::new(Config::default())),
             postgres: PostgresSide::default(),
             redis: RedisSide::default(),

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use sidepool_config::model::PoolLimits;
 
+/// PgBouncer's default `server_check_delay`.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+
 /// The limits of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -19,6 +22,8 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// Connections are replaced after this, spread by up to a tenth.
     pub lifetime: Option<Duration>,
+    /// An idle connection that was not heard of for this long is asked whether it is alive.
+    pub probe_after: Option<Duration>,
     /// How many connections are opened at the same time.
     pub connect_parallelism: u32,
     /// First pause after a failed connect.
@@ -40,6 +45,7 @@ impl From<&PoolLimits> for Limits {
             wait_timeout: unless_zero(config.query_wait_timeout),
             idle_timeout: unless_zero(config.server_idle_timeout),
             lifetime: unless_zero(config.server_lifetime),
+            probe_after: Some(PROBE_AFTER),
             connect_parallelism: config.server_connect_parallelism,
             backoff_initial: config.server_connect_backoff,
             backoff_max: config.server_login_retry,

@@ -3,8 +3,28 @@
 //! `core` is the pure state machine: ids and times in, actions out. `handle` is what sessions hold: it turns the core's answers into
 //! [`Lease`]s. `driver` opens, resets and closes on the core's behalf. Not here: what a connection speaks (`upstream`).
 
+pub mod acquire;
+pub mod action;
+mod backoff;
+pub mod core;
+mod driver;
 pub mod fault;
+pub mod handle;
 pub mod id;
+mod invariants;
+pub mod lease;
 pub mod limits;
+mod list;
+mod measure;
+mod queue;
+mod random;
 pub mod reason;
+pub mod registry;
+mod settle;
+mod sizing;
+pub mod snapshot;
+pub mod state;
+mod table;
+mod timers;
 pub mod traits;
+mod waiting;

@@ -30,6 +30,8 @@ pub enum CloseReason {
     ProbeFailed,
     /// The address or the credentials it was opened with are no longer the configured ones.
     Stale,
+    /// An operator paused the pool.
+    Paused,
     /// The pool drains.
     Drain,
 }
@@ -43,7 +45,7 @@ pub enum RefuseReason {
     WaitTimeout,
     /// The upstream refuses us for a reason that waiting does not mend (wrong password, no such database).
     UpstreamRefuses,
-    /// The pool is paused by an operator and does not queue.
+    /// The pool is paused by an operator, and the queue is full or the wait was too long.
     Paused,
     /// The pool drains.
     Draining,

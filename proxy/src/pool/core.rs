@@ -1,0 +1,416 @@
+//! The pool core: who gets which connection, as a pure state machine. No sockets, no clock, no tasks, no chance of its own: ids and times
+//! go in, [`Action`]s come out, and whoever performs them reports back. It may live behind a `RefCell` or a `Mutex`.
+//!
+//! ```text
+//!   sessions ── acquire / cancel / release ──►┌──────┐── poll_action ──► Open Reset Probe Close (driver)
+//!   driver ──── on_connected … on_closed ────►│ Core │                   Grant Refuse       (waiting sessions)
+//!   operators ─ resize pause drain … ────────►└──────┘── poll_timeout ─► handle_timeout(now)
+//! ```
+//! Here are the inputs; what follows from them is in `settle`. A name that is not (or no longer) what an input takes it for is ignored:
+//! the two sides may have crossed.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::action::{Action, Outcome};
+use super::backoff::Backoff;
+use super::id::{ConnId, IdentityId, WaiterId};
+use super::limits::Limits;
+use super::queue::Queue;
+use super::random::Random;
+use super::reason::{CloseReason, Condition, Failure, Refusal, RefuseReason};
+use super::snapshot::Snapshot;
+use super::state::{ConnState, Conns};
+use super::timers::{Timer, Timers};
+use crate::worker::WorkerId;
+
+/// One pool.
+#[derive(Debug, Clone)]
+pub struct Core {
+    pub(super) limits: Limits,
+    pub(super) conns: Conns,
+    pub(super) queue: Queue,
+    pub(super) timers: Timers,
+    pub(super) backoff: Backoff,
+    pub(super) random: Random,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) paused: bool,
+    pub(super) draining: bool,
+    /// Counts changes of address or credentials.
+    pub(super) epoch: u32,
+    /// The latest time we were told: with several workers, one may have read the clock before another and come after it.
+    pub(super) now: Instant,
+    /// Since when sessions wait while every connection that is allowed is open.
+    pub(super) saturated_since: Option<Instant>,
+    /// For how long they did before that.
+    pub(super) saturated: Duration,
+    /// What the counts may still be after the limits shrank below them.
+    pub(super) allowed: Allowed,
+    #[cfg(test)]
+    pub(super) planted: super::settle::Planted,
+}
+
+/// Limits that include what was there before they shrank.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    pub(super) connections: u32,
+    pub(super) waiters: u32,
+}
+
+impl Core {
+    /// An empty pool. `seed` decides jitter and spread.
+    #[must_use]
+    pub fn new(now: Instant, limits: Limits, seed: u64) -> Self {
+        Self {
+            limits,
+            conns: Conns::default(),
+            queue: Queue::default(),
+            timers: Timers::default(),
+            backoff: Backoff::default(),
+            random: Random::new(seed),
+            actions: VecDeque::new(),
+            paused: false,
+            draining: false,
+            epoch: 0,
+            now,
+            saturated_since: None,
+            saturated: Duration::ZERO,
+            allowed: Allowed { connections: limits.max, waiters: limits.queue_length },
+            #[cfg(test)]
+            planted: super::settle::Planted::default(),
+        }
+    }
+
+    /// `worker` takes part: it performs actions. The minimum is opened only where somebody does.
+    pub fn attach_worker(&mut self, now: Instant, worker: WorkerId) {
+        let now = self.advance(now);
+        self.conns.side(worker).attached = true;
+        self.settle(now);
+    }
+
+    /// `worker` is gone, and with it its connections and waiters.
+    pub fn detach_worker(&mut self, now: Instant, worker: WorkerId) {
+        let now = self.advance(now);
+        self.conns.side(worker).attached = false;
+        let gone: Vec<u32> = self.conns.all().filter(|(slot, _)| self.conns.at(*slot).home == worker).map(|(slot, _)| slot).collect();
+        for slot in gone {
+            self.conns.remove(slot);
+        }
+        let left = self.queue.on_worker(worker);
+        for waiter in left {
+            self.queue.remove(waiter);
+        }
+        self.settle(now);
+    }
+
+    /// A session of `worker` asks for a connection.
+    pub fn acquire(&mut self, now: Instant, worker: WorkerId, identity: IdentityId) -> Outcome {
+        let now = self.advance(now);
+        if let Some(slot) = self.conns.warmest(worker) {
+            self.conns.lease(slot, worker);
+            self.checked();
+            return Outcome::Granted(self.conns.id(slot));
+        }
+        if let Some(slot) = self.conns.idle_for(worker) {
+            let waiter = self.queue.pass(now, worker);
+            self.grant(slot, waiter, worker);
+            self.checked();
+            return Outcome::Queued(waiter);
+        }
+        if let Some(reason) = self.refuses(now) {
+            return Outcome::Refused(self.refusal(reason, Duration::ZERO));
+        }
+        self.conns.side(worker);
+        let waiter = self.queue.push(now, worker, identity);
+        self.wait(now);
+        Outcome::Queued(waiter)
+    }
+
+    /// A connection that was granted to a session waiting since `since` was lost on the way: the session comes first again.
+    pub fn acquire_again(&mut self, now: Instant, worker: WorkerId, identity: IdentityId, since: Instant) -> Outcome {
+        let now = self.advance(now);
+        if let Some(slot) = self.conns.warmest(worker) {
+            self.conns.lease(slot, worker);
+            self.checked();
+            return Outcome::Granted(self.conns.id(slot));
+        }
+        let waited = now.saturating_duration_since(since);
+        let too_long = self.limits.wait_timeout.is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
+        if let Some(reason) = self.refuses(now).or(too_long) {
+            return Outcome::Refused(self.refusal(reason, waited));
+        }
+        self.conns.side(worker);
+        let waiter = self.queue.push_again(since.min(now), worker, identity);
+        self.wait(now);
+        Outcome::Queued(waiter)
+    }
+
+    /// A connection for a session of `worker`, only if one is idle there.
+    pub fn try_acquire(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
+        self.advance(now);
+        let slot = self.conns.warmest(worker)?;
+        self.conns.lease(slot, worker);
+        self.checked();
+        Some(self.conns.id(slot))
+    }
+
+    /// A session does not wait any more. False when it had been granted a connection, or refused, already.
+    pub fn cancel(&mut self, now: Instant, waiter: WaiterId) -> bool {
+        let now = self.advance(now);
+        let cancelled = self.queue.remove(waiter).is_some();
+        self.note_saturation(now);
+        self.checked();
+        cancelled
+    }
+
+    /// A session gives its connection back.
+    pub fn release(&mut self, now: Instant, conn: ConnId, condition: Condition) {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.find_in(conn, ConnState::Leased) else { return };
+        match condition {
+            Condition::Clean => return self.free(now, slot),
+            Condition::Broken => self.close(slot, CloseReason::Broken),
+            Condition::Dirty => match self.unwanted(slot) {
+                Some(reason) => self.close(slot, reason),
+                None => {
+                    self.conns.shift(slot, ConnState::Resetting);
+                    self.actions.push_back(Action::Reset { conn, worker: self.conns.at(slot).home });
+                }
+            },
+        }
+        self.settle(now);
+    }
+
+    /// A worker starts to open the connection, with the address and credentials of `epoch`.
+    pub fn on_opening(&mut self, conn: ConnId, epoch: u32) {
+        if let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) {
+            self.conns.at_mut(slot).epoch = epoch;
+            if epoch < self.epoch {
+                self.conns.retire(slot, CloseReason::Stale);
+            }
+        }
+    }
+
+    /// The connection is open and logged in.
+    pub fn on_connected(&mut self, now: Instant, conn: ConnId) {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return };
+        if self.conns.retired(slot).is_none() {
+            self.backoff.succeeded();
+            self.timers.set(Timer::Retry, None);
+        }
+        let spread = self.random.between(900, 1100);
+        let opened = self.conns.at_mut(slot);
+        (opened.opened, opened.spread) = (Some(now), spread);
+        if let Some(expires) = self.conns.expires(slot, self.limits.lifetime) {
+            self.timers.lower(Timer::Lifetime, expires.max(now + Duration::from_millis(1)));
+        }
+        self.free(now, slot);
+        self.settle(now);
+    }
+
+    /// The connection could not be opened.
+    pub fn on_connect_failed(&mut self, now: Instant, conn: ConnId, failure: Failure) {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return };
+        let stale = self.conns.retired(slot).is_some();
+        self.conns.remove(slot);
+        if !stale {
+            let Limits { backoff_initial, backoff_max, .. } = self.limits;
+            self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
+            self.timers.set(Timer::Retry, self.backoff.retry_at(now));
+            if failure == Failure::Permanent && self.conns.open() == 0 {
+                self.refuse_all(now, RefuseReason::UpstreamRefuses);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The connection is clean again, or could not be cleaned.
+    pub fn on_reset(&mut self, now: Instant, conn: ConnId, ok: bool) {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.find_in(conn, ConnState::Resetting) else { return };
+        if ok {
+            self.free(now, slot);
+        } else {
+            self.close(slot, CloseReason::ResetFailed);
+        }
+        self.settle(now);
+    }
+
+    /// The connection is alive, or does not answer.
+    pub fn on_probe(&mut self, now: Instant, conn: ConnId, ok: bool) {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.find_in(conn, ConnState::Probing) else { return };
+        self.conns.at_mut(slot).heard = now;
+        if !ok {
+            self.close(slot, CloseReason::ProbeFailed);
+        } else if let Some(reason) = self.unwanted(slot) {
+            self.close(slot, reason);
+        } else {
+            self.conns.return_idle(slot);
+            self.arm_probe(slot);
+        }
+        self.settle(now);
+    }
+
+    /// The connection is closed: because we asked for it, or because the server did while it was idle.
+    pub fn on_closed(&mut self, now: Instant, conn: ConnId) {
+        self.discard(now, conn, CloseReason::ServerClosed);
+    }
+
+    /// The connection is of no use any more, or is closed by now.
+    pub fn discard(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        let now = self.advance(now);
+        let Some((slot, state)) = self.conns.find(conn) else { return };
+        match state {
+            ConnState::Closing => self.conns.remove(slot),
+            ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing => self.close(slot, reason),
+            // Not open yet: the one who opens it will say what became of it.
+            ConnState::Connecting => return,
+        }
+        self.settle(now);
+    }
+
+    /// New limits, from now on.
+    pub fn resize(&mut self, now: Instant, limits: Limits) {
+        let now = self.advance(now);
+        self.limits = limits;
+        self.allowed =
+            Allowed { connections: self.allowed.connections.max(limits.max), waiters: self.allowed.waiters.max(limits.queue_length) };
+        self.expire(now);
+        self.rearm(now);
+        self.settle(now);
+    }
+
+    /// The address or the credentials changed: what is open is closed when nobody uses it, and the next connect is tried at once.
+    pub fn mark_stale(&mut self, now: Instant) {
+        self.mark_stale_before(now, self.epoch.saturating_add(1));
+    }
+
+    /// As [`Core::mark_stale`], for all that was opened before `epoch`; each worker that learns of the change may say so.
+    pub fn mark_stale_before(&mut self, now: Instant, epoch: u32) {
+        let now = self.advance(now);
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.backoff.succeeded();
+            self.timers.set(Timer::Retry, None);
+            let old: Vec<u32> = self
+                .conns
+                .all()
+                .filter(|(slot, state)| *state != ConnState::Closing && self.conns.at(*slot).epoch < epoch)
+                .map(|(slot, _)| slot)
+                .collect();
+            for slot in old {
+                self.conns.retire(slot, CloseReason::Stale);
+            }
+            self.abandon_connects(CloseReason::Stale);
+        }
+        self.settle(now);
+    }
+
+    /// No more grants until [`Core::resume`]: sessions wait, connections are closed when nobody uses them.
+    pub fn pause(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.paused = true;
+        self.abandon_connects(CloseReason::Paused);
+        self.settle(now);
+    }
+
+    /// Grants again.
+    pub fn resume(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.paused = false;
+        self.settle(now);
+    }
+
+    /// No more grants, ever: who waits is refused, connections are closed when nobody uses them.
+    pub fn drain(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.draining = true;
+        self.refuse_all(now, RefuseReason::Draining);
+        self.abandon_connects(CloseReason::Drain);
+        self.settle(now);
+    }
+
+    /// Acts on the deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    /// What to do next, until there is nothing.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Core::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.earliest()
+    }
+
+    /// Whether the holder of this connection should give it back at the next quiet moment.
+    #[must_use]
+    pub fn is_recalled(&self, conn: ConnId) -> bool {
+        self.conns
+            .find_in(conn, ConnState::Leased)
+            .is_none_or(|slot| self.conns.retired(slot).is_some() || self.draining || self.paused || self.conns.live() > self.limits.max)
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How often address or credentials changed.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether the pool drains and nothing is left.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.conns.total() == 0
+    }
+
+    /// The state of the pool as numbers.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let since = |earlier: Instant| now.saturating_duration_since(earlier);
+        Snapshot {
+            connecting: self.conns.count(ConnState::Connecting),
+            idle: self.conns.count(ConnState::Idle),
+            leased: self.conns.count(ConnState::Leased),
+            resetting: self.conns.count(ConnState::Resetting),
+            probing: self.conns.count(ConnState::Probing),
+            closing: self.conns.count(ConnState::Closing),
+            max: self.limits.max,
+            min: self.limits.min,
+            waiters: self.queue.len(),
+            queue_length: self.limits.queue_length,
+            oldest_wait: self.queue.oldest().map(|oldest| since(oldest.since)),
+            saturated: self.saturated + self.saturated_since.map_or(Duration::ZERO, since),
+            failures: self.backoff.failures(),
+            last_failure: self.backoff.last(),
+            retry_in: self.backoff.retry_at(now).map(|at| at - now),
+            paused: self.paused,
+            draining: self.draining,
+        }
+    }
+
+    /// The facts of a refusal.
+    pub(super) fn refusal(&self, reason: RefuseReason, waited: Duration) -> Refusal {
+        Refusal {
+            reason,
+            connections: self.conns.total(),
+            leased: self.conns.count(ConnState::Leased),
+            max: self.limits.max,
+            waiters: self.queue.len(),
+            queue_length: self.limits.queue_length,
+            waited,
+            wait_timeout: self.limits.wait_timeout,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What sessions hold of a pool: they [`acquire`](Pool::acquire) and get a [`Lease`]. Everything is decided by the core; the handle keeps
+//! the connections that live on this worker and nobody holds, and the seats of those who wait. What the core wants done is in `driver`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::acquire::Acquire;
+use super::action::Action;
+use super::core::Core;
+use super::driver::{self, Alarm};
+use super::id::{ConnId, IdentityId};
+use super::lease::Lease;
+use super::limits::Limits;
+use super::reason::Condition;
+use super::registry::{CoreRef, PoolId, PoolTable};
+use super::snapshot::Snapshot;
+use super::table::Table;
+use super::traits::{Connection, Connector};
+use super::waiting::Seats;
+use crate::clock;
+use crate::observe::record::{PoolHistogram, PoolRecord};
+use crate::worker::{Mailboxes, WorkerId};
+
+/// What a handle is made of, beside the one who opens connections.
+pub struct PoolSetup {
+    /// The pool's name in messages and metrics.
+    pub name: Arc<str>,
+    /// The pool's name in this process, from the directory.
+    pub id: PoolId,
+    /// The core, from the directory.
+    pub core: CoreRef,
+    /// The worker that the handle lives on.
+    pub worker: WorkerId,
+    /// Ways to the other workers.
+    pub mailboxes: Mailboxes,
+    /// What is counted.
+    pub record: Rc<PoolRecord>,
+}
+
+/// One worker's handle of one pool.
+pub struct Pool<C: Connector> {
+    pub(super) id: PoolId,
+    name: Arc<str>,
+    pub(super) core: CoreRef,
+    pub(super) worker: WorkerId,
+    pub(super) mailboxes: Mailboxes,
+    record: Rc<PoolRecord>,
+    pub(super) connector: RefCell<Rc<C>>,
+    /// Which address and credentials `connector` has; compared with the core's.
+    pub(super) epoch: Cell<u32>,
+    pub(super) table: RefCell<Table<C::Connection>>,
+    pub(super) seats: RefCell<Seats<C::Connection>>,
+    pub(super) alarm: Alarm,
+    pub(super) me: Weak<Self>,
+}
+
+impl<C: Connector> Pool<C> {
+    /// A handle, known to `table` from now on. Must be called on the worker's `LocalSet`; the minimum is opened at once.
+    pub fn new(setup: PoolSetup, connector: C, table: &PoolTable) -> Rc<Self> {
+        let PoolSetup { name, id, core, worker, mailboxes, record } = setup;
+        let epoch = core.with(|held| held.core.epoch());
+        let pool = Rc::new_cyclic(|me| Self {
+            id,
+            name,
+            core,
+            worker,
+            mailboxes,
+            record,
+            connector: RefCell::new(Rc::new(connector)),
+            epoch: Cell::new(epoch),
+            table: RefCell::default(),
+            seats: RefCell::default(),
+            alarm: Alarm::default(),
+            me: Weak::clone(me),
+        });
+        table.insert(id, &pool);
+        tokio::task::spawn_local(driver::run(Rc::downgrade(&pool)));
+        pool.step(|core, now| core.attach_worker(now, worker));
+        pool
+    }
+
+    /// Asks for a connection. The future is ready at its first poll when one is idle; dropping it gives the place in the queue up.
+    pub fn acquire(self: &Rc<Self>, identity: IdentityId) -> Acquire<C> {
+        Acquire::new(Rc::clone(self), identity)
+    }
+
+    /// A connection, only if one is idle on this worker (then nobody waits).
+    pub fn try_acquire(self: &Rc<Self>, _identity: IdentityId) -> Option<Lease<C>> {
+        loop {
+            let id = self.step(|core, now| core.try_acquire(now, self.worker))?;
+            if let Some(lease) = self.lease_idle(id) {
+                self.record.observe(PoolHistogram::Wait, std::time::Duration::ZERO);
+                return Some(lease);
+            }
+        }
+    }
+
+    /// What is counted.
+    pub fn record(&self) -> &PoolRecord {
+        &self.record
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The pool as numbers: of the whole process, not of this worker alone.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        self.core.with(|held| held.core.snapshot(now))
+    }
+
+    /// New limits, from now on. With several workers, one of them is enough.
+    pub fn resize(&self, limits: Limits) {
+        self.step(|core, now| core.resize(now, limits));
+    }
+
+    /// A new address or new credentials: existing connections are closed when nobody uses them. Every worker has to be told.
+    pub fn replace_connector(&self, connector: C) {
+        *self.connector.borrow_mut() = Rc::new(connector);
+        self.epoch.set(self.epoch.get().saturating_add(1));
+        self.step(|core, now| core.mark_stale_before(now, self.epoch.get()));
+    }
+
+    /// No more grants until [`Pool::resume`]; sessions wait.
+    pub fn pause(&self) {
+        self.step(|core, now| core.pause(now));
+    }
+
+    /// Grants again.
+    pub fn resume(&self) {
+        self.step(|core, now| core.resume(now));
+    }
+
+    /// No more grants, ever: waiters are refused, idle connections are closed, leased ones when they come back.
+    pub fn drain(&self) {
+        self.step(|core, now| core.drain(now));
+    }
+
+    /// Whether the pool drains and nothing is left.
+    pub fn is_drained(&self) -> bool {
+        self.core.with(|held| held.core.is_drained())
+    }
+
+    /// Gives the core an input and performs what follows.
+    pub(super) fn step<R>(&self, input: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        let (answer, action) = self.input(input);
+        self.pump(action);
+        answer
+    }
+
+    /// Gives the core an input; the first action that follows must be passed to [`Pool::pump`].
+    pub(super) fn input<R>(&self, input: impl FnOnce(&mut Core, Instant) -> R) -> (R, Option<Action>) {
+        let now = clock::now();
+        let (answer, action, deadline) = self.core.with(|held| {
+            let answer = input(&mut held.core, now);
+            (answer, held.core.poll_action(), held.core.poll_timeout())
+        });
+        self.alarm.arm(deadline);
+        (answer, action)
+    }
+
+    /// A lease on a connection that was idle a moment ago; `None` when it turns out to be dead.
+    pub(super) fn lease_idle(self: &Rc<Self>, id: ConnId) -> Option<Lease<C>> {
+        let connection = self.table.borrow_mut().take(id);
+        let Some(mut connection) = connection else {
+            self.step(|core, now| core.release(now, id, Condition::Broken));
+            return None;
+        };
+        match connection.poll_idle(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Some(Lease::new(Rc::clone(self), id, connection)),
+            Poll::Ready(reason) => {
+                self.table.borrow_mut().keep(id, connection);
+                self.step(|core, now| core.discard(now, id, reason));
+                None
+            }
+        }
+    }
+
+    /// A lease ends.
+    pub(super) fn give_back(&self, id: ConnId, connection: Box<C::Connection>, condition: Condition) {
+        self.table.borrow_mut().keep(id, connection);
+        self.step(|core, now| core.release(now, id, condition));
+        self.watch(id);
+    }
+}
+
+impl<C: Connector> Drop for Pool<C> {
+    fn drop(&mut self) {
+        self.alarm.wake();
+        for connection in self.table.get_mut().clear() {
+            connection.close();
+        }
+        let worker = self.worker;
+        let (mut action, now) = (None, clock::now());
+        self.core.with(|held| {
+            held.core.detach_worker(now, worker);
+            action = held.core.poll_action();
+        });
+        // What is left to do can only be for other workers: nothing of the pool is here any more.
+        while let Some(todo) = action {
+            self.post_action(todo);
+            action = self.core.with(|held| held.core.poll_action());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The exclusive right to a connection, as a value: whoever has it may use the connection, and it ends exactly once.
+
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use super::handle::Pool;
+use super::id::ConnId;
+use super::reason::Condition;
+use super::traits::Connector;
+
+/// A leased connection. Dropped without [`Lease::release`], the connection is closed: a future that ended half-way may have left a reply
+/// half-read.
+pub struct Lease<C: Connector> {
+    pool: Rc<Pool<C>>,
+    id: ConnId,
+    /// Here until the lease ends.
+    connection: Option<Box<C::Connection>>,
+}
+
+impl<C: Connector> Lease<C> {
+    pub(super) fn new(pool: Rc<Pool<C>>, id: ConnId, connection: Box<C::Connection>) -> Self {
+        Self { pool, id, connection: Some(connection) }
+    }
+
+    /// Gives the connection back.
+    pub fn release(mut self, condition: Condition) {
+        self.end(condition);
+    }
+
+    /// Whether the pool wants the connection back at the next quiet moment.
+    #[must_use]
+    pub fn is_recalled(&self) -> bool {
+        self.pool.core.with(|held| held.core.is_recalled(self.id))
+    }
+
+    /// The pool it belongs to.
+    #[must_use]
+    pub fn pool(&self) -> &Rc<Pool<C>> {
+        &self.pool
+    }
+
+    /// The connection's name in its pool.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn end(&mut self, condition: Condition) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.give_back(self.id, connection, condition);
+        }
+    }
+}
+
+impl<C: Connector> Deref for Lease<C> {
+    type Target = C::Connection;
+
+    fn deref(&self) -> &C::Connection {
+        self.connection.as_deref().expect("a lease has its connection until it ends")
+    }
+}
+
+impl<C: Connector> DerefMut for Lease<C> {
+    fn deref_mut(&mut self) -> &mut C::Connection {
+        self.connection.as_deref_mut().expect("a lease has its connection until it ends")
+    }
+}
+
+impl<C: Connector> Drop for Lease<C> {
+    fn drop(&mut self) {
+        self.end(Condition::Broken);
+    }
+}

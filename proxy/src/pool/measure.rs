@@ -1,0 +1,48 @@
+//! What the pool counts: its reasons and results as cells of the record.
+
+use super::fault::ConnectFaultKind;
+use super::reason::{CloseReason, RefuseReason};
+use crate::observe::record::PoolCounter;
+
+/// The counter of refusals for this reason.
+pub(super) fn refusal(reason: RefuseReason) -> PoolCounter {
+    match reason {
+        RefuseReason::QueueFull => PoolCounter::RefusedQueueFull,
+        RefuseReason::WaitTimeout => PoolCounter::RefusedWaitTimeout,
+        RefuseReason::UpstreamRefuses => PoolCounter::RefusedByUpstream,
+        RefuseReason::Paused => PoolCounter::RefusedPaused,
+        RefuseReason::Draining => PoolCounter::RefusedDraining,
+    }
+}
+
+/// The counter of connects that failed like this.
+pub(super) fn connect_failure(kind: ConnectFaultKind) -> PoolCounter {
+    match kind {
+        ConnectFaultKind::Refused => PoolCounter::ConnectRefused,
+        ConnectFaultKind::Timeout => PoolCounter::ConnectTimeout,
+        ConnectFaultKind::Resolve => PoolCounter::ConnectResolve,
+        ConnectFaultKind::Tls => PoolCounter::ConnectTls,
+        ConnectFaultKind::Auth => PoolCounter::ConnectAuth,
+        ConnectFaultKind::TooMany => PoolCounter::ConnectTooMany,
+        ConnectFaultKind::Unavailable => PoolCounter::ConnectUnavailable,
+        ConnectFaultKind::NoDatabase => PoolCounter::ConnectNoDatabase,
+        ConnectFaultKind::Protocol => PoolCounter::ConnectProtocol,
+        ConnectFaultKind::Other => PoolCounter::ConnectOther,
+    }
+}
+
+/// The counter of connections closed for this reason.
+pub(super) fn close(reason: CloseReason) -> PoolCounter {
+    match reason {
+        CloseReason::Idle => PoolCounter::ClosedIdle,
+        CloseReason::Lifetime => PoolCounter::ClosedLifetime,
+        CloseReason::Shrunk => PoolCounter::ClosedShrunk,
+        CloseReason::Broken => PoolCounter::ClosedBroken,
+        CloseReason::ServerClosed => PoolCounter::ClosedByServer,
+        CloseReason::ResetFailed => PoolCounter::ClosedResetFailed,
+        CloseReason::ProbeFailed => PoolCounter::ClosedProbeFailed,
+        CloseReason::Stale => PoolCounter::ClosedStale,
+        CloseReason::Paused => PoolCounter::ClosedPaused,
+        CloseReason::Drain => PoolCounter::ClosedDrain,
+    }
+}

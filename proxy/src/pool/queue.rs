@@ -1,0 +1,320 @@
+//! Who waits, and whose turn it is: first come first served within an identity, round robin between identities.
+//!
+//! A waiter stands in two lists at once: all waiters by age (for the wait timeout), and its identity's waiters on its worker (for its
+//! turn). Both are linked through the table, so that a cancelled waiter costs a constant. Not here: connections.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::id::{IdentityId, WaiterId};
+use super::list::{Chain, List};
+use crate::worker::WorkerId;
+
+/// How many identities are remembered beyond twice those that can have a waiter now.
+const SPARE_LANES: usize = 64;
+
+/// A session in the queue, as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Its name.
+    pub(super) id: WaiterId,
+    /// Where it is.
+    pub(super) worker: WorkerId,
+    /// Since when it waits.
+    pub(super) since: Instant,
+}
+
+/// How a released connection chooses between the oldest waiter and the oldest of its own worker.
+pub(super) struct Affinity<F: Fn(WorkerId) -> bool> {
+    /// Where the connection is.
+    pub(super) home: WorkerId,
+    /// How much longer than a waiter of the same worker one elsewhere must have waited to be served first.
+    pub(super) patience: Duration,
+    /// Whether that other worker has connections of its own that will come free.
+    pub(super) will_free: F,
+}
+
+/// One place in the table of waiters.
+#[derive(Debug, Clone)]
+struct Waiter {
+    generation: u32,
+    waiting: bool,
+    since: Instant,
+    order: u64,
+    worker: WorkerId,
+    lane: u32,
+}
+
+/// The waiters of one identity, by worker.
+#[derive(Debug, Clone, Default)]
+struct Lane {
+    identity: IdentityId,
+    sides: Vec<List>,
+    waiters: u32,
+    in_ring: bool,
+}
+
+/// The wait queue.
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    slots: Vec<Waiter>,
+    free: Vec<u32>,
+    ages: Chain,
+    turns: Chain,
+    by_age: List,
+    lanes: Vec<Lane>,
+    lane_of: BTreeMap<IdentityId, u32>,
+    free_lanes: Vec<u32>,
+    /// Identities in the order of their turns. One whose waiters all left stays until its turn comes.
+    ring: VecDeque<u32>,
+    per_worker: Vec<u32>,
+    waiters: u32,
+    first_order: u64,
+    last_order: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            ages: Chain::default(),
+            turns: Chain::default(),
+            by_age: List::default(),
+            lanes: Vec::new(),
+            lane_of: BTreeMap::new(),
+            free_lanes: Vec::new(),
+            ring: VecDeque::new(),
+            per_worker: Vec::new(),
+            waiters: 0,
+            first_order: u64::MAX / 2,
+            last_order: u64::MAX / 2,
+        }
+    }
+}
+
+impl Queue {
+    /// How many wait.
+    pub(super) fn len(&self) -> u32 {
+        self.waiters
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters == 0
+    }
+
+    /// How many wait on `worker`.
+    pub(super) fn waiting_on(&self, worker: WorkerId) -> u32 {
+        self.per_worker.get(usize::from(worker.0)).copied().unwrap_or(0)
+    }
+
+    /// The one that has waited for longest.
+    pub(super) fn oldest(&self) -> Option<Waiting> {
+        self.by_age.first().map(|slot| self.at(slot))
+    }
+
+    /// The session comes last.
+    pub(super) fn push(&mut self, now: Instant, worker: WorkerId, identity: IdentityId) -> WaiterId {
+        self.last_order += 1;
+        let slot = self.enter(now, self.last_order, worker, identity);
+        self.by_age.push_last(&mut self.ages, slot);
+        let lane = self.slots[slot as usize].lane as usize;
+        self.lanes[lane].sides[usize::from(worker.0)].push_last(&mut self.turns, slot);
+        self.name(slot)
+    }
+
+    /// The session had its turn already and comes first again, with the age it has.
+    pub(super) fn push_again(&mut self, since: Instant, worker: WorkerId, identity: IdentityId) -> WaiterId {
+        self.first_order -= 1;
+        let slot = self.enter(since, self.first_order, worker, identity);
+        let younger = self.by_age.iter(&self.ages).find(|other| self.slots[*other as usize].since >= since);
+        match younger {
+            Some(other) => self.by_age.insert_before(&mut self.ages, slot, other),
+            None => self.by_age.push_last(&mut self.ages, slot),
+        }
+        let lane = self.slots[slot as usize].lane as usize;
+        self.lanes[lane].sides[usize::from(worker.0)].push_first(&mut self.turns, slot);
+        self.name(slot)
+    }
+
+    /// A name for a session that is served without having waited.
+    pub(super) fn pass(&mut self, now: Instant, worker: WorkerId) -> WaiterId {
+        let slot = self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker, lane: 0 });
+        let name = self.name(slot);
+        self.give_slot(slot);
+        name
+    }
+
+    /// Takes a waiter out before its turn; `None` when it does not wait any more.
+    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Waiting> {
+        let waiter = self.slots.get(id.slot as usize)?;
+        if !waiter.waiting || waiter.generation != id.generation {
+            return None;
+        }
+        Some(self.leave(id.slot))
+    }
+
+    /// Takes out the one whose turn it is.
+    pub(super) fn next<F: Fn(WorkerId) -> bool>(&mut self, affinity: Option<&Affinity<F>>) -> Option<Waiting> {
+        let lane = loop {
+            let lane = self.ring.pop_front()?;
+            if self.lanes[lane as usize].waiters > 0 {
+                break lane;
+            }
+            self.lanes[lane as usize].in_ring = false;
+        };
+        let slot = self.choose(&self.lanes[lane as usize], affinity)?;
+        let served = self.leave(slot);
+        if self.lanes[lane as usize].waiters > 0 {
+            self.ring.push_back(lane);
+        } else {
+            self.lanes[lane as usize].in_ring = false;
+        }
+        Some(served)
+    }
+
+    /// All waiters of `worker`.
+    pub(super) fn on_worker(&self, worker: WorkerId) -> Vec<WaiterId> {
+        self.by_age.iter(&self.ages).filter(|slot| self.slots[*slot as usize].worker == worker).map(|slot| self.name(slot)).collect()
+    }
+
+    /// Counts everything again and compares.
+    pub(super) fn check(&self) {
+        let by_age: Vec<u32> = self.by_age.iter(&self.ages).collect();
+        assert_eq!(by_age.len(), self.waiters as usize, "the list by age holds all waiters");
+        assert!(by_age.is_sorted_by_key(|slot| self.slots[*slot as usize].since), "the list by age is sorted by age");
+        let mut found = 0;
+        for lane in &self.lanes {
+            let mut waiters = 0;
+            for list in &lane.sides {
+                let orders: Vec<u64> = list.iter(&self.turns).map(|slot| self.slots[slot as usize].order).collect();
+                assert!(orders.is_sorted(), "I4: first come first served within an identity");
+                waiters += u32::try_from(orders.len()).unwrap_or(u32::MAX);
+            }
+            assert_eq!(waiters, lane.waiters, "the waiters of an identity are counted");
+            assert!(waiters == 0 || lane.in_ring, "I4: an identity with waiters gets its turn");
+            found += waiters;
+        }
+        assert_eq!(found, self.waiters, "each waiter stands in one lane");
+        assert_eq!(self.per_worker.iter().sum::<u32>(), self.waiters, "each waiter is counted for its worker");
+        let in_ring = self.lanes.iter().filter(|lane| lane.in_ring).count();
+        assert_eq!(in_ring, self.ring.len(), "an identity has one turn a round");
+    }
+
+    /// All waiters, oldest first.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = Waiting> {
+        self.by_age.iter(&self.ages).map(|slot| self.at(slot))
+    }
+
+    fn at(&self, slot: u32) -> Waiting {
+        let waiter = &self.slots[slot as usize];
+        Waiting { id: self.name(slot), worker: waiter.worker, since: waiter.since }
+    }
+
+    fn name(&self, slot: u32) -> WaiterId {
+        WaiterId { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    fn choose<F: Fn(WorkerId) -> bool>(&self, lane: &Lane, affinity: Option<&Affinity<F>>) -> Option<u32> {
+        let oldest = lane.sides.iter().filter_map(List::first).min_by_key(|slot| self.slots[*slot as usize].order)?;
+        let Some(affinity) = affinity else { return Some(oldest) };
+        let (there, home) = (&self.slots[oldest as usize], affinity.home);
+        let near = lane.sides.get(usize::from(home.0)).and_then(List::first);
+        Some(
+            near.filter(|near| {
+                let ahead = self.slots[*near as usize].since.saturating_duration_since(there.since);
+                there.worker != home && ahead < affinity.patience && (affinity.will_free)(there.worker)
+            })
+            .unwrap_or(oldest),
+        )
+    }
+
+    fn enter(&mut self, since: Instant, order: u64, worker: WorkerId, identity: IdentityId) -> u32 {
+        let lane = self.lane(identity);
+        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, lane });
+        let side = usize::from(worker.0);
+        let entry = &mut self.lanes[lane as usize];
+        if entry.sides.len() <= side {
+            entry.sides.resize_with(side + 1, List::default);
+        }
+        entry.waiters += 1;
+        if !entry.in_ring {
+            entry.in_ring = true;
+            self.ring.push_back(lane);
+        }
+        if self.per_worker.len() <= side {
+            self.per_worker.resize(side + 1, 0);
+        }
+        self.per_worker[side] += 1;
+        self.waiters += 1;
+        slot
+    }
+
+    fn leave(&mut self, slot: u32) -> Waiting {
+        let left = self.at(slot);
+        let lane = &mut self.lanes[self.slots[slot as usize].lane as usize];
+        lane.sides[usize::from(left.worker.0)].remove(&mut self.turns, slot);
+        lane.waiters -= 1;
+        self.by_age.remove(&mut self.ages, slot);
+        self.per_worker[usize::from(left.worker.0)] -= 1;
+        self.waiters -= 1;
+        self.give_slot(slot);
+        left
+    }
+
+    fn take_slot(&mut self, waiter: Waiter) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            let generation = self.slots[slot as usize].generation;
+            self.slots[slot as usize] = Waiter { generation, ..waiter };
+            return slot;
+        }
+        let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        self.slots.push(waiter);
+        self.ages.reach(slot);
+        self.turns.reach(slot);
+        slot
+    }
+
+    fn give_slot(&mut self, slot: u32) {
+        let waiter = &mut self.slots[slot as usize];
+        waiter.waiting = false;
+        waiter.generation = waiter.generation.wrapping_add(1);
+        self.free.push(slot);
+    }
+
+    /// The lane of `identity`, made if it is new.
+    fn lane(&mut self, identity: IdentityId) -> u32 {
+        if let Some(lane) = self.lane_of.get(&identity) {
+            return *lane;
+        }
+        if self.lane_of.len() >= 2 * self.waiters as usize + SPARE_LANES {
+            self.forget_lanes();
+        }
+        let lane = self.free_lanes.pop().unwrap_or_else(|| {
+            self.lanes.push(Lane::default());
+            u32::try_from(self.lanes.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.lanes[lane as usize].identity = identity;
+        self.lane_of.insert(identity, lane);
+        lane
+    }
+
+    /// Forgets the identities of which nobody waits.
+    fn forget_lanes(&mut self) {
+        let Self { lanes, lane_of, free_lanes, ring, .. } = self;
+        ring.retain(|lane| {
+            let lane = &mut lanes[*lane as usize];
+            lane.in_ring = lane.waiters > 0;
+            lane.in_ring
+        });
+        lane_of.retain(|_, lane| {
+            let kept = lanes[*lane as usize].in_ring;
+            if !kept {
+                free_lanes.push(*lane);
+            }
+            kept
+        });
+    }
+}

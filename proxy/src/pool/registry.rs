@@ -1,0 +1,135 @@
+//! Which pools there are. The [`Directory`] belongs to the process: it gives the workers that ask for the same pool the same core.
+//! A [`PoolTable`] belongs to a worker: it finds that worker's handle of a pool for work that other workers post.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::core::Core;
+use super::fault::ConnectFault;
+use super::handle::Pool;
+use super::limits::Limits;
+use super::traits::Connector;
+
+/// Names a pool in this process. Not used again after the pool is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub u32);
+
+/// A core and what is told about it.
+pub(super) struct Held {
+    pub(super) core: Core,
+    /// Why the last connect failed; `None` after one that worked.
+    pub(super) fault: Option<ConnectFault>,
+}
+
+/// The core of a pool as one worker holds it: alone, or shared with others.
+#[derive(Clone)]
+pub struct CoreRef(Kind);
+
+/// With one worker nothing is synchronised.
+#[derive(Clone)]
+enum Kind {
+    Single(Rc<RefCell<Held>>),
+    Shared(Arc<Mutex<Held>>),
+}
+
+impl CoreRef {
+    /// The core of a pool that only this worker uses.
+    #[must_use]
+    pub fn single(core: Core) -> Self {
+        Self(Kind::Single(Rc::new(RefCell::new(Held { core, fault: None }))))
+    }
+
+    /// Runs `work` on the core. It must not call back into the pool.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut Held) -> R) -> R {
+        match &self.0 {
+            Kind::Single(held) => work(&mut held.borrow_mut()),
+            // A panic inside the core is a bug that has been reported; the numbers in it are still the best there are.
+            Kind::Shared(held) => work(&mut held.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}
+
+/// The cores that several workers share, by what makes a pool one pool. With one worker it only hands out names.
+pub struct Directory<K> {
+    workers: usize,
+    inner: Arc<Mutex<Inner<K>>>,
+}
+
+impl<K> Clone for Directory<K> {
+    fn clone(&self) -> Self {
+        Self { workers: self.workers, inner: Arc::clone(&self.inner) }
+    }
+}
+
+struct Inner<K> {
+    next: u32,
+    pools: BTreeMap<K, (PoolId, std::sync::Weak<Mutex<Held>>)>,
+}
+
+impl<K: Ord> Directory<K> {
+    /// The directory of a process with so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers, inner: Arc::new(Mutex::new(Inner { next: 0, pools: BTreeMap::new() })) }
+    }
+
+    /// The core of the pool `key`: made if it is the first time that a worker asks, with these limits and this seed. It lives as long as a
+    /// worker has a handle of the pool.
+    pub fn join(&self, now: Instant, key: K, limits: Limits, seed: u64) -> (PoolId, CoreRef) {
+        let mut inner = self.lock();
+        if self.workers <= 1 {
+            return (inner.name(), CoreRef::single(Core::new(now, limits, seed)));
+        }
+        if let Some((id, core)) = inner.pools.get(&key)
+            && let Some(core) = core.upgrade()
+        {
+            return (*id, CoreRef(Kind::Shared(core)));
+        }
+        inner.pools.retain(|_, (_, core)| core.strong_count() > 0);
+        let id = inner.name();
+        let core = Arc::new(Mutex::new(Held { core: Core::new(now, limits, seed), fault: None }));
+        inner.pools.insert(key, (id, Arc::downgrade(&core)));
+        (id, CoreRef(Kind::Shared(core)))
+    }
+
+    /// The pool `key` is no more: whoever asks for it next gets a new one, even while the old one still drains.
+    pub fn forget(&self, key: &K) {
+        self.lock().pools.remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<K>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K> Inner<K> {
+    fn name(&mut self) -> PoolId {
+        self.next += 1;
+        PoolId(self.next)
+    }
+}
+
+/// One worker's handles of pools.
+#[derive(Default)]
+pub struct PoolTable {
+    handles: RefCell<BTreeMap<PoolId, Weak<dyn Any>>>,
+}
+
+impl PoolTable {
+    /// Makes a handle known.
+    pub(super) fn insert<C: Connector>(&self, id: PoolId, pool: &Rc<Pool<C>>) {
+        let weak: Weak<Pool<C>> = Rc::downgrade(pool);
+        let mut handles = self.handles.borrow_mut();
+        handles.retain(|_, handle| handle.strong_count() > 0);
+        handles.insert(id, weak);
+    }
+
+    /// This worker's handle of a pool.
+    pub(super) fn get<C: Connector>(&self, id: PoolId) -> Option<Rc<Pool<C>>> {
+        self.handles.borrow().get(&id)?.upgrade()?.downcast().ok()
+    }
+}

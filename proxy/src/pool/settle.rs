@@ -1,0 +1,358 @@
+//! What follows from an input: connections that nobody needs are closed, waiters get what is free, missing connections are opened,
+//! deadlines are set. The short ways of `acquire` and `release` on the data path do without [`Core::settle`].
+
+use std::time::Instant;
+
+use super::action::Action;
+use super::core::Core;
+use super::id::WaiterId;
+use super::queue::Affinity;
+use super::reason::{CloseReason, OpenReason, RefuseReason};
+use super::sizing::Demand;
+use super::state::ConnState;
+use super::timers::Timer;
+use crate::worker::WorkerId;
+
+/// Mistakes that tests plant to prove that they would be found.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Planted {
+    /// A released connection is parked although somebody waits.
+    pub(super) lost_wake_up: bool,
+}
+
+impl Core {
+    /// Makes the time monotonic and acts on deadlines that have passed. Every input starts with this, so that no session is granted a
+    /// connection after its wait was over.
+    pub(super) fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        if self.timers.due(self.now) {
+            self.fire(self.now);
+        }
+        self.now
+    }
+
+    /// Why somebody who asks now is refused at once.
+    pub(super) fn refuses(&self, now: Instant) -> Option<RefuseReason> {
+        if self.draining {
+            Some(RefuseReason::Draining)
+        } else if self.backoff.refuses(now) && self.conns.open() == 0 {
+            Some(RefuseReason::UpstreamRefuses)
+        } else if self.queue.len() >= self.limits.queue_length {
+            Some(if self.paused { RefuseReason::Paused } else { RefuseReason::QueueFull })
+        } else {
+            None
+        }
+    }
+
+    /// Somebody new waits.
+    pub(super) fn wait(&mut self, now: Instant) {
+        if let (Some(timeout), Some(oldest)) = (self.limits.wait_timeout, self.queue.oldest()) {
+            self.timers.lower(Timer::Wait, oldest.since + timeout);
+        }
+        self.settle(now);
+    }
+
+    /// The connection in `slot` is clean and has no holder.
+    pub(super) fn free(&mut self, now: Instant, slot: u32) {
+        if let Some(reason) = self.unwanted(slot) {
+            self.close(slot, reason);
+            return self.settle(now);
+        }
+        #[cfg(test)]
+        if self.planted.lost_wake_up && self.conns.find_in(self.conns.id(slot), ConnState::Leased).is_some() {
+            return self.park(now, slot);
+        }
+        let conns = &self.conns;
+        let home = conns.at(slot).home;
+        let affinity = Affinity { home, patience: self.limits.affinity_patience, will_free: |worker| conns.will_free(worker) };
+        match self.queue.next(Some(&affinity)) {
+            Some(waiter) => {
+                self.grant(slot, waiter.id, waiter.worker);
+                self.note_saturation(now);
+            }
+            None => self.park(now, slot),
+        }
+        self.checked();
+    }
+
+    /// Why a connection without a holder should be closed instead of used again.
+    pub(super) fn unwanted(&self, slot: u32) -> Option<CloseReason> {
+        if self.draining {
+            return Some(CloseReason::Drain);
+        }
+        if self.paused {
+            return Some(CloseReason::Paused);
+        }
+        if self.conns.live() > self.limits.max {
+            return Some(CloseReason::Shrunk);
+        }
+        let reason = self.conns.retired(slot)?;
+        let replacing = self.conns.count(ConnState::Connecting) + self.conns.count(ConnState::Closing) > 0;
+        // While sessions wait, connections that are merely old are replaced one after the other.
+        if reason == CloseReason::Lifetime && replacing && !self.queue.is_empty() { None } else { Some(reason) }
+    }
+
+    /// Starts to close a connection.
+    pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
+        self.conns.shift(slot, ConnState::Closing);
+        self.actions.push_back(Action::Close { conn: self.conns.id(slot), worker: self.conns.at(slot).home, reason });
+    }
+
+    /// Gives up on connections that are being opened.
+    pub(super) fn abandon_connects(&mut self, reason: CloseReason) {
+        let connecting: Vec<u32> = self.conns.all().filter(|(_, state)| *state == ConnState::Connecting).map(|(slot, _)| slot).collect();
+        for slot in connecting {
+            self.close(slot, reason);
+        }
+    }
+
+    /// Leases a connection to a waiter, who has left the queue.
+    pub(super) fn grant(&mut self, slot: u32, waiter: WaiterId, to: WorkerId) {
+        let from = self.conns.at(slot).home;
+        self.conns.lease(slot, to);
+        self.actions.push_back(Action::Grant { waiter, conn: self.conns.id(slot), from, to });
+    }
+
+    /// Refuses everybody who waits.
+    pub(super) fn refuse_all(&mut self, now: Instant, reason: RefuseReason) {
+        while self.refuse_oldest(now, reason) {}
+    }
+
+    /// Sets the deadline of the next probe, given that the connection in `slot` has just become idle.
+    pub(super) fn arm_probe(&mut self, slot: u32) {
+        if let Some(after) = self.limits.probe_after {
+            self.timers.lower(Timer::Probe, self.conns.at(slot).heard + after);
+        }
+    }
+
+    /// Connections that have reached their age are to be closed when nobody uses them.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut next: Option<Instant> = None;
+        let mut old = Vec::new();
+        for (slot, state) in self.conns.all() {
+            if state == ConnState::Closing || self.conns.retired(slot).is_some() {
+                continue;
+            }
+            let Some(at) = self.conns.expires(slot, self.limits.lifetime) else { continue };
+            if at <= now {
+                old.push(slot);
+            } else {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        for slot in old {
+            self.conns.retire(slot, CloseReason::Lifetime);
+        }
+        self.timers.set(Timer::Lifetime, next);
+    }
+
+    /// Sets deadlines from the limits in force; those that then turn out to have passed are acted on.
+    pub(super) fn rearm(&mut self, now: Instant) {
+        self.time_out_waiters(now);
+        self.probe(now);
+    }
+
+    /// Brings everything in line after an input.
+    pub(super) fn settle(&mut self, now: Instant) {
+        self.shed(now);
+        self.serve();
+        self.grow(now);
+        self.note_saturation(now);
+        self.allowed.connections = self.allowed.connections.min(self.conns.total()).max(self.limits.max);
+        self.allowed.waiters = self.allowed.waiters.min(self.queue.len()).max(self.limits.queue_length);
+        self.checked();
+    }
+
+    /// Keeps the count of time in which sessions wait and no more connections are allowed.
+    pub(super) fn note_saturation(&mut self, now: Instant) {
+        let saturated = !self.queue.is_empty() && self.conns.total() >= self.limits.max;
+        match self.saturated_since {
+            None if saturated => self.saturated_since = Some(now),
+            Some(since) if !saturated => {
+                self.saturated += now.saturating_duration_since(since);
+                self.saturated_since = None;
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    /// In debug builds, checks the invariants.
+    pub(super) fn checked(&self) {
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+    }
+
+    /// Acts on the deadlines that have passed.
+    fn fire(&mut self, now: Instant) {
+        for timer in Timer::ALL {
+            if self.timers.is_due(timer, now) {
+                match timer {
+                    Timer::Wait => self.time_out_waiters(now),
+                    Timer::Lifetime => self.expire(now),
+                    Timer::Probe => self.probe(now),
+                    // What these allow happens when everything is brought in line.
+                    Timer::Idle | Timer::Retry => self.timers.set(timer, None),
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    fn park(&mut self, now: Instant, slot: u32) {
+        let conn = self.conns.at_mut(slot);
+        conn.idle_since = now;
+        conn.heard = now;
+        self.conns.shift(slot, ConnState::Idle);
+        self.arm_probe(slot);
+        if let Some(timeout) = self.limits.idle_timeout
+            && self.conns.lasting() > self.limits.min
+        {
+            self.timers.lower(Timer::Idle, now + timeout);
+        }
+    }
+
+    fn refuse_oldest(&mut self, now: Instant, reason: RefuseReason) -> bool {
+        let Some(waiter) = self.queue.oldest().and_then(|oldest| self.queue.remove(oldest.id)) else { return false };
+        let refusal = self.refusal(reason, now.saturating_duration_since(waiter.since));
+        self.actions.push_back(Action::Refuse { waiter: waiter.id, worker: waiter.worker, refusal });
+        true
+    }
+
+    fn time_out_waiters(&mut self, now: Instant) {
+        let reason = if self.paused { RefuseReason::Paused } else { RefuseReason::WaitTimeout };
+        let deadline = loop {
+            let Some((timeout, oldest)) = self.limits.wait_timeout.zip(self.queue.oldest()) else { break None };
+            let deadline = oldest.since + timeout;
+            if deadline > now {
+                break Some(deadline);
+            }
+            self.refuse_oldest(now, reason);
+        };
+        self.timers.set(Timer::Wait, deadline);
+    }
+
+    fn probe(&mut self, now: Instant) {
+        let mut next: Option<Instant> = None;
+        let mut quiet = Vec::new();
+        if let Some(after) = self.limits.probe_after {
+            for (slot, _) in self.conns.all().filter(|(_, state)| *state == ConnState::Idle) {
+                let at = self.conns.at(slot).heard + after;
+                if at <= now {
+                    quiet.push(slot);
+                } else {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                }
+            }
+        }
+        for slot in quiet {
+            self.conns.shift(slot, ConnState::Probing);
+            self.actions.push_back(Action::Probe { conn: self.conns.id(slot), worker: self.conns.at(slot).home });
+        }
+        self.timers.set(Timer::Probe, next);
+    }
+
+    /// Closes idle connections that should not be there.
+    fn shed(&mut self, now: Instant) {
+        while let Some(slot) = self.conns.coldest() {
+            let Some(reason) = self.superfluous(now, slot) else { break };
+            self.close(slot, reason);
+        }
+        if self.conns.retiring() > 0 {
+            self.shed_retired();
+        }
+        let idle_until = self.limits.idle_timeout.filter(|_| self.conns.lasting() > self.limits.min);
+        let deadline = idle_until.zip(self.conns.coldest()).map(|(timeout, slot)| self.conns.at(slot).idle_since + timeout);
+        self.timers.set(Timer::Idle, deadline);
+    }
+
+    /// Why the connection that has been idle for longest should be closed.
+    fn superfluous(&self, now: Instant, slot: u32) -> Option<CloseReason> {
+        if self.draining {
+            return Some(CloseReason::Drain);
+        }
+        if self.paused {
+            return Some(CloseReason::Paused);
+        }
+        if self.conns.live() > self.limits.max {
+            return Some(CloseReason::Shrunk);
+        }
+        let idle_for = now.saturating_duration_since(self.conns.at(slot).idle_since);
+        let too_long = self.limits.idle_timeout.is_some_and(|timeout| idle_for >= timeout);
+        (too_long && self.conns.lasting() > self.limits.min).then_some(CloseReason::Idle)
+    }
+
+    /// Closes idle connections that are to be replaced. One that is merely old stays until there are enough others, if there is room for them.
+    fn shed_retired(&mut self) {
+        let idle: Vec<u32> = self.conns.all().filter(|(_, state)| *state == ConnState::Idle).map(|(slot, _)| slot).collect();
+        for slot in idle {
+            let Some(reason) = self.conns.retired(slot) else { continue };
+            let enough = self.conns.lasting().saturating_sub(self.conns.count(ConnState::Connecting)) >= self.limits.min;
+            let full = self.conns.total() >= self.limits.max && self.conns.count(ConnState::Connecting) == 0;
+            if reason != CloseReason::Lifetime || enough || full {
+                self.close(slot, reason);
+            }
+        }
+    }
+
+    /// Grants what is idle to those who wait.
+    fn serve(&mut self) {
+        if self.paused || self.draining {
+            return;
+        }
+        while !self.queue.is_empty() && self.conns.count(ConnState::Idle) > 0 {
+            let Some(waiter) = self.queue.next(None::<&Affinity<fn(WorkerId) -> bool>>) else { return };
+            let Some(slot) = self.conns.idle_for(waiter.worker) else { return };
+            self.grant(slot, waiter.id, waiter.worker);
+        }
+    }
+
+    /// Opens what is missing.
+    fn grow(&mut self, now: Instant) {
+        if self.paused || self.draining {
+            return;
+        }
+        if let Some(at) = self.backoff.retry_at(now) {
+            return self.timers.lower(Timer::Retry, at);
+        }
+        while let Some(reason) = self.demand().open() {
+            let Some(worker) = self.opener(reason) else { return };
+            let slot = self.conns.insert(now, worker, self.epoch);
+            self.actions.push_back(Action::Open { conn: self.conns.id(slot), worker, reason });
+        }
+    }
+
+    fn demand(&self) -> Demand {
+        let connecting = self.conns.count(ConnState::Connecting);
+        Demand {
+            total: self.conns.total(),
+            connecting,
+            coming: connecting + self.conns.count(ConnState::Resetting) + self.conns.count(ConnState::Probing),
+            lasting: self.conns.lasting(),
+            waiters: self.queue.len(),
+            max: self.limits.max,
+            min: self.limits.min,
+            parallel: if self.backoff.one_at_a_time() { 1 } else { self.limits.connect_parallelism.max(1) },
+        }
+    }
+
+    /// The worker to open a connection on: the one with most waiters that nothing comes for, or with fewest connections.
+    fn opener(&self, reason: OpenReason) -> Option<WorkerId> {
+        let workers = (0_u16..).map(WorkerId).zip(self.conns.sides());
+        match reason {
+            OpenReason::Demand => workers
+                .filter(|(worker, side)| side.attached || self.queue.waiting_on(*worker) > 0)
+                .max_by_key(|(worker, side)| {
+                    let coming =
+                        i64::from(side.counts[ConnState::Connecting as usize]) + i64::from(side.counts[ConnState::Resetting as usize]);
+                    // Of equals the first: `max_by_key` would take the last.
+                    (i64::from(self.queue.waiting_on(*worker)) - coming, std::cmp::Reverse(*worker))
+                })
+                .map(|(worker, _)| worker),
+            OpenReason::Minimum => {
+                workers.filter(|(_, side)| side.attached).min_by_key(|(_, side)| side.counts.iter().sum::<u32>()).map(|(worker, _)| worker)
+            }
+        }
+    }
+}
