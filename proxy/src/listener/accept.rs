@@ -172,7 +172,6 @@ fn is_of_the_client(error: &io::Error) -> bool {
 struct Client<F> {
     #[pin]
     session: F,
-    #[expect(dead_code, reason = "kept for its drop")]
     seat: Seat,
     worker: Rc<Worker>,
     drain: Option<TaskSlot>,

@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use limit::Limiter;
-use writer::Queue;
+use writer::{Lines, Queue};
 
 /// How long the end of the program waits for lines that are not written yet.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ impl Logging {
         let overridden = EnvFilter::try_from_default_env().ok();
         let is_overridden = overridden.is_some();
         let (level, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter(config.level)));
-        let format = tracing_subscriber::fmt::layer().with_writer(Arc::clone(&queue));
+        let format = tracing_subscriber::fmt::layer().with_writer(Lines(Arc::clone(&queue)));
         let format = match config.format {
             LogFormat::Text => format.with_ansi(false).boxed(),
             LogFormat::Json => format.json().flatten_event(true).boxed(),

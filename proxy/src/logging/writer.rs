@@ -103,11 +103,14 @@ impl Write for Line<'_> {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
+/// Gives the formatter a [`Line`] for each event.
+pub(super) struct Lines(pub(super) Arc<Queue>);
+
+impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line(self)
+        Line(&self.0)
     }
 }
 
@@ -119,7 +122,7 @@ mod tests {
     fn lines_past_the_bound_are_dropped_and_counted() {
         let queue = Queue::default();
         for _ in 0..BOUND + 3 {
-            queue.make_writer().write_all(b"line\n").unwrap();
+            Line(&queue).write_all(b"line\n").unwrap();
         }
         assert_eq!(queue.dropped(), 3);
         queue.flush(Duration::from_millis(1));
