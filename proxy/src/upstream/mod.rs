@@ -1,3 +1,4 @@
 //! One connection to a database: opening, logging in, resetting, probing.
 
 pub mod postgres;
+pub mod redis;
