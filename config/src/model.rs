@@ -4,7 +4,8 @@
 //! A setting that PgBouncer has keeps PgBouncer's name and meaning.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -157,7 +158,7 @@ pub struct Postgres {
     pub databases: BTreeMap<String, PgDatabase>,
     /// Users by name.
     pub users: BTreeMap<String, PgUser>,
-    /// True when this came from one URL with nothing else said: any user name is welcome on a loopback listener and becomes the upstream user.
+    /// True when this came from one URL with nothing else said: any user name is welcome, and every client becomes the user of the URL upstream.
     pub zero_config: bool,
 }
 
@@ -304,6 +305,101 @@ impl Default for PoolLimits {
             server_connect_parallelism: 4,
             server_connect_backoff: Duration::from_millis(100),
             server_login_retry: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 6432)))],
+            auth_type: AuthType::ScramSha256,
+            max_client_conn: 10_000,
+            client_login_timeout: Duration::from_secs(15),
+            max_prepared_statements: 200,
+            track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
+            ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
+            databases: BTreeMap::new(),
+            users: BTreeMap::new(),
+            zero_config: false,
+        }
+    }
+}
+
+impl PgDatabase {
+    /// A database on this server with everything else at its default.
+    #[must_use]
+    pub fn at(upstream: Upstream) -> Self {
+        Self {
+            upstream,
+            dbname: None,
+            user: None,
+            password: None,
+            tls: UpstreamTls::default(),
+            pool_mode: PoolMode::Transaction,
+            limits: PoolLimits::default(),
+        }
+    }
+
+    /// The limits of the pool of this database and user: the user's own size beats the database's.
+    #[must_use]
+    pub fn limits_for(&self, user: Option<&PgUser>) -> PoolLimits {
+        let pool_size = user.and_then(|user| user.pool_size).unwrap_or(self.limits.pool_size);
+        PoolLimits { pool_size, min_pool_size: self.limits.min_pool_size.min(pool_size), ..self.limits.clone() }
+    }
+
+    /// The mode for this user: the user's own beats the database's.
+    #[must_use]
+    pub fn pool_mode_for(&self, user: Option<&PgUser>) -> PoolMode {
+        user.and_then(|user| user.pool_mode).unwrap_or(self.pool_mode)
+    }
+}
+
+impl Postgres {
+    /// The database that serves this name: its own entry, or `*`.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Option<&PgDatabase> {
+        self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+}
+
+impl Redis {
+    /// A server with everything else at its default.
+    #[must_use]
+    pub fn at(upstream: Upstream) -> Self {
+        Self {
+            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380)))],
+            upstream,
+            tls: UpstreamTls::default(),
+            user: None,
+            password: None,
+            database: 0,
+            users: BTreeMap::new(),
+            max_client_conn: 10_000,
+            client_login_timeout: Duration::from_secs(15),
+            shared_connections: 2,
+            stream_threshold_bytes: 64 << 10,
+            client_output_limit_bytes: 64 << 20,
+            limits: PoolLimits::default(),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -1,1 +1,252 @@
-//! The composition root.
+//! The composition root: takes a validated configuration and makes a running proxy of it. Owns the control thread.
+
+pub mod banner;
+pub mod held;
+pub mod reloading;
+pub mod shutdown;
+pub mod source;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidepool_config::file::{Loaded, Rejected};
+use sidepool_config::model::{Config, Listen, LogFormat};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use self::reloading::Reloader;
+use self::source::Source;
+use crate::admin::facts::{Facts, Trigger};
+use crate::admin::http;
+use crate::listener::accept::Listener;
+use crate::listener::bind::Bound;
+use crate::listener::gate::Door;
+use crate::listener::place::Places;
+use crate::logging::Logging;
+use crate::runtime::{self, Workers, descriptors};
+use crate::signals::{Request, Signals};
+use crate::worker::WorkerId;
+
+/// The configuration cannot be used.
+pub const EXIT_CONFIG: u8 = 2;
+
+/// The configuration can be used, but this machine does not let us (a port is taken).
+pub const EXIT_START: u8 = 1;
+
+/// How often workers are asked for a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The sockets that accept clients; dropping them closes all.
+pub type Listening = Vec<oneshot::Sender<()>>;
+
+/// Checks the configuration and says what is wrong with it, or what it comes to.
+#[must_use]
+pub fn check(source: &Source) -> ExitCode {
+    match source.load() {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                println!("warning: {warning}");
+            }
+            println!("{}: ok", source.describe());
+            let workers = runtime::worker_count(loaded.config.workers);
+            for line in banner::lines(&loaded.config, usize::from(workers), descriptors::limit(), loaded.config.admin.listen).iter().skip(1)
+            {
+                println!("{line}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(rejected) => refuse(source, &rejected),
+    }
+}
+
+/// Serves until it is told to end.
+#[must_use]
+pub fn run(source: Source) -> ExitCode {
+    let loaded = match source.load() {
+        Ok(loaded) => loaded,
+        Err(rejected) => return refuse(&source, &rejected),
+    };
+    let logging = Logging::install(&loaded.config.log);
+    match serve(source, loaded, &logging) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging.flush();
+            eprintln!("sidepool: {error}");
+            ExitCode::from(EXIT_START)
+        }
+    }
+}
+
+fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
+    for problem in &rejected.problems {
+        eprintln!("{problem}");
+    }
+    let plural = if rejected.problems.len() == 1 { "" } else { "s" };
+    eprintln!("sidepool: {} problem{plural} in {}", rejected.problems.len(), source.describe());
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<()> {
+    let Loaded { config, warnings, sources } = loaded;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let max_fds = descriptors::raise_limit();
+    let (doors, config) = bind(config)?;
+    let admin = config.admin.listen.map(bind_admin).transpose()?;
+    let workers = Workers::start(runtime::worker_count(config.workers))?;
+    let config = Arc::new(config);
+    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
+    facts.gates().apply(&config);
+    let control = Control { facts, max_fds, admin, doors };
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
+    workers.stop();
+    tracing::info!("the end");
+    Ok(())
+}
+
+type Doors = Vec<(Door, Bound)>;
+
+/// Binds every listener, and puts the addresses that the kernel chose (port 0) into the configuration.
+fn bind(mut config: Config) -> io::Result<(Doors, Config)> {
+    let mut doors = Vec::new();
+    let mut open = |door: Door, listens: &mut Vec<Listen>| -> io::Result<()> {
+        for listen in listens {
+            let bound = Bound::bind(listen).map_err(|error| cannot_listen(&describe(listen), &error))?;
+            if let Some(address) = bound.address() {
+                *listen = Listen::Tcp(address);
+            }
+            doors.push((door.clone(), bound));
+        }
+        Ok(())
+    };
+    if let Some(postgres) = &mut config.postgres {
+        open(Door::Postgres, &mut postgres.listen)?;
+    }
+    for (name, redis) in &mut config.redis {
+        open(Door::Redis(name.as_str().into()), &mut redis.listen)?;
+    }
+    Ok((doors, config))
+}
+
+fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
+    http::bind(address).map_err(|error| cannot_listen(&address.to_string(), &error))
+}
+
+fn describe(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => path.display().to_string(),
+    }
+}
+
+fn cannot_listen(address: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+}
+
+/// Everything the control thread has in hand when it begins.
+struct Control {
+    facts: Arc<Facts>,
+    max_fds: Option<u64>,
+    admin: Option<TcpListener>,
+    doors: Doors,
+}
+
+impl Control {
+    async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
+        let Self { facts, max_fds, admin, doors } = self;
+        let mut signals = Signals::install()?;
+        for id in facts.mailboxes.ids() {
+            let config = Arc::clone(&config);
+            facts.mailboxes.post(id, move |worker| worker.apply(&config));
+        }
+        let listening = open(&facts, doors).await?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = admin {
+            let facts = Arc::clone(&facts);
+            spawn_local(async move {
+                if let Err(error) = http::serve(listener, facts).await {
+                    tracing::error!(%error, "the admin listener has ended");
+                }
+            });
+        }
+        spawn_local(heartbeat(Arc::clone(&facts)));
+        let mut reloader = reloader(Arc::clone(&facts));
+        facts.set_started();
+        announce(&banner::lines(&config, facts.mailboxes.workers(), max_fds, admin_address), config.log.format);
+        drop(config);
+
+        until_told_to_end(&mut signals, &mut reloader).await;
+        tokio::select! {
+            () = shutdown::drain(&facts, listening, &reloader.running().drain) => {}
+            () = told_again(&mut signals) => {
+                facts.add_forced_closes(facts.gates().open());
+                tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives each listener to a worker, and waits until it listens there.
+async fn open(facts: &Arc<Facts>, doors: Doors) -> io::Result<Listening> {
+    let places = Places::new(facts.mailboxes.workers());
+    let mut listening = Vec::with_capacity(doors.len());
+    for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
+        let (closer, close) = oneshot::channel();
+        let gate = Arc::clone(facts.gates().get(&door).ok_or_else(|| io::Error::other("a listener without a gate"))?);
+        let listener = Listener { bound, door, gate, places: places.clone(), close };
+        let (sender, started) = oneshot::channel();
+        facts.mailboxes.post(id, move |worker| {
+            // Nobody waits for the answer any more only if the start was given up.
+            let _ = sender.send(listener.start(worker));
+        });
+        started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
+        listening.push(closer);
+    }
+    Ok(listening)
+}
+
+async fn heartbeat(facts: Arc<Facts>) {
+    let mut tick = tokio::time::interval(HEARTBEAT);
+    loop {
+        tick.tick().await;
+        facts.ask_for_heartbeats();
+        facts.logging.report_suppressed();
+    }
+}
+
+fn announce(lines: &[String], format: LogFormat) {
+    for line in lines {
+        match format {
+            LogFormat::Text => println!("{line}"),
+            LogFormat::Json => tracing::info!("{}", line.trim_start()),
+        }
+    }
+}
+
+async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader) {
+    loop {
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::Reload => reloader.reload(Trigger::Signal),
+                Request::Shutdown => return,
+            },
+            () = reloader.files_changed() => reloader.look(),
+        }
+    }
+}
+
+async fn told_again(signals: &mut Signals) {
+    loop {
+        match signals.next().await {
+            Request::Reload => tracing::info!("not reloading: on the way out"),
+            Request::Shutdown => return,
+        }
+    }
+}

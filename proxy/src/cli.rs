@@ -1,1 +1,117 @@
-//! CLI
+//! The command line: what may be said on it. What is done with it is elsewhere (`main`, `app`, `probe`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Lets thousands of PostgreSQL and Redis clients share a few upstream connections.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sidepool",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a file and without URLs, DATABASE_URL and REDIS_URL are taken from the environment.\n\
+                  Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end gracefully, a second one at once."
+)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Report every problem of a configuration and end: 0 if it can be used, 2 if it cannot.
+    Check(Box<From>),
+    /// Ask a running sidepool whether it is alive: 0 if it is, 1 if not. For the HEALTHCHECK of images without a shell.
+    Healthcheck(Target),
+    /// Wait until a running sidepool is ready for clients.
+    Wait {
+        /// Whom to ask.
+        #[command(flatten)]
+        target: Target,
+        /// How long to wait, as `30s` or `2m`.
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+        timeout: Duration,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+pub struct From {
+    /// The configuration file (sidepool.toml).
+    #[arg(value_name = "FILE", conflicts_with_all = ["config", "postgres", "redis"])]
+    pub file: Option<PathBuf>,
+    /// The configuration file, said as a flag.
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["postgres", "redis"])]
+    pub config: Option<PathBuf>,
+    /// The PostgreSQL server: postgres://USER:PASSWORD@HOST:PORT/DBNAME.
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<String>,
+    /// The Redis server: redis://USER:PASSWORD@HOST:PORT/DATABASE.
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// Worker threads, or auto. Wins over the file.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+    /// Most upstream connections of each pool.
+    #[arg(long, value_name = "N", conflicts_with_all = ["file", "config"])]
+    pub pool_size: Option<String>,
+    /// Where PostgreSQL clients connect, separated by commas.
+    #[arg(long, value_name = "ADDRESSES", conflicts_with_all = ["file", "config"])]
+    pub postgres_listen: Option<String>,
+    /// Where Redis clients connect, separated by commas.
+    #[arg(long, value_name = "ADDRESSES", conflicts_with_all = ["file", "config"])]
+    pub redis_listen: Option<String>,
+    /// Where /metrics and the health endpoints listen, or off.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["file", "config"])]
+    pub admin_listen: Option<String>,
+    /// The least severe level that is logged.
+    #[arg(long, value_name = "LEVEL", conflicts_with_all = ["file", "config"])]
+    pub log_level: Option<String>,
+    /// text or json.
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["file", "config"])]
+    pub log_format: Option<String>,
+}
+
+/// Which running sidepool to ask.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Its admin listener, with or without a path.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9127")]
+    pub url: String,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    sidepool_config::units::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_or_urls_but_not_both() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["sidepool"], words].concat());
+        assert!(parse(&["sidepool.toml", "--workers", "2"]).is_ok());
+        assert!(parse(&["--config", "sidepool.toml"]).is_ok());
+        assert!(parse(&["--postgres", "postgres://h/d", "--redis", "redis://h", "--pool-size", "5"]).is_ok());
+        assert!(parse(&["sidepool.toml", "--postgres", "postgres://h/d"]).is_err());
+        assert!(parse(&["sidepool.toml", "--pool-size", "5"]).is_err());
+        assert!(parse(&["check", "sidepool.toml"]).is_ok());
+        assert!(parse(&["wait", "--timeout", "soon"]).is_err());
+    }
+}

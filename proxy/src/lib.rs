@@ -13,6 +13,7 @@ pub mod listener;
 pub mod logging;
 pub mod observe;
 pub mod pool;
+pub mod probe;
 pub mod reload;
 pub mod runtime;
 pub mod session;

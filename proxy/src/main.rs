@@ -1,1 +1,28 @@
-#![allow(missing_docs)] fn main() {}
+//! The binary: a table of contents. Everything is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sidepool::app::{self, source::Source};
+use sidepool::cli::{Cli, Command, Target};
+use sidepool::probe;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => app::run(Source::new(&cli.from)),
+        Some(Command::Check(from)) => app::check(&Source::new(&from)),
+        Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
+        Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
+    }
+}
+
+fn say(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("sidepool: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -11,6 +11,9 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::clock;
 
 /// How long after the first event the files are read: editors and mounts change them in several steps.
 pub const SETTLE: Duration = Duration::from_millis(250);
@@ -24,6 +27,8 @@ pub struct FileWatch {
     sender: mpsc::Sender<()>,
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
+    next_poll: Instant,
+    settled_at: Option<Instant>,
 }
 
 impl FileWatch {
@@ -31,7 +36,7 @@ impl FileWatch {
     /// says so once.
     pub fn start<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         let (sender, events) = mpsc::channel(1);
-        let mut watch = Self { events, sender, watcher: None, watched: BTreeSet::new() };
+        let mut watch = Self { events, sender, watcher: None, watched: BTreeSet::new(), next_poll: in_time(POLL), settled_at: None };
         watch.follow(files);
         watch
     }
@@ -55,17 +60,22 @@ impl FileWatch {
         self.watched = wanted;
     }
 
-    /// Waits until it is time to look at the files. May be dropped and called again.
+    /// Waits until it is time to look at the files. May be dropped and called again: what has happened is not forgotten.
     pub async fn changed(&mut self) {
-        match tokio::time::timeout(POLL, self.events.recv()).await {
-            // The sender lives as long as we do.
-            Ok(_) => {
-                tokio::time::sleep(SETTLE).await;
-                while self.events.try_recv().is_ok() {}
-            }
-            Err(_) => {}
+        if self.settled_at.is_none() && timeout_at(self.next_poll, self.events.recv()).await.is_ok() {
+            self.settled_at = Some(in_time(SETTLE));
         }
+        if let Some(settled_at) = self.settled_at {
+            sleep_until(settled_at).await;
+            while self.events.try_recv().is_ok() {}
+        }
+        self.settled_at = None;
+        self.next_poll = in_time(POLL);
     }
+}
+
+fn in_time(duration: Duration) -> Instant {
+    Instant::from_std(clock::now()) + duration
 }
 
 fn watcher(directories: &BTreeSet<PathBuf>, sender: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {

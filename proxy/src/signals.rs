@@ -24,7 +24,11 @@ pub struct Signals {
 impl Signals {
     /// Listens from now on.
     pub fn install() -> io::Result<Self> {
-        Ok(Self { hangup: signal(SignalKind::hangup())?, terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// The next one. May be dropped and called again without losing any.

@@ -3,8 +3,10 @@
 pub mod encode;
 pub mod fault;
 pub mod frame;
+pub mod login;
 pub mod parameters;
 pub mod splice;
+pub mod startup;
 pub mod statement;
 pub mod tag;
 pub mod tracker;

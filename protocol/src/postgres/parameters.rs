@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::frame;
+
 /// Most parameters in one set.
 pub const MAX_PARAMETERS: usize = 64;
 
@@ -90,6 +92,17 @@ impl ParameterSet {
         }
     }
 
+    /// Takes in the body of a ParameterStatus. `None` when it is malformed; a parameter that does not fit is left out.
+    pub fn take_in(&mut self, body: &[u8]) -> Option<()> {
+        let (name, rest) = frame::cstr(body)?;
+        let (value, _) = frame::cstr(rest)?;
+        // Values that are not UTF-8 occur with other server encodings; such a one cannot be compared, so it is not kept.
+        if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) {
+            let _ = self.set(name, value);
+        }
+        Some(())
+    }
+
     /// Forgets a parameter; true when it was there.
     pub fn remove(&mut self, name: &str) -> bool {
         match self.position(name) {
@@ -159,18 +172,40 @@ pub fn same_value(name: &str, wanted: &str, reported: &str) -> bool {
     false
 }
 
+/// What the server will report once it has been set to `wanted`, as far as that can be known beforehand from what it reports now.
+#[must_use]
+pub fn expected_report<'a>(name: &str, wanted: &'a str, reported: &'a str) -> Cow<'a, str> {
+    if same_value(name, wanted, reported) {
+        return Cow::Borrowed(reported);
+    }
+    if name.eq_ignore_ascii_case("client_encoding") {
+        return encoding_name(wanted);
+    }
+    if name.eq_ignore_ascii_case("datestyle") && !wanted.contains(',') {
+        let (style, order) = reported.split_once(',').unwrap_or((reported, " MDY"));
+        let styles = ["ISO", "Postgres", "SQL", "German"];
+        if let Some(known) = styles.iter().find(|known| known.eq_ignore_ascii_case(wanted.trim())) {
+            return Cow::Owned(format!("{known},{order}"));
+        }
+        if ["DMY", "MDY", "YMD"].iter().any(|order| order.eq_ignore_ascii_case(wanted.trim())) {
+            return Cow::Owned(format!("{style}, {}", wanted.trim().to_ascii_uppercase()));
+        }
+    }
+    Cow::Borrowed(wanted)
+}
+
 /// The server ignores everything but letters and digits in the name of an encoding, and takes `UNICODE` for `UTF8`.
 fn encoding_name(value: &str) -> Cow<'static, str> {
     let plain: String = value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
     if plain == "UNICODE" { Cow::Borrowed("UTF8") } else { Cow::Owned(plain) }
 }
 
-/// Letters, digits, `_`, `$` and the dots between parts; not starting with a digit.
+/// ASCII letters, digits, `_`, `$` and the dots between parts; not starting with a digit.
 fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= MAX_NAME_BYTES
         && bytes.first().is_some_and(|first| !first.is_ascii_digit() && *first != b'.' && *first != b'$')
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') || *byte >= 0x80)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
 }
 
 fn compare_names(left: &str, right: &str) -> std::cmp::Ordering {
@@ -224,6 +259,32 @@ mod tests {
         let actual = set(&[("client_encoding", "UTF8"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("server_version", "15")]);
         assert_eq!(wanted.differences(&actual).collect::<Vec<_>>(), [("app.tenant", "7"), ("TimeZone", "utc")]);
         assert_eq!(wanted.differences(&wanted).count(), 0);
+    }
+
+    #[test]
+    fn a_partial_date_style_keeps_the_other_part() {
+        for (wanted, reported, expected) in [
+            ("ISO", "ISO, MDY", "ISO, MDY"),
+            ("iso", "SQL, DMY", "ISO, DMY"),
+            ("dmy", "ISO, MDY", "ISO, DMY"),
+            ("iso, mdy", "ISO, MDY", "ISO, MDY"),
+            ("nonsense", "ISO, MDY", "nonsense"),
+        ] {
+            assert_eq!(expected_report("DateStyle", wanted, reported), expected, "{wanted}");
+        }
+        assert_eq!(expected_report("client_encoding", "'utf-8'", "UTF8"), "UTF8");
+        assert_eq!(expected_report("client_encoding", "unicode", "LATIN1"), "UTF8");
+        assert_eq!(expected_report("TimeZone", "Europe/Zurich", "UTC"), "Europe/Zurich");
+    }
+
+    #[test]
+    fn a_parameter_status_is_taken_in() {
+        let mut parameters = ParameterSet::new();
+        assert_eq!(parameters.take_in(b"a\0b\0"), Some(()));
+        assert_eq!(parameters.take_in(b"a\0\xff\0"), Some(()));
+        assert_eq!(parameters.get("a"), Some("b"));
+        assert_eq!(parameters.take_in(b"a\0b"), None);
+        assert_eq!(parameters.take_in(b""), None);
     }
 
     #[test]

@@ -127,7 +127,8 @@ mod tests {
     fn row(name: &str, queries: u64, leased: u32) -> PoolRow {
         let record = PoolRecord::default();
         record.add(PoolCounter::Queries, queries);
-        let info = PoolInfo { protocol: Protocol::Postgres, database: "d".into(), user: "u".into(), mode: "transaction", upstream: "h:1".into() };
+        let info =
+            PoolInfo { protocol: Protocol::Postgres, database: "d".into(), user: "u".into(), mode: "transaction", upstream: "h:1".into() };
         PoolRow { name: name.into(), info, numbers: record.numbers(), state: PoolState { leased, ..PoolState::default() } }
     }
 
@@ -135,7 +136,8 @@ mod tests {
     fn counters_add_up_and_the_shared_state_is_taken_once() {
         let answer = |pools| Some(Answer { busy: Duration::from_secs(1), numbers: WorkerRecord::default().numbers(), pools });
         let sum = add_up(&[answer(vec![row("a", 2, 7), row("b", 1, 1)]), None, answer(vec![row("a", 3, 7)])]);
-        let pools: Vec<_> = sum.pools.iter().map(|pool| (&*pool.name, pool.numbers.counters[PoolCounter::Queries as usize], pool.state.leased)).collect();
+        let pools: Vec<_> =
+            sum.pools.iter().map(|pool| (&*pool.name, pool.numbers.counters[PoolCounter::Queries as usize], pool.state.leased)).collect();
         assert_eq!(pools, [("a", 5, 7), ("b", 1, 1)]);
         assert_eq!(sum.busy.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [0, 2]);
     }

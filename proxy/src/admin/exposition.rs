@@ -176,7 +176,12 @@ mod tests {
         exposition.counter(Family::ProcessCpuSeconds, &[], 1_250_000_000);
         exposition.gauge(Family::Draining, &[], 0.0);
         let text = exposition.render();
-        assert!(text.contains("# HELP sidepool_queries_total Queries sent upstream (Redis: commands).\n# TYPE sidepool_queries_total counter\n"), "{text}");
+        assert!(
+            text.contains(
+                "# HELP sidepool_queries_total Queries sent upstream (Redis: commands).\n# TYPE sidepool_queries_total counter\n"
+            ),
+            "{text}"
+        );
         assert!(text.contains("sidepool_queries_total{pool=\"app\"} 3\n") && text.contains("sidepool_draining 0\n"), "{text}");
         assert!(text.contains("# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 1.25\n"), "{text}");
     }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use sidepool_config::sources::ContentHash;
+
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
@@ -70,8 +72,8 @@ pub struct Reloads {
     pub last_successful: bool,
     /// When a configuration was last put into force.
     pub last_success: SystemTime,
-    /// A number that stands for the content of the configuration in force.
-    pub hash: u64,
+    /// Stands for the content of the configuration that was last put into force.
+    pub hash: ContentHash,
     /// Settings that have changed and wait for a restart.
     pub restart_pending: Vec<String>,
     /// The problems of the last attempt, if it was rejected.
@@ -103,7 +105,7 @@ struct Heartbeat {
 impl Facts {
     /// The facts of a process that is just starting, with the configuration of that hash.
     #[must_use]
-    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: u64) -> Arc<Self> {
+    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash) -> Arc<Self> {
         let now = clock::now();
         let heartbeats = mailboxes.ids().map(|_| Heartbeat { answered: Mutex::new(now), asked: AtomicBool::new(false) }).collect();
         Arc::new(Self {
@@ -182,7 +184,10 @@ impl Facts {
 
     /// How long ago each worker last answered.
     pub fn heartbeat_ages(&self, now: Instant) -> impl Iterator<Item = (WorkerId, Duration)> {
-        self.mailboxes.ids().zip(&self.heartbeats).map(move |(id, heartbeat)| (id, now.saturating_duration_since(*lock(&heartbeat.answered))))
+        self.mailboxes
+            .ids()
+            .zip(&self.heartbeats)
+            .map(move |(id, heartbeat)| (id, now.saturating_duration_since(*lock(&heartbeat.answered))))
     }
 
     /// The workers that have not answered for too long.

@@ -58,8 +58,7 @@ fn config(out: &mut Exposition, facts: &Facts) {
     let reloads = facts.reloads();
     out.count(Family::ConfigLastReloadSuccessful, &[], u64::from(reloads.last_successful));
     out.gauge(Family::ConfigLastReloadSuccessTime, &[], unix_seconds(reloads.last_success));
-    // A gauge holds 53 bits exactly; as many are shown.
-    out.count(Family::ConfigHash, &[], reloads.hash >> 11);
+    out.gauge(Family::ConfigHash, &[], reloads.hash.as_metric());
     out.count(Family::ConfigRestartPending, &[], u64::from(!reloads.restart_pending.is_empty()));
     for (trigger, counts) in Trigger::ALL.iter().zip(&reloads.counts) {
         for (outcome, count) in Outcome::ALL.iter().zip(counts) {

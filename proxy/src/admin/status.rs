@@ -23,7 +23,7 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
         "workers": facts.heartbeat_ages(now).map(|(id, age)| json!({ "worker": id.0, "last_answer_seconds_ago": age.as_secs_f64() })).collect::<Vec<_>>(),
         "config": {
             "last_reload_successful": reloads.last_successful,
-            "hash": format!("{:016x}", reloads.hash),
+            "hash": reloads.hash.to_string(),
             "restart_pending": reloads.restart_pending,
             "problems": reloads.problems,
         },
@@ -37,7 +37,8 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
 
 fn pool(pool: &PoolRow) -> Value {
     let state = &pool.state;
-    let clients: serde_json::Map<String, Value> = client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
+    let clients: serde_json::Map<String, Value> =
+        client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
     json!({
         "pool": &*pool.name,
         "protocol": pool.info.protocol.name(),

@@ -45,7 +45,12 @@ impl Refusals {
 
     /// Refuses a client because there are too many.
     pub(super) fn refuse(&self, stream: Stream, gate: GateNumbers) {
-        tracing::warn!(listener = self.door.label(), clients = gate.open, max = gate.max, "too many clients: refused one (max_client_conn)");
+        tracing::warn!(
+            listener = self.door.label(),
+            clients = gate.open,
+            max = gate.max,
+            "too many clients: refused one (max_client_conn)"
+        );
         if self.under_way.get() >= MOST_AT_A_TIME {
             return;
         }
@@ -114,6 +119,8 @@ async fn peek_head(stream: &Stream) -> io::Result<Option<(u32, u32)>> {
         let peeked = match stream {
             Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
             Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
+            // Towards servers only: no client comes in like this.
+            Stream::Tls(_) => return Ok(None),
         };
         if peeked == 0 {
             return Ok(None);

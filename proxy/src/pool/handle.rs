@@ -108,6 +108,11 @@ impl<C: Connector> Pool<C> {
         &self.name
     }
 
+    /// The one who opens its connections.
+    pub fn connector(&self) -> Rc<C> {
+        Rc::clone(&self.connector.borrow())
+    }
+
     /// The pool as numbers: of the whole process, not of this worker alone.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         self.core.with(|held| held.core.snapshot(now))

@@ -104,7 +104,9 @@ mod tests {
         for id in workers.mailboxes().ids() {
             assert!(workers.mailboxes().post(id, |_| panic!("on purpose")));
             let sender = sender.clone();
-            assert!(workers.mailboxes().post(id, move |worker| sender.send((worker.id, thread::current().name().map(str::to_owned))).unwrap()));
+            assert!(
+                workers.mailboxes().post(id, move |worker| sender.send((worker.id, thread::current().name().map(str::to_owned))).unwrap())
+            );
         }
         let mut answers = vec![receiver.recv().unwrap(), receiver.recv().unwrap()];
         answers.sort();

@@ -126,7 +126,11 @@ mod tests {
     #[test]
     fn no_limit_and_nonsense_leave_the_affinity() {
         assert_eq!(cores(&[], 6.0), 6.0);
-        let unlimited = [("proc/self/cgroup", "1:cpu:/\n"), ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"), ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")];
+        let unlimited = [
+            ("proc/self/cgroup", "1:cpu:/\n"),
+            ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"),
+            ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
+        ];
         assert_eq!(cores(&unlimited, 6.0), 6.0);
         assert_eq!(cores(&[("proc/self/cgroup", "0::/\nrubbish"), ("sys/fs/cgroup/cpu.max", "rubbish")], 6.0), 6.0);
     }

@@ -12,18 +12,20 @@ use super::stream::Stream;
 pub struct Backlog {
     bytes: Vec<u8>,
     sent: usize,
+    /// Everything was written, but the stream (TLS) still holds some of it.
+    unsent: bool,
 }
 
 impl Backlog {
     /// Whether the peer has everything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && !self.unsent
     }
 
     /// Sends `bytes` behind what already waits, and keeps what the peer does not take now.
     pub fn send(&mut self, stream: &mut Stream, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
-        if self.is_empty() {
+        if self.bytes.is_empty() {
             while !bytes.is_empty() {
                 match stream.poll_write(cx, bytes)? {
                     Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -33,6 +35,11 @@ impl Backlog {
             }
         }
         self.bytes.extend_from_slice(bytes);
+        if let Poll::Ready(sent) = stream.poll_sent(cx) {
+            self.unsent = false;
+            return sent;
+        }
+        self.unsent = true;
         Ok(())
     }
 
@@ -49,6 +56,7 @@ impl Backlog {
                 n => self.sent += n,
             }
         }
+        ready!(stream.poll_sent(cx))?;
         *self = Self::default();
         Poll::Ready(Ok(()))
     }

@@ -2,4 +2,6 @@
 
 pub mod backlog;
 pub mod buffer;
+pub mod socket;
 pub mod stream;
+pub mod tls;

@@ -9,6 +9,9 @@ use std::task::{Context, Poll};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+use super::socket::Socket;
 
 /// A connected socket.
 #[pin_project(project = StreamProjection)]
@@ -18,6 +21,8 @@ pub enum Stream {
     Tcp(#[pin] TcpStream),
     /// A Unix socket.
     Unix(#[pin] UnixStream),
+    /// TCP under TLS, towards a server.
+    Tls(#[pin] Box<TlsStream<Socket>>),
 }
 
 /// A [`Stream`] taken off its worker's runtime, on its way to another worker.
@@ -27,6 +32,8 @@ pub enum Parcel {
     Tcp(std::net::TcpStream),
     /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
+    /// TCP under TLS.
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
@@ -45,11 +52,23 @@ impl Stream {
         AsyncWrite::poll_write(Pin::new(self), cx, bytes)
     }
 
+    /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
     /// Takes the socket off this thread's runtime.
     pub fn detach(self) -> io::Result<Parcel> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(Parcel::Tcp),
             Self::Unix(stream) => stream.into_std().map(Parcel::Unix),
+            Self::Tls(mut stream) => {
+                stream.get_mut().0.detach()?;
+                Ok(Parcel::Tls(stream))
+            }
         }
     }
 
@@ -58,6 +77,10 @@ impl Stream {
         match parcel {
             Parcel::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
             Parcel::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+            Parcel::Tls(mut stream) => {
+                stream.get_mut().0.attach()?;
+                Ok(Self::Tls(stream))
+            }
         }
     }
 }
@@ -67,6 +90,7 @@ impl AsyncRead for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_read(cx, buffer),
             StreamProjection::Unix(stream) => stream.poll_read(cx, buffer),
+            StreamProjection::Tls(stream) => stream.poll_read(cx, buffer),
         }
     }
 }
@@ -76,6 +100,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_write(cx, bytes),
             StreamProjection::Unix(stream) => stream.poll_write(cx, bytes),
+            StreamProjection::Tls(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -83,6 +108,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_flush(cx),
             StreamProjection::Unix(stream) => stream.poll_flush(cx),
+            StreamProjection::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
@@ -90,6 +116,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp(stream) => stream.poll_shutdown(cx),
             StreamProjection::Unix(stream) => stream.poll_shutdown(cx),
+            StreamProjection::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 }

@@ -162,7 +162,7 @@ async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
             seat.pool.record().add(PoolCounter::CancelQueued, 1);
             return;
         }
-        Doing::Running(on) => Rc::clone(on).begin(),
+        Doing::Running(on) => Rc::clone(&*on).begin(),
     };
     match seat.pool.connector().cancel(flight.target().key()).await {
         Ok(()) => {

@@ -5,10 +5,14 @@ use std::rc::Rc;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+pub mod cancel;
 pub mod inbound;
 pub mod matching;
 pub mod outbound;
 pub mod prepared;
+pub mod refusal;
+pub mod relay;
+pub mod run;
 pub mod side;
 pub mod states;
 

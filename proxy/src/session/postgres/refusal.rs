@@ -5,7 +5,7 @@ use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
 use super::prepared::MAX_CLIENT_STATEMENTS;
-use crate::pool::handle::AcquireError;
+use crate::pool::acquire::AcquireError;
 use crate::pool::reason::{RefuseReason, Refusal};
 
 /// No server connection for this query. The client may stay and try again.

@@ -9,6 +9,8 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -20,7 +22,7 @@ use super::outbound::{News, Outbound, field};
 use super::run::{End, Phase, Session};
 use super::{matching, refusal};
 use crate::observe::record::PoolCounter;
-use crate::pool::handle::Lease;
+use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
@@ -38,7 +40,7 @@ enum Turn {
 impl Session {
     /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
     pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
-        self.ticket.running(&lease.cancellable);
+        self.ticket.running(&lease.cancel);
         let query = self.state_query(&mut lease);
         self.phase = Phase::Linked(lease);
         let Some(query) = query else { return self.send_on(cx, input) };
@@ -66,7 +68,7 @@ impl Session {
         }
         link.doubtful = false;
         link.applied = Some(Rc::clone(&self.state));
-        sql.map(|sql| encode::query(&sql))
+        sql.map(|sql| query(&sql))
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -346,14 +348,22 @@ impl Session {
 
 /// Releases a connection, after any cancel on its way to it has arrived.
 fn give_back(lease: Lease<PgConnector>) {
-    if lease.cancellable.is_quiet() {
+    if lease.cancel.is_quiet() {
         lease.release(Condition::Clean);
         return;
     }
     tokio::task::spawn_local(async move {
-        let certain = std::future::poll_fn(|cx| lease.cancellable.poll_quiet(cx)).await;
+        let certain = std::future::poll_fn(|cx| lease.cancel.poll_quiet(cx)).await;
         lease.release(if certain { Condition::Clean } else { Condition::Broken });
     });
+}
+
+/// A simple query of the proxy itself.
+fn query(sql: &str) -> Vec<u8> {
+    let mut message = BytesMut::with_capacity(sql.len() + 6);
+    // Fails only on a zero byte, and the plan is made of printable ASCII.
+    let _ = frontend::query(sql, &mut message);
+    message.to_vec()
 }
 
 /// The counter of an SQLSTATE class.

@@ -11,6 +11,7 @@
 //! Idle holds no server connection and no buffer. When a connection is free at once, the client's bytes go from the worker's read buffer straight
 //! to the server; only who waits keeps a copy. This file: Idle and Waiting. The Linked phase is `relay`.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,8 +30,10 @@ use super::inbound::{Body, Violation};
 use super::prepared::ClientStatements;
 use super::refusal;
 use crate::observe::record::PoolCounter;
-use crate::pool::handle::{Acquire, AcquireError, Lease, Pool};
+use crate::pool::acquire::{Acquire, AcquireError};
+use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
+use crate::pool::lease::Lease;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;

@@ -1,0 +1,244 @@
+//! A configuration laid flat: every section with every setting that is in force in it. What is compared at a reload and listed for people.
+//!
+//! The structs are taken apart field by field, so that a new field cannot be forgotten here.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::{Config, Listen, PgDatabase, PgUser, PoolLimits, Postgres, Redis, RedisUser, Upstream, Workers};
+use crate::names::Named;
+use crate::reading::key_path;
+use crate::secret::Secret;
+use crate::settings::Scope;
+use crate::units::{format_duration, format_size};
+
+/// One section with its settings, in a fixed order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path: `postgres.databases.app`; empty for the top of the file.
+    pub path: String,
+    /// The kind of section.
+    pub scope: Scope,
+    /// Every setting that is in force in it, by name.
+    pub values: Vec<(&'static str, Shown)>,
+}
+
+/// A value in force. `Display` writes it as the file would, with secrets masked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// As the file would have it.
+    Plain(String),
+    /// Compared, but not shown.
+    Secret(Secret),
+    /// Nothing, and what that means.
+    Unset,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(text) => text,
+            Self::Secret(_) => "***",
+            Self::Unset => "unset",
+        })
+    }
+}
+
+/// Every section of a configuration.
+#[must_use]
+pub fn entries(config: &Config) -> Vec<Entry> {
+    let Config { workers, admin, drain, log, postgres, redis } = config;
+    let workers = match workers {
+        Workers::Auto => quoted("auto"),
+        Workers::Count(count) => number(*count),
+    };
+    let admin_listen = admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let mut entries = vec![
+        Entry { path: String::new(), scope: Scope::Root, values: vec![("workers", workers)] },
+        Entry { path: "admin".to_owned(), scope: Scope::Admin, values: vec![("listen", quoted(admin_listen))] },
+        Entry {
+            path: "drain".to_owned(),
+            scope: Scope::Drain,
+            values: vec![("accept_for", duration(drain.accept_for)), ("timeout", duration(drain.timeout))],
+        },
+        Entry {
+            path: "log".to_owned(),
+            scope: Scope::Log,
+            values: vec![
+                ("level", quoted(log.level.name())),
+                ("format", quoted(log.format.name())),
+                ("connections", Shown::Plain(log.connections.to_string())),
+            ],
+        },
+    ];
+    postgres.iter().for_each(|postgres| postgres_entries(postgres, &mut entries));
+    redis.iter().for_each(|(name, redis)| redis_entries(key_path("redis", name), redis, &mut entries));
+    entries
+}
+
+fn postgres_entries(postgres: &Postgres, entries: &mut Vec<Entry>) {
+    let Postgres {
+        listen,
+        auth_type,
+        max_client_conn,
+        client_login_timeout,
+        max_prepared_statements,
+        track_extra_parameters,
+        ignore_startup_parameters,
+        databases,
+        users,
+        zero_config: _,
+    } = postgres;
+    entries.push(Entry {
+        path: "postgres".to_owned(),
+        scope: Scope::Postgres,
+        values: vec![
+            ("listen", listens(listen)),
+            ("auth_type", quoted(auth_type.name())),
+            ("max_client_conn", number(*max_client_conn)),
+            ("client_login_timeout", duration(*client_login_timeout)),
+            ("max_prepared_statements", number(*max_prepared_statements)),
+            ("track_extra_parameters", list(track_extra_parameters)),
+            ("ignore_startup_parameters", list(ignore_startup_parameters)),
+        ],
+    });
+    entries.extend(databases.iter().map(|(name, database)| database_entry(key_path("postgres.databases", name), database)));
+    entries.extend(users.iter().map(|(name, user)| {
+        let PgUser { password, pool_mode, pool_size } = user;
+        let values = vec![
+            ("password", secret(password.as_ref())),
+            ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
+            ("pool_size", pool_size.map_or(Shown::Unset, number)),
+        ];
+        Entry { path: key_path("postgres.users", name), scope: Scope::PgUser, values }
+    }));
+}
+
+fn database_entry(path: String, database: &PgDatabase) -> Entry {
+    let PgDatabase { upstream, dbname, user, password, tls, pool_mode, limits } = database;
+    let (host, port) = address(upstream);
+    let mut values = vec![
+        ("host", host),
+        ("port", port),
+        ("dbname", text(dbname.as_deref())),
+        ("user", text(user.as_deref())),
+        ("password", secret(password.as_ref())),
+        ("sslmode", quoted(tls.name())),
+        ("pool_mode", quoted(pool_mode.name())),
+    ];
+    values.extend(limit_values(limits));
+    Entry { path, scope: Scope::PgDatabase, values }
+}
+
+fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
+    let Redis {
+        listen,
+        upstream,
+        tls,
+        user,
+        password,
+        database,
+        users,
+        max_client_conn,
+        client_login_timeout,
+        shared_connections,
+        stream_threshold_bytes,
+        client_output_limit_bytes,
+        limits,
+    } = redis;
+    let (host, port) = address(upstream);
+    let mut values = vec![
+        ("listen", listens(listen)),
+        ("host", host),
+        ("port", port),
+        ("sslmode", quoted(tls.name())),
+        ("user", text(user.as_deref())),
+        ("password", secret(password.as_ref())),
+        ("database", number(*database)),
+        ("max_client_conn", number(*max_client_conn)),
+        ("client_login_timeout", duration(*client_login_timeout)),
+        ("shared_connections", number(*shared_connections)),
+        ("stream_threshold", quoted(format_size(*stream_threshold_bytes))),
+        ("client_output_limit", quoted(format_size(*client_output_limit_bytes))),
+    ];
+    values.extend(limit_values(limits));
+    entries.push(Entry { path: path.clone(), scope: Scope::Redis, values });
+    entries.extend(users.iter().map(|(name, user)| {
+        let RedisUser { password, upstream_user, upstream_password } = user;
+        let values = vec![
+            ("password", secret(Some(password))),
+            ("upstream_user", text(upstream_user.as_deref())),
+            ("upstream_password", secret(upstream_password.as_ref())),
+        ];
+        Entry { path: key_path(&key_path(&path, "users"), name), scope: Scope::RedisUser, values }
+    }));
+}
+
+fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
+    let PoolLimits {
+        pool_size,
+        min_pool_size,
+        max_queue_length,
+        query_wait_timeout,
+        server_idle_timeout,
+        server_lifetime,
+        server_connect_timeout,
+        server_connect_parallelism,
+        server_connect_backoff,
+        server_login_retry,
+    } = limits;
+    [
+        ("pool_size", number(*pool_size)),
+        ("min_pool_size", number(*min_pool_size)),
+        ("max_queue_length", number(*max_queue_length)),
+        ("query_wait_timeout", duration(*query_wait_timeout)),
+        ("server_idle_timeout", duration(*server_idle_timeout)),
+        ("server_lifetime", duration(*server_lifetime)),
+        ("server_connect_timeout", duration(*server_connect_timeout)),
+        ("server_connect_parallelism", number(*server_connect_parallelism)),
+        ("server_connect_backoff", duration(*server_connect_backoff)),
+        ("server_login_retry", duration(*server_login_retry)),
+    ]
+}
+
+/// Host and port as they would be written: for the Unix socket of a PostgreSQL server its directory, and the port that is part of its name.
+fn address(upstream: &Upstream) -> (Shown, Shown) {
+    match upstream {
+        Upstream::Tcp { host, port } => (quoted(host), number(*port)),
+        Upstream::Unix(path) => {
+            let port = path.file_name().and_then(|name| name.to_str()?.strip_prefix(".s.PGSQL.")?.parse::<u16>().ok());
+            match (port, path.parent()) {
+                (Some(port), Some(directory)) => (quoted(directory.display().to_string()), number(port)),
+                (_, _) => (quoted(path.display().to_string()), Shown::Unset),
+            }
+        }
+    }
+}
+
+fn quoted(text: impl AsRef<str>) -> Shown {
+    Shown::Plain(format!("{:?}", text.as_ref()))
+}
+
+fn number(number: impl Into<u32>) -> Shown {
+    Shown::Plain(number.into().to_string())
+}
+
+fn duration(duration: Duration) -> Shown {
+    quoted(format_duration(duration))
+}
+
+fn text(text: Option<&str>) -> Shown {
+    text.map_or(Shown::Unset, quoted)
+}
+
+fn secret(secret: Option<&Secret>) -> Shown {
+    secret.cloned().map_or(Shown::Unset, Shown::Secret)
+}
+
+fn listens(listens: &[Listen]) -> Shown {
+    list(&listens.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn list(texts: &[String]) -> Shown {
+    Shown::Plain(format!("{texts:?}"))
+}

@@ -1,0 +1,63 @@
+//! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
+
+use crate::model::{AuthType, LogFormat, LogLevel, PoolMode, UpstreamTls};
+
+/// An enum whose values have names in the configuration.
+pub trait Named: Copy + PartialEq + Sized + 'static {
+    /// Every name with its value.
+    const NAMES: &'static [(&'static str, Self)];
+
+    /// The name of this value.
+    #[must_use]
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, value)| *value == self).map_or("", |(name, _)| name)
+    }
+
+    /// The value of this name.
+    #[must_use]
+    fn from_name(given: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(name, _)| *name == given).map(|(_, value)| *value)
+    }
+
+    /// Every name.
+    #[must_use]
+    fn all_names() -> Vec<&'static str> {
+        Self::NAMES.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+impl Named for PoolMode {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("transaction", Self::Transaction), ("session", Self::Session), ("statement", Self::Statement)];
+}
+
+impl Named for AuthType {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5), ("plain", Self::Plain), ("trust", Self::Trust), ("any", Self::Any)];
+}
+
+impl Named for UpstreamTls {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("disable", Self::Disable), ("prefer", Self::Prefer), ("require", Self::Require), ("verify-full", Self::VerifyFull)];
+}
+
+impl Named for LogLevel {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("error", Self::Error), ("warn", Self::Warn), ("info", Self::Info), ("debug", Self::Debug), ("trace", Self::Trace)];
+}
+
+impl Named for LogFormat {
+    const NAMES: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+/// Every `sslmode` that libpq knows, with a note where ours is the nearest stricter or laxer one.
+pub(crate) fn sslmode(given: &str) -> Option<(UpstreamTls, Option<&'static str>)> {
+    match given {
+        "allow" => Some((UpstreamTls::Prefer, Some("sslmode allow is treated as prefer: TLS is tried first"))),
+        "verify-ca" => {
+            Some((UpstreamTls::VerifyFull, Some("sslmode verify-ca is treated as verify-full: the certificate must name the host too")))
+        }
+        "no-verify" => Some((UpstreamTls::Require, None)),
+        other => UpstreamTls::from_name(other).map(|tls| (tls, None)),
+    }
+}

@@ -1,0 +1,356 @@
+//! SCRAM-SHA-256, the server's side: verifiers, and the exchange with a client. (The client's side is `postgres-protocol`'s.)
+//!
+//! Source: RFC 5802, RFC 7677, and PostgreSQL's `scram-common` for what a stored verifier looks like. Nonces and salts are arguments.
+//! Channel binding is not offered: that needs TLS.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// The name of the mechanism.
+pub const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// Iterations of a verifier that we make from a plain password; PostgreSQL's default.
+pub const ITERATIONS: u32 = 4096;
+
+/// Most iterations of a stored verifier; each costs whoever checks a plain password against it.
+pub const MAX_ITERATIONS: u32 = 10_000_000;
+
+/// Bytes of a salt that we make.
+pub const SALT_BYTES: usize = 16;
+
+type Key = [u8; 32];
+
+/// What a server keeps instead of a password: enough to recognise it, not to use it elsewhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    /// The public part: what the client is told.
+    pub parameters: Parameters,
+    stored_key: Key,
+    server_key: Key,
+}
+
+/// The part of a verifier that the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameters {
+    /// The salt.
+    pub salt: Box<[u8]>,
+    /// How often the hash is applied.
+    pub iterations: u32,
+}
+
+impl Parameters {
+    /// What a user is told that has no verifier of its own: one with a plain password, or one that does not exist. The same for the same name as
+    /// long as the process lives, so that the two cannot be told apart.
+    #[must_use]
+    pub fn made_up(seed: &[u8; 32], user: &str) -> Self {
+        let salt = mac(seed, &[b"salt", user.as_bytes()]);
+        Self { salt: salt[..SALT_BYTES].into(), iterations: ITERATIONS }
+    }
+}
+
+impl Verifier {
+    /// Makes the verifier of a plain password. Takes milliseconds: not for a thread that serves others.
+    #[must_use]
+    pub fn derive(password: &str, parameters: Parameters) -> Self {
+        let salted = salted_password(password, &parameters);
+        let stored_key = Sha256::digest(mac(&*salted, &[b"Client Key"])).into();
+        let server_key = mac(&*salted, &[b"Server Key"]);
+        Self { parameters, stored_key, server_key }
+    }
+
+    /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (parameters, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
+        let (iterations, salt) = parameters.split_once(':')?;
+        let (stored_key, server_key) = keys.split_once(':')?;
+        let iterations = iterations.parse().ok().filter(|iterations| (1..=MAX_ITERATIONS).contains(iterations))?;
+        let salt: Box<[u8]> = BASE64.decode(salt).ok().filter(|salt| !salt.is_empty())?.into();
+        let key = |text: &str| BASE64.decode(text).ok()?.try_into().ok();
+        Some(Self { parameters: Parameters { salt, iterations }, stored_key: key(stored_key)?, server_key: key(server_key)? })
+    }
+
+    /// Whether this is the verifier of `password`. Takes milliseconds.
+    #[must_use]
+    pub fn is_of(&self, password: &str) -> bool {
+        let other = Self::derive(password, self.parameters.clone());
+        self.stored_key.ct_eq(&other.stored_key).into()
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verifier(***)")
+    }
+}
+
+/// Why an exchange failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScramError {
+    /// Not a message of this mechanism; says which part.
+    Malformed(&'static str),
+    /// The client wants something that we did not offer.
+    Unsupported(&'static str),
+    /// The proof is not that of the right password.
+    WrongProof,
+}
+
+/// An exchange after the client's first message.
+#[derive(Debug)]
+pub struct Exchange {
+    client_first_bare: Box<str>,
+    server_first: String,
+    nonce: Box<str>,
+    /// The client's header in base64, which its last message has to repeat.
+    binding: &'static str,
+}
+
+impl Exchange {
+    /// Takes the client's first message. `server_nonce` is random, printable, and has no comma.
+    pub fn begin(client_first: &[u8], server_nonce: &str, parameters: &Parameters) -> Result<Self, ScramError> {
+        let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed("encoding"))?;
+        let (binding, bare) = if let Some(bare) = text.strip_prefix("n,,") {
+            ("biws", bare)
+        } else if let Some(bare) = text.strip_prefix("y,,") {
+            ("eSws", bare)
+        } else if text.starts_with("p=") {
+            return Err(ScramError::Unsupported("channel binding"));
+        } else if text.starts_with("n,a=") || text.starts_with("y,a=") {
+            return Err(ScramError::Unsupported("authorization identity"));
+        } else {
+            return Err(ScramError::Malformed("header"));
+        };
+        if bare.starts_with("m=") {
+            return Err(ScramError::Unsupported("mandatory extension"));
+        }
+        let mut attributes = bare.split(',');
+        // The user name is the one of the start-up message; PostgreSQL ignores the one here, too.
+        let _user = attributes.next().and_then(|user| user.strip_prefix("n=")).ok_or(ScramError::Malformed("user name"))?;
+        let client_nonce = attributes.next().and_then(|nonce| nonce.strip_prefix("r=")).ok_or(ScramError::Malformed("nonce"))?;
+        if client_nonce.is_empty() || !client_nonce.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+            return Err(ScramError::Malformed("nonce"));
+        }
+        let nonce = format!("{client_nonce}{server_nonce}");
+        let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&parameters.salt), parameters.iterations);
+        Ok(Self { client_first_bare: bare.into(), server_first, nonce: nonce.into(), binding })
+    }
+
+    /// Our first message.
+    #[must_use]
+    pub fn server_first(&self) -> &str {
+        &self.server_first
+    }
+
+    /// Takes the client's last message, whose proof is still to be checked.
+    pub fn finish(self, client_final: &[u8]) -> Result<Proof, ScramError> {
+        let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed("encoding"))?;
+        let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed("proof"))?;
+        let proof = BASE64.decode(proof).ok().and_then(|proof| proof.try_into().ok()).ok_or(ScramError::Malformed("proof"))?;
+        let mut attributes = without_proof.split(',');
+        let binding = attributes.next().and_then(|binding| binding.strip_prefix("c=")).ok_or(ScramError::Malformed("channel binding"))?;
+        if binding != self.binding {
+            return Err(ScramError::Malformed("channel binding"));
+        }
+        let nonce = attributes.next().and_then(|nonce| nonce.strip_prefix("r=")).ok_or(ScramError::Malformed("nonce"))?;
+        if nonce != &*self.nonce {
+            return Err(ScramError::Malformed("nonce"));
+        }
+        let signed = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
+        Ok(Proof { signed, proof })
+    }
+}
+
+/// A client's proof that it knows the password.
+pub struct Proof {
+    /// Everything both sides have said.
+    signed: String,
+    proof: Key,
+}
+
+impl Proof {
+    /// Checks the proof; the answer is our last message, our own proof. Without a verifier the work is the same and the proof wrong.
+    pub fn check(&self, verifier: Option<&Verifier>) -> Result<String, ScramError> {
+        let (stored_key, server_key) = verifier.map_or(([0; 32], [0; 32]), |verifier| (verifier.stored_key, verifier.server_key));
+        let mut client_key = mac(&stored_key, &[self.signed.as_bytes()]);
+        for (key, proof) in client_key.iter_mut().zip(self.proof) {
+            *key ^= proof;
+        }
+        let right: Key = Sha256::digest(client_key).into();
+        let right = right.ct_eq(&stored_key) & u8::from(verifier.is_some()).into();
+        let signature = mac(&server_key, &[self.signed.as_bytes()]);
+        if bool::from(right) { Ok(format!("v={}", BASE64.encode(signature))) } else { Err(ScramError::WrongProof) }
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof(***)")
+    }
+}
+
+/// PBKDF2 with HMAC-SHA-256 and one block, `Hi` of RFC 5802.
+fn salted_password(password: &str, parameters: &Parameters) -> Zeroizing<Key> {
+    // Passwords that are not allowed by SASLprep are taken as they are, as PostgreSQL does.
+    let prepared = Zeroizing::new(stringprep::saslprep(password).map_or_else(|_| password.to_owned(), std::borrow::Cow::into_owned));
+    let keyed = keyed(prepared.as_bytes());
+    let mut first = keyed.clone();
+    first.update(&parameters.salt);
+    first.update(&1_u32.to_be_bytes());
+    let mut round: Key = first.finalize().into_bytes().into();
+    let mut result = Zeroizing::new(round);
+    for _ in 1..parameters.iterations {
+        let mut next = keyed.clone();
+        next.update(&round);
+        round = next.finalize().into_bytes().into();
+        for (result, round) in result.iter_mut().zip(round) {
+            *result ^= round;
+        }
+    }
+    result
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
+    let mut mac = keyed(key);
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    match Hmac::new_from_slice(key) {
+        Ok(mac) => mac,
+        Err(_) => unreachable!("HMAC takes keys of any length"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 7677, section 3.
+    const PASSWORD: &str = "pencil";
+    const CLIENT_FIRST: &[u8] = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
+    const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const CLIENT_FINAL: &[u8] =
+        b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+
+    fn rfc_parameters() -> Parameters {
+        Parameters { salt: BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().into(), iterations: 4096 }
+    }
+
+    fn rfc_exchange() -> Exchange {
+        Exchange::begin(CLIENT_FIRST, SERVER_NONCE, &rfc_parameters()).unwrap()
+    }
+
+    #[test]
+    fn the_vector_of_rfc_7677() {
+        let verifier = Verifier::derive(PASSWORD, rfc_parameters());
+        let exchange = rfc_exchange();
+        assert_eq!(exchange.server_first(), "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+        let proof = exchange.finish(CLIENT_FINAL).unwrap();
+        assert_eq!(proof.check(Some(&verifier)).as_deref(), Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
+        assert_eq!(proof.check(None), Err(ScramError::WrongProof));
+        assert_eq!(proof.check(Some(&Verifier::derive("pencils", rfc_parameters()))), Err(ScramError::WrongProof));
+    }
+
+    #[test]
+    fn a_stored_verifier_is_the_derived_one() {
+        // Made by PostgreSQL for the password "foobar" (postgres-protocol's own test vector is random, so this one is derived there).
+        let stored = postgres_protocol::password::scram_sha_256(b"foobar");
+        let verifier = Verifier::parse(&stored).unwrap();
+        assert!(verifier.is_of("foobar"));
+        assert!(!verifier.is_of("foobaz"));
+        assert_eq!(format!("{verifier:?}"), "Verifier(***)");
+    }
+
+    #[test]
+    fn malformed_verifiers_are_none() {
+        let good = postgres_protocol::password::scram_sha_256(b"x");
+        assert!(Verifier::parse(&good).is_some());
+        for bad in [
+            "",
+            "SCRAM-SHA-256$",
+            "SCRAM-SHA-256$4096:AAAA$AAAA:AAAA",
+            "SCRAM-SHA-256$0:AAAA$x:y",
+            &good.replace("$4096:", "$99999999:"),
+            &good.replace("$4096:", "$-1:"),
+            &good[..good.len() - 4],
+            &good.replace("SCRAM-SHA-256", "SCRAM-SHA-1"),
+        ] {
+            assert!(Verifier::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn it_agrees_with_the_client_of_postgres_protocol() {
+        for password in ["foobar", "", "pässwörd\u{00a0}ⅸ", "\u{0007}bell"] {
+            let parameters = Parameters::made_up(&[7; 32], "bob");
+            let verifier = Verifier::derive(password, parameters.clone());
+            let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+            let exchange = Exchange::begin(client.message(), "servernonce", &parameters).unwrap();
+            client.update(exchange.server_first().as_bytes()).unwrap();
+            let last = exchange.finish(client.message()).unwrap().check(Some(&verifier)).unwrap();
+            client.finish(last.as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_we_do_not_offer_is_refused() {
+        let begin = |text: &str| Exchange::begin(text.as_bytes(), "s", &rfc_parameters()).map(|_| ());
+        assert_eq!(begin("p=tls-unique,,n=,r=x"), Err(ScramError::Unsupported("channel binding")));
+        assert_eq!(begin("n,a=other,n=,r=x"), Err(ScramError::Unsupported("authorization identity")));
+        assert_eq!(begin("n,,m=x,n=,r=x"), Err(ScramError::Unsupported("mandatory extension")));
+        assert_eq!(begin("y,,n=,r=x"), Ok(()));
+        for malformed in ["", "x", "n,,", "n,,n=", "n,,n=,r=", "n,,n=,r=a b", "n,,r=x", "n,,n=,x=y"] {
+            assert!(matches!(begin(malformed), Err(ScramError::Malformed(_))), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn the_last_message_must_repeat_nonce_and_header() {
+        let last = std::str::from_utf8(CLIENT_FINAL).unwrap();
+        for malformed in [
+            String::new(),
+            last.replace("c=biws", "c=eSws"),
+            last.replace("r=rOpr", "r=xOpr"),
+            last.replace("c=biws,", ""),
+            last.replace(",p=", ",q="),
+            last.replace("dHzb", "d"),
+            last.replace("rOprNGfwEbeRWgbNEkqO", ""),
+        ] {
+            assert!(matches!(rfc_exchange().finish(malformed.as_bytes()), Err(ScramError::Malformed(_))), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn a_made_up_salt_belongs_to_the_name_and_the_process() {
+        let of = |seed: u8, user: &str| Parameters::made_up(&[seed; 32], user).salt;
+        assert_eq!(of(1, "a"), of(1, "a"));
+        assert_ne!(of(1, "a"), of(1, "b"));
+        assert_ne!(of(1, "a"), of(2, "a"));
+        assert_eq!(of(1, "a").len(), SALT_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(first in ".{0,60}", last in ".{0,60}", verifier in ".{0,80}", bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            for message in [first.as_bytes(), &bytes] {
+                let _ = Exchange::begin(message, "s", &rfc_parameters());
+            }
+            for message in [last.as_bytes(), &bytes] {
+                let _ = rfc_exchange().finish(message);
+            }
+            let _ = Verifier::parse(&verifier);
+        }
+    }
+}

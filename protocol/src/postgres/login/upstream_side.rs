@@ -1,0 +1,269 @@
+//! Logging in to a server: its messages in, our answers and what it told us out.
+//!
+//! ```text
+//!   begin ─▶ Authentication ─┬─ Ok ──────────────────────────────────────────────▶ Ready ─▶ Progress::LoggedIn
+//!                            ├─ clear, md5: answered ─▶ Ok ───────────────────────▲
+//!                            └─ SASL ─▶ SaslContinue ─▶ Compute ─▶ SaslFinal ─▶ Ok ┘
+//! ```
+//! The costly step of SCRAM is handed out as [`Compute`], so that a caller can take it off a thread that serves others. Not here: sockets, time.
+
+use std::fmt;
+
+use bytes::BytesMut;
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use postgres_protocol::message::frontend;
+use zeroize::Zeroizing;
+
+use super::md5;
+use super::scram::MECHANISM;
+use super::secret::Stored;
+use crate::postgres::fault::SqlState;
+use crate::postgres::frame;
+use crate::postgres::parameters::ParameterSet;
+use crate::postgres::tag::BackendTag;
+
+/// Longest message that a server may send during login. Errors and notices are the longest.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Most messages that a server may send during login.
+pub const MAX_MESSAGES: u32 = 1000;
+
+/// A login under way.
+pub struct UpstreamLogin {
+    user: Box<str>,
+    password: Option<Zeroizing<String>>,
+    expect: Expect,
+    parameters: ParameterSet,
+    key: Box<[u8]>,
+    messages: u32,
+}
+
+enum Expect {
+    Authentication,
+    SaslContinue(Box<ScramSha256>),
+    Computed,
+    SaslFinal(Box<ScramSha256>),
+    AuthenticationOk,
+    Ready,
+}
+
+/// What a server's message leads to.
+#[derive(Debug)]
+pub enum Progress {
+    /// What is in `out` is to be sent, if anything, and the next message read.
+    Read,
+    /// Work to be done anywhere; its result goes to [`UpstreamLogin::on_computed`].
+    Compute(Compute),
+    /// We are in.
+    LoggedIn(Welcome),
+}
+
+/// What a server told us while we logged in.
+#[derive(Debug, Default)]
+pub struct Welcome {
+    /// The session's parameters.
+    pub parameters: ParameterSet,
+    /// The body of BackendKeyData: what a cancel request has to carry. Empty where the server gave none.
+    pub key: Box<[u8]>,
+}
+
+/// The costly step of SCRAM.
+pub struct Compute {
+    scram: Box<ScramSha256>,
+    server_first: Box<[u8]>,
+}
+
+/// The result of [`Compute`].
+pub struct Computed(Result<Box<ScramSha256>, UpstreamError>);
+
+/// Why we are not in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// The server says no.
+    Refused(ServerError),
+    /// The server asks for a password, and we have none (or none of the kind it asks for).
+    NoPassword(&'static str),
+    /// The server asks for something that we do not do.
+    Unsupported(String),
+    /// The server could not prove that it knows the password, or broke the protocol in some other way.
+    Protocol(String),
+}
+
+/// What an ErrorResponse says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// The code, when it is one.
+    pub sqlstate: Option<SqlState>,
+    /// The message.
+    pub message: String,
+}
+
+impl ServerError {
+    /// Reads the body of an ErrorResponse; what is missing there is missing here.
+    #[must_use]
+    pub fn read(body: &[u8]) -> Self {
+        let mut error = Self { sqlstate: None, message: String::new() };
+        let mut rest = body;
+        while let Some((&field, after)) = rest.split_first() {
+            let Some((value, after)) = frame::cstr(after) else { break };
+            match field {
+                b'C' => error.sqlstate = SqlState::parse(value),
+                b'M' => error.message = String::from_utf8_lossy(value).into_owned(),
+                _ => {}
+            }
+            rest = after;
+        }
+        error
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(ServerError { sqlstate: Some(code), message }) => write!(f, "{message} (SQLSTATE {code})"),
+            Self::Refused(ServerError { sqlstate: None, message }) => f.write_str(message),
+            Self::NoPassword(method) => write!(f, "the server asks for a {method} password and none is configured that can be used for it"),
+            Self::Unsupported(what) => write!(f, "the server asks for {what}, which is not supported"),
+            Self::Protocol(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for UpstreamError {}
+
+impl Compute {
+    /// Does the work. Takes milliseconds.
+    #[must_use]
+    pub fn run(mut self) -> Computed {
+        Computed(match self.scram.update(&self.server_first) {
+            Ok(()) => Ok(self.scram),
+            Err(error) => Err(UpstreamError::Protocol(format!("the server's SCRAM message is not valid: {error}"))),
+        })
+    }
+}
+
+impl fmt::Debug for Compute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Compute(***)")
+    }
+}
+
+impl UpstreamLogin {
+    /// Begins a login: the start-up message is appended to `out`. `None` for names with a zero byte in them.
+    #[must_use]
+    pub fn begin(user: &str, database: &str, password: Option<&str>, out: &mut BytesMut) -> Option<Self> {
+        frontend::startup_message([("user", user), ("database", database)], out).ok()?;
+        Some(Self {
+            user: user.into(),
+            password: password.map(|password| Zeroizing::new(password.to_owned())),
+            expect: Expect::Authentication,
+            parameters: ParameterSet::new(),
+            key: Box::default(),
+            messages: 0,
+        })
+    }
+
+    /// Takes a message of the server. What it is answered is appended to `out`.
+    pub fn on_message(&mut self, tag: u8, body: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+        self.messages += 1;
+        if self.messages > MAX_MESSAGES {
+            return Err(UpstreamError::Protocol(format!("the server sent more than {MAX_MESSAGES} messages during login")));
+        }
+        match BackendTag::from_byte(tag) {
+            Some(BackendTag::ErrorResponse) => Err(UpstreamError::Refused(ServerError::read(body))),
+            Some(BackendTag::NoticeResponse | BackendTag::NegotiateProtocolVersion) => Ok(Progress::Read),
+            Some(BackendTag::Authentication) => self.on_authentication(body, out),
+            Some(BackendTag::ParameterStatus) if self.is_in() => self.on_parameter(body),
+            Some(BackendTag::BackendKeyData) if self.is_in() => {
+                self.key = body.into();
+                Ok(Progress::Read)
+            }
+            Some(BackendTag::ReadyForQuery) if self.is_in() && body == b"I" => {
+                Ok(Progress::LoggedIn(Welcome { parameters: std::mem::take(&mut self.parameters), key: std::mem::take(&mut self.key) }))
+            }
+            Some(tag) => Err(UpstreamError::Protocol(format!("the server sent an unexpected {tag:?} during login"))),
+            None => Err(UpstreamError::Protocol(format!("the server sent an unknown message 0x{tag:02x}: it does not speak PostgreSQL"))),
+        }
+    }
+
+    /// Takes the result of a [`Compute`].
+    pub fn on_computed(&mut self, computed: Computed, out: &mut BytesMut) -> Result<(), UpstreamError> {
+        let scram = computed.0?;
+        frontend::sasl_response(scram.message(), out).map_err(unencodable)?;
+        self.expect = Expect::SaslFinal(scram);
+        Ok(())
+    }
+
+    fn is_in(&self) -> bool {
+        matches!(self.expect, Expect::Ready)
+    }
+
+    fn on_parameter(&mut self, body: &[u8]) -> Result<Progress, UpstreamError> {
+        match self.parameters.take_in(body) {
+            Some(()) => Ok(Progress::Read),
+            None => Err(UpstreamError::Protocol("the server sent a malformed ParameterStatus".into())),
+        }
+    }
+
+    fn on_authentication(&mut self, body: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+        let Some((kind, data)) = body.split_first_chunk::<4>() else {
+            return Err(UpstreamError::Protocol("the server sent a malformed authentication request".into()));
+        };
+        let kind = i32::from_be_bytes(*kind);
+        match (kind, std::mem::replace(&mut self.expect, Expect::Ready)) {
+            (0, Expect::Authentication | Expect::AuthenticationOk) => Ok(Progress::Read),
+            (3, Expect::Authentication) => {
+                let Some(Stored::Plain(password)) = self.stored() else { return Err(UpstreamError::NoPassword("clear-text")) };
+                frontend::password_message(password.as_bytes(), out).map_err(unencodable)?;
+                self.expect = Expect::AuthenticationOk;
+                Ok(Progress::Read)
+            }
+            (5, Expect::Authentication) => self.answer_md5(data, out),
+            (10, Expect::Authentication) => self.begin_sasl(data, out),
+            (11, Expect::SaslContinue(scram)) => {
+                self.expect = Expect::Computed;
+                Ok(Progress::Compute(Compute { scram, server_first: data.into() }))
+            }
+            (12, Expect::SaslFinal(mut scram)) => {
+                scram.finish(data).map_err(|_| UpstreamError::Protocol("the server could not prove that it knows the password".into()))?;
+                self.expect = Expect::AuthenticationOk;
+                Ok(Progress::Read)
+            }
+            (7 | 9, Expect::Authentication) => Err(UpstreamError::Unsupported("GSSAPI or SSPI authentication".into())),
+            (_, _) => Err(UpstreamError::Protocol(format!("the server sent an unexpected authentication request ({kind})"))),
+        }
+    }
+
+    fn answer_md5(&mut self, salt: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+        let salt = salt.try_into().map_err(|_| UpstreamError::Protocol("the server sent a malformed authentication request".into()))?;
+        let digest = self.stored().and_then(|stored| stored.md5_digest(&self.user)).ok_or(UpstreamError::NoPassword("md5"))?;
+        frontend::password_message(md5::response(&digest, salt).as_bytes(), out).map_err(unencodable)?;
+        self.expect = Expect::AuthenticationOk;
+        Ok(Progress::Read)
+    }
+
+    fn begin_sasl(&mut self, mechanisms: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+        if !mechanisms.split(|byte| *byte == 0).any(|mechanism| mechanism == MECHANISM.as_bytes()) {
+            let offered = String::from_utf8_lossy(mechanisms).replace('\0', " ");
+            return Err(UpstreamError::Unsupported(format!("the SASL mechanism {}", offered.trim())));
+        }
+        let Some(Stored::Plain(password)) = self.stored() else { return Err(UpstreamError::NoPassword("plain (for SCRAM)")) };
+        let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        frontend::sasl_initial_response(MECHANISM, scram.message(), out).map_err(unencodable)?;
+        self.expect = Expect::SaslContinue(Box::new(scram));
+        Ok(Progress::Read)
+    }
+
+    fn stored(&self) -> Option<Stored<'_>> {
+        self.password.as_deref().map(|password| Stored::read(password))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unencodable(error: std::io::Error) -> UpstreamError {
+    UpstreamError::Unsupported(format!("a password that cannot be sent: {error}"))
+}
+
+#[cfg(test)]
+#[path = "upstream_side_tests.rs"]
+mod tests;

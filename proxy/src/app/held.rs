@@ -1,0 +1,73 @@
+//! What a reload leaves as it is, because only a restart can change it: sockets, threads, the log's format.
+
+use std::sync::Arc;
+
+use sidepool_config::diff::{Class, diff};
+use sidepool_config::model::Config;
+
+/// The configuration to put into force when `loaded` was read while `running` is in force: `loaded`, except for what needs a restart.
+#[must_use]
+pub fn effective(running: &Config, loaded: &Config) -> Arc<Config> {
+    let mut effective = loaded.clone();
+    effective.workers = running.workers;
+    effective.admin = running.admin.clone();
+    effective.log.format = running.log.format;
+    effective.postgres = match (&running.postgres, effective.postgres) {
+        (Some(running), Some(mut postgres)) => {
+            postgres.listen.clone_from(&running.listen);
+            Some(postgres)
+        }
+        // A side that comes or goes takes its listeners along.
+        (running, _) => running.clone(),
+    };
+    effective.redis = running
+        .redis
+        .iter()
+        .map(|(name, running)| {
+            let mut redis = loaded.redis.get(name).unwrap_or(running).clone();
+            redis.listen.clone_from(&running.listen);
+            (name.clone(), redis)
+        })
+        .collect();
+    Arc::new(effective)
+}
+
+/// The keys that differ between what runs and what was read, and that need a restart.
+#[must_use]
+pub fn pending(running: &Config, loaded: &Config) -> Vec<String> {
+    let changes = diff(running, loaded).into_iter();
+    changes
+        .filter(|change| match change.class {
+            Class::NeedsRestart => true,
+            Class::Live | Class::NewSessions => false,
+        })
+        .map(|change| change.key)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sidepool_config::file::load_text;
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        load_text(text, Path::new("sidepool.toml"), &|_| None).unwrap().config
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_held_back_and_named() {
+        let running = config("[redis.cache]\nurl = \"redis://h\"\nlisten = \"127.0.0.1:7001\"\npool_size = 5\n");
+        let loaded = config(
+            "workers = 3\n[redis.cache]\nurl = \"redis://h\"\nlisten = \"127.0.0.1:7002\"\npool_size = 9\n\
+             [redis.more]\nurl = \"redis://m\"\nlisten = \"127.0.0.1:7003\"\n",
+        );
+        let effective = effective(&running, &loaded);
+        assert_eq!(effective.redis["cache"].limits.pool_size, 9, "live");
+        assert_eq!(effective.redis["cache"].listen, running.redis["cache"].listen, "held back");
+        assert_eq!(effective.redis.len(), 1);
+        assert_eq!(pending(&effective, &loaded), ["redis.cache.listen", "redis.more", "workers"]);
+        assert_eq!(*super::effective(&running, &running), running);
+    }
+}

@@ -1,0 +1,120 @@
+//! The one path on which a changed configuration comes into force: read, validate, compare, post to every worker. All or nothing.
+
+use std::sync::Arc;
+
+use sidepool_config::diff::diff;
+use sidepool_config::file::{Loaded, Rejected};
+use sidepool_config::model::Config;
+use sidepool_config::sources::{ContentHash, Sources};
+
+use super::held;
+use super::source::Source;
+use crate::admin::facts::{Facts, Outcome, Trigger};
+use crate::clock;
+use crate::reload::FileWatch;
+
+/// Reads and applies. Lives on the control loop, so that two reloads never overlap.
+pub struct Reloader {
+    source: Source,
+    running: Arc<Config>,
+    /// The files of the last attempt, whether it was applied or not, and the hash of what was in them.
+    sources: Sources,
+    attempted: ContentHash,
+    watch: FileWatch,
+    facts: Arc<Facts>,
+}
+
+impl Reloader {
+    /// Starts from the configuration that is in force.
+    #[must_use]
+    pub fn new(source: Source, running: Arc<Config>, sources: Sources, facts: Arc<Facts>) -> Self {
+        let watch = FileWatch::start(sources.files());
+        let attempted = sources.hash();
+        Self { source, running, sources, attempted, watch, facts }
+    }
+
+    /// Waits until files may have changed. May be dropped and called again.
+    pub async fn files_changed(&mut self) {
+        self.watch.changed().await;
+    }
+
+    /// Reloads if the files' contents are others than at the last attempt.
+    pub fn look(&mut self) {
+        if self.sources.hash_now() != self.attempted {
+            self.reload(Trigger::File);
+        }
+    }
+
+    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
+    pub fn reload(&mut self, trigger: Trigger) {
+        let (outcome, sources) = match self.source.load() {
+            Ok(loaded) => self.accept(loaded),
+            Err(rejected) => self.reject(rejected),
+        };
+        self.facts.reloads().counts[trigger as usize][outcome as usize] += 1;
+        self.attempted = sources.hash();
+        self.watch.follow(sources.files().chain(self.sources.files()));
+        self.sources = sources;
+    }
+
+    fn accept(&mut self, loaded: Loaded) -> (Outcome, Sources) {
+        let Loaded { config, warnings, sources } = loaded;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let effective = held::effective(&self.running, &config);
+        let pending = held::pending(&self.running, &config);
+        if !pending.is_empty() {
+            tracing::warn!(keys = pending.join(", "), "these settings have changed and need a restart; until then the old ones hold");
+        }
+        let outcome = if *effective == *self.running { Outcome::Unchanged } else { Outcome::Applied };
+        match outcome {
+            Outcome::Unchanged => tracing::info!("configuration read again: nothing to put into force"),
+            Outcome::Applied | Outcome::Rejected => self.apply(effective),
+        }
+        let mut reloads = self.facts.reloads();
+        reloads.last_successful = true;
+        reloads.last_success = clock::wall();
+        reloads.hash = sources.hash();
+        reloads.restart_pending = pending;
+        reloads.problems = Vec::new();
+        drop(reloads);
+        (outcome, sources)
+    }
+
+    fn apply(&mut self, effective: Arc<Config>) {
+        let changes = diff(&self.running, &effective);
+        for change in &changes {
+            tracing::info!("{change}");
+        }
+        self.facts.logging.set_level(effective.log.level);
+        self.facts.gates().apply(&effective);
+        for id in self.facts.mailboxes.ids() {
+            let config = Arc::clone(&effective);
+            self.facts.mailboxes.post(id, move |worker| worker.apply(&config));
+        }
+        self.running = effective;
+        tracing::info!(changes = changes.len(), from = self.source.describe(), "configuration reloaded");
+    }
+
+    fn reject(&self, rejected: Rejected) -> (Outcome, Sources) {
+        for problem in &rejected.problems {
+            tracing::error!("{problem}");
+        }
+        tracing::error!(
+            problems = rejected.problems.len(),
+            from = self.source.describe(),
+            "configuration NOT reloaded; the old one stays in force"
+        );
+        let mut reloads = self.facts.reloads();
+        reloads.last_successful = false;
+        reloads.problems = rejected.problems.iter().map(ToString::to_string).collect();
+        (Outcome::Rejected, rejected.sources)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn running(&self) -> &Config {
+        &self.running
+    }
+}

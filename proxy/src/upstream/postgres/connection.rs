@@ -1,0 +1,200 @@
+//! An open, logged-in connection to a PostgreSQL server, and what is known of the session at its other end.
+//!
+//! Not here: how it is opened (`connector`), or what a client does with it (`session`).
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use sidepool_protocol::postgres::frame;
+use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::tag::BackendTag;
+
+use super::cancellable::Cancellable;
+use super::link::Link;
+use super::statements::ServerStatements;
+use crate::pool::reason::CloseReason;
+use crate::pool::traits::Connection;
+use crate::transport::stream::{Parcel, Stream};
+
+/// How much of what an idle connection says is looked at in one go. It says a parameter or a notice, or nothing.
+const IDLE_READ_BYTES: usize = 4096;
+
+/// An open, logged-in connection to a PostgreSQL server.
+#[derive(Debug)]
+pub struct PgConnection {
+    /// The socket.
+    pub stream: Stream,
+    /// The session's parameters as the server last reported them.
+    pub parameters: ParameterSet,
+    /// What a cancel of this connection needs.
+    pub cancel: Rc<Cancellable>,
+    /// The state of what flows over it.
+    pub link: Link,
+}
+
+/// A [`PgConnection`] on its way from one worker to another. It is idle, so of its link only what the server remembers travels.
+#[derive(Debug)]
+pub struct PgParcel {
+    stream: Parcel,
+    parameters: ParameterSet,
+    key: Box<[u8]>,
+    statements: ServerStatements,
+    overrides: ParameterSet,
+}
+
+impl PgConnection {
+    /// A connection that has just logged in. `key` is the body of BackendKeyData, empty when the server sent none.
+    #[must_use]
+    pub fn new(stream: Stream, parameters: ParameterSet, key: Box<[u8]>) -> Self {
+        Self { stream, parameters, cancel: Rc::new(Cancellable::new(key)), link: Link::default() }
+    }
+}
+
+impl Connection for PgConnection {
+    type Parcel = PgParcel;
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let mut buffer = [0; IDLE_READ_BYTES];
+        let mut filled = 0;
+        loop {
+            match self.stream.poll_read(cx, &mut buffer[filled..]) {
+                // Half a message of an idle connection would have to be kept for whoever gets the connection next: not worth it, it is so rare.
+                Poll::Pending if filled > 0 => return Poll::Ready(CloseReason::ServerClosed),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(CloseReason::ServerClosed),
+                Poll::Ready(Ok(read)) => filled += read,
+            }
+            let Some(used) = take_in_idle_news(&buffer[..filled], &mut self.parameters) else {
+                return Poll::Ready(CloseReason::ServerClosed);
+            };
+            buffer.copy_within(used..filled, 0);
+            filled -= used;
+            if filled == buffer.len() {
+                return Poll::Ready(CloseReason::ServerClosed);
+            }
+        }
+    }
+
+    fn detach(self) -> io::Result<PgParcel> {
+        let Link { statements, overrides, .. } = self.link;
+        Ok(PgParcel { stream: self.stream.detach()?, parameters: self.parameters, key: self.cancel.key().into(), statements, overrides })
+    }
+
+    fn attach(parcel: PgParcel) -> io::Result<Self> {
+        let PgParcel { stream, parameters, key, statements, overrides } = parcel;
+        let link = Link { statements, overrides, ..Link::default() };
+        Ok(Self { stream: Stream::attach(stream)?, parameters, cancel: Rc::new(Cancellable::new(key)), link })
+    }
+
+    fn close(mut self) {
+        // If the socket does not take five bytes at once, the server learns it from the end of the stream.
+        let _ = self.stream.poll_write(&mut Context::from_waker(Waker::noop()), b"X\0\0\0\x04");
+    }
+}
+
+/// Takes in the whole messages at the front of what an idle connection said, and answers how many bytes they are.
+///
+/// `None` when it said something that makes it unusable: an error (the server is about to close), or anything that answers a request nobody made.
+fn take_in_idle_news(bytes: &[u8], parameters: &mut ParameterSet) -> Option<usize> {
+    let mut used = 0;
+    while let Some(head) = frame::head(&bytes[used..]).ok()? {
+        let Some(body) = bytes.get(used + frame::HEAD_BYTES..used + head.message_bytes()) else { break };
+        match BackendTag::from_byte(head.tag)? {
+            BackendTag::ParameterStatus => parameters.take_in(body)?,
+            BackendTag::NoticeResponse | BackendTag::NotificationResponse => {}
+            BackendTag::ParseComplete
+            | BackendTag::BindComplete
+            | BackendTag::CloseComplete
+            | BackendTag::CommandComplete
+            | BackendTag::DataRow
+            | BackendTag::CopyData
+            | BackendTag::CopyDone
+            | BackendTag::ErrorResponse
+            | BackendTag::CopyInResponse
+            | BackendTag::CopyOutResponse
+            | BackendTag::CopyBothResponse
+            | BackendTag::EmptyQueryResponse
+            | BackendTag::BackendKeyData
+            | BackendTag::NoData
+            | BackendTag::Authentication
+            | BackendTag::PortalSuspended
+            | BackendTag::RowDescription
+            | BackendTag::ParameterDescription
+            | BackendTag::FunctionCallResponse
+            | BackendTag::NegotiateProtocolVersion
+            | BackendTag::ReadyForQuery => return None,
+        }
+        used += head.message_bytes();
+    }
+    Some(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sidepool_protocol::postgres::encode;
+    use sidepool_protocol::postgres::fault::{Fault, SqlState};
+    use std::future::poll_fn;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    fn pair() -> (PgConnection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (PgConnection::new(Stream::Unix(ours), ParameterSet::new(), Box::default()), theirs)
+    }
+
+    async fn idle_now(connection: &mut PgConnection) -> Option<CloseReason> {
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        poll_fn(|cx| {
+            Poll::Ready(match connection.poll_idle(cx) {
+                Poll::Ready(reason) => Some(reason),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn news_of_an_idle_connection_are_taken_in() {
+        let (mut connection, mut server) = pair();
+        assert_eq!(idle_now(&mut connection).await, None);
+        let mut bytes = Vec::new();
+        encode::parameter_status("TimeZone", "UTC", &mut bytes);
+        encode::notice_response(&Fault::error(SqlState::INTERNAL_ERROR, "n"), &mut bytes);
+        for index in 0..300 {
+            encode::parameter_status("application_name", &format!("name{index}"), &mut bytes);
+        }
+        server.write_all(&bytes).await.unwrap();
+        assert_eq!(idle_now(&mut connection).await, None);
+        assert_eq!(connection.parameters.get("timezone"), Some("UTC"));
+        assert_eq!(connection.parameters.get("application_name"), Some("name299"));
+    }
+
+    #[tokio::test]
+    async fn an_error_a_reply_half_a_message_or_the_end_make_it_useless() {
+        let mut error = Vec::new();
+        encode::error_response(&Fault::fatal(SqlState::ADMIN_SHUTDOWN, "bye"), &mut error);
+        for said in [&error[..], b"Z\0\0\0\x05I", b"S\0\0\0\x10abc", b"?\0\0\0\x04", b"S\0\0\0\0", b"S\0\0\0\x05a"] {
+            let (mut connection, mut server) = pair();
+            server.write_all(said).await.unwrap();
+            assert_eq!(idle_now(&mut connection).await, Some(CloseReason::ServerClosed), "{said:?}");
+        }
+        let (mut connection, server) = pair();
+        drop(server);
+        assert_eq!(idle_now(&mut connection).await, Some(CloseReason::ServerClosed));
+    }
+
+    #[tokio::test]
+    async fn it_moves_to_another_worker_and_says_goodbye() {
+        let (connection, mut server) = pair();
+        let parcel = connection.detach().unwrap();
+        let mut connection = PgConnection::attach(parcel).unwrap();
+        assert_eq!(idle_now(&mut connection).await, None);
+        connection.close();
+        let mut said = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut server, &mut said).await.unwrap();
+        assert_eq!(said, b"X\0\0\0\x04");
+    }
+}
