@@ -84,7 +84,6 @@ impl Worker {
             id,
             mailboxes,
             buffers: Buffers::default(),
-            pools: PoolTable::default(),
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
             postgres: PostgresSide::new(id),

@@ -10,6 +10,7 @@ use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 
 use super::lane::Lane;
+use crate::observe::record::PoolRecord;
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::handle::Pool;
 use crate::pool::limits::Limits;
@@ -40,6 +41,7 @@ pub struct Group {
     pub shared: Rc<Pool<RedisConnector>>,
     /// Connections that one client has for itself for a while.
     pub leased: Rc<Pool<RedisConnector>>,
+    records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
     output_limit: Cell<u64>,
@@ -52,13 +54,15 @@ impl Group {
         key: Key,
         server: &str,
         config: &Redis,
-        open: impl Fn(Arc<str>, Limits) -> Rc<Pool<RedisConnector>>,
+        open: impl Fn(Arc<str>, Limits, Rc<PoolRecord>) -> Rc<Pool<RedisConnector>>,
     ) -> Rc<Self> {
+        let records = [Rc::new(PoolRecord::default()), Rc::new(PoolRecord::default())];
         let (shared, leased) = limits(config);
         let base = format!("{server}/{}/{}/resp{}", key.user, key.database, key.version.number());
         Rc::new(Self {
-            shared: open(format!("{base}/shared").into(), shared),
-            leased: open(format!("{base}/leased").into(), leased),
+            shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
+            leased: open(format!("{base}/leased").into(), leased, Rc::clone(&records[1])),
+            records,
             lanes: RefCell::default(),
             lanes_max: Cell::new(lanes(&config.limits, config.shared_connections)),
             output_limit: Cell::new(config.client_output_limit_bytes),
@@ -92,10 +96,9 @@ impl Group {
         usize::try_from(self.output_limit.get()).unwrap_or(usize::MAX)
     }
 
-    /// Whether lanes leave a connection of their pool to the hub.
+    /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.
     pub fn hub_pool(&self) -> &Rc<Pool<RedisConnector>> {
-        let (shared, _) = (self.shared.snapshot(crate::clock::now()).max, ());
-        if shared > self.lanes_max.get() { &self.shared } else { &self.leased }
+        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() { &self.shared } else { &self.leased }
     }
 
     /// New settings are in force. `target`: address or credentials have changed.
@@ -126,10 +129,10 @@ impl Group {
 
     /// What the two pools have to report.
     pub fn reports(&self, now: std::time::Instant) -> [PoolReport; 2] {
-        [&self.shared, &self.leased].map(|pool| PoolReport {
+        [(&self.shared, &self.records[0]), (&self.leased, &self.records[1])].map(|(pool, record)| PoolReport {
             name: Arc::clone(pool.name()),
             info: self.info.borrow().clone(),
-            record: pool.record_shared(),
+            record: Rc::clone(record),
             state: state(&pool.snapshot(now)),
         })
     }

@@ -258,6 +258,9 @@ impl Lane {
 
     fn write(&self, held: &mut Held, cx: &mut Context<'_>, record: &crate::observe::record::PoolRecord) -> Result<(), ()> {
         let mut pipeline = self.pipeline.borrow_mut();
+        if pipeline.unsent().is_empty() {
+            return Ok(());
+        }
         while !pipeline.unsent().is_empty() {
             match held.lease.stream.poll_write(cx, pipeline.unsent()) {
                 Poll::Pending => break,
@@ -268,7 +271,10 @@ impl Lane {
                 }
             }
         }
-        Ok(())
+        match held.lease.stream.poll_sent(cx) {
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
     }
 
     /// Hands replies to their owners. One delivery for all that stand next to each other.

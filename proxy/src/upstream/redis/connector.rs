@@ -20,6 +20,7 @@ use super::login;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
+use crate::transport::tls::{self, Proof};
 
 /// How long a server may take to clean a connection or to say that it is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,11 +68,7 @@ impl RedisConnector {
 
     async fn open(&self) -> Result<RedisConnection, ConnectFault> {
         let upstream = shown(&self.target.upstream);
-        if let UpstreamTls::Require | UpstreamTls::VerifyFull = self.target.tls {
-            let why = format!("TLS towards Redis at {upstream} is configured, but this version of sidepool does not have it yet");
-            return Err(ConnectFault::new(ConnectFaultKind::Tls, why));
-        }
-        let mut stream = dial(&self.target.upstream).await.map_err(|error| unreachable(&upstream, &error))?;
+        let mut stream = dial(&self.target.upstream, self.target.tls, &upstream).await?;
         let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
         Ok(RedisConnection { stream, id })
     }
@@ -116,17 +113,31 @@ pub fn shown(upstream: &Upstream) -> String {
     }
 }
 
-async fn dial(upstream: &Upstream) -> io::Result<Stream> {
-    match upstream {
-        Upstream::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(6);
-            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            Ok(Stream::Tcp(stream))
+async fn dial(upstream: &Upstream, tls: UpstreamTls, shown: &str) -> Result<Stream, ConnectFault> {
+    let (host, port) = match upstream {
+        Upstream::Tcp { host, port } => (host, *port),
+        Upstream::Unix(path) => {
+            return UnixStream::connect(path).await.map(Stream::Unix).map_err(|error| unreachable(shown, &error));
         }
-        Upstream::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-    }
+    };
+    let stream = plain(host, port).await.map_err(|error| unreachable(shown, &error))?;
+    let proof = match tls {
+        // Redis has no way to ask whether a server offers TLS.
+        UpstreamTls::Disable | UpstreamTls::Prefer => return Ok(Stream::Tcp(stream)),
+        UpstreamTls::Require => Proof::None,
+        UpstreamTls::VerifyFull => Proof::Host,
+    };
+    tls::connect(stream, host, proof)
+        .await
+        .map_err(|error| ConnectFault::new(ConnectFaultKind::Tls, format!("TLS with Redis at {shown} failed: {error}")))
+}
+
+async fn plain(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(6);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
 }
 
 fn unreachable(upstream: &str, error: &io::Error) -> ConnectFault {

@@ -62,7 +62,7 @@ async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
             written => bytes = &bytes[written..],
         }
     }
-    Ok(())
+    poll_fn(|cx| stream.poll_sent(cx)).await
 }
 
 async fn read_reply(stream: &mut Stream, version: Resp, inbox: &mut Vec<u8>, upstream: &str) -> Result<Reply, ConnectFault> {
