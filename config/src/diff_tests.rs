@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::diff::{Class, What, diff};
+use crate::effective::fingerprint;
 use crate::environment::{Overrides, from_urls};
 use crate::file::load_text;
 use crate::model::Config;
@@ -109,5 +110,7 @@ fn zero_configurations_compare_too() {
     let of = |url: &str| from_urls(Some(url), None, &Overrides::default()).unwrap().config;
     let changes = diff(&of("postgres://u:a@h/d"), &of("postgres://u:b@h/d"));
     let keys: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    let prints = ["a", "b", "a"].map(|password| fingerprint(&of(&format!("postgres://u:{password}@h/d"))));
+    assert!(prints[0] == prints[2] && prints[0] != prints[1]);
     assert_eq!(keys, ["postgres.databases.\"*\".password: changed (live)", "postgres.databases.d.password: changed (live)"]);
 }

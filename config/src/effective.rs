@@ -5,11 +5,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use crate::model::{Config, Listen, PgDatabase, PgUser, PoolLimits, Postgres, Redis, RedisUser, Upstream, Workers};
 use crate::names::Named;
 use crate::reading::key_path;
 use crate::secret::Secret;
 use crate::settings::Scope;
+use crate::sources::ContentHash;
 use crate::units::{format_duration, format_size};
 
 /// One section with its settings, in a fixed order.
@@ -74,6 +77,28 @@ pub fn entries(config: &Config) -> Vec<Entry> {
     postgres.iter().for_each(|postgres| postgres_entries(postgres, &mut entries));
     redis.iter().for_each(|(name, redis)| redis_entries(key_path("redis", name), redis, &mut entries));
     entries
+}
+
+/// A hash over everything that is in force, secrets included: equal where two configurations are, however they were said.
+#[must_use]
+pub fn fingerprint(config: &Config) -> ContentHash {
+    let mut hasher = Sha256::new();
+    let mut part = |text: &str| {
+        hasher.update((text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    };
+    for entry in entries(config) {
+        part(&entry.path);
+        for (name, value) in &entry.values {
+            part(name);
+            match value {
+                Shown::Plain(text) => part(text),
+                Shown::Secret(secret) => part(secret.reveal()),
+                Shown::Unset => part(""),
+            }
+        }
+    }
+    ContentHash(hasher.finalize().into())
 }
 
 fn postgres_entries(postgres: &Postgres, entries: &mut Vec<Entry>) {

@@ -241,9 +241,13 @@ fn what_is_only_odd_is_a_warning() {
 
 #[test]
 fn keys_in_the_wrong_section_are_sent_home() {
-    let found = problems("[postgres]\npool_size = 3\n[postgres.databases.a]\nhost = \"h\"\nworkers = 3\n[databases.a]\nhost=\"h\"");
+    let found = problems(
+        "[postgres]\npool_size = 3\nreserve_pool_size = 1\nlisten_addr = \"*\"\n[postgres.databases.a]\nhost = \"h\"\nworkers = 3\n[databases.a]\nhost=\"h\"",
+    );
     let has = |text: &str| assert!(found.iter().any(|problem| problem.contains(text)), "{text}\n{}", found.join("\n"));
     has("postgres.pool_size: unknown key; did you mean \"default_pool_size\"?");
+    has("postgres.reserve_pool_size: unknown key; a setting of PgBouncer that");
+    has("postgres.listen_addr: unknown key; a setting of PgBouncer; here it is part of listen");
     has("workers: unknown key; it belongs at the top of the file");
     has("databases: unknown key; it belongs in [postgres]");
 }
@@ -252,6 +256,7 @@ fn keys_in_the_wrong_section_are_sent_home() {
 fn broken_lines_do_not_hide_the_other_problems_nor_invent_any() {
     let found = problems("workers == 2\n[redis.a]\nhost = cache\nport = \"x\"\npool_size = 0\npool_size = 1\n");
     let starts: Vec<&str> = found.iter().map(|problem| problem.split(": ").nth(1).unwrap_or_default()).collect();
+    assert!(found[1].ends_with("; text is written in quotes"), "{}", found.join("\n"));
     assert_eq!(starts, ["not TOML", "not TOML", "redis.a.port", "redis.a.pool_size", "not TOML"], "{}", found.join("\n"));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading never stops at a problem. A line that is not TOML is noted and blanked, and the rest is read all the same.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,16 @@ use crate::environment::Lookup;
 use crate::problem::{Place, Problem};
 use crate::sources::Sources;
 
+/// The most problems that are kept. Past this many the file is something else than a configuration.
+const MOST_PROBLEMS: usize = 500;
+
 /// One file being read.
 pub(crate) struct Reading<'a> {
     path: &'a Path,
     lookup: Lookup<'a>,
     problems: RefCell<Vec<Problem>>,
+    /// How many problems were left out.
+    dropped: Cell<usize>,
     sources: RefCell<Sources>,
     /// Offsets at which lines begin.
     line_starts: Vec<usize>,
@@ -35,6 +40,7 @@ impl<'a> Reading<'a> {
             path,
             lookup,
             problems: RefCell::default(),
+            dropped: Cell::new(0),
             sources: RefCell::new(sources),
             line_starts,
             lines: RefCell::default(),
@@ -47,6 +53,7 @@ impl<'a> Reading<'a> {
     fn parse(&mut self, mut text: String) -> Document<String> {
         /// Past this many broken lines the file is something else than a configuration.
         const MOST_BROKEN_LINES: usize = 20;
+        let mut last = None;
         for _ in 0..MOST_BROKEN_LINES {
             let error = match Document::parse(text.clone()) {
                 Ok(document) => return document,
@@ -54,12 +61,17 @@ impl<'a> Reading<'a> {
             };
             self.whole = false;
             let at = error.span().map_or(text.len(), |span| span.start.min(text.len()));
-            let line = self.line_at(at);
+            let Some(line) = self.written_line(&text, self.line_at(at)) else { break };
             let message = error.message().lines().collect::<Vec<_>>().join("; ");
-            self.problems.borrow_mut().push(Problem::error(Place::file(self.path, Some(line)), "", format!("not TOML: {message}")));
-            if !blank(&mut text, self.line_span(line)) {
-                break;
+            // What runs to the end of the file, like an open """, is found there again and again until the line that opens it is gone.
+            let again = line != self.line_at(at) && last.as_ref() == Some(&message);
+            if !again {
+                let hint =
+                    if bare_word(text.get(self.line_start(line)..).unwrap_or_default()) { "; text is written in quotes" } else { "" };
+                self.error(Some(line), "", format!("not TOML: {message}{hint}"));
             }
+            blank(&mut text, self.line_span(line));
+            last = Some(message);
         }
         Document::parse(String::new()).unwrap_or_else(|_| unreachable!("an empty text is TOML"))
     }
@@ -69,10 +81,21 @@ impl<'a> Reading<'a> {
         u32::try_from(self.line_starts.partition_point(|start| *start <= offset)).unwrap_or(u32::MAX)
     }
 
+    fn line_start(&self, line: u32) -> usize {
+        self.line_starts.get((line as usize).saturating_sub(1)).copied().unwrap_or(usize::MAX)
+    }
+
     fn line_span(&self, line: u32) -> Range<usize> {
-        let index = line as usize;
-        let start = self.line_starts.get(index.saturating_sub(1)).copied().unwrap_or(usize::MAX);
-        start..self.line_starts.get(index).copied().unwrap_or(usize::MAX)
+        self.line_start(line)..self.line_start(line.saturating_add(1))
+    }
+
+    /// The line itself, or the nearest one above it that has something on it.
+    fn written_line(&self, text: &str, line: u32) -> Option<u32> {
+        let written = |line: &u32| {
+            let span = self.line_span(*line);
+            text.get(span.start..span.end.min(text.len())).is_some_and(|line| !line.trim().is_empty())
+        };
+        (1..=line).rev().find(written)
     }
 
     /// Remembers where a key stands.
@@ -106,17 +129,21 @@ impl<'a> Reading<'a> {
 
     /// Notes an error.
     pub(crate) fn error(&self, line: Option<u32>, key: &str, message: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem::error(Place::file(self.path, line), key, message));
+        self.note(Problem::error(Place::file(self.path, line), key, message));
     }
 
     /// Notes a warning.
     pub(crate) fn warning(&self, line: Option<u32>, key: &str, message: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem::warning(Place::file(self.path, line), key, message));
+        self.note(Problem::warning(Place::file(self.path, line), key, message));
     }
 
     /// Notes a problem that has its place already.
     pub(crate) fn note(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
+        let mut problems = self.problems.borrow_mut();
+        match problems.len() < MOST_PROBLEMS {
+            true => problems.push(problem),
+            false => self.dropped.set(self.dropped.get() + 1),
+        }
     }
 
     /// Reads a file that the configuration names, relative to itself.
@@ -140,20 +167,26 @@ impl<'a> Reading<'a> {
         });
         let mut seen = std::collections::HashSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));
+        let dropped = self.dropped.get();
+        if dropped > 0 {
+            problems.push(Problem::error(Place::file(self.path, None), "", format!("{dropped} more problems are not listed")));
+        }
         (problems, self.sources.into_inner())
     }
 }
 
-/// Overwrites a line with spaces, so that every other offset stays. False if there was nothing left to overwrite.
-fn blank(text: &mut String, span: Range<usize>) -> bool {
+/// True if the line sets a key to something that begins like a word: nearly always a text without its quotes.
+fn bare_word(text: &str) -> bool {
+    let line = text.lines().next().unwrap_or_default();
+    line.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/'))
+}
+
+/// Overwrites a line with spaces, so that every other offset stays.
+fn blank(text: &mut String, span: Range<usize>) {
     let end = span.end.min(text.len());
-    let Some(line) = text.get(span.start..end) else { return false };
-    if line.trim().is_empty() {
-        return false;
-    }
+    let line = text.get(span.start..end).unwrap_or_default();
     let blanks: String = line.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect();
     text.replace_range(span.start..end, &blanks);
-    true
 }
 
 /// The path of a key inside a section: `postgres.databases."my.db"`.
@@ -177,6 +210,32 @@ mod tests {
         let (problems, _) = reading.finish();
         let lines: Vec<_> = problems.iter().map(|problem| problem.place.clone()).collect();
         assert_eq!(lines, [Place::file(Path::new("f.toml"), Some(2)), Place::file(Path::new("f.toml"), Some(4))]);
+    }
+
+    #[test]
+    fn a_text_that_is_never_closed_is_one_problem() {
+        let text = "workers = 1\nfoo = bar\n\"\"\"\n[log]\nlevel = \"info\"\n\n";
+        let (reading, document) = Reading::start(text, Path::new("f.toml"), Sources::default(), &|_| None);
+        assert_eq!(document["workers"].as_integer(), Some(1));
+        let (problems, _) = reading.finish();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert_eq!(problems[0].place, Place::file(Path::new("f.toml"), Some(2)));
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_mistakes_ends() {
+        let text = "= =\n".repeat(10_000);
+        let (reading, _) = Reading::start(&text, Path::new("f.toml"), Sources::default(), &|_| None);
+        assert_eq!(reading.finish().0.len(), 20);
+    }
+
+    #[test]
+    fn the_list_of_problems_is_bounded() {
+        let (reading, _) = Reading::start("", Path::new("f.toml"), Sources::default(), &|_| None);
+        (0..MOST_PROBLEMS + 7).for_each(|line| reading.error(u32::try_from(line).ok(), "", "wrong"));
+        let (problems, _) = reading.finish();
+        assert_eq!(problems.len(), MOST_PROBLEMS + 1);
+        assert!(problems.last().unwrap().message.starts_with("7 more"));
     }
 
     #[test]

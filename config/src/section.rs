@@ -5,7 +5,7 @@ use toml_edit::{Item, Key, TableLike, Value};
 use crate::names::Named;
 use crate::problem::{listed, nearest, shown};
 use crate::reading::{Reading, key_path};
-use crate::settings::{Kind, Scope, Setting, setting, settings_of, subsections};
+use crate::settings::{Kind, Scope, Setting, pgbouncer_advice, setting, settings_of, subsections};
 use crate::units::{format_size, parse_duration, parse_size};
 
 /// One section being read.
@@ -233,6 +233,9 @@ pub(crate) fn unknown_value(given: &str, names: &[&str]) -> String {
 
 fn unknown_key(scope: Scope, key: &str) -> String {
     let names = || settings_of(scope).map(|setting| setting.name).chain(subsections(scope).iter().copied());
+    if let Some(advice) = pgbouncer_advice(key).filter(|_| !scope.is_redis()) {
+        return format!("unknown key; {advice}");
+    }
     let elsewhere = Scope::ALL.into_iter().find(|other| setting(*other, key).is_some() || subsections(*other).contains(&key));
     if let Some(name) = nearest(key, names()) {
         return format!("unknown key; did you mean \"{name}\"?");

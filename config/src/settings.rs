@@ -117,6 +117,14 @@ impl Scope {
     pub const ALL: [Self; 9] =
         [Self::Root, Self::Admin, Self::Drain, Self::Log, Self::Postgres, Self::PgDatabase, Self::PgUser, Self::Redis, Self::RedisUser];
 
+    /// True for the sections of the Redis side.
+    pub(crate) fn is_redis(self) -> bool {
+        match self {
+            Self::Redis | Self::RedisUser => true,
+            Self::Root | Self::Admin | Self::Drain | Self::Log | Self::Postgres | Self::PgDatabase | Self::PgUser => false,
+        }
+    }
+
     /// How the section's header is written.
     #[must_use]
     pub fn header(self) -> &'static str {
@@ -142,4 +150,75 @@ impl Scope {
             Self::Root | Self::Admin | Self::Drain | Self::Log | Self::Postgres | Self::Redis | Self::RedisUser => false,
         }
     }
+}
+
+/// What PgBouncer calls it where the name here is another, or what to do where there is no such setting here.
+#[must_use]
+pub(crate) fn pgbouncer_advice(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "listen_addr" | "listen_port" | "unix_socket_dir" => "a setting of PgBouncer; here it is part of listen",
+        "conffile" | "logfile" | "pidfile" | "syslog" | "syslog_ident" | "syslog_facility" => {
+            "a setting of PgBouncer; sidepool logs to standard error and writes no such file"
+        }
+        "log_connections" | "log_disconnections" => "a setting of PgBouncer; here it is connections in [log]",
+        "server_tls_sslmode" => "a setting of PgBouncer; here it is sslmode of each database",
+        "reserve_pool_size"
+        | "reserve_pool_timeout"
+        | "max_db_connections"
+        | "max_user_connections"
+        | "max_db_client_connections"
+        | "max_user_client_connections"
+        | "server_reset_query"
+        | "server_reset_query_always"
+        | "server_check_query"
+        | "server_check_delay"
+        | "server_round_robin"
+        | "server_fast_close"
+        | "query_timeout"
+        | "idle_transaction_timeout"
+        | "transaction_timeout"
+        | "client_idle_timeout"
+        | "cancel_wait_timeout"
+        | "suspend_timeout"
+        | "query_wait_notify"
+        | "autodb_idle_timeout"
+        | "pool_idle_timeout"
+        | "auth_query"
+        | "auth_user"
+        | "auth_dbname"
+        | "auth_hba_file"
+        | "auth_ident_file"
+        | "admin_users"
+        | "stats_users"
+        | "stats_period"
+        | "so_reuseport"
+        | "tcp_keepalive"
+        | "tcp_keepidle"
+        | "tcp_keepintvl"
+        | "tcp_keepcnt"
+        | "tcp_user_timeout"
+        | "tcp_defer_accept"
+        | "tcp_socket_buffer"
+        | "pkt_buf"
+        | "max_packet_size"
+        | "sbuf_loopcnt"
+        | "listen_backlog"
+        | "dns_max_ttl"
+        | "dns_nxdomain_ttl"
+        | "dns_zone_check_period"
+        | "resolv_conf"
+        | "application_name_add_host"
+        | "disable_pqexec"
+        | "peer_id"
+        | "job_name"
+        | "user"
+        | "unix_socket_mode"
+        | "unix_socket_group"
+        | "connect_query"
+        | "load_balance_hosts"
+        | "client_encoding"
+        | "datestyle"
+        | "timezone" => "a setting of PgBouncer that sidepool.toml does not have",
+        _ => return None,
+    })
 }

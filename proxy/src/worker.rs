@@ -4,6 +4,7 @@
 //! threads (`runtime`), or accepting clients (`listener`).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use tokio::sync::mpsc;
 use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
-use crate::session::postgres::side::PostgresSide;
-use crate::session::redis::side::RedisSide;
+use crate::session::postgres::side::{PostgresCommons, PostgresSide};
+use crate::session::redis::side::{RedisCommons, RedisSide};
 use crate::transport::buffer::Buffers;
 
 /// Names a worker. Worker ids run from 0 without gaps.
@@ -52,6 +53,22 @@ impl Mailboxes {
     }
 }
 
+/// What the workers of a process have in common.
+#[derive(Clone)]
+pub struct Commons {
+    /// The PostgreSQL side.
+    pub postgres: PostgresCommons,
+    /// What the Redis side needs.
+    pub redis: RedisCommons,
+}
+
+impl Commons {
+    /// For a process with so many workers.
+    pub fn new(workers: usize) -> io::Result<Self> {
+        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers) })
+    }
+}
+
 /// What the sessions of one worker share.
 pub struct Worker {
     /// Who we are.
@@ -79,15 +96,15 @@ pub struct Worker {
 impl Worker {
     /// A worker that serves nothing yet: the sides are empty until [`apply`](Self::apply) is called.
     #[must_use]
-    pub fn new(id: WorkerId, mailboxes: Mailboxes) -> Rc<Self> {
+    pub fn new(id: WorkerId, mailboxes: Mailboxes, commons: Commons) -> Rc<Self> {
         Rc::new(Self {
             id,
             mailboxes,
             buffers: Buffers::default(),
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
-            postgres: PostgresSide::new(id),
-            redis: RedisSide::default(),
+            postgres: PostgresSide::new(id, commons.postgres),
+            redis: RedisSide::new(commons.redis),
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
             stopping: Cell::new(false),
@@ -101,8 +118,10 @@ impl Worker {
         self.redis.apply(&old, new, self);
     }
 
-    /// Ends the worker's thread after the job that calls this; sessions that still run are dropped.
+    /// Ends the worker's thread after the job that calls this. Upstream connections are closed politely; sessions that still run are dropped.
     pub fn stop(&self) {
+        self.postgres.drain();
+        self.redis.drain();
         self.stopping.set(true);
     }
 

@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use tokio_postgres::{Client, NoTls};
@@ -47,6 +47,11 @@ impl Pooler {
         Self::start_as(settings, Build::Fast).await
     }
 
+    /// Starts sidepool on the `sidepool.toml` that the test has put into `directory`; `settings` says where it listens.
+    pub async fn start_file(settings: Settings, directory: &Path) -> Self {
+        Self::launch(Kind::Sidepool, settings, Build::Checked, directory.to_owned()).await
+    }
+
     async fn start_as(settings: Settings, build: Build) -> Self {
         let kind = match std::env::var("SIDEPOOL_TESTS_POOLER").as_deref() {
             Ok("pgbouncer") => Kind::Pgbouncer,
@@ -55,6 +60,10 @@ impl Pooler {
         };
         let directory = place::directory("pooler");
         write(kind, &directory, &settings);
+        Self::launch(kind, settings, build, directory).await
+    }
+
+    async fn launch(kind: Kind, settings: Settings, build: Build, directory: PathBuf) -> Self {
         let process = Process::spawn(&format!("{kind:?}"), command(kind, build, &directory));
         let mut pooler = Self { kind, settings, directory, process };
         pooler.ready().await;
@@ -173,7 +182,7 @@ impl Pooler {
 }
 
 /// Writes the configuration; each file is replaced as a whole.
-fn write(kind: Kind, directory: &std::path::Path, settings: &Settings) {
+fn write(kind: Kind, directory: &Path, settings: &Settings) {
     let put = |name: &str, text: String| {
         let new = directory.join(format!(".{name}.new"));
         std::fs::write(&new, text).expect("our own directory");
@@ -189,7 +198,7 @@ fn write(kind: Kind, directory: &std::path::Path, settings: &Settings) {
     }
 }
 
-fn command(kind: Kind, build: Build, directory: &std::path::Path) -> Command {
+fn command(kind: Kind, build: Build, directory: &Path) -> Command {
     match kind {
         Kind::Sidepool => {
             let mut command = Command::new(binary::path(build));

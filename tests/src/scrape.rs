@@ -58,11 +58,9 @@ pub struct Scrape {
 impl Scrape {
     /// Takes the text apart; panics on what Prometheus would not accept.
     pub fn parse(text: &str) -> Self {
-        let (comments, lines): (Vec<&str>, Vec<&str>) = text.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with('#'));
-        Self {
-            samples: lines.into_iter().map(sample).collect(),
-            comments: comments.into_iter().map(str::to_owned).collect(),
-        }
+        let (comments, lines): (Vec<&str>, Vec<&str>) =
+            text.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with('#'));
+        Self { samples: lines.into_iter().map(sample).collect(), comments: comments.into_iter().map(str::to_owned).collect() }
     }
 
     /// The sum of all samples of `name` that have these labels; 0 when there are none.

@@ -57,8 +57,7 @@ impl Settings {
     pub fn new() -> Self {
         let mut sections = BTreeMap::new();
         sections.insert(String::new(), BTreeMap::new());
-        let settings =
-            Self { sections, postgres_port: place::free_port(), redis_port: place::free_port(), admin_port: place::free_port() };
+        let settings = Self { sections, postgres_port: place::free_port(), redis_port: place::free_port(), admin_port: place::free_port() };
         let admin = format!("127.0.0.1:{}", settings.admin_port);
         settings.set("admin.listen", admin)
     }

@@ -128,7 +128,8 @@ fn each_file_says_first_what_it_is() {
 #[test]
 fn no_file_is_too_long() {
     let lengths = sources().into_iter().map(|source| (source.text.lines().count(), source.path));
-    let problems: Vec<String> = lengths.filter(|(lines, _)| *lines > LONGEST_FILE).map(|(lines, path)| format!("{path}: {lines}")).collect();
+    let problems: Vec<String> =
+        lengths.filter(|(lines, _)| *lines > LONGEST_FILE).map(|(lines, path)| format!("{path}: {lines}")).collect();
     report(&problems, "one idea a file: at most 600 lines");
 }
 

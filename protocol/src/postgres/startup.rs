@@ -147,6 +147,9 @@ pub fn cancel_key(rest: &[u8]) -> Option<(u32, &[u8])> {
     (secret.len() >= 4).then_some((u32::from_be_bytes(*id), secret))
 }
 
+/// A session parameter: name and value.
+pub type Parameter = (Box<str>, Box<str>);
+
 /// A start-up message, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Startup {
@@ -157,7 +160,7 @@ pub struct Startup {
     /// Whether replication is asked for.
     pub replication: bool,
     /// Session parameters in the order in which they apply: those in `options` first, as with PostgreSQL.
-    pub parameters: Vec<(Box<str>, Box<str>)>,
+    pub parameters: Vec<Parameter>,
     /// The `_pq_.` options, none of which we know.
     pub protocol_options: Vec<Box<str>>,
 }
@@ -237,7 +240,7 @@ fn is_no(value: &str) -> bool {
 }
 
 /// Reads `-c name=value`, `-cname=value` and `--name=value`, with backslashes before spaces and backslashes (`pg_split_opts`).
-fn parse_options(options: &str, ignore_others: bool) -> Result<Vec<(Box<str>, Box<str>)>, StartupError> {
+fn parse_options(options: &str, ignore_others: bool) -> Result<Vec<Parameter>, StartupError> {
     let mut parameters = Vec::new();
     let mut words = split_options(options).into_iter();
     while let Some(word) = words.next() {

@@ -11,8 +11,8 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::process::thread_cpu;
 use crate::clock;
-use crate::observe::record::{PoolNumbers, WorkerNumbers};
-use crate::observe::report::{PoolInfo, PoolReport, PoolState};
+use crate::observe::record::WorkerNumbers;
+use crate::observe::report::PoolReport;
 use crate::worker::{Mailboxes, Worker, WorkerId};
 
 /// How long a scrape waits for a worker.
@@ -23,20 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 struct Answer {
     busy: Duration,
     numbers: WorkerNumbers,
-    pools: Vec<PoolRow>,
-}
-
-/// One pool with its numbers.
-#[derive(Debug, Clone)]
-pub struct PoolRow {
-    /// Its name: a label value.
-    pub name: Arc<str>,
-    /// Who it is.
-    pub info: PoolInfo,
-    /// The cells, added up over the workers.
-    pub numbers: PoolNumbers,
-    /// Its state, which all workers share.
-    pub state: PoolState,
+    pools: Vec<PoolReport>,
 }
 
 /// The numbers of all workers together.
@@ -46,8 +33,8 @@ pub struct Collected {
     pub busy: Vec<(WorkerId, Duration)>,
     /// Numbers that belong to no pool, added up; `None` before the first answer.
     pub numbers: Option<WorkerNumbers>,
-    /// The pools by name.
-    pub pools: Vec<PoolRow>,
+    /// The pools by name: cells added up, the state that all workers share taken once.
+    pub pools: Vec<PoolReport>,
 }
 
 /// Asks the workers; one scrape at a time.
@@ -92,15 +79,14 @@ impl Collector {
 /// Runs on the worker.
 fn answer(worker: &Rc<Worker>) -> Answer {
     let now = clock::now();
-    let reports = worker.postgres.pools(now).into_iter().chain(worker.redis.pools(now));
-    let pools = reports.map(|PoolReport { name, info, record, state }| PoolRow { name, info, numbers: record.numbers(), state }).collect();
+    let pools = worker.postgres.pools(now).into_iter().chain(worker.redis.pools(now)).collect();
     Answer { busy: thread_cpu(), numbers: worker.record.numbers(), pools }
 }
 
 fn add_up(answers: &[Option<Answer>]) -> Collected {
     let mut busy = Vec::new();
     let mut numbers: Option<WorkerNumbers> = None;
-    let mut pools: BTreeMap<Arc<str>, PoolRow> = BTreeMap::new();
+    let mut pools: BTreeMap<Arc<str>, PoolReport> = BTreeMap::new();
     for (id, answer) in (0..).map(WorkerId).zip(answers) {
         let Some(answer) = answer else { continue };
         busy.push((id, answer.busy));
@@ -122,14 +108,14 @@ fn add_up(answers: &[Option<Answer>]) -> Collected {
 mod tests {
     use super::*;
     use crate::observe::record::{PoolCounter, PoolRecord, WorkerRecord};
-    use crate::observe::report::Protocol;
+    use crate::observe::report::{PoolInfo, PoolState, Protocol};
 
-    fn row(name: &str, queries: u64, leased: u32) -> PoolRow {
+    fn row(name: &str, queries: u64, leased: u32) -> PoolReport {
         let record = PoolRecord::default();
         record.add(PoolCounter::Queries, queries);
         let info =
             PoolInfo { protocol: Protocol::Postgres, database: "d".into(), user: "u".into(), mode: "transaction", upstream: "h:1".into() };
-        PoolRow { name: name.into(), info, numbers: record.numbers(), state: PoolState { leased, ..PoolState::default() } }
+        PoolReport { name: name.into(), info, numbers: record.numbers(), state: PoolState { leased, ..PoolState::default() } }
     }
 
     #[test]

@@ -40,24 +40,21 @@ impl Trigger {
 /// How reading it again ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was put into force.
-    Applied,
-    /// There was nothing new in it.
-    Unchanged,
+    /// What was read is in force, whether it was new or not.
+    Ok,
     /// It has problems; the old one stays.
     Rejected,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Rejected];
+    pub const ALL: [Self; 2] = [Self::Ok, Self::Rejected];
 
     /// As a label value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Applied => "applied",
-            Self::Unchanged => "unchanged",
+            Self::Ok => "ok",
             Self::Rejected => "rejected",
         }
     }
@@ -205,4 +202,31 @@ impl Facts {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use sidepool_config::sources::Sources;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::worker::Worker;
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_stuck_and_asked_only_once() {
+        let (answering, mut jobs) = unbounded_channel();
+        let (silent, unread) = unbounded_channel();
+        let mailboxes = Mailboxes::new(vec![answering, silent]);
+        let facts = Facts::new(mailboxes.clone(), Logging::silent(), Sources::default().hash());
+        let worker = Worker::new(WorkerId(0), mailboxes);
+        let later = clock::now() + STUCK_AFTER + Duration::from_secs(1);
+        assert_eq!(facts.stuck_workers(later), [WorkerId(0), WorkerId(1)]);
+        for _ in 0..5 {
+            facts.ask_for_heartbeats();
+            jobs.try_recv().unwrap()(&worker);
+        }
+        facts.note_heartbeat(WorkerId(0), later);
+        assert_eq!(facts.stuck_workers(later), [WorkerId(1)]);
+        assert_eq!(unread.len(), 1);
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::collect::{Collected, PoolRow};
+use super::collect::Collected;
 use super::exposition::Exposition;
 use super::facts::{Facts, Outcome, Trigger};
 use super::process::ProcessFigures;
 use crate::observe::catalog::Family;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, Series, WorkerCounter, WorkerHistogram};
-use crate::observe::report::Protocol;
+use crate::observe::report::{PoolReport, Protocol};
 
 /// The text of one scrape.
 #[must_use]
@@ -91,19 +91,19 @@ fn workers(out: &mut Exposition, collected: &Collected) {
     }
 }
 
-fn pool_info(out: &mut Exposition, pool: &PoolRow) {
+fn pool_info(out: &mut Exposition, pool: &PoolReport) {
     let info = &pool.info;
     out.gauge(Family::PoolInfo, &[&pool.name, info.protocol.name(), &info.database, &info.user, info.mode, &info.upstream], 1.0);
 }
 
-fn pool_state(out: &mut Exposition, pool: &PoolRow) {
+fn pool_state(out: &mut Exposition, pool: &PoolReport) {
     let (name, state) = (&*pool.name, &pool.state);
     let states = [
         ("idle", state.idle),
-        ("used", state.leased),
-        ("login", state.connecting),
+        ("leased", state.leased),
+        ("connecting", state.connecting),
         ("resetting", state.resetting),
-        ("testing", state.probing),
+        ("probing", state.probing),
         ("closing", state.closing),
     ];
     for (label, count) in states {
@@ -125,7 +125,7 @@ fn pool_state(out: &mut Exposition, pool: &PoolRow) {
 
 /// What is in use or not available for use, over the most there may be.
 #[must_use]
-pub fn utilization(pool: &PoolRow) -> f64 {
+pub fn utilization(pool: &PoolReport) -> f64 {
     let state = &pool.state;
     let busy = state.leased + state.connecting + state.resetting + state.probing;
     f64::from(busy) / f64::from(state.max.max(1))
@@ -133,7 +133,7 @@ pub fn utilization(pool: &PoolRow) -> f64 {
 
 /// Clients by state, derived at the scrape so that the data path counts a client when it comes and when it goes, and never in between.
 #[must_use]
-pub fn client_states(pool: &PoolRow) -> [(&'static str, u64); 3] {
+pub fn client_states(pool: &PoolReport) -> [(&'static str, u64); 3] {
     let gauge = |gauge: PoolGauge| u64::try_from(pool.numbers.gauges[gauge as usize]).unwrap_or(0);
     let all = gauge(PoolGauge::Clients);
     let waiting = u64::from(pool.state.waiters);
@@ -146,7 +146,7 @@ pub fn client_states(pool: &PoolRow) -> [(&'static str, u64); 3] {
     [("idle", all.saturating_sub(waiting).saturating_sub(active)), ("active", active), ("waiting", waiting)]
 }
 
-fn pool_cells(out: &mut Exposition, pool: &PoolRow) {
+fn pool_cells(out: &mut Exposition, pool: &PoolReport) {
     let shown = |series: &Series| pool.info.protocol.has(series.scope);
     for cell in PoolCounter::ALL {
         let series = cell.series();
@@ -169,7 +169,7 @@ fn pool_cells(out: &mut Exposition, pool: &PoolRow) {
     }
 }
 
-fn with_pool<'a>(pool: &'a PoolRow, labels: &'a [&'a str]) -> Vec<&'a str> {
+fn with_pool<'a>(pool: &'a PoolReport, labels: &'a [&'a str]) -> Vec<&'a str> {
     std::iter::once(&*pool.name).chain(labels.iter().copied()).collect()
 }
 
@@ -180,3 +180,7 @@ fn nanos(duration: std::time::Duration) -> u64 {
 fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::collect::{Collected, PoolRow};
+use super::collect::Collected;
 use super::facts::Facts;
 use super::metrics::{client_states, utilization};
 use crate::clock;
 use crate::observe::record::PoolCounter;
+use crate::observe::report::PoolReport;
 
 /// The document.
 #[must_use]
@@ -35,7 +36,7 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
     })
 }
 
-fn pool(pool: &PoolRow) -> Value {
+fn pool(pool: &PoolReport) -> Value {
     let state = &pool.state;
     let clients: serde_json::Map<String, Value> =
         client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
@@ -50,10 +51,10 @@ fn pool(pool: &PoolRow) -> Value {
         "paused": state.paused,
         "connections": {
             "idle": state.idle,
-            "used": state.leased,
-            "login": state.connecting,
+            "leased": state.leased,
+            "connecting": state.connecting,
             "resetting": state.resetting,
-            "testing": state.probing,
+            "probing": state.probing,
             "closing": state.closing,
             "max": state.max,
             "min": state.min,

@@ -67,10 +67,10 @@ impl Reloader {
         if !pending.is_empty() {
             tracing::warn!(keys = pending.join(", "), "these settings have changed and need a restart; until then the old ones hold");
         }
-        let outcome = if *effective == *self.running { Outcome::Unchanged } else { Outcome::Applied };
-        match outcome {
-            Outcome::Unchanged => tracing::info!("configuration read again: nothing to put into force"),
-            Outcome::Applied | Outcome::Rejected => self.apply(effective),
+        if *effective == *self.running {
+            tracing::info!("configuration read again: nothing to put into force");
+        } else {
+            self.apply(effective);
         }
         let mut reloads = self.facts.reloads();
         reloads.last_successful = true;
@@ -79,7 +79,7 @@ impl Reloader {
         reloads.restart_pending = pending;
         reloads.problems = Vec::new();
         drop(reloads);
-        (outcome, sources)
+        (Outcome::Ok, sources)
     }
 
     fn apply(&mut self, effective: Arc<Config>) {

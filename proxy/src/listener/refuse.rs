@@ -21,8 +21,8 @@ const MOST_AT_A_TIME: u32 = 256;
 /// How long a refused client may take to hear us out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Longest startup packet that is read before we answer (as PostgreSQL's own limit).
-const LONGEST_STARTUP: u64 = 10_000;
+/// Longest startup packet that is read before we answer (as PostgreSQL's own limit); one that claims more is answered at once.
+const LONGEST_STARTUP: u32 = 10_000;
 
 /// How much of what a refused client goes on sending is thrown away before it is cut.
 const MOST_DRAINED: u64 = 64 * 1024;
@@ -104,7 +104,8 @@ async fn postgres(mut stream: Stream, gate: GateNumbers, worker: Rc<Worker>) -> 
             }
             _ => {
                 // Read what it said first: closing a socket with unread bytes in it would take our answer away from the client.
-                let mut startup = (&mut stream).take(u64::from(length).min(LONGEST_STARTUP));
+                let length = if length > LONGEST_STARTUP { 0 } else { length };
+                let mut startup = (&mut stream).take(length.into());
                 tokio::io::copy(&mut startup, &mut tokio::io::sink()).await?;
                 return farewell(stream, &too_many_clients(gate)).await;
             }
@@ -172,3 +173,7 @@ fn too_many_clients(gate: GateNumbers) -> Vec<u8> {
     message.append(&mut body);
     message
 }
+
+#[cfg(test)]
+#[path = "refuse_tests.rs"]
+mod tests;

@@ -53,6 +53,13 @@ impl Logging {
         Arc::new(Self { queue, limiter, set_level })
     }
 
+    /// Logging that is not installed, for tests.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn silent() -> Arc<Self> {
+        Arc::new(Self { queue: Arc::default(), limiter: Arc::default(), set_level: Box::new(|_| ()) })
+    }
+
     /// Changes the level, unless `RUST_LOG` has set it.
     pub fn set_level(&self, level: LogLevel) {
         (self.set_level)(level);

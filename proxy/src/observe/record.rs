@@ -33,6 +33,18 @@ impl PoolRecord {
         self.histograms[histogram as usize].observe(duration);
     }
 
+    /// What a counter has reached.
+    #[cfg(test)]
+    pub(crate) fn counter(&self, counter: PoolCounter) -> u64 {
+        self.counters[counter as usize].get()
+    }
+
+    /// How many durations a histogram has counted.
+    #[cfg(test)]
+    pub(crate) fn observations(&self, histogram: PoolHistogram) -> u64 {
+        self.histograms[histogram as usize].numbers().counts.iter().sum()
+    }
+
     /// A copy of the cells.
     #[must_use]
     pub fn numbers(&self) -> PoolNumbers {

@@ -1,10 +1,9 @@
 //! What a pool tells a scrape: who it is, its cells, and the state of its queue and connections as plain numbers.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::{PoolRecord, Scope};
+use super::record::{PoolNumbers, Scope};
 
 /// Which protocol a pool speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,15 +50,15 @@ pub struct PoolInfo {
     pub upstream: Arc<str>,
 }
 
-/// One pool as its worker sees it.
-#[derive(Debug, Clone)]
+/// One pool as its worker sees it: a copy, on its way to the control thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolReport {
     /// The pool's name: a label value, unique in the process.
     pub name: Arc<str>,
     /// Who it is.
     pub info: PoolInfo,
     /// This worker's cells.
-    pub record: Rc<PoolRecord>,
+    pub numbers: PoolNumbers,
     /// The state of the pool, which all workers share: it is taken once, not added up.
     pub state: PoolState,
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::action::Outcome;
 use super::fault::ConnectFault;
 use super::handle::Pool;
-use super::id::{IdentityId, WaiterId};
+use super::id::{Asker, IdentityId, WaiterId};
 use super::lease::Lease;
 use super::measure;
 use super::reason::{Condition, Refusal, RefuseReason};
@@ -46,12 +46,13 @@ impl<C: Connector> Acquire<C> {
 
     /// Asks the core, as often as it grants a connection that turns out to be dead.
     fn ask(&mut self, again: Option<Instant>, cx: &Context<'_>) -> Poll<Result<Lease<C>, AcquireError>> {
-        let (pool, identity) = (Rc::clone(&self.pool), self.identity);
+        let pool = Rc::clone(&self.pool);
         loop {
+            let asker = Asker { worker: pool.worker, identity: self.identity, seat: pool.seats.borrow().next() };
             let (answer, action) = pool.input(|core, now| {
                 let answer = match again {
-                    None => core.acquire(now, pool.worker, identity),
-                    Some(since) => core.acquire_again(now, pool.worker, identity, since),
+                    None => core.acquire(now, asker),
+                    Some(since) => core.acquire_again(now, asker, since),
                 };
                 (answer, now)
             });

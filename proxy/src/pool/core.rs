@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::action::{Action, Outcome};
 use super::backoff::Backoff;
-use super::id::{ConnId, IdentityId, WaiterId};
+use super::id::{Asker, ConnId, WaiterId};
 use super::limits::Limits;
 use super::queue::Queue;
 use super::random::Random;
@@ -104,15 +104,15 @@ impl Core {
     }
 
     /// A session of `worker` asks for a connection.
-    pub fn acquire(&mut self, now: Instant, worker: WorkerId, identity: IdentityId) -> Outcome {
-        let now = self.advance(now);
+    pub fn acquire(&mut self, now: Instant, asker: Asker) -> Outcome {
+        let (now, worker) = (self.advance(now), asker.worker);
         if let Some(slot) = self.conns.warmest(worker) {
             self.conns.lease(slot, worker);
             self.checked();
             return Outcome::Granted(self.conns.id(slot));
         }
         if let Some(slot) = self.conns.idle_for(worker) {
-            let waiter = self.queue.pass(now, worker);
+            let waiter = self.queue.pass(now, asker);
             self.grant(slot, waiter, worker);
             self.checked();
             return Outcome::Queued(waiter);
@@ -121,14 +121,14 @@ impl Core {
             return Outcome::Refused(self.refusal(reason, Duration::ZERO));
         }
         self.conns.side(worker);
-        let waiter = self.queue.push(now, worker, identity);
+        let waiter = self.queue.push(now, asker);
         self.wait(now);
         Outcome::Queued(waiter)
     }
 
     /// A connection that was granted to a session waiting since `since` was lost on the way: the session comes first again.
-    pub fn acquire_again(&mut self, now: Instant, worker: WorkerId, identity: IdentityId, since: Instant) -> Outcome {
-        let now = self.advance(now);
+    pub fn acquire_again(&mut self, now: Instant, asker: Asker, since: Instant) -> Outcome {
+        let (now, worker) = (self.advance(now), asker.worker);
         if let Some(slot) = self.conns.warmest(worker) {
             self.conns.lease(slot, worker);
             self.checked();
@@ -140,7 +140,7 @@ impl Core {
             return Outcome::Refused(self.refusal(reason, waited));
         }
         self.conns.side(worker);
-        let waiter = self.queue.push_again(since.min(now), worker, identity);
+        let waiter = self.queue.push_again(since.min(now), asker);
         self.wait(now);
         Outcome::Queued(waiter)
     }

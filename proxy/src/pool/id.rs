@@ -1,5 +1,7 @@
 //! Names of connections and waiters. A name is never used twice: the slot may be, the generation then differs.
 
+use crate::worker::WorkerId;
+
 /// Names an upstream connection of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
@@ -16,8 +18,21 @@ pub struct WaiterId {
     pub slot: u32,
     /// Which user of the slot this is.
     pub generation: u32,
+    /// Where its worker keeps what it gets: the slot may have a new user before the session has looked.
+    pub seat: u32,
 }
 
 /// Names a client identity between which the queue is fair. All clients alike: `IdentityId(0)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct IdentityId(pub u32);
+
+/// A session that asks for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// Where it is.
+    pub worker: WorkerId,
+    /// For whom it asks.
+    pub identity: IdentityId,
+    /// Where its worker will keep what it gets, if it has to wait.
+    pub seat: u32,
+}

@@ -2,7 +2,9 @@
 
 use super::fault::ConnectFaultKind;
 use super::reason::{CloseReason, RefuseReason};
+use super::snapshot::Snapshot;
 use crate::observe::record::PoolCounter;
+use crate::observe::report::PoolState;
 
 /// The counter of refusals for this reason.
 pub(super) fn refusal(reason: RefuseReason) -> PoolCounter {
@@ -44,5 +46,26 @@ pub(super) fn close(reason: CloseReason) -> PoolCounter {
         CloseReason::Stale => PoolCounter::ClosedStale,
         CloseReason::Paused => PoolCounter::ClosedPaused,
         CloseReason::Drain => PoolCounter::ClosedDrain,
+    }
+}
+
+impl From<&Snapshot> for PoolState {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            connecting: snapshot.connecting,
+            idle: snapshot.idle,
+            leased: snapshot.leased,
+            resetting: snapshot.resetting,
+            probing: snapshot.probing,
+            closing: snapshot.closing,
+            max: snapshot.max,
+            min: snapshot.min,
+            waiters: snapshot.waiters,
+            queue_limit: snapshot.queue_length,
+            oldest_wait: snapshot.oldest_wait.unwrap_or_default(),
+            saturated: snapshot.saturated,
+            paused: snapshot.paused,
+            up: snapshot.last_failure.is_none(),
+        }
     }
 }

@@ -25,6 +25,8 @@ mod sizing;
 pub mod snapshot;
 pub mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod traits;
 mod waiting;

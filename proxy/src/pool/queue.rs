@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::id::{IdentityId, WaiterId};
+use super::id::{Asker, IdentityId, WaiterId};
 use super::list::{Chain, List};
 use crate::worker::WorkerId;
 
@@ -42,6 +42,7 @@ struct Waiter {
     since: Instant,
     order: u64,
     worker: WorkerId,
+    seat: u32,
     lane: u32,
 }
 
@@ -115,32 +116,33 @@ impl Queue {
     }
 
     /// The session comes last.
-    pub(super) fn push(&mut self, now: Instant, worker: WorkerId, identity: IdentityId) -> WaiterId {
+    pub(super) fn push(&mut self, now: Instant, asker: Asker) -> WaiterId {
         self.last_order += 1;
-        let slot = self.enter(now, self.last_order, worker, identity);
+        let slot = self.enter(now, self.last_order, asker);
         self.by_age.push_last(&mut self.ages, slot);
         let lane = self.slots[slot as usize].lane as usize;
-        self.lanes[lane].sides[usize::from(worker.0)].push_last(&mut self.turns, slot);
+        self.lanes[lane].sides[usize::from(asker.worker.0)].push_last(&mut self.turns, slot);
         self.name(slot)
     }
 
     /// The session had its turn already and comes first again, with the age it has.
-    pub(super) fn push_again(&mut self, since: Instant, worker: WorkerId, identity: IdentityId) -> WaiterId {
+    pub(super) fn push_again(&mut self, since: Instant, asker: Asker) -> WaiterId {
         self.first_order -= 1;
-        let slot = self.enter(since, self.first_order, worker, identity);
+        let slot = self.enter(since, self.first_order, asker);
         let younger = self.by_age.iter(&self.ages).find(|other| self.slots[*other as usize].since >= since);
         match younger {
             Some(other) => self.by_age.insert_before(&mut self.ages, slot, other),
             None => self.by_age.push_last(&mut self.ages, slot),
         }
         let lane = self.slots[slot as usize].lane as usize;
-        self.lanes[lane].sides[usize::from(worker.0)].push_first(&mut self.turns, slot);
+        self.lanes[lane].sides[usize::from(asker.worker.0)].push_first(&mut self.turns, slot);
         self.name(slot)
     }
 
     /// A name for a session that is served without having waited.
-    pub(super) fn pass(&mut self, now: Instant, worker: WorkerId) -> WaiterId {
-        let slot = self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker, lane: 0 });
+    pub(super) fn pass(&mut self, now: Instant, asker: Asker) -> WaiterId {
+        let slot =
+            self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker: asker.worker, seat: asker.seat, lane: 0 });
         let name = self.name(slot);
         self.give_slot(slot);
         name
@@ -202,10 +204,21 @@ impl Queue {
         assert_eq!(in_ring, self.ring.len(), "an identity has one turn a round");
     }
 
-    /// All waiters, oldest first.
+    /// All identities in the order of their turns, each with its waiters in the order of theirs.
     #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = Waiting> {
-        self.by_age.iter(&self.ages).map(|slot| self.at(slot))
+    pub(super) fn turns(&self) -> Vec<(IdentityId, Vec<Waiting>)> {
+        let waiters = |lane: &Lane| {
+            let mut slots: Vec<u32> = lane.sides.iter().flat_map(|side| side.iter(&self.turns)).collect();
+            slots.sort_by_key(|slot| self.slots[*slot as usize].order);
+            slots.into_iter().map(|slot| self.at(slot)).collect()
+        };
+        self.ring.iter().map(|lane| &self.lanes[*lane as usize]).map(|lane| (lane.identity, waiters(lane))).collect()
+    }
+
+    /// How many identities are remembered.
+    #[cfg(test)]
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
     }
 
     fn at(&self, slot: u32) -> Waiting {
@@ -214,7 +227,8 @@ impl Queue {
     }
 
     fn name(&self, slot: u32) -> WaiterId {
-        WaiterId { slot, generation: self.slots[slot as usize].generation }
+        let Waiter { generation, seat, .. } = self.slots[slot as usize];
+        WaiterId { slot, generation, seat }
     }
 
     fn choose<F: Fn(WorkerId) -> bool>(&self, lane: &Lane, affinity: Option<&Affinity<F>>) -> Option<u32> {
@@ -231,9 +245,10 @@ impl Queue {
         )
     }
 
-    fn enter(&mut self, since: Instant, order: u64, worker: WorkerId, identity: IdentityId) -> u32 {
+    fn enter(&mut self, since: Instant, order: u64, asker: Asker) -> u32 {
+        let Asker { worker, identity, seat } = asker;
         let lane = self.lane(identity);
-        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, lane });
+        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, seat, lane });
         let side = usize::from(worker.0);
         let entry = &mut self.lanes[lane as usize];
         if entry.sides.len() <= side {

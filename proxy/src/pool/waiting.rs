@@ -1,4 +1,7 @@
 //! The seats of the sessions of one worker that wait: where a granted connection or a refusal is put down for each of them.
+//!
+//! A seat belongs to its session until that has collected what was put down, or leaves. The core may have forgotten the session long
+//! before, or have given the place in its queue to another: so a delivery must name the session exactly.
 
 use std::task::Waker;
 
@@ -17,7 +20,7 @@ pub(super) enum Delivery<C> {
 
 /// One waiter.
 struct Seat<C> {
-    generation: u32,
+    waiter: WaiterId,
     waker: Waker,
     delivery: Option<Delivery<C>>,
 }
@@ -25,28 +28,34 @@ struct Seat<C> {
 /// All waiters of one pool on one worker.
 pub(super) struct Seats<C> {
     seats: Vec<Option<Seat<C>>>,
+    free: Vec<u32>,
 }
 
 impl<C> Default for Seats<C> {
     fn default() -> Self {
-        Self { seats: Vec::new() }
+        Self { seats: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<C> Seats<C> {
-    /// The session sits down.
+    /// The seat that the next one who sits down will have.
+    pub(super) fn next(&self) -> u32 {
+        self.free.last().copied().unwrap_or_else(|| u32::try_from(self.seats.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The session sits down on the seat in its name, which is the next one.
     pub(super) fn sit(&mut self, waiter: WaiterId, waker: Waker) {
-        let slot = waiter.slot as usize;
-        if self.seats.len() <= slot {
-            self.seats.resize_with(slot + 1, || None);
+        debug_assert_eq!(waiter.seat, self.next(), "seats are taken in order");
+        if self.free.pop().is_none() {
+            self.seats.push(None);
         }
-        self.seats[slot] = Some(Seat { generation: waiter.generation, waker, delivery: None });
+        self.seats[waiter.seat as usize] = Some(Seat { waiter, waker, delivery: None });
     }
 
     /// Puts something down for a waiter and wakes it; gives it back when the waiter has left.
     pub(super) fn deliver(&mut self, waiter: WaiterId, delivery: Delivery<C>) -> Result<(), Delivery<C>> {
-        match self.seats.get_mut(waiter.slot as usize) {
-            Some(Some(seat)) if seat.generation == waiter.generation => {
+        match self.seats.get_mut(waiter.seat as usize) {
+            Some(Some(seat)) if seat.waiter == waiter => {
                 seat.delivery = Some(delivery);
                 seat.waker.wake_by_ref();
                 Ok(())
@@ -55,28 +64,56 @@ impl<C> Seats<C> {
         }
     }
 
-    /// Takes what was delivered, and with it the seat; without a delivery, remembers whom to wake.
+    /// Takes what was delivered, and gives the seat up with it; without a delivery, remembers whom to wake.
     pub(super) fn collect(&mut self, waiter: WaiterId, waker: &Waker) -> Option<Delivery<C>> {
-        let seat = self.seats.get_mut(waiter.slot as usize)?;
-        match seat {
-            Some(taken) if taken.generation == waiter.generation => match taken.delivery.take() {
-                Some(delivery) => {
-                    *seat = None;
-                    Some(delivery)
-                }
-                None => {
-                    taken.waker.clone_from(waker);
-                    None
-                }
-            },
-            Some(_) | None => None,
+        let seat = self.seats.get_mut(waiter.seat as usize)?.as_mut()?;
+        match seat.delivery.take() {
+            Some(delivery) => {
+                self.leave(waiter);
+                Some(delivery)
+            }
+            None => {
+                seat.waker.clone_from(waker);
+                None
+            }
         }
     }
 
     /// The session leaves, with what was delivered meanwhile.
     pub(super) fn leave(&mut self, waiter: WaiterId) -> Option<Delivery<C>> {
-        let seat = self.seats.get_mut(waiter.slot as usize)?;
-        let left = seat.take_if(|seat| seat.generation == waiter.generation)?;
-        left.delivery
+        let seat = self.seats.get_mut(waiter.seat as usize)?.take()?;
+        debug_assert_eq!(seat.waiter, waiter, "a seat has one owner");
+        self.free.push(waiter.seat);
+        seat.delivery
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_for_somebody_who_left_does_not_reach_the_next_on_the_seat() {
+        let mut seats: Seats<u8> = Seats::default();
+        let first = WaiterId { slot: 0, generation: 0, seat: seats.next() };
+        seats.sit(first, Waker::noop().clone());
+        assert!(seats.leave(first).is_none());
+        let second = WaiterId { slot: 0, generation: 1, seat: seats.next() };
+        assert_eq!(second.seat, first.seat);
+        seats.sit(second, Waker::noop().clone());
+        assert!(seats.deliver(first, Delivery::Lost).is_err());
+        assert!(seats.deliver(second, Delivery::Lost).is_ok());
+    }
+
+    #[test]
+    fn a_delivery_waits_although_the_queue_has_given_the_place_away() {
+        let mut seats: Seats<u8> = Seats::default();
+        let first = WaiterId { slot: 0, generation: 0, seat: seats.next() };
+        seats.sit(first, Waker::noop().clone());
+        assert!(seats.deliver(first, Delivery::Lost).is_ok());
+        let second = WaiterId { slot: 0, generation: 1, seat: seats.next() };
+        seats.sit(second, Waker::noop().clone());
+        assert!(matches!(seats.collect(first, Waker::noop()), Some(Delivery::Lost)));
+        assert!(seats.collect(second, Waker::noop()).is_none());
     }
 }

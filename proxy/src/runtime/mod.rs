@@ -13,7 +13,7 @@ use sidepool_config::model;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
-use crate::worker::{Job, Mailboxes, Worker, WorkerId};
+use crate::worker::{Commons, Job, Mailboxes, Worker, WorkerId};
 
 /// The running workers.
 pub struct Workers {
@@ -26,9 +26,10 @@ impl Workers {
     pub fn start(count: u16) -> io::Result<Self> {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let mailboxes = Mailboxes::new(senders);
+        let commons = Commons::new(mailboxes.workers())?;
         let mut threads = Vec::with_capacity(receivers.len());
         for (id, jobs) in mailboxes.ids().zip(receivers) {
-            let runtime = Runtime { id, mailboxes: mailboxes.clone(), jobs };
+            let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs };
             threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run())?);
         }
         Ok(Self { mailboxes, threads })
@@ -66,6 +67,7 @@ pub fn worker_count(configured: model::Workers) -> u16 {
 struct Runtime {
     id: WorkerId,
     mailboxes: Mailboxes,
+    commons: Commons,
     jobs: mpsc::UnboundedReceiver<Job>,
 }
 
@@ -78,7 +80,7 @@ impl Runtime {
                 return;
             }
         };
-        runtime.block_on(serve(Worker::new(self.id, self.mailboxes), self.jobs));
+        runtime.block_on(serve(Worker::new(self.id, self.mailboxes, self.commons), self.jobs));
     }
 }
 

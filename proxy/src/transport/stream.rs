@@ -2,6 +2,7 @@
 //!
 //! It is polled, never `readable` and then `try_read`: polling lets the runtime skip the read that would only say "nothing there".
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -24,6 +25,27 @@ pub enum Stream {
     Unix(#[pin] UnixStream),
     /// TCP under TLS, towards a server.
     Tls(#[pin] Box<TlsStream<Socket>>),
+}
+
+/// Who is at the other end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody at this address.
+    Tcp(SocketAddr),
+    /// Somebody on this machine.
+    Unix,
+    /// Nobody any more.
+    Gone,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Gone => f.write_str("gone"),
+        }
+    }
 }
 
 /// A [`Stream`] taken off its worker's runtime, on its way to another worker.
@@ -61,21 +83,26 @@ impl Stream {
         }
     }
 
-    /// Who is at the other end, if it has an address.
-    #[must_use]
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Unix(_) | Self::Tls(_) => None,
-        }
-    }
-
-    /// Where the other end found us.
+    /// Where the other end found us, if that has an address.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// Who is at the other end, for logs.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+            Self::Unix(_) => Peer::Unix,
+            Self::Tls(stream) => match stream.get_ref().0 {
+                Socket::Attached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+                Socket::Detached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+                Socket::Gone => Peer::Gone,
+            },
         }
     }
 

@@ -1,4 +1,5 @@
 //! One connection to a database: opening, logging in, resetting, probing.
 
+pub mod dial;
 pub mod postgres;
 pub mod redis;

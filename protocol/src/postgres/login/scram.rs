@@ -101,6 +101,12 @@ pub enum ScramError {
     WrongProof,
 }
 
+/// A server's part of the nonce, from random bytes: printable, without a comma.
+#[must_use]
+pub fn nonce(random: [u8; 18]) -> String {
+    BASE64.encode(random)
+}
+
 /// An exchange after the client's first message.
 #[derive(Debug)]
 pub struct Exchange {

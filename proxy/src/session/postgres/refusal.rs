@@ -6,7 +6,7 @@ use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use crate::pool::acquire::AcquireError;
-use crate::pool::reason::{RefuseReason, Refusal};
+use crate::pool::reason::{Refusal, RefuseReason};
 
 /// No server connection for this query. The client may stay and try again.
 #[must_use]
@@ -46,7 +46,8 @@ fn facts(refusal: &Refusal, cause: Option<&str>) -> String {
 /// The query was cancelled while it waited.
 #[must_use]
 pub fn cancelled() -> Fault {
-    Fault::error(SqlState::QUERY_CANCELED, "canceling statement due to user request").with_detail("It was still waiting for a server connection and never ran.")
+    Fault::error(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+        .with_detail("It was still waiting for a server connection and never ran.")
 }
 
 /// The client broke the protocol.
@@ -56,9 +57,11 @@ pub fn violation(violation: Violation) -> Fault {
         Violation::Length(bad) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length").with_detail(bad.to_string()),
         Violation::Tag(tag) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("invalid frontend message type {tag}")),
         Violation::Names(tag) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("malformed names in a {tag:?} message")),
-        Violation::ParseTooLong(bytes) => Fault::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("a statement of {bytes} bytes is too long to prepare"))
-            .with_detail(format!("The limit is {MAX_PARSE_BYTES} bytes."))
-            .with_hint("Send it as a simple query, or its data with COPY."),
+        Violation::ParseTooLong(bytes) => {
+            Fault::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("a statement of {bytes} bytes is too long to prepare"))
+                .with_detail(format!("The limit is {MAX_PARSE_BYTES} bytes."))
+                .with_hint("Send it as a simple query, or its data with COPY.")
+        }
         Violation::TooManyStatements => Fault::fatal(SqlState::CONFIGURATION_LIMIT, "too many prepared statements")
             .with_detail(format!("A client may hold {MAX_CLIENT_STATEMENTS} named statements at a time."))
             .with_hint("Close statements that are no longer used."),

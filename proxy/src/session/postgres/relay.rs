@@ -104,7 +104,11 @@ impl Session {
     /// Sends what waits in either direction.
     fn flush_both(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let flushed = self.with_connection(|connection| {
-            if connection.link.to_server.is_empty() { Poll::Pending } else { connection.link.to_server.poll_flush(&mut connection.stream, cx) }
+            if connection.link.to_server.is_empty() {
+                Poll::Pending
+            } else {
+                connection.link.to_server.poll_flush(&mut connection.stream, cx)
+            }
         });
         if let Poll::Ready(Err(error)) = flushed {
             return Err(self.server_lost(cx, &error.to_string()));
@@ -196,7 +200,8 @@ impl Session {
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(&[], &mut scratch);
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
-        Outbound { link: &mut lease.link, client: &mut self.statements, notifications: false, out: &mut out, news: News::default() }.answer_locals();
+        Outbound { link: &mut lease.link, client: &mut self.statements, notifications: false, out: &mut out, news: News::default() }
+            .answer_locals();
         let bytes = out.finish();
         if bytes.is_empty() {
             return Ok(());
@@ -272,7 +277,9 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if self.mode == PoolMode::Statement && self.with_connection(|connection| connection.link.tracker.status() != TransactionStatus::Idle) {
+        if self.mode == PoolMode::Statement
+            && self.with_connection(|connection| connection.link.tracker.status() != TransactionStatus::Idle)
+        {
             return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
         }
         Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
@@ -326,7 +333,8 @@ impl Session {
     fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {
         tracing::warn!(pool = %self.pool.name(), reason = "server_lost", cause, "client closed");
         // Nothing may be put into the middle of a message, and who has read the server's own farewell needs none of ours.
-        let told = self.with_connection(|connection| connection.link.farewell || (connection.link.remaining > 0 && connection.link.forward));
+        let told =
+            self.with_connection(|connection| connection.link.farewell || (connection.link.remaining > 0 && connection.link.forward));
         if told {
             return End::ServerLost;
         }

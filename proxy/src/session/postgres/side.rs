@@ -1,16 +1,63 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::Config;
 
-use crate::observe::report::PoolReport;
 use super::cancel::CancelRegistry;
+use super::pools::PgPools;
 use super::prepared::StatementTable;
+use super::route::PoolKey;
 use super::states::StateTable;
+use super::verifiers::Verifiers;
+use crate::observe::report::PoolReport;
+use crate::pool::registry::Directory;
 use crate::worker::{Worker, WorkerId};
+
+/// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
+/// twice could tell a user that exists from one that does not.
+#[derive(Clone)]
+pub struct LoginSeed([u8; 32]);
+
+impl LoginSeed {
+    /// A new one. Without random numbers there is nothing to hide behind, so that is an error.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LoginSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoginSeed(***)")
+    }
+}
+
+/// What the workers of a process have in common on the PostgreSQL side.
+#[derive(Clone)]
+pub struct PostgresCommons {
+    /// The cores of the pools.
+    pub directory: Directory<PoolKey>,
+    /// For salts.
+    pub seed: LoginSeed,
+}
+
+impl PostgresCommons {
+    /// For a process with so many workers.
+    pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
+        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()? })
+    }
+}
 
 /// The PostgreSQL state of one worker.
 pub struct PostgresSide {
@@ -20,24 +67,45 @@ pub struct PostgresSide {
     pub statements: StatementTable,
     /// Session states of all clients.
     pub states: StateTable,
+    /// Pools by where they lead.
+    pub pools: PgPools,
+    /// Verifiers of users with plain passwords.
+    pub verifiers: Verifiers,
+    /// For salts.
+    pub seed: LoginSeed,
 }
 
 impl PostgresSide {
     /// An empty side: pools come with the configuration.
     #[must_use]
-    pub fn new(worker: WorkerId) -> Self {
-        Self { cancels: CancelRegistry::default(), statements: StatementTable::new(worker), states: StateTable::default() }
+    pub fn new(worker: WorkerId, commons: PostgresCommons) -> Self {
+        Self {
+            cancels: CancelRegistry::default(),
+            statements: StatementTable::new(worker),
+            states: StateTable::default(),
+            pools: PgPools::new(commons.directory),
+            verifiers: Verifiers::default(),
+            seed: commons.seed,
+        }
     }
 
     /// Takes over from `old` to `new`: at the start (`old` is then empty) and at each reload. Cannot fail: `new` is validated.
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
-        let _ = (old, new, worker);
+        if old.postgres == new.postgres {
+            return;
+        }
+        self.pools.apply(new.postgres.as_ref(), worker);
+        self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
     }
 
     /// What the pools have to report to a scrape.
     #[must_use]
     pub fn pools(&self, now: Instant) -> Vec<PoolReport> {
-        let _ = now;
-        Vec::new()
+        self.pools.reports(now)
+    }
+
+    /// All sessions have ended, or are about to be cut: says goodbye to the upstream.
+    pub fn drain(&self) {
+        self.pools.drain_all();
     }
 }

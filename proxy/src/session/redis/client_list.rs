@@ -1,7 +1,6 @@
 //! The proxy's own clients, as `CLIENT LIST`, `INFO` and `KILL` speak of them.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use sidepool_protocol::redis::request::parse_integer;
 
 use super::client::{Client, Fate};
 use super::server::Server;
-use crate::transport::stream::Stream;
+use crate::transport::stream::{Peer, Stream};
 
 /// One client as one line, in the words of Redis 7.0. What a proxy does not know of its clients (memory, descriptors) is 0.
 pub fn line(client: &Client, now: Instant, command: &str) -> String {
@@ -147,14 +146,16 @@ fn of_type(server: &Server, kind: &[u8]) -> Result<Vec<Rc<Client>>, String> {
 }
 
 fn peer(stream: &Stream) -> String {
-    shown(stream.peer_address())
+    match stream.peer() {
+        Peer::Tcp(address) => address.to_string(),
+        Peer::Unix => UNIX.to_owned(),
+        Peer::Gone => String::new(),
+    }
 }
 
 fn local(stream: &Stream) -> String {
-    shown(stream.local_address())
+    stream.local_address().map_or_else(|| UNIX.to_owned(), |address| address.to_string())
 }
 
-fn shown(address: Option<SocketAddr>) -> String {
-    // A Unix socket has no address that would mean anything to anybody.
-    address.map_or_else(|| "unix:0".to_owned(), |address| address.to_string())
-}
+/// A Unix socket has no address that would mean anything to anybody.
+const UNIX: &str = "unix:0";

@@ -132,7 +132,7 @@ impl Group {
         [(&self.shared, &self.records[0]), (&self.leased, &self.records[1])].map(|(pool, record)| PoolReport {
             name: Arc::clone(pool.name()),
             info: self.info.borrow().clone(),
-            record: Rc::clone(record),
+            numbers: record.numbers(),
             state: state(&pool.snapshot(now)),
         })
     }

@@ -13,13 +13,34 @@ use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
 use crate::worker::Worker;
 
+/// What the workers of a process have in common on the Redis side.
+#[derive(Clone)]
+pub struct RedisCommons {
+    /// The cores of the pools, by name.
+    pub directory: Directory<Arc<str>>,
+}
+
+impl RedisCommons {
+    /// For a process with so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { directory: Directory::new(workers) }
+    }
+}
+
 /// The Redis state of one worker.
-#[derive(Default)]
 pub struct RedisSide {
     servers: RefCell<BTreeMap<Arc<str>, Rc<Server>>>,
+    commons: RedisCommons,
 }
 
 impl RedisSide {
+    /// A side that serves nothing yet.
+    #[must_use]
+    pub fn new(commons: RedisCommons) -> Self {
+        Self { servers: RefCell::default(), commons }
+    }
+
     /// Takes over from `old` to `new`: at the start (`old` is then empty) and at each reload. Cannot fail: `new` is validated.
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
         let mut servers = self.servers.borrow_mut();
@@ -36,7 +57,7 @@ impl RedisSide {
                 Some(_unchanged) => {}
                 None => {
                     let name: Arc<str> = Arc::from(name.as_str());
-                    let server = Server::new(Arc::clone(&name), Arc::new(config.clone()), Directory::new(1));
+                    let server = Server::new(Arc::clone(&name), Arc::new(config.clone()), self.commons.directory.clone());
                     server.warm(worker);
                     servers.insert(name, server);
                 }
@@ -54,4 +75,7 @@ impl RedisSide {
     pub fn server(&self, name: &str) -> Option<Rc<Server>> {
         self.servers.borrow().get(name).cloned()
     }
+
+    /// All sessions have ended, or are about to be cut: says goodbye to the upstream.
+    pub fn drain(&self) {}
 }

@@ -3,12 +3,15 @@
 //! Not here: how it is opened (`connector`), or what a client does with it (`session`).
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tag::BackendTag;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::cancellable::Cancellable;
 use super::link::Link;
@@ -27,6 +30,8 @@ pub struct PgConnection {
     pub stream: Stream,
     /// The session's parameters as the server last reported them.
     pub parameters: ParameterSet,
+    /// Those parameters as they were right after the login: what a client finds that sets nothing.
+    pub baseline: Rc<ParameterSet>,
     /// What a cancel of this connection needs.
     pub cancel: Rc<Cancellable>,
     /// The state of what flows over it.
@@ -38,6 +43,7 @@ pub struct PgConnection {
 pub struct PgParcel {
     stream: Parcel,
     parameters: ParameterSet,
+    baseline: ParameterSet,
     key: Box<[u8]>,
     statements: ServerStatements,
     overrides: ParameterSet,
@@ -46,8 +52,8 @@ pub struct PgParcel {
 impl PgConnection {
     /// A connection that has just logged in. `key` is the body of BackendKeyData, empty when the server sent none.
     #[must_use]
-    pub fn new(stream: Stream, parameters: ParameterSet, key: Box<[u8]>) -> Self {
-        Self { stream, parameters, cancel: Rc::new(Cancellable::new(key)), link: Link::default() }
+    pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>) -> Self {
+        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel: Rc::new(Cancellable::new(key)), link: Link::default() }
     }
 }
 
@@ -55,36 +61,42 @@ impl Connection for PgConnection {
     type Parcel = PgParcel;
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let mut buffer = [0; IDLE_READ_BYTES];
-        let mut filled = 0;
+        // Not zeroed: this runs for every lease, and there is hardly ever anything to read.
+        let mut room = [const { MaybeUninit::uninit() }; IDLE_READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut room);
         loop {
-            match self.stream.poll_read(cx, &mut buffer[filled..]) {
+            let before = buffer.filled().len();
+            match AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut buffer) {
                 // Half a message of an idle connection would have to be kept for whoever gets the connection next: not worth it, it is so rare.
-                Poll::Pending if filled > 0 => return Poll::Ready(CloseReason::ServerClosed),
+                Poll::Pending if before > 0 => return Poll::Ready(CloseReason::ServerClosed),
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(CloseReason::ServerClosed),
-                Poll::Ready(Ok(read)) => filled += read,
+                Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ServerClosed),
+                Poll::Ready(Ok(())) if buffer.filled().len() == before => return Poll::Ready(CloseReason::ServerClosed),
+                Poll::Ready(Ok(())) => {}
             }
-            let Some(used) = take_in_idle_news(&buffer[..filled], &mut self.parameters) else {
+            let Some(used) = take_in_idle_news(buffer.filled(), &mut self.parameters) else {
                 return Poll::Ready(CloseReason::ServerClosed);
             };
-            buffer.copy_within(used..filled, 0);
-            filled -= used;
-            if filled == buffer.len() {
+            let left = buffer.filled().len() - used;
+            buffer.filled_mut().copy_within(used.., 0);
+            buffer.set_filled(left);
+            if buffer.remaining() == 0 {
                 return Poll::Ready(CloseReason::ServerClosed);
             }
         }
     }
 
     fn detach(self) -> io::Result<PgParcel> {
-        let Link { statements, overrides, .. } = self.link;
-        Ok(PgParcel { stream: self.stream.detach()?, parameters: self.parameters, key: self.cancel.key().into(), statements, overrides })
+        let Self { stream, parameters, baseline, cancel, link } = self;
+        let Link { statements, overrides, .. } = link;
+        let baseline = ParameterSet::clone(&baseline);
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key: cancel.key().into(), statements, overrides })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, key, statements, overrides } = parcel;
+        let PgParcel { stream, parameters, baseline, key, statements, overrides } = parcel;
         let link = Link { statements, overrides, ..Link::default() };
-        Ok(Self { stream: Stream::attach(stream)?, parameters, cancel: Rc::new(Cancellable::new(key)), link })
+        Ok(Self { parameters, link, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key) })
     }
 
     fn close(mut self) {
@@ -96,7 +108,7 @@ impl Connection for PgConnection {
 /// Takes in the whole messages at the front of what an idle connection said, and answers how many bytes they are.
 ///
 /// `None` when it said something that makes it unusable: an error (the server is about to close), or anything that answers a request nobody made.
-fn take_in_idle_news(bytes: &[u8], parameters: &mut ParameterSet) -> Option<usize> {
+pub(super) fn take_in_idle_news(bytes: &[u8], parameters: &mut ParameterSet) -> Option<usize> {
     let mut used = 0;
     while let Some(head) = frame::head(&bytes[used..]).ok()? {
         let Some(body) = bytes.get(used + frame::HEAD_BYTES..used + head.message_bytes()) else { break };
@@ -141,7 +153,7 @@ mod tests {
 
     fn pair() -> (PgConnection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (PgConnection::new(Stream::Unix(ours), ParameterSet::new(), Box::default()), theirs)
+        (PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default()), theirs)
     }
 
     async fn idle_now(connection: &mut PgConnection) -> Option<CloseReason> {

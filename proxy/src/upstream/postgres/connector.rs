@@ -1,16 +1,138 @@
-//! Stub.
-use crate::pool::fault::ConnectFault;
-use crate::pool::traits::Connector;
+//! Opens, cleans and asks after the connections of one PostgreSQL pool, and carries cancels to its server.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::time::Duration;
+
+use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::tracker::TransactionStatus;
+
+use super::cancel;
 use super::connection::PgConnection;
-/// x
-pub struct PgConnector;
+use super::login;
+use super::query;
+use super::target::Target;
+use super::tls;
+use crate::pool::fault::{ConnectFault, ConnectFaultKind};
+use crate::pool::traits::Connector;
+use crate::transport::stream::Stream;
+use crate::upstream::dial::dial;
+
+/// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
+const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What cleans a session completely.
+const RESET_QUERY: &str = "DISCARD ALL";
+
+/// What the pool's server reported at the last login: what a client is told before it has a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Learned(Rc<RefCell<Option<Rc<ParameterSet>>>>);
+
+impl Learned {
+    /// What was reported; `None` before the first login.
+    #[must_use]
+    pub fn get(&self) -> Option<Rc<ParameterSet>> {
+        self.0.borrow().clone()
+    }
+
+    /// Remembers what a server reported.
+    pub fn set(&self, reported: &Rc<ParameterSet>) {
+        let mut known = self.0.borrow_mut();
+        if known.as_ref() != Some(reported) {
+            *known = Some(Rc::clone(reported));
+        }
+    }
+}
+
+/// Opens, cleans and asks after the connections of one pool.
+#[derive(Debug)]
+pub struct PgConnector {
+    target: Target,
+    learned: Learned,
+}
+
+impl PgConnector {
+    /// A connector to `target` that leaves what servers report at login in `learned`.
+    #[must_use]
+    pub fn new(target: Target, learned: Learned) -> Self {
+        Self { target, learned }
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Asks the server to cancel what the connection with this `key` (the body of its BackendKeyData) is doing. Returns when the server has taken
+    /// it: from then on, the cancel cannot hit anything later.
+    pub async fn cancel(&self, key: &[u8]) -> Result<(), ConnectFault> {
+        within(cancel::TIMEOUT, &self.target, "cancelling", async {
+            let stream = self.open().await?;
+            cancel::send(stream, key, &self.target).await
+        })
+        .await
+    }
+
+    async fn open(&self) -> Result<Stream, ConnectFault> {
+        let stream = dial(&self.target.upstream, self.target.connect_timeout).await?;
+        tls::secure(stream, &self.target).await
+    }
+}
+
 impl Connector for PgConnector {
     type Connection = PgConnection;
-    async fn connect(&self) -> Result<PgConnection, ConnectFault> { unreachable!() }
-    async fn reset(&self, _c: &mut PgConnection) -> Result<(), ConnectFault> { unreachable!() }
-    async fn probe(&self, _c: &mut PgConnection) -> Result<(), ConnectFault> { unreachable!() }
+
+    async fn connect(&self) -> Result<PgConnection, ConnectFault> {
+        within(self.target.connect_timeout, &self.target, "connecting", async {
+            let stream = self.open().await?;
+            let connection = login::login(stream, &self.target).await?;
+            self.learned.set(&connection.baseline);
+            Ok(connection)
+        })
+        .await
+    }
+
+    async fn reset(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        within(ROUND_TRIP_TIMEOUT, &self.target, "resetting", async {
+            // A cancel that is still on its way would hit the reset, or whoever comes after it.
+            let cancel = Rc::clone(&connection.cancel);
+            if !poll_fn(|cx| cancel.poll_quiet(cx)).await {
+                return Err(self.target.fault(ConnectFaultKind::Other, "a cancel may still be on its way to the connection"));
+            }
+            match connection.link.tracker.status() {
+                TransactionStatus::Idle => {}
+                TransactionStatus::InTransaction | TransactionStatus::Failed => query::run("ROLLBACK", connection, &self.target).await?,
+            }
+            query::run(RESET_QUERY, connection, &self.target).await?;
+            connection.link = super::link::Link::default();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+    }
 }
-impl PgConnector {
-    /// x
-    pub async fn cancel(&self, _key: &[u8]) -> Result<(), ConnectFault> { unreachable!() }
+
+/// Bounds `work` in time. Zero is no bound.
+async fn within<T>(
+    bound: Duration,
+    target: &Target,
+    what: &str,
+    work: impl Future<Output = Result<T, ConnectFault>>,
+) -> Result<T, ConnectFault> {
+    if bound.is_zero() {
+        return work.await;
+    }
+    match tokio::time::timeout(bound, work).await {
+        Ok(result) => result,
+        Err(_) => Err(target.fault(ConnectFaultKind::Timeout, &format!("{what} took longer than {} ms", bound.as_millis()))),
+    }
 }
+
+#[cfg(test)]
+#[path = "connector_tests.rs"]
+mod tests;

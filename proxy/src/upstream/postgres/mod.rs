@@ -5,3 +5,10 @@ pub mod connection;
 pub mod connector;
 pub mod link;
 pub mod statements;
+pub mod target;
+
+mod cancel;
+mod login;
+mod messages;
+mod query;
+mod tls;

@@ -1,0 +1,126 @@
+//! What a client that is one too many gets to read, byte for byte, over real sockets.
+
+use std::future::Future;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::*;
+use crate::worker::{Mailboxes, WorkerId};
+
+const FULL: GateNumbers = GateNumbers { open: 7, max: 7, accepted: 9, rejected: 2, accept_errors: 0 };
+
+fn on_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async { test(Worker::new(WorkerId(0), Mailboxes::new(Vec::new()))).await });
+}
+
+async fn refused(door: Door, worker: Rc<Worker>) -> (TcpStream, Refusals) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let refusals = Refusals::new(Rc::new(door), worker);
+    refusals.refuse(Stream::Tcp(listener.accept().await.unwrap().0), FULL);
+    (client, refusals)
+}
+
+async fn everything(mut client: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+fn startup() -> Vec<u8> {
+    let parameters = b"user\0alice\0database\0app\0\0";
+    let length = u32::try_from(8 + parameters.len()).unwrap();
+    [&length.to_be_bytes()[..], &196_608_u32.to_be_bytes(), parameters].concat()
+}
+
+fn request(code: u32) -> Vec<u8> {
+    [8_u32.to_be_bytes(), code.to_be_bytes()].concat()
+}
+
+fn assert_is_too_many_clients(answer: &[u8]) {
+    assert_eq!(answer[0], b'E');
+    assert_eq!(u32::from_be_bytes(answer[1..5].try_into().unwrap()) as usize, answer.len() - 1, "one whole message");
+    let text = String::from_utf8_lossy(&answer[5..]);
+    assert!(text.contains("SFATAL\0") && text.contains("C53300\0") && text.contains("7 of 7") && text.contains("\0H"), "{text}");
+    assert!(text.ends_with("\0\0"), "the last field and the message are closed");
+}
+
+#[test]
+fn a_postgres_client_is_told_after_it_has_asked_for_encryption() {
+    on_a_worker(async |worker| {
+        let (mut client, _refusals) = refused(Door::Postgres, worker).await;
+        for code in [GSS_REQUEST, SSL_REQUEST] {
+            client.write_all(&request(code)).await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'N');
+        }
+        client.write_all(&startup()).await.unwrap();
+        assert_is_too_many_clients(&everything(client).await);
+    });
+}
+
+#[test]
+fn a_postgres_client_whose_head_comes_in_pieces_is_told() {
+    on_a_worker(async |worker| {
+        let (mut client, _refusals) = refused(Door::Postgres, worker).await;
+        let startup = startup();
+        client.write_all(&startup[..3]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        client.write_all(&startup[3..]).await.unwrap();
+        assert_is_too_many_clients(&everything(client).await);
+    });
+}
+
+#[test]
+fn a_redis_client_is_told_at_once() {
+    on_a_worker(async |worker| {
+        let (client, _refusals) = refused(Door::Redis("cache".into()), worker).await;
+        assert_eq!(everything(client).await, b"-ERR max number of clients reached\r\n");
+    });
+}
+
+#[test]
+fn clients_of_unix_sockets_are_told_too() {
+    on_a_worker(async |worker| {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(&startup()).await.unwrap();
+        Refusals::new(Rc::new(Door::Postgres), worker).refuse(Stream::Unix(server), FULL);
+        assert_is_too_many_clients(&everything(client).await);
+    });
+}
+
+#[test]
+fn a_startup_that_claims_four_gigabytes_is_told_all_the_same() {
+    on_a_worker(async |worker| {
+        let (mut client, _refusals) = refused(Door::Postgres, worker).await;
+        client.write_all(&[0xff; 32]).await.unwrap();
+        let mut answer = vec![0; 5];
+        client.read_exact(&mut answer).await.unwrap();
+        let length = u32::from_be_bytes(answer[1..5].try_into().unwrap()) as usize - 4;
+        answer.resize(5 + length, 0);
+        client.read_exact(&mut answer[5..]).await.unwrap();
+        assert_is_too_many_clients(&answer);
+    });
+}
+
+#[test]
+fn refusals_have_a_bound_and_silence_ends_them() {
+    on_a_worker(async |worker| {
+        let refusals = Refusals::new(Rc::new(Door::Postgres), worker);
+        let mut clients = Vec::new();
+        for _ in 0..MOST_AT_A_TIME + 1 {
+            let (client, server) = UnixStream::pair().unwrap();
+            refusals.refuse(Stream::Unix(server), FULL);
+            clients.push(client);
+        }
+        assert_eq!(refusals.under_way.get(), MOST_AT_A_TIME);
+        let one_too_many = clients.pop().unwrap();
+        assert_eq!(everything(one_too_many).await, b"", "closed without a word");
+        assert_eq!(everything(clients.pop().unwrap()).await, b"", "closed when patience is over");
+        while refusals.under_way.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}

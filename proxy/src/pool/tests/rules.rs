@@ -1,0 +1,327 @@
+//! The rules of the core that do not need time: turns, sizes, conditions, operators.
+
+use super::bench::{ALICE, BOB, Bench, LIMITS, ms};
+use crate::pool::action::Action;
+use crate::pool::id::IdentityId;
+use crate::pool::limits::Limits;
+use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
+
+#[test]
+fn a_released_connection_goes_to_the_oldest_waiter() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let (first, second) = (bench.queue(ALICE), bench.queue(ALICE));
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.grants(), [first]);
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.grants(), [second]);
+    assert_eq!(bench.core.snapshot(bench.now).leased, 1);
+}
+
+#[test]
+fn identities_take_turns() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let greedy: Vec<_> = (0..3).map(|_| bench.queue(ALICE)).collect();
+    let modest = bench.queue(BOB);
+    let served: Vec<_> = (0..4)
+        .flat_map(|_| {
+            bench.release(conn, Condition::Clean);
+            bench.grants()
+        })
+        .collect();
+    assert_eq!(served, [greedy[0], modest, greedy[1], greedy[2]]);
+}
+
+#[test]
+fn the_connection_used_last_is_used_next() {
+    let mut bench = Bench::new(LIMITS);
+    let conns = bench.idle(2);
+    assert_eq!(bench.take(), conns[1]);
+    assert_eq!(bench.take(), conns[0]);
+}
+
+#[test]
+fn opens_run_in_parallel_up_to_the_limit_and_the_need() {
+    let mut bench = Bench::new(Limits { max: 10, connect_parallelism: 3, ..LIMITS });
+    bench.queue(ALICE);
+    assert_eq!(bench.opens().len(), 1);
+    for _ in 0..5 {
+        bench.queue(ALICE);
+    }
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 2);
+    bench.connect(opens[0].0);
+    assert_eq!(bench.opens().len(), 1, "a finished open makes room for the next");
+}
+
+#[test]
+fn never_more_than_the_maximum() {
+    let mut bench = Bench::new(LIMITS);
+    bench.lease(2);
+    bench.queue(ALICE);
+    assert_eq!(bench.opens(), []);
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_with_the_facts() {
+    let mut bench = Bench::new(Limits { max: 1, queue_length: 2, ..LIMITS });
+    bench.lease(1);
+    bench.queue(ALICE);
+    bench.queue(ALICE);
+    let refusal = bench.refused();
+    assert_eq!(refusal.reason, RefuseReason::QueueFull);
+    assert_eq!((refusal.connections, refusal.leased, refusal.max, refusal.waiters, refusal.queue_length), (1, 1, 1, 2, 2));
+}
+
+#[test]
+fn a_cancelled_waiter_is_passed_over() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let (first, second) = (bench.queue(ALICE), bench.queue(ALICE));
+    assert!(bench.core.cancel(bench.now, first));
+    assert!(!bench.core.cancel(bench.now, first), "a waiter ends once");
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.grants(), [second]);
+    assert!(!bench.core.cancel(bench.now, second), "it was granted already");
+}
+
+#[test]
+fn identities_that_come_and_go_leave_nothing_behind() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    bench.lease(1);
+    for identity in 0..10_000 {
+        let waiter = bench.queue(IdentityId(identity));
+        bench.core.cancel(bench.now, waiter);
+    }
+    assert!(bench.core.queue.lanes() < 100, "{} identities are remembered", bench.core.queue.lanes());
+}
+
+#[test]
+fn a_dirty_connection_is_reset_before_anybody_gets_it() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let waiter = bench.queue(ALICE);
+    bench.release(conn, Condition::Dirty);
+    assert!(matches!(bench.actions()[..], [Action::Reset { conn: reset, .. }] if reset == conn));
+    bench.core.on_reset(bench.now, conn, true);
+    assert_eq!(bench.grants(), [waiter]);
+}
+
+#[test]
+fn a_failed_reset_closes_and_opens_another() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    bench.queue(ALICE);
+    bench.release(conn, Condition::Dirty);
+    bench.actions();
+    bench.core.on_reset(bench.now, conn, false);
+    let actions = bench.actions();
+    assert!(matches!(
+        actions[..],
+        [Action::Close { reason: CloseReason::ResetFailed, .. }, Action::Open { reason: OpenReason::Demand, .. }]
+    ));
+}
+
+#[test]
+fn a_broken_connection_is_closed_and_replaced_for_who_waits() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    bench.queue(ALICE);
+    bench.release(conn, Condition::Broken);
+    let actions = bench.actions();
+    assert!(matches!(actions[..], [Action::Close { reason: CloseReason::Broken, .. }, Action::Open { reason: OpenReason::Demand, .. }]));
+}
+
+#[test]
+fn a_connection_that_the_server_closes_is_dropped_and_the_minimum_restored() {
+    let mut bench = Bench::new(Limits { min: 1, ..LIMITS });
+    let (conn, reason) = bench.opens()[0];
+    assert_eq!(reason, OpenReason::Minimum);
+    bench.connect(conn);
+    bench.core.on_closed(bench.now, conn);
+    let actions = bench.actions();
+    assert!(matches!(
+        actions[..],
+        [Action::Close { reason: CloseReason::ServerClosed, .. }, Action::Open { reason: OpenReason::Minimum, .. }]
+    ));
+}
+
+#[test]
+fn names_are_not_used_twice() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let old = bench.lease(1)[0];
+    bench.release(old, Condition::Broken);
+    bench.actions();
+    let new = bench.lease(1)[0];
+    assert_eq!(old.slot, new.slot);
+    bench.release(old, Condition::Clean);
+    assert_eq!(bench.core.snapshot(bench.now).leased, 1, "the old name means nothing any more");
+}
+
+#[test]
+fn growth_opens_for_waiters_at_once() {
+    let mut bench = Bench::new(LIMITS);
+    bench.lease(2);
+    for _ in 0..3 {
+        bench.queue(ALICE);
+    }
+    bench.core.resize(bench.now, Limits { max: 4, ..LIMITS });
+    assert_eq!(bench.opens().len(), 2);
+}
+
+#[test]
+fn shrinking_closes_idle_connections_now_and_leased_ones_at_release() {
+    let mut bench = Bench::new(Limits { max: 4, ..LIMITS });
+    let conns = bench.lease(4);
+    bench.release(conns[0], Condition::Clean);
+    assert!(!bench.core.is_recalled(conns[1]));
+    bench.core.resize(bench.now, Limits { max: 2, ..LIMITS });
+    assert_eq!(bench.closes(), [CloseReason::Shrunk]);
+    assert!(bench.core.is_recalled(conns[1]), "long holders are asked for it");
+    let waiter = bench.queue(ALICE);
+    bench.release(conns[1], Condition::Clean);
+    assert_eq!(bench.closes(), [CloseReason::Shrunk]);
+    assert!(!bench.core.is_recalled(conns[2]), "two are left, as many as there may be");
+    bench.release(conns[2], Condition::Clean);
+    assert_eq!(bench.grants(), [waiter]);
+}
+
+#[test]
+fn a_shrunken_queue_keeps_those_who_are_in_it() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let waiters: Vec<_> = (0..4).map(|_| bench.queue(ALICE)).collect();
+    bench.core.resize(bench.now, Limits { max: 1, queue_length: 2, ..LIMITS });
+    assert_eq!(bench.refused().reason, RefuseReason::QueueFull);
+    for waiter in waiters {
+        bench.release(conn, Condition::Clean);
+        assert_eq!(bench.grants(), [waiter]);
+    }
+}
+
+#[test]
+fn stale_connections_are_closed_when_nobody_uses_them() {
+    let mut bench = Bench::new(Limits { max: 3, ..LIMITS });
+    let conns = bench.lease(2);
+    bench.release(conns[0], Condition::Clean);
+    bench.core.mark_stale(bench.now);
+    assert_eq!(bench.closes(), [CloseReason::Stale]);
+    assert!(bench.core.is_recalled(conns[1]));
+    bench.release(conns[1], Condition::Dirty);
+    assert_eq!(bench.closes(), [CloseReason::Stale]);
+}
+
+#[test]
+fn a_change_of_address_gives_up_on_connects_and_tries_at_once() {
+    let mut bench = Bench::new(LIMITS);
+    bench.queue(ALICE);
+    let (first, _) = bench.opens()[0];
+    bench.fail(first, Failure::Transient);
+    assert_eq!(bench.opens(), [], "a pause follows a failure");
+    bench.core.mark_stale(bench.now);
+    let (second, _) = bench.opens()[0];
+    bench.core.mark_stale(bench.now);
+    let actions = bench.actions();
+    assert!(matches!(actions[..], [Action::Close { conn, reason: CloseReason::Stale, .. }, Action::Open { .. }] if conn == second));
+    bench.connect(second);
+    assert_eq!(bench.core.snapshot(bench.now).connecting, 1, "what the abandoned connect says does not matter");
+}
+
+#[test]
+fn an_open_that_another_worker_started_with_the_old_address_is_stale() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    bench.core.mark_stale(bench.now);
+    bench.queue(ALICE);
+    let (conn, _) = bench.opens()[0];
+    bench.core.on_opening(conn, 0);
+    bench.connect(conn);
+    let actions = bench.actions();
+    assert!(matches!(actions[..], [Action::Close { reason: CloseReason::Stale, .. }, Action::Open { .. }]));
+}
+
+#[test]
+fn a_paused_pool_queues_and_closes_and_resumes() {
+    let mut bench = Bench::new(LIMITS);
+    let conns = bench.lease(2);
+    bench.release(conns[0], Condition::Clean);
+    bench.core.pause(bench.now);
+    assert_eq!(bench.closes(), [CloseReason::Paused]);
+    let waiter = bench.queue(ALICE);
+    bench.release(conns[1], Condition::Clean);
+    assert_eq!(bench.closes(), [CloseReason::Paused]);
+    assert_eq!(bench.core.snapshot(bench.now).connections(), 0);
+    bench.core.resume(bench.now);
+    let (conn, _) = bench.opens()[0];
+    bench.connect(conn);
+    assert_eq!(bench.grants(), [waiter]);
+}
+
+#[test]
+fn a_drained_pool_refuses_all_and_ends_empty() {
+    let mut bench = Bench::new(Limits { max: 3, connect_parallelism: 1, ..LIMITS });
+    let conns = bench.lease(2);
+    bench.release(conns[0], Condition::Clean);
+    bench.take();
+    let waiter = bench.queue(ALICE);
+    bench.core.drain(bench.now);
+    let actions = bench.actions();
+    assert!(actions.iter().any(|action| matches!(action, Action::Refuse { waiter: refused, .. } if *refused == waiter)));
+    assert_eq!(bench.refused().reason, RefuseReason::Draining);
+    assert!(!bench.core.is_drained());
+    for conn in conns {
+        assert!(bench.core.is_recalled(conn));
+        bench.release(conn, Condition::Clean);
+    }
+    assert_eq!(bench.closes(), [CloseReason::Drain, CloseReason::Drain]);
+    assert!(bench.core.is_drained());
+}
+
+#[test]
+fn a_server_that_refuses_us_for_good_is_told_to_those_who_wait() {
+    let mut bench = Bench::new(LIMITS);
+    let waiters = [bench.queue(ALICE), bench.queue(BOB)];
+    let opens = bench.opens();
+    bench.fail(opens[0].0, Failure::Permanent);
+    let refusals = bench.refusals();
+    assert_eq!(refusals.iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>(), waiters);
+    assert!(refusals.iter().all(|(_, refusal)| refusal.reason == RefuseReason::UpstreamRefuses));
+    bench.fail(opens[1].0, Failure::Permanent);
+    assert_eq!(bench.refused().reason, RefuseReason::UpstreamRefuses);
+    bench.pass(ms(100));
+    bench.queue(ALICE);
+    assert_eq!(bench.opens().len(), 1, "the next attempt is due");
+    bench.queue(ALICE);
+    assert_eq!(bench.opens().len(), 0, "one at a time while the server refuses");
+}
+
+#[test]
+fn while_connections_work_a_permanent_failure_refuses_nobody() {
+    let mut bench = Bench::new(LIMITS);
+    let conn = bench.lease(1)[0];
+    let waiter = bench.queue(ALICE);
+    let (second, _) = bench.opens()[0];
+    bench.fail(second, Failure::Permanent);
+    assert_eq!(bench.refusals(), []);
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.grants(), [waiter]);
+}
+
+#[test]
+fn try_acquire_takes_only_what_is_idle() {
+    let mut bench = Bench::new(LIMITS);
+    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);
+    let conn = bench.idle(1)[0];
+    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), Some(conn));
+    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);
+}
+
+#[test]
+fn an_idle_connection_that_is_found_dead_is_replaced_by_the_next() {
+    let mut bench = Bench::new(LIMITS);
+    let conns = bench.idle(2);
+    let dead = bench.take();
+    bench.core.discard(bench.now, dead, CloseReason::ServerClosed);
+    assert_eq!(bench.closes(), [CloseReason::ServerClosed]);
+    assert_eq!(bench.take(), conns[0]);
+}

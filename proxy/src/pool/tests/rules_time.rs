@@ -1,0 +1,240 @@
+//! The rules of the core that need time: waits, idleness, age, probes, retries, saturation.
+
+use super::bench::{ALICE, Bench, HOME, LIMITS, asker, ms};
+use crate::pool::action::{Action, Outcome};
+use crate::pool::limits::Limits;
+use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
+
+#[test]
+fn a_wait_that_is_too_long_ends_with_the_facts() {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(100)), ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let first = bench.queue(ALICE);
+    bench.pass(ms(60));
+    let second = bench.queue(ALICE);
+    assert_eq!(bench.core.snapshot(bench.now).oldest_wait, Some(ms(60)));
+    bench.pass(ms(40));
+    let refusals = bench.refusals();
+    assert_eq!(refusals.len(), 1);
+    assert_eq!((refusals[0].0, refusals[0].1.reason, refusals[0].1.waited), (first, RefuseReason::WaitTimeout, ms(100)));
+    assert_eq!(bench.core.poll_timeout(), Some(bench.now + ms(60)));
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.grants(), [second]);
+}
+
+#[test]
+fn a_release_that_comes_too_late_does_not_serve_who_should_have_given_up() {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(100)), ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let waiter = bench.queue(ALICE);
+    bench.now += ms(101);
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.refusals()[0].0, waiter);
+    assert_eq!(bench.core.snapshot(bench.now).idle, 1);
+}
+
+#[test]
+fn a_shorter_wait_counts_for_those_who_wait_already() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    bench.lease(1);
+    bench.queue(ALICE);
+    bench.pass(ms(50));
+    bench.core.resize(bench.now, Limits { max: 1, wait_timeout: Some(ms(50)), ..LIMITS });
+    assert_eq!(bench.refusals().len(), 1);
+}
+
+#[test]
+fn idle_connections_above_the_minimum_are_closed() {
+    let mut bench = Bench::new(Limits { max: 3, min: 1, idle_timeout: Some(ms(100)), ..LIMITS });
+    let (first, _) = bench.opens()[0];
+    bench.connect(first);
+    bench.take();
+    let others = bench.lease(2);
+    for conn in [first, others[0], others[1]] {
+        bench.release(conn, Condition::Clean);
+        bench.pass(ms(10));
+    }
+    bench.pass(ms(70));
+    assert_eq!(bench.closes(), [CloseReason::Idle], "the one idle for longest");
+    bench.pass(ms(1000));
+    assert_eq!(bench.closes(), [CloseReason::Idle]);
+    assert_eq!(bench.core.snapshot(bench.now).idle, 1);
+    assert_eq!(bench.core.poll_timeout(), None, "the minimum stays, so nothing is due");
+}
+
+#[test]
+fn the_age_of_connections_is_spread() {
+    let mut bench = Bench::new(Limits { max: 50, connect_parallelism: 50, lifetime: Some(ms(10_000)), ..LIMITS });
+    bench.idle(50);
+    bench.pass(ms(8_900));
+    assert_eq!(bench.closes().len(), 0);
+    bench.pass(ms(1_100));
+    let half = bench.closes();
+    assert!((5..45).contains(&half.len()), "{} of 50 are closed at the full lifetime", half.len());
+    assert!(half.iter().all(|reason| *reason == CloseReason::Lifetime));
+    bench.pass(ms(1_100));
+    assert_eq!(bench.closes().len(), 50 - half.len());
+}
+
+#[test]
+fn an_old_connection_of_the_minimum_stays_until_its_successor_is_there() {
+    let mut bench = Bench::new(Limits { min: 1, lifetime: Some(ms(1000)), ..LIMITS });
+    let (old, _) = bench.opens()[0];
+    bench.connect(old);
+    bench.pass(ms(1100));
+    let opens = bench.opens();
+    assert!(matches!(opens[..], [(_, OpenReason::Minimum)]));
+    assert_eq!(bench.core.snapshot(bench.now).idle, 1, "the old one still serves");
+    bench.connect(opens[0].0);
+    assert_eq!(bench.closes(), [CloseReason::Lifetime]);
+    assert_eq!(bench.take(), opens[0].0);
+}
+
+#[test]
+fn without_room_for_a_successor_an_old_connection_is_closed_first() {
+    let mut bench = Bench::new(Limits { max: 1, min: 1, lifetime: Some(ms(1000)), ..LIMITS });
+    let (old, _) = bench.opens()[0];
+    bench.connect(old);
+    bench.pass(ms(1100));
+    let actions = bench.actions();
+    assert!(matches!(actions[..], [Action::Close { reason: CloseReason::Lifetime, .. }, Action::Open { reason: OpenReason::Minimum, .. }]));
+}
+
+#[test]
+fn old_connections_in_use_are_recalled_and_replaced_one_at_a_time_while_others_wait() {
+    let mut bench = Bench::new(Limits { max: 2, lifetime: Some(ms(1000)), ..LIMITS });
+    let conns = bench.lease(2);
+    let waiters = [bench.queue(ALICE), bench.queue(ALICE)];
+    bench.pass(ms(1100));
+    assert!(conns.iter().all(|conn| bench.core.is_recalled(*conn)));
+    bench.release(conns[0], Condition::Clean);
+    let actions = bench.actions();
+    let [Action::Close { reason: CloseReason::Lifetime, .. }, Action::Open { conn: new, .. }] = actions[..] else { panic!("{actions:?}") };
+    bench.release(conns[1], Condition::Clean);
+    assert_eq!(bench.grants(), [waiters[0]], "the second serves on while the first is replaced");
+    bench.connect(new);
+    assert_eq!(bench.grants(), [waiters[1]]);
+    bench.release(conns[1], Condition::Clean);
+    assert_eq!(bench.closes(), [CloseReason::Lifetime]);
+}
+
+#[test]
+fn a_shorter_lifetime_counts_for_connections_that_are_open_already() {
+    let mut bench = Bench::new(Limits { lifetime: Some(ms(10_000)), ..LIMITS });
+    bench.idle(1);
+    bench.pass(ms(2_000));
+    bench.core.resize(bench.now, Limits { lifetime: Some(ms(1_000)), ..LIMITS });
+    assert_eq!(bench.closes(), [CloseReason::Lifetime]);
+}
+
+#[test]
+fn quiet_connections_are_probed_and_keep_their_age() {
+    let mut bench = Bench::new(Limits { probe_after: Some(ms(100)), idle_timeout: Some(ms(250)), ..LIMITS });
+    let conns = bench.idle(2);
+    bench.pass(ms(100));
+    let probed: Vec<_> = bench
+        .actions()
+        .into_iter()
+        .map(|action| match action {
+            Action::Probe { conn, worker: HOME } => conn,
+            other => panic!("{other:?} instead of a probe"),
+        })
+        .collect();
+    assert_eq!(probed.len(), 2);
+    let waiter = bench.queue(ALICE);
+    assert_eq!(bench.opens(), [], "a probed connection is about to be free");
+    bench.core.on_probe(bench.now, conns[0], true);
+    assert_eq!(bench.grants(), [waiter]);
+    bench.core.on_probe(bench.now, conns[1], true);
+    bench.pass(ms(100));
+    assert_eq!(bench.actions().len(), 1, "and again");
+    bench.core.on_probe(bench.now, conns[1], true);
+    bench.pass(ms(50));
+    assert_eq!(bench.closes(), [CloseReason::Idle], "a probe is not a use");
+}
+
+#[test]
+fn a_connection_that_does_not_answer_its_probe_is_closed() {
+    let mut bench = Bench::new(Limits { probe_after: Some(ms(100)), ..LIMITS });
+    let conn = bench.idle(1)[0];
+    bench.pass(ms(100));
+    bench.actions();
+    bench.core.on_probe(bench.now, conn, false);
+    assert_eq!(bench.closes(), [CloseReason::ProbeFailed]);
+}
+
+#[test]
+fn after_a_failure_the_next_attempt_waits_and_is_alone() {
+    let mut bench = Bench::new(Limits { max: 4, ..LIMITS });
+    for _ in 0..4 {
+        bench.queue(ALICE);
+    }
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 4);
+    for (conn, _) in opens {
+        bench.fail(conn, Failure::Transient);
+    }
+    assert_eq!(bench.opens(), []);
+    let snapshot = bench.core.snapshot(bench.now);
+    assert_eq!((snapshot.failures, snapshot.last_failure, snapshot.waiters), (1, Some(Failure::Transient), 4));
+    assert!(snapshot.retry_in.is_some_and(|pause| pause >= ms(50) && pause <= ms(100)));
+    bench.pass(ms(100));
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 1);
+    bench.connect(opens[0].0);
+    assert_eq!(bench.opens().len(), 3, "once one works, the others follow in parallel");
+    assert_eq!(bench.core.snapshot(bench.now).failures, 0);
+}
+
+#[test]
+fn saturation_is_the_time_in_which_somebody_waits_at_the_maximum() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    bench.pass(ms(10));
+    bench.queue(ALICE);
+    bench.pass(ms(30));
+    assert_eq!(bench.core.snapshot(bench.now).saturated, ms(30));
+    bench.release(conn, Condition::Clean);
+    bench.pass(ms(50));
+    assert_eq!(bench.core.snapshot(bench.now).saturated, ms(30));
+    let waiter = bench.queue(ALICE);
+    bench.pass(ms(5));
+    bench.core.cancel(bench.now, waiter);
+    bench.pass(ms(50));
+    assert_eq!(bench.core.snapshot(bench.now).saturated, ms(35));
+}
+
+#[test]
+fn time_that_goes_backwards_stands_still() {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(100)), ..LIMITS });
+    bench.lease(1);
+    bench.pass(ms(50));
+    bench.now -= ms(50);
+    bench.queue(ALICE);
+    bench.pass(ms(149));
+    assert_eq!(bench.refusals().len(), 0);
+    bench.pass(ms(1));
+    assert_eq!(bench.refusals().len(), 1);
+}
+
+#[test]
+fn who_lost_a_granted_connection_comes_first_again() {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(100)), ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let since = bench.now;
+    bench.queue(ALICE);
+    bench.pass(ms(10));
+    let other = bench.queue(ALICE);
+    bench.release(conn, Condition::Clean);
+    bench.actions();
+    bench.core.discard(bench.now, conn, CloseReason::Broken);
+    let Outcome::Queued(again) = bench.core.acquire_again(bench.now, asker(HOME, ALICE), since) else { panic!("not queued") };
+    assert_eq!(bench.core.snapshot(bench.now).oldest_wait, Some(ms(10)));
+    let (new, _) = bench.opens()[0];
+    bench.connect(new);
+    assert_eq!(bench.grants(), [again]);
+    bench.release(new, Condition::Clean);
+    assert_eq!(bench.grants(), [other]);
+    let late = bench.core.acquire_again(bench.now + ms(100), asker(HOME, ALICE), since);
+    assert!(matches!(late, Outcome::Refused(refusal) if refusal.reason == RefuseReason::WaitTimeout));
+}

@@ -1,0 +1,291 @@
+//! One client's way in, from its first byte to ReadyForQuery:
+//!
+//! ```text
+//!   opening ─▶ authenticate ─▶ route ─▶ baseline of the pool ─▶ welcome ─▶ Arrival::Session
+//!      │ CancelRequest               │ no such database: told only now
+//!      ▼                             ▼
+//!   Arrival::Cancel               refused: SQLSTATE, message, one log line
+//! ```
+//! All of it within `client_login_timeout`. Not here: what comes after (`run`).
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sidepool_config::model::{Config, Postgres};
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::startup::{self, NEWEST_MINOR, Startup, Stranger};
+use sidepool_protocol::postgres::tracker::TransactionStatus;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::authenticate::Keeper;
+use super::cancel::{CancelTicket, ClientKey};
+use super::opening::{self, Farewell, Wish};
+use super::pools::PgPool;
+use super::refusal;
+use super::route::{self, Route};
+use super::run::Start;
+use super::welcome;
+use crate::clock;
+use crate::observe::record::{WorkerCounter, WorkerHistogram};
+use crate::pool::acquire::AcquireError;
+use crate::pool::fault::ConnectFaultKind;
+use crate::transport::stream::Stream;
+use crate::worker::Worker;
+
+/// How long a client that is sent away has to take our last words.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much of what such a client still sends is read: a socket closed with something unread in it throws our last words away.
+const FAREWELL_BYTES: usize = 64 * 1024;
+
+/// What became of a new connection.
+pub enum Arrival {
+    /// A session.
+    Session(Start),
+    /// A request to cancel what another client does; the connection is to be closed when that is done.
+    Cancel(ClientKey, Stream),
+}
+
+/// A client that did not get in: why, and who it said it was.
+struct Loss {
+    farewell: Farewell,
+    counter: WorkerCounter,
+    who: Option<(Box<str>, Box<str>)>,
+}
+
+/// Lets a client in; `None` when that did not work out, in which case everybody has been told.
+pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
+    let started = clock::now();
+    let config = Arc::clone(&worker.config.borrow());
+    let Some(postgres) = &config.postgres else {
+        let fault = Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "sidepool serves PostgreSQL no longer");
+        bid_farewell(stream, &Farewell::Refused(fault)).await;
+        return None;
+    };
+    let bound = postgres.client_login_timeout;
+    let entered = enter(&mut stream, worker, &config, postgres);
+    let result = if bound.is_zero() { entered.await } else { timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound))) };
+    let loss = match result {
+        Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
+        Ok(Entered::Cancel(None)) => return None,
+        Ok(Entered::Session(inside)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Session(inside.start(stream, postgres)));
+        }
+        Err(loss) => loss,
+    };
+    if !matches!(loss.farewell, Farewell::Silent) {
+        count(worker, started, loss.counter);
+    }
+    log(&loss, &stream, started);
+    bid_farewell(stream, &loss.farewell).await;
+    None
+}
+
+/// Where a login leads.
+enum Entered {
+    Cancel(Option<ClientKey>),
+    Session(Box<Inside>),
+}
+
+/// A client that is in and has been welcomed.
+struct Inside {
+    pool: Rc<PgPool>,
+    route: Route,
+    state: sidepool_protocol::postgres::parameters::ParameterSet,
+    ticket: CancelTicket,
+}
+
+impl Inside {
+    fn start(self, client: Stream, postgres: &Postgres) -> Start {
+        Start {
+            client,
+            pool: Rc::clone(&self.pool.pool),
+            mode: self.route.mode,
+            statement_capacity: postgres.max_prepared_statements as usize,
+            state: self.state,
+            ticket: self.ticket,
+        }
+    }
+}
+
+async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
+    let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
+    let (packet, minor) = match opening::wish(stream).await.map_err(nobody)? {
+        Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
+        Wish::Startup(packet, minor) => (packet, minor),
+    };
+    let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
+    let startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
+    drop(packet);
+    let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
+    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody).map(|inside| Entered::Session(Box::new(inside)))
+}
+
+/// From the start-up message to the welcome.
+async fn admit(
+    stream: &mut Stream,
+    worker: &Rc<Worker>,
+    config: &Config,
+    postgres: &Postgres,
+    startup: &Startup,
+    minor: u16,
+) -> Result<Inside, (Farewell, WorkerCounter)> {
+    let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
+    if startup.replication {
+        let fault = Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
+            .with_hint("Connect to the server directly for replication.");
+        return Err(other(fault.into()));
+    }
+    let mut out = Vec::new();
+    if minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
+        encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
+    }
+    let side = &worker.postgres;
+    let keeper = Keeper { config: postgres, verifiers: &side.verifiers, seed: &side.seed };
+    keeper.authenticate(stream, &startup.user, &mut out).await.map_err(|farewell| {
+        let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
+        (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
+    })?;
+    let (pool, route) = find_pool(worker, config, postgres, startup)?;
+    let baseline = match pool.baseline().await {
+        Ok(baseline) => baseline,
+        Err(error) => {
+            drop(pool);
+            side.pools.forget_if_unused(&route.key);
+            return Err(no_baseline(&error, &route, startup));
+        }
+    };
+    let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
+    let mut secret = [0; 4];
+    getrandom::fill(&mut secret).map_err(|_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into()))?;
+    let ticket = CancelTicket::new(worker, &pool.pool, secret);
+    encode::parameter_statuses(&welcome.reported, &mut out);
+    let key = ticket.key();
+    encode::backend_key_data(key.id.cast_signed(), &key.secret, &mut out);
+    encode::ready_for_query(TransactionStatus::Idle, &mut out);
+    stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+    Ok(Inside { pool, route, state: welcome.state, ticket })
+}
+
+/// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.
+fn find_pool(
+    worker: &Rc<Worker>,
+    config: &Config,
+    postgres: &Postgres,
+    startup: &Startup,
+) -> Result<(Rc<PgPool>, Route), (Farewell, WorkerCounter)> {
+    // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
+    let current = Arc::clone(&worker.config.borrow());
+    let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
+    let Some(route) = route::route(postgres, &startup.database, &startup.user) else {
+        let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", startup.database))
+            .with_hint("sidepool serves the databases listed under [postgres.databases] of its configuration.");
+        return Err((fault.into(), WorkerCounter::PostgresLoginNoDatabase));
+    };
+    if postgres.auth_type == sidepool_config::model::AuthType::Any && !route.forced_user {
+        let fault =
+            Fault::fatal(SqlState::INVALID_AUTHORIZATION, format!("database \"{}\" needs a configured upstream user", startup.database))
+                .with_hint(
+                    "With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.",
+                );
+        return Err((fault.into(), WorkerCounter::PostgresLoginOther));
+    }
+    match worker.postgres.pools.get(&route, worker) {
+        Ok(pool) => Ok((pool, route)),
+        Err(_) => {
+            let fault = Fault::fatal(SqlState::CONFIGURATION_LIMIT, "too many different databases are in use")
+                .with_detail(format!(
+                    "At most {} databases served by the entry \"*\" can be in use at a time.",
+                    super::pools::MAX_AUTO_POOLS
+                ))
+                .with_hint("List the databases in the configuration.");
+            Err((fault.into(), WorkerCounter::PostgresLoginRefused))
+        }
+    }
+}
+
+/// The first connection of the pool could not be had, and without it nobody knows what to welcome the client with.
+fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> (Farewell, WorkerCounter) {
+    if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
+        let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database))
+            .with_detail(format!("The server has no database \"{}\".", route.key.dbname));
+        return (fault.into(), WorkerCounter::PostgresLoginNoDatabase);
+    }
+    let fault = Fault { severity: Severity::Fatal, ..refusal::no_connection(&route.key.name(), error) };
+    (fault.into(), WorkerCounter::PostgresLoginRefused)
+}
+
+fn too_late(bound: Duration) -> Loss {
+    let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, "client_login_timeout")
+        .with_detail(format!("The login was not finished within {} ms.", bound.as_millis()));
+    Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginTimeout, who: None }
+}
+
+fn count(worker: &Worker, started: Instant, result: WorkerCounter) {
+    worker.record.add(result, 1);
+    worker.record.observe(WorkerHistogram::PostgresLogin, clock::now().saturating_duration_since(started));
+}
+
+/// One line for each client that did not get in. Names come from the client, so they are escaped.
+fn log(loss: &Loss, stream: &Stream, started: Instant) {
+    let peer = stream.peer();
+    let ms = clock::now().saturating_duration_since(started).as_millis();
+    let (user, database) = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
+    match &loss.farewell {
+        Farewell::Silent => tracing::debug!(%peer, "client left without a word"),
+        Farewell::Left => tracing::info!(%peer, ?user, ?database, ms, "client left during login"),
+        Farewell::Broken(error) => tracing::info!(%peer, ?user, ?database, ms, %error, "client lost during login"),
+        Farewell::Stranger(stranger) => tracing::warn!(%peer, reason = stranger.label(), "not a PostgreSQL client: {stranger}"),
+        Farewell::Refused(fault) => tracing::warn!(%peer, ?user, ?database, ms, sqlstate = %fault.sqlstate, "login refused: {fault}"),
+    }
+}
+
+/// Tells the client why, in words that it understands, and closes so that they arrive.
+async fn bid_farewell(mut stream: Stream, farewell: &Farewell) {
+    let words = last_words(farewell);
+    if words.is_empty() {
+        return;
+    }
+    let farewell = async {
+        stream.write_all(&words).await?;
+        stream.shutdown().await?;
+        let mut unread = FAREWELL_BYTES;
+        let mut buffer = [0; 512];
+        while unread > 0 {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => unread = unread.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // A client that does not listen has been closed all the same.
+    let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
+}
+
+fn last_words(farewell: &Farewell) -> Vec<u8> {
+    let mut words = Vec::new();
+    match farewell {
+        Farewell::Silent | Farewell::Left | Farewell::Broken(_) => {}
+        Farewell::Refused(fault) => encode::error_response(fault, &mut words),
+        Farewell::Stranger(stranger) => match stranger {
+            Stranger::Http => words.extend_from_slice(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks PostgreSQL, not HTTP.\n",
+            ),
+            // A fatal handshake_failure alert, which every TLS library reports.
+            Stranger::Tls => words.extend_from_slice(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28]),
+            Stranger::Redis => words.extend_from_slice(b"-ERR this port speaks PostgreSQL, not Redis\r\n"),
+            Stranger::Length(_) | Stranger::Version(..) | Stranger::RequestLength(_) => encode::error_response(&stranger.fault(), &mut words),
+        },
+    }
+    words
+}
+
+#[cfg(test)]
+#[path = "login_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! One worker's pools of PostgreSQL connections: made when somebody is led to them, changed by a reload, drained when nobody is any more.
+//!
+//! Not here: which pool a client is led to (`route`), or how a pool works (`pool`).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_protocol::postgres::parameters::ParameterSet;
+
+use super::route::{self, PoolKey, Route};
+use crate::clock;
+use crate::observe::record::PoolRecord;
+use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
+use crate::pool::acquire::AcquireError;
+use crate::pool::handle::{Pool, PoolSetup};
+use crate::pool::id::IdentityId;
+use crate::pool::limits::Limits;
+use crate::pool::reason::Condition;
+use crate::pool::registry::Directory;
+use crate::upstream::postgres::connector::{Learned, PgConnector};
+use crate::worker::Worker;
+
+/// Most pools of databases that clients, not the configuration, named: each costs memory and shows up in metrics.
+pub const MAX_AUTO_POOLS: usize = 200;
+
+/// A pool and what is kept beside it.
+pub struct PgPool {
+    /// The pool.
+    pub pool: Rc<Pool<PgConnector>>,
+    learned: Learned,
+    limits: PoolLimits,
+    mode: PoolMode,
+}
+
+impl PgPool {
+    /// What the server reports to a client that sets nothing. Known after the first connection; before, one is opened, with the pool's own bounds.
+    pub async fn baseline(&self) -> Result<Rc<ParameterSet>, AcquireError> {
+        if let Some(known) = self.learned.get() {
+            return Ok(known);
+        }
+        let lease = self.pool.acquire(IdentityId::default()).await?;
+        let baseline = Rc::clone(&lease.baseline);
+        self.learned.set(&baseline);
+        lease.release(Condition::Clean);
+        Ok(baseline)
+    }
+}
+
+/// There are [`MAX_AUTO_POOLS`] already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyPools;
+
+/// One worker's pools.
+pub struct PgPools {
+    directory: Directory<PoolKey>,
+    pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
+}
+
+impl PgPools {
+    /// No pools yet. The directory is the one of the process.
+    #[must_use]
+    pub fn new(directory: Directory<PoolKey>) -> Self {
+        Self { directory, pools: RefCell::default() }
+    }
+
+    /// The pool at the end of `route`, made if it is not there.
+    pub fn get(&self, route: &Route, worker: &Rc<Worker>) -> Result<Rc<PgPool>, TooManyPools> {
+        if let Some(pool) = self.pools.borrow().get(&route.key) {
+            return Ok(Rc::clone(pool));
+        }
+        if route.key.is_auto() {
+            let mut pools = self.pools.borrow_mut();
+            if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
+                pools.retain(|key, pool| !(key.is_auto() && is_unused(pool)));
+            }
+            if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
+                return Err(TooManyPools);
+            }
+        }
+        let pool = Rc::new(self.make(route, worker));
+        self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));
+        Ok(pool)
+    }
+
+    /// Forgets a pool of a database that turned out not to exist, if nobody else is in it.
+    pub fn forget_if_unused(&self, key: &PoolKey) {
+        let mut pools = self.pools.borrow_mut();
+        if key.is_auto() && pools.get(key).is_some_and(is_unused) {
+            pools.remove(key);
+        }
+    }
+
+    /// Brings all pools in line with a new configuration; `None`: there is no PostgreSQL side any more.
+    pub fn apply(&self, config: Option<&Postgres>, worker: &Rc<Worker>) {
+        let keys: Vec<PoolKey> = self.pools.borrow().keys().cloned().collect();
+        for key in keys {
+            match config.and_then(|config| route::route_again(config, &key)) {
+                Some(route) => self.change(&route),
+                None => self.drain(&key),
+            }
+        }
+        for route in config.into_iter().flat_map(route::known_routes) {
+            // Only pools that clients named are bounded in number.
+            let _ = self.get(&route, worker);
+        }
+    }
+
+    /// Drains all pools.
+    pub fn drain_all(&self) {
+        for entry in self.pools.borrow().values() {
+            entry.pool.drain();
+        }
+    }
+
+    /// What the pools have to report to a scrape.
+    #[must_use]
+    pub fn reports(&self, now: Instant) -> Vec<PoolReport> {
+        self.pools.borrow().iter().map(|(key, pool)| report(key, pool, now)).collect()
+    }
+
+    fn make(&self, route: &Route, worker: &Rc<Worker>) -> PgPool {
+        let mut seed = [0; 8];
+        // It spreads lifetimes and retries: without random numbers they are merely not spread.
+        let _ = getrandom::fill(&mut seed);
+        let (id, core) = self.directory.join(clock::now(), route.key.clone(), Limits::from(&route.limits), u64::from_ne_bytes(seed));
+        let learned = Learned::default();
+        let setup = PoolSetup {
+            name: route.key.name(),
+            id,
+            core,
+            worker: worker.id,
+            mailboxes: worker.mailboxes.clone(),
+            record: Rc::new(PoolRecord::default()),
+        };
+        let pool = Pool::new(setup, PgConnector::new(route.target.clone(), learned.clone()), &worker.pools);
+        PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
+    }
+
+    fn change(&self, route: &Route) {
+        let mut pools = self.pools.borrow_mut();
+        let Some(entry) = pools.get_mut(&route.key) else { return };
+        if entry.limits != route.limits {
+            entry.pool.resize(Limits::from(&route.limits));
+        }
+        if *entry.pool.connector().target() != route.target {
+            // The address may be another server: what it reports is learned anew by the next connection.
+            entry.pool.replace_connector(PgConnector::new(route.target.clone(), entry.learned.clone()));
+        }
+        if entry.limits != route.limits || entry.mode != route.mode {
+            let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
+            *entry = Rc::new(PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode });
+        }
+    }
+
+    fn drain(&self, key: &PoolKey) {
+        if let Some(entry) = self.pools.borrow_mut().remove(key) {
+            self.directory.forget(key);
+            entry.pool.drain();
+        }
+    }
+}
+
+/// Whether no session holds the pool. (The table itself holds it once.)
+fn is_unused(entry: &Rc<PgPool>) -> bool {
+    Rc::strong_count(entry) == 1 && Rc::strong_count(&entry.pool) == 1
+}
+
+fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
+    let snapshot = entry.pool.snapshot(now);
+    let upstream = entry.pool.connector().target().upstream.to_string();
+    let info = PoolInfo {
+        protocol: Protocol::Postgres,
+        database: Arc::clone(&key.dbname),
+        user: Arc::clone(&key.user),
+        mode: match entry.mode {
+            PoolMode::Session => "session",
+            PoolMode::Transaction => "transaction",
+            PoolMode::Statement => "statement",
+        },
+        upstream: upstream.into(),
+    };
+    let state = PoolState {
+        connecting: snapshot.connecting,
+        idle: snapshot.idle,
+        leased: snapshot.leased,
+        resetting: snapshot.resetting,
+        probing: snapshot.probing,
+        closing: snapshot.closing,
+        max: snapshot.max,
+        min: snapshot.min,
+        waiters: snapshot.waiters,
+        queue_limit: snapshot.queue_length,
+        oldest_wait: snapshot.oldest_wait.unwrap_or(Duration::ZERO),
+        saturated: snapshot.saturated,
+        paused: snapshot.paused,
+        up: snapshot.last_failure.is_none(),
+    };
+    PoolReport { name: Arc::clone(entry.pool.name()), info, numbers: entry.pool.record().numbers(), state }
+}

@@ -1,0 +1,190 @@
+//! Which upstream database a client is led to, as whom: the configuration applied to a user and a database name.
+//!
+//! Pure. Not here: who may log in (`authenticate`), or the pools themselves (`pools`).
+
+use std::sync::Arc;
+
+use sidepool_config::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres};
+
+use crate::upstream::postgres::target::Target;
+
+/// The entry that serves every name without an entry of its own.
+pub const ANY: &str = "*";
+
+/// What makes a pool one pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// The name of the entry in the configuration.
+    pub entry: Arc<str>,
+    /// The database on the server.
+    pub dbname: Arc<str>,
+    /// The user on the server.
+    pub user: Arc<str>,
+}
+
+impl PoolKey {
+    /// Whether the database was named by a client and not by the configuration.
+    #[must_use]
+    pub fn is_auto(&self) -> bool {
+        &*self.entry == ANY
+    }
+
+    /// The pool's name in messages and metrics.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        let database = if self.is_auto() { &self.dbname } else { &self.entry };
+        format!("{database}.{}", self.user).into()
+    }
+}
+
+/// Where a client is led.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Which pool.
+    pub key: PoolKey,
+    /// Where its connections lead.
+    pub target: Target,
+    /// Its limits.
+    pub limits: PoolLimits,
+    /// When this client's connections go back.
+    pub mode: PoolMode,
+    /// Whether the configuration names the upstream user.
+    pub forced_user: bool,
+}
+
+/// The way of `user` to `database`; `None` when there is no such database.
+#[must_use]
+pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
+    let (entry, found) = config.databases.get_key_value(database).or_else(|| config.databases.get_key_value(ANY))?;
+    let upstream_user = found.user.as_deref().unwrap_or(user);
+    let dbname = found.dbname.as_deref().unwrap_or(database);
+    let key = PoolKey { entry: entry.as_str().into(), dbname: dbname.into(), user: upstream_user.into() };
+    let mode = found.pool_mode_for(config.users.get(user));
+    Some(route_of(config, found, key, mode))
+}
+
+/// The way that a pool which exists already would be led now; `None` when the configuration leads nobody there any more.
+#[must_use]
+pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
+    let database = config.databases.get(&*key.entry)?;
+    if database.user.as_deref().is_some_and(|user| user != &*key.user) {
+        return None;
+    }
+    if database.user.is_none() && !config.users.contains_key(&*key.user) {
+        return None;
+    }
+    let default = if key.is_auto() { &*key.dbname } else { &*key.entry };
+    if database.dbname.as_deref().unwrap_or(default) != &*key.dbname {
+        return None;
+    }
+    if key.is_auto() && config.databases.contains_key(&*key.dbname) {
+        return None;
+    }
+    let mode = database.pool_mode_for(config.users.get(&*key.user));
+    Some(route_of(config, database, key.clone(), mode))
+}
+
+/// The pools that exist before a client asks for them: those of which the configuration says all.
+pub fn known_routes(config: &Postgres) -> impl Iterator<Item = Route> {
+    let named = config.databases.iter().filter(|(entry, _)| *entry != ANY);
+    named.filter_map(|(entry, database)| route(config, entry, database.user.as_deref()?))
+}
+
+fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMode) -> Route {
+    let upstream_user: Option<&PgUser> = config.users.get(&*key.user);
+    let limits = database.limits_for(upstream_user);
+    let password = database.password.clone().or_else(|| upstream_user?.password.clone());
+    let target = Target {
+        upstream: database.upstream.clone(),
+        tls: database.tls,
+        dbname: Arc::clone(&key.dbname),
+        user: Arc::clone(&key.user),
+        password,
+        connect_timeout: limits.server_connect_timeout,
+    };
+    Route { key, target, limits, mode, forced_user: database.user.is_some() }
+}
+
+#[cfg(test)]
+mod tests {
+    use sidepool_config::model::Upstream;
+    use sidepool_config::secret::Secret;
+
+    use super::*;
+
+    fn database(host: &str) -> PgDatabase {
+        PgDatabase::at(Upstream::Tcp { host: host.to_owned(), port: 5432 })
+    }
+
+    fn config() -> Postgres {
+        let mut config = Postgres::default();
+        let forced =
+            PgDatabase { user: Some("app".into()), password: Some(Secret::new("pw")), dbname: Some("real".into()), ..database("a") };
+        config.databases.insert("forced".into(), forced);
+        config.databases.insert("own".into(), database("b"));
+        config.databases.insert(ANY.into(), database("c"));
+        let bob = PgUser { password: Some(Secret::new("bobs")), pool_mode: Some(PoolMode::Session), pool_size: Some(3) };
+        config.users.insert("bob".into(), bob);
+        config
+    }
+
+    #[test]
+    fn a_forced_user_makes_one_pool_for_all() {
+        let config = config();
+        let (bob, eve) = (route(&config, "forced", "bob").unwrap(), route(&config, "forced", "eve").unwrap());
+        assert_eq!(bob.key, eve.key);
+        assert_eq!((&*bob.key.dbname, &*bob.key.user, &*bob.key.name()), ("real", "app", "forced.app"));
+        assert_eq!(bob.target.password, Some(Secret::new("pw")));
+        assert_eq!((bob.mode, eve.mode), (PoolMode::Session, PoolMode::Transaction));
+        assert_eq!(bob.limits.pool_size, 20);
+    }
+
+    #[test]
+    fn without_one_each_user_has_a_pool_with_its_own_secret_and_size() {
+        let route = route(&config(), "own", "bob").unwrap();
+        assert_eq!((&*route.key.dbname, &*route.key.user, route.limits.pool_size), ("own", "bob", 3));
+        assert_eq!(route.target.password, Some(Secret::new("bobs")));
+        assert!(!route.forced_user && !route.key.is_auto());
+    }
+
+    #[test]
+    fn other_names_go_to_the_fallback_or_nowhere() {
+        let mut config = config();
+        let found = route(&config, "else", "bob").unwrap();
+        assert!(found.key.is_auto());
+        assert_eq!((&*found.key.dbname, &*found.key.name()), ("else", "else.bob"));
+        config.databases.remove(ANY);
+        assert_eq!(route(&config, "else", "bob"), None);
+    }
+
+    #[test]
+    fn a_pool_keeps_its_way_as_long_as_the_configuration_has_it() {
+        let mut config = config();
+        for database in ["forced", "own", "else"] {
+            let found = route(&config, database, "bob").unwrap();
+            let again = route_again(&config, &found.key).unwrap();
+            assert_eq!((&again.key, &again.target, &again.limits), (&found.key, &found.target, &found.limits));
+        }
+        let keys = ["forced", "own", "else"].map(|database| route(&config, database, "bob").unwrap().key);
+        config.databases.get_mut("forced").unwrap().dbname = None;
+        config.databases.insert("else".into(), database("d"));
+        config.users.remove("bob");
+        assert!(keys.iter().all(|key| route_again(&config, key).is_none()));
+    }
+
+    #[test]
+    fn a_new_secret_makes_another_target() {
+        let mut config = config();
+        let before = route(&config, "own", "bob").unwrap();
+        config.users.get_mut("bob").unwrap().password = Some(Secret::new("new"));
+        let after = route_again(&config, &before.key).unwrap();
+        assert_ne!(before.target, after.target);
+    }
+
+    #[test]
+    fn pools_of_forced_users_are_known_beforehand() {
+        let config = config();
+        let known: Vec<_> = known_routes(&config).map(|route| route.key.name()).collect();
+        assert_eq!(known, ["forced.app".into()]);
+    }
+}

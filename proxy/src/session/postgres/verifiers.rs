@@ -1,0 +1,73 @@
+//! SCRAM verifiers of users whose secret is a plain password: each is made once, off the worker's thread, and kept as long as the secret.
+//!
+//! A burst of logins of one user waits for one computation. Bounded by the configured users: nobody else gets a verifier.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use sidepool_config::model::PgUser;
+use sidepool_config::secret::Secret;
+use sidepool_protocol::postgres::login::scram::{Parameters, Verifier};
+use tokio::sync::OnceCell;
+
+/// One user's verifier, made or in the making.
+struct Entry {
+    secret: Secret,
+    verifier: Rc<OnceCell<Verifier>>,
+}
+
+/// The verifiers of one worker.
+#[derive(Default)]
+pub struct Verifiers(RefCell<HashMap<Box<str>, Entry>>);
+
+impl Verifiers {
+    /// The verifier of a configured user's plain password; `None` when it cannot be made.
+    pub async fn get(&self, user: &str, secret: &Secret, parameters: Parameters) -> Option<Verifier> {
+        let cell = self.cell(user, secret);
+        let password = secret.clone();
+        let made = cell.get_or_try_init(|| tokio::task::spawn_blocking(move || Verifier::derive(password.reveal(), parameters))).await;
+        made.ok().cloned()
+    }
+
+    /// Forgets those who are gone or have another secret.
+    pub fn retain<'a>(&self, secret_of: impl Fn(&str) -> Option<&'a PgUser>) {
+        self.0.borrow_mut().retain(|user, entry| secret_of(user).is_some_and(|user| user.password.as_ref() == Some(&entry.secret)));
+    }
+
+    fn cell(&self, user: &str, secret: &Secret) -> Rc<OnceCell<Verifier>> {
+        let mut entries = self.0.borrow_mut();
+        match entries.get(user) {
+            Some(entry) if entry.secret == *secret => Rc::clone(&entry.verifier),
+            Some(_) | None => {
+                let verifier = Rc::new(OnceCell::new());
+                entries.insert(user.into(), Entry { secret: secret.clone(), verifier: Rc::clone(&verifier) });
+                verifier
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_made_once_for_a_secret_and_forgotten_with_it() {
+        let verifiers = Verifiers::default();
+        let parameters = Parameters::made_up(&[0; 32], "bob");
+        let (old, new) = (Secret::new("old"), Secret::new("new"));
+        let first = verifiers.get("bob", &old, parameters.clone()).await.unwrap();
+        assert!(first.is_of("old"));
+        let cell = verifiers.cell("bob", &old);
+        assert!(cell.initialized());
+        assert!(verifiers.get("bob", &new, parameters).await.unwrap().is_of("new"));
+        assert!(!Rc::ptr_eq(&cell, &verifiers.cell("bob", &new)));
+
+        let user = PgUser { password: Some(new.clone()), ..PgUser::default() };
+        verifiers.retain(|_| Some(&user));
+        assert_eq!(verifiers.0.borrow().len(), 1);
+        verifiers.retain(|_| None);
+        assert!(verifiers.0.borrow().is_empty());
+    }
+}

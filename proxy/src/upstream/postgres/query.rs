@@ -1,0 +1,58 @@
+//! Runs one simple query of our own on a connection that nobody uses, and makes sure that nothing is left of it.
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use sidepool_protocol::postgres::login::upstream_side::{MAX_MESSAGES, ServerError};
+use sidepool_protocol::postgres::tag::BackendTag;
+
+use super::connection::PgConnection;
+use super::login::lost;
+use super::messages::Messages;
+use super::target::Target;
+use crate::pool::fault::{ConnectFault, ConnectFaultKind};
+
+/// Runs `sql`. Afterwards the server is outside of a transaction and has said all it had to say; otherwise it is an error.
+pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<(), ConnectFault> {
+    let mut out = BytesMut::new();
+    frontend::query(sql, &mut out).map_err(|error| target.fault(ConnectFaultKind::Other, &error.to_string()))?;
+    let PgConnection { stream, parameters, .. } = connection;
+    let mut messages = Messages::new(stream);
+    messages.send(&mut out).await.map_err(|silence| lost(silence, target))?;
+    let mut error = None;
+    for _ in 0..MAX_MESSAGES {
+        let message = messages.next().await.map_err(|silence| lost(silence, target))?;
+        match BackendTag::from_byte(message.tag) {
+            Some(BackendTag::ReadyForQuery) => {
+                let quiet = messages.rest().is_empty() && &*message.body == b"I";
+                return match error {
+                    Some(error) => Err(error),
+                    None if quiet => Ok(()),
+                    None => Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" did not end outside of a transaction"))),
+                };
+            }
+            Some(BackendTag::ErrorResponse) => {
+                let ServerError { sqlstate, message } = ServerError::read(&message.body);
+                let fault = target.fault(ConnectFaultKind::Other, &format!("\"{sql}\" failed: {message}"));
+                error = Some(ConnectFault { code: sqlstate.map(|code| code.as_str().into()), ..fault });
+            }
+            Some(BackendTag::ParameterStatus) => {
+                parameters.take_in(&message.body).ok_or_else(|| target.fault(ConnectFaultKind::Protocol, "malformed ParameterStatus"))?;
+            }
+            Some(
+                BackendTag::NoticeResponse
+                | BackendTag::NotificationResponse
+                | BackendTag::CommandComplete
+                | BackendTag::EmptyQueryResponse
+                | BackendTag::RowDescription
+                | BackendTag::DataRow,
+            ) => {}
+            Some(tag) => return Err(target.fault(ConnectFaultKind::Protocol, &format!("an unexpected {tag:?} answered \"{sql}\""))),
+            None => {
+                return Err(
+                    target.fault(ConnectFaultKind::Protocol, &format!("an unknown message 0x{:02x} answered \"{sql}\"", message.tag))
+                );
+            }
+        }
+    }
+    Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" has no end")))
+}

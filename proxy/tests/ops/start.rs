@@ -1,0 +1,88 @@
+//! Starting: from URLs, from the environment, on ports that are taken, on Unix sockets.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::harness::{Sidepool, command, config, file, run};
+
+const LISTEN: [&str; 6] = ["--admin-listen", "127.0.0.1:0", "--postgres-listen", "127.0.0.1:0", "--redis-listen", "127.0.0.1:0"];
+
+#[test]
+fn one_line_is_enough_and_the_banner_says_how_to_go_on() {
+    let urls =
+        ["--postgres", "postgres://alice:hush-hush@127.0.0.1:1/app", "--redis", "redis://:hush-hush@127.0.0.1:1", "--pool-size", "7"];
+    let sidepool = Sidepool::start(&[&urls[..], &LISTEN].concat());
+    let psql = sidepool.wait_for("psql -h 127.0.0.1");
+    assert!(psql.contains("-d app"), "{psql}");
+    sidepool.wait_for("redis-cli -h 127.0.0.1");
+    assert!(sidepool.lines("7 connections at most").len() >= 2, "{}", sidepool.said());
+    assert_eq!(sidepool.get("/metrics").0, 200);
+    assert!(!sidepool.said().contains("hush-hush"));
+}
+
+#[test]
+fn urls_come_from_the_environment_when_nothing_else_is_said() {
+    let mut by_environment = command(&LISTEN);
+    by_environment.env("DATABASE_URL", "postgres://alice@127.0.0.1:1/shop");
+    let sidepool = Sidepool::start_as(by_environment);
+    assert!(sidepool.wait_for("psql").contains("-d shop"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["--redis", "redis://127.0.0.1:1", "--redis-listen", &address, "--admin-listen", "off"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+}
+
+#[test]
+fn unix_sockets_are_made_and_removed_and_stale_ones_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("redis.sock");
+    let text = config("").replace("listen = \"127.0.0.1:0\"\n\n", &format!("listen = \"unix:{}\"\n", socket.display()));
+    let path = file(directory.path(), "sidepool.toml", &text);
+    let mut first = Sidepool::with_file(&path);
+    UnixStream::connect(&socket).unwrap();
+    first.signal(Signal::KILL);
+    first.ended();
+    assert!(socket.exists(), "nobody could remove it");
+    let mut second = Sidepool::with_file(&path);
+    UnixStream::connect(&socket).unwrap();
+    second.signal(Signal::TERM);
+    assert!(second.ended().success());
+    assert!(!socket.exists());
+}
+
+#[test]
+fn several_workers_share_a_listener() {
+    let sidepool = Sidepool::start(&[&["--redis", "redis://127.0.0.1:1", "--workers", "3"][..], &LISTEN].concat());
+    let address = sidepool.wait_for("redis-cli").split(" -p ").nth(1).unwrap().to_owned();
+    for _ in 0..12 {
+        TcpStream::connect(format!("127.0.0.1:{address}")).unwrap();
+    }
+    sidepool.wait_for_metric("sidepool_listener_accepts_total{listener=\"redis/redis\"}", 12.0);
+    assert_eq!(sidepool.metric("sidepool_workers"), 3.0);
+    assert_eq!(sidepool.get("/livez").0, 200);
+}
+
+#[test]
+fn running_out_of_file_descriptors_is_survived() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = file(directory.path(), "sidepool.toml", &config(""));
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 40 && exec \"$0\" \"$1\""]).arg(command(&[]).get_program()).arg(&path);
+    let sidepool = Sidepool::start_as(few);
+    let port = sidepool.wait_for("redis-cli").split(" -p ").nth(1).unwrap().to_owned();
+    let hogs: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(sidepool.admin()).unwrap()).collect();
+    let _client = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    sidepool.wait_for("cannot accept clients");
+    drop(hogs);
+    sidepool.wait_for_metric("sidepool_listener_accepts_total{listener=\"redis/cache\"}", 1.0);
+    assert!(sidepool.metric("sidepool_listener_accept_errors_total{listener=\"redis/cache\"}") >= 1.0);
+}

@@ -1,0 +1,89 @@
+//! Several workers: still one limit and one queue for each pool of the process, and no connection is stranded on a worker without clients.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
+use sidepool_tests::redis::RedisServer;
+use sidepool_tests::settings::Settings;
+
+fn two_workers(cluster: &Cluster) -> Settings {
+    Settings::postgres(cluster).set("workers", 2).set("postgres.default_pool_size", 2)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_two_clients_use_both_connections() {
+    // Whichever worker each client lands on, every pair of them can hold a transaction at the same time.
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two_workers(&cluster)).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(pool.wire().await);
+    }
+    for first in 0..clients.len() {
+        for second in 0..first {
+            let (head, tail) = clients.split_at_mut(first);
+            let (left, right) = (&mut tail[0], &mut head[second]);
+            assert_eq!(tags(&left.query("BEGIN").await), "CZ");
+            assert_eq!(tags(&right.query("BEGIN").await), "CZ", "clients {first} and {second}");
+            assert_ne!(left.value("SELECT pg_backend_pid()").await, right.value("SELECT pg_backend_pid()").await);
+            left.query("COMMIT").await;
+            right.query("COMMIT").await;
+        }
+    }
+    assert_eq!(cluster.connections().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_is_one_for_all() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two_workers(&cluster)).await;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(pool.wire().await);
+    }
+    for wire in &mut clients {
+        wire.send(&frame::query("SELECT pg_sleep(0.05)")).await;
+    }
+    pool.metrics_show("ten who wait", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) > 5.0).await;
+    assert_eq!(cluster.connections().await, 2);
+    for wire in &mut clients {
+        assert_eq!(tags(&wire.until_ready().await), "TDCZ");
+    }
+    assert_eq!(cluster.connections().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_lands_on_the_other_worker_finds_its_query() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two_workers(&cluster)).await;
+    for round in 0..8 {
+        let mut wire = pool.wire().await;
+        wire.send(&frame::query("SELECT pg_sleep(60)")).await;
+        pool.metrics_show("a query that runs", |now| now.sum("sidepool_pool_server_connections", &[("state", "leased")]) >= 1.0).await;
+        let (process, key) = wire.cancel_key.clone().expect("a key");
+        let mut messenger = Wire::connect(pool.postgres_port()).await;
+        messenger.send(&frame::cancel(process, &key)).await;
+        messenger.until_closed().await;
+        assert_eq!(tags(&wire.until_ready().await), "TEZ", "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_clients_of_both_workers_see_one_server() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("workers", 2)).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(pool.redis_wire().await);
+    }
+    for (index, wire) in clients.iter_mut().enumerate() {
+        assert_eq!(wire.command(&["INCR", "counter"]).await.text(), (index + 1).to_string());
+    }
+    // A message that one publishes reaches the subscribers of both.
+    for wire in &mut clients[1..] {
+        assert_eq!(wire.command(&["SUBSCRIBE", "news"]).await.elements()[0].text(), "subscribe");
+    }
+    assert_eq!(clients[0].command(&["PUBLISH", "news", "hello"]).await.text().parse::<u32>().is_ok(), true);
+    for wire in &mut clients[1..] {
+        assert_eq!(wire.reply().await.elements()[2].text(), "hello");
+    }
+}
