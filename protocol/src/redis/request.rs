@@ -110,6 +110,16 @@ impl RequestScanner {
         (self.known != Known::Nothing).then_some(self.arguments)
     }
 
+    /// How many bytes of the request that came back as [`Scanned::Incomplete`] are understood, the announced rest of an argument included.
+    #[must_use]
+    pub fn understood(&self) -> u64 {
+        match self.known {
+            Known::Nothing => 0,
+            Known::Arguments => self.at as u64,
+            Known::ArgumentLength(length) => self.at as u64 + length,
+        }
+    }
+
     fn arguments_of(&mut self, bytes: &[u8], stranger: bool) -> Result<Scanned, RequestFault> {
         while self.left > 0 {
             let length = match self.known {

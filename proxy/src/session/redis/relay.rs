@@ -192,8 +192,8 @@ impl Relay {
                     Ok(_not_yet) => break,
                     Err(fault) => self.fault(session, fault),
                 },
-                Ok(Scanned::Incomplete { needs }) => {
-                    if needs > session.server.config().stream_threshold_bytes {
+                Ok(Scanned::Incomplete { .. }) => {
+                    if session.scanner.understood() > session.server.config().stream_threshold_bytes {
                         self.begin_body(session, &bytes[at..], lease);
                         at = bytes.len();
                     }

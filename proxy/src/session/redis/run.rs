@@ -280,9 +280,9 @@ impl Session {
                     self.send(&mut queue, bytes, at);
                     (length, Next::Done)
                 }
-                Ok(Scanned::Incomplete { needs }) => {
+                Ok(Scanned::Incomplete { .. }) => {
                     self.send(&mut queue, bytes, at);
-                    return (at, self.incomplete(needs));
+                    return (at, self.incomplete());
                 }
                 Err(fault) => {
                     self.send(&mut queue, bytes, at);
@@ -339,8 +339,8 @@ impl Session {
     }
 
     /// A request that is not all there.
-    fn incomplete(&mut self, needs: u64) -> Next {
-        if needs <= self.server.config().stream_threshold_bytes || self.account.is_none() {
+    fn incomplete(&self) -> Next {
+        if self.scanner.understood() <= self.server.config().stream_threshold_bytes || self.account.is_none() {
             return Next::Done;
         }
         self.step(Step::Lease)

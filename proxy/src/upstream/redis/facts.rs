@@ -1,6 +1,7 @@
-//! What a server says about itself: in its answer to `HELLO` and in its answer to `COMMAND`. Known since the first connection to it.
+//! What a server says about itself: in its answer to `HELLO` and, for commands that sidepool does not know,
+//! in its answers to `COMMAND INFO`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -10,9 +11,11 @@ use sidepool_protocol::redis::reply::Reply;
 #[derive(Debug, Default)]
 pub struct Facts {
     hello: RefCell<Option<Rc<Hello>>>,
-    commands: RefCell<Option<Rc<HashMap<Box<[u8]>, Flags>>>>,
-    asked: Cell<u32>,
+    commands: RefCell<HashMap<Box<[u8]>, Flags>>,
 }
+
+/// Most commands that are remembered. Clients choose the names, servers have some hundreds.
+const COMMANDS_MAX: usize = 4096;
 
 /// What `HELLO` answers that is the server's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub struct Hello {
     pub modules: Vec<Reply>,
 }
 
-/// What `COMMAND` says about a command that the table does not know.
+/// What `COMMAND INFO` says about a command that the table does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flags {
     /// It may be sent down a connection that clients share.
@@ -57,35 +60,29 @@ impl Facts {
         let known = self.hello.borrow().as_deref() == Some(&hello);
         if !known {
             // Another version or other modules: other commands.
-            *self.commands.borrow_mut() = None;
-            self.asked.set(0);
+            self.commands.borrow_mut().clear();
             *self.hello.borrow_mut() = Some(Rc::new(hello));
         }
     }
 
-    /// The flags of a command, by its name in lower case; the outer `None`: ask the server for its commands first.
-    pub fn flags(&self, name: &[u8]) -> Option<Option<Flags>> {
-        self.commands.borrow().as_ref().map(|commands| commands.get(name).copied())
+    /// The flags of a command, by its name in lower case; `None`: ask the server.
+    pub fn flags(&self, name: &[u8]) -> Option<Flags> {
+        self.commands.borrow().get(name).copied()
     }
 
-    /// Takes in an answer to `COMMAND`.
+    /// Takes in an answer to `COMMAND INFO`. What the server does not have is not remembered: a module may bring it.
     pub fn learn_commands(&self, reply: &Reply) {
-        self.asked.set(self.asked.get() + 1);
-        let rows = reply.list().unwrap_or_default();
-        let commands = rows.iter().filter_map(|row| {
-            let [name, _arity, flags, ..] = row.list()? else { return None };
+        let mut commands = self.commands.borrow_mut();
+        for row in reply.list().unwrap_or_default() {
+            let Some([name, _arity, flags, ..]) = row.list() else { continue };
             let has = |flag: &[u8]| flags.list().unwrap_or_default().iter().any(|held| held.text() == Some(flag));
             // Blocking ones wait; pub/sub ones and those that are both `noscript` and `admin` may change the connection itself.
             let shareable = !has(b"blocking") && !has(b"pubsub") && !(has(b"noscript") && has(b"admin"));
-            let name: Box<[u8]> = name.text()?.to_ascii_lowercase().into();
-            Some((name, Flags { shareable, reads: has(b"readonly") && shareable }))
-        });
-        *self.commands.borrow_mut() = Some(Rc::new(commands.collect()));
-    }
-
-    /// A command that the server did not list may have come with a module since: whether to ask again. Bounded, because clients choose names.
-    pub fn may_ask_again(&self) -> bool {
-        self.asked.get() < 16
+            let Some(name) = name.text() else { continue };
+            if commands.len() < COMMANDS_MAX {
+                commands.insert(name.to_ascii_lowercase().into(), Flags { shareable, reads: has(b"readonly") && shareable });
+            }
+        }
     }
 }
 
@@ -108,7 +105,7 @@ mod tests {
             row("mod.takeover", &["admin", "noscript"]),
             row("MOD.SET", &["write"]),
         ]));
-        let flags = |name: &[u8]| facts.flags(name).unwrap();
+        let flags = |name: &[u8]| facts.flags(name);
         assert_eq!(flags(b"mod.get"), Some(Flags { shareable: true, reads: true }));
         assert_eq!(flags(b"mod.wait"), Some(Flags { shareable: false, reads: false }));
         assert_eq!(flags(b"mod.takeover"), Some(Flags { shareable: false, reads: false }));
