@@ -149,7 +149,7 @@ fn work(
     done: &std_mpsc::Sender<WorkerId>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let worker = Worker::new(id, mailboxes.clone(), crate::worker::Commons::new(2).expect("random numbers"));
+    let worker = Worker::new(id, mailboxes.clone(), crate::worker::Commons::new(1).expect("random numbers"));
     LocalSet::new().block_on(&runtime, async {
         let connector = FakeConnector { server, ..FakeConnector::default() };
         let (pool_id, core) = directory.join(crate::clock::now(), "app", limits, 1);
