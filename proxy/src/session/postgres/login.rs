@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::authenticate::Keeper;
 use super::cancel::{CancelTicket, ClientKey};
+use super::count::turned_away;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
@@ -92,6 +93,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     };
     if !matches!(loss.farewell, Farewell::Silent) {
         count(worker, started, loss.counter);
+        turned_away(worker, &loss.farewell);
     }
     if loss.is_violation() {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
