@@ -17,7 +17,7 @@ use super::fault::ConnectFault;
 use super::handle::Pool;
 use super::id::{ConnId, WaiterId};
 use super::measure;
-use super::reason::{CloseReason, Condition, Failure, Refusal};
+use super::reason::{CloseReason, Condition, Refusal};
 use super::traits::{Connection, Connector};
 use super::waiting::Delivery;
 use crate::clock;
@@ -186,15 +186,15 @@ impl<C: Connector> Pool<C> {
                 self.record().add(PoolCounter::ConnectOk, 1);
                 self.table.borrow_mut().keep(id, Box::new(connection));
                 if self.core.with(|held| held.fault.take()).is_some() {
-                    tracing::info!(pool = %self.name(), "connected again");
+                    tracing::info!(pool = %self.name(), "the upstream takes connections again");
                 }
                 self.step(|core, now| core.on_connected(now, id));
                 self.watch(id);
             }
             Err(fault) => {
                 self.record().add(measure::connect_failure(fault.kind), 1);
+                tracing::warn!(pool = %self.name(), kind = ?fault.kind, "cannot open an upstream connection: {}", fault.message);
                 let failure = fault.failure();
-                tracing::warn!(pool = %self.name(), reason = ?fault.kind, permanent = failure == Failure::Permanent, "connect failed: {}", fault.message);
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));
             }

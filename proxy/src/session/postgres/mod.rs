@@ -33,7 +33,7 @@ pub async fn serve(stream: Stream, worker: Rc<Worker>) {
     // Boxed, so that an idle session does not carry the size of a login.
     match Box::pin(login::login(stream, &worker)).await {
         Some(Arrival::Session(start)) => {
-            let present = Present::new(&start.pool);
+            let present = Present::new(&worker, &start);
             let end = Session::new(&worker, start).run().await;
             present.left(&worker, end);
         }
