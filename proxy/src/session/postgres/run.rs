@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// Runs until the client is gone.
-    pub async fn run(mut self) -> End {
+    pub async fn run(&mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end

@@ -410,9 +410,8 @@ impl Session {
                 self.closing = true;
                 Next::Done
             }
-            Handling::Refuse => {
-                self.say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name))
-            }
+            Handling::Refuse => self
+                .say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name)),
             Handling::SetName
             | Handling::GetName
             | Handling::SetInfo
