@@ -592,3 +592,14 @@ pub(super) fn anew<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     encode::command(&mut bytes, &arguments);
     bytes
 }
+
+#[cfg(test)]
+mod size_probe {
+    #[test]
+    fn sizes() {
+        use super::*;
+        println!("Session {} Client {} scanner {} lane/attached {}", size_of::<Session>(), size_of::<Client>(), size_of::<RequestScanner>(), size_of::<Option<Attached>>());
+        fn fut<F: Future>(_: fn(Stream, std::sync::Arc<str>, Rc<Worker>) -> F) -> usize { size_of::<F>() }
+        println!("serve future {}", fut(super::super::serve));
+    }
+}
