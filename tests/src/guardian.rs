@@ -16,7 +16,9 @@ alive=' '
 while read -r verb pid; do
   case $verb in
     +) alive="$alive$pid " ;;
-    -) before=${alive%% $pid *}; after=${alive#* $pid }; alive="$before $after" ;;
+    -) case $alive in
+         *" $pid "*) before=${alive%% $pid *}; after=${alive#* $pid }; alive="$before $after" ;;
+       esac ;;
   esac
 done
 for pid in $alive; do kill -QUIT "$pid" && waited=1; done 2>/dev/null

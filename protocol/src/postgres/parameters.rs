@@ -185,6 +185,8 @@ pub fn expected_report<'a>(name: &str, wanted: &'a str, reported: &'a str) -> Co
         let (style, order) = reported.split_once(',').unwrap_or((reported, " MDY"));
         let styles = ["ISO", "Postgres", "SQL", "German"];
         if let Some(known) = styles.iter().find(|known| known.eq_ignore_ascii_case(wanted.trim())) {
+            // German brings its order along (`check_datestyle`).
+            let order = if *known == "German" { " DMY" } else { order };
             return Cow::Owned(format!("{known},{order}"));
         }
         if ["DMY", "MDY", "YMD"].iter().any(|order| order.eq_ignore_ascii_case(wanted.trim())) {
@@ -266,6 +268,7 @@ mod tests {
         for (wanted, reported, expected) in [
             ("ISO", "ISO, MDY", "ISO, MDY"),
             ("iso", "SQL, DMY", "ISO, DMY"),
+            ("german", "ISO, MDY", "German, DMY"),
             ("dmy", "ISO, MDY", "ISO, DMY"),
             ("iso, mdy", "ISO, MDY", "ISO, MDY"),
             ("nonsense", "ISO, MDY", "nonsense"),

@@ -244,10 +244,12 @@ impl Session {
                 return Err(self.server_lost(cx, &cause));
             }
         }
+        let sent = if bytes.is_empty() { Ok(()) } else { self.to_client.send(&mut self.client, cx, bytes) };
+        // What follows may send on what waits, and needs both for it.
+        drop(scratch);
+        drop(buffer);
         let turn = self.take_in(cx, news)?;
-        if !bytes.is_empty() && self.to_client.send(&mut self.client, cx, bytes).is_err() {
-            return Err(End::Lost);
-        }
+        sent.map_err(|_| End::Lost)?;
         Ok(turn)
     }
 

@@ -12,3 +12,6 @@ mod login;
 mod messages;
 mod query;
 mod tls;
+
+#[cfg(test)]
+pub(crate) mod scripted;
