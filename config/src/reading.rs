@@ -53,8 +53,11 @@ impl<'a> Reading<'a> {
     fn parse(&mut self, mut text: String) -> Document<String> {
         /// Past this many broken lines the file is something else than a configuration.
         const MOST_BROKEN_LINES: usize = 20;
+        /// Of a file larger than this only the first broken line is reported: each further one takes another pass.
+        const LARGEST_REREAD_BYTES: usize = 256 << 10;
+        let passes = if text.len() > LARGEST_REREAD_BYTES { 1 } else { MOST_BROKEN_LINES };
         let mut last = None;
-        for _ in 0..MOST_BROKEN_LINES {
+        for _ in 0..passes {
             let error = match Document::parse(text.clone()) {
                 Ok(document) => return document,
                 Err(error) => error,
@@ -227,6 +230,9 @@ mod tests {
         let text = "= =\n".repeat(10_000);
         let (reading, _) = Reading::start(&text, Path::new("f.toml"), Sources::default(), &|_| None);
         assert_eq!(reading.finish().0.len(), 20);
+        let text = text.repeat(10);
+        let (reading, _) = Reading::start(&text, Path::new("f.toml"), Sources::default(), &|_| None);
+        assert_eq!(reading.finish().0.len(), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod reloading;
 pub mod shutdown;
 pub mod source;
 
+use std::fmt::Display;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
-use sidepool_config::model::{Config, Listen, LogFormat};
+use sidepool_config::model::{self, Config, Listen, LogFormat};
+use sidepool_config::render;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -49,14 +51,10 @@ pub fn check(source: &Source) -> ExitCode {
     match source.load() {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                println!("warning: {warning}");
+                println!("{warning}");
             }
             println!("{}: ok", source.describe());
-            let workers = runtime::worker_count(loaded.config.workers);
-            for line in banner::lines(&loaded.config, usize::from(workers), descriptors::limit(), loaded.config.admin.listen).iter().skip(1)
-            {
-                println!("{line}");
-            }
+            print!("{}", render::summary(&loaded.config));
             ExitCode::SUCCESS
         }
         Err(rejected) => refuse(source, &rejected),
@@ -96,13 +94,13 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<(
         tracing::warn!("{warning}");
     }
     let max_fds = descriptors::raise_limit();
-    let (doors, config) = bind(config)?;
-    let admin = config.admin.listen.map(bind_admin).transpose()?;
+    let Bindings { doors, admin, mut shown } = bind(&config)?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
+    shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
-    let control = Control { facts, max_fds, admin, doors };
+    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds) };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
@@ -112,12 +110,22 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<(
 
 type Doors = Vec<(Door, Bound)>;
 
-/// Binds every listener, and puts the addresses that the kernel chose (port 0) into the configuration.
-fn bind(mut config: Config) -> io::Result<(Doors, Config)> {
+/// Everything that is bound.
+struct Bindings {
+    doors: Doors,
+    admin: Option<TcpListener>,
+    /// The configuration with the addresses that the kernel chose where it was asked to (port 0): for people alone, because to a reload the
+    /// configured ones are what counts.
+    shown: Config,
+}
+
+/// Binds every listener.
+fn bind(config: &Config) -> io::Result<Bindings> {
     let mut doors = Vec::new();
+    let mut shown = config.clone();
     let mut open = |door: Door, listens: &mut Vec<Listen>| -> io::Result<()> {
         for listen in listens {
-            let bound = Bound::bind(listen).map_err(|error| cannot_listen(&describe(listen), &error))?;
+            let bound = Bound::bind(listen).map_err(|error| cannot_listen(&*listen, &error))?;
             if let Some(address) = bound.address() {
                 *listen = Listen::Tcp(address);
             }
@@ -125,48 +133,44 @@ fn bind(mut config: Config) -> io::Result<(Doors, Config)> {
         }
         Ok(())
     };
-    if let Some(postgres) = &mut config.postgres {
+    if let Some(postgres) = &mut shown.postgres {
         open(Door::Postgres, &mut postgres.listen)?;
     }
-    for (name, redis) in &mut config.redis {
+    for (name, redis) in &mut shown.redis {
         open(Door::Redis(name.as_str().into()), &mut redis.listen)?;
     }
-    Ok((doors, config))
+    let admin = config.admin.listen.map(bind_admin).transpose()?;
+    if let Some(listener) = &admin {
+        shown.admin.listen = Some(listener.local_addr()?);
+    }
+    Ok(Bindings { doors, admin, shown })
 }
 
 fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
-    http::bind(address).map_err(|error| cannot_listen(&address.to_string(), &error))
+    http::bind(address).map_err(|error| cannot_listen(&address, &error))
 }
 
-fn describe(listen: &Listen) -> String {
-    match listen {
-        Listen::Tcp(address) => address.to_string(),
-        Listen::Unix(path) => path.display().to_string(),
-    }
-}
-
-fn cannot_listen(address: &str, error: &io::Error) -> io::Error {
+fn cannot_listen(address: &dyn Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }
 
 /// Everything the control thread has in hand when it begins.
 struct Control {
     facts: Arc<Facts>,
-    max_fds: Option<u64>,
     admin: Option<TcpListener>,
     doors: Doors,
+    banner: Vec<String>,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, max_fds, admin, doors } = self;
+        let Self { facts, admin, doors, banner } = self;
         let mut signals = Signals::install()?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
         }
         let listening = open(&facts, doors).await?;
-        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = admin {
             let facts = Arc::clone(&facts);
             spawn_local(async move {
@@ -178,7 +182,7 @@ impl Control {
         spawn_local(heartbeat(Arc::clone(&facts)));
         let mut reloader = reloader(Arc::clone(&facts));
         facts.set_started();
-        announce(&banner::lines(&config, facts.mailboxes.workers(), max_fds, admin_address), config.log.format);
+        announce(&banner, config.log.format);
         drop(config);
 
         until_told_to_end(&mut signals, &mut reloader).await;

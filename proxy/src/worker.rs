@@ -15,7 +15,7 @@ use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
 use crate::session::postgres::side::{PostgresCommons, PostgresSide};
-use crate::session::redis::side::RedisSide;
+use crate::session::redis::side::{RedisCommons, RedisSide};
 use crate::transport::buffer::Buffers;
 
 /// Names a worker. Worker ids run from 0 without gaps.
@@ -58,12 +58,14 @@ impl Mailboxes {
 pub struct Commons {
     /// The PostgreSQL side.
     pub postgres: PostgresCommons,
+    /// What the Redis side needs.
+    pub redis: RedisCommons,
 }
 
 impl Commons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { postgres: PostgresCommons::new(workers)? })
+        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers) })
     }
 }
 
@@ -102,7 +104,7 @@ impl Worker {
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
             postgres: PostgresSide::new(id, commons.postgres),
-            redis: RedisSide::default(),
+            redis: RedisSide::new(commons.redis),
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
             stopping: Cell::new(false),

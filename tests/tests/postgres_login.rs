@@ -99,7 +99,8 @@ async fn each_method_works_towards_the_server() {
     }
     let pool = Pooler::start(settings).await;
     for (user, _) in upstream {
-        let mut wire = attempt(&pool, USER, &format!("as_{user}"), PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", error.field(b'M')));
+        let mut wire =
+            attempt(&pool, USER, &format!("as_{user}"), PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", error.field(b'M')));
         assert_eq!(wire.value("SELECT current_user").await, user);
     }
 }
@@ -209,7 +210,7 @@ async fn a_password_message_that_lies_about_its_length_ends_the_login() {
             let mut wire = Wire::connect(pool.postgres_port()).await;
             wire.send(&frame::startup(&[("user", USER), ("database", "app")])).await;
             assert_eq!(wire.read().await.map(|message| message.tag), Some(b'R'));
-            wire.try_send(&[&[b'p'], lie.as_slice(), &[0x41; 100]].concat()).await.expect("we are still listened to");
+            wire.try_send(&[b"p", lie.as_slice(), &[0x41; 100]].concat()).await.expect("we are still listened to");
             let answer = wire.until_closed().await;
             assert!(answer.iter().all(|message| message.tag == b'E'), "{method} {lie:?}: {answer:?}");
         }

@@ -56,19 +56,20 @@ fn report(problems: &[String], rule: &str) {
     assert!(problems.is_empty(), "{rule}:\n  {}", problems.join("\n  "));
 }
 
-/// Whether `line` names `item` as a path or an import, not as part of a longer word.
+/// Whether `line` uses `item`, a module or a crate: what follows it is a path separator or, in an import, the end.
 fn names(line: &str, item: &str) -> bool {
     let is_word = |character: char| character.is_alphanumeric() || character == '_';
     line.match_indices(item).any(|(at, _)| {
         let before = line[..at].chars().next_back();
-        let after = line[at + item.len()..].chars().next();
-        !before.is_some_and(|character| is_word(character) || character == '"') && !after.is_some_and(is_word)
+        let after = &line[at + item.len()..];
+        let whole = !before.is_some_and(is_word) && !after.chars().next().is_some_and(is_word);
+        whole && (after.starts_with("::") || line.trim_start().trim_start_matches("pub ").starts_with("use "))
     })
 }
 
 /// Who (a place) must not know whom, and why.
 const ARROWS: &[(&[&str], &[&str], &str)] = &[
-    (&["protocol/src"], &["tokio", "sidepool", "sidepool_config", "std::net", "std::io", "std::time"], "protocol is bytes only"),
+    (&["protocol/src"], &["tokio", "sidepool", "sidepool_config", "std::net", "std::fs", "std::thread", "std::time"], "protocol is bytes only"),
     (&["config/src"], &["tokio", "sidepool", "sidepool_protocol"], "config is a leaf"),
     (
         &["proxy/src/pool/core", "proxy/src/pool/id.rs", "proxy/src/pool/limits.rs", "proxy/src/pool/reason.rs"],
@@ -159,14 +160,19 @@ fn main_is_a_table_of_contents() {
 #[test]
 fn the_readme_names_each_setting() {
     let Ok(readme) = std::fs::read_to_string(workspace().join("README.md")) else { return };
-    let raw = std::fs::read_to_string(workspace().join("config/src/file.rs"));
-    let model = raw.unwrap_or_else(|_| std::fs::read_to_string(workspace().join("config/src/model.rs")).expect("the model"));
-    let field = |line: &str| {
-        let declared = line.trim().strip_prefix("pub ").unwrap_or(line.trim());
-        let name = declared.split_once(": ")?.0;
-        let is_name = name.chars().all(|character| character.is_ascii_lowercase() || character == '_' || character.is_ascii_digit());
-        (line.starts_with("    ") && !line.starts_with("     ") && is_name && !name.is_empty()).then(|| name.to_owned())
-    };
-    let missing: Vec<String> = model.lines().filter_map(field).filter(|name| !readme.contains(name.as_str())).collect();
+    let settings = sidepool_config::settings::SETTINGS.iter().map(|setting| setting.name);
+    let missing: Vec<String> = settings.filter(|name| !readme.contains(&format!("`{name}`"))).map(str::to_owned).collect();
     report(&missing, "settings that README.md does not name");
+}
+
+#[test]
+fn shell_scripts_stop_at_the_first_error() {
+    let mut problems = Vec::new();
+    for script in ["tests/run", "tests/drivers/install", "deploy/quickstart", "deploy/packages", ".ci/run"] {
+        let text = std::fs::read_to_string(workspace().join(script)).expect(script);
+        if !text.starts_with("#!/usr/bin/env bash\n# ") || !text.contains("\nset -euo pipefail\n") {
+            problems.push(format!("{script}: bash, a sentence about it, `set -euo pipefail`"));
+        }
+    }
+    report(&problems, "scripts are careful");
 }

@@ -208,3 +208,72 @@ impl<F> PinnedDrop for Client<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::observe::record::WorkerRecord;
+    use crate::worker::{Commons, Mailboxes, WorkerId};
+
+    fn count(record: &WorkerRecord) -> u64 {
+        record.numbers().counters[WorkerCounter::PostgresPanics as usize]
+    }
+
+    #[test]
+    fn a_session_that_panics_takes_only_itself_along() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let gate = Gate::new(10);
+        let places = Places::new(1);
+        let seat = || Seat { permit: gate.enter().unwrap(), place: places.take(WorkerId(0)) };
+        runtime.block_on(async {
+            let worker = Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap());
+            let served = Rc::new(Cell::new(false));
+            let note = Rc::clone(&served);
+            let good = async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                note.set(true);
+            };
+            let good = spawn_local(Client::new(good, seat(), &worker, WorkerCounter::PostgresPanics));
+            let bad = spawn_local(Client::new(async { panic!("on purpose") }, seat(), &worker, WorkerCounter::PostgresPanics));
+            assert!(bad.await.unwrap_err().is_panic());
+            assert_eq!((gate.numbers().open, worker.drain.registered(), count(&worker.record)), (1, 1, 1));
+            good.await.unwrap();
+            assert!(served.get());
+            assert_eq!((gate.numbers().open, worker.drain.registered(), count(&worker.record)), (0, 0, 1));
+        });
+    }
+
+    #[test]
+    fn idle_sessions_learn_of_a_drain() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let gate = Gate::new(10);
+        let places = Places::new(1);
+        runtime.block_on(async {
+            let worker = Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap());
+            let sessions: Vec<_> = (0..5)
+                .map(|_| {
+                    let idle = Rc::clone(&worker);
+                    let session = async move { std::future::poll_fn(|cx| idle.drain.poll_begun(cx)).await };
+                    let seat = Seat { permit: gate.enter().unwrap(), place: places.take(WorkerId(0)) };
+                    spawn_local(Client::new(session, seat, &worker, WorkerCounter::PostgresPanics))
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            assert_eq!(worker.drain.registered(), 5);
+            worker.drain.begin();
+            for session in sessions {
+                tokio::time::timeout(Duration::from_secs(10), session).await.expect("woken").unwrap();
+            }
+            assert_eq!(gate.numbers().open, 0);
+        });
+    }
+
+    #[test]
+    fn what_a_client_costs_beside_its_session_is_little() {
+        assert!(size_of::<Client<()>>() <= 56, "{}", size_of::<Client<()>>());
+    }
+}

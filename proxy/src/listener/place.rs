@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::worker::WorkerId;
 
-/// How many clients each worker has.
+/// How many clients each worker has. (A `Vec` inside, so that each client holds one word of it.)
 #[derive(Debug, Clone)]
-pub struct Places(Arc<[AtomicU32]>);
+pub struct Places(Arc<Vec<AtomicU32>>);
 
 impl Places {
     /// No clients on so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| AtomicU32::new(0)).collect())
+        Self(Arc::new((0..workers).map(|_| AtomicU32::new(0)).collect()))
     }
 
     /// Takes a place on the worker with the fewest clients; on `here` if that is one of them.

@@ -60,12 +60,14 @@ impl Refusals {
         spawn_local(async move {
             let refusal = async {
                 match &*door {
-                    Door::Postgres => postgres(stream, gate, worker).await,
-                    Door::Redis(_) => farewell(stream, b"-ERR max number of clients reached\r\n").await,
+                    Door::Postgres => postgres(stream, gate).await,
+                    Door::Redis(_) => farewell(stream, b"-ERR max number of clients reached\r\n").await.map(|()| None),
                 }
             };
             // A client that does not listen is closed all the same.
-            let _ = tokio::time::timeout(PATIENCE, refusal).await;
+            if let Ok(Ok(Some(cancel))) = tokio::time::timeout(PATIENCE, refusal).await {
+                Box::pin(session::postgres::serve(cancel, worker)).await;
+            }
             drop(under_way);
         });
     }
@@ -86,17 +88,14 @@ impl Drop for UnderWay {
     }
 }
 
-/// Answers requests for encryption with no, lets cancel requests through (they free room, and must work above all when there is none), and
-/// refuses everything else.
-async fn postgres(mut stream: Stream, gate: GateNumbers, worker: Rc<Worker>) -> io::Result<()> {
+/// Answers requests for encryption with no, and refuses everything else but cancel requests: they free room, and must work above all when
+/// there is none, so their stream is handed back untouched.
+async fn postgres(mut stream: Stream, gate: GateNumbers) -> io::Result<Option<Stream>> {
     let mut requests_for_encryption = 0;
     loop {
-        let Some((length, code)) = peek_head(&stream).await? else { return Ok(()) };
+        let Some((length, code)) = peek_head(&stream).await? else { return Ok(None) };
         match code {
-            CANCEL_REQUEST => {
-                Box::pin(session::postgres::serve(stream, worker)).await;
-                return Ok(());
-            }
+            CANCEL_REQUEST => return Ok(Some(stream)),
             SSL_REQUEST | GSS_REQUEST if length == 8 && requests_for_encryption < 2 => {
                 requests_for_encryption += 1;
                 stream.read_exact(&mut [0; 8]).await?;
@@ -107,7 +106,7 @@ async fn postgres(mut stream: Stream, gate: GateNumbers, worker: Rc<Worker>) -> 
                 let length = if length > LONGEST_STARTUP { 0 } else { length };
                 let mut startup = (&mut stream).take(length.into());
                 tokio::io::copy(&mut startup, &mut tokio::io::sink()).await?;
-                return farewell(stream, &too_many_clients(gate)).await;
+                return farewell(stream, &too_many_clients(gate)).await.map(|()| None);
             }
         }
     }

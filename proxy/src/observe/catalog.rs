@@ -107,7 +107,7 @@ families! {
     PoolWaitingMaxAge = "sidepool_pool_waiting_max_age_seconds" Gauge, ["pool"], "How long the oldest waiter has waited.";
     PoolQueueLimit = "sidepool_pool_queue_limit" Gauge, ["pool"], "The most waiters there may be.";
     PoolWaitSeconds = "sidepool_pool_wait_seconds" Histogram(Wait), ["pool"], "How long clients waited for an upstream connection; those that did not wait count as 0.";
-    PoolUseSeconds = "sidepool_pool_use_seconds" Histogram(Work), ["pool"], "How long upstream connections were held, from lease to release.";
+    PoolUseSeconds = "sidepool_pool_use_seconds" Histogram(Work), ["pool"], "How long upstream connections were held, from lease to release; in transaction mode that is how long transactions took.";
     PoolRejections = "sidepool_pool_rejections_total" Counter, ["pool", "reason"], "Requests for an upstream connection that were refused.";
     PoolSaturatedSeconds = "sidepool_pool_saturated_seconds_total" CounterSeconds, ["pool"], "Time during which clients waited because every connection was in use.";
     PoolPaused = "sidepool_pool_paused" Gauge, ["pool"], "1 while the pool is paused.";
@@ -122,13 +122,10 @@ families! {
     // Traffic.
     Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";
     Queries = "sidepool_queries_total" Counter, ["pool"], "Queries sent upstream (Redis: commands).";
-    TransactionSeconds = "sidepool_transaction_seconds" Histogram(Work), ["pool"], "How long transactions took.";
-    QuerySeconds = "sidepool_query_seconds" Histogram(Work), ["pool"], "How long queries took.";
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
     Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";
     Cancels = "sidepool_cancels_total" Counter, ["pool", "result"], "Cancel requests.";
-    PreparedLookups = "sidepool_prepared_lookups_total" Counter, ["pool", "result"], "Prepared statements needed on an upstream connection: already there, prepared anew, or an older one closed for room.";
-    PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep their upstream connection although no transaction is open.";
+    PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";
 
     // Redis.
     RedisConnections = "sidepool_redis_connections" Gauge, ["pool", "use"], "Upstream connections by what they are used for.";

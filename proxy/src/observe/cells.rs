@@ -137,13 +137,6 @@ cells! {
         /// The upstream could not be reached for it.
         CancelFailed: Cancels ["failed"] for Postgres,
 
-        /// The statement was already prepared on the connection.
-        PreparedHit: PreparedLookups ["hit"] for Postgres,
-        /// The statement was prepared on the connection.
-        PreparedMiss: PreparedLookups ["miss"] for Postgres,
-        /// An older statement was closed for room.
-        PreparedEvict: PreparedLookups ["evict"] for Postgres,
-
         /// A command that only reads.
         CommandRead: RedisCommands ["read"] for Redis,
         /// A command that writes.
@@ -229,8 +222,6 @@ cells! {
     pub enum PoolGauge {
         /// Clients that are logged in. The states are derived from it at the scrape.
         Clients: PoolClientConnections ["all"] for Both,
-        /// Clients that keep a connection outside a transaction (session mode).
-        PinnedSessionMode: PinnedClients ["session_mode"] for Postgres,
         /// Clients that lease a connection for MULTI or WATCH.
         PinnedTransaction: PinnedClients ["transaction"] for Redis,
         /// Clients that lease a connection for a blocking command.
@@ -261,10 +252,6 @@ cells! {
         Use: PoolUseSeconds [] for Both,
         /// How long opening a connection took.
         Connect: ServerConnectSeconds [] for Both,
-        /// How long transactions took.
-        Transaction: TransactionSeconds [] for Postgres,
-        /// How long queries took.
-        Query: QuerySeconds [] for Both,
     }
 }
 

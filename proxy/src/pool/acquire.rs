@@ -66,7 +66,7 @@ impl<C: Connector> Acquire<C> {
             pool.pump(action);
             match outcome {
                 Outcome::Granted(id) => {
-                    if let Some(lease) = pool.lease_idle(id) {
+                    if let Some(lease) = pool.lease_idle(id, now) {
                         return Poll::Ready(Ok(self.granted(lease, now.saturating_duration_since(since))));
                     }
                 }
@@ -81,8 +81,9 @@ impl<C: Connector> Acquire<C> {
         match delivery {
             None => Poll::Pending,
             Some(Delivery::Connection(id, connection)) => {
-                let lease = Lease::new(Rc::clone(&self.pool), id, connection);
-                Poll::Ready(Ok(self.granted(lease, clock::now().saturating_duration_since(since))))
+                let now = clock::now();
+                let lease = Lease::new(Rc::clone(&self.pool), id, connection, now);
+                Poll::Ready(Ok(self.granted(lease, now.saturating_duration_since(since))))
             }
             Some(Delivery::Refused(refusal)) => Poll::Ready(Err(self.refused(refusal))),
             Some(Delivery::Lost) => {
@@ -123,7 +124,7 @@ impl<C: Connector> Drop for Acquire<C> {
         let State::Waiting { waiter, .. } = self.state else { return };
         let delivery = self.pool.seats.borrow_mut().leave(waiter);
         match delivery {
-            Some(Delivery::Connection(id, connection)) => self.pool.give_back(id, connection, Condition::Clean),
+            Some(Delivery::Connection(id, connection)) => self.pool.give_back(id, connection, Condition::Clean, None),
             Some(Delivery::Refused(_) | Delivery::Lost) => {}
             None => {
                 self.pool.step(|core, now| core.cancel(now, waiter));

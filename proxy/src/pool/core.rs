@@ -47,7 +47,7 @@ pub struct Core {
     /// What the counts may still be after the limits shrank below them.
     pub(super) allowed: Allowed,
     #[cfg(test)]
-    pub(super) planted: super::settle::Planted,
+    pub(super) planted: super::tests::Planted,
 }
 
 /// Limits that include what was there before they shrank.
@@ -77,7 +77,7 @@ impl Core {
             saturated: Duration::ZERO,
             allowed: Allowed { connections: limits.max, waiters: limits.queue_length },
             #[cfg(test)]
-            planted: super::settle::Planted::default(),
+            planted: super::tests::Planted::default(),
         }
     }
 

@@ -90,8 +90,8 @@ impl<C: Connector> Pool<C> {
     /// A connection, only if one is idle on this worker (then nobody waits).
     pub fn try_acquire(self: &Rc<Self>, _identity: IdentityId) -> Option<Lease<C>> {
         loop {
-            let id = self.step(|core, now| core.try_acquire(now, self.worker))?;
-            if let Some(lease) = self.lease_idle(id) {
+            let (id, now) = self.step(|core, now| core.try_acquire(now, self.worker).map(|id| (id, now)))?;
+            if let Some(lease) = self.lease_idle(id, now) {
                 self.record.observe(PoolHistogram::Wait, std::time::Duration::ZERO);
                 return Some(lease);
             }
@@ -169,14 +169,14 @@ impl<C: Connector> Pool<C> {
     }
 
     /// A lease on a connection that was idle a moment ago; `None` when it turns out to be dead.
-    pub(super) fn lease_idle(self: &Rc<Self>, id: ConnId) -> Option<Lease<C>> {
+    pub(super) fn lease_idle(self: &Rc<Self>, id: ConnId, now: Instant) -> Option<Lease<C>> {
         let connection = self.table.borrow_mut().take(id);
         let Some(mut connection) = connection else {
             self.step(|core, now| core.release(now, id, Condition::Broken));
             return None;
         };
         match connection.poll_idle(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => Some(Lease::new(Rc::clone(self), id, connection)),
+            Poll::Pending => Some(Lease::new(Rc::clone(self), id, connection, now)),
             Poll::Ready(reason) => {
                 self.table.borrow_mut().keep(id, connection);
                 self.step(|core, now| core.discard(now, id, reason));
@@ -185,10 +185,15 @@ impl<C: Connector> Pool<C> {
         }
     }
 
-    /// A lease ends.
-    pub(super) fn give_back(&self, id: ConnId, connection: Box<C::Connection>, condition: Condition) {
+    /// A lease ends, or (without `since`) a granted connection that nobody took comes back.
+    pub(super) fn give_back(&self, id: ConnId, connection: Box<C::Connection>, condition: Condition, since: Option<Instant>) {
         self.table.borrow_mut().keep(id, connection);
-        self.step(|core, now| core.release(now, id, condition));
+        self.step(|core, now| {
+            if let Some(since) = since {
+                self.record.observe(PoolHistogram::Use, now.saturating_duration_since(since));
+            }
+            core.release(now, id, condition);
+        });
         self.watch(id);
     }
 }

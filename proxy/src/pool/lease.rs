@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::handle::Pool;
 use super::id::ConnId;
@@ -13,13 +14,14 @@ use super::traits::Connector;
 pub struct Lease<C: Connector> {
     pool: Rc<Pool<C>>,
     id: ConnId,
+    since: Instant,
     /// Here until the lease ends.
     connection: Option<Box<C::Connection>>,
 }
 
 impl<C: Connector> Lease<C> {
-    pub(super) fn new(pool: Rc<Pool<C>>, id: ConnId, connection: Box<C::Connection>) -> Self {
-        Self { pool, id, connection: Some(connection) }
+    pub(super) fn new(pool: Rc<Pool<C>>, id: ConnId, connection: Box<C::Connection>, since: Instant) -> Self {
+        Self { pool, id, since, connection: Some(connection) }
     }
 
     /// Gives the connection back.
@@ -47,7 +49,7 @@ impl<C: Connector> Lease<C> {
 
     fn end(&mut self, condition: Condition) {
         if let Some(connection) = self.connection.take() {
-            self.pool.give_back(self.id, connection, condition);
+            self.pool.give_back(self.id, connection, condition, Some(self.since));
         }
     }
 }

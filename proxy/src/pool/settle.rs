@@ -13,14 +13,6 @@ use super::state::ConnState;
 use super::timers::Timer;
 use crate::worker::WorkerId;
 
-/// Mistakes that tests plant to prove that they would be found.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Planted {
-    /// A released connection is parked although somebody waits.
-    pub(super) lost_wake_up: bool,
-}
-
 impl Core {
     /// Makes the time monotonic and acts on deadlines that have passed. Every input starts with this, so that no session is granted a
     /// connection after its wait was over.

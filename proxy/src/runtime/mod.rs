@@ -15,6 +15,9 @@ use tokio::sync::mpsc;
 
 use crate::worker::{Commons, Job, Mailboxes, Worker, WorkerId};
 
+/// How many more turns of its loop a worker makes after its last job.
+const LAST_TURNS: usize = 8;
+
 /// The running workers.
 pub struct Workers {
     mailboxes: Mailboxes,
@@ -92,6 +95,10 @@ async fn serve(worker: std::rc::Rc<Worker>, mut jobs: mpsc::UnboundedReceiver<Jo
         if worker.is_stopping() {
             break;
         }
+    }
+    // What the last job has woken (goodbyes to upstreams) still has its turn.
+    for _ in 0..LAST_TURNS {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -83,6 +83,15 @@ impl Stream {
         }
     }
 
+    /// Where the other end found us, if that has an address.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
+
     /// Who is at the other end, for logs.
     #[must_use]
     pub fn peer(&self) -> Peer {

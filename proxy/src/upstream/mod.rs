@@ -2,3 +2,4 @@
 
 pub mod dial;
 pub mod postgres;
+pub mod redis;

@@ -16,9 +16,9 @@ fn one_line_is_enough_and_the_banner_says_how_to_go_on() {
         ["--postgres", "postgres://alice:hush-hush@127.0.0.1:1/app", "--redis", "redis://:hush-hush@127.0.0.1:1", "--pool-size", "7"];
     let sidepool = Sidepool::start(&[&urls[..], &LISTEN].concat());
     let psql = sidepool.wait_for("psql -h 127.0.0.1");
-    assert!(psql.contains("-d app"), "{psql}");
+    assert!(psql.ends_with(" app"), "{psql}");
     sidepool.wait_for("redis-cli -h 127.0.0.1");
-    assert!(sidepool.lines("7 connections at most").len() >= 2, "{}", sidepool.said());
+    assert!(sidepool.lines("pool of 7").len() >= 2, "{}", sidepool.said());
     assert_eq!(sidepool.get("/metrics").0, 200);
     assert!(!sidepool.said().contains("hush-hush"));
 }
@@ -28,7 +28,7 @@ fn urls_come_from_the_environment_when_nothing_else_is_said() {
     let mut by_environment = command(&LISTEN);
     by_environment.env("DATABASE_URL", "postgres://alice@127.0.0.1:1/shop");
     let sidepool = Sidepool::start_as(by_environment);
-    assert!(sidepool.wait_for("psql").contains("-d shop"));
+    assert!(sidepool.wait_for("psql").ends_with(" shop"));
 }
 
 #[test]
@@ -85,4 +85,16 @@ fn running_out_of_file_descriptors_is_survived() {
     drop(hogs);
     sidepool.wait_for_metric("sidepool_listener_accepts_total{listener=\"redis/cache\"}", 1.0);
     assert!(sidepool.metric("sidepool_listener_accept_errors_total{listener=\"redis/cache\"}") >= 1.0);
+}
+
+#[test]
+fn a_log_for_machines_is_json_to_the_last_line() {
+    let mut sidepool = Sidepool::start(&[&["--redis", "redis://127.0.0.1:1", "--log-format", "json"][..], &LISTEN].concat());
+    sidepool.signal(Signal::TERM);
+    assert!(sidepool.ended().success());
+    sidepool.wait_for("the end");
+    for line in sidepool.said().lines() {
+        let parsed: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(parsed["message"].is_string() && parsed["level"].is_string(), "{line}");
+    }
 }

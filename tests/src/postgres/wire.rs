@@ -207,13 +207,18 @@ impl Wire {
         first_column(&messages).into_iter().next().unwrap_or_else(|| panic!("{sql}: no row in {:?}", text()))
     }
 
-    /// Whether a read of bytes that are not messages gives exactly these.
+    /// The next `size` bytes, whatever they are.
     pub async fn read_exactly(&mut self, size: usize) -> Vec<u8> {
         while self.buffer.len() < size {
             let read = wait::soon("bytes of the server", self.stream.read_buf(&mut self.buffer)).await.expect("a live connection");
             assert!(read > 0, "the server closed after {} of {size} bytes", self.buffer.len());
         }
         self.buffer.split_to(size).to_vec()
+    }
+
+    /// How many bytes have arrived that nobody has looked at.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Closes our writing side only.

@@ -1,1 +1,302 @@
-//! Comes next.
+//! The core against a model that is too simple to be wrong: vectors, searched from the start each time. For long random histories both must
+//! grant, refuse, open, reset and close the same.
+//!
+//! The model leaves out what needs chance or several workers (ages, probes, affinity); the pauses after failures it takes from the core.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::bench::{Bench, HOME, LIMITS, asker, ms};
+use crate::pool::action::{Action, Outcome};
+use crate::pool::id::{ConnId, IdentityId, WaiterId};
+use crate::pool::limits::Limits;
+use crate::pool::reason::{CloseReason, Condition, Failure, RefuseReason};
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Acquire(u32),
+    Cancel(usize),
+    Release(usize, Condition),
+    Connected(usize),
+    ConnectFailed(usize, Failure),
+    Reset(usize, bool),
+    ServerClosed(usize),
+    Pass(u64),
+    Resize { max: u32, queue_length: u32, wait_ms: u64 },
+}
+
+/// What a step led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Effects {
+    granted_at_once: Option<ConnId>,
+    refused_at_once: Option<RefuseReason>,
+    grants: Vec<(WaiterId, ConnId)>,
+    refusals: Vec<(WaiterId, RefuseReason)>,
+    resets: Vec<ConnId>,
+    closes: BTreeSet<(ConnId, u8)>,
+    opens: usize,
+}
+
+#[derive(Debug)]
+struct Waits {
+    id: WaiterId,
+    identity: u32,
+    since: Instant,
+}
+
+/// The pool, simply.
+#[derive(Debug)]
+struct Model {
+    limits: Limits,
+    connecting: Vec<ConnId>,
+    /// The last one used is the last.
+    idle: Vec<ConnId>,
+    leased: Vec<ConnId>,
+    resetting: Vec<ConnId>,
+    waiters: Vec<Waits>,
+    ring: Vec<u32>,
+    failing: Option<(Failure, Instant)>,
+}
+
+impl Model {
+    fn open(&self) -> usize {
+        self.idle.len() + self.leased.len() + self.resetting.len()
+    }
+
+    fn total(&self) -> usize {
+        self.connecting.len() + self.open()
+    }
+
+    fn too_many(&self) -> bool {
+        self.total() > self.limits.max as usize
+    }
+
+    fn acquire(&mut self, now: Instant, identity: u32, queued: Option<WaiterId>, effects: &mut Effects) {
+        let refused = matches!(self.failing, Some((Failure::Permanent, until)) if now < until) && self.open() == 0;
+        if let Some(conn) = self.idle.pop() {
+            self.leased.push(conn);
+            effects.granted_at_once = Some(conn);
+        } else if refused {
+            effects.refused_at_once = Some(RefuseReason::UpstreamRefuses);
+        } else if self.waiters.len() >= self.limits.queue_length as usize {
+            effects.refused_at_once = Some(RefuseReason::QueueFull);
+        } else {
+            self.waiters.push(Waits { id: queued.expect("the core queues too"), identity, since: now });
+            if !self.ring.contains(&identity) {
+                self.ring.push(identity);
+            }
+        }
+    }
+
+    fn free(&mut self, conn: ConnId, effects: &mut Effects) {
+        // Counting the connection itself, which is in no list right now.
+        if self.total() + 1 > self.limits.max as usize {
+            effects.closes.insert((conn, CloseReason::Shrunk as u8));
+            return;
+        }
+        while !self.ring.is_empty() {
+            let identity = self.ring.remove(0);
+            if let Some(place) = self.waiters.iter().position(|waits| waits.identity == identity) {
+                let served = self.waiters.remove(place);
+                effects.grants.push((served.id, conn));
+                self.leased.push(conn);
+                if self.waiters.iter().any(|waits| waits.identity == identity) {
+                    self.ring.push(identity);
+                }
+                return;
+            }
+        }
+        self.idle.push(conn);
+    }
+
+    fn time_out(&mut self, now: Instant, effects: &mut Effects) {
+        let Some(timeout) = self.limits.wait_timeout else { return };
+        while let Some(oldest) = self.waiters.first()
+            && oldest.since + timeout <= now
+        {
+            effects.refusals.push((self.waiters.remove(0).id, RefuseReason::WaitTimeout));
+        }
+    }
+
+    fn refuse_all(&mut self, effects: &mut Effects) {
+        effects.refusals.extend(self.waiters.drain(..).map(|waits| (waits.id, RefuseReason::UpstreamRefuses)));
+    }
+
+    /// Closes what is too much, then says how many are to be opened.
+    fn settle(&mut self, now: Instant, effects: &mut Effects) {
+        while self.too_many() && !self.idle.is_empty() {
+            effects.closes.insert((self.idle.remove(0), CloseReason::Shrunk as u8));
+        }
+        if self.failing.is_some_and(|(_, until)| now < until) {
+            return;
+        }
+        let parallel = if self.failing.is_some() { 1 } else { self.limits.connect_parallelism as usize };
+        let room = (self.limits.max as usize).saturating_sub(self.total()).min(parallel.saturating_sub(self.connecting.len()));
+        effects.opens = self.waiters.len().saturating_sub(self.connecting.len() + self.resetting.len()).min(room);
+    }
+
+    fn step(&mut self, now: Instant, step: Step, queued: Option<WaiterId>, retry_in: Option<Duration>) -> Effects {
+        let mut effects = Effects::default();
+        self.time_out(now, &mut effects);
+        match step {
+            Step::Acquire(identity) => self.acquire(now, identity, queued, &mut effects),
+            Step::Cancel(place) => {
+                self.waiters.remove(place);
+            }
+            Step::Release(place, condition) => {
+                let conn = self.leased.remove(place);
+                match condition {
+                    Condition::Clean => self.free(conn, &mut effects),
+                    Condition::Broken => {
+                        effects.closes.insert((conn, CloseReason::Broken as u8));
+                    }
+                    Condition::Dirty if self.total() + 1 > self.limits.max as usize => {
+                        effects.closes.insert((conn, CloseReason::Shrunk as u8));
+                    }
+                    Condition::Dirty => {
+                        self.resetting.push(conn);
+                        effects.resets.push(conn);
+                    }
+                }
+            }
+            Step::Connected(place) => {
+                let conn = self.connecting.remove(place);
+                self.failing = None;
+                self.free(conn, &mut effects);
+            }
+            Step::ConnectFailed(place, failure) => {
+                self.connecting.remove(place);
+                self.failing = Some((failure, now + retry_in.expect("a pause follows a failure")));
+                if failure == Failure::Permanent && self.open() == 0 {
+                    self.refuse_all(&mut effects);
+                }
+            }
+            Step::Reset(place, ok) => {
+                let conn = self.resetting.remove(place);
+                if ok {
+                    self.free(conn, &mut effects);
+                } else {
+                    effects.closes.insert((conn, CloseReason::ResetFailed as u8));
+                }
+            }
+            Step::ServerClosed(place) => {
+                effects.closes.insert((self.idle.remove(place), CloseReason::ServerClosed as u8));
+            }
+            Step::Pass(_) => {}
+            Step::Resize { max, queue_length, wait_ms } => {
+                self.limits = Limits { max, queue_length, wait_timeout: Some(ms(wait_ms)), ..self.limits };
+                self.time_out(now, &mut effects);
+            }
+        }
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    /// The step with a place that exists, if there is one. Waiters that are about to time out are no such place.
+    fn fit(&self, now: Instant, step: Step) -> Option<Step> {
+        let fits = |place: usize, list: &[ConnId]| (!list.is_empty()).then(|| place % list.len());
+        Some(match step {
+            Step::Cancel(place) => {
+                let timeout = self.limits.wait_timeout.unwrap_or(Duration::MAX);
+                assert!(self.waiters.first().is_none_or(|oldest| now.saturating_duration_since(oldest.since) < timeout));
+                Step::Cancel(if self.waiters.is_empty() { return None } else { place % self.waiters.len() })
+            }
+            Step::Release(place, condition) => Step::Release(fits(place, &self.leased)?, condition),
+            Step::Connected(place) => Step::Connected(fits(place, &self.connecting)?),
+            Step::ConnectFailed(place, failure) => Step::ConnectFailed(fits(place, &self.connecting)?, failure),
+            Step::Reset(place, ok) => Step::Reset(fits(place, &self.resetting)?, ok),
+            Step::ServerClosed(place) => Step::ServerClosed(fits(place, &self.idle)?),
+            Step::Acquire(_) | Step::Pass(_) | Step::Resize { .. } => step,
+        })
+    }
+}
+
+/// Gives the core the step, and collects what it led to.
+fn drive(bench: &mut Bench, model: &Model, step: Step) -> (Effects, Option<WaiterId>, Vec<ConnId>) {
+    let (core, now) = (&mut bench.core, bench.now);
+    let (mut effects, mut queued, mut opened) = (Effects::default(), None, Vec::new());
+    match step {
+        Step::Acquire(identity) => match core.acquire(now, asker(HOME, IdentityId(identity))) {
+            Outcome::Granted(conn) => effects.granted_at_once = Some(conn),
+            Outcome::Queued(waiter) => queued = Some(waiter),
+            Outcome::Refused(refusal) => effects.refused_at_once = Some(refusal.reason),
+        },
+        Step::Cancel(place) => assert!(core.cancel(now, model.waiters[place].id)),
+        Step::Release(place, condition) => core.release(now, model.leased[place], condition),
+        Step::Connected(place) => core.on_connected(now, model.connecting[place]),
+        Step::ConnectFailed(place, failure) => core.on_connect_failed(now, model.connecting[place], failure),
+        Step::Reset(place, ok) => core.on_reset(now, model.resetting[place], ok),
+        Step::ServerClosed(place) => core.on_closed(now, model.idle[place]),
+        Step::Pass(_) => core.handle_timeout(now),
+        Step::Resize { max, queue_length, wait_ms } => {
+            core.resize(now, Limits { max, queue_length, wait_timeout: Some(ms(wait_ms)), ..model.limits });
+        }
+    }
+    for action in bench.actions() {
+        match action {
+            Action::Open { conn, .. } => opened.push(conn),
+            Action::Grant { waiter, conn, .. } => effects.grants.push((waiter, conn)),
+            Action::Refuse { waiter, refusal, .. } => effects.refusals.push((waiter, refusal.reason)),
+            Action::Reset { conn, .. } => effects.resets.push(conn),
+            Action::Probe { .. } => panic!("nothing is probed here"),
+            Action::Close { conn, reason, .. } => {
+                effects.closes.insert((conn, reason as u8));
+            }
+        }
+    }
+    effects.opens = opened.len();
+    (effects, queued, opened)
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let condition = prop_oneof![4 => Just(Condition::Clean), 1 => Just(Condition::Dirty), 1 => Just(Condition::Broken)];
+    let failure = prop_oneof![Just(Failure::Transient), Just(Failure::Permanent)];
+    let place = 0..8_usize;
+    prop_oneof![
+        6 => (0..3_u32).prop_map(Step::Acquire),
+        1 => place.clone().prop_map(Step::Cancel),
+        4 => (place.clone(), condition).prop_map(|(place, condition)| Step::Release(place, condition)),
+        3 => place.clone().prop_map(Step::Connected),
+        1 => (place.clone(), failure).prop_map(|(place, failure)| Step::ConnectFailed(place, failure)),
+        1 => (place.clone(), any::<bool>()).prop_map(|(place, ok)| Step::Reset(place, ok)),
+        1 => place.prop_map(Step::ServerClosed),
+        2 => (0..150_u64).prop_map(Step::Pass),
+        1 => (0..4_u32, 0..6_u32, 50..500_u64).prop_map(|(max, queue_length, wait_ms)| Step::Resize { max, queue_length, wait_ms }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_core_does_what_the_model_does(history in proptest::collection::vec(steps(), 1..120)) {
+        let limits = Limits { max: 3, queue_length: 5, connect_parallelism: 2, wait_timeout: Some(ms(300)), ..LIMITS };
+        let mut bench = Bench::new(limits);
+        let mut model = Model {
+            limits,
+            connecting: Vec::new(),
+            idle: Vec::new(),
+            leased: Vec::new(),
+            resetting: Vec::new(),
+            waiters: Vec::new(),
+            ring: Vec::new(),
+            failing: None,
+        };
+        for step in history {
+            let Some(step) = model.fit(bench.now, step) else { continue };
+            if let Step::Pass(time) = step {
+                bench.now += ms(time);
+            }
+            let (effects, queued, opened) = drive(&mut bench, &model, step);
+            let snapshot = bench.core.snapshot(bench.now);
+            let expected = model.step(bench.now, step, queued, snapshot.retry_in);
+            prop_assert_eq!(effects, expected, "after {:?}", step);
+            model.connecting.extend(opened);
+            let counts = [snapshot.connecting, snapshot.idle, snapshot.leased, snapshot.resetting, snapshot.waiters];
+            let lists = [model.connecting.len(), model.idle.len(), model.leased.len(), model.resetting.len(), model.waiters.len()];
+            prop_assert_eq!(counts.map(|count| count as usize), lists);
+        }
+    }
+}

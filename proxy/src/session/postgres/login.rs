@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::authenticate::Keeper;
 use super::cancel::{CancelTicket, ClientKey};
+use super::count::turned_away;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
@@ -57,6 +58,18 @@ struct Loss {
     who: Option<(Box<str>, Box<str>)>,
 }
 
+impl Loss {
+    /// Whether the client broke the protocol, or never spoke it.
+    fn is_violation(&self) -> bool {
+        let broken = [SqlState::PROTOCOL_VIOLATION, SqlState::CHARACTER_NOT_IN_REPERTOIRE];
+        match &self.farewell {
+            Farewell::Stranger(_) => true,
+            Farewell::Refused(fault) => broken.contains(&fault.sqlstate) && self.counter != WorkerCounter::PostgresLoginTimeout,
+            Farewell::Silent | Farewell::Left | Farewell::Broken(_) => false,
+        }
+    }
+}
+
 /// Lets a client in; `None` when that did not work out, in which case everybody has been told.
 pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let started = clock::now();
@@ -80,6 +93,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     };
     if !matches!(loss.farewell, Farewell::Silent) {
         count(worker, started, loss.counter);
+        turned_away(worker, &loss.farewell);
+    }
+    if loss.is_violation() {
+        worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
     log(&loss, &stream, started);
     bid_farewell(stream, &loss.farewell).await;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use self::count::Present;
 use self::login::Arrival;
 use self::run::Session;
 use crate::transport::stream::Stream;
@@ -23,6 +24,7 @@ pub mod states;
 pub mod verifiers;
 
 mod authenticate;
+mod count;
 mod opening;
 mod welcome;
 
@@ -31,7 +33,9 @@ pub async fn serve(stream: Stream, worker: Rc<Worker>) {
     // Boxed, so that an idle session does not carry the size of a login.
     match Box::pin(login::login(stream, &worker)).await {
         Some(Arrival::Session(start)) => {
-            Session::new(&worker, start).run().await;
+            let present = Present::new(&worker, &start);
+            let end = Session::new(&worker, start).run().await;
+            present.left(&worker, end);
         }
         Some(Arrival::Cancel(key, stream)) => {
             cancel::deliver(&worker, key).await;

@@ -12,6 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::cancel::ClientKey;
 use crate::transport::stream::Stream;
 
+/// Room for what clients usually say.
+const FIRST_ROOM: usize = 512;
+
 /// What a client came for.
 pub(super) enum Wish {
     /// To log in: the rest of the packet and the minor version of the protocol.
@@ -103,10 +106,11 @@ async fn head(stream: &mut Stream, said_something: bool) -> Result<[u8; startup:
     Ok(head)
 }
 
+/// Memory follows the bytes that really come, and not the length that is claimed.
 async fn exactly(stream: &mut Stream, bytes: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; bytes];
-    stream.read_exact(&mut buffer).await?;
-    Ok(buffer)
+    let mut buffer = Vec::with_capacity(bytes.min(FIRST_ROOM));
+    stream.take(bytes as u64).read_to_end(&mut buffer).await?;
+    if buffer.len() < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(buffer) }
 }
 
 fn key(rest: &[u8]) -> Option<ClientKey> {

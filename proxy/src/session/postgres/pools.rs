@@ -136,7 +136,7 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, PgConnector::new(route.target.clone(), learned.clone()), &worker.pools);
+        let pool = Pool::new(setup, connector(route, &learned), &worker.pools);
         PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
     }
 
@@ -146,9 +146,10 @@ impl PgPools {
         if entry.limits != route.limits {
             entry.pool.resize(Limits::from(&route.limits));
         }
+        entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(PgConnector::new(route.target.clone(), entry.learned.clone()));
+            entry.pool.replace_connector(connector(route, &entry.learned));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
@@ -162,6 +163,10 @@ impl PgPools {
             entry.pool.drain();
         }
     }
+}
+
+fn connector(route: &Route, learned: &Learned) -> PgConnector {
+    PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone())
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)

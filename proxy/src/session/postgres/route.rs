@@ -100,7 +100,6 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
         dbname: Arc::clone(&key.dbname),
         user: Arc::clone(&key.user),
         password,
-        connect_timeout: limits.server_connect_timeout,
     };
     Route { key, target, limits, mode, forced_user: database.user.is_some() }
 }

@@ -329,6 +329,7 @@ impl Session {
     }
 
     fn refuse(&mut self, error: &AcquireError) {
+        self.pool.record().add(PoolCounter::ErrorRefused, 1);
         self.refuse_with(&refusal::no_connection(self.pool.name(), error));
     }
 

@@ -1,4 +1,5 @@
-//! Redis sessions.
+//! Redis sessions. `run` reads requests and decides; most go down a `lane` that many clients share, some take a connection of their own
+//! (`leased`), subscriptions go to the `hub`, and what is only the client's own state is answered here (`login`, `virtual_state`).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,9 +7,28 @@ use std::sync::Arc;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+pub mod client;
+pub mod client_list;
+pub mod count;
+pub mod group;
+pub mod hub;
+pub mod lane;
+mod leased;
+mod login;
+mod lost;
+mod pubsub;
+pub mod refusal;
+mod relay;
+mod run;
+pub mod server;
 pub mod side;
+pub mod topics;
+mod unknown;
+mod virtual_state;
 
 /// Serves one client of the configured server `name` from its first byte to its last. The caller holds the client's permit for as long as this runs.
 pub async fn serve(stream: Stream, name: Arc<str>, worker: Rc<Worker>) {
-    let _ = (stream, name, worker);
+    if let Some(server) = worker.redis.server(&name) {
+        run::Session::new(stream, server, worker).run().await;
+    }
 }

@@ -47,6 +47,7 @@ pub struct PgParcel {
     key: Box<[u8]>,
     statements: ServerStatements,
     overrides: ParameterSet,
+    doubtful: bool,
 }
 
 impl PgConnection {
@@ -88,14 +89,14 @@ impl Connection for PgConnection {
 
     fn detach(self) -> io::Result<PgParcel> {
         let Self { stream, parameters, baseline, cancel, link } = self;
-        let Link { statements, overrides, .. } = link;
+        let Link { statements, overrides, doubtful, .. } = link;
         let baseline = ParameterSet::clone(&baseline);
-        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key: cancel.key().into(), statements, overrides })
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key: cancel.key().into(), statements, overrides, doubtful })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, baseline, key, statements, overrides } = parcel;
-        let link = Link { statements, overrides, ..Link::default() };
+        let PgParcel { stream, parameters, baseline, key, statements, overrides, doubtful } = parcel;
+        let link = Link { statements, overrides, doubtful, ..Link::default() };
         Ok(Self { parameters, link, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key) })
     }
 

@@ -1,6 +1,6 @@
 //! Opens, cleans and asks after the connections of one PostgreSQL pool, and carries cancels to its server.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::time::Duration;
@@ -49,14 +49,20 @@ impl Learned {
 #[derive(Debug)]
 pub struct PgConnector {
     target: Target,
+    timeout: Cell<Duration>,
     learned: Learned,
 }
 
 impl PgConnector {
-    /// A connector to `target` that leaves what servers report at login in `learned`.
+    /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
-    pub fn new(target: Target, learned: Learned) -> Self {
-        Self { target, learned }
+    pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
+        Self { target, timeout: Cell::new(timeout), learned }
+    }
+
+    /// Bounds connections that are opened from now on.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.set(timeout);
     }
 
     /// Where it leads.
@@ -76,7 +82,7 @@ impl PgConnector {
     }
 
     async fn open(&self) -> Result<Stream, ConnectFault> {
-        let stream = dial(&self.target.upstream, self.target.connect_timeout).await?;
+        let stream = dial(&self.target.upstream, self.timeout.get()).await?;
         tls::secure(stream, &self.target).await
     }
 }
@@ -85,7 +91,7 @@ impl Connector for PgConnector {
     type Connection = PgConnection;
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
-        within(self.target.connect_timeout, &self.target, "connecting", async {
+        within(self.timeout.get(), &self.target, "connecting", async {
             let stream = self.open().await?;
             let connection = login::login(stream, &self.target).await?;
             self.learned.set(&connection.baseline);
@@ -106,7 +112,7 @@ impl Connector for PgConnector {
                 TransactionStatus::InTransaction | TransactionStatus::Failed => query::run("ROLLBACK", connection, &self.target).await?,
             }
             query::run(RESET_QUERY, connection, &self.target).await?;
-            connection.link = super::link::Link::default();
+            connection.link.forget_session();
             Ok(())
         })
         .await

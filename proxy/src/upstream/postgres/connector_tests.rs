@@ -16,11 +16,11 @@ use super::*;
 const BOUND: Duration = Duration::from_millis(300);
 
 fn target(upstream: Upstream) -> Target {
-    Target { upstream, tls: UpstreamTls::Disable, dbname: "shop".into(), user: "bob".into(), password: None, connect_timeout: BOUND }
+    Target { upstream, tls: UpstreamTls::Disable, dbname: "shop".into(), user: "bob".into(), password: None }
 }
 
 fn connector(server: &Scripted) -> PgConnector {
-    PgConnector::new(target(Upstream::Unix(server.path())), Learned::default())
+    PgConnector::new(target(Upstream::Unix(server.path())), BOUND, Learned::default())
 }
 
 async fn connect(script: Script) -> Result<PgConnection, ConnectFault> {
@@ -191,7 +191,7 @@ async fn tls_against(answer: u8, tls: UpstreamTls) -> Result<PgConnection, Conne
         super::super::scripted::play(stream, vec![welcome()], Rc::new(RefCell::default())).await;
     });
     let target = Target { tls, ..target(Upstream::Tcp { host: "127.0.0.1".into(), port }) };
-    PgConnector::new(target, Learned::default()).connect().await
+    PgConnector::new(target, BOUND, Learned::default()).connect().await
 }
 
 #[tokio::test]

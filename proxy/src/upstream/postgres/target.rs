@@ -1,7 +1,6 @@
 //! Where a pool's connections lead and who they log in as. Two equal targets are the same pool; a changed one makes its connections stale.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sidepool_config::model::{Upstream, UpstreamTls};
 use sidepool_config::secret::Secret;
@@ -21,8 +20,6 @@ pub struct Target {
     pub user: Arc<str>,
     /// Its password: plain, or `md5…` for a server that asks for MD5.
     pub password: Option<Secret>,
-    /// How long opening a connection may take, login included.
-    pub connect_timeout: Duration,
 }
 
 impl Target {

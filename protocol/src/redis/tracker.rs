@@ -1,0 +1,352 @@
+//! What is owed to whom, in what order, on a connection that many clients share; and what becomes of it when the connection is lost.
+//!
+//! ```text
+//!   requests:  [ answered | sent, reply owed | not sent yet ]        one buffer, kept until answered
+//!   slots:                [ A: 3 reads | B: 1 write | A: said by ourselves | A: 2 writes ]
+//! ```
+//! Replies come in the order of the requests, so the first slot always owns the next reply. Requests are kept until they are answered, because
+//! a lost connection means that some must be sent again. Not here: sockets, and where the replies end (`frame`).
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
+use std::ops::Range;
+
+use super::request::{RequestScanner, Scanned};
+
+/// What kind of requests a slot stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Requests that change nothing.
+    Reads,
+    /// Requests of which at least one may change something.
+    Writes,
+    /// One transaction from `MULTI` to `EXEC`.
+    Transaction,
+}
+
+/// The requests of one client that stand next to each other, and the replies owed for them.
+#[derive(Debug)]
+pub struct Slot<T> {
+    /// Whose they are.
+    pub owner: T,
+    /// Whether the owner wants no replies.
+    pub muted: bool,
+    owed: Owed,
+}
+
+#[derive(Debug)]
+enum Owed {
+    Server { work: Work, replies: u32, answered: u32, bytes: usize, replayed: bool },
+    Own { text: Box<[u8]>, replies: u32 },
+}
+
+/// A reply of our own whose turn has come.
+#[derive(Debug)]
+pub struct Own<T> {
+    /// For whom.
+    pub owner: T,
+    /// Whether the owner wants no replies.
+    pub muted: bool,
+    /// What it says.
+    pub text: Box<[u8]>,
+    /// How many replies that is.
+    pub replies: u32,
+}
+
+/// What a lost connection meant, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loss {
+    /// Requests that had not been sent and go to the next connection.
+    pub moved: u64,
+    /// Reads that were sent and are asked again.
+    pub replayed: u64,
+    /// Requests whose outcome nobody knows.
+    pub unknown: u64,
+}
+
+/// The requests and debts of one shared connection.
+#[derive(Debug)]
+pub struct Pipeline<T> {
+    requests: Vec<u8>,
+    /// Where in `requests` the first unanswered slot begins.
+    answered: usize,
+    /// How far `requests` is written to the server.
+    sent: usize,
+    slots: VecDeque<Slot<T>>,
+}
+
+/// Answered bytes are dropped from the front once there are so many.
+const COMPACT_BYTES: usize = 64 * 1024;
+
+impl<T> Default for Pipeline<T> {
+    fn default() -> Self {
+        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Pipeline<T> {
+    /// Queues requests whose bytes [`extend`](Self::extend) adds, in the same order.
+    pub fn push(&mut self, owner: &T, work: Work, replies: u32, bytes: usize, muted: bool) {
+        if work != Work::Transaction
+            && let Some(Slot { owner: last, muted: last_muted, owed: Owed::Server { work: last_work, replies: owed, bytes: length, replayed: false, .. } }) =
+                self.slots.back_mut()
+            && last == owner
+            && *last_muted == muted
+            && *last_work == work
+        {
+            *owed += replies;
+            *length += bytes;
+            return;
+        }
+        let owed = Owed::Server { work, replies, answered: 0, bytes, replayed: false };
+        self.slots.push_back(Slot { owner: owner.clone(), muted, owed });
+    }
+
+    /// Adds the bytes of requests.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.requests.extend_from_slice(bytes);
+    }
+
+    /// Queues a reply of our own behind what is owed to `owner`.
+    pub fn push_own(&mut self, owner: &T, text: &[u8], muted: bool) {
+        self.slots.push_back(Slot { owner: owner.clone(), muted, owed: Owed::Own { text: text.into(), replies: 1 } });
+    }
+
+    /// What is to be written to the server.
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        &self.requests[self.sent..]
+    }
+
+    /// So many bytes of [`unsent`](Self::unsent) were written.
+    pub fn on_sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+        debug_assert!(self.sent <= self.requests.len());
+    }
+
+    /// How many bytes of requests are not answered.
+    #[must_use]
+    pub fn unanswered_bytes(&self) -> usize {
+        self.requests.len() - self.answered
+    }
+
+    /// Whether nothing is owed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Who gets the next reply of the server; `None`: nobody is owed one. Replies of our own come first: take them with [`take_own`](Self::take_own).
+    #[must_use]
+    pub fn next(&self) -> Option<&Slot<T>> {
+        self.slots.front()
+    }
+
+    /// Whether somebody other than `owner` waits behind the first slot.
+    #[must_use]
+    pub fn others_wait(&self, owner: &T) -> bool {
+        self.slots.iter().skip(1).any(|slot| slot.owner != *owner)
+    }
+
+    /// How many replies of the server the first slot still owns.
+    #[must_use]
+    pub fn next_replies(&self) -> u32 {
+        match self.slots.front().map(|slot| &slot.owed) {
+            Some(Owed::Server { replies, answered, .. }) => replies - answered,
+            Some(Owed::Own { .. }) | None => 0,
+        }
+    }
+
+    /// `replies` of the first slot's replies came. Never more than [`next_replies`](Self::next_replies).
+    pub fn on_replies(&mut self, count: u32) {
+        let Some(Slot { owed: Owed::Server { replies, answered, bytes, .. }, .. }) = self.slots.front_mut() else {
+            debug_assert!(false, "a reply that nobody is owed");
+            return;
+        };
+        *answered += count;
+        debug_assert!(answered <= replies);
+        if answered == replies {
+            self.answered += *bytes;
+            self.slots.pop_front();
+            self.compact();
+        }
+    }
+
+    /// A reply of our own whose turn has come.
+    pub fn take_own(&mut self) -> Option<Own<T>> {
+        if !matches!(self.slots.front()?.owed, Owed::Own { .. }) {
+            return None;
+        }
+        let Slot { owner, muted, owed } = self.slots.pop_front()?;
+        match owed {
+            Owed::Own { text, replies } => Some(Own { owner, muted, text, replies }),
+            Owed::Server { .. } => None,
+        }
+    }
+
+    /// The connection is lost. What cannot have been executed, or changes nothing, stays queued for the next one; everything else is answered
+    /// by `lost` in its place.
+    pub fn on_loss(&mut self, lost: &str) -> Loss {
+        let mut loss = Loss::default();
+        // A read is not asked again when a write behind it may have been executed: it would see what it came before.
+        let mut writers_behind: HashSet<T> = HashSet::new();
+        let mut ends = Vec::with_capacity(self.slots.len());
+        let mut at = self.answered;
+        for slot in &self.slots {
+            at += slot.bytes();
+            ends.push(at);
+        }
+        let mut may_replay = vec![true; self.slots.len()];
+        for (index, slot) in self.slots.iter().enumerate().rev() {
+            may_replay[index] = !writers_behind.contains(&slot.owner);
+            let begins = ends[index] - slot.bytes();
+            if matches!(slot.owed, Owed::Server { work: Work::Writes | Work::Transaction, .. }) && begins < self.sent {
+                writers_behind.insert(slot.owner.clone());
+            }
+        }
+        let requests = std::mem::take(&mut self.requests);
+        let slots = std::mem::take(&mut self.slots);
+        let sent = self.sent;
+        (self.answered, self.sent) = (0, 0);
+        for ((slot, end), may_replay) in slots.into_iter().zip(ends).zip(may_replay) {
+            let range = end - slot.bytes()..end;
+            self.keep_or_fail(slot, range, &requests, sent, may_replay, lost, &mut loss);
+        }
+        loss
+    }
+
+    /// Everything that is owed is answered with `text`: there will be no connection.
+    pub fn fail_all(&mut self, text: &str) {
+        for slot in &mut self.slots {
+            if let Owed::Server { replies, answered, .. } = slot.owed {
+                let count = replies - answered;
+                slot.owed = Owed::Own { text: errors(text, count), replies: count };
+            }
+        }
+        self.requests = Vec::new();
+        (self.answered, self.sent) = (0, 0);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of on_loss, split off for its length")]
+    fn keep_or_fail(&mut self, slot: Slot<T>, range: Range<usize>, requests: &[u8], sent: usize, may_replay: bool, lost: &str, loss: &mut Loss) {
+        let Slot { owner, muted, owed } = slot;
+        let (work, replies, answered, replayed) = match owed {
+            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, owed }),
+            Owed::Server { work, replies, answered, replayed, .. } => (work, replies, answered, replayed),
+        };
+        let count = replies - answered;
+        let unanswered = skip(&requests[range.clone()], answered);
+        let begins = range.start + unanswered;
+        match work {
+            Work::Reads if begins >= sent || (may_replay && !replayed) => {
+                self.keep(owner, muted, work, count, &requests[begins..range.end], begins < sent);
+                *(if begins < sent { &mut loss.replayed } else { &mut loss.moved }) += u64::from(count);
+            }
+            Work::Reads => {
+                loss.unknown += u64::from(count);
+                self.fail(owner, muted, lost, count);
+            }
+            // Without its last byte the server has not executed a request, or a transaction.
+            Work::Transaction if sent < range.end && answered == 0 => {
+                self.keep(owner, muted, work, count, &requests[range], false);
+                loss.moved += u64::from(count);
+            }
+            Work::Transaction => {
+                loss.unknown += u64::from(count);
+                let known = sent < range.end;
+                let last = if known { "EXECABORT Transaction discarded because the connection to the server was lost." } else { lost };
+                let mut text = errors(if known { last } else { lost }, count - 1).into_vec();
+                text.extend_from_slice(&errors(last, 1));
+                self.slots.push_back(Slot { owner, muted, owed: Owed::Own { text: text.into(), replies: count } });
+            }
+            Work::Writes => {
+                let (whole, gone) = complete_before(&requests[begins..range.end], sent.saturating_sub(begins));
+                if whole > 0 {
+                    loss.unknown += u64::from(whole);
+                    self.fail(owner.clone(), muted, lost, whole);
+                }
+                if count > whole {
+                    loss.moved += u64::from(count - whole);
+                    self.keep(owner, muted, work, count - whole, &requests[begins + gone..range.end], false);
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, owner: T, muted: bool, work: Work, replies: u32, bytes: &[u8], replayed: bool) {
+        self.requests.extend_from_slice(bytes);
+        self.slots.push_back(Slot { owner, muted, owed: Owed::Server { work, replies, answered: 0, bytes: bytes.len(), replayed } });
+    }
+
+    fn fail(&mut self, owner: T, muted: bool, text: &str, count: u32) {
+        self.slots.push_back(Slot { owner, muted, owed: Owed::Own { text: errors(text, count), replies: count } });
+    }
+
+    fn compact(&mut self) {
+        if self.answered == self.requests.len() {
+            self.requests.clear();
+            self.requests.shrink_to(COMPACT_BYTES);
+            (self.answered, self.sent) = (0, 0);
+        } else if self.answered >= COMPACT_BYTES && self.answered * 2 >= self.requests.len() {
+            self.requests.drain(..self.answered);
+            self.sent -= self.answered;
+            self.answered = 0;
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    fn bytes(&self) -> usize {
+        match self.owed {
+            Owed::Server { bytes, .. } => bytes,
+            Owed::Own { .. } => 0,
+        }
+    }
+}
+
+/// Where the request behind the first `count` begins.
+fn skip(bytes: &[u8], count: u32) -> usize {
+    let mut at = 0;
+    for _ in 0..count {
+        at += request_length(&bytes[at..]);
+    }
+    at
+}
+
+/// How many requests lie wholly in the first `sent` bytes, and where the next one begins.
+fn complete_before(bytes: &[u8], sent: usize) -> (u32, usize) {
+    let (mut count, mut at) = (0, 0);
+    while at < bytes.len() {
+        let length = request_length(&bytes[at..]);
+        if length == 0 || at + length > sent {
+            break;
+        }
+        at += length;
+        count += 1;
+    }
+    (count, at)
+}
+
+fn request_length(bytes: &[u8]) -> usize {
+    match RequestScanner::default().scan(bytes, false) {
+        Ok(Scanned::Request(request)) => request.length,
+        // Only whole multibulk requests are queued; a test cuts them.
+        Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => 0,
+    }
+}
+
+fn errors(text: &str, count: u32) -> Box<[u8]> {
+    let mut one = Vec::with_capacity(text.len() + 3);
+    super::encode::error(&mut one, text);
+    one.repeat(count as usize).into()
+}
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;

@@ -1,0 +1,212 @@
+//! The pipeline: order, merging, and every kind of loss.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::redis::encode;
+
+fn request(words: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+    encode::command(&mut out, &words);
+    out
+}
+
+fn ask(pipeline: &mut Pipeline<char>, owner: char, work: Work, all: &[&str]) {
+    let bytes: Vec<u8> = all.iter().flat_map(|words| request(words)).collect();
+    pipeline.push(&owner, work, all.len() as u32, bytes.len(), false);
+    pipeline.extend(&bytes);
+}
+
+fn send_all(pipeline: &mut Pipeline<char>) {
+    let all = pipeline.unsent().len();
+    pipeline.on_sent(all);
+}
+
+/// What each client is told by ourselves, in order, and what is left for the next connection.
+fn outcome(pipeline: &mut Pipeline<char>) -> (Vec<(char, String)>, Vec<(char, u32)>) {
+    let (mut told, mut kept) = (Vec::new(), Vec::new());
+    while !pipeline.is_empty() {
+        if let Some(own) = pipeline.take_own() {
+            told.push((own.owner, String::from_utf8_lossy(&own.text).into_owned()));
+        } else {
+            let count = pipeline.next_replies();
+            kept.push((pipeline.next().unwrap().owner, count));
+            pipeline.on_replies(count);
+        }
+    }
+    (told, kept)
+}
+
+#[test]
+fn neighbours_of_one_client_share_a_slot() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    ask(&mut pipeline, 'a', Work::Reads, &["GET y"]);
+    ask(&mut pipeline, 'b', Work::Reads, &["GET z"]);
+    ask(&mut pipeline, 'b', Work::Writes, &["SET z 1"]);
+    assert_eq!(pipeline.slots(), 3);
+    assert_eq!(pipeline.next_replies(), 2);
+    send_all(&mut pipeline);
+    pipeline.on_replies(1);
+    assert_eq!((pipeline.next().unwrap().owner, pipeline.next_replies()), ('a', 1));
+    pipeline.on_replies(1);
+    assert_eq!(pipeline.next().unwrap().owner, 'b');
+}
+
+#[test]
+fn own_replies_keep_their_place() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    pipeline.push_own(&'a', b"+OK\r\n", false);
+    ask(&mut pipeline, 'a', Work::Reads, &["GET y"]);
+    assert!(pipeline.take_own().is_none());
+    pipeline.on_replies(1);
+    assert_eq!(&*pipeline.take_own().unwrap().text, b"+OK\r\n");
+    assert_eq!(pipeline.next_replies(), 1);
+}
+
+#[test]
+fn what_was_not_sent_moves_on() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Writes, &["SET x 1", "SET y 1"]);
+    // All but the last byte of the second request: the server cannot have executed it.
+    let sent = pipeline.unsent().len() - 1;
+    pipeline.on_sent(sent);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 1, replayed: 0, unknown: 1 });
+    assert_eq!(pipeline.unsent(), request("SET y 1"));
+    assert_eq!(outcome(&mut pipeline), (vec![('a', "-UPSTREAM gone\r\n".into())], vec![('a', 1)]));
+}
+
+#[test]
+fn reads_are_asked_again_once() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x", "GET y", "GET z"]);
+    send_all(&mut pipeline);
+    pipeline.on_replies(1);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 0, replayed: 2, unknown: 0 });
+    assert_eq!(pipeline.unsent(), [request("GET y"), request("GET z")].concat());
+    send_all(&mut pipeline);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 0, replayed: 0, unknown: 2 });
+    assert_eq!(outcome(&mut pipeline).0.len(), 1);
+}
+
+#[test]
+fn a_read_is_not_asked_again_behind_its_own_later_write() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    ask(&mut pipeline, 'b', Work::Reads, &["GET x"]);
+    ask(&mut pipeline, 'a', Work::Writes, &["INCR x"]);
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    send_all(&mut pipeline);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 0, replayed: 2, unknown: 2 });
+    let gone = "-UPSTREAM gone\r\n".to_owned();
+    assert_eq!(outcome(&mut pipeline), (vec![('a', gone.clone()), ('a', gone)], vec![('b', 1), ('a', 1)]));
+}
+
+#[test]
+fn a_transaction_moves_whole_or_not_at_all() {
+    let bytes: Vec<u8> = ["MULTI", "INCR x", "EXEC"].iter().flat_map(|words| request(words)).collect();
+    let fresh = || {
+        let mut pipeline = Pipeline::default();
+        pipeline.push(&'a', Work::Transaction, 3, bytes.len(), false);
+        pipeline.extend(&bytes);
+        pipeline
+    };
+    let mut unsent = fresh();
+    unsent.on_sent(bytes.len() - 1);
+    assert_eq!(unsent.on_loss("UPSTREAM gone").moved, 3);
+    assert_eq!(unsent.unsent(), bytes);
+
+    let mut queued = fresh();
+    queued.on_sent(bytes.len() - 1);
+    queued.on_replies(1);
+    assert_eq!(queued.on_loss("UPSTREAM gone").unknown, 2);
+    assert!(outcome(&mut queued).0[0].1.ends_with("\r\n-EXECABORT Transaction discarded because the connection to the server was lost.\r\n"));
+
+    let mut sent = fresh();
+    sent.on_sent(bytes.len());
+    assert_eq!(sent.on_loss("UPSTREAM gone").unknown, 3);
+    assert_eq!(outcome(&mut sent).0[0].1, "-UPSTREAM gone\r\n".repeat(3));
+}
+
+#[test]
+fn the_buffer_is_given_back() {
+    let mut pipeline = Pipeline::default();
+    let value = "x".repeat(1000);
+    for _ in 0..1000 {
+        ask(&mut pipeline, 'a', Work::Writes, &[&format!("SET k {value}")]);
+    }
+    send_all(&mut pipeline);
+    for _ in 0..1000 {
+        pipeline.on_replies(1);
+    }
+    assert!(pipeline.is_empty());
+    assert!(pipeline.requests.capacity() <= COMPACT_BYTES);
+}
+
+proptest! {
+    /// Whatever happens, each client is told exactly as many replies as it asked for, in its order, and no write is sent twice.
+    #[test]
+    fn every_debt_is_paid_once(steps in prop::collection::vec((0_u8..5, 0_u8..3, 1_u32..4, 0_usize..120), 1..60)) {
+        let mut pipeline: Pipeline<u8> = Pipeline::default();
+        let mut asked = [0_u64; 3];
+        let mut paid = [0_u64; 3];
+        let mut number = 0_u64;
+        let mut executed: HashSet<u64> = HashSet::new();
+        let mut wire: Vec<u8> = Vec::new();
+        for (step, owner, count, bytes) in steps {
+            match step {
+                0 | 1 => for _ in 0..count {
+                    number += 1;
+                    let words = if step == 0 { format!("GET {number}") } else { format!("SET {number}") };
+                    let bytes = request(&words);
+                    pipeline.push(&owner, if step == 0 { Work::Reads } else { Work::Writes }, 1, bytes.len(), false);
+                    pipeline.extend(&bytes);
+                    asked[usize::from(owner)] += 1;
+                },
+                2 => {
+                    let take = bytes.min(pipeline.unsent().len());
+                    wire.extend_from_slice(&pipeline.unsent()[..take]);
+                    pipeline.on_sent(take);
+                }
+                3 => {
+                    // The server executes what is whole, and its answers arrive.
+                    let (whole, used) = complete_before(&wire, wire.len());
+                    for _ in 0..whole {
+                        while let Some(own) = pipeline.take_own() { paid[usize::from(own.owner)] += u64::from(own.replies); }
+                        paid[usize::from(pipeline.next().unwrap().owner)] += 1;
+                        pipeline.on_replies(1);
+                    }
+                    execute(&wire[..used], &mut executed)?;
+                    wire.drain(..used);
+                }
+                _ => {
+                    // The server may have executed all it got; nobody will know.
+                    let (_, used) = complete_before(&wire, wire.len());
+                    execute(&wire[..used], &mut executed)?;
+                    wire.clear();
+                    pipeline.on_loss("UPSTREAM gone");
+                }
+            }
+        }
+        pipeline.fail_all("UPSTREAM down");
+        while let Some(own) = pipeline.take_own() { paid[usize::from(own.owner)] += u64::from(own.replies); }
+        prop_assert!(pipeline.is_empty());
+        prop_assert_eq!(asked, paid);
+    }
+}
+
+fn execute(bytes: &[u8], executed: &mut HashSet<u64>) -> Result<(), TestCaseError> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = request_length(&bytes[at..]);
+        let text = String::from_utf8_lossy(&bytes[at..at + length]).into_owned();
+        let number: u64 = text.split("\r\n").nth(4).unwrap().parse().unwrap();
+        if text.contains("SET") {
+            prop_assert!(executed.insert(number), "{} was executed twice", number);
+        }
+        at += length;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What the comings and goings of PostgreSQL clients add to the metrics and the log. What happens in between is counted where it happens.
+
+use std::rc::Rc;
+
+use sidepool_protocol::postgres::fault::SqlState;
+
+use super::opening::Farewell;
+use super::run::{End, Start};
+use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
+use crate::pool::handle::Pool;
+use crate::upstream::postgres::connector::PgConnector;
+use crate::worker::Worker;
+
+/// A client that is logged in, for as long as this lives.
+pub(super) struct Present {
+    pool: Rc<Pool<PgConnector>>,
+    /// Its number, by which its two log lines find together.
+    client: u32,
+}
+
+impl Present {
+    /// It is here.
+    pub(super) fn new(worker: &Worker, start: &Start) -> Self {
+        start.pool.record().shift(PoolGauge::Clients, 1);
+        let client = start.ticket.key().id;
+        if worker.config.borrow().log.connections {
+            tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
+        }
+        Self { pool: Rc::clone(&start.pool), client }
+    }
+
+    /// It is gone, and this is why.
+    pub(super) fn left(self, worker: &Worker, end: End) {
+        if worker.config.borrow().log.connections {
+            tracing::info!(client = self.client, pool = %self.pool.name(), reason = ?end, "client disconnected");
+        }
+        let record = self.pool.record();
+        match end {
+            End::Left => {}
+            End::Lost => worker.record.add(WorkerCounter::PostgresFaultLost, 1),
+            End::Violation => {
+                worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
+                record.add(PoolCounter::ErrorProtocol, 1);
+            }
+            End::ServerLost => record.add(PoolCounter::ErrorUpstreamLost, 1),
+            End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
+            End::Drained => record.add(PoolCounter::ErrorShutdown, 1),
+        }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.pool.record().shift(PoolGauge::Clients, -1);
+    }
+}
+
+/// A client that did not get in: was it what it sent?
+pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) {
+    let is_its_fault = match farewell {
+        Farewell::Stranger(_) => true,
+        Farewell::Refused(fault) => fault.sqlstate == SqlState::PROTOCOL_VIOLATION,
+        Farewell::Silent | Farewell::Left | Farewell::Broken(_) => false,
+    };
+    if is_its_fault {
+        worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
+    }
+}

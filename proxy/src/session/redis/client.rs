@@ -1,0 +1,378 @@
+//! One client as everybody who owes it something sees it: its socket, what it has not taken yet, and how many replies are on the way.
+//!
+//! The session reads requests and owns the client's life. Lanes and the hub write replies and messages straight to the socket, from whatever
+//! buffer they stand in; only what the socket does not take is kept. An idle client keeps nothing.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use sidepool_protocol::redis::encode::Resp;
+
+use crate::transport::stream::Stream;
+
+/// Above this, no more requests are read from a client until it takes its replies.
+pub const HIGH_WATER: usize = 64 * 1024;
+
+/// A client.
+pub struct Client {
+    /// Its number, as `CLIENT ID` says it.
+    pub id: u64,
+    /// When it came.
+    pub since: Instant,
+    /// What others may see of its virtual state.
+    pub shown: Shown,
+    stream: RefCell<Option<Stream>>,
+    backlog: RefCell<Backlog>,
+    /// Replies that a lane owes.
+    pending: Cell<u32>,
+    /// Below this many the session wants to be woken.
+    wake_below: Cell<u32>,
+    session: RefCell<Option<Waker>>,
+    /// Who waits for the client to take some of what is kept.
+    upstream: RefCell<Option<Waker>>,
+    fate: Cell<Fate>,
+    /// Only a part of a reply has been handed over: nothing else may be put in between.
+    inside_reply: Cell<bool>,
+}
+
+/// What becomes of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing in particular.
+    Alive,
+    /// Its socket is of no use any more.
+    Gone,
+    /// It does not read its replies.
+    TooSlow,
+    /// `CLIENT KILL`.
+    Killed,
+}
+
+/// What `CLIENT LIST` shows of a client.
+#[derive(Default)]
+pub struct Shown {
+    /// `CLIENT SETNAME`.
+    pub name: RefCell<Option<Box<str>>>,
+    /// The selected database.
+    pub database: Cell<u32>,
+    /// The RESP version.
+    pub version: Cell<Resp>,
+    /// The user it logged in as.
+    pub user: RefCell<Option<Rc<str>>>,
+    /// The server's id of the connection that it leases, while it does.
+    pub leased: Cell<i64>,
+    /// How many channels, patterns and shard channels it is subscribed to.
+    pub subscriptions: Cell<[u32; 3]>,
+}
+
+#[derive(Default)]
+struct Backlog {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Messages that came in the middle of a reply.
+    messages: Vec<u8>,
+}
+
+impl Backlog {
+    fn length(&self) -> usize {
+        self.bytes.len() - self.sent + self.messages.len()
+    }
+}
+
+impl Client {
+    /// A client that has just come.
+    #[must_use]
+    pub fn new(id: u64, stream: Stream, now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            since: now,
+            shown: Shown::default(),
+            stream: RefCell::new(Some(stream)),
+            backlog: RefCell::default(),
+            pending: Cell::new(0),
+            wake_below: Cell::new(0),
+            session: RefCell::new(None),
+            upstream: RefCell::new(None),
+            fate: Cell::new(Fate::Alive),
+            inside_reply: Cell::new(false),
+        })
+    }
+
+    /// What has become of it.
+    pub fn fate(&self) -> Fate {
+        self.fate.get()
+    }
+
+    /// Decides what becomes of it, unless that is decided; its session ends.
+    pub fn doom(&self, fate: Fate) {
+        if self.fate.get() == Fate::Alive {
+            self.fate.set(fate);
+            self.wake_session();
+        }
+    }
+
+    /// The session ends: the socket is closed, and whatever is still owed is dropped when it comes.
+    pub fn close(&self) {
+        self.fate.set(Fate::Gone);
+        *self.stream.borrow_mut() = None;
+        *self.backlog.borrow_mut() = Backlog::default();
+        self.wake_upstream();
+    }
+
+    /// Remembers whom to wake.
+    pub fn set_session(&self, cx: &Context<'_>) {
+        let mut session = self.session.borrow_mut();
+        if !session.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *session = Some(cx.waker().clone());
+        }
+    }
+
+    /// Wakes the session.
+    pub fn wake_session(&self) {
+        if let Some(session) = &*self.session.borrow() {
+            session.wake_by_ref();
+        }
+    }
+
+    /// Reads requests.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &mut *self.stream.borrow_mut() {
+            Some(stream) => stream.poll_read(cx, buffer),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Runs `look` on the socket.
+    pub fn with_stream<R>(&self, look: impl FnOnce(&Stream) -> R) -> Option<R> {
+        self.stream.borrow().as_ref().map(look)
+    }
+
+    /// Hands bytes of replies over. `inside`: the last reply in them is not whole.
+    pub fn deliver(&self, bytes: &[u8], inside: bool) {
+        if self.fate.get() != Fate::Alive {
+            return;
+        }
+        self.inside_reply.set(inside);
+        self.send(bytes);
+        if !inside {
+            let messages = {
+                let mut backlog = self.backlog.borrow_mut();
+                if backlog.messages.is_empty() {
+                    return;
+                }
+                std::mem::take(&mut backlog.messages)
+            };
+            self.send(&messages);
+        }
+    }
+
+    /// Hands a message over that may stand between any two replies.
+    pub fn deliver_message(&self, bytes: &[u8]) {
+        if self.fate.get() != Fate::Alive {
+            return;
+        }
+        if self.inside_reply.get() {
+            self.backlog.borrow_mut().messages.extend_from_slice(bytes);
+        } else {
+            self.send(bytes);
+        }
+    }
+
+    fn send(&self, mut bytes: &[u8]) {
+        let mut backlog = self.backlog.borrow_mut();
+        if backlog.bytes.is_empty() {
+            let mut stream = self.stream.borrow_mut();
+            let Some(stream) = &mut *stream else { return };
+            // Nobody is to be woken by this attempt: if it fails, the session is told, and it waits for the socket in its own name.
+            let mut cx = Context::from_waker(Waker::noop());
+            while !bytes.is_empty() {
+                match stream.poll_write(&mut cx, bytes) {
+                    Poll::Ready(Ok(0) | Err(_)) => {
+                        self.doom(Fate::Gone);
+                        return;
+                    }
+                    Poll::Ready(Ok(written)) => bytes = &bytes[written..],
+                    Poll::Pending => break,
+                }
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            self.wake_session();
+        }
+        backlog.bytes.extend_from_slice(bytes);
+    }
+
+    /// How many bytes wait for the client to take them.
+    pub fn backlog(&self) -> usize {
+        self.backlog.borrow().length()
+    }
+
+    /// Writes what waits; ready when nothing is left.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut backlog = self.backlog.borrow_mut();
+        if backlog.bytes.is_empty() {
+            return Poll::Ready(());
+        }
+        let mut stream = self.stream.borrow_mut();
+        let Some(stream) = &mut *stream else { return Poll::Ready(()) };
+        let mut progress = false;
+        let done = loop {
+            if backlog.sent == backlog.bytes.len() {
+                break true;
+            }
+            match stream.poll_write(cx, &backlog.bytes[backlog.sent..]) {
+                Poll::Pending => break false,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.fate.set(Fate::Gone);
+                    break true;
+                }
+                Poll::Ready(Ok(written)) => {
+                    backlog.sent += written;
+                    progress = true;
+                }
+            }
+        };
+        if done {
+            backlog.bytes = Vec::new();
+            backlog.sent = 0;
+        } else if backlog.sent >= HIGH_WATER && backlog.sent * 2 >= backlog.bytes.len() {
+            let sent = std::mem::take(&mut backlog.sent);
+            backlog.bytes.drain(..sent);
+        }
+        drop(backlog);
+        if progress {
+            self.wake_upstream();
+        }
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Wakes `waiter` when the client has taken some of what waits for it, or is gone.
+    pub fn on_progress(&self, waiter: &Waker) {
+        *self.upstream.borrow_mut() = Some(waiter.clone());
+    }
+
+    fn wake_upstream(&self) {
+        if let Some(upstream) = self.upstream.borrow_mut().take() {
+            upstream.wake();
+        }
+    }
+
+    /// How many replies lanes owe it.
+    pub fn pending(&self) -> u32 {
+        self.pending.get()
+    }
+
+    /// A lane owes it so many more.
+    pub fn owe(&self, replies: u32) {
+        self.pending.set(self.pending.get() + replies);
+    }
+
+    /// A lane has handed so many over.
+    pub fn paid(&self, replies: u32) {
+        let pending = self.pending.get() - replies;
+        self.pending.set(pending);
+        if pending < self.wake_below.get() {
+            self.wake_below.set(0);
+            self.wake_session();
+        }
+    }
+
+    /// Ready when fewer than `below` replies are owed; wakes the session then.
+    pub fn poll_pending_below(&self, below: u32) -> Poll<()> {
+        if self.pending.get() < below {
+            return Poll::Ready(());
+        }
+        self.wake_below.set(below);
+        Poll::Pending
+    }
+}
+
+/// A client as the owner of slots: the same client is the same allocation.
+#[derive(Clone)]
+pub struct Owner(pub Rc<Client>);
+
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Owner {}
+
+impl Hash for Owner {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Rc::as_ptr(&self.0).hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (Rc<Client>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Client::new(1, Stream::Unix(ours), crate::clock::now()), theirs)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_the_socket_does_not_take_is_kept_in_order() {
+        let (client, mut theirs) = pair();
+        theirs.readable_or_so().await;
+        let all: Vec<u8> = (0..2_000_000_u32).map(|n| n as u8).collect();
+        for piece in all.chunks(50_000) {
+            client.deliver(piece, false);
+        }
+        assert!(client.backlog() > 0);
+        let mut got = vec![0; all.len()];
+        let reading = theirs.read_exact(&mut got);
+        let writing = std::future::poll_fn(|cx| client.poll_flush(cx));
+        let (read, ()) = tokio::join!(reading, writing);
+        read.unwrap();
+        assert!(got == all);
+        assert_eq!(client.backlog(), 0);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn messages_wait_for_the_end_of_a_reply() {
+        let (client, mut theirs) = pair();
+        theirs.readable_or_so().await;
+        client.deliver(b"$4\r\nab", true);
+        client.deliver_message(b">1\r\n+m\r\n");
+        client.deliver(b"cd\r\n", false);
+        let mut got = vec![0; 18];
+        theirs.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, b"$4\r\nabcd\r\n>1\r\n+m\r\n"[..18]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_client_that_is_gone_takes_everything_and_keeps_nothing() {
+        let (client, theirs) = pair();
+        drop(theirs);
+        for _ in 0..10 {
+            client.deliver(&[0; 100_000], false);
+            tokio::task::yield_now().await;
+        }
+        client.close();
+        client.deliver(&[0; 100_000], false);
+        assert_eq!((client.backlog(), client.fate()), (0, Fate::Gone));
+    }
+
+    trait Settle {
+        async fn readable_or_so(&mut self);
+    }
+
+    impl Settle for UnixStream {
+        /// Lets the reactor learn that the other end is writable.
+        async fn readable_or_so(&mut self) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}

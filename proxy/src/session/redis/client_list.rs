@@ -1,0 +1,161 @@
+//! The proxy's own clients, as `CLIENT LIST`, `INFO` and `KILL` speak of them.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use sidepool_protocol::redis::request::parse_integer;
+
+use super::client::{Client, Fate};
+use super::server::Server;
+use crate::transport::stream::{Peer, Stream};
+
+/// One client as one line, in the words of Redis 7.0. What a proxy does not know of its clients (memory, descriptors) is 0.
+pub fn line(client: &Client, now: Instant, command: &str) -> String {
+    let shown = &client.shown;
+    let [channels, patterns, shards] = shown.subscriptions.get();
+    let age = now.saturating_duration_since(client.since).as_secs();
+    let flags = if channels + patterns + shards > 0 { "P" } else if shown.leased.get() != 0 { "b" } else { "N" };
+    let mut out = String::with_capacity(256);
+    let name = shown.name.borrow();
+    let user = shown.user.borrow();
+    // Writing to a String does not fail.
+    let _ = write!(
+        out,
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi=-1 qbuf=0 \
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={command} user={} redir=-1 resp={}\n",
+        client.id,
+        client.with_stream(peer).unwrap_or_default(),
+        client.with_stream(local).unwrap_or_default(),
+        name.as_deref().unwrap_or_default(),
+        shown.database.get(),
+        client.backlog(),
+        user.as_deref().unwrap_or("default"),
+        shown.version.get().number(),
+    );
+    out
+}
+
+/// `CLIENT LIST`.
+pub fn list(server: &Server, options: &[&[u8]]) -> Result<String, String> {
+    let now = crate::clock::now();
+    let chosen: Vec<Rc<Client>> = match options {
+        [] => server.clients(),
+        [option, kind] if option.eq_ignore_ascii_case(b"type") => of_type(server, kind)?,
+        [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
+            let mut chosen = Vec::new();
+            for id in ids {
+                let id = parse_integer(id).and_then(|id| u64::try_from(id).ok()).ok_or("ERR Invalid client ID")?;
+                chosen.extend(server.client(id));
+            }
+            chosen
+        }
+        _otherwise => return Err("ERR syntax error".to_owned()),
+    };
+    Ok(chosen.iter().map(|client| line(client, now, "client|list")).collect())
+}
+
+/// Who was killed.
+pub enum Killed {
+    /// The one that was named by its address.
+    One,
+    /// The same, and it is who asked.
+    OneAndSelf,
+    /// So many that fitted the filters.
+    Many(i64),
+    /// So many, and who asked is among them.
+    ManyAndSelf(i64),
+}
+
+/// `CLIENT KILL`, asked by client `me`, who is left to close itself behind its reply.
+pub fn kill(server: &Server, me: u64, options: &[&[u8]]) -> Result<Killed, String> {
+    if let [address] = options {
+        let address = String::from_utf8_lossy(address);
+        let found = server.clients().into_iter().find(|client| client.with_stream(peer).as_deref() == Some(&*address));
+        return match found {
+            None => Err("ERR No such client".to_owned()),
+            Some(client) if client.id == me => Ok(Killed::OneAndSelf),
+            Some(client) => {
+                client.doom(Fate::Killed);
+                Ok(Killed::One)
+            }
+        };
+    }
+    let mut chosen = server.clients();
+    let mut skip_me = true;
+    let mut rest = options;
+    while let [filter, value, more @ ..] = rest {
+        skip_me = apply_filter(server, &mut chosen, filter, value)?.unwrap_or(skip_me);
+        rest = more;
+    }
+    if !rest.is_empty() {
+        return Err("ERR syntax error".to_owned());
+    }
+    let count = chosen.iter().filter(|client| client.id != me || !skip_me).count() as i64;
+    let mut includes_me = false;
+    for client in chosen {
+        if client.id == me {
+            includes_me = !skip_me;
+        } else {
+            client.doom(Fate::Killed);
+        }
+    }
+    Ok(if includes_me { Killed::ManyAndSelf(count) } else { Killed::Many(count) })
+}
+
+/// Narrows `chosen`; gives the value of `SKIPME` where that is the filter.
+fn apply_filter(server: &Server, chosen: &mut Vec<Rc<Client>>, filter: &[u8], value: &[u8]) -> Result<Option<bool>, String> {
+    let text = String::from_utf8_lossy(value);
+    match filter.to_ascii_lowercase().as_slice() {
+        b"id" => {
+            let id = parse_integer(value).filter(|id| *id > 0).ok_or("ERR client-id should be greater than 0")?;
+            chosen.retain(|client| i64::try_from(client.id) == Ok(id));
+        }
+        b"addr" => chosen.retain(|client| client.with_stream(peer).as_deref() == Some(&*text)),
+        b"laddr" => chosen.retain(|client| client.with_stream(local).as_deref() == Some(&*text)),
+        b"user" => chosen.retain(|client| client.shown.user.borrow().as_deref() == Some(&*text)),
+        b"type" => {
+            let of_type = of_type(server, value)?;
+            chosen.retain(|client| of_type.iter().any(|other| other.id == client.id));
+        }
+        b"maxage" => {
+            let age = parse_integer(value).and_then(|age| u64::try_from(age).ok()).ok_or("ERR maxage is not an integer or out of range")?;
+            let now = crate::clock::now();
+            chosen.retain(|client| now.saturating_duration_since(client.since) >= Duration::from_secs(age));
+        }
+        b"skipme" => {
+            return match value.to_ascii_lowercase().as_slice() {
+                b"yes" => Ok(Some(true)),
+                b"no" => Ok(Some(false)),
+                _neither => Err("ERR syntax error".to_owned()),
+            };
+        }
+        _no_such_filter => return Err("ERR syntax error".to_owned()),
+    }
+    Ok(None)
+}
+
+fn of_type(server: &Server, kind: &[u8]) -> Result<Vec<Rc<Client>>, String> {
+    let subscribed = |client: &Rc<Client>| client.shown.subscriptions.get().iter().any(|count| *count > 0);
+    match kind.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(server.clients().into_iter().filter(|client| !subscribed(client)).collect()),
+        b"pubsub" => Ok(server.clients().into_iter().filter(subscribed).collect()),
+        b"master" | b"replica" | b"slave" => Ok(Vec::new()),
+        _no_such_type => Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind))),
+    }
+}
+
+fn peer(stream: &Stream) -> String {
+    match stream.peer() {
+        Peer::Tcp(address) => address.to_string(),
+        Peer::Unix => UNIX.to_owned(),
+        Peer::Gone => String::new(),
+    }
+}
+
+fn local(stream: &Stream) -> String {
+    stream.local_address().map_or_else(|| UNIX.to_owned(), |address| address.to_string())
+}
+
+/// A Unix socket has no address that would mean anything to anybody.
+const UNIX: &str = "unix:0";

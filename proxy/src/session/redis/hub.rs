@@ -1,0 +1,447 @@
+//! One upstream connection that subscribes for all clients of a worker that have the same upstream user. Each message is read once and handed to
+//! everybody who wants it; each channel is subscribed once, by whoever comes first, and left when the last one leaves.
+//!
+//! A client's `SUBSCRIBE` is confirmed when the server has confirmed all of its channels, never before: what is published after the
+//! confirmation arrives. After a lost connection everything is subscribed again; what was published meanwhile is lost, as with any
+//! reconnecting client of Redis. The upstream side always speaks RESP2; for RESP3 clients a message differs in its first byte.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::frame::{FrameScanner, Scan};
+use sidepool_protocol::redis::request::Arguments;
+
+use super::client::Fate;
+use super::group::Group;
+use super::refusal;
+use super::topics::{Kind, Subscriber};
+use crate::observe::record::{PoolCounter, PoolGauge};
+use crate::pool::id::IdentityId;
+use crate::pool::lease::Lease;
+use crate::pool::reason::Condition;
+use crate::upstream::redis::connector::RedisConnector;
+use crate::worker::Worker;
+
+/// How long to wait before trying again when there is no connection to be had.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Subscriptions of one upstream user on one worker.
+pub struct Hub {
+    group: Rc<Group>,
+    topics: RefCell<[HashMap<Rc<[u8]>, Topic>; 3]>,
+    out: RefCell<Vec<u8>>,
+    owed: RefCell<VecDeque<Owed>>,
+    task: RefCell<Option<Waker>>,
+    changed: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Topic {
+    confirmed: bool,
+    members: Vec<Rc<Subscriber>>,
+    tickets: Vec<Rc<Ticket>>,
+}
+
+/// One command sent upstream, and how many confirmations it still gets.
+struct Owed {
+    kind: Kind,
+    names: Vec<Rc<[u8]>>,
+    left: usize,
+}
+
+/// A client's request to be subscribed.
+pub struct Ticket {
+    subscriber: Rc<Subscriber>,
+    kind: Kind,
+    names: Vec<Rc<[u8]>>,
+    missing: Cell<usize>,
+    outcome: RefCell<Option<Result<(), String>>>,
+}
+
+impl Ticket {
+    /// What came of it; `None`: the server has not answered yet. The client's session is woken when it has.
+    pub fn outcome(&self) -> Option<Result<(), String>> {
+        self.outcome.borrow().clone()
+    }
+
+    fn finish(&self, outcome: Result<(), String>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.subscriber.client.wake_session();
+    }
+}
+
+impl Hub {
+    /// A hub without subscriptions, with its task.
+    pub fn start(group: Rc<Group>, worker: &Rc<Worker>) -> Rc<Self> {
+        let hub = Rc::new(Self {
+            group,
+            topics: RefCell::default(),
+            out: RefCell::default(),
+            owed: RefCell::default(),
+            task: RefCell::new(None),
+            changed: Cell::new(false),
+        });
+        tokio::task::spawn_local(run(Rc::downgrade(&hub), Rc::clone(worker)));
+        hub
+    }
+
+    /// Subscribes a client. The hub itself tells the client when it is done.
+    pub fn subscribe(&self, subscriber: &Rc<Subscriber>, kind: Kind, names: &[&[u8]]) -> Rc<Ticket> {
+        let names: Vec<Rc<[u8]>> = names.iter().map(|name| Rc::from(*name)).collect();
+        let ticket = Rc::new(Ticket {
+            subscriber: Rc::clone(subscriber),
+            kind,
+            names,
+            missing: Cell::new(0),
+            outcome: RefCell::new(None),
+        });
+        let mut fresh = Vec::new();
+        {
+            let topics = &mut self.topics.borrow_mut()[kind as usize];
+            for name in &ticket.names {
+                if !topics.contains_key(name) {
+                    fresh.push(Rc::clone(name));
+                }
+                let topic = topics.entry(Rc::clone(name)).or_default();
+                if !topic.confirmed {
+                    topic.tickets.push(Rc::clone(&ticket));
+                    ticket.missing.set(ticket.missing.get() + 1);
+                }
+            }
+        }
+        if !fresh.is_empty() {
+            self.count(kind, fresh.len() as i64);
+            self.send(kind, kind.subscribe(), fresh);
+        }
+        if ticket.missing.get() == 0 {
+            self.complete(&ticket);
+        }
+        ticket
+    }
+
+    /// A client leaves a channel. It is told by whoever asked.
+    pub fn leave(&self, subscriber: &Rc<Subscriber>, kind: Kind, name: &[u8]) {
+        let left = {
+            let topics = &mut self.topics.borrow_mut()[kind as usize];
+            let Some(topic) = topics.get_mut(name) else { return };
+            topic.members.retain(|member| !Rc::ptr_eq(member, subscriber));
+            if !(topic.members.is_empty() && topic.tickets.is_empty()) {
+                return;
+            }
+            topics.remove_entry(name)
+        };
+        if let Some((name, _)) = left {
+            self.count(kind, -1);
+            self.send(kind, kind.unsubscribe(), vec![name]);
+        }
+    }
+
+    /// A client gives up waiting.
+    pub fn abandon(&self, ticket: &Rc<Ticket>) {
+        for name in &ticket.names {
+            if let Some(topic) = self.topics.borrow_mut()[ticket.kind as usize].get_mut(name) {
+                topic.tickets.retain(|other| !Rc::ptr_eq(other, ticket));
+            }
+            self.leave(&ticket.subscriber, ticket.kind, name);
+        }
+    }
+
+    /// Counts a command of a client.
+    pub fn count_command(&self, counter: PoolCounter) {
+        self.group.shared.record().add(counter, 1);
+    }
+
+    /// Has the task look at its connection.
+    pub fn wake(&self) {
+        if !self.changed.replace(true)
+            && let Some(task) = &*self.task.borrow()
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    fn send(&self, kind: Kind, command: &str, names: Vec<Rc<[u8]>>) {
+        let mut arguments: Vec<&[u8]> = vec![command.as_bytes()];
+        arguments.extend(names.iter().map(|name| &**name));
+        encode::command(&mut self.out.borrow_mut(), &arguments);
+        let left = names.len();
+        self.owed.borrow_mut().push_back(Owed { kind, names, left });
+        self.wake();
+    }
+
+    fn complete(&self, ticket: &Rc<Ticket>) {
+        let Ticket { subscriber, kind, names, .. } = &**ticket;
+        for name in names {
+            if let Some(topic) = self.topics.borrow_mut()[*kind as usize].get_mut(name)
+                && !topic.members.iter().any(|member| Rc::ptr_eq(member, subscriber))
+            {
+                topic.members.push(Rc::clone(subscriber));
+            }
+            subscriber.add(*kind, name);
+            subscriber.confirm(kind.subscribe(), *kind, Some(name));
+        }
+        ticket.finish(Ok(()));
+    }
+
+    fn count(&self, kind: Kind, amount: i64) {
+        let gauge = match kind {
+            Kind::Channel | Kind::Shard => PoolGauge::RedisChannels,
+            Kind::Pattern => PoolGauge::RedisPatterns,
+        };
+        self.group.shared.record().shift(gauge, amount);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.owed.borrow().is_empty() && self.topics.borrow().iter().all(HashMap::is_empty)
+    }
+
+    /// A frame from the server.
+    fn on_frame(&self, frame: &[u8], limit: usize) {
+        if frame.first() == Some(&b'-') {
+            self.on_error(frame);
+            return;
+        }
+        let mut parts = Arguments::new(frame);
+        let (Some(word), Some(name)) = (parts.next(), parts.next()) else { return };
+        if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.message().as_bytes() == word) {
+            self.on_message(kind, name, frame, limit);
+            return;
+        }
+        self.on_confirmed(word, name);
+    }
+
+    fn on_message(&self, kind: Kind, name: &[u8], frame: &[u8], limit: usize) {
+        let topics = self.topics.borrow();
+        let Some(topic) = topics[kind as usize].get(name) else { return };
+        let mut pushed = Vec::new();
+        for member in &topic.members {
+            match member.version.get() {
+                Resp::Two => member.client.deliver_message(frame),
+                Resp::Three => {
+                    if pushed.is_empty() {
+                        pushed.extend_from_slice(frame);
+                        pushed[0] = b'>';
+                    }
+                    member.client.deliver_message(&pushed);
+                }
+            }
+            if member.client.backlog() > limit {
+                member.client.doom(Fate::TooSlow);
+            }
+        }
+    }
+
+    fn on_confirmed(&self, word: &[u8], name: &[u8]) {
+        let kind = {
+            let mut owed = self.owed.borrow_mut();
+            let Some(first) = owed.front_mut() else { return };
+            first.left = first.left.saturating_sub(1);
+            let kind = first.kind;
+            if first.left == 0 {
+                owed.pop_front();
+            }
+            kind
+        };
+        if word != kind.subscribe().as_bytes() {
+            return;
+        }
+        let tickets = match self.topics.borrow_mut()[kind as usize].get_mut(name) {
+            Some(topic) => {
+                topic.confirmed = true;
+                std::mem::take(&mut topic.tickets)
+            }
+            // It was left while the confirmation was on its way.
+            None => return,
+        };
+        for ticket in tickets {
+            ticket.missing.set(ticket.missing.get() - 1);
+            if ticket.missing.get() == 0 && ticket.outcome().is_none() {
+                self.complete(&ticket);
+            }
+        }
+    }
+
+    /// The server refuses a whole command.
+    fn on_error(&self, frame: &[u8]) {
+        let Some(Owed { kind, names, .. }) = self.owed.borrow_mut().pop_front() else { return };
+        let text = String::from_utf8_lossy(frame.get(1..).unwrap_or_default()).trim_end().to_owned();
+        for name in names {
+            self.fail(kind, &name, &text);
+        }
+    }
+
+    fn fail(&self, kind: Kind, name: &Rc<[u8]>, text: &str) {
+        let removed = self.topics.borrow_mut()[kind as usize].remove(name);
+        let Some(topic) = removed else { return };
+        self.count(kind, -1);
+        for ticket in topic.tickets {
+            if ticket.outcome().is_none() {
+                ticket.finish(Err(text.to_owned()));
+                // The other channels of the same request are not wanted any more.
+                self.abandon(&ticket);
+            }
+        }
+    }
+
+    /// A new connection: everything that somebody wants is subscribed on it.
+    fn begin(&self) {
+        self.out.borrow_mut().clear();
+        self.owed.borrow_mut().clear();
+        for kind in Kind::ALL {
+            let names: Vec<Rc<[u8]>> = {
+                let topics = &mut self.topics.borrow_mut()[kind as usize];
+                topics.values_mut().for_each(|topic| topic.confirmed = false);
+                topics.keys().cloned().collect()
+            };
+            // One command a name: an error then concerns that name alone.
+            for name in names {
+                self.send(kind, kind.subscribe(), vec![name]);
+            }
+        }
+    }
+
+    /// There is no connection to be had: whoever waits for a confirmation is told.
+    fn refuse_waiting(&self, text: &str) {
+        for kind in Kind::ALL {
+            let tickets: Vec<Rc<Ticket>> =
+                self.topics.borrow_mut()[kind as usize].values_mut().flat_map(|topic| std::mem::take(&mut topic.tickets)).collect();
+            for ticket in tickets {
+                if ticket.outcome().is_none() {
+                    ticket.finish(Err(text.to_owned()));
+                    self.abandon(&ticket);
+                }
+            }
+        }
+        self.out.borrow_mut().clear();
+        self.owed.borrow_mut().clear();
+    }
+}
+
+/// The connection of a hub.
+struct Held {
+    lease: Lease<RedisConnector>,
+    scanner: FrameScanner,
+    /// The beginning of a frame that is not all there.
+    inbox: Vec<u8>,
+    sent: usize,
+    limit: usize,
+}
+
+enum Ended {
+    Idle,
+    Lost,
+}
+
+async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
+    loop {
+        let waited = poll_fn(|cx| match hub.upgrade() {
+            None => Poll::Ready(false),
+            Some(hub) => {
+                hub.remember(cx);
+                if hub.is_idle() { Poll::Pending } else { Poll::Ready(true) }
+            }
+        });
+        if !waited.await {
+            return;
+        }
+        let Some(strong) = hub.upgrade() else { return };
+        let pool = Rc::clone(strong.group.hub_pool());
+        let lease = match pool.acquire(IdentityId::default()).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                strong.refuse_waiting(&refusal::line(&error));
+                drop(strong);
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        let mut held =
+            Held { lease, scanner: FrameScanner::default(), inbox: Vec::new(), sent: 0, limit: strong.group.output_limit() };
+        strong.begin();
+        pool.record().shift(PoolGauge::RedisPubsub, 1);
+        let ended = poll_fn(|cx| strong.drive(&mut held, cx, &worker)).await;
+        pool.record().shift(PoolGauge::RedisPubsub, -1);
+        match ended {
+            Ended::Idle => held.lease.release(Condition::Clean),
+            Ended::Lost => {
+                held.lease.release(Condition::Broken);
+                tracing::warn!(pool = &**pool.name(), "the subscriber connection to Redis was lost; subscribing again");
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn remember(&self, cx: &Context<'_>) {
+        *self.task.borrow_mut() = Some(cx.waker().clone());
+        self.changed.set(false);
+    }
+
+    fn drive(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker) -> Poll<Ended> {
+        self.remember(cx);
+        loop {
+            if self.write(held, cx).is_err() {
+                return Poll::Ready(Ended::Lost);
+            }
+            let mut buffer = worker.buffers.read.borrow_mut();
+            match held.lease.stream.poll_read(cx, &mut buffer) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Lost),
+                Poll::Ready(Ok(read)) => {
+                    held.lease.pool().record().add(PoolCounter::BytesFromServer, read as u64);
+                    if self.take_in(held, &buffer[..read]).is_err() {
+                        return Poll::Ready(Ended::Lost);
+                    }
+                }
+            }
+        }
+        let idle = self.is_idle() && held.inbox.is_empty();
+        if idle && self.out.borrow().is_empty() { Poll::Ready(Ended::Idle) } else { Poll::Pending }
+    }
+
+    fn write(&self, held: &mut Held, cx: &mut Context<'_>) -> Result<(), ()> {
+        let mut out = self.out.borrow_mut();
+        while held.sent < out.len() {
+            match held.lease.stream.poll_write(cx, &out[held.sent..]) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(()),
+                Poll::Ready(Ok(written)) => held.sent += written,
+            }
+        }
+        *out = Vec::new();
+        held.sent = 0;
+        match held.lease.stream.poll_sent(cx) {
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Finds whole frames; the rest is kept. A server sends none longer than its own `proto-max-bulk-len` allows.
+    fn take_in(&self, held: &mut Held, bytes: &[u8]) -> Result<(), ()> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match held.scanner.scan(&bytes[at..]).map_err(drop)? {
+                Scan::More => {
+                    held.inbox.extend_from_slice(&bytes[at..]);
+                    return Ok(());
+                }
+                Scan::End { used, .. } if held.inbox.is_empty() => {
+                    self.on_frame(&bytes[at..at + used], held.limit);
+                    at += used;
+                }
+                Scan::End { used, .. } => {
+                    held.inbox.extend_from_slice(&bytes[at..at + used]);
+                    let frame = std::mem::take(&mut held.inbox);
+                    self.on_frame(&frame, held.limit);
+                    at += used;
+                }
+            }
+        }
+        Ok(())
+    }
+}

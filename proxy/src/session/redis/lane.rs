@@ -1,0 +1,433 @@
+//! One connection that many clients share. Sessions put requests in; the lane's task writes them once a turn, reads the replies, and hands each
+//! to the client that it belongs to, straight from the read buffer.
+//!
+//! ```text
+//!   session ──send──▶ ┌ pipeline ┐ ──one write a turn──▶ server
+//!   session ──send──▶ │          │
+//!   client  ◀─deliver─└──────────┘ ◀──────replies──────── server
+//! ```
+//! A large reply to a client that does not keep up retires the lane: others get a new one, and the reply then flows at the client's own pace.
+//! Not here: which requests may come (`run`), and who owns which reply (`protocol::redis::tracker`).
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use sidepool_protocol::redis::frame::{FrameScanner, Scan};
+use sidepool_protocol::redis::tracker::{Pipeline, Work};
+use tokio::time::Sleep;
+
+use super::client::{Client, Fate, Owner};
+use super::count;
+use super::group::Group;
+use super::refusal;
+use crate::observe::record::{PoolCounter, PoolGauge};
+use crate::pool::id::IdentityId;
+use crate::pool::lease::Lease;
+use crate::pool::reason::Condition;
+use crate::upstream::redis::connector::RedisConnector;
+use crate::worker::Worker;
+
+/// Above so many bytes of unanswered requests a lane takes no more.
+pub const FULL_BYTES: usize = 4 * 1024 * 1024;
+
+/// A client that lets a large reply lie for so long, while others wait behind it, is closed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A shared connection.
+pub struct Lane {
+    pipeline: RefCell<Pipeline<Owner>>,
+    task: RefCell<Option<Waker>>,
+    /// The task knows that there is something to do.
+    scheduled: Cell<bool>,
+    /// How many sessions use it.
+    attached: Cell<u32>,
+    retired: Cell<bool>,
+    /// Sessions that wait for it to be less full.
+    waiting: RefCell<Vec<Rc<Client>>>,
+}
+
+impl Lane {
+    /// A lane of `group`, with its task.
+    pub fn start(group: &Rc<Group>, worker: &Rc<Worker>) -> Rc<Self> {
+        let lane = Rc::new(Self {
+            pipeline: RefCell::default(),
+            task: RefCell::new(None),
+            scheduled: Cell::new(false),
+            attached: Cell::new(0),
+            retired: Cell::new(false),
+            waiting: RefCell::default(),
+        });
+        tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
+        lane
+    }
+
+    /// Queues requests that stand in `bytes`. `runs` says how they divide.
+    pub fn send(&self, owner: &Rc<Client>, runs: &[(Work, u32, usize)], bytes: &[u8], muted: bool) {
+        let key = Owner(Rc::clone(owner));
+        let mut pipeline = self.pipeline.borrow_mut();
+        for (work, replies, length) in runs {
+            pipeline.push(&key, *work, *replies, *length, muted);
+            owner.owe(*replies);
+        }
+        pipeline.extend(bytes);
+        drop(pipeline);
+        self.schedule();
+    }
+
+    /// Queues a reply of our own behind what is owed to `owner`.
+    pub fn send_own(&self, owner: &Rc<Client>, text: &[u8], muted: bool) {
+        self.pipeline.borrow_mut().push_own(&Owner(Rc::clone(owner)), text, muted);
+        owner.owe(1);
+        self.schedule();
+    }
+
+    /// Whether it takes more requests now; when not, the client's session is woken once it does.
+    pub fn poll_room(&self, client: &Rc<Client>) -> Poll<()> {
+        if self.pipeline.borrow().unanswered_bytes() < FULL_BYTES {
+            return Poll::Ready(());
+        }
+        self.waiting.borrow_mut().push(Rc::clone(client));
+        Poll::Pending
+    }
+
+    /// A session uses it from now on.
+    pub fn attach(&self) {
+        self.attached.set(self.attached.get() + 1);
+    }
+
+    /// A session does not use it any more.
+    pub fn detach(&self) {
+        self.attached.set(self.attached.get() - 1);
+        if self.attached.get() == 0 {
+            self.schedule();
+        }
+    }
+
+    /// How many sessions use it.
+    pub fn attached(&self) -> u32 {
+        self.attached.get()
+    }
+
+    /// Whether it takes no new requests.
+    pub fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// Has the task look at its connection: the configuration has changed.
+    pub fn wake(&self) {
+        self.schedule();
+    }
+
+    fn schedule(&self) {
+        if !self.scheduled.replace(true)
+            && let Some(task) = &*self.task.borrow()
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Replies of our own whose turn has come.
+    fn deliver_own(&self) {
+        loop {
+            let own = self.pipeline.borrow_mut().take_own();
+            let Some(own) = own else { return };
+            if !own.muted {
+                own.owner.0.deliver(&own.text, false);
+            }
+            own.owner.0.paid(own.replies);
+        }
+    }
+
+    fn wake_waiting(&self) {
+        if !self.waiting.borrow().is_empty() && self.pipeline.borrow().unanswered_bytes() < FULL_BYTES / 2 {
+            for client in self.waiting.borrow_mut().drain(..) {
+                client.wake_session();
+            }
+        }
+    }
+}
+
+/// The connection a lane has at the moment.
+struct Held {
+    lease: Lease<RedisConnector>,
+    scanner: FrameScanner,
+    limit: usize,
+    throttle: Option<Throttle>,
+}
+
+/// Nothing is read until a client has taken more of its large reply.
+struct Throttle {
+    client: Rc<Client>,
+    backlog: usize,
+    /// Only while others wait behind it.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+enum Ended {
+    /// Nothing is owed, and nobody needs it or the pool wants it back.
+    Quiet,
+    /// The server closed it, or is out of step.
+    Lost,
+}
+
+async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
+    loop {
+        poll_fn(|cx| lane.poll_work(cx)).await;
+        let Some(pool) = group.upgrade().map(|group| Rc::clone(&group.shared)) else { return };
+        if lane.is_retired() && lane.pipeline.borrow().is_empty() {
+            return;
+        }
+        let lease = match pool.acquire(IdentityId::default()).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                let owed = lane.pipeline.borrow().slots() as u64;
+                pool.record().add(PoolCounter::ErrorRefused, owed);
+                lane.pipeline.borrow_mut().fail_all(&refusal::line(&error));
+                lane.deliver_own();
+                lane.wake_waiting();
+                continue;
+            }
+        };
+        let Some(limit) = group.upgrade().map(|group| group.output_limit()) else { return };
+        let mut held = Held { lease, scanner: FrameScanner::default(), limit, throttle: None };
+        pool.record().shift(PoolGauge::RedisShared, 1);
+        let ended = poll_fn(|cx| lane.drive(&mut held, cx, &worker, &group)).await;
+        pool.record().shift(PoolGauge::RedisShared, -1);
+        match ended {
+            Ended::Quiet => held.lease.release(Condition::Clean),
+            Ended::Lost => {
+                held.lease.release(Condition::Broken);
+                lane.on_loss(&held.scanner, &pool);
+            }
+        }
+        lane.deliver_own();
+        lane.wake_waiting();
+    }
+}
+
+impl Lane {
+    fn poll_work(&self, cx: &Context<'_>) -> Poll<()> {
+        self.remember(cx);
+        self.deliver_own();
+        let idle = self.pipeline.borrow().is_empty();
+        if idle && !self.is_retired() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn remember(&self, cx: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+        self.scheduled.set(false);
+    }
+
+    /// A turn of the lane: write what has been queued, read what is there.
+    fn drive(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker, group: &Weak<Group>) -> Poll<Ended> {
+        self.remember(cx);
+        self.deliver_own();
+        let record = Rc::clone(held.lease.pool());
+        let record = record.record();
+        loop {
+            if self.write(held, cx, record).is_err() {
+                return Poll::Ready(Ended::Lost);
+            }
+            if held.throttle.is_some() && held.throttled(self, cx) {
+                return Poll::Pending;
+            }
+            let mut buffer = worker.buffers.read.borrow_mut();
+            match held.lease.stream.poll_read(cx, &mut buffer) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Lost),
+                Poll::Ready(Ok(read)) => {
+                    record.add(PoolCounter::BytesFromServer, read as u64);
+                    if self.dispatch(held, &buffer[..read], record, group).is_err() {
+                        return Poll::Ready(Ended::Lost);
+                    }
+                }
+            }
+            drop(buffer);
+            self.wake_waiting();
+        }
+        let quiet = self.pipeline.borrow().is_empty();
+        if quiet && (self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) { Poll::Ready(Ended::Quiet) } else { Poll::Pending }
+    }
+
+    fn write(&self, held: &mut Held, cx: &mut Context<'_>, record: &crate::observe::record::PoolRecord) -> Result<(), ()> {
+        let mut pipeline = self.pipeline.borrow_mut();
+        if pipeline.unsent().is_empty() {
+            return Ok(());
+        }
+        while !pipeline.unsent().is_empty() {
+            match held.lease.stream.poll_write(cx, pipeline.unsent()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Err(()),
+                Poll::Ready(Ok(written)) => {
+                    record.add(PoolCounter::BytesToServer, written as u64);
+                    pipeline.on_sent(written);
+                }
+            }
+        }
+        match held.lease.stream.poll_sent(cx) {
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Hands replies to their owners. One delivery for all that stand next to each other.
+    fn dispatch(&self, held: &mut Held, bytes: &[u8], record: &crate::observe::record::PoolRecord, group: &Weak<Group>) -> Result<(), ()> {
+        let mut at = 0;
+        let mut batch: Option<Batch> = None;
+        while at < bytes.len() {
+            let (owner, muted, wanted) = {
+                let pipeline = self.pipeline.borrow();
+                // A reply that nobody is owed: the connection is out of step.
+                let Some(slot) = pipeline.next() else { return Err(()) };
+                (slot.owner.clone(), slot.muted, pipeline.next_replies())
+            };
+            if wanted == 0 {
+                finish(&mut batch, bytes, at, false);
+                self.deliver_own();
+                continue;
+            }
+            if batch.as_ref().is_none_or(|batch| batch.owner != owner || batch.muted != muted) {
+                finish(&mut batch, bytes, at, false);
+                batch = Some(Batch { owner, muted, from: at, replies: 0 });
+            }
+            let mut got = 0;
+            while got < wanted && at < bytes.len() {
+                match held.scanner.scan(&bytes[at..]).map_err(drop)? {
+                    Scan::More => at = bytes.len(),
+                    Scan::End { used, value } => {
+                        if value.is_error() {
+                            record.add(count::server_error(&bytes[at..at + used]), 1);
+                        }
+                        at += used;
+                        got += 1;
+                    }
+                }
+            }
+            if got > 0 {
+                self.pipeline.borrow_mut().on_replies(got);
+                record.shift(PoolGauge::RedisInFlight, -i64::from(got));
+                if let Some(batch) = &mut batch {
+                    batch.replies += got;
+                }
+            }
+        }
+        let inside = !held.scanner.is_between();
+        let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());
+        finish(&mut batch, bytes, at, inside);
+        self.deliver_own();
+        if let Some(Owner(client)) = last {
+            self.watch_backlog(held, client, inside, group);
+        }
+        Ok(())
+    }
+
+    /// A client does not keep up: whether the lane has to care.
+    fn watch_backlog(&self, held: &mut Held, client: Rc<Client>, inside: bool, group: &Weak<Group>) {
+        let backlog = client.backlog();
+        if backlog <= super::client::HIGH_WATER {
+            return;
+        }
+        if !inside {
+            if backlog > held.limit {
+                client.doom(Fate::TooSlow);
+            }
+            return;
+        }
+        if !self.retired.replace(true)
+            && let Some(group) = group.upgrade()
+        {
+            group.forget_retired();
+        }
+        let others = self.pipeline.borrow().others_wait(&Owner(Rc::clone(&client)));
+        if !others || backlog > held.limit {
+            let patience = others.then(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            held.throttle = Some(Throttle { client, backlog, patience });
+        }
+    }
+
+    /// The connection is lost: what may be asked again stays, the rest is answered.
+    fn on_loss(&self, scanner: &FrameScanner, pool: &crate::pool::handle::Pool<RedisConnector>) {
+        let record = pool.record();
+        let mut pipeline = self.pipeline.borrow_mut();
+        if pipeline.is_empty() {
+            return;
+        }
+        if !scanner.is_between()
+            && let Some(slot) = pipeline.next()
+        {
+            // Half a reply has been handed over; nothing that could follow would be understood.
+            let client = Rc::clone(&slot.owner.0);
+            drop(pipeline);
+            client.doom(Fate::Gone);
+            pipeline = self.pipeline.borrow_mut();
+        }
+        let loss = pipeline.on_loss(refusal::LOST);
+        record.add(PoolCounter::ErrorUpstreamLost, loss.unknown);
+        record.shift(PoolGauge::RedisInFlight, -(loss.unknown as i64));
+        tracing::warn!(
+            pool = &**pool.name(),
+            moved = loss.moved,
+            replayed = loss.replayed,
+            unknown = loss.unknown,
+            "a shared Redis connection was lost with requests on it"
+        );
+    }
+}
+
+impl Held {
+    /// Whether nothing may be read yet.
+    fn throttled(&mut self, lane: &Lane, cx: &mut Context<'_>) -> bool {
+        let Some(throttle) = &mut self.throttle else { return false };
+        let backlog = throttle.client.backlog();
+        if throttle.client.fate() != Fate::Alive || backlog <= super::client::HIGH_WATER {
+            self.throttle = None;
+            return false;
+        }
+        if throttle.patience.is_none() && lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client))) {
+            throttle.backlog = backlog;
+            throttle.patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
+        }
+        if let Some(patience) = &mut throttle.patience
+            && patience.as_mut().poll(cx).is_ready()
+        {
+            if backlog >= throttle.backlog {
+                throttle.client.doom(Fate::TooSlow);
+                self.throttle = None;
+                return false;
+            }
+            throttle.backlog = backlog;
+            patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+            if patience.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        throttle.client.on_progress(cx.waker());
+        true
+    }
+}
+
+/// Replies of one client that stand next to each other.
+struct Batch {
+    owner: Owner,
+    muted: bool,
+    from: usize,
+    replies: u32,
+}
+
+fn finish(batch: &mut Option<Batch>, bytes: &[u8], to: usize, inside: bool) {
+    let Some(batch) = batch.take() else { return };
+    let client = &batch.owner.0;
+    if !batch.muted && to > batch.from {
+        client.deliver(&bytes[batch.from..to], inside);
+    }
+    if batch.replies > 0 {
+        client.paid(batch.replies);
+    }
+}

@@ -1,0 +1,160 @@
+//! A connection of one's own: how a session comes to it, waits for it, and what it is told when there is none or it is lost.
+//!
+//! What happens while it is held is in `relay`.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sidepool_protocol::redis::command::Handling;
+use sidepool_protocol::redis::request::{RequestScanner, Scanned};
+
+use super::client::Fate;
+use super::lost::Lost;
+use super::refusal;
+use super::relay::{Ended, Relay};
+use super::run::{After, Session, resolve};
+use crate::observe::record::{PoolCounter, PoolGauge};
+use crate::pool::handle::Pool;
+use crate::pool::id::IdentityId;
+use crate::pool::reason::Condition;
+use crate::upstream::redis::connector::RedisConnector;
+
+/// How much is read from a client that waits for something.
+const CARRY_MAX: usize = 256 * 1024;
+
+/// A gauge that goes down again when this is dropped.
+struct Counted {
+    pool: Rc<Pool<RedisConnector>>,
+    gauges: [PoolGauge; 2],
+}
+
+impl Counted {
+    fn new(pool: &Rc<Pool<RedisConnector>>, gauges: [PoolGauge; 2]) -> Self {
+        gauges.iter().for_each(|gauge| pool.record().shift(*gauge, 1));
+        Self { pool: Rc::clone(pool), gauges }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gauges.iter().for_each(|gauge| self.pool.record().shift(*gauge, -1));
+    }
+}
+
+impl Session {
+    /// Takes a connection for what stands at the front of `carry`, and keeps it for as long as that needs it.
+    pub(super) async fn leased(&mut self) -> After {
+        let Some(key) = self.key() else { return After::GoOn };
+        let pool = Rc::clone(&self.server.group(&key, &self.worker).leased);
+        let first = self.front_handling();
+        let mut lease = match self.wait_for(pool.acquire(IdentityId::default())).await {
+            None => return After::End,
+            Some(Ok(lease)) => lease,
+            Some(Err(error)) => return self.refuse(first, &refusal::line(&error)),
+        };
+        let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
+        self.client.shown.leased.set(lease.id);
+        self.scanner = RequestScanner::default();
+        let mut relay = Relay::default();
+        let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
+        self.client.shown.leased.set(0);
+        self.fresh = true;
+        match ended {
+            Ended::Free(condition) => {
+                lease.release(condition);
+                After::GoOn
+            }
+            Ended::ClientGone => {
+                // Closed at once: a blocked client must not be given an element any more.
+                lease.release(Condition::Broken);
+                After::End
+            }
+            Ended::Lost => {
+                lease.release(Condition::Broken);
+                self.lose(&relay, &pool)
+            }
+        }
+    }
+
+    /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone.
+    pub(super) async fn wait_for<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.client.set_session(cx);
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            self.poll_gone(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Ready when the client is gone; reads on to find out.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = self.client.poll_flush(cx);
+        if self.client.fate() != Fate::Alive {
+            return Poll::Ready(());
+        }
+        let worker = Rc::clone(&self.worker);
+        while self.carry.len() < CARRY_MAX {
+            let mut buffer = worker.buffers.read.borrow_mut();
+            match std::task::ready!(self.client.poll_read(cx, &mut buffer)).ok() {
+                None | Some(0) => return Poll::Ready(()),
+                Some(read) => self.carry.extend_from_slice(&buffer[..read]),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
+    fn front_handling(&self) -> Option<Handling> {
+        match RequestScanner::default().scan(&self.carry, false) {
+            Ok(Scanned::Request(request)) => resolve(&self.carry, &request).map(|command| command.handling),
+            Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
+        }
+    }
+
+    /// There is no connection for the request at the front of `carry`.
+    fn refuse(&mut self, first: Option<Handling>, line: &str) -> After {
+        tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no Redis connection for a client");
+        let whole = self.take_front().is_some();
+        self.say_error(line);
+        if !whole {
+            // The rest of a large request is still to come and would be taken for requests.
+            self.closing = true;
+            return After::GoOn;
+        }
+        // What was sent behind MULTI belongs to the transaction and must not run outside it. A client that waits for an answer first will
+        // see the error and send nothing more of it.
+        if first == Some(Handling::Multi) && !self.carry.is_empty() {
+            self.lost = Lost::Transaction;
+        }
+        After::GoOn
+    }
+
+    /// The connection was lost with something on it.
+    fn lose(&mut self, relay: &Relay, pool: &Rc<Pool<RedisConnector>>) -> After {
+        let owed = relay.owed();
+        pool.record().add(PoolCounter::ErrorUpstreamLost, owed.len() as u64);
+        tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was lost");
+        if relay.is_inside() {
+            // Half a request or half a reply cannot be taken back.
+            return After::End;
+        }
+        for line in owed {
+            self.say_error(line);
+        }
+        self.lost = relay.lost();
+        After::GoOn
+    }
+}
+
+fn pinned_for(handling: Option<Handling>) -> PoolGauge {
+    match handling {
+        Some(Handling::Block | Handling::ShareUnlessBlock | Handling::Wait) => PoolGauge::PinnedBlocking,
+        Some(Handling::Multi | Handling::Watch) => PoolGauge::PinnedTransaction,
+        Some(_) | None => PoolGauge::PinnedOther,
+    }
+}

@@ -1,0 +1,231 @@
+//! `HELLO`, `AUTH`, `SELECT` and `RESET`: state that the proxy keeps for the client. Upstream connections have it from their own login.
+
+use std::rc::Rc;
+
+use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::handshake::{self, Credentials};
+use sidepool_protocol::redis::reply::Reply;
+use sidepool_protocol::redis::request::Arguments;
+
+use super::group::Key;
+use super::lost::Lost;
+use super::refusal;
+use super::run::{After, Next, Replies, Session, Step};
+use crate::observe::record::WorkerCounter;
+use crate::pool::fault::ConnectFaultKind;
+use crate::pool::id::IdentityId;
+use crate::pool::reason::Condition;
+use crate::upstream::redis::facts::Hello as ServerHello;
+
+impl Session {
+    pub(super) fn hello(&mut self, whole: &[u8]) -> Next {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
+        let asked = match handshake::hello(&arguments) {
+            Ok(asked) => asked,
+            Err(line) => return self.say_error(&line),
+        };
+        if self.client.pending() > 0 {
+            return Next::Hold;
+        }
+        let account = match &asked.auth {
+            None => self.account.clone(),
+            Some(credentials) => match self.verify(credentials) {
+                Some(account) => Some(account),
+                None => return self.say_error(handshake::WRONGPASS),
+            },
+        };
+        let Some(account) = account else { return self.say_error(handshake::NOAUTH_HELLO) };
+        let Some(facts) = self.server.facts.hello() else {
+            // Not applied yet: the request is dealt with again once the server is known.
+            self.account = self.account.take().or(Some(account));
+            return Next::Step(Step::Introduce);
+        };
+        self.become_account(account);
+        if let Some(name) = &asked.name {
+            self.set_name(name);
+        }
+        self.speak(asked.version.unwrap_or(self.version));
+        self.show();
+        let reply = hello_reply(&facts, self.version, self.client.id);
+        self.say(&reply);
+        Next::Done
+    }
+
+    /// `HELLO` before anything is known of the server: asks it, by opening a connection that will be needed anyway.
+    pub(super) async fn introduce(&mut self) -> After {
+        let Some(key) = self.key() else { return After::GoOn };
+        let group = self.server.group(&key, &self.worker);
+        match self.wait_for(group.shared.acquire(IdentityId::default())).await {
+            None => return After::End,
+            Some(Ok(lease)) => lease.release(Condition::Clean),
+            Some(Err(error)) => {
+                self.take_front();
+                self.say_error(&refusal::line(&error));
+                return After::GoOn;
+            }
+        }
+        if self.server.facts.hello().is_none() {
+            // A server without HELLO: it says what such servers say.
+            self.take_front();
+            self.say_error("ERR unknown command 'HELLO'");
+        }
+        After::GoOn
+    }
+
+    pub(super) fn auth(&mut self, whole: &[u8]) -> Next {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
+        let credentials = match handshake::auth(&arguments) {
+            Ok(credentials) => credentials,
+            Err(line) => return self.say_error(&line),
+        };
+        if self.client.pending() > 0 {
+            return Next::Hold;
+        }
+        let Some(account) = self.verify(&credentials) else { return self.say_error(handshake::WRONGPASS) };
+        self.become_account(account);
+        self.show();
+        self.say(b"+OK\r\n");
+        Next::Done
+    }
+
+    fn verify(&self, credentials: &Credentials) -> Option<Rc<super::server::Account>> {
+        let account = self.server.authenticate(credentials);
+        let counter = if account.is_some() { WorkerCounter::RedisLoginOk } else { WorkerCounter::RedisLoginBadPassword };
+        self.worker.record.add(counter, 1);
+        if account.is_none() {
+            tracing::info!(client = self.client.id, server = &*self.server.name, "a Redis client gave a wrong user or password");
+        }
+        account
+    }
+
+    fn become_account(&mut self, account: Rc<super::server::Account>) {
+        if self.account.as_ref().is_none_or(|present| present.upstream != account.upstream) {
+            self.detach();
+        }
+        self.account = Some(account);
+    }
+
+    fn speak(&mut self, version: Resp) {
+        if self.version != version {
+            self.detach();
+            self.version = version;
+        }
+    }
+
+    pub(super) fn select(&mut self, whole: &[u8]) -> Next {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
+        match handshake::select(&arguments) {
+            Err(line) => self.say_error(&line),
+            Ok(database) if database == self.database => {
+                self.say(b"+OK\r\n");
+                Next::Done
+            }
+            Ok(_) if self.client.pending() > 0 => Next::Hold,
+            Ok(database) if self.server.has_database(database) => {
+                self.use_database(database);
+                self.say(b"+OK\r\n");
+                Next::Done
+            }
+            Ok(database) => Next::Step(Step::Select(database)),
+        }
+    }
+
+    /// Other commands go to another database from now on. Only when no replies are owed.
+    pub(super) fn use_database(&mut self, database: u32) {
+        if self.database != database {
+            self.detach();
+            self.database = database;
+            self.show();
+        }
+    }
+
+    /// `SELECT` of a database that nobody has used: whether it exists shows when a connection to it is opened.
+    pub(super) async fn select_unseen(&mut self, database: u32) -> After {
+        self.take_front();
+        let Some(Key { user, version, .. }) = self.key() else { return After::GoOn };
+        let key = Key { user, database, version };
+        let group = self.server.group(&key, &self.worker);
+        match self.wait_for(group.shared.acquire(IdentityId::default())).await {
+            None => return After::End,
+            Some(Ok(lease)) => {
+                lease.release(Condition::Clean);
+                self.use_database(database);
+                self.say(b"+OK\r\n");
+            }
+            Some(Err(error)) => {
+                if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
+                    self.server.forget_group(&key);
+                }
+                self.say_error(&refusal::line(&error));
+            }
+        }
+        After::GoOn
+    }
+
+    pub(super) fn reset(&mut self, whole: &[u8]) -> Next {
+        if Arguments::new(whole).count() != 1 {
+            return self.say_error(&handshake::wrong_arity("reset"));
+        }
+        if self.client.pending() > 0 {
+            return Next::Hold;
+        }
+        self.forget_state();
+        self.say(b"+RESET\r\n");
+        Next::Done
+    }
+
+    /// Everything as on the first day, but for the library's name.
+    pub(super) fn forget_state(&mut self) {
+        self.leave_hub();
+        self.detach();
+        self.version = Resp::Two;
+        self.database = self.server.config().database;
+        self.replies = Replies::On;
+        self.lost = Lost::Nothing;
+        self.account = self.server.welcome();
+        *self.client.shown.name.borrow_mut() = None;
+        self.show();
+    }
+}
+
+/// The answer to `HELLO`: the server's own words, but for the client's number and version.
+fn hello_reply(facts: &ServerHello, version: Resp, id: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(160);
+    encode::map(&mut out, version, 7);
+    for (key, value) in [("server", &facts.server), ("version", &facts.version)] {
+        encode::bulk(&mut out, key.as_bytes());
+        encode::bulk(&mut out, value.as_bytes());
+    }
+    encode::bulk(&mut out, b"proto");
+    encode::integer(&mut out, i64::from(version.number()));
+    encode::bulk(&mut out, b"id");
+    encode::integer(&mut out, i64::try_from(id).unwrap_or(i64::MAX));
+    for (key, value) in [("mode", &facts.mode), ("role", &facts.role)] {
+        encode::bulk(&mut out, key.as_bytes());
+        encode::bulk(&mut out, value.as_bytes());
+    }
+    encode::bulk(&mut out, b"modules");
+    encode::array(&mut out, facts.modules.len());
+    for module in &facts.modules {
+        value(&mut out, module, version);
+    }
+    out
+}
+
+/// A module, as the server described it: a map of names to values.
+fn value(out: &mut Vec<u8>, reply: &Reply, version: Resp) {
+    match reply {
+        Reply::Nil => encode::null(out, version),
+        Reply::Integer(number) => encode::integer(out, *number),
+        Reply::Text(text) => encode::bulk(out, text),
+        Reply::Error(text) => encode::error(out, text),
+        Reply::List(pairs) if pairs.len() % 2 == 0 && !pairs.is_empty() => {
+            encode::map(out, version, pairs.len() / 2);
+            pairs.iter().for_each(|one| value(out, one, version));
+        }
+        Reply::List(all) => {
+            encode::array(out, all.len());
+            all.iter().for_each(|one| value(out, one, version));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `SUBSCRIBE` and its kin, as a session deals with them. The subscriptions themselves are the hub's.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use sidepool_protocol::redis::command::Handling;
+use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::handshake;
+use sidepool_protocol::redis::request::Arguments;
+
+use super::hub::Hub;
+use super::run::{After, Next, Session};
+use super::topics::{Kind, Subscriber};
+use crate::observe::record::PoolCounter;
+
+impl Session {
+    /// Whether the client may say nothing but a few words: it is subscribed and speaks RESP2.
+    pub(super) fn is_subscribed_resp2(&self) -> bool {
+        self.version == Resp::Two && self.subscriber.as_ref().is_some_and(|subscriber| subscriber.is_subscribed())
+    }
+
+    /// What a subscribed RESP2 client may say; `None`: it is dealt with as ever.
+    pub(super) fn while_subscribed(&mut self, whole: &[u8], name: &[u8], handling: Option<Handling>) -> Option<Next> {
+        if name.eq_ignore_ascii_case(b"ping") {
+            return Some(self.ping_subscribed(whole));
+        }
+        match handling {
+            Some(Handling::Subscribe | Handling::Unsubscribe | Handling::Quit | Handling::Reset) => None,
+            Some(_) | None => {
+                let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+                Some(self.say_error(&format!(
+                    "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+                )))
+            }
+        }
+    }
+
+    fn ping_subscribed(&mut self, whole: &[u8]) -> Next {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
+        if arguments.len() > 2 {
+            return self.say_error(&handshake::wrong_arity("ping"));
+        }
+        let mut out = Vec::new();
+        encode::array(&mut out, 2);
+        encode::bulk(&mut out, b"pong");
+        encode::bulk(&mut out, arguments.get(1).copied().unwrap_or_default());
+        self.say(&out);
+        Next::Done
+    }
+
+    /// Subscribes to what the request at the front of `carry` says.
+    pub(super) async fn subscribe(&mut self) -> After {
+        let Some(whole) = self.take_front() else { return After::GoOn };
+        let mut arguments = Arguments::new(&whole);
+        let kind = Kind::of_command(arguments.next().unwrap_or_default());
+        let names: Vec<&[u8]> = arguments.collect();
+        if names.is_empty() {
+            self.say_error(&handshake::wrong_arity(kind.subscribe()));
+            return After::GoOn;
+        }
+        let (Some(hub), subscriber) = (self.hub(), self.subscriber()) else { return After::GoOn };
+        let ticket = hub.subscribe(&subscriber, kind, &names);
+        let answered = self
+            .wait_for(std::future::poll_fn(|_cx| match ticket.outcome() {
+                Some(outcome) => Poll::Ready(outcome),
+                None => Poll::Pending,
+            }))
+            .await;
+        match answered {
+            None => {
+                hub.abandon(&ticket);
+                return After::End;
+            }
+            Some(Ok(())) => {}
+            Some(Err(text)) => {
+                self.say_error(&text);
+            }
+        }
+        After::GoOn
+    }
+
+    pub(super) fn unsubscribe(&mut self, whole: &[u8], name: &[u8]) -> Next {
+        if self.client.pending() > 0 {
+            return Next::Hold;
+        }
+        let kind = Kind::of_command(name);
+        let subscriber = self.subscriber();
+        let mut names: Vec<Rc<[u8]>> = Arguments::new(whole).skip(1).map(Rc::from).collect();
+        if names.is_empty() {
+            names = subscriber.names(kind);
+            if names.is_empty() {
+                subscriber.confirm(kind.unsubscribe(), kind, None);
+            }
+        }
+        for name in names {
+            self.leave(&subscriber, kind, &name);
+            subscriber.confirm(kind.unsubscribe(), kind, Some(&name));
+        }
+        Next::Done
+    }
+
+    /// Leaves everything, without telling the client.
+    pub(super) fn leave_hub(&mut self) {
+        let Some(subscriber) = self.subscriber.take() else { return };
+        for kind in Kind::ALL {
+            for name in subscriber.names(kind) {
+                self.leave(&subscriber, kind, &name);
+            }
+        }
+    }
+
+    fn leave(&self, subscriber: &Rc<Subscriber>, kind: Kind, name: &[u8]) {
+        if subscriber.remove(kind, name)
+            && let Some(hub) = self.hub()
+        {
+            hub.leave(subscriber, kind, name);
+        }
+    }
+
+    fn hub(&self) -> Option<Rc<Hub>> {
+        let account = self.account.as_ref()?;
+        let hub = self.server.hub(&account.upstream, &self.worker);
+        hub.count_command(PoolCounter::CommandPubsub);
+        Some(hub)
+    }
+
+    fn subscriber(&mut self) -> Rc<Subscriber> {
+        let subscriber = self.subscriber.get_or_insert_with(|| Subscriber::new(Rc::clone(&self.client), self.version));
+        subscriber.version.set(self.version);
+        Rc::clone(subscriber)
+    }
+}

@@ -1,0 +1,34 @@
+//! What clients are told when there is no upstream connection for them, or no longer: error lines with prefixes of our own, so that nobody
+//! takes them for the server's.
+
+use crate::pool::acquire::AcquireError;
+use crate::pool::fault::ConnectFaultKind;
+use crate::pool::reason::RefuseReason;
+
+/// For requests that were sent and whose answer never came.
+pub const LOST: &str = "UPSTREAM the connection to the server was lost; the outcome of this command is unknown: it may or may not have been executed";
+/// For commands of a transaction whose connection was lost before `EXEC`.
+pub const TRANSACTION_LOST: &str = "UPSTREAM the connection to the server was lost inside this transaction; nothing of it was executed";
+/// For `EXEC` of such a transaction.
+pub const EXECABORT_LOST: &str = "EXECABORT Transaction discarded because the connection to the server was lost.";
+/// For `EXEC` of a transaction in which something stood that cannot be queued through sidepool.
+pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
+
+/// The line for a refused lease.
+#[must_use]
+pub fn line(error: &AcquireError) -> String {
+    if let Some(fault) = &error.fault {
+        return match (fault.kind, fault.code.as_deref()) {
+            // Clients know this word and wait.
+            (ConnectFaultKind::Unavailable, Some("LOADING")) => "LOADING Redis is loading the dataset in memory".to_owned(),
+            (ConnectFaultKind::NoDatabase, _) => sidepool_protocol::redis::handshake::DB_OUT_OF_RANGE.to_owned(),
+            (_any_other, _) => format!("UPSTREAM {error}"),
+        };
+    }
+    match error.refusal.reason {
+        RefuseReason::QueueFull | RefuseReason::WaitTimeout => {
+            format!("POOLEXHAUSTED {error}. Raise pool_size, or send fewer blocking commands and transactions at a time.")
+        }
+        RefuseReason::UpstreamRefuses | RefuseReason::Paused | RefuseReason::Draining => format!("UPSTREAM {error}"),
+    }
+}

@@ -1,0 +1,616 @@
+//! What happens while a session has a connection of its own: requests go up and replies come down in both directions at once, of any size and
+//! under back-pressure, while it is known what is owed and why the connection is still needed.
+//!
+//! ```text
+//!   first request ──▶ ┌─ pinned (MULTI, WATCH, MONITOR, tracking): everything goes here ─┐
+//!                     └─ not pinned: nothing more is sent; free when nothing is owed ────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sidepool_protocol::redis::command::{self, Command, Handling, Kind};
+use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::fault::RequestFault;
+use sidepool_protocol::redis::frame::{FrameScanner, Scan, Value};
+use sidepool_protocol::redis::handshake;
+use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
+use sidepool_protocol::redis::inline;
+
+use super::client::{Fate, HIGH_WATER};
+use super::count;
+use super::lost::Lost;
+use super::refusal;
+use super::run::{Replies, Session, anew, has_block, resolve};
+use crate::observe::record::{PoolCounter, WorkerCounter};
+use crate::pool::lease::Lease;
+use crate::pool::reason::Condition;
+use crate::upstream::redis::connector::RedisConnector;
+
+/// Above so many bytes that the server has not taken, nothing more is read from the client.
+const OUT_MAX: usize = 64 * 1024;
+
+/// How a lease ends.
+pub(super) enum Ended {
+    /// It is not needed any more.
+    Free(Condition),
+    /// The client is gone.
+    ClientGone,
+    /// The server is.
+    Lost,
+}
+
+/// The state of a lease.
+#[derive(Default)]
+pub(super) struct Relay {
+    out: Vec<u8>,
+    sent: usize,
+    scanner: FrameScanner,
+    owed: VecDeque<Owed>,
+    /// The rest of a request that is too large to be gathered.
+    body: Option<FrameScanner>,
+    /// In a transaction.
+    multi: bool,
+    /// The database that a `SELECT` in the transaction asked for.
+    selected: Option<u32>,
+    watch: bool,
+    /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
+    kept: bool,
+    /// `MONITOR` was asked for.
+    monitor: bool,
+    /// `MONITOR` was granted: what comes answers nothing.
+    monitoring: bool,
+    /// What was sent may wait on the server: a client that leaves is not waited for.
+    blocking: bool,
+    /// `RESET` was asked for.
+    reset: bool,
+    /// Half a request was sent and will not be completed.
+    broken: bool,
+    /// Something stood in the transaction that cannot be queued: it must not be executed.
+    poisoned: bool,
+    /// The connection is not as it came.
+    dirty: bool,
+    begun: bool,
+}
+
+/// What the next reply answers.
+#[derive(Debug)]
+struct Owed {
+    what: What,
+    muted: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    Plain,
+    Multi,
+    Exec { database: Option<u32> },
+    Select(u32),
+    Monitor,
+    /// Nobody asked for it.
+    Swallow,
+    /// Not the server's to answer.
+    Own(Vec<u8>),
+}
+
+impl Relay {
+    /// Moves whatever can be moved, until the lease ends.
+    pub(super) fn poll(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Poll<Ended> {
+        session.client.set_session(cx);
+        loop {
+            let _ = session.client.poll_flush(cx);
+            if session.client.fate() != Fate::Alive {
+                return Poll::Ready(Ended::ClientGone);
+            }
+            self.parse(session, lease);
+            if self.write(lease, cx).is_err() {
+                return Poll::Ready(Ended::Lost);
+            }
+            if let Some(condition) = self.is_free(session) {
+                return Poll::Ready(Ended::Free(condition));
+            }
+            let down = match self.read_server(session, lease, cx) {
+                Ok(progress) => progress,
+                Err(()) => return Poll::Ready(Ended::Lost),
+            };
+            let up = match self.read_client(session, lease, cx) {
+                Ok(progress) => progress,
+                Err(ended) => return Poll::Ready(ended),
+            };
+            if !down && !up {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What is owed to the client when the connection is lost, as error lines.
+    pub(super) fn owed(&self) -> Vec<&'static str> {
+        let lost = if self.multi { refusal::TRANSACTION_LOST } else { refusal::LOST };
+        self.owed.iter().filter(|owed| owed.what != What::Swallow && !owed.muted).map(|_owed| lost).collect()
+    }
+
+    /// What the client lost with the connection, beside replies.
+    pub(super) fn lost(&self) -> Lost {
+        match (self.multi, self.watch) {
+            (true, _) => Lost::Transaction,
+            (false, true) => Lost::Watch,
+            (false, false) => Lost::Nothing,
+        }
+    }
+
+    /// Whether the client cannot go on without the connection: something is half done, or it relies on what only this connection knew.
+    pub(super) fn is_inside(&self) -> bool {
+        self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.multi || self.watch || self.kept || self.monitor
+    }
+
+    /// Whether the connection is needed no longer, and how it is then.
+    fn is_free(&mut self, session: &mut Session) -> Option<Condition> {
+        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.sent < self.out.len() {
+            return None;
+        }
+        let as_it_is = if self.monitor || self.broken {
+            Condition::Broken
+        } else if self.dirty || self.is_pinned() {
+            Condition::Dirty
+        } else {
+            Condition::Clean
+        };
+        if self.reset {
+            session.forget_state();
+            session.say(b"+RESET\r\n");
+            return Some(as_it_is);
+        }
+        (session.closing || !self.is_pinned()).then_some(as_it_is)
+    }
+
+    /// Sends the requests at the front of `carry`, as long as they belong on this connection.
+    fn parse(&mut self, session: &mut Session, lease: &Lease<RedisConnector>) {
+        let bytes = std::mem::take(&mut session.carry);
+        let mut at = 0;
+        while at < bytes.len() && self.takes_more(session) {
+            match session.scanner.scan(&bytes[at..], false) {
+                Ok(Scanned::Request(request)) => {
+                    let whole = &bytes[at..at + request.length];
+                    let taken = if request.canonical {
+                        self.forward(session, whole, lease)
+                    } else {
+                        self.forward(session, &anew(Arguments::new(whole)), lease)
+                    };
+                    if !taken {
+                        break;
+                    }
+                    at += request.length;
+                }
+                Ok(Scanned::Nothing { length }) => at += length,
+                Ok(Scanned::Inline { text, length }) => match inline::split(&bytes[at + text.start..at + text.end]) {
+                    Ok(arguments) if self.forward(session, &anew(arguments.iter().map(Vec::as_slice)), lease) => at += length,
+                    Ok(_not_yet) => break,
+                    Err(fault) => self.fault(session, fault),
+                },
+                Ok(Scanned::Incomplete { .. }) => {
+                    if session.scanner.understood() > session.server.config().stream_threshold_bytes {
+                        self.begin_body(session, &bytes[at..], lease);
+                        at = bytes.len();
+                    }
+                    break;
+                }
+                Err(fault) => self.fault(session, fault),
+            }
+        }
+        if at < bytes.len() && !session.closing {
+            session.carry = bytes;
+            session.carry.drain(..at);
+        }
+        self.say_own(session);
+    }
+
+    fn takes_more(&self, session: &Session) -> bool {
+        let room = self.out.len() - self.sent < OUT_MAX;
+        room && self.body.is_none() && !session.closing && !self.reset && (!self.begun || self.is_pinned())
+    }
+
+    fn fault(&mut self, session: &mut Session, fault: RequestFault) {
+        session.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
+        self.begun = true;
+        if let Some(line) = fault.line() {
+            self.answer_error(session, &line);
+        }
+        session.closing = true;
+    }
+
+    /// Deals with one request; false: not before all that is owed has come.
+    fn forward(&mut self, session: &mut Session, whole: &[u8], lease: &Lease<RedisConnector>) -> bool {
+        let Ok(Scanned::Request(request)) = RequestScanner::default().scan(whole, false) else { return true };
+        let name = &whole[request.name.clone()];
+        if inline::is_http(name) {
+            self.fault(session, RequestFault::Http);
+            return true;
+        }
+        let command = resolve(whole, &request);
+        let handling = command.map(|command| command.handling);
+        let alone = request.arguments == 1;
+        if self.monitor && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
+            self.answer_error(session, "ERR only QUIT and RESET are possible while MONITOR runs");
+            return true;
+        }
+        match handling {
+            Some(Handling::Quit) => {
+                self.answer(session, b"+OK\r\n");
+                session.closing = true;
+            }
+            Some(Handling::Reset) if alone => self.reset = true,
+            Some(Handling::Multi) if alone && !self.multi => {
+                self.multi = true;
+                self.send(session, whole, What::Multi);
+            }
+            Some(Handling::Exec) if alone && self.multi => self.exec(session, whole),
+            Some(Handling::Discard) if alone && self.multi => {
+                self.end_transaction();
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Watch) => {
+                self.watch |= !self.multi;
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Unwatch) => {
+                self.watch &= self.multi;
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Select) => self.select(session, whole),
+            Some(Handling::Monitor) if !self.multi => {
+                self.monitor = true;
+                self.send(session, whole, What::Monitor);
+            }
+            Some(Handling::Tracking) if !self.multi => {
+                let on = Arguments::new(whole).nth(2).is_some_and(|mode| mode.eq_ignore_ascii_case(b"on"));
+                self.kept = on;
+                self.dirty = true;
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Wait) if !self.multi => {
+                // The server answers for what this connection has written, which is nothing yet: an unheard message moves its offset to
+                // where everybody's writes are.
+                let mut message = Vec::new();
+                encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
+                self.send(session, &message, What::Swallow);
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three && !self.multi => {
+                // In RESP3 confirmations come out of band: nothing is owed.
+                self.kept = true;
+                self.dirty = true;
+                self.begun = true;
+                self.out.extend_from_slice(whole);
+            }
+            Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
+            Some(_) | None => {
+                let waits = match handling {
+                    Some(Handling::Block) => true,
+                    Some(Handling::ShareUnlessBlock) => has_block(whole),
+                    Some(_) | None => false,
+                };
+                self.blocking = waits && !self.multi;
+                self.send(session, whole, What::Plain);
+            }
+        }
+        if let Some(command) = command {
+            lease.pool().record().add(count::command(command.kind), 1);
+        }
+        lease.pool().record().add(PoolCounter::Queries, 1);
+        lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
+        true
+    }
+
+    fn exec(&mut self, session: &mut Session, whole: &[u8]) {
+        let (poisoned, database) = (self.poisoned, self.selected);
+        self.end_transaction();
+        if poisoned {
+            let mut discard = Vec::new();
+            encode::command(&mut discard, &[b"DISCARD"]);
+            self.send(session, &discard, What::Swallow);
+            self.answer_error(session, refusal::EXECABORT);
+        } else {
+            self.send(session, whole, What::Exec { database });
+        }
+    }
+
+    fn end_transaction(&mut self) {
+        (self.multi, self.watch, self.poisoned, self.selected) = (false, false, false, None);
+    }
+
+    fn select(&mut self, session: &mut Session, whole: &[u8]) {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
+        let database = handshake::select(&arguments).ok();
+        self.dirty = true;
+        match database {
+            Some(_) if self.multi => {
+                self.selected = database;
+                self.send(session, whole, What::Plain);
+            }
+            Some(database) => self.send(session, whole, What::Select(database)),
+            None => self.send(session, whole, What::Plain),
+        }
+    }
+
+    /// What the proxy answers itself.
+    fn virtual_command(&mut self, session: &mut Session, whole: &[u8], handling: Handling, command: Option<&Command>) -> bool {
+        let name = command.map_or("", |command| command.name).replace('|', " ");
+        if self.multi {
+            self.poisoned = true;
+            self.answer_error(session, &format!("ERR '{name}' inside MULTI is not possible through sidepool"));
+            return true;
+        }
+        let answered_here = matches!(
+            handling,
+            Handling::SetName
+                | Handling::GetName
+                | Handling::SetInfo
+                | Handling::ClientId
+                | Handling::ClientInfo
+                | Handling::ClientList
+                | Handling::ClientKill
+                | Handling::ReplyMode
+                | Handling::Switch
+                | Handling::Accept
+        );
+        if !answered_here {
+            self.answer_error(session, &format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"));
+            return true;
+        }
+        if !self.owed.is_empty() {
+            return false;
+        }
+        session.one(whole);
+        true
+    }
+
+    fn send(&mut self, session: &mut Session, bytes: &[u8], what: What) {
+        let silent = session.replies != Replies::On;
+        let skips = session.replies == Replies::Skip && what != What::Swallow;
+        self.begun = true;
+        self.out.extend_from_slice(bytes);
+        self.owed.push_back(Owed { what, muted: silent });
+        if skips {
+            session.replies = Replies::On;
+        }
+    }
+
+    fn answer(&mut self, session: &Session, reply: &[u8]) {
+        self.begun = true;
+        self.owed.push_back(Owed { what: What::Own(reply.to_vec()), muted: session.replies != Replies::On });
+    }
+
+    fn answer_error(&mut self, session: &Session, text: &str) {
+        let mut line = Vec::new();
+        encode::error(&mut line, text);
+        self.answer(session, &line);
+    }
+
+    /// Replies of our own whose turn has come.
+    fn say_own(&mut self, session: &Session) {
+        while let Some(Owed { what: What::Own(reply), muted }) = self.owed.front() {
+            if !muted {
+                session.client.deliver(reply, false);
+            }
+            self.owed.pop_front();
+        }
+    }
+
+    /// A request too large to be gathered: from here on its bytes flow past.
+    fn begin_body(&mut self, session: &mut Session, head: &[u8], lease: &Lease<RedisConnector>) {
+        let command = session.scanner.name(head).and_then(command::lookup);
+        let may_be_large = command.is_none_or(|command| !is_virtual(command.handling) && !is_stateful(command.handling));
+        let mut scanner = FrameScanner::default();
+        session.scanner = RequestScanner::default();
+        if !may_be_large || scanner.scan(head).is_err() {
+            self.fault(session, RequestFault::BulkLength);
+            return;
+        }
+        let kind = command.map_or(Kind::Write, |command| command.kind);
+        lease.pool().record().add(count::command(kind), 1);
+        self.blocking = false;
+        self.send(session, head, What::Plain);
+        self.body = Some(scanner);
+    }
+
+    fn write(&mut self, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<(), ()> {
+        while self.sent < self.out.len() {
+            match lease.stream.poll_write(cx, &self.out[self.sent..]) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(()),
+                Poll::Ready(Ok(written)) => {
+                    lease.pool().record().add(PoolCounter::BytesToServer, written as u64);
+                    self.sent += written;
+                }
+            }
+        }
+        (self.out, self.sent) = (Vec::new(), 0);
+        match lease.stream.poll_sent(cx) {
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
+        if !room || session.closing {
+            return Ok(false);
+        }
+        let worker = Rc::clone(&session.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        let read = match session.client.poll_read(cx, &mut buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(_)) => 0,
+        };
+        if read == 0 {
+            if self.blocking || self.owed.is_empty() || self.body.is_some() {
+                return Err(Ended::ClientGone);
+            }
+            // It closed only its own direction and still gets its replies.
+            session.closing = true;
+            return Ok(true);
+        }
+        let bytes = &buffer[..read];
+        let Some(body) = &mut self.body else {
+            session.carry.extend_from_slice(bytes);
+            return Ok(true);
+        };
+        match body.scan(bytes) {
+            Ok(Scan::More) => self.out.extend_from_slice(bytes),
+            Ok(Scan::End { used, .. }) => {
+                self.out.extend_from_slice(&bytes[..used]);
+                session.carry.extend_from_slice(&bytes[used..]);
+                self.body = None;
+            }
+            Err(_) => {
+                self.owed.pop_back();
+                (self.body, self.broken) = (None, true);
+                (self.out, self.sent) = (Vec::new(), 0);
+                self.fault(session, RequestFault::BulkLength);
+                return Ok(true);
+            }
+        }
+        // Straight from the buffer it would be one copy less, but then a slow server would need a second path.
+        self.write(lease, cx).map_err(|()| Ended::Lost)?;
+        Ok(true)
+    }
+
+    fn read_server(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, ()> {
+        if session.client.backlog() > HIGH_WATER {
+            return Ok(false);
+        }
+        let worker = Rc::clone(&session.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        match lease.stream.poll_read(cx, &mut buffer) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => Err(()),
+            Poll::Ready(Ok(read)) => {
+                lease.pool().record().add(PoolCounter::BytesFromServer, read as u64);
+                self.take_in(session, &buffer[..read]).map(|()| true)
+            }
+        }
+    }
+
+    /// Hands replies to the client, in as few pieces as possible.
+    fn take_in(&mut self, session: &mut Session, bytes: &[u8]) -> Result<(), ()> {
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let begins = at;
+            match self.scanner.scan(&bytes[at..]).map_err(drop)? {
+                Scan::More => {
+                    at = bytes.len();
+                    if self.is_hidden() {
+                        self.hand_over(session, &bytes[from..begins], false);
+                        from = at;
+                    }
+                }
+                Scan::End { used, value } => {
+                    at += used;
+                    if value.is_push() || self.monitoring {
+                        continue;
+                    }
+                    // What nobody is owed can only be an error about something that is answered out of band.
+                    let Some(Owed { what, muted }) = self.owed.pop_front() else { continue };
+                    if muted || what == What::Swallow {
+                        self.hand_over(session, &bytes[from..begins], false);
+                        from = at;
+                    }
+                    self.on_reply(session, &what, value);
+                    if matches!(self.owed.front(), Some(Owed { what: What::Own(_), .. })) {
+                        self.hand_over(session, &bytes[from..at], false);
+                        from = at;
+                        self.say_own(session);
+                    }
+                }
+            }
+        }
+        let inside = !self.scanner.is_between() && !self.is_hidden();
+        self.hand_over(session, &bytes[from..at], inside);
+        Ok(())
+    }
+
+    fn hand_over(&self, session: &Session, bytes: &[u8], inside: bool) {
+        if !bytes.is_empty() {
+            session.client.deliver(bytes, inside);
+        }
+    }
+
+    /// Whether the client does not see what is being scanned.
+    fn is_hidden(&self) -> bool {
+        let answers = self.scanner.kind().is_some_and(|kind| kind != b'>') && !self.monitoring;
+        answers && self.owed.front().is_some_and(|owed| owed.muted || owed.what == What::Swallow)
+    }
+
+    fn on_reply(&mut self, session: &mut Session, what: &What, value: Value) {
+        match what {
+            What::Plain | What::Swallow | What::Own(_) => {}
+            What::Multi => {
+                let ends_later = self.owed.iter().any(|owed| matches!(owed.what, What::Exec { .. }));
+                if value.is_error() && !ends_later {
+                    self.multi = false;
+                }
+            }
+            What::Exec { database } => {
+                if let (Some(database), b'*', false) = (database, value.kind, value.null) {
+                    session.use_database(*database);
+                }
+            }
+            What::Select(database) if !value.is_error() => session.use_database(*database),
+            What::Monitor if !value.is_error() => self.monitoring = true,
+            What::Monitor => self.monitor = false,
+            What::Select(_) => {}
+        }
+    }
+}
+
+/// Commands that the proxy answers for its clients.
+fn is_virtual(handling: Handling) -> bool {
+    match handling {
+        Handling::Subscribe
+        | Handling::Unsubscribe
+        | Handling::Hello
+        | Handling::Auth
+        | Handling::SetName
+        | Handling::GetName
+        | Handling::SetInfo
+        | Handling::ClientId
+        | Handling::ClientInfo
+        | Handling::ClientList
+        | Handling::ClientKill
+        | Handling::ClientUnblock
+        | Handling::ReplyMode
+        | Handling::Switch
+        | Handling::Accept
+        | Handling::GetRedir
+        | Handling::Monitor
+        | Handling::Tracking
+        | Handling::Refuse => true,
+        Handling::Share
+        | Handling::ShareUnlessBlock
+        | Handling::Block
+        | Handling::Lease
+        | Handling::Wait
+        | Handling::Multi
+        | Handling::Exec
+        | Handling::Discard
+        | Handling::Watch
+        | Handling::Unwatch
+        | Handling::Select
+        | Handling::Reset
+        | Handling::Quit => false,
+    }
+}
+
+/// Commands that change what the connection is.
+fn is_stateful(handling: Handling) -> bool {
+    matches!(
+        handling,
+        Handling::Multi | Handling::Exec | Handling::Discard | Handling::Select | Handling::Reset | Handling::Quit | Handling::Wait
+    )
+}

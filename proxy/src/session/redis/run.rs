@@ -1,0 +1,594 @@
+//! A session: reads requests as they come and sends each where it belongs. What can be shared is queued on the client's lane without being
+//! copied twice; everything that needs to wait for something is a [`Step`], taken when all earlier replies have been handed over.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sidepool_protocol::redis::command::{self, Command, Handling, Kind, Replay};
+use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::fault::RequestFault;
+use sidepool_protocol::redis::request::{Arguments, Request, RequestScanner, Scanned};
+use sidepool_protocol::redis::tracker::Work;
+use sidepool_protocol::redis::{handshake, inline, transaction};
+use tokio::time::Sleep;
+
+use super::client::{Client, Fate, HIGH_WATER};
+use super::count;
+use super::group::{Group, Key};
+use super::lane::Lane;
+use super::lost::Lost;
+use super::server::{Account, Server};
+use super::topics::Subscriber;
+use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
+use crate::transport::stream::Stream;
+use crate::worker::Worker;
+
+/// A client with so many replies on the way is not read until some have come.
+const PENDING_MAX: u32 = 4096;
+
+/// One client's session.
+pub(super) struct Session {
+    pub(super) worker: Rc<Worker>,
+    pub(super) server: Rc<Server>,
+    pub(super) client: Rc<Client>,
+    /// Who it is; `None`: it must authenticate first.
+    pub(super) account: Option<Rc<Account>>,
+    pub(super) attached: Option<Attached>,
+    pub(super) scanner: RequestScanner,
+    /// What has been read and not dealt with: at most the beginning of one request, unless `fresh`.
+    pub(super) carry: Vec<u8>,
+    /// `carry` may begin with whole requests.
+    pub(super) fresh: bool,
+    pub(super) version: Resp,
+    pub(super) database: u32,
+    pub(super) replies: Replies,
+    pub(super) lost: Lost,
+    pub(super) subscriber: Option<Rc<Subscriber>>,
+    /// Nothing more is dealt with until all earlier replies have been handed over.
+    hold: bool,
+    /// No more requests are read; the session ends when all replies have been handed over.
+    pub(super) closing: bool,
+    /// When a client that does not authenticate is closed.
+    login: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where a session's shared commands go.
+pub(super) struct Attached {
+    pub(super) group: Rc<Group>,
+    pub(super) lane: Rc<Lane>,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replies {
+    /// As ever.
+    On,
+    /// None.
+    Off,
+    /// None for the next request.
+    Skip,
+}
+
+/// What becomes of one request.
+pub(super) enum Next {
+    /// It is dealt with.
+    Done,
+    /// Again, when all earlier replies have been handed over.
+    Hold,
+    /// It waits for something else than the client; it stays at the front of `carry`.
+    Step(Step),
+}
+
+/// Work that waits for something else than the client. The request that asked for it stands at the front of `carry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A connection of its own, for as long as that is needed.
+    Lease,
+    /// `SUBSCRIBE` and its kin.
+    Subscribe,
+    /// Ask the server what this command is.
+    Unknown,
+    /// `HELLO`, before anything is known of the server.
+    Introduce,
+    /// `SELECT` of a database that may not exist.
+    Select(u32),
+    /// The session is over.
+    End,
+}
+
+/// Whether the session goes on after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It does.
+    GoOn,
+    /// It is over.
+    End,
+}
+
+/// Requests of one read that go down the lane, not yet handed to it.
+struct Queue {
+    from: usize,
+    runs: Vec<(Work, u32, usize)>,
+}
+
+impl Session {
+    /// A session for a client that has just come.
+    pub(super) fn new(stream: Stream, server: Rc<Server>, worker: Rc<Worker>) -> Self {
+        let client = Client::new(server.next_id(&worker), stream, crate::clock::now());
+        server.enter(&client);
+        let account = server.welcome();
+        let config = server.config();
+        let limit = config.client_login_timeout;
+        let login = (account.is_none() && !limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
+        let session = Self {
+            worker,
+            client,
+            account,
+            attached: None,
+            scanner: RequestScanner::default(),
+            carry: Vec::new(),
+            fresh: false,
+            version: Resp::Two,
+            database: config.database,
+            replies: Replies::On,
+            lost: Lost::Nothing,
+            subscriber: None,
+            hold: false,
+            closing: false,
+            login,
+            server,
+        };
+        session.show();
+        session
+    }
+
+    /// Serves the client.
+    pub(super) async fn run(mut self) {
+        loop {
+            let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
+            let after = match step {
+                Step::End => After::End,
+                // What is rare is boxed, so that an idle session is small.
+                Step::Lease => Box::pin(self.leased()).await,
+                Step::Subscribe => Box::pin(self.subscribe()).await,
+                Step::Unknown => Box::pin(self.unknown()).await,
+                Step::Introduce => Box::pin(self.introduce()).await,
+                Step::Select(database) => Box::pin(self.select_unseen(database)).await,
+            };
+            if after == After::End {
+                return;
+            }
+        }
+    }
+
+    /// Reads and deals with requests until there is a step to take.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.client.set_session(cx);
+        loop {
+            let flushed = self.client.poll_flush(cx);
+            match self.client.fate() {
+                Fate::Alive => {}
+                Fate::TooSlow => {
+                    self.worker.record.add(WorkerCounter::RedisFaultSlow, 1);
+                    return Poll::Ready(Step::End);
+                }
+                Fate::Gone | Fate::Killed => return Poll::Ready(Step::End),
+            }
+            if self.closing {
+                let paid = self.client.poll_pending_below(1);
+                return if paid.is_ready() && flushed.is_ready() { Poll::Ready(Step::End) } else { Poll::Pending };
+            }
+            if flushed.is_pending() && self.client.backlog() > HIGH_WATER {
+                return Poll::Pending;
+            }
+            if self.client.poll_pending_below(if self.hold { 1 } else { PENDING_MAX }).is_pending() {
+                return Poll::Pending;
+            }
+            self.hold = false;
+            if self.attached.as_ref().is_some_and(|attached| attached.lane.poll_room(&self.client).is_pending()) {
+                return Poll::Pending;
+            }
+            if self.overdue(cx) {
+                return Poll::Ready(Step::End);
+            }
+            let next = if std::mem::take(&mut self.fresh) { self.deal_with_carry() } else { std::task::ready!(self.poll_read(cx)) };
+            match next {
+                Next::Done => {}
+                Next::Hold => (self.hold, self.fresh) = (true, true),
+                Next::Step(step) => {
+                    self.fresh = true;
+                    return Poll::Ready(step);
+                }
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        match self.client.poll_read(cx, &mut buffer) {
+            Poll::Pending => {
+                let idle = self.carry.is_empty() && self.client.pending() == 0 && self.client.backlog() == 0;
+                if idle && worker.drain.is_draining() { Poll::Ready(Next::Step(Step::End)) } else { Poll::Pending }
+            }
+            // Whoever closes only its own direction still gets its replies.
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.closing = true;
+                Poll::Ready(Next::Done)
+            }
+            Poll::Ready(Ok(read)) if self.carry.is_empty() => {
+                let (used, next) = self.deal_with(&buffer[..read]);
+                if used < read && !self.closing {
+                    self.carry.extend_from_slice(&buffer[used..read]);
+                }
+                Poll::Ready(next)
+            }
+            Poll::Ready(Ok(read)) => {
+                self.carry.extend_from_slice(&buffer[..read]);
+                drop(buffer);
+                Poll::Ready(self.deal_with_carry())
+            }
+        }
+    }
+
+    fn deal_with_carry(&mut self) -> Next {
+        let mut bytes = std::mem::take(&mut self.carry);
+        let (used, next) = self.deal_with(&bytes);
+        if used < bytes.len() && !self.closing {
+            bytes.drain(..used);
+            self.carry = bytes;
+        }
+        next
+    }
+
+    /// Whether the client has had all the time it may take to authenticate.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.account.is_some() {
+            self.login = None;
+        }
+        let overdue = self.login.as_mut().is_some_and(|login| login.as_mut().poll(cx).is_ready());
+        if overdue {
+            self.worker.record.add(WorkerCounter::RedisLoginTimeout, 1);
+        }
+        overdue
+    }
+
+    /// Deals with the requests at the front of `bytes`; says how many bytes that were.
+    fn deal_with(&mut self, bytes: &[u8]) -> (usize, Next) {
+        let mut at = 0;
+        let mut queue = Queue { from: 0, runs: Vec::new() };
+        while at < bytes.len() && !self.closing {
+            let (length, next) = match self.scanner.scan(&bytes[at..], self.account.is_none()) {
+                Ok(Scanned::Request(request)) => {
+                    let shared = if request.canonical { self.shareable(&bytes[at..], &request) } else { None };
+                    if let Some((work, replies, length)) = shared {
+                        queue.add(work, replies, length);
+                        at += length;
+                        continue;
+                    }
+                    self.send(&mut queue, bytes, at);
+                    let whole = &bytes[at..at + request.length];
+                    (request.length, if request.canonical { self.one(whole) } else { self.one(&anew(Arguments::new(whole))) })
+                }
+                Ok(Scanned::Inline { text, length }) => {
+                    self.send(&mut queue, bytes, at);
+                    (length, self.inline(&bytes[at + text.start..at + text.end]))
+                }
+                Ok(Scanned::Nothing { length }) => {
+                    self.send(&mut queue, bytes, at);
+                    (length, Next::Done)
+                }
+                Ok(Scanned::Incomplete { .. }) => {
+                    self.send(&mut queue, bytes, at);
+                    return (at, self.incomplete());
+                }
+                Err(fault) => {
+                    self.send(&mut queue, bytes, at);
+                    self.protocol_fault(fault);
+                    return (bytes.len(), Next::Done);
+                }
+            };
+            match next {
+                Next::Done => at += length,
+                Next::Hold | Next::Step(_) => return (at, next),
+            }
+            queue.from = at;
+        }
+        self.send(&mut queue, bytes, at);
+        (at, Next::Done)
+    }
+
+    /// Whether the request at the front of `rest` can be queued as it stands, together with others; and how much of `rest` that is.
+    fn shareable(&mut self, rest: &[u8], request: &Request) -> Option<(Work, u32, usize)> {
+        let plain = self.replies == Replies::On && self.lost == Lost::Nothing && !self.is_subscribed_resp2();
+        let attached = self.attached.as_ref().filter(|attached| plain && !attached.lane.is_retired())?;
+        let record = attached.group.shared.record();
+        let command = resolve(rest, request)?;
+        match command.handling {
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {}
+            Handling::ShareUnlessBlock if !has_block(&rest[..request.length]) => {}
+            Handling::Multi => {
+                let closed = transaction::closed(rest)?;
+                record.add(PoolCounter::CommandTransaction, u64::from(closed.replies));
+                return Some((Work::Transaction, closed.replies, closed.length));
+            }
+            _other_places => return None,
+        }
+        record.add(count::command(command.kind), 1);
+        Some((work(command), 1, request.length))
+    }
+
+    /// Hands what has been queued to the lane.
+    fn send(&mut self, queue: &mut Queue, bytes: &[u8], to: usize) {
+        if queue.runs.is_empty() {
+            queue.from = to;
+            return;
+        }
+        let Some(Attached { group, lane }) = &self.attached else { return };
+        let bytes = &bytes[queue.from..to];
+        let replies: u32 = queue.runs.iter().map(|(_, replies, _)| replies).sum();
+        let record = group.shared.record();
+        record.add(PoolCounter::Queries, u64::from(replies));
+        record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
+        record.shift(PoolGauge::RedisInFlight, i64::from(replies));
+        lane.send(&self.client, &queue.runs, bytes, false);
+        queue.runs.clear();
+        queue.from = to;
+    }
+
+    /// A request that is not all there.
+    fn incomplete(&self) -> Next {
+        if self.scanner.understood() <= self.server.config().stream_threshold_bytes || self.account.is_none() {
+            return Next::Done;
+        }
+        self.step(Step::Lease)
+    }
+
+    fn inline(&mut self, text: &[u8]) -> Next {
+        match inline::split(text) {
+            Ok(arguments) => self.one(&anew(arguments.iter().map(Vec::as_slice))),
+            Err(fault) => {
+                self.protocol_fault(fault);
+                Next::Done
+            }
+        }
+    }
+
+    /// Deals with one whole, canonical request by itself.
+    pub(super) fn one(&mut self, whole: &[u8]) -> Next {
+        let Ok(Scanned::Request(request)) = RequestScanner::default().scan(whole, false) else { return Next::Done };
+        let name = &whole[request.name.clone()];
+        if inline::is_http(name) {
+            self.protocol_fault(RequestFault::Http);
+            return Next::Done;
+        }
+        let command = resolve(whole, &request);
+        let next = self.decide(whole, name, command);
+        // SKIP silences exactly one request, and not the one that asked for it.
+        let asked_for_silence = command.is_some_and(|command| command.handling == Handling::ReplyMode);
+        if self.replies == Replies::Skip && !asked_for_silence && matches!(next, Next::Done) {
+            self.replies = Replies::On;
+        }
+        next
+    }
+
+    fn decide(&mut self, whole: &[u8], name: &[u8], command: Option<&'static Command>) -> Next {
+        let handling = command.map(|command| command.handling);
+        if self.account.is_none() && !matches!(handling, Some(Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)) {
+            return self.say_error(handshake::NOAUTH);
+        }
+        if self.is_subscribed_resp2()
+            && let Some(next) = self.while_subscribed(whole, name, handling)
+        {
+            return next;
+        }
+        if let Some(next) = self.while_lost(handling) {
+            return next;
+        }
+        let Some(command) = command else { return self.unlisted(whole, name) };
+        match command.handling {
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => self.share(whole, work(command), command.kind),
+            Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind),
+            Handling::ShareUnlessBlock
+            | Handling::Block
+            | Handling::Lease
+            | Handling::Wait
+            | Handling::Multi
+            | Handling::Watch
+            | Handling::Monitor => self.step(Step::Lease),
+            Handling::Subscribe => self.step(Step::Subscribe),
+            Handling::Unsubscribe => self.unsubscribe(whole, name),
+            Handling::Hello => self.hello(whole),
+            Handling::Auth => self.auth(whole),
+            Handling::Select => self.select(whole),
+            Handling::Reset => self.reset(whole),
+            Handling::Tracking => self.tracking(whole),
+            Handling::Quit => {
+                self.say(b"+OK\r\n");
+                self.closing = true;
+                Next::Done
+            }
+            Handling::Refuse => {
+                self.say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name))
+            }
+            Handling::SetName
+            | Handling::GetName
+            | Handling::SetInfo
+            | Handling::ClientId
+            | Handling::ClientInfo
+            | Handling::ClientList
+            | Handling::ClientKill
+            | Handling::ClientUnblock
+            | Handling::ReplyMode
+            | Handling::Switch
+            | Handling::Accept
+            | Handling::GetRedir => self.virtual_command(whole, command),
+        }
+    }
+
+    /// Sends one request down the lane.
+    pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind) -> Next {
+        let muted = self.replies != Replies::On;
+        let client = Rc::clone(&self.client);
+        let Some(Attached { group, lane }) = self.attach() else { return Next::Hold };
+        let record = group.shared.record();
+        record.add(count::command(kind), 1);
+        record.add(PoolCounter::Queries, 1);
+        record.add(PoolCounter::BytesFromClient, whole.len() as u64);
+        record.shift(PoolGauge::RedisInFlight, 1);
+        lane.send(&client, &[(work, 1, whole.len())], whole, muted);
+        Next::Done
+    }
+
+    /// Where shared commands go; `None`: the lane has retired, and earlier replies must come first.
+    pub(super) fn attach(&mut self) -> Option<&Attached> {
+        if self.attached.as_ref().is_some_and(|attached| attached.lane.is_retired()) {
+            if self.client.pending() > 0 {
+                return None;
+            }
+            self.detach();
+        }
+        if self.attached.is_none() {
+            let group = self.server.group(&self.key()?, &self.worker);
+            let lane = group.lane(&self.worker);
+            lane.attach();
+            group.shared.record().shift(PoolGauge::Clients, 1);
+            self.attached = Some(Attached { group, lane });
+        }
+        self.attached.as_ref()
+    }
+
+    /// Another user, database or version: the next shared command goes elsewhere. Only when no replies are owed.
+    pub(super) fn detach(&mut self) {
+        if let Some(Attached { group, lane }) = self.attached.take() {
+            lane.detach();
+            group.shared.record().shift(PoolGauge::Clients, -1);
+        }
+    }
+
+    /// What makes this client's connections interchangeable with others'.
+    pub(super) fn key(&self) -> Option<Key> {
+        let user = Rc::clone(&self.account.as_ref()?.upstream);
+        Some(Key { user, database: self.database, version: self.version })
+    }
+
+    /// Takes a step once all earlier replies have been handed over.
+    pub(super) fn step(&self, step: Step) -> Next {
+        if self.client.pending() > 0 { Next::Hold } else { Next::Step(step) }
+    }
+
+    /// Answers one request ourselves, behind all earlier replies.
+    pub(super) fn say(&mut self, reply: &[u8]) {
+        let muted = self.replies != Replies::On;
+        match &self.attached {
+            Some(attached) if self.client.pending() > 0 => attached.lane.send_own(&self.client, reply, muted),
+            Some(_) | None if muted => {}
+            Some(_) | None => self.client.deliver(reply, false),
+        }
+    }
+
+    /// Answers one request with an error.
+    pub(super) fn say_error(&mut self, text: &str) -> Next {
+        let mut line = Vec::with_capacity(text.len() + 3);
+        encode::error(&mut line, text);
+        self.say(&line);
+        Next::Done
+    }
+
+    /// The client broke the protocol: it is told as Redis tells it, and closed.
+    pub(super) fn protocol_fault(&mut self, fault: RequestFault) {
+        self.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
+        tracing::debug!(client = self.client.id, server = &*self.server.name, %fault, "a Redis client broke the protocol and is closed");
+        if let Some(line) = fault.line() {
+            self.say_error(&line);
+        }
+        self.closing = true;
+    }
+
+    /// Takes the request at the front of `carry` out; `None`: there is no whole one.
+    pub(super) fn take_front(&mut self) -> Option<Vec<u8>> {
+        self.scanner = RequestScanner::default();
+        loop {
+            let (whole, length) = match RequestScanner::default().scan(&self.carry, false) {
+                Ok(Scanned::Request(request)) => (anew(Arguments::new(&self.carry[..request.length])), request.length),
+                Ok(Scanned::Inline { text, length }) => {
+                    let arguments = inline::split(&self.carry[text]).unwrap_or_default();
+                    (anew(arguments.iter().map(Vec::as_slice)), length)
+                }
+                Ok(Scanned::Nothing { length }) => {
+                    self.carry.drain(..length);
+                    continue;
+                }
+                Ok(Scanned::Incomplete { .. }) | Err(_) => return None,
+            };
+            self.carry.drain(..length);
+            if self.carry.is_empty() {
+                self.carry = Vec::new();
+            }
+            return Some(whole);
+        }
+    }
+
+    /// What others may see of the client follows what it is.
+    pub(super) fn show(&self) {
+        let shown = &self.client.shown;
+        shown.database.set(self.database);
+        shown.version.set(self.version);
+        *shown.user.borrow_mut() = self.account.as_ref().map(|account| Rc::clone(&account.name));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave_hub();
+        self.detach();
+        self.server.leave(self.client.id);
+        self.client.close();
+    }
+}
+
+impl Queue {
+    fn add(&mut self, work: Work, replies: u32, length: usize) {
+        match self.runs.last_mut() {
+            Some((last, count, bytes)) if *last == work && work != Work::Transaction => {
+                *count += replies;
+                *bytes += length;
+            }
+            Some(_) | None => self.runs.push((work, replies, length)),
+        }
+    }
+}
+
+/// The table's row for the request at the front of `bytes`; that of the sub-command where there is one.
+pub(super) fn resolve(bytes: &[u8], request: &Request) -> Option<&'static Command> {
+    let command = command::lookup(&bytes[request.name.clone()])?;
+    if request.arguments < 2 || !command::is_container(command) {
+        return Some(command);
+    }
+    let sub = Arguments::new(bytes).nth(1)?;
+    // A sub-command that we do not know is the server's to know.
+    Some(command::lookup_sub(command, sub).unwrap_or(command))
+}
+
+/// Whether an `XREAD` or `XREADGROUP` waits: `BLOCK` stands before `STREAMS`.
+pub(super) fn has_block(whole: &[u8]) -> bool {
+    let mut options = Arguments::new(whole).skip(1).take_while(|argument| !argument.eq_ignore_ascii_case(b"streams"));
+    options.any(|argument| argument.eq_ignore_ascii_case(b"block"))
+}
+
+fn work(command: &Command) -> Work {
+    match command.replay {
+        Replay::Safe => Work::Reads,
+        Replay::Never => Work::Writes,
+    }
+}
+
+/// A request in canonical form.
+pub(super) fn anew<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let arguments: Vec<&[u8]> = arguments.collect();
+    let mut bytes = Vec::new();
+    encode::command(&mut bytes, &arguments);
+    bytes
+}

@@ -1,0 +1,71 @@
+//! Commands that the table does not have, of modules or of newer servers: the server's own `COMMAND INFO` says
+//! whether they can be shared. A client is never closed for one.
+
+use std::time::Duration;
+
+use sidepool_protocol::redis::command::Kind;
+use sidepool_protocol::redis::encode::Resp;
+use sidepool_protocol::redis::request::Arguments;
+use sidepool_protocol::redis::tracker::Work;
+
+use super::group::Key;
+use super::refusal;
+use super::run::{After, Next, Session, Step};
+use crate::pool::id::IdentityId;
+use crate::pool::reason::Condition;
+use crate::upstream::redis::connector::RedisConnector;
+use crate::upstream::redis::facts::Flags;
+
+/// How long the server may take to say what a command is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// A command that the table does not have.
+    pub(super) fn unlisted(&mut self, whole: &[u8], name: &[u8]) -> Next {
+        match self.server.facts.flags(&name.to_ascii_lowercase()) {
+            Some(Flags { shareable: true, reads: true }) => self.share(whole, Work::Reads, Kind::Read),
+            Some(Flags { shareable: true, reads: false }) => self.share(whole, Work::Writes, Kind::Write),
+            Some(Flags { shareable: false, .. }) => self.step(Step::Lease),
+            None => self.step(Step::Unknown),
+        }
+    }
+
+    /// Asks the server what the command at the front of `carry` is, then deals with it.
+    pub(super) async fn unknown(&mut self) -> After {
+        let Some(Key { user, database, .. }) = self.key() else { return After::GoOn };
+        let Some(name) = self.front_name() else { return After::GoOn };
+        let group = self.server.group(&Key { user, database, version: Resp::Two }, &self.worker);
+        match self.wait_for(group.leased.acquire(IdentityId::default())).await {
+            None => return After::End,
+            Some(Err(error)) => {
+                self.take_front();
+                self.say_error(&refusal::line(&error));
+                return After::GoOn;
+            }
+            Some(Ok(mut lease)) => {
+                let question: [&[u8]; 3] = [b"COMMAND", b"INFO", &name];
+                match RedisConnector::ask(&mut lease, &question, Resp::Two, ANSWER_TIMEOUT).await {
+                    Ok(reply) => {
+                        lease.release(Condition::Clean);
+                        self.server.facts.learn_commands(&reply);
+                    }
+                    Err(fault) => {
+                        tracing::warn!(server = &*self.server.name, fault = &*fault.message, "cannot ask the Redis server about a command");
+                        lease.release(Condition::Broken);
+                    }
+                }
+            }
+        }
+        // Whatever is still unknown takes a connection of its own, where it can do no harm; the server will say what it is.
+        if self.server.facts.flags(&name).is_some() { After::GoOn } else { Box::pin(self.leased()).await }
+    }
+
+    /// The name of the command at the front of `carry`, in lower case.
+    fn front_name(&mut self) -> Option<Vec<u8>> {
+        let whole = self.take_front()?;
+        let name = Arguments::new(&whole).next()?.to_ascii_lowercase();
+        // Back to the front, in canonical form.
+        self.carry.splice(0..0, whole);
+        Some(name)
+    }
+}

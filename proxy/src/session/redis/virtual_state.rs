@@ -1,0 +1,175 @@
+//! `CLIENT …`: what a client asks about itself or about the proxy's other clients is answered here; upstream numbers never show.
+
+use sidepool_protocol::redis::command::{Command, Handling, Kind};
+use sidepool_protocol::redis::encode;
+use sidepool_protocol::redis::handshake;
+use sidepool_protocol::redis::request::{Arguments, parse_integer};
+use sidepool_protocol::redis::tracker::Work;
+
+use super::client_list;
+use super::run::{Next, Replies, Session, Step, anew};
+
+impl Session {
+    pub(super) fn virtual_command(&mut self, whole: &[u8], command: &Command) -> Next {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).skip(2).collect();
+        let arity = |name: &str| handshake::wrong_arity(&format!("client|{name}"));
+        match (command.handling, arguments.as_slice()) {
+            (Handling::SetName, [name]) => self.set_name_checked(name),
+            (Handling::SetName, _) => self.say_error(&arity("setname")),
+            (Handling::GetName, []) => self.get_name(),
+            (Handling::GetName, _) => self.say_error(&arity("getname")),
+            (Handling::SetInfo, [option, value]) => self.set_info(option, value),
+            (Handling::SetInfo, _) => self.say_error(&arity("setinfo")),
+            (Handling::ClientId, []) => self.say_integer(i64::try_from(self.client.id).unwrap_or(i64::MAX)),
+            (Handling::ClientId, _) => self.say_error(&arity("id")),
+            (Handling::GetRedir, []) => self.say_integer(-1),
+            (Handling::GetRedir, _) => self.say_error(&arity("getredir")),
+            (Handling::ClientInfo, []) => {
+                let line = client_list::line(&self.client, crate::clock::now(), "client|info");
+                self.say_text(&line)
+            }
+            (Handling::ClientInfo, _) => self.say_error(&arity("info")),
+            (Handling::ClientList, options) => match client_list::list(&self.server, options) {
+                Ok(text) => self.say_text(&text),
+                Err(line) => self.say_error(&line),
+            },
+            (Handling::ClientKill, []) => self.say_error(&arity("kill")),
+            (Handling::ClientKill, options) => self.client_kill(options),
+            (Handling::ClientUnblock, options) => self.client_unblock(options),
+            (Handling::ReplyMode, [mode]) => self.reply_mode(mode),
+            (Handling::ReplyMode, _) => self.say_error(&arity("reply")),
+            (Handling::Switch, [mode]) if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") => self.say_ok(),
+            (Handling::Switch, [_]) => self.say_error("ERR syntax error"),
+            (Handling::Switch, _) => self.say_error(&handshake::wrong_arity(command.name)),
+            (Handling::Accept, _) => self.say_ok(),
+            (_not_virtual, _) => self.share(whole, Work::Writes, Kind::Connection),
+        }
+    }
+
+    fn say_ok(&mut self) -> Next {
+        self.say(b"+OK\r\n");
+        Next::Done
+    }
+
+    fn say_integer(&mut self, value: i64) -> Next {
+        let mut out = Vec::new();
+        encode::integer(&mut out, value);
+        self.say(&out);
+        Next::Done
+    }
+
+    fn say_text(&mut self, text: &str) -> Next {
+        let mut out = Vec::with_capacity(text.len() + 32);
+        encode::text(&mut out, self.version, text);
+        self.say(&out);
+        Next::Done
+    }
+
+    fn set_name_checked(&mut self, name: &[u8]) -> Next {
+        if let Err(line) = handshake::check_name(name) {
+            return self.say_error(&line);
+        }
+        self.set_name(name);
+        self.say_ok()
+    }
+
+    pub(super) fn set_name(&self, name: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        *self.client.shown.name.borrow_mut() = (!name.is_empty()).then(|| name.into());
+    }
+
+    fn get_name(&mut self) -> Next {
+        let mut out = Vec::new();
+        match &*self.client.shown.name.borrow() {
+            Some(name) => encode::bulk(&mut out, name.as_bytes()),
+            None => encode::null(&mut out, self.version),
+        }
+        self.say(&out);
+        Next::Done
+    }
+
+    /// Accepted for any version of the server: it is the proxy's client, and what it says of itself is not passed on.
+    fn set_info(&mut self, option: &[u8], value: &[u8]) -> Next {
+        let known = option.eq_ignore_ascii_case(b"lib-name") || option.eq_ignore_ascii_case(b"lib-ver");
+        if !known {
+            return self.say_error(&format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option)));
+        }
+        if handshake::check_name(value).is_err() {
+            let option = String::from_utf8_lossy(option).to_ascii_lowercase();
+            return self.say_error(&format!("ERR {option} cannot contain spaces, newlines or special characters."));
+        }
+        self.say_ok()
+    }
+
+    fn reply_mode(&mut self, mode: &[u8]) -> Next {
+        if mode.eq_ignore_ascii_case(b"on") {
+            self.replies = Replies::On;
+            return self.say_ok();
+        }
+        if mode.eq_ignore_ascii_case(b"off") {
+            self.replies = Replies::Off;
+            return Next::Done;
+        }
+        if mode.eq_ignore_ascii_case(b"skip") {
+            if self.replies == Replies::On {
+                self.replies = Replies::Skip;
+            }
+            return Next::Done;
+        }
+        self.say_error("ERR syntax error")
+    }
+
+    fn client_kill(&mut self, options: &[&[u8]]) -> Next {
+        match client_list::kill(&self.server, self.client.id, options) {
+            Ok(client_list::Killed::One) => self.say_ok(),
+            Ok(client_list::Killed::Many(count)) => self.say_integer(count),
+            Ok(client_list::Killed::OneAndSelf) => {
+                self.say(b"+OK\r\n");
+                self.closing = true;
+                Next::Done
+            }
+            Ok(client_list::Killed::ManyAndSelf(count)) => {
+                self.say_integer(count);
+                self.closing = true;
+                Next::Done
+            }
+            Err(line) => self.say_error(&line),
+        }
+    }
+
+    /// The number is ours; the server is asked with its own.
+    fn client_unblock(&mut self, options: &[&[u8]]) -> Next {
+        let (id, how) = match options {
+            [id] => (id, None),
+            [id, how] => (id, Some(how)),
+            _wrong => return self.say_error(&handshake::wrong_arity("client|unblock")),
+        };
+        if let Some(how) = how
+            && !how.eq_ignore_ascii_case(b"timeout")
+            && !how.eq_ignore_ascii_case(b"error")
+        {
+            return self.say_error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+        }
+        let Some(id) = parse_integer(id) else { return self.say_error("ERR value is not an integer or out of range") };
+        let leased = u64::try_from(id).ok().and_then(|id| self.server.client(id)).map_or(0, |client| client.shown.leased.get());
+        if leased == 0 {
+            return self.say_integer(0);
+        }
+        let leased = leased.to_string();
+        let mut words: Vec<&[u8]> = vec![b"CLIENT", b"UNBLOCK", leased.as_bytes()];
+        words.extend(how.copied());
+        self.share(&anew(words.into_iter()), Work::Writes, Kind::Connection)
+    }
+
+    /// `CLIENT TRACKING`: off is what a shared connection is; on needs a connection of its own.
+    pub(super) fn tracking(&mut self, whole: &[u8]) -> Next {
+        let mode = Arguments::new(whole).nth(2);
+        match mode {
+            Some(mode) if mode.eq_ignore_ascii_case(b"off") && Arguments::new(whole).count() == 3 => self.say_ok(),
+            Some(_) if Arguments::new(whole).any(|option| option.eq_ignore_ascii_case(b"redirect")) => {
+                self.say_error("ERR CLIENT TRACKING with REDIRECT is not possible through sidepool; use RESP3 (HELLO 3) without REDIRECT")
+            }
+            Some(_) | None => self.step(Step::Lease),
+        }
+    }
+}

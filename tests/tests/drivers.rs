@@ -1,0 +1,81 @@
+//! Drivers of other languages, each in a real scenario: `tests/drivers/python` and `tests/drivers/javascript`.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::Cluster;
+use sidepool_tests::redis::RedisServer;
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+use tokio::process::Command;
+
+/// Where `tests/drivers/install` has put them; it is run when a test first asks, and does nothing when all is there.
+fn installed() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let script = scripts().join("install");
+        let output = std::process::Command::new(script).output().expect("bash starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let ourselves = std::env::current_exe().expect("we know where we are");
+        ourselves.ancestors().nth(3).expect("cargo's layout").join("drivers")
+    })
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers")
+}
+
+/// Runs a script against servers with a pool of three in between; it exits with 0 when it has seen what it wanted.
+async fn run(script: &str) {
+    let (cluster, server) = (Cluster::start().await, RedisServer::start_with_password("hidden").await);
+    let settings = Settings::postgres(&cluster)
+        .and_redis(&server)
+        .set("postgres.auth_type", "scram-sha-256")
+        .set("postgres.default_pool_size", 3);
+    let pool = Pooler::start(settings).await;
+    let mut command = if script.ends_with(".py") {
+        let mut command = Command::new(installed().join("venv/bin/python"));
+        command.arg("-u").arg(scripts().join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    } else {
+        let mut command = Command::new("node");
+        command.arg(scripts().join(script)).env("NODE_PATH", installed().join("javascript/node_modules"));
+        command
+    };
+    command.env("POSTGRES_URL", format!("postgres://app:app-secret-0815@127.0.0.1:{}/app", pool.postgres_port()));
+    command.env("REDIS_URL", format!("redis://127.0.0.1:{}", pool.redis_port()));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = wait::within(Duration::from_secs(90), script, command.output()).await.expect("the interpreter is installed");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}:\n{text}");
+    assert!(cluster.connections().await <= 3, "the pool kept its limit");
+    print!("{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psycopg() {
+    run("python/psycopg_scenario.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asyncpg() {
+    run("python/asyncpg_scenario.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_py() {
+    run("python/redis_scenario.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_pg() {
+    run("javascript/pg_scenario.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ioredis() {
+    run("javascript/ioredis_scenario.js").await;
+}

@@ -1,0 +1,124 @@
+//! Blocking commands: they wait on a connection of their own, first come first served, and nobody else waits with them.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+
+async fn blocked_clients(server: &RedisServer) -> u32 {
+    let info = server.direct().await.command(&["INFO", "clients"]).await.text();
+    let line = info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).expect("Redis tells");
+    line.trim().parse().expect("a number")
+}
+
+async fn are_blocked(server: &RedisServer, count: u32) {
+    wait::until("clients to be blocked", async || (blocked_clients(server).await == count).then_some(())).await;
+}
+
+async fn blocking(pool: &Pooler, command: &[&str]) -> Wire {
+    let mut wire = pool.redis_wire().await;
+    wire.send(&request(command)).await;
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_client_holds_up_nobody() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let commands: [&[&str]; 6] = [
+        &["BLPOP", "list", "0"],
+        &["BRPOP", "list", "0"],
+        &["BLMOVE", "list", "other", "LEFT", "RIGHT", "0"],
+        &["BZPOPMIN", "sorted", "0"],
+        &["BLMPOP", "0", "1", "list", "LEFT"],
+        &["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"],
+    ];
+    let mut waiting = Vec::new();
+    for command in commands {
+        waiting.push(blocking(&pool, command).await);
+    }
+    are_blocked(&server, 6).await;
+    let mut free = pool.redis_wire().await;
+    for round in 0..20 {
+        assert_eq!(free.command(&["INCR", "counter"]).await, Reply::Integer(round + 1));
+    }
+    for value in ["a", "b", "c", "d"] {
+        free.command(&["RPUSH", "list", value]).await;
+    }
+    free.command(&["ZADD", "sorted", "1", "member"]).await;
+    free.command(&["XADD", "stream", "1-1", "field", "value"]).await;
+    assert_eq!(waiting[0].reply().await.elements()[1].text(), "a");
+    assert_eq!(waiting[1].reply().await.elements()[1].text(), "b");
+    assert_eq!(waiting[2].reply().await.text(), "c");
+    assert_eq!(waiting[3].reply().await.elements()[1].text(), "member");
+    assert_eq!(waiting[4].reply().await.elements()[1].elements()[0].text(), "d");
+    assert!(matches!(waiting[5].reply().await, Reply::Array(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_wakes_them_in_the_order_they_came() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.pool_size", 30)).await;
+    let mut queue = Vec::new();
+    for index in 0..15 {
+        queue.push(blocking(&pool, &["BLPOP", "list", "0"]).await);
+        are_blocked(&server, index + 1).await;
+    }
+    let mut giver = pool.redis_wire().await;
+    for index in 0..15 {
+        giver.command(&["RPUSH", "list", &index.to_string()]).await;
+    }
+    for (index, wire) in queue.iter_mut().enumerate() {
+        assert_eq!(wire.reply().await.elements()[1].text(), index.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_time_limit_is_the_servers() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["BLPOP", "empty", "0.1"]).await, Reply::Null);
+    assert!(wire.command(&["BLPOP", "empty", "never"]).await.is_error("ERR"));
+    assert_eq!(wire.command(&["XREAD", "BLOCK", "50", "STREAMS", "none", "$"]).await, Reply::Null);
+    assert_eq!(wire.command(&["PING"]).await.text(), "PONG");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_while_blocked_takes_no_element() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let leaver = blocking(&pool, &["BLPOP", "list", "0"]).await;
+    are_blocked(&server, 1).await;
+    drop(leaver);
+    are_blocked(&server, 0).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["RPUSH", "list", "kept"]).await;
+    assert_eq!(wire.command(&["LPOP", "list"]).await.text(), "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_behind_a_blocking_command_waits_for_it() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    wire.send(&[request(&["SET", "k", "1"]), request(&["BLPOP", "list", "0"]), request(&["INCR", "k"])].concat()).await;
+    assert_eq!(wire.reply().await.text(), "OK");
+    are_blocked(&server, 1).await;
+    let mut other = pool.redis_wire().await;
+    assert_eq!(other.command(&["GET", "k"]).await.text(), "1", "INCR has not overtaken BLPOP");
+    other.command(&["RPUSH", "list", "x"]).await;
+    assert_eq!(wire.reply().await.elements()[1].text(), "x");
+    assert_eq!(wire.reply().await, Reply::Integer(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inside_a_transaction_nothing_blocks() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["MULTI"]).await;
+    assert_eq!(wire.command(&["BLPOP", "empty", "0"]).await.text(), "QUEUED");
+    assert_eq!(wire.command(&["EXEC"]).await, Reply::Array(vec![Reply::Null]));
+}

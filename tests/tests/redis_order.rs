@@ -1,0 +1,128 @@
+//! Order: replies come in the order of requests, and each client's commands run in its order, shared and leased ones mixed.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::settings::Settings;
+use tokio::task::JoinSet;
+
+async fn read_replies(wire: &mut Wire, count: usize) -> Vec<Reply> {
+    let mut replies = Vec::with_capacity(count);
+    for _ in 0..count {
+        replies.push(wire.reply().await);
+    }
+    replies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_come_in_the_order_of_requests() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    // Answered by the proxy, by the shared connection, by a lease, with errors in between.
+    let kinds: [fn(usize) -> Vec<u8>; 6] = [
+        |index| request(&["ECHO", &format!("{index}")]),
+        |index| request(&["PING", &format!("{index}")]),
+        |index| [request(&["MULTI"]), request(&["ECHO", &format!("{index}")]), request(&["EXEC"])].concat(),
+        |index| request(&["NOSUCH", &format!("{index}")]),
+        |_| request(&["SELECT", "0"]),
+        |index| [request(&["RPUSH", "list", &format!("{index}")]), request(&["BLPOP", "list", "0"])].concat(),
+    ];
+    let bytes: Vec<u8> = (0..600).flat_map(|index| kinds[index % kinds.len()](index)).collect();
+    wire.send(&bytes).await;
+    for index in 0..600 {
+        let text = index.to_string();
+        match index % kinds.len() {
+            0 | 1 => assert_eq!(wire.reply().await.text(), text),
+            2 => {
+                let replies = read_replies(&mut wire, 3).await;
+                assert_eq!((replies[0].text().as_str(), replies[1].text().as_str()), ("OK", "QUEUED"));
+                assert_eq!(replies[2], Reply::Array(vec![Reply::Bulk(text.into_bytes())]));
+            }
+            3 => assert!(wire.reply().await.text().contains(&format!("'{text}'"))),
+            4 => assert_eq!(wire.reply().await.text(), "OK"),
+            _ => {
+                assert_eq!(wire.reply().await, Reply::Integer(1));
+                assert_eq!(wire.reply().await.elements()[1].text(), text);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_client_runs_in_its_own_order() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.shared_connections", 3)).await;
+    let mut clients = JoinSet::new();
+    for client in 0..20 {
+        let mut wire = pool.redis_wire().await;
+        clients.spawn(async move {
+            let key = format!("key-{client}");
+            let mut bytes = Vec::new();
+            // Each command's reply depends on the one before it.
+            for step in 0..300 {
+                bytes.extend(match step % 5 {
+                    0 => [request(&["MULTI"]), request(&["INCR", &key]), request(&["EXEC"])].concat(),
+                    1 => [request(&["WATCH", &key]), request(&["INCR", &key]), request(&["UNWATCH"])].concat(),
+                    _ => request(&["INCR", &key]),
+                });
+            }
+            wire.send(&bytes).await;
+            let mut value = 0;
+            for step in 0..300 {
+                value += 1;
+                let expected = Reply::Integer(value);
+                match step % 5 {
+                    0 => assert_eq!(read_replies(&mut wire, 3).await[2], Reply::Array(vec![expected])),
+                    1 => assert_eq!(read_replies(&mut wire, 3).await[1], expected),
+                    _ => assert_eq!(wire.reply().await, expected),
+                }
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("every client saw its own order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_go_to_who_asked() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut clients = JoinSet::new();
+    for client in 0..100 {
+        let mut wire = pool.redis_wire().await;
+        clients.spawn(async move {
+            for round in 0..30 {
+                let tokens: Vec<String> = (0..8).map(|index| format!("{client}-{round}-{index}")).collect();
+                let bytes: Vec<u8> = tokens.iter().flat_map(|token| request(&["ECHO", token])).collect();
+                wire.send(&bytes).await;
+                for token in &tokens {
+                    assert_eq!(&wire.reply().await.text(), token);
+                }
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("every client got its own replies");
+    }
+    let connected = server.direct().await.command(&["CLIENT", "LIST"]).await.text().lines().count();
+    assert!(connected <= 25, "{connected} upstream connections for 100 clients");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_does_not_read_hurts_nobody() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut setup = pool.redis_wire().await;
+    assert_eq!(setup.command(&["SET", "big", &"x".repeat(1_000_000)]).await.text(), "OK");
+    let mut lazy = pool.redis_wire().await;
+    let bytes: Vec<u8> = (0..200).flat_map(|_| request(&["GET", "big"])).collect();
+    // Two hundred megabytes that it never fetches: it is held back or closed, while others are served.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), lazy.try_send(&bytes)).await;
+    for round in 0..50 {
+        assert_eq!(setup.command(&["ECHO", &round.to_string()]).await.text(), round.to_string());
+    }
+    let memory = pool.process().resident_bytes();
+    assert!(memory < 150 << 20, "{memory} bytes are held for one who does not read");
+}

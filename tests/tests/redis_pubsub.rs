@@ -1,0 +1,135 @@
+//! Publish and subscribe: channels and patterns for both protocol versions, over few upstream connections.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+
+/// A push (or, in RESP2, an array) as its words.
+fn words(reply: &Reply) -> Vec<String> {
+    reply.elements().iter().map(Reply::text).collect()
+}
+
+async fn subscriber(pool: &Pooler, version: &str, command: &[&str]) -> Wire {
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["HELLO", version]).await;
+    let answer = wire.command(command).await;
+    assert_eq!(words(&answer), [command[0].to_lowercase().as_str(), command[1], "1"]);
+    assert_eq!(matches!(answer, Reply::Push(_)), version == "3");
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_reach_all_subscribers_of_both_versions() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut subscribers = Vec::new();
+    for index in 0..30 {
+        subscribers.push(subscriber(&pool, if index % 2 == 0 { "2" } else { "3" }, &["SUBSCRIBE", "news"]).await);
+    }
+    let mut by_pattern = subscriber(&pool, "3", &["PSUBSCRIBE", "n*"]).await;
+    let mut publisher = pool.redis_wire().await;
+    for number in 0..20 {
+        let text = format!("message {number}");
+        assert!(matches!(publisher.command(&["PUBLISH", "news", &text]).await, Reply::Integer(_)));
+        for wire in &mut subscribers {
+            assert_eq!(words(&wire.reply().await), ["message", "news", &text]);
+        }
+        assert_eq!(words(&by_pattern.reply().await), ["pmessage", "n*", "news", &text]);
+    }
+    assert!(server.direct().await.command(&["CLIENT", "LIST"]).await.text().lines().count() < 15, "few upstream connections");
+    // Published past the proxy, heard through it.
+    server.direct().await.command(&["PUBLISH", "news", "direct"]).await;
+    assert_eq!(words(&subscribers[0].reply().await), ["message", "news", "direct"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_and_unsubscribing_are_the_clients_own() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let (mut direct, mut proxied) = (server.direct().await, pool.redis_wire().await);
+    let _other = subscriber(&pool, "2", &["SUBSCRIBE", "a"]).await;
+    let conversation: [(&[&str], usize); 8] = [
+        (&["SUBSCRIBE", "a", "b"], 2),
+        (&["PSUBSCRIBE", "c*"], 1),
+        (&["SUBSCRIBE", "a"], 1),
+        (&["UNSUBSCRIBE", "a", "unknown"], 2),
+        (&["PUNSUBSCRIBE"], 1),
+        (&["UNSUBSCRIBE"], 1),
+        (&["UNSUBSCRIBE"], 1),
+        (&["PUNSUBSCRIBE", "none"], 1),
+    ];
+    for (command, replies) in conversation {
+        for wire in [&mut direct, &mut proxied] {
+            wire.send(&request(command)).await;
+        }
+        for _ in 0..replies {
+            assert_eq!(direct.reply().await, proxied.reply().await, "{command:?}");
+        }
+    }
+    assert_eq!(proxied.command(&["ECHO", "a plain client again"]).await.text(), "a plain client again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_may_do_what_its_version_allows() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut old = subscriber(&pool, "2", &["SUBSCRIBE", "a"]).await;
+    let mut direct = server.direct().await;
+    direct.command(&["SUBSCRIBE", "a"]).await;
+    for command in [&["GET", "k"][..], &["PING"], &["PING", "text"], &["NOSUCH"]] {
+        assert_eq!(direct.command(command).await, old.command(command).await, "{command:?}");
+    }
+    let mut new = subscriber(&pool, "3", &["SUBSCRIBE", "a"]).await;
+    assert_eq!(new.command(&["SET", "k", "v"]).await.text(), "OK");
+    assert_eq!(new.command(&["PUBLISH", "other", "x"]).await, Reply::Integer(0));
+    assert_eq!(new.command(&["PING"]).await.text(), "PONG");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_hear_again_after_the_server_was_restarted() {
+    let mut server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = subscriber(&pool, "3", &["SUBSCRIBE", "news"]).await;
+    server.stop();
+    server.launch().await;
+    // Either the hub subscribes again, or the client is closed and knows that it must: silence for ever is the one wrong answer.
+    let publishing = async {
+        loop {
+            server.direct().await.command(&["PUBLISH", "news", "after"]).await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let heard = async {
+        while let Some(reply) = wire.read_patiently().await {
+            if words(&reply).last().is_some_and(|word| word == "after") {
+                return;
+            }
+        }
+    };
+    wait::soon("a message or the end", async {
+        tokio::select! {
+            () = publishing => {}
+            () = heard => {}
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_leaves_is_forgotten_upstream() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let first = subscriber(&pool, "3", &["SUBSCRIBE", "news"]).await;
+    let second = subscriber(&pool, "2", &["SUBSCRIBE", "news"]).await;
+    let mut direct = server.direct().await;
+    assert_ne!(words(&direct.command(&["PUBSUB", "NUMSUB", "news"]).await)[1], "0");
+    drop(first);
+    drop(second);
+    wait::until("nobody to be subscribed", async || {
+        let count = words(&direct.command(&["PUBSUB", "NUMSUB", "news"]).await);
+        (count[1] == "0").then_some(())
+    })
+    .await;
+}
