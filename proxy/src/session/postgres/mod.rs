@@ -34,11 +34,12 @@ pub async fn serve(stream: Stream, worker: Rc<Worker>) {
     match Box::pin(login::login(stream, &worker)).await {
         Some(Arrival::Session(start)) => {
             let present = Present::new(&worker, &start);
-            let end = Session::new(&worker, start).run().await;
+            let end = Session::new(&worker, start).await;
             present.left(&worker, end);
         }
         Some(Arrival::Cancel(key, stream)) => {
-            cancel::deliver(&worker, key).await;
+            // Boxed for the same reason: it dials the server.
+            Box::pin(cancel::deliver(&worker, key)).await;
             drop(stream);
         }
         None => {}

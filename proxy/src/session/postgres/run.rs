@@ -135,23 +135,11 @@ impl Session {
         }
     }
 
-    /// Runs until the client is gone.
-    pub async fn run(mut self) -> End {
-        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.leave();
-        end
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
-            let step = match self.phase {
-                Phase::Idle => ready!(self.poll_idle(cx)),
-                Phase::Waiting(_) => ready!(self.poll_waiting(cx)),
-                Phase::Linked(_) => ready!(self.poll_linked(cx)),
-            };
-            if let Err(end) = step {
-                return Poll::Ready(end);
-            }
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        match self.phase {
+            Phase::Idle => self.poll_idle(cx),
+            Phase::Waiting(_) => self.poll_waiting(cx),
+            Phase::Linked(_) => self.poll_linked(cx),
         }
     }
 
@@ -362,5 +350,19 @@ impl Session {
         encode::error_response(fault, &mut answer);
         let sent: io::Result<()> = self.to_client.send(&mut self.client, cx, &answer);
         if sent.is_err() { End::Lost } else { end }
+    }
+}
+
+/// Runs until the client is gone. Written by hand because an `async fn` would keep the session twice: as its argument and as a local.
+impl Future for Session {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if let Err(end) = ready!(self.step(cx)) {
+                self.leave();
+                return Poll::Ready(end);
+            }
+        }
     }
 }
