@@ -16,6 +16,14 @@ pub enum Value {
     Number(i64),
     /// A list of strings.
     List(Vec<String>),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
 }
 
 impl From<&str> for Value {
@@ -188,6 +196,7 @@ fn toml_value(value: &Value) -> String {
     match value {
         Value::Text(text) => quoted(text),
         Value::Number(number) => number.to_string(),
+        Value::Flag(flag) => flag.to_string(),
         Value::List(items) => format!("[{}]", items.iter().map(quoted).collect::<Vec<_>>().join(", ")),
     }
 }
@@ -200,6 +209,7 @@ fn ini_value(value: &Value) -> String {
             None => text.clone(),
         },
         Value::Number(number) => number.to_string(),
+        Value::Flag(flag) => u8::from(*flag).to_string(),
         Value::List(items) => items.join(","),
     }
 }

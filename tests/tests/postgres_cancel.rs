@@ -70,7 +70,9 @@ async fn a_query_that_waits_leaves_the_queue() {
     let (mut holder, mut waiter) = (pool.wire().await, pool.wire().await);
     holder.query("BEGIN").await;
     waiter.send(&frame::query("SELECT 'never runs'")).await;
-    let waiting = |count: f64| move |now: &sidepool_tests::scrape::Scrape| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) == count;
+    let waiting = |count: f64| {
+        move |now: &sidepool_tests::scrape::Scrape| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) == count
+    };
     pool.metrics_show("one waiter", waiting(1.0)).await;
     cancel(&pool, &waiter).await;
     let answer = waiter.until_ready().await;

@@ -16,7 +16,8 @@ async fn with_parameters(pool: &Pooler, extra: &[(&str, &str)]) -> Wire {
 async fn parameters_of_the_startup_message_follow_the_client() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.default_pool_size", 1)).await;
-    let mut berlin = with_parameters(&pool, &[("application_name", "berlin"), ("timezone", "Europe/Berlin"), ("datestyle", "German")]).await;
+    let mut berlin =
+        with_parameters(&pool, &[("application_name", "berlin"), ("timezone", "Europe/Berlin"), ("datestyle", "German")]).await;
     let mut plain = with_parameters(&pool, &[]).await;
     let mut latin = with_parameters(&pool, &[("application_name", "latin"), ("client_encoding", "LATIN1")]).await;
     for _ in 0..3 {
@@ -40,7 +41,8 @@ async fn parameters_that_a_client_sets_follow_it() {
     let mut clients = Vec::new();
     for index in 0..6 {
         let mut wire = pool.wire().await;
-        wire.query(&format!("SET application_name = 'client {index}'; SET timezone = 'Etc/GMT-{index}'; SET intervalstyle = 'iso_8601'")).await;
+        wire.query(&format!("SET application_name = 'client {index}'; SET timezone = 'Etc/GMT-{index}'; SET intervalstyle = 'iso_8601'"))
+            .await;
         clients.push(wire);
     }
     for _ in 0..5 {
@@ -103,7 +105,8 @@ async fn rows_go_to_who_asked_for_them() {
                 let messages = match round % 3 {
                     0 => wire.query(&format!("SELECT '{token}' FROM pg_sleep(0.00{})", client % 4)).await,
                     1 => {
-                        let request = [frame::parse("", "SELECT $1::text"), frame::bind("", "", &[&token]), frame::execute("", 0), frame::sync()];
+                        let request =
+                            [frame::parse("", "SELECT $1::text"), frame::bind("", "", &[&token]), frame::execute("", 0), frame::sync()];
                         wire.ask(&request.concat()).await
                     }
                     _ => wire.query(&format!("SELECT \"{token}\"")).await,

@@ -99,7 +99,8 @@ async fn each_method_works_towards_the_server() {
     }
     let pool = Pooler::start(settings).await;
     for (user, _) in upstream {
-        let mut wire = attempt(&pool, USER, &format!("as_{user}"), PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", error.field(b'M')));
+        let mut wire =
+            attempt(&pool, USER, &format!("as_{user}"), PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", error.field(b'M')));
         assert_eq!(wire.value("SELECT current_user").await, user);
     }
 }

@@ -89,7 +89,8 @@ async fn an_error_skips_to_the_next_sync_and_no_further() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flush_brings_the_answers_before_the_sync() {
     let mut pair = Pair::start().await;
-    let request = [parse("", "SELECT name FROM fruit ORDER BY id"), bind("", "", &[]), describe(b'P', ""), execute("", 1), flush()].concat();
+    let request =
+        [parse("", "SELECT name FROM fruit ORDER BY id"), bind("", "", &[]), describe(b'P', ""), execute("", 1), flush()].concat();
     for wire in [&mut pair.direct, &mut pair.pooled] {
         wire.send(&request).await;
         let mut messages = Vec::new();

@@ -218,7 +218,7 @@ mod tests {
         let (silent, unread) = unbounded_channel();
         let mailboxes = Mailboxes::new(vec![answering, silent]);
         let facts = Facts::new(mailboxes.clone(), Logging::silent(), Sources::default().hash());
-        let worker = Worker::new(WorkerId(0), mailboxes, Commons::new(1).unwrap());
+        let worker = Worker::new(WorkerId(0), mailboxes, Commons::new(1).expect("randomness"));
         let later = clock::now() + STUCK_AFTER + Duration::from_secs(1);
         assert_eq!(facts.stuck_workers(later), [WorkerId(0), WorkerId(1)]);
         for _ in 0..5 {

@@ -13,7 +13,7 @@ const FULL: GateNumbers = GateNumbers { open: 7, max: 7, accepted: 9, rejected: 
 
 fn on_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    runtime.block_on(async { test(Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap())).await });
+    runtime.block_on(async { test(Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).expect("randomness"))).await });
 }
 
 async fn refused(door: Door, worker: Rc<Worker>) -> (TcpStream, Refusals) {

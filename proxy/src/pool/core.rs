@@ -47,7 +47,7 @@ pub struct Core {
     /// What the counts may still be after the limits shrank below them.
     pub(super) allowed: Allowed,
     #[cfg(test)]
-    pub(super) planted: super::settle::Planted,
+    pub(super) planted: super::tests::Planted,
 }
 
 /// Limits that include what was there before they shrank.
@@ -61,6 +61,7 @@ impl Core {
     /// An empty pool. `seed` decides jitter and spread.
     #[must_use]
     pub fn new(now: Instant, limits: Limits, seed: u64) -> Self {
+        let limits = limits.bounded();
         Self {
             limits,
             conns: Conns::default(),
@@ -77,7 +78,7 @@ impl Core {
             saturated: Duration::ZERO,
             allowed: Allowed { connections: limits.max, waiters: limits.queue_length },
             #[cfg(test)]
-            planted: super::settle::Planted::default(),
+            planted: super::tests::Planted::default(),
         }
     }
 
@@ -251,6 +252,7 @@ impl Core {
             self.conns.return_idle(slot);
             self.arm_probe(slot);
         }
+        self.probe(now);
         self.settle(now);
     }
 
@@ -275,7 +277,7 @@ impl Core {
     /// New limits, from now on.
     pub fn resize(&mut self, now: Instant, limits: Limits) {
         let now = self.advance(now);
-        self.limits = limits;
+        self.limits = limits.bounded();
         self.allowed =
             Allowed { connections: self.allowed.connections.max(limits.max), waiters: self.allowed.waiters.max(limits.queue_length) };
         self.expire(now);

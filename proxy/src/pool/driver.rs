@@ -185,12 +185,15 @@ impl<C: Connector> Pool<C> {
             Ok(connection) => {
                 self.record().add(PoolCounter::ConnectOk, 1);
                 self.table.borrow_mut().keep(id, Box::new(connection));
-                self.core.with(|held| held.fault = None);
+                if self.core.with(|held| held.fault.take()).is_some() {
+                    tracing::info!(pool = %self.name(), "the upstream takes connections again");
+                }
                 self.step(|core, now| core.on_connected(now, id));
                 self.watch(id);
             }
             Err(fault) => {
                 self.record().add(measure::connect_failure(fault.kind), 1);
+                tracing::warn!(pool = %self.name(), kind = ?fault.kind, "cannot open an upstream connection: {}", fault.message);
                 let failure = fault.failure();
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));

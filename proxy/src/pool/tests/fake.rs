@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
+
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::id::IdentityId;
@@ -148,8 +150,9 @@ pub(super) fn handle(
 
 /// Runs a test on a worker's kind of runtime, with time that passes when everybody sleeps.
 pub(super) fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, test);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build_local(LocalOptions::default()).expect("a runtime");
+    runtime.block_on(test);
 }
 
 /// Lets all tasks that can run do so.

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
@@ -356,4 +357,23 @@ fn a_thousand_sessions_share_two_connections() {
         assert_eq!((snapshot.leased, snapshot.waiters), (0, 0));
         assert_eq!(pool.record().observations(PoolHistogram::Wait), 3000);
     });
+}
+
+#[test]
+fn a_runtime_that_ends_under_leases_and_waiters_ends_in_peace() {
+    let connector = FakeConnector::default();
+    let server = Arc::clone(&connector.server);
+    run(async move {
+        let pool = pool(LIMITS, &connector);
+        for _ in 0..5 {
+            let pool = Rc::clone(&pool);
+            tokio::task::spawn_local(async move {
+                let _lease = acquire(&pool).await;
+                std::future::pending::<()>().await;
+            });
+        }
+        turn().await;
+        assert_eq!(leased(&pool), 2);
+    });
+    assert_eq!(server.open.load(Ordering::SeqCst), 0);
 }

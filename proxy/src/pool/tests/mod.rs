@@ -8,3 +8,10 @@ mod model;
 mod rules;
 mod rules_time;
 mod workers;
+
+/// Mistakes that tests plant to prove that they would be found.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Planted {
+    /// A released connection is parked although somebody waits.
+    pub(super) lost_wake_up: bool,
+}

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use super::bench::{ALICE, AWAY, BOB, Bench, HOME, LIMITS, asker, ms};
 use super::fake::{ANYONE, FakeConnector, Server, handle};
@@ -16,7 +16,7 @@ use crate::pool::id::WaiterId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::{Condition, OpenReason};
 use crate::pool::registry::Directory;
-use crate::worker::{Job, Mailboxes, Worker, WorkerId};
+use crate::worker::{Commons, Job, Mailboxes, Worker, WorkerId};
 
 fn bench(limits: Limits) -> Bench {
     let mut bench = Bench::new(limits);
@@ -148,9 +148,9 @@ fn work(
     script: Script,
     done: &std_mpsc::Sender<WorkerId>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let worker = Worker::new(id, mailboxes.clone(), crate::worker::Commons::new(1).expect("random numbers"));
-    LocalSet::new().block_on(&runtime, async {
+    let runtime = Builder::new_current_thread().enable_time().build_local(LocalOptions::default()).expect("a runtime");
+    let worker = Worker::new(id, mailboxes.clone(), Commons::new(2).expect("randomness"));
+    runtime.block_on(async {
         let connector = FakeConnector { server, ..FakeConnector::default() };
         let (pool_id, core) = directory.join(crate::clock::now(), "app", limits, 1);
         let pool = handle(pool_id, core, connector, id, mailboxes, &worker.pools);

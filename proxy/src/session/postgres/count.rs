@@ -1,29 +1,40 @@
-//! What the comings and goings of PostgreSQL clients add to the metrics. What happens in between is counted where it happens.
+//! What the comings and goings of PostgreSQL clients add to the metrics and the log. What happens in between is counted where it happens.
 
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::fault::SqlState;
 
 use super::opening::Farewell;
-use super::run::End;
+use super::run::{End, Start};
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::pool::handle::Pool;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::worker::Worker;
 
 /// A client that is logged in, for as long as this lives.
-pub(super) struct Present(Rc<Pool<PgConnector>>);
+pub(super) struct Present {
+    pool: Rc<Pool<PgConnector>>,
+    /// Its number, by which its two log lines find together.
+    client: u32,
+}
 
 impl Present {
     /// It is here.
-    pub(super) fn new(pool: &Rc<Pool<PgConnector>>) -> Self {
-        pool.record().shift(PoolGauge::Clients, 1);
-        Self(Rc::clone(pool))
+    pub(super) fn new(worker: &Worker, start: &Start) -> Self {
+        start.pool.record().shift(PoolGauge::Clients, 1);
+        let client = start.ticket.key().id;
+        if worker.config.borrow().log.connections {
+            tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
+        }
+        Self { pool: Rc::clone(&start.pool), client }
     }
 
     /// It is gone, and this is why.
     pub(super) fn left(self, worker: &Worker, end: End) {
-        let record = self.0.record();
+        if worker.config.borrow().log.connections {
+            tracing::info!(client = self.client, pool = %self.pool.name(), reason = ?end, "client disconnected");
+        }
+        let record = self.pool.record();
         match end {
             End::Left => {}
             End::Lost => worker.record.add(WorkerCounter::PostgresFaultLost, 1),
@@ -40,7 +51,7 @@ impl Present {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        self.0.record().shift(PoolGauge::Clients, -1);
+        self.pool.record().shift(PoolGauge::Clients, -1);
     }
 }
 

@@ -26,7 +26,8 @@ pub struct Client {
     /// What others may see of its virtual state.
     pub shown: Shown,
     stream: RefCell<Option<Stream>>,
-    backlog: RefCell<Backlog>,
+    /// Only while there is something in it.
+    backlog: RefCell<Option<Box<Backlog>>>,
     /// Replies that a lane owes.
     pending: Cell<u32>,
     /// Below this many the session wants to be woken.
@@ -119,7 +120,7 @@ impl Client {
     pub fn close(&self) {
         self.fate.set(Fate::Gone);
         *self.stream.borrow_mut() = None;
-        *self.backlog.borrow_mut() = Backlog::default();
+        *self.backlog.borrow_mut() = None;
         self.wake_upstream();
     }
 
@@ -161,10 +162,10 @@ impl Client {
         if !inside {
             let messages = {
                 let mut backlog = self.backlog.borrow_mut();
-                if backlog.messages.is_empty() {
-                    return;
+                match &mut *backlog {
+                    Some(backlog) if !backlog.messages.is_empty() => std::mem::take(&mut backlog.messages),
+                    Some(_) | None => return,
                 }
-                std::mem::take(&mut backlog.messages)
             };
             self.send(&messages);
         }
@@ -176,7 +177,7 @@ impl Client {
             return;
         }
         if self.inside_reply.get() {
-            self.backlog.borrow_mut().messages.extend_from_slice(bytes);
+            self.backlog.borrow_mut().get_or_insert_default().messages.extend_from_slice(bytes);
         } else {
             self.send(bytes);
         }
@@ -184,7 +185,7 @@ impl Client {
 
     fn send(&self, mut bytes: &[u8]) {
         let mut backlog = self.backlog.borrow_mut();
-        if backlog.bytes.is_empty() {
+        if backlog.as_ref().is_none_or(|backlog| backlog.bytes.is_empty()) {
             let mut stream = self.stream.borrow_mut();
             let Some(stream) = &mut *stream else { return };
             // Nobody is to be woken by this attempt: if it fails, the session is told, and it waits for the socket in its own name.
@@ -204,20 +205,18 @@ impl Client {
             }
             self.wake_session();
         }
-        backlog.bytes.extend_from_slice(bytes);
+        backlog.get_or_insert_default().bytes.extend_from_slice(bytes);
     }
 
     /// How many bytes wait for the client to take them.
     pub fn backlog(&self) -> usize {
-        self.backlog.borrow().length()
+        self.backlog.borrow().as_ref().map_or(0, |backlog| backlog.length())
     }
 
     /// Writes what waits; ready when nothing is left.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut backlog = self.backlog.borrow_mut();
-        if backlog.bytes.is_empty() {
-            return Poll::Ready(());
-        }
+        let mut kept = self.backlog.borrow_mut();
+        let Some(backlog) = kept.as_mut().filter(|backlog| !backlog.bytes.is_empty()) else { return Poll::Ready(()) };
         let mut stream = self.stream.borrow_mut();
         let Some(stream) = &mut *stream else { return Poll::Ready(()) };
         let mut progress = false;
@@ -238,13 +237,15 @@ impl Client {
             }
         };
         if done {
-            backlog.bytes = Vec::new();
-            backlog.sent = 0;
+            (backlog.bytes, backlog.sent) = (Vec::new(), 0);
         } else if backlog.sent >= HIGH_WATER && backlog.sent * 2 >= backlog.bytes.len() {
             let sent = std::mem::take(&mut backlog.sent);
             backlog.bytes.drain(..sent);
         }
-        drop(backlog);
+        if backlog.length() == 0 {
+            *kept = None;
+        }
+        drop(kept);
         if progress {
             self.wake_upstream();
         }

@@ -15,7 +15,13 @@ pub fn line(client: &Client, now: Instant, command: &str) -> String {
     let shown = &client.shown;
     let [channels, patterns, shards] = shown.subscriptions.get();
     let age = now.saturating_duration_since(client.since).as_secs();
-    let flags = if channels + patterns + shards > 0 { "P" } else if shown.leased.get() != 0 { "b" } else { "N" };
+    let flags = if channels + patterns + shards > 0 {
+        "P"
+    } else if shown.leased.get() != 0 {
+        "b"
+    } else {
+        "N"
+    };
     let mut out = String::with_capacity(256);
     let name = shown.name.borrow();
     let user = shown.user.borrow();

@@ -253,7 +253,11 @@ impl Lane {
             self.wake_waiting();
         }
         let quiet = self.pipeline.borrow().is_empty();
-        if quiet && (self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) { Poll::Ready(Ended::Quiet) } else { Poll::Pending }
+        if quiet && (self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) {
+            Poll::Ready(Ended::Quiet)
+        } else {
+            Poll::Pending
+        }
     }
 
     fn write(&self, held: &mut Held, cx: &mut Context<'_>, record: &crate::observe::record::PoolRecord) -> Result<(), ()> {

@@ -27,8 +27,13 @@ mod unknown;
 mod virtual_state;
 
 /// Serves one client of the configured server `name` from its first byte to its last. The caller holds the client's permit for as long as this runs.
-pub async fn serve(stream: Stream, name: Arc<str>, worker: Rc<Worker>) {
-    if let Some(server) = worker.redis.server(&name) {
-        run::Session::new(stream, server, worker).run().await;
+pub fn serve(stream: Stream, name: Arc<str>, worker: Rc<Worker>) -> impl Future<Output = ()> {
+    let server = worker.redis.server(&name);
+    let mut session = server.map(|server| run::Session::new(stream, server, worker));
+    // Borrowed, not moved: an `async` block keeps what it moves a second time, for each of thousands of idle clients.
+    async move {
+        if let Some(session) = &mut session {
+            session.run().await;
+        }
     }
 }

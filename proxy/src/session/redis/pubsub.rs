@@ -26,6 +26,7 @@ impl Session {
         }
         match handling {
             Some(Handling::Subscribe | Handling::Unsubscribe | Handling::Quit | Handling::Reset) => None,
+            None if self.server.facts.flags(&name.to_ascii_lowercase()).is_none() => Some(self.say_error(&unknown_command(whole))),
             Some(_) | None => {
                 let name = String::from_utf8_lossy(name).to_ascii_lowercase();
                 Some(self.say_error(&format!(
@@ -129,4 +130,18 @@ impl Session {
         subscriber.version.set(self.version);
         Rc::clone(subscriber)
     }
+}
+
+/// What Redis says to a command that it does not know, which it looks at first.
+fn unknown_command(whole: &[u8]) -> String {
+    let mut arguments = Arguments::new(whole).map(String::from_utf8_lossy);
+    let name: String = arguments.next().unwrap_or_default().chars().take(128).collect();
+    let mut shown = String::new();
+    for argument in arguments {
+        if shown.len() >= 128 {
+            break;
+        }
+        shown.extend(["'", &argument.chars().take(128 - shown.len()).collect::<String>(), "' "]);
+    }
+    format!("ERR unknown command '{name}', with args beginning with: {shown}")
 }

@@ -15,8 +15,8 @@ use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan, Value};
 use sidepool_protocol::redis::handshake;
-use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::inline;
+use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
 use super::client::{Fate, HIGH_WATER};
 use super::count;
@@ -85,7 +85,9 @@ struct Owed {
 enum What {
     Plain,
     Multi,
-    Exec { database: Option<u32> },
+    Exec {
+        database: Option<u32>,
+    },
     Select(u32),
     Monitor,
     /// Nobody asked for it.
@@ -359,7 +361,10 @@ impl Relay {
                 | Handling::Accept
         );
         if !answered_here {
-            self.answer_error(session, &format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"));
+            self.answer_error(
+                session,
+                &format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"),
+            );
             return true;
         }
         if !self.owed.is_empty() {

@@ -145,7 +145,7 @@ impl Session {
     }
 
     /// Serves the client.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
             let after = match step {
@@ -410,9 +410,8 @@ impl Session {
                 self.closing = true;
                 Next::Done
             }
-            Handling::Refuse => {
-                self.say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name))
-            }
+            Handling::Refuse => self
+                .say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name)),
             Handling::SetName
             | Handling::GetName
             | Handling::SetInfo
@@ -591,4 +590,23 @@ pub(super) fn anew<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode::command(&mut bytes, &arguments);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::{Client, Session, Stream, Worker};
+
+    fn size_of_future<F: Future>(_of: fn(Stream, Arc<str>, Rc<Worker>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
+        assert!(size_of::<Client>() <= 256, "{}", size_of::<Client>());
+        assert!(size_of_future(super::super::serve) <= 256, "{}", size_of_future(super::super::serve));
+    }
 }
