@@ -1,6 +1,6 @@
 //! Load by the field's own tools: a thousand pgbench clients on twenty connections, five hundred of redis-benchmark, and not one error.
 
-use sidepool_tests::load::{pgbench, redis_benchmark, script};
+use sidepool_tests::load::{pgbench, pgbench_tables, redis_benchmark, script};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::Cluster;
 use sidepool_tests::redis::RedisServer;
@@ -10,7 +10,7 @@ async fn a_thousand_clients(mode: &str) {
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 20).set("postgres.query_wait_timeout", "120s");
     let pool = Pooler::start_fast(settings).await;
-    pgbench(cluster.port(), &["-i", "-q", "-s", "2"]).await;
+    pgbench_tables(cluster.port(), 2).await;
     let run = pgbench(pool.postgres_port(), &["-M", mode, "-n", "-c", "1000", "-j", "2", "-t", "20", "-S"]).await;
     assert_eq!(run.transactions, 20_000);
     println!("pgbench -M {mode}, 1,000 clients on 20 connections: {:.0} transactions/s", run.per_second);
