@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 async fn through_a_cutting_network() -> (RedisServer, FaultProxy, Pooler) {
     let server = RedisServer::start().await;
     let network = FaultProxy::start(server.port()).await;
-    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.server_connect_backoff", "10ms");
+    let settings =
+        Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.server_connect_backoff", "10ms");
     (server, network, Pooler::start(settings).await)
 }
 

@@ -62,7 +62,10 @@ async fn large_values_both_ways_beside_small_ones() {
             let key = format!("large{client}");
             for size in [MIB, 10, 5 * MIB, 70_000, 65_536, 0] {
                 let value: Vec<u8> = (0..size).map(|at| (at as u8).wrapping_mul(31).wrapping_add(client)).collect();
-                wire.send(&[request(&["INCR", "small"]), request(&[&b"SET"[..], key.as_bytes(), &value]), request(&["GET", &key])].concat()).await;
+                wire.send(
+                    &[request(&["INCR", "small"]), request(&[&b"SET"[..], key.as_bytes(), &value]), request(&["GET", &key])].concat(),
+                )
+                .await;
                 assert!(matches!(wire.reply().await, Reply::Integer(_)));
                 assert_eq!(wire.reply().await.text(), "OK");
                 assert!(wire.reply().await == Reply::Bulk(value));

@@ -93,13 +93,7 @@ impl Hub {
     /// Subscribes a client. The hub itself tells the client when it is done.
     pub fn subscribe(&self, subscriber: &Rc<Subscriber>, kind: Kind, names: &[&[u8]]) -> Rc<Ticket> {
         let names: Vec<Rc<[u8]>> = names.iter().map(|name| Rc::from(*name)).collect();
-        let ticket = Rc::new(Ticket {
-            subscriber: Rc::clone(subscriber),
-            kind,
-            names,
-            missing: Cell::new(0),
-            outcome: RefCell::new(None),
-        });
+        let ticket = Rc::new(Ticket { subscriber: Rc::clone(subscriber), kind, names, missing: Cell::new(0), outcome: RefCell::new(None) });
         let mut fresh = Vec::new();
         {
             let topics = &mut self.topics.borrow_mut()[kind as usize];
@@ -360,8 +354,7 @@ async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
                 continue;
             }
         };
-        let mut held =
-            Held { lease, scanner: FrameScanner::default(), inbox: Vec::new(), sent: 0, limit: strong.group.output_limit() };
+        let mut held = Held { lease, scanner: FrameScanner::default(), inbox: Vec::new(), sent: 0, limit: strong.group.output_limit() };
         strong.begin();
         pool.record().shift(PoolGauge::RedisPubsub, 1);
         let ended = poll_fn(|cx| strong.drive(&mut held, cx, &worker)).await;

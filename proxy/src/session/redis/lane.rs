@@ -253,7 +253,11 @@ impl Lane {
             self.wake_waiting();
         }
         let quiet = self.pipeline.borrow().is_empty();
-        if quiet && (self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) { Poll::Ready(Ended::Quiet) } else { Poll::Pending }
+        if quiet && (self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) {
+            Poll::Ready(Ended::Quiet)
+        } else {
+            Poll::Pending
+        }
     }
 
     fn write(&self, held: &mut Held, cx: &mut Context<'_>, record: &crate::observe::record::PoolRecord) -> Result<(), ()> {
@@ -403,10 +407,9 @@ impl Held {
                 return false;
             }
             throttle.backlog = backlog;
-            patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
-            if patience.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
+            *patience = Box::pin(tokio::time::sleep(PATIENCE));
+            // Registers for the new deadline; it cannot have passed already.
+            let _ = patience.as_mut().poll(cx);
         }
         throttle.client.on_progress(cx.waker());
         true

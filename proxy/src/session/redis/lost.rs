@@ -47,7 +47,9 @@ impl Session {
                 self.lost = Lost::Nothing;
                 Some(self.say_error(refusal::EXECABORT_LOST))
             }
-            (Lost::WatchedTransaction | Lost::Transaction, Some(Handling::Multi)) => Some(self.say_error("ERR MULTI calls can not be nested")),
+            (Lost::WatchedTransaction | Lost::Transaction, Some(Handling::Multi)) => {
+                Some(self.say_error("ERR MULTI calls can not be nested"))
+            }
             (Lost::WatchedTransaction, _) => Some(self.accept(b"+QUEUED\r\n")),
             (Lost::Transaction, _) => Some(self.say_error(refusal::TRANSACTION_LOST)),
         }

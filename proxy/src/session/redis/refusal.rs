@@ -6,7 +6,8 @@ use crate::pool::fault::ConnectFaultKind;
 use crate::pool::reason::RefuseReason;
 
 /// For requests that were sent and whose answer never came.
-pub const LOST: &str = "UPSTREAM the connection to the server was lost; the outcome of this command is unknown: it may or may not have been executed";
+pub const LOST: &str =
+    "UPSTREAM the connection to the server was lost; the outcome of this command is unknown: it may or may not have been executed";
 /// For commands of a transaction whose connection was lost before `EXEC`.
 pub const TRANSACTION_LOST: &str = "UPSTREAM the connection to the server was lost inside this transaction; nothing of it was executed";
 /// For `EXEC` of such a transaction.
