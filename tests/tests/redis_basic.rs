@@ -6,11 +6,12 @@ use sidepool_tests::redis::{RedisServer, Reply, Wire};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 
-async fn pair() -> (RedisServer, Pooler, Wire, Wire) {
-    let server = RedisServer::start().await;
-    let pool = Pooler::start(Settings::redis(&server)).await;
-    let (direct, proxied) = (server.direct().await, pool.redis_wire().await);
-    (server, pool, direct, proxied)
+/// Two servers, one of them behind the proxy, and a client of each: what the bare one answers, the other must answer, too.
+async fn pair() -> ([RedisServer; 2], Pooler, Wire, Wire) {
+    let servers = [RedisServer::start().await, RedisServer::start().await];
+    let pool = Pooler::start(Settings::redis(&servers[1])).await;
+    let (direct, proxied) = (servers[0].direct().await, pool.redis_wire().await);
+    (servers, pool, direct, proxied)
 }
 
 /// Commands that cover every type of reply, in an order that leaves both sides with the same data.
@@ -76,7 +77,7 @@ const CONVERSATION: &[&[&str]] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reply_is_the_servers_in_both_versions() {
-    let (_server, _pool, mut direct, mut proxied) = pair().await;
+    let (_servers, _pool, mut direct, mut proxied) = pair().await;
     for version in ["2", "3"] {
         for wire in [&mut direct, &mut proxied] {
             assert!(!matches!(wire.command(&["HELLO", version]).await, Reply::Error(_)));
@@ -84,15 +85,13 @@ async fn each_reply_is_the_servers_in_both_versions() {
         for command in CONVERSATION {
             let (expected, got) = (direct.command(command).await, proxied.command(command).await);
             assert_eq!(expected, got, "RESP{version} {command:?}");
-            // Both talk to one server: what one wrote must not meet the other.
-            direct.command(&["FUNCTION", "FLUSH"]).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_versions_side_by_side() {
-    let (_server, pool, _direct, mut old) = pair().await;
+    let (_servers, pool, _direct, mut old) = pair().await;
     let mut new = pool.redis_wire().await;
     assert!(matches!(new.command(&["HELLO", "3"]).await, Reply::Map(_)));
     assert_eq!(old.command(&["HSET", "h", "f", "v"]).await, Reply::Integer(1));
@@ -109,7 +108,7 @@ async fn both_versions_side_by_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hello_tells_what_drivers_look_for() {
-    let (_server, _pool, mut direct, mut proxied) = pair().await;
+    let (_servers, _pool, mut direct, mut proxied) = pair().await;
     let names = |reply: &Reply| match reply {
         Reply::Map(pairs) => pairs.iter().map(|(name, _)| name.text()).collect::<Vec<_>>(),
         other => panic!("a map: {other:?}"),
@@ -129,7 +128,7 @@ async fn hello_tells_what_drivers_look_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inline_commands() {
-    let (_server, _pool, mut direct, mut proxied) = pair().await;
+    let (_servers, _pool, mut direct, mut proxied) = pair().await;
     let lines: [&[u8]; 8] = [
         b"PING\r\n",
         b"SET inline \"two words\"\r\n",
@@ -149,13 +148,13 @@ async fn inline_commands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_input_is_answered_as_redis_does_and_reaches_nobody() {
-    let (server, pool, mut direct, _) = pair().await;
+    let (servers, pool, ..) = pair().await;
     let mut good = pool.redis_wire().await;
     let inputs: [&[u8]; 10] = [
         b"*1\r\n:1\r\n",
         b"*2\r\n$3\r\nGET\r\n$-5\r\nx\r\n",
         b"*2\r\n$3\r\nGET\r\n$99999999999999\r\n",
-        b"*9999999\r\n",
+        b"*9999999999\r\n",
         b"*abc\r\n",
         b"*1\r\n$abc\r\n",
         b"*1\r\n$600000000\r\n",
@@ -165,10 +164,11 @@ async fn malformed_input_is_answered_as_redis_does_and_reaches_nobody() {
     ];
     for input in inputs {
         let what = String::from_utf8_lossy(input).into_owned();
-        let (mut direct_bad, mut proxied_bad) = (Wire::connect(server.port()).await, pool.redis_wire().await);
+        let (mut direct_bad, mut proxied_bad) = (Wire::connect(servers[0].port()).await, pool.redis_wire().await);
         direct_bad.send(input).await;
         proxied_bad.send(input).await;
-        assert_eq!(direct_bad.reply().await, proxied_bad.reply().await, "{what:?}");
+        let expected = direct_bad.reply().await;
+        assert_eq!(proxied_bad.read().await, Some(expected), "{what:?}");
         assert_eq!(direct_bad.read().await, None);
         assert_eq!(proxied_bad.read().await, None, "{what:?} ends the connection");
         assert_eq!(good.command(&["PING"]).await.text(), "PONG", "after {what:?}");
@@ -177,12 +177,11 @@ async fn malformed_input_is_answered_as_redis_does_and_reaches_nobody() {
     let mut http = pool.redis_wire().await;
     http.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(wait::soon("the end", http.read()).await, None);
-    assert_eq!(direct.command(&["PING"]).await.text(), "PONG");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_garbled_start_and_one_byte_at_a_time() {
-    let (_server, _pool, _direct, mut proxied) = pair().await;
+    let (_servers, _pool, _direct, mut proxied) = pair().await;
     for byte in request(&["SET", "drip", "drop"]) {
         proxied.send(&[byte]).await;
         tokio::task::yield_now().await;
@@ -194,7 +193,7 @@ async fn a_garbled_start_and_one_byte_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quit_comes_after_what_was_asked_before() {
-    let (_server, _pool, _direct, mut proxied) = pair().await;
+    let (_servers, _pool, _direct, mut proxied) = pair().await;
     proxied.send(&[request(&["SET", "k", "v"]), request(&["GET", "k"]), request(&["QUIT"]), request(&["GET", "k"])].concat()).await;
     let replies = [proxied.reply().await.text(), proxied.reply().await.text(), proxied.reply().await.text()];
     assert_eq!(replies, ["OK", "v", "OK"]);
@@ -203,7 +202,7 @@ async fn quit_comes_after_what_was_asked_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reset_starts_anew() {
-    let (_server, _pool, _direct, mut proxied) = pair().await;
+    let (_servers, _pool, _direct, mut proxied) = pair().await;
     proxied.command(&["HELLO", "3"]).await;
     assert_eq!(proxied.command(&["SELECT", "3"]).await.text(), "OK");
     assert_eq!(proxied.command(&["SET", "k", "in three"]).await.text(), "OK");

@@ -67,7 +67,7 @@ fn a_startup_message() {
     let startup = startup(b"user\0bob\0database\0shop\0application_name\0psql\0DateStyle\0ISO\0_pq_.x\0on\0\0", false).unwrap();
     assert_eq!((&*startup.user, &*startup.database, startup.replication), ("bob", "shop", false));
     assert_eq!(startup.parameters, pairs(&[("application_name", "psql"), ("DateStyle", "ISO")]));
-    assert_eq!(startup.protocol_options, ["_pq_.x".into()]);
+    assert_eq!(startup.protocol_options, [Box::<str>::from("_pq_.x")]);
 }
 
 #[test]

@@ -73,6 +73,26 @@ pub enum Owed<N> {
     CopyEnd,
 }
 
+impl<N> Owed<N> {
+    /// Whether the server has no part in it.
+    fn is_local(&self) -> bool {
+        match self {
+            Self::LocalParse(_) | Self::LocalClose(_) | Self::CopyEnd => true,
+            Self::Query
+            | Self::FunctionCall
+            | Self::Sync
+            | Self::OwnQuery
+            | Self::Parse(_)
+            | Self::OwnParse(_)
+            | Self::Bind
+            | Self::Describe
+            | Self::Execute
+            | Self::Close
+            | Self::OwnClose(_) => false,
+        }
+    }
+}
+
 /// What to do with a message of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inbound {
@@ -276,6 +296,13 @@ impl<N> Tracker<N> {
             }
         }
         Inbound::Forward
+    }
+
+    /// Whether it is the proxy's own turn: [`Tracker::next_local`] has something to do.
+    #[must_use]
+    #[inline]
+    pub fn has_local(&self) -> bool {
+        self.owed.front().is_some_and(Owed::is_local)
     }
 
     /// The proxy's own replies whose turn has come; call until `None` after each message of either side.

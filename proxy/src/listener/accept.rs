@@ -273,6 +273,18 @@ mod tests {
     }
 
     #[test]
+    fn what_an_idle_client_costs_is_little() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let worker = Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap());
+            let stream = || Stream::Unix(tokio::net::UnixStream::pair().unwrap().0);
+            let postgres = size_of_val(&session::postgres::serve(stream(), Rc::clone(&worker)));
+            let redis = size_of_val(&session::redis::serve(stream(), "cache".into(), worker));
+            assert!(postgres <= 320 && redis <= 512, "the futures have {postgres} and {redis} bytes");
+        });
+    }
+
+    #[test]
     fn what_a_client_costs_beside_its_session_is_little() {
         assert!(size_of::<Client<()>>() <= 56, "{}", size_of::<Client<()>>());
     }

@@ -153,8 +153,6 @@ cells! {
         CommandConnection: RedisCommands ["connection"] for Redis,
         /// A command about the server.
         CommandAdmin: RedisCommands ["admin"] for Redis,
-        /// Anything else.
-        CommandOther: RedisCommands ["other"] for Redis,
 
         /// Errors of the upstream: broken connection.
         Error08: Errors ["server", "08"] for Postgres,
@@ -296,7 +294,5 @@ cells! {
     pub enum WorkerHistogram {
         /// How long PostgreSQL logins took.
         PostgresLogin: ClientLoginSeconds ["postgres"] for Both,
-        /// How long Redis logins took.
-        RedisLogin: ClientLoginSeconds ["redis"] for Both,
     }
 }

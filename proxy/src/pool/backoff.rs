@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use super::random::Random;
 use super::reason::Failure;
 
+/// The shortest pause, whatever the settings say.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// The connect history of one pool, as far as it matters for the next attempt.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Backoff {
@@ -52,7 +55,7 @@ impl Backoff {
         }
         let doubled = initial.saturating_mul(1 << self.failures.min(20)).min(most.max(initial));
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = Some(now + random.share(doubled, 500, 1000).max(Duration::from_millis(1)));
+        self.retry_at = Some(now + random.share(doubled, 500, 1000).max(SHORTEST));
     }
 }
 

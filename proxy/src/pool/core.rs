@@ -61,6 +61,7 @@ impl Core {
     /// An empty pool. `seed` decides jitter and spread.
     #[must_use]
     pub fn new(now: Instant, limits: Limits, seed: u64) -> Self {
+        let limits = limits.bounded();
         Self {
             limits,
             conns: Conns::default(),
@@ -251,6 +252,7 @@ impl Core {
             self.conns.return_idle(slot);
             self.arm_probe(slot);
         }
+        self.probe(now);
         self.settle(now);
     }
 
@@ -275,7 +277,7 @@ impl Core {
     /// New limits, from now on.
     pub fn resize(&mut self, now: Instant, limits: Limits) {
         let now = self.advance(now);
-        self.limits = limits;
+        self.limits = limits.bounded();
         self.allowed =
             Allowed { connections: self.allowed.connections.max(limits.max), waiters: self.allowed.waiters.max(limits.queue_length) };
         self.expire(now);

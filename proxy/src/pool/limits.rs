@@ -35,6 +35,26 @@ pub struct Limits {
     pub affinity_patience: Duration,
 }
 
+/// Longer times are as good as this, and adding them to the clock must not overflow it.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+impl Limits {
+    /// The same limits with times that can be added to a clock, and none for zero, as in the settings.
+    #[must_use]
+    pub(super) fn bounded(self) -> Self {
+        let bounded = |time: Option<Duration>| time.filter(|time| !time.is_zero()).map(|time| time.min(LONGEST));
+        Self {
+            wait_timeout: bounded(self.wait_timeout),
+            idle_timeout: bounded(self.idle_timeout),
+            lifetime: bounded(self.lifetime),
+            probe_after: bounded(self.probe_after),
+            backoff_initial: self.backoff_initial.min(LONGEST),
+            backoff_max: self.backoff_max.min(LONGEST),
+            ..self
+        }
+    }
+}
+
 impl From<&PoolLimits> for Limits {
     fn from(config: &PoolLimits) -> Self {
         let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);

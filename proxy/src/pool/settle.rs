@@ -1,7 +1,7 @@
 //! What follows from an input: connections that nobody needs are closed, waiters get what is free, missing connections are opened,
 //! deadlines are set. The short ways of `acquire` and `release` on the data path do without [`Core::settle`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::action::Action;
 use super::core::Core;
@@ -12,6 +12,9 @@ use super::sizing::Demand;
 use super::state::ConnState;
 use super::timers::Timer;
 use crate::worker::WorkerId;
+
+/// The shortest time between two looks for connections to probe.
+const SHORTEST_PROBE_PAUSE: Duration = Duration::from_millis(10);
 
 impl Core {
     /// Makes the time monotonic and acts on deadlines that have passed. Every input starts with this, so that no session is granted a
@@ -225,15 +228,21 @@ impl Core {
         self.timers.set(Timer::Wait, deadline);
     }
 
-    fn probe(&mut self, now: Instant) {
+    /// Probes quiet connections, few at a time: a server that does not answer must not hold all of them.
+    pub(super) fn probe(&mut self, now: Instant) {
         let mut next: Option<Instant> = None;
         let mut quiet = Vec::new();
+        let at_a_time = self.limits.connect_parallelism.max(1).saturating_sub(self.conns.count(ConnState::Probing)) as usize;
         if let Some(after) = self.limits.probe_after {
             for (slot, _) in self.conns.all().filter(|(_, state)| *state == ConnState::Idle) {
-                let at = self.conns.at(slot).heard + after;
-                if at <= now {
+                let mut at = self.conns.at(slot).heard + after;
+                if at <= now && quiet.len() < at_a_time {
                     quiet.push(slot);
                 } else {
+                    if at <= now {
+                        // Its turn comes when another has answered; this is in case none does.
+                        at = now + after.max(SHORTEST_PROBE_PAUSE);
+                    }
                     next = Some(next.map_or(at, |next| next.min(at)));
                 }
             }
@@ -320,7 +329,7 @@ impl Core {
         Demand {
             total: self.conns.total(),
             connecting,
-            coming: connecting + self.conns.count(ConnState::Resetting) + self.conns.count(ConnState::Probing),
+            coming: connecting + self.conns.count(ConnState::Resetting),
             lasting: self.conns.lasting(),
             waiters: self.queue.len(),
             max: self.limits.max,

@@ -9,7 +9,7 @@ pub(super) struct Demand {
     pub(super) total: u32,
     /// Of these, being opened.
     pub(super) connecting: u32,
-    /// Of these, about to be free without anybody's doing: being opened, cleaned or probed.
+    /// Of these, about to be free without anybody's doing: being opened or cleaned. Not those being probed: the doubt may be justified.
     pub(super) coming: u32,
     /// Of these, there to stay: neither closing nor to be closed at release.
     pub(super) lasting: u32,

@@ -25,7 +25,9 @@ def warm(target, load):
 def run(target, load, seconds):
     """One measured run."""
     with tempfile.TemporaryDirectory(prefix="sidepool-bench-log-") as folder:
-        options = ["-T", str(seconds), "-l", "--log-prefix", f"{folder}/log"]
+        # pgbench counts its own connecting, one client after the other, into the time it was given.
+        duration = seconds + load.clients // 500
+        options = ["-T", str(duration), "-l", "--log-prefix", f"{folder}/log"]
         if load.rate:
             options += ["-R", str(load.rate)]
         else:

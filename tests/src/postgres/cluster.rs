@@ -116,7 +116,7 @@ impl Cluster {
     pub async fn launch(&mut self) {
         let mut command = as_server_user(&program("postgres"));
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.data).arg("-p").arg(self.port.to_string());
-        let quick = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=100", "shared_buffers=16MB"];
+        let quick = ["fsync=off", "full_page_writes=off", "max_connections=100", "shared_buffers=16MB"];
         let fixed = ["listen_addresses=127.0.0.1", "autovacuum=off", "logging_collector=off"];
         for option in quick.into_iter().chain(fixed).chain(self.options.iter().map(String::as_str)) {
             command.arg("-c").arg(option);

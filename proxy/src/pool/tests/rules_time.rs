@@ -142,7 +142,6 @@ fn quiet_connections_are_probed_and_keep_their_age() {
         .collect();
     assert_eq!(probed.len(), 2);
     let waiter = bench.queue(ALICE);
-    assert_eq!(bench.opens(), [], "a probed connection is about to be free");
     bench.core.on_probe(bench.now, conns[0], true);
     assert_eq!(bench.grants(), [waiter]);
     bench.core.on_probe(bench.now, conns[1], true);
@@ -237,4 +236,44 @@ fn who_lost_a_granted_connection_comes_first_again() {
     assert_eq!(bench.grants(), [other]);
     let late = bench.core.acquire_again(bench.now + ms(100), asker(HOME, ALICE), since);
     assert!(matches!(late, Outcome::Refused(refusal) if refusal.reason == RefuseReason::WaitTimeout));
+}
+
+#[test]
+fn a_silent_server_is_probed_on_few_connections_and_does_not_keep_new_ones_from_being_opened() {
+    let mut bench = Bench::new(Limits { max: 6, connect_parallelism: 2, probe_after: Some(ms(100)), ..LIMITS });
+    bench.idle(5);
+    bench.pass(ms(100));
+    let probes = bench.actions();
+    assert_eq!(probes.len(), 2);
+    assert_eq!(bench.core.snapshot(bench.now).idle, 3, "the others can be granted");
+    for _ in 0..3 {
+        bench.take();
+    }
+    bench.queue(ALICE);
+    assert_eq!(bench.opens().len(), 1);
+}
+
+#[test]
+fn quiet_connections_are_probed_one_after_the_other() {
+    let mut bench = Bench::new(Limits { connect_parallelism: 1, probe_after: Some(ms(100)), ..LIMITS });
+    bench.idle(2);
+    bench.pass(ms(100));
+    let [Action::Probe { conn: first, .. }] = bench.actions()[..] else { panic!("one is probed") };
+    bench.core.on_probe(bench.now, first, true);
+    assert!(matches!(bench.actions()[..], [Action::Probe { conn, .. }] if conn != first));
+}
+
+#[test]
+fn times_without_end_do_no_harm() {
+    use std::time::Duration;
+    let ever = Some(Duration::MAX);
+    let limits = Limits { max: 1, wait_timeout: ever, idle_timeout: ever, lifetime: ever, probe_after: ever, ..LIMITS };
+    let mut bench = Bench::new(Limits { backoff_initial: Duration::MAX, backoff_max: Duration::MAX, ..limits });
+    let conn = bench.lease(1)[0];
+    bench.queue(ALICE);
+    bench.release(conn, Condition::Broken);
+    let (conn, _) = bench.opens()[0];
+    bench.fail(conn, Failure::Transient);
+    bench.core.resize(bench.now, limits);
+    bench.pass(ms(1000));
 }

@@ -43,7 +43,7 @@ impl ClientKey {
 enum Doing {
     Nothing,
     /// In the queue; woken to be told.
-    Waiting(Waker),
+    Waiting,
     /// Cancelled while in the queue.
     Cancelled,
     Running(Rc<Cancellable>),
@@ -53,6 +53,8 @@ struct Seat {
     secret: [u8; 4],
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
+    /// Wakes the session; unknown until it waits for the first time.
+    waker: RefCell<Option<Waker>>,
 }
 
 /// All clients of one worker, by the id in their key.
@@ -83,7 +85,7 @@ impl CancelTicket {
                 break id;
             }
         };
-        let seat = Rc::new(Seat { secret, pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing) });
+        let seat = Rc::new(Seat { secret, pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), waker: RefCell::new(None) });
         seats.insert(id, Rc::clone(&seat));
         Self { worker: Rc::clone(worker), key: ClientKey { id, secret }, seat }
     }
@@ -101,7 +103,12 @@ impl CancelTicket {
 
     /// The client waits for a server; `waker` is woken when a cancel comes.
     pub fn waiting(&self, waker: &Waker) {
-        *self.seat.doing.borrow_mut() = Doing::Waiting(waker.clone());
+        // The session's task stays the same, and with it the waker: after the first time this costs a comparison.
+        match &mut *self.seat.waker.borrow_mut() {
+            Some(known) => known.clone_from(waker),
+            unknown @ None => *unknown = Some(waker.clone()),
+        }
+        *self.seat.doing.borrow_mut() = Doing::Waiting;
     }
 
     /// The client runs on this server connection.
@@ -155,9 +162,10 @@ async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
             seat.pool.record().add(PoolCounter::CancelIdle, 1);
             return;
         }
-        doing @ Doing::Waiting(_) => {
-            if let Doing::Waiting(waker) = std::mem::replace(doing, Doing::Cancelled) {
-                waker.wake();
+        doing @ Doing::Waiting => {
+            *doing = Doing::Cancelled;
+            if let Some(waker) = &*seat.waker.borrow() {
+                waker.wake_by_ref();
             }
             seat.pool.record().add(PoolCounter::CancelQueued, 1);
             return;

@@ -29,19 +29,30 @@ mod opening;
 mod welcome;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.
-pub async fn serve(stream: Stream, worker: Rc<Worker>) {
-    // Boxed, so that an idle session does not carry the size of a login.
-    match Box::pin(login::login(stream, &worker)).await {
-        Some(Arrival::Session(start)) => {
+///
+/// Written so that the future of an idle client is little more than its [`Session`]: the login lies in a box that is gone when it is over, and
+/// nothing is held twice.
+pub fn serve(stream: Stream, worker: Rc<Worker>) -> impl Future<Output = ()> {
+    let arriving = Box::pin(arrive(stream, Rc::clone(&worker)));
+    async move {
+        let Some((mut session, present)) = arriving.await else { return };
+        let end = session.run().await;
+        present.left(&worker, end);
+    }
+}
+
+/// From the first byte to the end of the login, or of what else the client came for.
+async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)> {
+    match login::login(stream, &worker).await? {
+        Arrival::Session(start) => {
             let present = Present::new(&worker, &start);
-            let end = Session::new(&worker, start).run().await;
-            present.left(&worker, end);
+            Some((Session::new(&worker, start), present))
         }
-        Some(Arrival::Cancel(key, stream)) => {
+        Arrival::Cancel(key, stream) => {
             cancel::deliver(&worker, key).await;
             drop(stream);
+            None
         }
-        None => {}
     }
 }
 

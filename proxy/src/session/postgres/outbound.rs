@@ -86,7 +86,7 @@ impl Outbound<'_, '_> {
 
     /// Gives the replies of the proxy itself whose turn has come. Nothing may be put into the middle of a message.
     pub fn answer_locals(&mut self) {
-        if self.link.remaining > 0 {
+        if self.link.remaining > 0 || !self.link.tracker.has_local() {
             return;
         }
         while let Some(local) = self.link.tracker.next_local() {

@@ -41,6 +41,7 @@ impl Session {
     /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
     pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
         self.ticket.running(&lease.cancel);
+        self.quiet.server = false;
         let query = self.state_query(&mut lease);
         self.phase = Phase::Linked(lease);
         let Some(query) = query else { return self.send_on(cx, input) };
@@ -124,7 +125,7 @@ impl Session {
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
-        if busy {
+        if busy || self.quiet.client {
             return Ok(Turn::Quiet);
         }
         let worker = Rc::clone(&self.worker);
@@ -137,6 +138,7 @@ impl Session {
             Poll::Ready(Ok(read)) if read > 0 => read,
             Poll::Ready(_) => return Err(self.client_left(kept)),
             Poll::Pending => {
+                self.quiet.client = true;
                 self.pending = buffer[..kept].to_vec();
                 return Ok(Turn::Quiet);
             }
@@ -151,7 +153,10 @@ impl Session {
         let read = match self.client.poll_read(cx, buffer) {
             Poll::Ready(Ok(read)) if read > 0 => read,
             Poll::Ready(_) => return Err(End::Lost),
-            Poll::Pending => return Ok(Turn::Quiet),
+            Poll::Pending => {
+                self.quiet.client = true;
+                return Ok(Turn::Quiet);
+            }
         };
         self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
         let mut long = std::mem::take(&mut self.pending);
@@ -196,10 +201,13 @@ impl Session {
 
     /// Gives the proxy's own replies that wait for nothing.
     fn answer_locals(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        if !lease.link.tracker.has_local() {
+            return Ok(());
+        }
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(&[], &mut scratch);
-        let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         Outbound { link: &mut lease.link, client: &mut self.statements, notifications: false, out: &mut out, news: News::default() }
             .answer_locals();
         let bytes = out.finish();
@@ -211,13 +219,19 @@ impl Session {
 
     /// Reads the server, and gives the connection back when it is through.
     fn read_server(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        if self.quiet.server {
+            return Ok(Turn::Quiet);
+        }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
         let PgConnection { link, stream, .. } = &mut **lease;
         let kept = link.carry.len();
         let read = match stream.poll_read(cx, &mut buffer[kept..]) {
-            Poll::Pending => return Ok(Turn::Quiet),
+            Poll::Pending => {
+                self.quiet.server = true;
+                return Ok(Turn::Quiet);
+            }
             Poll::Ready(Ok(0)) => return Err(self.server_lost(cx, "the server closed it")),
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => return Err(self.server_lost(cx, &error.to_string())),

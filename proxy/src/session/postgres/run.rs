@@ -62,7 +62,7 @@ pub enum End {
 /// What the client is doing.
 pub(super) enum Phase {
     Idle,
-    Waiting(Pin<Box<Acquire<PgConnector>>>),
+    Waiting(Acquire<PgConnector>),
     Linked(Lease<PgConnector>),
 }
 
@@ -87,6 +87,16 @@ pub struct Session {
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
     skipping: bool,
+    pub(super) quiet: Quiet,
+}
+
+/// Who has said in this turn of the session's task that there is nothing yet, and will wake it. Nothing changes before the turn is over, so
+/// none of them is asked twice.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quiet {
+    pub(super) client: bool,
+    pub(super) server: bool,
+    pub(super) queue: bool,
 }
 
 /// What a session starts with.
@@ -132,17 +142,19 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
+            quiet: Quiet::default(),
         }
     }
 
     /// Runs until the client is gone.
-    pub async fn run(mut self) -> End {
+    pub async fn run(&mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.quiet = Quiet::default();
         loop {
             let step = match self.phase {
                 Phase::Idle => ready!(self.poll_idle(cx)),
@@ -169,6 +181,9 @@ impl Session {
         if self.worker.drain.is_draining() && self.pending.is_empty() {
             return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
         }
+        if self.quiet.client {
+            return Poll::Pending;
+        }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         let kept = self.take_pending_into(&mut buffer);
@@ -178,6 +193,7 @@ impl Session {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Lost)),
             Poll::Pending => {
+                self.quiet.client = true;
                 self.pending = buffer[..kept].to_vec();
                 return Poll::Pending;
             }
@@ -267,8 +283,8 @@ impl Session {
         if let Some(lease) = self.pool.try_acquire(identity) {
             return self.link(cx, lease, input);
         }
-        let mut acquire = Box::pin(self.pool.acquire(identity));
-        match acquire.as_mut().poll(cx) {
+        let mut acquire = self.pool.acquire(identity);
+        match Pin::new(&mut acquire).poll(cx) {
             Poll::Ready(Ok(lease)) => self.link(cx, lease, input),
             Poll::Ready(Err(error)) => {
                 self.pending = input.to_vec();
@@ -279,6 +295,7 @@ impl Session {
                 self.pending = input.to_vec();
                 self.ticket.waiting(cx.waker());
                 self.phase = Phase::Waiting(acquire);
+                self.quiet.queue = true;
                 Ok(())
             }
         }
@@ -286,25 +303,29 @@ impl Session {
 
     /// Waiting: for the pool's answer, or a cancel.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if let Err(end) = self.listen_while_waiting(cx) {
-            return Poll::Ready(Err(end));
-        }
-        let Phase::Waiting(acquire) = &mut self.phase else { return Poll::Ready(Ok(())) };
         if self.ticket.is_cancelled() {
             self.phase = Phase::Idle;
             self.ticket.idle();
             self.refuse_with(&refusal::cancelled());
             return Poll::Ready(Ok(()));
         }
-        let granted = ready!(acquire.as_mut().poll(cx));
+        let Phase::Waiting(acquire) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        let granted = if self.quiet.queue { Poll::Pending } else { Pin::new(acquire).poll(cx) };
+        let Poll::Ready(granted) = granted else {
+            // Only now: who has just been granted a connection reads on as soon as it has used it.
+            return match self.listen_while_waiting(cx) {
+                Ok(()) => Poll::Pending,
+                Err(end) => Poll::Ready(Err(end)),
+            };
+        };
         self.phase = Phase::Idle;
-        self.ticket.idle();
         Poll::Ready(match granted {
             Ok(lease) => {
                 let pending = std::mem::take(&mut self.pending);
                 self.link(cx, lease, &pending)
             }
             Err(error) => {
+                self.ticket.idle();
                 self.refuse(&error);
                 Ok(())
             }
@@ -315,9 +336,9 @@ impl Session {
     fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
-        while self.pending.len() < 2 * IDLE_READ_BYTES {
+        while !self.quiet.client && self.pending.len() < 2 * IDLE_READ_BYTES {
             match self.client.poll_read(cx, &mut buffer[..IDLE_READ_BYTES]) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => self.quiet.client = true,
                 Poll::Ready(Ok(read)) if read > 0 => {
                     self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
                     self.pending.extend_from_slice(&buffer[..read]);
