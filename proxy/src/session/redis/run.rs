@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
+use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
-use sidepool_protocol::redis::inline;
 use tokio::time::Sleep;
 
 use super::client::{Client, Fate, HIGH_WATER};
