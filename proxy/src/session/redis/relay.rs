@@ -113,6 +113,9 @@ impl Relay {
             if let Some(condition) = self.is_free(session) {
                 return Poll::Ready(Ended::Free(condition));
             }
+            if session.worker.drain.is_draining() && self.is_at_leisure() {
+                return Poll::Ready(Ended::ClientGone);
+            }
             let down = match self.read_server(session, lease, cx) {
                 Ok(progress) => progress,
                 Err(()) => return Poll::Ready(Ended::Lost),
@@ -145,6 +148,12 @@ impl Relay {
     /// Whether the client cannot go on without the connection: something is half done, or it relies on what only this connection knew.
     pub(super) fn is_inside(&self) -> bool {
         self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor
+    }
+
+    /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
+    fn is_at_leisure(&self) -> bool {
+        let waits = self.blocking || self.monitoring;
+        !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
     fn is_pinned(&self) -> bool {
