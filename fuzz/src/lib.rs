@@ -3,12 +3,20 @@
 //! `fuzz_targets/` hands them to libFuzzer; the test below replays the committed corpus through them on stable.
 
 pub mod pool_core;
+pub mod redis_frame;
+pub mod redis_pipeline;
+pub mod redis_request;
 
 /// A target: its name, which is that of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("pool_core", pool_core::run)];
+pub const TARGETS: &[Target] = &[
+    ("pool_core", pool_core::run),
+    ("redis_frame", redis_frame::run),
+    ("redis_pipeline", redis_pipeline::run),
+    ("redis_request", redis_request::run),
+];
 
 #[cfg(test)]
 mod replay {

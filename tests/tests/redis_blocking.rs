@@ -1,6 +1,7 @@
 //! Blocking commands: they wait on a connection of their own, first come first served, and nobody else waits with them.
 
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::process::Signal;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
 use sidepool_tests::settings::Settings;
@@ -121,4 +122,23 @@ async fn inside_a_transaction_nothing_blocks() {
     wire.command(&["MULTI"]).await;
     assert_eq!(wire.command(&["BLPOP", "empty", "0"]).await.text(), "QUEUED");
     assert_eq!(wire.command(&["EXEC"]).await, Reply::Array(vec![Reply::Null]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_tells_the_truth_about_replicas() {
+    let (primary, replica) = (RedisServer::start().await, RedisServer::start().await);
+    let pool = Pooler::start(Settings::redis(&primary)).await;
+    replica.direct().await.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
+    let mut wire = pool.redis_wire().await;
+    wait::until("the replica to follow", async || {
+        wire.command(&["SET", "k", "1"]).await;
+        (wire.command(&["WAIT", "1", "100"]).await == Reply::Integer(1)).then_some(())
+    })
+    .await;
+    replica.process().signal(Signal::STOP);
+    wire.command(&["SET", "k", "2"]).await;
+    let while_stopped = wire.command(&["WAIT", "1", "200"]).await;
+    replica.process().signal(Signal::CONT);
+    assert_eq!(while_stopped, Reply::Integer(0), "the write of a shared connection is not on the replica");
+    assert_eq!(wire.command(&["WAIT", "1", "20000"]).await, Reply::Integer(1));
 }

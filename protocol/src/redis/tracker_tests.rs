@@ -23,8 +23,11 @@ fn send_all(pipeline: &mut Pipeline<char>) {
     pipeline.on_sent(all);
 }
 
+type Told = Vec<(char, String)>;
+type Kept = Vec<(char, u32)>;
+
 /// What each client is told by ourselves, in order, and what is left for the next connection.
-fn outcome(pipeline: &mut Pipeline<char>) -> (Vec<(char, String)>, Vec<(char, u32)>) {
+fn outcome(pipeline: &mut Pipeline<char>) -> (Told, Kept) {
     let (mut told, mut kept) = (Vec::new(), Vec::new());
     while !pipeline.is_empty() {
         if let Some(own) = pipeline.take_own() {

@@ -283,12 +283,12 @@ impl Client {
         }
     }
 
-    /// Ready when fewer than `below` replies are owed; wakes the session then.
+    /// Ready when fewer than `below` replies are owed. When they are not, the session is woken at half of that.
     pub fn poll_pending_below(&self, below: u32) -> Poll<()> {
         if self.pending.get() < below {
             return Poll::Ready(());
         }
-        self.wake_below.set(below);
+        self.wake_below.set((below / 2).max(1));
         Poll::Pending
     }
 }

@@ -26,10 +26,10 @@ pub fn line(client: &Client, now: Instant, command: &str) -> String {
     let name = shown.name.borrow();
     let user = shown.user.borrow();
     // Writing to a String does not fail.
-    let _ = write!(
+    let _ = writeln!(
         out,
         "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi=-1 qbuf=0 \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={command} user={} redir=-1 resp={}\n",
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={command} user={} redir=-1 resp={}",
         client.id,
         client.with_stream(peer).unwrap_or_default(),
         client.with_stream(local).unwrap_or_default(),

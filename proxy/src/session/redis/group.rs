@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sidepool_config::model::{PoolLimits, Redis};
+use sidepool_config::model::Redis;
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 
@@ -44,6 +44,8 @@ pub struct Group {
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
+    /// The workers' lanes together are more than their pool holds: each gives its connection back whenever it is quiet.
+    scarce: Cell<bool>,
     output_limit: Cell<u64>,
     info: RefCell<PoolInfo>,
 }
@@ -54,17 +56,20 @@ impl Group {
         key: Key,
         server: &str,
         config: &Redis,
+        workers: usize,
         open: impl Fn(Arc<str>, Limits, Rc<PoolRecord>) -> Rc<Pool<RedisConnector>>,
     ) -> Rc<Self> {
         let records = [Rc::new(PoolRecord::default()), Rc::new(PoolRecord::default())];
-        let (shared, leased) = limits(config);
+        let split = Split::of(config, workers);
+        let (shared, leased) = split.limits(config);
         let base = format!("{server}/{}/{}/resp{}", key.user, key.database, key.version.number());
         Rc::new(Self {
             shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
             leased: open(format!("{base}/leased").into(), leased, Rc::clone(&records[1])),
             records,
             lanes: RefCell::default(),
-            lanes_max: Cell::new(lanes(&config.limits, config.shared_connections)),
+            lanes_max: Cell::new(split.lanes),
+            scarce: Cell::new(split.scarce),
             output_limit: Cell::new(config.client_output_limit_bytes),
             info: RefCell::new(info(&key, config)),
             key,
@@ -96,15 +101,22 @@ impl Group {
         usize::try_from(self.output_limit.get()).unwrap_or(usize::MAX)
     }
 
+    /// Whether lanes give their connection back whenever they are quiet.
+    pub fn is_scarce(&self) -> bool {
+        self.scarce.get()
+    }
+
     /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.
     pub fn hub_pool(&self) -> &Rc<Pool<RedisConnector>> {
         if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() { &self.shared } else { &self.leased }
     }
 
     /// New settings are in force. `target`: address or credentials have changed.
-    pub fn apply(&self, config: &Redis, target: Option<(Target, &Rc<Facts>)>) {
-        let (shared, leased) = limits(config);
-        self.lanes_max.set(lanes(&config.limits, config.shared_connections));
+    pub fn apply(&self, config: &Redis, workers: usize, target: Option<(Target, &Rc<Facts>)>) {
+        let split = Split::of(config, workers);
+        let (shared, leased) = split.limits(config);
+        self.lanes_max.set(split.lanes);
+        self.scarce.set(split.scarce);
         self.output_limit.set(config.client_output_limit_bytes);
         *self.info.borrow_mut() = info(&self.key, config);
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
@@ -151,20 +163,37 @@ pub fn target(key: &Key, config: &Redis, password: Option<Secret>) -> Target {
     }
 }
 
-fn lanes(limits: &PoolLimits, configured: u32) -> u32 {
-    configured.clamp(1, (limits.pool_size / 2).max(1))
+/// How the configured limit divides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Split {
+    /// Lanes of each worker.
+    lanes: u32,
+    /// Connections of lanes and of the hub, on all workers together.
+    shared: u32,
+    /// Connections that can be leased.
+    leased: u32,
+    /// Not every lane can have a connection at the same time.
+    scarce: bool,
 }
 
-/// How the configured limit divides: lanes, as many again to take over from lanes that retire, one for the hub; the rest can be leased.
-fn limits(config: &Redis) -> (Limits, Limits) {
-    let total = config.limits.pool_size.max(2);
-    let lanes = lanes(&config.limits, config.shared_connections);
-    let shared_max = (lanes * 2 + 1).min(total / 2).max(1);
-    let all = Limits::from(&config.limits);
-    let shared = Limits { max: shared_max, min: all.min.min(lanes).min(shared_max), ..all };
-    let leased_max = total - shared_max;
-    let leased = Limits { max: leased_max, min: all.min.saturating_sub(shared.min).min(leased_max), ..all };
-    (shared, leased)
+impl Split {
+    /// Lanes, as many again to take over from lanes that retire, one for each worker's hub; but at least half can be leased. At least 2
+    /// connections are assumed, as the configuration demands.
+    fn of(config: &Redis, workers: usize) -> Self {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        let total = config.limits.pool_size.max(2);
+        let lanes = (config.shared_connections.min(total / 2) / workers).max(1);
+        let all = lanes.saturating_mul(workers);
+        let shared = all.saturating_mul(2).saturating_add(workers).min(total / 2);
+        Self { lanes, shared, leased: total - shared, scarce: all > shared }
+    }
+
+    fn limits(self, config: &Redis) -> (Limits, Limits) {
+        let all = Limits::from(&config.limits);
+        let shared = Limits { max: self.shared, min: all.min.min(self.lanes).min(self.shared), ..all };
+        let leased = Limits { max: self.leased, min: all.min.saturating_sub(shared.min).min(self.leased), ..all };
+        (shared, leased)
+    }
 }
 
 fn info(key: &Key, config: &Redis) -> PoolInfo {
@@ -193,5 +222,51 @@ fn state(snapshot: &Snapshot) -> PoolState {
         saturated: snapshot.saturated,
         paused: snapshot.paused,
         up: snapshot.failures == 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sidepool_config::model::{PoolLimits, Upstream, UpstreamTls};
+
+    use super::*;
+
+    fn config(pool_size: u32, shared_connections: u32) -> Redis {
+        Redis {
+            listen: Vec::new(),
+            upstream: Upstream::Tcp { host: "localhost".to_owned(), port: 6379 },
+            tls: UpstreamTls::Disable,
+            user: None,
+            password: None,
+            database: 0,
+            users: std::collections::BTreeMap::new(),
+            max_client_conn: 100,
+            client_login_timeout: Duration::ZERO,
+            shared_connections,
+            stream_threshold_bytes: 0,
+            client_output_limit_bytes: 0,
+            limits: PoolLimits { pool_size, min_pool_size: 3.min(pool_size), ..PoolLimits::default() },
+        }
+    }
+
+    #[test]
+    fn the_two_pools_add_up_to_the_one_limit_and_both_have_some() {
+        for pool_size in 2..40 {
+            for shared_connections in 1..pool_size {
+                for workers in [1, 2, 4, 64] {
+                    let config = config(pool_size, shared_connections);
+                    let split = Split::of(&config, workers);
+                    assert_eq!(split.shared + split.leased, pool_size);
+                    assert!(split.lanes > 0 && split.shared > 0 && split.leased >= split.shared, "{split:?}");
+                    assert_eq!(split.scarce, u64::from(split.lanes) * workers as u64 > u64::from(split.shared));
+                    let (shared, leased) = split.limits(&config);
+                    assert_eq!((shared.max, leased.max), (split.shared, split.leased));
+                    assert!(shared.min <= shared.max && leased.min <= leased.max && shared.min + leased.min <= 3);
+                }
+            }
+        }
+        assert_eq!(Split::of(&config(20, 2), 1), Split { lanes: 2, shared: 5, leased: 15, scarce: false });
     }
 }

@@ -156,6 +156,8 @@ struct Held {
     lease: Lease<RedisConnector>,
     scanner: FrameScanner,
     limit: usize,
+    /// The connection is given back whenever the lane is quiet.
+    scarce: bool,
     throttle: Option<Throttle>,
 }
 
@@ -192,8 +194,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 continue;
             }
         };
-        let Some(limit) = group.upgrade().map(|group| group.output_limit()) else { return };
-        let mut held = Held { lease, scanner: FrameScanner::default(), limit, throttle: None };
+        let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limit(), group.is_scarce())) else { return };
+        let mut held = Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None };
         pool.record().shift(PoolGauge::RedisShared, 1);
         let ended = poll_fn(|cx| lane.drive(&mut held, cx, &worker, &group)).await;
         pool.record().shift(PoolGauge::RedisShared, -1);
@@ -253,7 +255,7 @@ impl Lane {
             self.wake_waiting();
         }
         let quiet = self.pipeline.borrow().is_empty();
-        if quiet && (self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) {
+        if quiet && (held.scarce || self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) {
             Poll::Ready(Ended::Quiet)
         } else {
             Poll::Pending
@@ -407,10 +409,9 @@ impl Held {
                 return false;
             }
             throttle.backlog = backlog;
-            patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
-            if patience.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
+            *patience = Box::pin(tokio::time::sleep(PATIENCE));
+            // Registers for the new deadline; it cannot have passed already.
+            let _ = patience.as_mut().poll(cx);
         }
         throttle.client.on_progress(cx.waker());
         true

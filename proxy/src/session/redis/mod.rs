@@ -19,6 +19,8 @@ mod lost;
 mod pubsub;
 pub mod refusal;
 mod relay;
+mod relay_requests;
+mod requests;
 mod run;
 pub mod server;
 pub mod side;

@@ -10,11 +10,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sidepool_protocol::redis::command::{self, Command, Handling, Kind};
-use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::command::{self, Kind};
+use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan, Value};
-use sidepool_protocol::redis::handshake;
 use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
@@ -22,7 +21,9 @@ use super::client::{Fate, HIGH_WATER};
 use super::count;
 use super::lost::Lost;
 use super::refusal;
-use super::run::{Replies, Session, anew, has_block, resolve};
+use super::relay_requests::{is_stateful, is_virtual};
+use super::requests::anew;
+use super::run::{Replies, Session};
 use crate::observe::record::{PoolCounter, WorkerCounter};
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -44,45 +45,45 @@ pub(super) enum Ended {
 /// The state of a lease.
 #[derive(Default)]
 pub(super) struct Relay {
-    out: Vec<u8>,
-    sent: usize,
-    scanner: FrameScanner,
-    owed: VecDeque<Owed>,
+    pub(super) out: Vec<u8>,
+    pub(super) sent: usize,
+    pub(super) scanner: FrameScanner,
+    pub(super) owed: VecDeque<Owed>,
     /// The rest of a request that is too large to be gathered.
-    body: Option<FrameScanner>,
+    pub(super) body: Option<FrameScanner>,
     /// In a transaction.
-    multi: bool,
+    pub(super) multi: bool,
     /// The database that a `SELECT` in the transaction asked for.
-    selected: Option<u32>,
-    watch: bool,
+    pub(super) selected: Option<u32>,
+    pub(super) watch: bool,
     /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
-    kept: bool,
+    pub(super) kept: bool,
     /// `MONITOR` was asked for.
-    monitor: bool,
+    pub(super) monitor: bool,
     /// `MONITOR` was granted: what comes answers nothing.
-    monitoring: bool,
+    pub(super) monitoring: bool,
     /// What was sent may wait on the server: a client that leaves is not waited for.
-    blocking: bool,
+    pub(super) blocking: bool,
     /// `RESET` was asked for.
-    reset: bool,
+    pub(super) reset: bool,
     /// Half a request was sent and will not be completed.
-    broken: bool,
+    pub(super) broken: bool,
     /// Something stood in the transaction that cannot be queued: it must not be executed.
-    poisoned: bool,
+    pub(super) poisoned: bool,
     /// The connection is not as it came.
-    dirty: bool,
-    begun: bool,
+    pub(super) dirty: bool,
+    pub(super) begun: bool,
 }
 
 /// What the next reply answers.
 #[derive(Debug)]
-struct Owed {
-    what: What,
-    muted: bool,
+pub(super) struct Owed {
+    pub(super) what: What,
+    pub(super) muted: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Plain,
     Multi,
     Exec {
@@ -111,6 +112,9 @@ impl Relay {
             }
             if let Some(condition) = self.is_free(session) {
                 return Poll::Ready(Ended::Free(condition));
+            }
+            if session.worker.drain.is_draining() && self.is_at_leisure() {
+                return Poll::Ready(Ended::ClientGone);
             }
             let down = match self.read_server(session, lease, cx) {
                 Ok(progress) => progress,
@@ -144,6 +148,12 @@ impl Relay {
     /// Whether the client cannot go on without the connection: something is half done, or it relies on what only this connection knew.
     pub(super) fn is_inside(&self) -> bool {
         self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor
+    }
+
+    /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
+    fn is_at_leisure(&self) -> bool {
+        let waits = self.blocking || self.monitoring;
+        !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
     fn is_pinned(&self) -> bool {
@@ -216,7 +226,7 @@ impl Relay {
         room && self.body.is_none() && !session.closing && !self.reset && (!self.begun || self.is_pinned())
     }
 
-    fn fault(&mut self, session: &mut Session, fault: RequestFault) {
+    pub(super) fn fault(&mut self, session: &mut Session, fault: RequestFault) {
         session.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
         self.begun = true;
         if let Some(line) = fault.line() {
@@ -225,156 +235,7 @@ impl Relay {
         session.closing = true;
     }
 
-    /// Deals with one request; false: not before all that is owed has come.
-    fn forward(&mut self, session: &mut Session, whole: &[u8], lease: &Lease<RedisConnector>) -> bool {
-        let Ok(Scanned::Request(request)) = RequestScanner::default().scan(whole, false) else { return true };
-        let name = &whole[request.name.clone()];
-        if inline::is_http(name) {
-            self.fault(session, RequestFault::Http);
-            return true;
-        }
-        let command = resolve(whole, &request);
-        let handling = command.map(|command| command.handling);
-        let alone = request.arguments == 1;
-        if self.monitor && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
-            self.answer_error(session, "ERR only QUIT and RESET are possible while MONITOR runs");
-            return true;
-        }
-        match handling {
-            Some(Handling::Quit) => {
-                self.answer(session, b"+OK\r\n");
-                session.closing = true;
-            }
-            Some(Handling::Reset) if alone => self.reset = true,
-            Some(Handling::Multi) if alone && !self.multi => {
-                self.multi = true;
-                self.send(session, whole, What::Multi);
-            }
-            Some(Handling::Exec) if alone && self.multi => self.exec(session, whole),
-            Some(Handling::Discard) if alone && self.multi => {
-                self.end_transaction();
-                self.send(session, whole, What::Plain);
-            }
-            Some(Handling::Watch) => {
-                self.watch |= !self.multi;
-                self.send(session, whole, What::Plain);
-            }
-            Some(Handling::Unwatch) => {
-                self.watch &= self.multi;
-                self.send(session, whole, What::Plain);
-            }
-            Some(Handling::Select) => self.select(session, whole),
-            Some(Handling::Monitor) if !self.multi => {
-                self.monitor = true;
-                self.send(session, whole, What::Monitor);
-            }
-            Some(Handling::Tracking) if !self.multi => {
-                let on = Arguments::new(whole).nth(2).is_some_and(|mode| mode.eq_ignore_ascii_case(b"on"));
-                self.kept = on;
-                self.dirty = true;
-                self.send(session, whole, What::Plain);
-            }
-            Some(Handling::Wait) if !self.multi => {
-                // The server answers for what this connection has written, which is nothing yet: an unheard message moves its offset to
-                // where everybody's writes are.
-                let mut message = Vec::new();
-                encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
-                self.send(session, &message, What::Swallow);
-                self.send(session, whole, What::Plain);
-            }
-            Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three && !self.multi => {
-                // In RESP3 confirmations come out of band: nothing is owed.
-                self.kept = true;
-                self.dirty = true;
-                self.begun = true;
-                self.out.extend_from_slice(whole);
-            }
-            Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
-            Some(_) | None => {
-                let waits = match handling {
-                    Some(Handling::Block) => true,
-                    Some(Handling::ShareUnlessBlock) => has_block(whole),
-                    Some(_) | None => false,
-                };
-                self.blocking = waits && !self.multi;
-                self.send(session, whole, What::Plain);
-            }
-        }
-        if let Some(command) = command {
-            lease.pool().record().add(count::command(command.kind), 1);
-        }
-        lease.pool().record().add(PoolCounter::Queries, 1);
-        lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
-        true
-    }
-
-    fn exec(&mut self, session: &mut Session, whole: &[u8]) {
-        let (poisoned, database) = (self.poisoned, self.selected);
-        self.end_transaction();
-        if poisoned {
-            let mut discard = Vec::new();
-            encode::command(&mut discard, &[b"DISCARD"]);
-            self.send(session, &discard, What::Swallow);
-            self.answer_error(session, refusal::EXECABORT);
-        } else {
-            self.send(session, whole, What::Exec { database });
-        }
-    }
-
-    fn end_transaction(&mut self) {
-        (self.multi, self.watch, self.poisoned, self.selected) = (false, false, false, None);
-    }
-
-    fn select(&mut self, session: &mut Session, whole: &[u8]) {
-        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
-        let database = handshake::select(&arguments).ok();
-        self.dirty = true;
-        match database {
-            Some(_) if self.multi => {
-                self.selected = database;
-                self.send(session, whole, What::Plain);
-            }
-            Some(database) => self.send(session, whole, What::Select(database)),
-            None => self.send(session, whole, What::Plain),
-        }
-    }
-
-    /// What the proxy answers itself.
-    fn virtual_command(&mut self, session: &mut Session, whole: &[u8], handling: Handling, command: Option<&Command>) -> bool {
-        let name = command.map_or("", |command| command.name).replace('|', " ");
-        if self.multi {
-            self.poisoned = true;
-            self.answer_error(session, &format!("ERR '{name}' inside MULTI is not possible through sidepool"));
-            return true;
-        }
-        let answered_here = matches!(
-            handling,
-            Handling::SetName
-                | Handling::GetName
-                | Handling::SetInfo
-                | Handling::ClientId
-                | Handling::ClientInfo
-                | Handling::ClientList
-                | Handling::ClientKill
-                | Handling::ReplyMode
-                | Handling::Switch
-                | Handling::Accept
-        );
-        if !answered_here {
-            self.answer_error(
-                session,
-                &format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"),
-            );
-            return true;
-        }
-        if !self.owed.is_empty() {
-            return false;
-        }
-        session.one(whole);
-        true
-    }
-
-    fn send(&mut self, session: &mut Session, bytes: &[u8], what: What) {
+    pub(super) fn send(&mut self, session: &mut Session, bytes: &[u8], what: What) {
         let silent = session.replies != Replies::On;
         let skips = session.replies == Replies::Skip && what != What::Swallow;
         self.begun = true;
@@ -385,12 +246,12 @@ impl Relay {
         }
     }
 
-    fn answer(&mut self, session: &Session, reply: &[u8]) {
+    pub(super) fn answer(&mut self, session: &Session, reply: &[u8]) {
         self.begun = true;
         self.owed.push_back(Owed { what: What::Own(reply.to_vec()), muted: session.replies != Replies::On });
     }
 
-    fn answer_error(&mut self, session: &Session, text: &str) {
+    pub(super) fn answer_error(&mut self, session: &Session, text: &str) {
         let mut line = Vec::new();
         encode::error(&mut line, text);
         self.answer(session, &line);
@@ -572,50 +433,4 @@ impl Relay {
             What::Select(_) => {}
         }
     }
-}
-
-/// Commands that the proxy answers for its clients.
-fn is_virtual(handling: Handling) -> bool {
-    match handling {
-        Handling::Subscribe
-        | Handling::Unsubscribe
-        | Handling::Hello
-        | Handling::Auth
-        | Handling::SetName
-        | Handling::GetName
-        | Handling::SetInfo
-        | Handling::ClientId
-        | Handling::ClientInfo
-        | Handling::ClientList
-        | Handling::ClientKill
-        | Handling::ClientUnblock
-        | Handling::ReplyMode
-        | Handling::Switch
-        | Handling::Accept
-        | Handling::GetRedir
-        | Handling::Monitor
-        | Handling::Tracking
-        | Handling::Refuse => true,
-        Handling::Share
-        | Handling::ShareUnlessBlock
-        | Handling::Block
-        | Handling::Lease
-        | Handling::Wait
-        | Handling::Multi
-        | Handling::Exec
-        | Handling::Discard
-        | Handling::Watch
-        | Handling::Unwatch
-        | Handling::Select
-        | Handling::Reset
-        | Handling::Quit => false,
-    }
-}
-
-/// Commands that change what the connection is.
-fn is_stateful(handling: Handling) -> bool {
-    matches!(
-        handling,
-        Handling::Multi | Handling::Exec | Handling::Discard | Handling::Select | Handling::Reset | Handling::Quit | Handling::Wait
-    )
 }

@@ -65,13 +65,13 @@ impl Server {
     }
 
     /// Puts new settings into force.
-    pub fn apply(&self, config: Arc<Redis>) {
+    pub fn apply(&self, config: Arc<Redis>, worker: &Worker) {
         let old = self.config.replace(Arc::clone(&config));
         for (key, group) in &*self.groups.borrow() {
             let (password, before) = (password_of(&config, &key.user), password_of(&old, &key.user));
             let moved = old.upstream != config.upstream || old.tls != config.tls || password != before;
             let target = moved.then(|| (group::target(key, &config, password), &self.facts));
-            group.apply(&config, target);
+            group.apply(&config, worker.mailboxes.workers(), target);
         }
         for hub in self.hubs.borrow().values() {
             hub.wake();
@@ -127,7 +127,7 @@ impl Server {
             return Rc::clone(group);
         }
         let config = self.config();
-        let group = Group::new(key.clone(), &self.name, &config, |name, limits, record| {
+        let group = Group::new(key.clone(), &self.name, &config, worker.mailboxes.workers(), |name, limits, record| {
             let seed = name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
             let (id, core) = self.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
             let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record };

@@ -53,7 +53,7 @@ impl RedisSide {
         });
         for (name, config) in &new.redis {
             match servers.get(name.as_str()) {
-                Some(server) if old.redis.get(name) != Some(config) => server.apply(Arc::new(config.clone())),
+                Some(server) if old.redis.get(name) != Some(config) => server.apply(Arc::new(config.clone()), worker),
                 Some(_unchanged) => {}
                 None => {
                     let name: Arc<str> = Arc::from(name.as_str());

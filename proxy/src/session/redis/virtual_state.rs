@@ -7,7 +7,8 @@ use sidepool_protocol::redis::request::{Arguments, parse_integer};
 use sidepool_protocol::redis::tracker::Work;
 
 use super::client_list;
-use super::run::{Next, Replies, Session, Step, anew};
+use super::requests::anew;
+use super::run::{Next, Replies, Session, Step};
 
 impl Session {
     pub(super) fn virtual_command(&mut self, whole: &[u8], command: &Command) -> Next {

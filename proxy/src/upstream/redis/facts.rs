@@ -77,7 +77,8 @@ impl Facts {
             let Some([name, _arity, flags, ..]) = row.list() else { continue };
             let has = |flag: &[u8]| flags.list().unwrap_or_default().iter().any(|held| held.text() == Some(flag));
             // Blocking ones wait; pub/sub ones and those that are both `noscript` and `admin` may change the connection itself.
-            let shareable = !has(b"blocking") && !has(b"pubsub") && !(has(b"noscript") && has(b"admin"));
+            let takes_over = has(b"noscript") && has(b"admin");
+            let shareable = !has(b"blocking") && !has(b"pubsub") && !takes_over;
             let Some(name) = name.text() else { continue };
             if commands.len() < COMMANDS_MAX {
                 commands.insert(name.to_ascii_lowercase().into(), Flags { shareable, reads: has(b"readonly") && shareable });

@@ -1,0 +1,213 @@
+//! What a session with a connection of its own sends down it, and what that does to the reasons for keeping it.
+
+use sidepool_protocol::redis::command::{Command, Handling};
+use sidepool_protocol::redis::encode::{self, Resp};
+use sidepool_protocol::redis::fault::RequestFault;
+use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
+use sidepool_protocol::redis::{handshake, inline};
+
+use super::count;
+use super::refusal;
+use super::relay::{Relay, What};
+use super::requests::{has_block, resolve};
+use super::run::Session;
+use crate::observe::record::PoolCounter;
+use crate::pool::lease::Lease;
+use crate::upstream::redis::connector::RedisConnector;
+
+impl Relay {
+    /// Deals with one request; false: not before all that is owed has come.
+    pub(super) fn forward(&mut self, session: &mut Session, whole: &[u8], lease: &Lease<RedisConnector>) -> bool {
+        let Ok(Scanned::Request(request)) = RequestScanner::default().scan(whole, false) else { return true };
+        let name = &whole[request.name.clone()];
+        if inline::is_http(name) {
+            self.fault(session, RequestFault::Http);
+            return true;
+        }
+        let command = resolve(whole, &request);
+        let handling = command.map(|command| command.handling);
+        let alone = request.arguments == 1;
+        if self.monitor && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
+            self.answer_error(session, "ERR only QUIT and RESET are possible while MONITOR runs");
+            return true;
+        }
+        match handling {
+            Some(Handling::Quit) => {
+                self.answer(session, b"+OK\r\n");
+                session.closing = true;
+            }
+            Some(Handling::Reset) if alone => self.reset = true,
+            Some(Handling::Multi) if alone && !self.multi => {
+                self.multi = true;
+                self.send(session, whole, What::Multi);
+            }
+            Some(Handling::Exec) if alone && self.multi => self.exec(session, whole),
+            Some(Handling::Discard) if alone && self.multi => {
+                self.end_transaction();
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Watch) => {
+                self.watch |= !self.multi;
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Unwatch) => {
+                self.watch &= self.multi;
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Select) => self.select(session, whole),
+            Some(Handling::Monitor) if !self.multi => {
+                self.monitor = true;
+                self.send(session, whole, What::Monitor);
+            }
+            Some(Handling::Tracking) if !self.multi => {
+                let on = Arguments::new(whole).nth(2).is_some_and(|mode| mode.eq_ignore_ascii_case(b"on"));
+                self.kept = on;
+                self.dirty = true;
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Wait) if !self.multi => {
+                // The server answers for what this connection has written, which is nothing yet: an unheard message moves its offset to
+                // where everybody's writes are.
+                let mut message = Vec::new();
+                encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
+                self.send(session, &message, What::Swallow);
+                self.send(session, whole, What::Plain);
+            }
+            Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three && !self.multi => {
+                // In RESP3 confirmations come out of band: nothing is owed.
+                self.kept = true;
+                self.dirty = true;
+                self.begun = true;
+                self.out.extend_from_slice(whole);
+            }
+            Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
+            Some(_) | None => {
+                let waits = match handling {
+                    Some(Handling::Block) => true,
+                    Some(Handling::ShareUnlessBlock) => has_block(whole),
+                    Some(_) | None => false,
+                };
+                self.blocking = waits && !self.multi;
+                self.send(session, whole, What::Plain);
+            }
+        }
+        if let Some(command) = command {
+            lease.pool().record().add(count::command(command.kind), 1);
+        }
+        lease.pool().record().add(PoolCounter::Queries, 1);
+        lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
+        true
+    }
+
+    fn exec(&mut self, session: &mut Session, whole: &[u8]) {
+        let (poisoned, database) = (self.poisoned, self.selected);
+        self.end_transaction();
+        if poisoned {
+            let mut discard = Vec::new();
+            encode::command(&mut discard, &[b"DISCARD"]);
+            self.send(session, &discard, What::Swallow);
+            self.answer_error(session, refusal::EXECABORT);
+        } else {
+            self.send(session, whole, What::Exec { database });
+        }
+    }
+
+    fn end_transaction(&mut self) {
+        (self.multi, self.watch, self.poisoned, self.selected) = (false, false, false, None);
+    }
+
+    fn select(&mut self, session: &mut Session, whole: &[u8]) {
+        let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
+        let database = handshake::select(&arguments).ok();
+        self.dirty = true;
+        match database {
+            Some(_) if self.multi => {
+                self.selected = database;
+                self.send(session, whole, What::Plain);
+            }
+            Some(database) => self.send(session, whole, What::Select(database)),
+            None => self.send(session, whole, What::Plain),
+        }
+    }
+
+    /// What the proxy answers itself.
+    fn virtual_command(&mut self, session: &mut Session, whole: &[u8], handling: Handling, command: Option<&Command>) -> bool {
+        let name = command.map_or("", |command| command.name).replace('|', " ");
+        if self.multi {
+            self.poisoned = true;
+            self.answer_error(session, &format!("ERR '{name}' inside MULTI is not possible through sidepool"));
+            return true;
+        }
+        let answered_here = matches!(
+            handling,
+            Handling::SetName
+                | Handling::GetName
+                | Handling::SetInfo
+                | Handling::ClientId
+                | Handling::ClientInfo
+                | Handling::ClientList
+                | Handling::ClientKill
+                | Handling::ReplyMode
+                | Handling::Switch
+                | Handling::Accept
+        );
+        if !answered_here {
+            self.answer_error(
+                session,
+                &format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"),
+            );
+            return true;
+        }
+        if !self.owed.is_empty() {
+            return false;
+        }
+        session.one(whole);
+        true
+    }
+}
+
+/// Commands that the proxy answers for its clients.
+pub(super) fn is_virtual(handling: Handling) -> bool {
+    match handling {
+        Handling::Subscribe
+        | Handling::Unsubscribe
+        | Handling::Hello
+        | Handling::Auth
+        | Handling::SetName
+        | Handling::GetName
+        | Handling::SetInfo
+        | Handling::ClientId
+        | Handling::ClientInfo
+        | Handling::ClientList
+        | Handling::ClientKill
+        | Handling::ClientUnblock
+        | Handling::ReplyMode
+        | Handling::Switch
+        | Handling::Accept
+        | Handling::GetRedir
+        | Handling::Monitor
+        | Handling::Tracking
+        | Handling::Refuse => true,
+        Handling::Share
+        | Handling::ShareUnlessBlock
+        | Handling::Block
+        | Handling::Lease
+        | Handling::Wait
+        | Handling::Multi
+        | Handling::Exec
+        | Handling::Discard
+        | Handling::Watch
+        | Handling::Unwatch
+        | Handling::Select
+        | Handling::Reset
+        | Handling::Quit => false,
+    }
+}
+
+/// Commands that change what the connection is.
+pub(super) fn is_stateful(handling: Handling) -> bool {
+    matches!(
+        handling,
+        Handling::Multi | Handling::Exec | Handling::Discard | Handling::Select | Handling::Reset | Handling::Quit | Handling::Wait
+    )
+}

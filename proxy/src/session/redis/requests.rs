@@ -1,0 +1,148 @@
+//! Which way a request goes: what can be queued with its neighbours, what is one reply of our own, and what is a step.
+
+use sidepool_protocol::redis::command::{self, Command, Handling, Replay};
+use sidepool_protocol::redis::encode;
+use sidepool_protocol::redis::fault::RequestFault;
+use sidepool_protocol::redis::request::{Arguments, Request, RequestScanner, Scanned};
+use sidepool_protocol::redis::tracker::Work;
+use sidepool_protocol::redis::{handshake, inline, transaction};
+
+use super::count;
+use super::lost::Lost;
+use super::run::{Next, Replies, Session, Step};
+use crate::observe::record::PoolCounter;
+
+impl Session {
+    /// Whether the request at the front of `rest` can be queued as it stands, together with others; and how much of `rest` that is.
+    pub(super) fn shareable(&mut self, rest: &[u8], request: &Request) -> Option<(Work, u32, usize)> {
+        let plain = self.replies == Replies::On && self.lost == Lost::Nothing && !self.is_subscribed_resp2();
+        let attached = self.attached.as_ref().filter(|attached| plain && !attached.lane.is_retired())?;
+        let record = attached.group.shared.record();
+        let command = resolve(rest, request)?;
+        match command.handling {
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {}
+            Handling::ShareUnlessBlock if !has_block(&rest[..request.length]) => {}
+            Handling::Multi => {
+                let closed = transaction::closed(rest)?;
+                record.add(PoolCounter::CommandTransaction, u64::from(closed.replies));
+                return Some((Work::Transaction, closed.replies, closed.length));
+            }
+            _other_places => return None,
+        }
+        record.add(count::command(command.kind), 1);
+        Some((work(command), 1, request.length))
+    }
+
+    pub(super) fn inline(&mut self, text: &[u8]) -> Next {
+        match inline::split(text) {
+            Ok(arguments) => self.one(&anew(arguments.iter().map(Vec::as_slice))),
+            Err(fault) => {
+                self.protocol_fault(fault);
+                Next::Done
+            }
+        }
+    }
+
+    /// Deals with one whole, canonical request by itself.
+    pub(super) fn one(&mut self, whole: &[u8]) -> Next {
+        let Ok(Scanned::Request(request)) = RequestScanner::default().scan(whole, false) else { return Next::Done };
+        let name = &whole[request.name.clone()];
+        if inline::is_http(name) {
+            self.protocol_fault(RequestFault::Http);
+            return Next::Done;
+        }
+        let command = resolve(whole, &request);
+        let next = self.decide(whole, name, command);
+        // SKIP silences exactly one request, and not the one that asked for it.
+        let asked_for_silence = command.is_some_and(|command| command.handling == Handling::ReplyMode);
+        if self.replies == Replies::Skip && !asked_for_silence && matches!(next, Next::Done) {
+            self.replies = Replies::On;
+        }
+        next
+    }
+
+    fn decide(&mut self, whole: &[u8], name: &[u8], command: Option<&'static Command>) -> Next {
+        let handling = command.map(|command| command.handling);
+        if self.account.is_none() && !matches!(handling, Some(Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)) {
+            return self.say_error(handshake::NOAUTH);
+        }
+        if self.is_subscribed_resp2()
+            && let Some(next) = self.while_subscribed(whole, name, handling)
+        {
+            return next;
+        }
+        if let Some(next) = self.while_lost(handling) {
+            return next;
+        }
+        let Some(command) = command else { return self.unlisted(whole, name) };
+        match command.handling {
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => self.share(whole, work(command), command.kind),
+            Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind),
+            Handling::ShareUnlessBlock
+            | Handling::Block
+            | Handling::Lease
+            | Handling::Wait
+            | Handling::Multi
+            | Handling::Watch
+            | Handling::Monitor => self.step(Step::Lease),
+            Handling::Subscribe => self.step(Step::Subscribe),
+            Handling::Unsubscribe => self.unsubscribe(whole, name),
+            Handling::Hello => self.hello(whole),
+            Handling::Auth => self.auth(whole),
+            Handling::Select => self.select(whole),
+            Handling::Reset => self.reset(whole),
+            Handling::Tracking => self.tracking(whole),
+            Handling::Quit => {
+                self.say(b"+OK\r\n");
+                self.closing = true;
+                Next::Done
+            }
+            Handling::Refuse => self
+                .say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name)),
+            Handling::SetName
+            | Handling::GetName
+            | Handling::SetInfo
+            | Handling::ClientId
+            | Handling::ClientInfo
+            | Handling::ClientList
+            | Handling::ClientKill
+            | Handling::ClientUnblock
+            | Handling::ReplyMode
+            | Handling::Switch
+            | Handling::Accept
+            | Handling::GetRedir => self.virtual_command(whole, command),
+        }
+    }
+}
+
+/// The table's row for the request at the front of `bytes`; that of the sub-command where there is one.
+pub(super) fn resolve(bytes: &[u8], request: &Request) -> Option<&'static Command> {
+    let command = command::lookup(&bytes[request.name.clone()])?;
+    if request.arguments < 2 || !command::is_container(command) {
+        return Some(command);
+    }
+    let sub = Arguments::new(bytes).nth(1)?;
+    // A sub-command that we do not know is the server's to know.
+    Some(command::lookup_sub(command, sub).unwrap_or(command))
+}
+
+/// Whether an `XREAD` or `XREADGROUP` waits: `BLOCK` stands before `STREAMS`.
+pub(super) fn has_block(whole: &[u8]) -> bool {
+    let mut options = Arguments::new(whole).skip(1).take_while(|argument| !argument.eq_ignore_ascii_case(b"streams"));
+    options.any(|argument| argument.eq_ignore_ascii_case(b"block"))
+}
+
+fn work(command: &Command) -> Work {
+    match command.replay {
+        Replay::Safe => Work::Reads,
+        Replay::Never => Work::Writes,
+    }
+}
+
+/// A request in canonical form.
+pub(super) fn anew<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let arguments: Vec<&[u8]> = arguments.collect();
+    let mut bytes = Vec::new();
+    encode::command(&mut bytes, &arguments);
+    bytes
+}

@@ -1,0 +1,136 @@
+//! A Redis connection is lost under load: what was not executed or only reads is asked again, everything else is called unknown, and nothing is
+//! ever written twice.
+
+use sidepool_tests::fault::FaultProxy;
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::settings::Settings;
+use tokio::task::JoinSet;
+
+async fn through_a_cutting_network() -> (RedisServer, FaultProxy, Pooler) {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings =
+        Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.server_connect_backoff", "10ms");
+    (server, network, Pooler::start(settings).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_loss_is_not_noticed() {
+    let (_server, network, pool) = through_a_cutting_network().await;
+    let mut wire = pool.redis_wire().await;
+    for round in 0..10 {
+        assert_eq!(wire.command(&["INCR", "n"]).await, Reply::Integer(round + 1), "not even by a write");
+        network.cut();
+        // The proxy learns of it before the next command.
+        pool.metrics_show("no shared connection", |now| now.sum("sidepool_redis_connections", &[("use", "shared")]) < 0.5).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_in_flight_are_asked_again() {
+    let (_server, network, pool) = through_a_cutting_network().await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SET", "k", "value"]).await;
+    network.behave(sidepool_tests::fault::Behaviour::Stall);
+    wire.send(&[request(&["GET", "k"]), request(&["STRLEN", "k"]), request(&["GET", "k"])].concat()).await;
+    assert!(wire.is_silent().await);
+    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    network.cut();
+    assert_eq!(wire.reply().await.text(), "value");
+    assert_eq!(wire.reply().await, Reply::Integer(5));
+    assert_eq!(wire.reply().await.text(), "value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_in_flight_is_called_unknown_and_not_repeated() {
+    let (server, network, pool) = through_a_cutting_network().await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SET", "n", "0"]).await;
+    network.behave(sidepool_tests::fault::Behaviour::Stall);
+    wire.send(&[request(&["GET", "n"]), request(&["INCR", "n"]), request(&["GET", "n"])].concat()).await;
+    assert!(wire.is_silent().await);
+    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    network.cut();
+    assert!(wire.reply().await.is_error("UPSTREAM"), "the read before the write may have been overtaken by it");
+    let unknown = wire.reply().await;
+    assert!(unknown.is_error("UPSTREAM") && unknown.text().contains("unknown"), "{unknown:?}");
+    let value = server.direct().await.command(&["GET", "n"]).await;
+    assert_eq!(wire.reply().await, value, "the read behind it says what came of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_twice_however_often_it_is_cut() {
+    let (server, network, pool) = through_a_cutting_network().await;
+    let mut clients = JoinSet::new();
+    for client in 0..12 {
+        let mut wire = pool.redis_wire().await;
+        clients.spawn(async move {
+            let key = format!("n{client}");
+            let (mut sure, mut unknown) = (0, 0);
+            for round in 0..150 {
+                // Pipelines of a read, some writes and a read; each reply must be of its own kind.
+                let writes = round % 3 + 1;
+                let mut bytes = request(&["ECHO", &key]);
+                (0..writes).for_each(|_| bytes.extend(request(&["INCR", &key])));
+                bytes.extend(request(&["ECHO", "end"]));
+                wire.send(&bytes).await;
+                let first = wire.reply().await;
+                assert!(first.text() == key || first.is_error("UPSTREAM"), "{first:?}");
+                for _ in 0..writes {
+                    match wire.reply().await {
+                        Reply::Integer(_) => sure += 1,
+                        error => {
+                            assert!(error.is_error("UPSTREAM"), "{error:?}");
+                            unknown += 1;
+                        }
+                    }
+                }
+                let last = wire.reply().await;
+                assert!(last.text() == "end" || last.is_error("UPSTREAM"), "{last:?}");
+            }
+            (key, sure, unknown)
+        });
+    }
+    let cutting = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+            network.cut();
+        }
+    });
+    let mut direct = server.direct().await;
+    while let Some(done) = clients.join_next().await {
+        let (key, sure, unknown) = done.expect("every client finished");
+        let value: u64 = direct.command(&["GET", &key]).await.text().parse().unwrap_or(0);
+        assert!((sure..=sure + unknown).contains(&value), "{key}: {value} is not between {sure} and {}", sure + unknown);
+    }
+    cutting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_client_is_told() {
+    let (server, network, pool) = through_a_cutting_network().await;
+    let mut wire = pool.redis_wire().await;
+    wire.send(&request(&["BLPOP", "list", "0"])).await;
+    assert!(wire.is_silent().await);
+    network.cut();
+    assert!(wire.reply().await.is_error("UPSTREAM"));
+    server.direct().await.command(&["RPUSH", "list", "kept"]).await;
+    assert_eq!(wire.command(&["LPOP", "list"]).await.text(), "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_come_back_by_themselves() {
+    let (server, network, pool) = through_a_cutting_network().await;
+    let mut subscriber = pool.redis_wire().await;
+    subscriber.command(&["SUBSCRIBE", "news"]).await;
+    network.cut();
+    let mut direct = server.direct().await;
+    sidepool_tests::wait::until("the hub to be back", async || {
+        let heard = direct.command(&["PUBLISH", "news", "after the gap"]).await;
+        (heard == Reply::Integer(1)).then_some(())
+    })
+    .await;
+    assert_eq!(subscriber.reply().await.elements()[2].text(), "after the gap");
+}
