@@ -23,7 +23,9 @@ async fn an_application_without_a_password_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_must_log_in() {
     let server = RedisServer::start_with_password("upstream-secret-31").await;
-    let settings = Settings::redis(&server).set("redis.main.users.default.password", "client-secret").set("redis.main.users.app.password", "app-secret");
+    let settings = Settings::redis(&server)
+        .set("redis.main.users.default.password", "client-secret")
+        .set("redis.main.users.app.password", "app-secret");
     let pool = Pooler::start(settings).await;
     let mut wire = pool.redis_wire().await;
     assert!(wire.command(&["GET", "k"]).await.is_error("NOAUTH"));

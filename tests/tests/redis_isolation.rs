@@ -27,7 +27,8 @@ async fn the_selected_database_is_the_clients_own() {
     assert!(wire.command(&["SELECT", "no"]).await.is_error("ERR"));
     assert_eq!(wire.command(&["GET", "where"]).await.text(), "database 5", "a failed SELECT changes nothing");
     // In one write: each command runs in the database selected before it.
-    let bytes: Vec<u8> = (0..8).flat_map(|database| [request(&["SELECT", &database.to_string()]), request(&["GET", "where"])].concat()).collect();
+    let bytes: Vec<u8> =
+        (0..8).flat_map(|database| [request(&["SELECT", &database.to_string()]), request(&["GET", "where"])].concat()).collect();
     wire.send(&bytes).await;
     for database in 0..8 {
         assert_eq!(wire.reply().await.text(), "OK");
