@@ -249,6 +249,8 @@ mod tests {
         assert_eq!(lookup(b"GET").unwrap().replay, Replay::Safe);
         assert_eq!(lookup(b"Set").unwrap().replay, Replay::Never);
         assert_eq!(lookup(b"xread").unwrap().handling, Handling::ShareUnlessBlock);
-        assert!(COMMANDS.iter().all(|row| row.replay == Replay::Never || matches!(row.handling, Handling::Share | Handling::ShareUnlessBlock)));
+        assert!(
+            COMMANDS.iter().all(|row| row.replay == Replay::Never || matches!(row.handling, Handling::Share | Handling::ShareUnlessBlock))
+        );
     }
 }

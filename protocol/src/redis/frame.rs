@@ -162,9 +162,7 @@ impl FrameScanner {
         }
         self.phase = match byte {
             b'+' | b'-' | b':' | b',' | b'#' | b'_' | b'(' => Phase::Line,
-            b'$' | b'!' | b'=' | b'*' | b'%' | b'~' | b'>' | b'|' => {
-                Phase::Length { kind: byte, value: 0, negative: false, digits: 0 }
-            }
+            b'$' | b'!' | b'=' | b'*' | b'%' | b'~' | b'>' | b'|' => Phase::Length { kind: byte, value: 0, negative: false, digits: 0 },
             other => return Err(FrameFault::Type(other)),
         };
         Ok(())
@@ -172,9 +170,7 @@ impl FrameScanner {
 
     fn on_length(&mut self, byte: u8, kind: u8, value: u64, negative: bool, digits: u8) -> Result<(), FrameFault> {
         self.phase = match byte {
-            b'0'..=b'9' if digits < 18 => {
-                Phase::Length { kind, value: value * 10 + u64::from(byte - b'0'), negative, digits: digits + 1 }
-            }
+            b'0'..=b'9' if digits < 18 => Phase::Length { kind, value: value * 10 + u64::from(byte - b'0'), negative, digits: digits + 1 },
             b'-' if digits == 0 && !negative => Phase::Length { kind, value, negative: true, digits },
             b'\r' if digits > 0 => {
                 if negative && (value != 1 || !matches!(kind, b'$' | b'*')) {

@@ -98,8 +98,11 @@ fn value(depth: u32) -> BoxedStrategy<String> {
     prop_oneof![
         leaf,
         prop::collection::vec(inner.clone(), 0..4).prop_map(|all| format!("*{}\r\n{}", all.len(), all.concat())),
-        prop::collection::vec(inner, 1..3)
-            .prop_map(|all| format!("%{}\r\n{}", all.len(), all.iter().enumerate().map(|(key, one)| format!(":{key}\r\n{one}")).collect::<String>())),
+        prop::collection::vec(inner, 1..3).prop_map(|all| format!(
+            "%{}\r\n{}",
+            all.len(),
+            all.iter().enumerate().map(|(key, one)| format!(":{key}\r\n{one}")).collect::<String>()
+        )),
     ]
     .boxed()
 }

@@ -108,7 +108,9 @@ mod tests {
 
     #[test]
     fn splits_as_redis_does() {
-        let split = |text: &str| split(text.as_bytes()).map(|all| all.into_iter().map(|one| String::from_utf8_lossy(&one).into_owned()).collect::<Vec<_>>());
+        let split = |text: &str| {
+            split(text.as_bytes()).map(|all| all.into_iter().map(|one| String::from_utf8_lossy(&one).into_owned()).collect::<Vec<_>>())
+        };
         assert_eq!(split("set a b"), Ok(vec!["set".into(), "a".into(), "b".into()]));
         assert_eq!(split("  get\t\ta  "), Ok(vec!["get".into(), "a".into()]));
         assert_eq!(split(r#"set "a b" 'c\'d'"#), Ok(vec!["set".into(), "a b".into(), "c'd".into()]));

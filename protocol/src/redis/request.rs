@@ -79,7 +79,9 @@ impl RequestScanner {
                     let Some((count, next)) = self.number(bytes, 1, RequestFault::MultibulkLine)? else {
                         return Ok(Scanned::Incomplete { needs: bytes.len() as u64 + 1 });
                     };
-                    let Some(count) = count.filter(|count| *count <= ARGUMENTS_MAX as i64) else { return Err(RequestFault::MultibulkLength) };
+                    let Some(count) = count.filter(|count| *count <= ARGUMENTS_MAX as i64) else {
+                        return Err(RequestFault::MultibulkLength);
+                    };
                     if count <= 0 {
                         *self = Self::default();
                         return Ok(Scanned::Nothing { length: next });
@@ -231,7 +233,8 @@ impl<'b> Iterator for Arguments<'b> {
 
 fn line_number(bytes: &[u8], from: usize) -> (u64, usize) {
     let digits = bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let value = bytes[from..from + digits].iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    let value =
+        bytes[from..from + digits].iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
     (value, from + digits + 2)
 }
 

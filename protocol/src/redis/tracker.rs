@@ -88,8 +88,11 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
     /// Queues requests whose bytes [`extend`](Self::extend) adds, in the same order.
     pub fn push(&mut self, owner: &T, work: Work, replies: u32, bytes: usize, muted: bool) {
         if work != Work::Transaction
-            && let Some(Slot { owner: last, muted: last_muted, owed: Owed::Server { work: last_work, replies: owed, bytes: length, replayed: false, .. } }) =
-                self.slots.back_mut()
+            && let Some(Slot {
+                owner: last,
+                muted: last_muted,
+                owed: Owed::Server { work: last_work, replies: owed, bytes: length, replayed: false, .. },
+            }) = self.slots.back_mut()
             && last == owner
             && *last_muted == muted
             && *last_work == work
@@ -234,7 +237,16 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of on_loss, split off for its length")]
-    fn keep_or_fail(&mut self, slot: Slot<T>, range: Range<usize>, requests: &[u8], sent: usize, may_replay: bool, lost: &str, loss: &mut Loss) {
+    fn keep_or_fail(
+        &mut self,
+        slot: Slot<T>,
+        range: Range<usize>,
+        requests: &[u8],
+        sent: usize,
+        may_replay: bool,
+        lost: &str,
+        loss: &mut Loss,
+    ) {
         let Slot { owner, muted, owed } = slot;
         let (work, replies, answered, replayed) = match owed {
             Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, owed }),

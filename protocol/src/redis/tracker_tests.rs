@@ -122,7 +122,9 @@ fn a_transaction_moves_whole_or_not_at_all() {
     queued.on_sent(bytes.len() - 1);
     queued.on_replies(1);
     assert_eq!(queued.on_loss("UPSTREAM gone").unknown, 2);
-    assert!(outcome(&mut queued).0[0].1.ends_with("\r\n-EXECABORT Transaction discarded because the connection to the server was lost.\r\n"));
+    assert!(
+        outcome(&mut queued).0[0].1.ends_with("\r\n-EXECABORT Transaction discarded because the connection to the server was lost.\r\n")
+    );
 
     let mut sent = fresh();
     sent.on_sent(bytes.len());
