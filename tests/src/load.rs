@@ -18,11 +18,14 @@ pub struct Pgbench {
     pub per_second: f64,
 }
 
+/// Makes pgbench's tables in database `app`, with 100,000 accounts for each of `scale` branches.
+pub async fn pgbench_tables(port: u16, scale: u32) {
+    run(pgbench_command(port, &["-i", "-q", "-s", &scale.to_string()])).await;
+}
+
 /// Runs pgbench against database `app`; any failed transaction, aborted client or error line fails the test.
 pub async fn pgbench(port: u16, arguments: &[&str]) -> Pgbench {
-    let mut command = Command::new(program("pgbench"));
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", USER]).args(arguments).arg("app").env("PGPASSWORD", PASSWORD);
-    let text = run(command).await;
+    let text = run(pgbench_command(port, arguments)).await;
     let number = |label: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(label)).unwrap_or_else(|| panic!("no {label:?} in:\n{text}"));
         let end = line.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(line.len());
@@ -33,6 +36,12 @@ pub async fn pgbench(port: u16, arguments: &[&str]) -> Pgbench {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     let transactions = number("number of transactions actually processed: ") as u64;
     Pgbench { transactions, per_second: number("tps = ") }
+}
+
+fn pgbench_command(port: u16, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("pgbench"));
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", USER]).args(arguments).arg("app").env("PGPASSWORD", PASSWORD);
+    command
 }
 
 /// A file with a pgbench script.

@@ -39,7 +39,10 @@ fn all_problems_are_told_at_once() {
         ("rediss", "redis"),
     ];
     for (problem, help) in expected {
-        assert!(text.lines().any(|line| line.contains(problem) && line.contains(help)), "{problem} and {help} are not in one line of:\n{text}");
+        assert!(
+            text.lines().any(|line| line.contains(problem) && line.contains(help)),
+            "{problem} and {help} are not in one line of:\n{text}"
+        );
     }
     for line in ["2", "3", "4", "8", "9"] {
         assert!(text.contains(&format!(":{line}")) || text.contains(&format!("line {line}")), "line {line} is not named:\n{text}");

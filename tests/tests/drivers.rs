@@ -31,10 +31,8 @@ fn scripts() -> PathBuf {
 /// Runs a script against servers with a pool of three in between; it exits with 0 when it has seen what it wanted.
 async fn run(script: &str) {
     let (cluster, server) = (Cluster::start().await, RedisServer::start_with_password("hidden").await);
-    let settings = Settings::postgres(&cluster)
-        .and_redis(&server)
-        .set("postgres.auth_type", "scram-sha-256")
-        .set("postgres.default_pool_size", 3);
+    let settings =
+        Settings::postgres(&cluster).and_redis(&server).set("postgres.auth_type", "scram-sha-256").set("postgres.default_pool_size", 3);
     let pool = Pooler::start(settings).await;
     let mut command = if script.ends_with(".py") {
         let mut command = Command::new(installed().join("venv/bin/python"));

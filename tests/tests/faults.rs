@@ -31,7 +31,9 @@ fn eager(settings: Settings) -> Settings {
 }
 
 async fn bank(cluster: &Cluster) {
-    cluster.sql("CREATE TABLE account (id int primary key, balance int); INSERT INTO account SELECT n, 1000 FROM generate_series(1, 20) n").await;
+    cluster
+        .sql("CREATE TABLE account (id int primary key, balance int); INSERT INTO account SELECT n, 1000 FROM generate_series(1, 20) n")
+        .await;
     cluster.sql("CREATE TABLE receipt (token text primary key); GRANT ALL ON account, receipt TO app").await;
 }
 

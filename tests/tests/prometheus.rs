@@ -30,11 +30,13 @@ async fn every_family_of_the_table_is_there() {
     let (_cluster, _server, pool) = busy_pool().await;
     let now = pool.scrape().await;
     let described = |name: &str| now.comments.iter().any(|line| line.starts_with(&format!("# TYPE {name} ")));
-    let missing: Vec<&str> = Family::ALL.iter().map(|family| family.info().name).filter(|name| !now.has(name) && !described(name)).collect();
+    let missing: Vec<&str> =
+        Family::ALL.iter().map(|family| family.info().name).filter(|name| !now.has(name) && !described(name)).collect();
     assert!(missing.is_empty(), "in the table, not in the scrape: {missing:?}");
     let known = |name: &str| Family::ALL.iter().any(|family| family.info().name == name);
     let base = |name: &str| ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name).to_owned();
-    let strange: Vec<&str> = now.samples.iter().map(|sample| sample.name.as_str()).filter(|name| !known(name) && !known(&base(name))).collect();
+    let strange: Vec<&str> =
+        now.samples.iter().map(|sample| sample.name.as_str()).filter(|name| !known(name) && !known(&base(name))).collect();
     assert!(strange.is_empty(), "in the scrape, not in the table: {strange:?}");
 }
 

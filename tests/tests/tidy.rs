@@ -69,7 +69,11 @@ fn names(line: &str, item: &str) -> bool {
 
 /// Who (a place) must not know whom, and why.
 const ARROWS: &[(&[&str], &[&str], &str)] = &[
-    (&["protocol/src"], &["tokio", "sidepool", "sidepool_config", "std::net", "std::fs", "std::thread", "std::time"], "protocol is bytes only"),
+    (
+        &["protocol/src"],
+        &["tokio", "sidepool", "sidepool_config", "std::net", "std::fs", "std::thread", "std::time"],
+        "protocol is bytes only",
+    ),
     (&["config/src"], &["tokio", "sidepool", "sidepool_protocol"], "config is a leaf"),
     (
         &["proxy/src/pool/core", "proxy/src/pool/id.rs", "proxy/src/pool/limits.rs", "proxy/src/pool/reason.rs"],

@@ -4,6 +4,7 @@ use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
 use sidepool_tests::redis::{RedisServer, Reply};
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 
 fn two_workers(cluster: &Cluster) -> Settings {
     Settings::postgres(cluster).set("workers", 2).set("postgres.default_pool_size", 2)
@@ -44,7 +45,7 @@ async fn the_limit_is_one_for_all() {
         wire.send(&frame::query("SELECT pg_sleep(0.05)")).await;
     }
     pool.metrics_show("ten who wait", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) > 5.0).await;
-    assert_eq!(cluster.connections().await, 2);
+    wait::until("both connections", async || (cluster.connections().await == 2).then_some(())).await;
     for wire in &mut clients {
         assert_eq!(tags(&wire.until_ready().await), "TDCZ");
     }
@@ -58,7 +59,14 @@ async fn a_cancel_that_lands_on_the_other_worker_finds_its_query() {
     for round in 0..8 {
         let mut wire = pool.wire().await;
         wire.send(&frame::query("SELECT pg_sleep(60)")).await;
-        pool.metrics_show("a query that runs", |now| now.sum("sidepool_pool_server_connections", &[("state", "leased")]) >= 1.0).await;
+        // PostgreSQL ignores a cancel that comes before the query.
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+        let superuser = cluster.superuser("app").await;
+        wait::until("a query that runs", async || {
+            let count: i64 = superuser.query_one(running, &[]).await.expect(running).get(0);
+            (count == 1).then_some(())
+        })
+        .await;
         let (process, key) = wire.cancel_key.clone().expect("a key");
         let mut messenger = Wire::connect(pool.postgres_port()).await;
         messenger.send(&frame::cancel(process, &key)).await;

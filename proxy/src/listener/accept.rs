@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 use super::bind::{Bound, SocketFile};
 use super::gate::{Door, Gate, Permit};
 use super::place::{Place, Places};
-use super::refuse::Refusals;
+use super::refuse::{Reason, Refusals};
 use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
@@ -27,6 +27,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A descriptor may come free at any moment, so never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many clients are still told when a listener closes.
+const MOST_TURNED_AWAY: usize = 256;
 
 /// One listening socket with all that its accept loop needs. Made on the control thread, run on a worker.
 pub struct Listener {
@@ -55,6 +58,7 @@ impl Listener {
                 _ = close => {}
                 () = acceptor.run() => {}
             }
+            acceptor.turn_away_the_rest().await;
         });
         Ok(())
     }
@@ -92,7 +96,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts for ever. An accept that fails costs a pause, never the listener.
-    async fn run(self) {
+    async fn run(&self) {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.socket.accept().await {
@@ -111,9 +115,26 @@ impl Acceptor {
         }
     }
 
+    /// Those who are connected already as far as they know, and whom closing the socket would cut without a word.
+    async fn turn_away_the_rest(&self) {
+        // Ready at its first poll or not at all; the bound is for clients that keep coming.
+        for _ in 0..MOST_TURNED_AWAY {
+            let Ok(Ok(stream)) = tokio::time::timeout(Duration::ZERO, self.socket.accept()).await else { return };
+            // The permit holds up the end of the process until they have been told.
+            self.refusals.refuse(stream, Reason::ShuttingDown, self.gate.enter());
+        }
+    }
+
     fn admit(&self, stream: Stream) {
         let Some(permit) = self.gate.enter() else {
-            self.refusals.refuse(stream, self.gate.numbers());
+            let gate = self.gate.numbers();
+            tracing::warn!(
+                listener = self.door.label(),
+                clients = gate.open,
+                max = gate.max,
+                "too many clients: refused one (max_client_conn)"
+            );
+            self.refusals.refuse(stream, Reason::TooMany(gate), None);
             return;
         };
         let place = self.places.take(self.worker.id);

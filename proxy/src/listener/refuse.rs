@@ -1,4 +1,5 @@
-//! Saying no to a client that is one too many, in its own protocol and with the reason, without letting the refused take up room for long.
+//! Saying no to a client that is one too many or too late, in its own protocol and with the reason, without letting the refused take up room
+//! for long.
 
 use std::cell::Cell;
 use std::io;
@@ -7,10 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::task::spawn_local;
 
-use super::gate::{Door, GateNumbers};
+use super::gate::{Door, GateNumbers, Permit};
 use crate::session;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -31,6 +34,15 @@ const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
 
+/// Why a client is refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reason {
+    /// There are as many as there may be.
+    TooMany(GateNumbers),
+    /// The listener is closing.
+    ShuttingDown,
+}
+
 /// The refusals of one accept loop.
 pub(super) struct Refusals {
     door: Rc<Door>,
@@ -43,14 +55,8 @@ impl Refusals {
         Self { door, worker, under_way: Rc::default() }
     }
 
-    /// Refuses a client because there are too many.
-    pub(super) fn refuse(&self, stream: Stream, gate: GateNumbers) {
-        tracing::warn!(
-            listener = self.door.label(),
-            clients = gate.open,
-            max = gate.max,
-            "too many clients: refused one (max_client_conn)"
-        );
+    /// Refuses a client. The permit, if there is one, is kept until it has been told.
+    pub(super) fn refuse(&self, stream: Stream, reason: Reason, permit: Option<Permit>) {
         if self.under_way.get() >= MOST_AT_A_TIME {
             return;
         }
@@ -60,15 +66,15 @@ impl Refusals {
         spawn_local(async move {
             let refusal = async {
                 match &*door {
-                    Door::Postgres => postgres(stream, gate).await,
-                    Door::Redis(_) => farewell(stream, b"-ERR max number of clients reached\r\n").await.map(|()| None),
+                    Door::Postgres => postgres(stream, reason).await,
+                    Door::Redis(_) => farewell(stream, reason.redis().as_bytes()).await.map(|()| None),
                 }
             };
             // A client that does not listen is closed all the same.
             if let Ok(Ok(Some(cancel))) = tokio::time::timeout(PATIENCE, refusal).await {
                 Box::pin(session::postgres::serve(cancel, worker)).await;
             }
-            drop(under_way);
+            drop((under_way, permit));
         });
     }
 }
@@ -90,7 +96,7 @@ impl Drop for UnderWay {
 
 /// Answers requests for encryption with no, and refuses everything else but cancel requests: they free room, and must work above all when
 /// there is none, so their stream is handed back untouched.
-async fn postgres(mut stream: Stream, gate: GateNumbers) -> io::Result<Option<Stream>> {
+async fn postgres(mut stream: Stream, reason: Reason) -> io::Result<Option<Stream>> {
     let mut requests_for_encryption = 0;
     loop {
         let Some((length, code)) = peek_head(&stream).await? else { return Ok(None) };
@@ -106,7 +112,7 @@ async fn postgres(mut stream: Stream, gate: GateNumbers) -> io::Result<Option<St
                 let length = if length > LONGEST_STARTUP { 0 } else { length };
                 let mut startup = (&mut stream).take(length.into());
                 tokio::io::copy(&mut startup, &mut tokio::io::sink()).await?;
-                return farewell(stream, &too_many_clients(gate)).await.map(|()| None);
+                return farewell(stream, &reason.postgres()).await.map(|()| None);
             }
         }
     }
@@ -148,29 +154,25 @@ async fn farewell(mut stream: Stream, words: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A Postgres ErrorResponse of severity FATAL, as one whole message.
-fn too_many_clients(gate: GateNumbers) -> Vec<u8> {
-    let detail = format!("{} of {} client connections are in use.", gate.open, gate.max);
-    let fields = [
-        (b'S', "FATAL"),
-        (b'V', "FATAL"),
-        (b'C', "53300"),
-        (b'M', "no more connections allowed (max_client_conn)"),
-        (b'D', &detail),
-        (b'H', "Raise max_client_conn, or close client connections that are not in use."),
-    ];
-    let mut body = Vec::new();
-    for (kind, text) in fields {
-        body.push(kind);
-        body.extend_from_slice(text.as_bytes());
-        body.push(0);
+impl Reason {
+    fn redis(self) -> &'static str {
+        match self {
+            Self::TooMany(_) => "-ERR max number of clients reached\r\n",
+            Self::ShuttingDown => "-ERR the proxy is shutting down\r\n",
+        }
     }
-    body.push(0);
-    let length = u32::try_from(body.len() + 4).expect("a short message");
-    let mut message = vec![b'E'];
-    message.extend_from_slice(&length.to_be_bytes());
-    message.append(&mut body);
-    message
+
+    fn postgres(self) -> Vec<u8> {
+        let fault = match self {
+            Self::TooMany(gate) => Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
+                .with_detail(format!("{} of {} client connections are in use.", gate.open, gate.max))
+                .with_hint("Raise max_client_conn, or close client connections that are not in use."),
+            Self::ShuttingDown => Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "the proxy is shutting down"),
+        };
+        let mut message = Vec::new();
+        encode::error_response(&fault, &mut message);
+        message
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ async fn refused(door: Door, worker: Rc<Worker>) -> (TcpStream, Refusals) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let refusals = Refusals::new(Rc::new(door), worker);
-    refusals.refuse(Stream::Tcp(listener.accept().await.unwrap().0), FULL);
+    refusals.refuse(Stream::Tcp(listener.accept().await.unwrap().0), Reason::TooMany(FULL), None);
     (client, refusals)
 }
 
@@ -86,7 +86,7 @@ fn clients_of_unix_sockets_are_told_too() {
     on_a_worker(async |worker| {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(&startup()).await.unwrap();
-        Refusals::new(Rc::new(Door::Postgres), worker).refuse(Stream::Unix(server), FULL);
+        Refusals::new(Rc::new(Door::Postgres), worker).refuse(Stream::Unix(server), Reason::TooMany(FULL), None);
         assert_is_too_many_clients(&everything(client).await);
     });
 }
@@ -112,7 +112,7 @@ fn refusals_have_a_bound_and_silence_ends_them() {
         let mut clients = Vec::new();
         for _ in 0..MOST_AT_A_TIME + 1 {
             let (client, server) = UnixStream::pair().unwrap();
-            refusals.refuse(Stream::Unix(server), FULL);
+            refusals.refuse(Stream::Unix(server), Reason::TooMany(FULL), None);
             clients.push(client);
         }
         assert_eq!(refusals.under_way.get(), MOST_AT_A_TIME);
@@ -120,6 +120,22 @@ fn refusals_have_a_bound_and_silence_ends_them() {
         assert_eq!(everything(one_too_many).await, b"", "closed without a word");
         assert_eq!(everything(clients.pop().unwrap()).await, b"", "closed when patience is over");
         while refusals.under_way.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_client_that_is_too_late_is_told_and_waited_for() {
+    on_a_worker(async |worker| {
+        let gate = crate::listener::gate::Gate::new(5);
+        let (mut client, server) = UnixStream::pair().unwrap();
+        Refusals::new(Rc::new(Door::Postgres), worker).refuse(Stream::Unix(server), Reason::ShuttingDown, gate.enter());
+        assert_eq!(gate.numbers().open, 1, "the process does not end before it has been told");
+        client.write_all(&startup()).await.unwrap();
+        let text = String::from_utf8_lossy(&everything(client).await).into_owned();
+        assert!(text.contains("C57P03\0"), "{text}");
+        while gate.numbers().open > 0 {
             tokio::task::yield_now().await;
         }
     });

@@ -45,7 +45,12 @@ impl Core {
         if let (Some(timeout), Some(oldest)) = (self.limits.wait_timeout, self.queue.oldest()) {
             self.timers.lower(Timer::Wait, oldest.since + timeout);
         }
-        self.settle(now);
+        // Where all that are allowed are open, one more waiter changes nothing else: the usual case when a pool is busy.
+        if self.conns.total() < self.limits.max {
+            return self.settle(now);
+        }
+        self.note_saturation(now);
+        self.checked();
     }
 
     /// The connection in `slot` is clean and has no holder.

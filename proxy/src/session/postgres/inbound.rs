@@ -168,7 +168,7 @@ impl Inbound<'_, '_> {
             // The server itself refuses a second statement of that name.
             let existing = Rc::clone(existing);
             self.ensure(&existing);
-            self.link.tracker.owe(Owed::Parse(Note::None));
+            self.link.tracker.owe(Owed::Parse(Note::Duplicate(name.into())));
             statement::put_parse(self.out.put(), existing.id().server_name().as_bytes(), text);
             return Ok(Some(head.message_bytes()));
         }

@@ -3,6 +3,8 @@
 //! Small messages that change what we know (ReadyForQuery, ParameterStatus, CommandComplete, errors) are looked at as a whole; when one is cut
 //! by the end of a read, its start waits in [`Link::carry`]. Everything else goes on as it comes, half a row included.
 
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::statement::{CLOSE_COMPLETE, PARSE_COMPLETE};
@@ -167,35 +169,41 @@ impl Outbound<'_, '_> {
         let link = &mut *self.link;
         let statements = &mut link.statements;
         let client = &mut *self.client;
-        let verdict = link.tracker.on_error(|owed| match owed {
-            Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) => match note {
-                Note::Unnamed => statements.unnamed = None,
-                Note::Named { name, id } => {
-                    if let Some(client) = client {
-                        client.named.remove(&name);
+        // The last one taken back is the one that failed.
+        let mut duplicate = None;
+        let verdict = link.tracker.on_error(|owed| {
+            duplicate = None;
+            match owed {
+                Owed::Parse(Note::Duplicate(name)) => duplicate = Some(name),
+                Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) => match note {
+                    Note::Unnamed => statements.unnamed = None,
+                    Note::Named { name, id } => {
+                        if let Some(client) = client {
+                            client.named.remove(&name);
+                        }
+                        if let Some(id) = id {
+                            statements.remove(id);
+                        }
                     }
-                    if let Some(id) = id {
-                        statements.remove(id);
-                    }
+                    Note::Server(id) => statements.remove(id),
+                    Note::None | Note::Duplicate(_) | Note::Closed { .. } => {}
+                },
+                Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
+                Owed::LocalClose(Note::Closed { name, statement }) => {
+                    client.get_or_insert_default().named.insert(name, statement);
                 }
-                Note::Server(id) => statements.remove(id),
-                Note::None | Note::Closed { .. } => {}
-            },
-            Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
-            Owed::LocalClose(Note::Closed { name, statement }) => {
-                client.get_or_insert_default().named.insert(name, statement);
+                Owed::OwnClose(_)
+                | Owed::LocalClose(_)
+                | Owed::Query
+                | Owed::FunctionCall
+                | Owed::Sync
+                | Owed::OwnQuery
+                | Owed::Bind
+                | Owed::Describe
+                | Owed::Execute
+                | Owed::Close
+                | Owed::CopyEnd => {}
             }
-            Owed::OwnClose(_)
-            | Owed::LocalClose(_)
-            | Owed::Query
-            | Owed::FunctionCall
-            | Owed::Sync
-            | Owed::OwnQuery
-            | Owed::Bind
-            | Owed::Describe
-            | Owed::Execute
-            | Owed::Close
-            | Owed::CopyEnd => {}
         });
         let body = body.unwrap_or_default();
         match verdict {
@@ -203,6 +211,11 @@ impl Outbound<'_, '_> {
             Verdict::Forward => {
                 let code = field(body, b'C').unwrap_or(b"??");
                 self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
+                if let Some(name) = duplicate.filter(|_| code == b"42P05") {
+                    let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
+                    encode::error_response(&Fault::error(SqlState::DUPLICATE_STATEMENT, message), self.out.put());
+                    return Verdict::Swallow;
+                }
                 self.news.fatal |= matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
             }
         }

@@ -29,16 +29,16 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
         RefuseReason::Paused => Fault::error(SqlState::CANNOT_CONNECT_NOW, format!("pool \"{pool}\" is paused")).with_hint("An operator paused it; retry later."),
         RefuseReason::Draining => Fault::error(SqlState::ADMIN_SHUTDOWN, format!("pool \"{pool}\" is shutting down")).with_hint("Reconnect."),
     };
-    fault.with_detail(facts(refusal, cause.as_deref().filter(|_| refusal.reason != RefuseReason::UpstreamRefuses)))
+    fault.with_detail(facts(pool, refusal, cause.as_deref().filter(|_| refusal.reason != RefuseReason::UpstreamRefuses)))
 }
 
 /// The numbers behind a refusal.
-fn facts(refusal: &Refusal, cause: Option<&str>) -> String {
+fn facts(pool: &str, refusal: &Refusal, cause: Option<&str>) -> String {
     let Refusal { connections, leased, max, waiters, queue_length, waited, wait_timeout, reason: _ } = refusal;
     let limit = wait_timeout.map_or_else(|| "unlimited".to_owned(), |limit| format!("{} ms", limit.as_millis()));
     let cause = cause.map(|cause| format!(" The last attempt to connect failed: {cause}.")).unwrap_or_default();
     format!(
-        "{connections} of {max} connections open, {leased} in use; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}.{cause}",
+        "Pool \"{pool}\": {connections} of {max} connections open, {leased} in use; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}.{cause}",
         waited.as_millis()
     )
 }

@@ -185,6 +185,10 @@ impl Session {
         };
         let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, out: &mut out }.scan(input);
         let bytes = out.finish();
+        if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
+            // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
+            return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
+        }
         let sent = if bytes.is_empty() { Ok(()) } else { link.to_server.send(stream, cx, bytes) };
         self.pool.record().add(PoolCounter::BytesToServer, bytes.len() as u64);
         drop(scratch);
@@ -258,6 +262,10 @@ impl Session {
                 return Err(self.server_lost(cx, &cause));
             }
         }
+        if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
+            // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
+            return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
+        }
         let sent = if bytes.is_empty() { Ok(()) } else { self.to_client.send(&mut self.client, cx, bytes) };
         // What follows may send on what waits, and needs both for it.
         drop(scratch);
@@ -292,11 +300,6 @@ impl Session {
             let pending = std::mem::take(&mut self.pending);
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
-        }
-        if self.mode == PoolMode::Statement
-            && self.with_connection(|connection| connection.link.tracker.status() != TransactionStatus::Idle)
-        {
-            return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
         }
         Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
     }

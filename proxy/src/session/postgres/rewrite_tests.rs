@@ -171,7 +171,9 @@ fn a_second_parse_of_a_name_lets_the_server_refuse() {
     let (mut a, mut link) = (Client::new(1), Link::default());
     let sent = world.send(&mut a, &mut link, &[parse("s", "select 1"), parse("s", "select 2"), sync()].concat()).unwrap();
     assert_eq!(show(&sent), "Psidepool_1.select 1... Psidepool_1.select 2... S");
-    answer(&mut a, &mut link, &[message(b'1', b""), error(), ready()].concat());
+    let refused = message(b'E', b"SERROR\0VERROR\0C42P05\0Mprepared statement \"sidepool_1\" already exists\0\0");
+    let (got, _) = answer(&mut a, &mut link, &[message(b'1', b""), refused, ready()].concat());
+    assert!(show(&got).contains("prepared statement \"s\" already exists"), "{}", show(&got));
     assert_eq!(a.statements.unwrap().named.len(), 1);
     assert!(link.is_free());
 }

@@ -23,6 +23,8 @@ pub enum Note {
         /// The statement, when the server was to learn it.
         id: Option<StatementId>,
     },
+    /// A Parse of a name that the client uses already: the server refuses it under the name that it knows.
+    Duplicate(Box<[u8]>),
     /// What the server was to learn or forget.
     Server(StatementId),
     /// A statement that the client closed.
