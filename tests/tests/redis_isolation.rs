@@ -142,3 +142,34 @@ async fn names_and_ids_are_the_clients_own() {
         assert!(reply.text() == "OK" || reply.is_error("ERR"), "{reply:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_workers_share_one_limit_and_number_clients_apart() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("workers", 4).set("redis.main.pool_size", 4).set("redis.main.shared_connections", 1);
+    let pool = Pooler::start(settings).await;
+    let mut clients = JoinSet::new();
+    for client in 0..16 {
+        let mut wire = pool.redis_wire().await;
+        clients.spawn(async move {
+            for round in 0..30 {
+                let mark = format!("{client} {round}");
+                assert_eq!(wire.command(&["ECHO", &mark]).await.text(), mark);
+                wire.command(&["WATCH", "k"]).await;
+                wire.command(&["MULTI"]).await;
+                wire.command(&["INCR", "n"]).await;
+                assert!(matches!(wire.command(&["EXEC"]).await, Reply::Array(_)));
+            }
+            wire.command(&["CLIENT", "ID"]).await.text()
+        });
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    while let Some(id) = clients.join_next().await {
+        assert!(ids.insert(id.expect("every client finished")), "an id is given once");
+    }
+    let mut direct = server.direct().await;
+    assert_eq!(direct.command(&["GET", "n"]).await.text(), "480");
+    let connected = direct.command(&["INFO", "clients"]).await.text();
+    let open = connected.lines().find_map(|line| line.strip_prefix("connected_clients:")).expect("Redis tells");
+    assert!(open.trim().parse::<u32>().expect("a number") <= 5, "4 of ours and this one: {open}");
+}
