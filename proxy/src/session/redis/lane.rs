@@ -24,7 +24,7 @@ use super::client::{Client, Fate, Owner};
 use super::count;
 use super::group::Group;
 use super::refusal;
-use crate::observe::record::{PoolCounter, PoolGauge};
+use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -262,7 +262,7 @@ impl Lane {
         }
     }
 
-    fn write(&self, held: &mut Held, cx: &mut Context<'_>, record: &crate::observe::record::PoolRecord) -> Result<(), ()> {
+    fn write(&self, held: &mut Held, cx: &mut Context<'_>, record: &PoolRecord) -> Result<(), ()> {
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.unsent().is_empty() {
             return Ok(());
@@ -284,7 +284,7 @@ impl Lane {
     }
 
     /// Hands replies to their owners. One delivery for all that stand next to each other.
-    fn dispatch(&self, held: &mut Held, bytes: &[u8], record: &crate::observe::record::PoolRecord, group: &Weak<Group>) -> Result<(), ()> {
+    fn dispatch(&self, held: &mut Held, bytes: &[u8], record: &PoolRecord, group: &Weak<Group>) -> Result<(), ()> {
         let mut at = 0;
         let mut batch: Option<Batch> = None;
         while at < bytes.len() {
@@ -295,12 +295,12 @@ impl Lane {
                 (slot.owner.clone(), slot.muted, pipeline.next_replies())
             };
             if wanted == 0 {
-                finish(&mut batch, bytes, at, false);
+                finish(&mut batch, bytes, at, false, record);
                 self.deliver_own();
                 continue;
             }
             if batch.as_ref().is_none_or(|batch| batch.owner != owner || batch.muted != muted) {
-                finish(&mut batch, bytes, at, false);
+                finish(&mut batch, bytes, at, false, record);
                 batch = Some(Batch { owner, muted, from: at, replies: 0 });
             }
             let mut got = 0;
@@ -326,7 +326,7 @@ impl Lane {
         }
         let inside = !held.scanner.is_between();
         let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());
-        finish(&mut batch, bytes, at, inside);
+        finish(&mut batch, bytes, at, inside, record);
         self.deliver_own();
         if let Some(Owner(client)) = last {
             self.watch_backlog(held, client, inside, group);
@@ -426,10 +426,11 @@ struct Batch {
     replies: u32,
 }
 
-fn finish(batch: &mut Option<Batch>, bytes: &[u8], to: usize, inside: bool) {
+fn finish(batch: &mut Option<Batch>, bytes: &[u8], to: usize, inside: bool, record: &PoolRecord) {
     let Some(batch) = batch.take() else { return };
     let client = &batch.owner.0;
     if !batch.muted && to > batch.from {
+        record.add(PoolCounter::BytesToClient, (to - batch.from) as u64);
         client.deliver(&bytes[batch.from..to], inside);
     }
     if batch.replies > 0 {

@@ -358,6 +358,8 @@ impl Relay {
             Poll::Ready(Ok(0) | Err(_)) => Err(()),
             Poll::Ready(Ok(read)) => {
                 lease.pool().record().add(PoolCounter::BytesFromServer, read as u64);
+                // But for a few replies that nobody asked for.
+                lease.pool().record().add(PoolCounter::BytesToClient, read as u64);
                 self.take_in(session, &buffer[..read]).map(|()| true)
             }
         }
