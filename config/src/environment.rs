@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::checks::check;
+use crate::checks::{Finding, check};
 use crate::file::{Loaded, Rejected, conclude, parse_admin, parse_choice, parse_workers};
 use crate::listen::{Protocol, fits, parse_all, postgres_socket};
 use crate::model::{Admin, AuthType, Config, Listen, Log, PgDatabase, Postgres, Redis, Upstream, UpstreamTls, Workers};
 use crate::postgres_url::{self, PostgresUrl};
-use crate::problem::{Place, Problem, Severity};
+use crate::problem::{Place, Problem};
 use crate::read_postgres::DEFAULT_PORT;
 use crate::redis_url;
 use crate::secret::Secret;
@@ -104,24 +104,11 @@ pub fn from_given(postgres: Option<&Given>, redis: Option<&Given>, overrides: &O
 }
 
 fn relations<'o>(config: &Config, overrides: &'o Overrides) -> impl Iterator<Item = Problem> + use<'o> {
-    check(config).into_iter().map(|finding| {
-        // The keys are those of a file; what was said here stands behind a few of them.
-        let said = |key: &str| match key {
-            "postgres.listen" => overrides.postgres_listen.as_ref(),
-            "redis.redis.listen" => overrides.redis_listen.as_ref(),
-            "admin.listen" => overrides.admin_listen.as_ref(),
-            "redis.redis.pool_size" => overrides.pool_size.as_ref(),
-            _ => None,
-        };
-        let first = finding.keys.first().cloned().unwrap_or_default();
-        let (place, key) = finding
-            .keys
-            .iter()
-            .find_map(|key| said(key))
-            .map_or((Place::CommandLine, first), |given| (given.place.clone(), given.name.clone()));
-        match finding.severity {
-            Severity::Error => Problem::error(place, key, finding.message),
-            Severity::Warning => Problem::warning(place, key, finding.message),
+    check(config).into_iter().map(|finding| match finding.keys.iter().find_map(|key| overrides.said(key)) {
+        Some(given) => given.found(finding),
+        None => {
+            let key = finding.keys.first().cloned().unwrap_or_default();
+            Problem { place: Place::CommandLine, key, message: finding.message, severity: finding.severity }
         }
     })
 }
@@ -140,8 +127,18 @@ impl Given {
         Some(Self { text: Secret::new(text), place: Place::Environment, name: name.to_owned() })
     }
 
-    fn error(&self, message: impl Into<String>) -> Problem {
+    /// Its value, read like the setting.
+    pub(crate) fn read<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Problem> {
+        parse(self.text.reveal().trim()).map_err(|message| self.error(message))
+    }
+
+    pub(crate) fn error(&self, message: impl Into<String>) -> Problem {
         Problem::error(self.place.clone(), &self.name, message)
+    }
+
+    /// What `check` has found about it.
+    pub(crate) fn found(&self, finding: Finding) -> Problem {
+        Problem { place: self.place.clone(), key: self.name.clone(), message: finding.message, severity: finding.severity }
     }
 }
 
@@ -162,6 +159,34 @@ impl Overrides {
             default_password: variable("PGPASSWORD"),
         }
     }
+
+    /// These, and where they say nothing, `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            pool_size: self.pool_size.or(others.pool_size),
+            postgres_listen: self.postgres_listen.or(others.postgres_listen),
+            redis_listen: self.redis_listen.or(others.redis_listen),
+            admin_listen: self.admin_listen.or(others.admin_listen),
+            workers: self.workers.or(others.workers),
+            log_level: self.log_level.or(others.log_level),
+            log_format: self.log_format.or(others.log_format),
+            default_user: self.default_user.or(others.default_user),
+            default_password: self.default_password.or(others.default_password),
+        }
+    }
+
+    /// What was said here in the place of the setting with this key in a file.
+    pub(crate) fn said(&self, key: &str) -> Option<&Given> {
+        let (section, name) = key.rsplit_once('.').unwrap_or_default();
+        match (section, name) {
+            ("admin", "listen") => self.admin_listen.as_ref(),
+            ("postgres", "listen") => self.postgres_listen.as_ref(),
+            (_, "listen") => self.redis_listen.as_ref(),
+            (_, "pool_size" | "default_pool_size") => self.pool_size.as_ref(),
+            (_, _) => None,
+        }
+    }
 }
 
 /// A configuration being put together.
@@ -174,13 +199,7 @@ struct Assembly<'o> {
 impl Assembly<'_> {
     fn value<T>(&mut self, given: Option<&Given>, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let given = given?;
-        match parse(given.text.reveal().trim()) {
-            Ok(value) => Some(value),
-            Err(message) => {
-                self.problems.push(given.error(message));
-                None
-            }
-        }
+        given.read(parse).map_err(|problem| self.problems.push(problem)).ok()
     }
 
     fn log(&mut self) -> Log {
@@ -193,12 +212,7 @@ impl Assembly<'_> {
     }
 
     fn listen(&mut self, given: Option<&Given>, protocol: Protocol) -> Vec<Listen> {
-        let listens = self.value(given, |text| {
-            let (listens, wrong) = parse_all(text.split(','), protocol);
-            let messages: Vec<String> = wrong.into_iter().map(|(_, message)| message).collect();
-            if messages.is_empty() { Ok(listens) } else { Err(messages.join("; ")) }
-        });
-        listens.unwrap_or_else(|| vec![protocol.default_listen()])
+        self.value(given, |text| parse_listens(text, protocol)).unwrap_or_else(|| vec![protocol.default_listen()])
     }
 
     fn notes(&mut self, given: &Given, notes: &[String]) {
@@ -250,7 +264,15 @@ impl Assembly<'_> {
     }
 }
 
-fn parse_pool_size(text: &str) -> Result<u32, String> {
+/// Reads addresses that are separated by commas.
+pub(crate) fn parse_listens(text: &str, protocol: Protocol) -> Result<Vec<Listen>, String> {
+    let (listens, wrong) = parse_all(text.split(','), protocol);
+    let messages: Vec<String> = wrong.into_iter().map(|(_, message)| message).collect();
+    if messages.is_empty() { Ok(listens) } else { Err(messages.join("; ")) }
+}
+
+/// Reads the size of a pool.
+pub(crate) fn parse_pool_size(text: &str) -> Result<u32, String> {
     let size = text.parse().ok().filter(|size| (1..=MOST_CONNECTIONS).contains(size));
     size.ok_or_else(|| format!("must be a whole number from 1 to {MOST_CONNECTIONS}"))
 }

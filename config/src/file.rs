@@ -7,10 +7,11 @@ use std::path::Path;
 use toml_edit::{Document, TableLike};
 
 use crate::checks::check;
-use crate::environment::Lookup;
+use crate::environment::{Lookup, Overrides};
 use crate::listen::{Protocol, parse_all, parse_tcp};
 use crate::model::{Admin, Config, Drain, Listen, Log, Workers};
 use crate::names::Named;
+use crate::overriding;
 use crate::problem::{Place, Problem, Severity, shown};
 use crate::read_postgres::postgres;
 use crate::read_redis::redis;
@@ -47,6 +48,11 @@ pub struct Rejected {
 
 /// Reads a configuration file and every file that it names. `lookup` gives environment variables.
 pub fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
+    load_over(path, lookup, &Overrides::default())
+}
+
+/// Reads a configuration file beside which something was said that wins over it.
+pub fn load_over(path: &Path, lookup: Lookup<'_>, overrides: &Overrides) -> Result<Loaded, Rejected> {
     let mut sources = Sources::default();
     let refuse =
         |line, message: String, sources| Err(Rejected { problems: vec![Problem::error(Place::file(path, line), "", message)], sources });
@@ -55,7 +61,7 @@ pub fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
         Err(error) => return refuse(None, format!("cannot be read: {error}"), sources),
     };
     match std::str::from_utf8(&contents) {
-        Ok(text) => read(text, path, sources, lookup),
+        Ok(text) => read(text, path, sources, lookup, overrides),
         Err(error) => {
             let newlines = contents.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
             refuse(u32::try_from(newlines + 1).ok(), "is not UTF-8 text".to_owned(), sources)
@@ -65,17 +71,29 @@ pub fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
 
 /// Reads a configuration from text, as if it stood in the file `path`.
 pub fn load_text(text: &str, path: &Path, lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
-    read(text, path, Sources::default(), lookup)
+    load_text_over(text, path, lookup, &Overrides::default())
 }
 
-fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
+/// Reads a configuration from text beside which something was said that wins over it.
+pub fn load_text_over(text: &str, path: &Path, lookup: Lookup<'_>, overrides: &Overrides) -> Result<Loaded, Rejected> {
+    read(text, path, Sources::default(), lookup, overrides)
+}
+
+fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides: &Overrides) -> Result<Loaded, Rejected> {
     let (reading, document) = Reading::start(text, path, sources, lookup);
-    let config = read_document(&reading, &document);
+    let mut config = read_document(&reading, &document);
+    for problem in overriding::apply(&mut config, overrides, reading.is_whole()) {
+        reading.note(problem);
+    }
     // Relations between values are only worth a word once the values themselves are known.
     if reading.is_whole() {
         for finding in check(&config) {
-            let given = finding.keys.iter().find(|key| reading.has(key)).or(finding.keys.first());
+            let given = finding.keys.iter().find(|key| overrides.said(key).is_some() || reading.has(key)).or(finding.keys.first());
             let key = given.map(String::as_str).unwrap_or_default();
+            if let Some(said) = overrides.said(key) {
+                reading.note(said.found(finding));
+                continue;
+            }
             match finding.severity {
                 Severity::Error => reading.error(reading.line_of(key), key, finding.message),
                 Severity::Warning => reading.warning(reading.line_of(key), key, finding.message),

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! sidepool.toml ─ file ─ reading, section ─ read_postgres, read_redis ─┐
+//! flags ─ overriding ──────────────────────────────────────────────────┤
 //! URLs, variables ─ environment ─ postgres_url, redis_url ─────────────┴─ checks ─► model::Config ─► effective ─ diff, render
 //!                     settings (the one table of all of them) ─ reference
 //! ```
@@ -22,6 +23,7 @@ mod file_tests;
 mod listen;
 pub mod model;
 pub mod names;
+mod overriding;
 mod postgres_url;
 pub mod problem;
 mod read_limits;

@@ -7,7 +7,7 @@ pub mod shutdown;
 pub mod source;
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
 use sidepool_config::model::{self, Config, Listen, LogFormat};
-use sidepool_config::render;
+use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -59,6 +59,14 @@ pub fn check(source: &Source) -> ExitCode {
         }
         Err(rejected) => refuse(source, &rejected),
     }
+}
+
+/// Prints the reference of all settings.
+#[must_use]
+pub fn settings() -> ExitCode {
+    // Whoever reads only the beginning (`| head`) has seen what they wanted.
+    let _ = io::stdout().write_all(reference::text().as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// Serves until it is told to end.

@@ -29,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Report every problem of a configuration and end: 0 if it can be used, 2 if it cannot.
     Check(Box<From>),
+    /// Print every setting of the configuration file with its default, what it may be and what it means.
+    Settings,
     /// Ask a running sidepool whether it is alive: 0 if it is, 1 if not. For the HEALTHCHECK of images without a shell.
     Healthcheck(Target),
     /// Wait until a running sidepool is ready for clients.
@@ -57,26 +59,26 @@ pub struct From {
     /// The Redis server: redis://USER:PASSWORD@HOST:PORT/DATABASE.
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
-    /// Worker threads, or auto. Wins over the file.
+    /// Worker threads, or auto. Like all that follow, this wins over the file.
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
-    /// Most upstream connections of each pool.
-    #[arg(long, value_name = "N", conflicts_with_all = ["file", "config"])]
+    /// Most upstream connections of each pool, whatever the file says about one of them.
+    #[arg(long, value_name = "N")]
     pub pool_size: Option<String>,
     /// Where PostgreSQL clients connect, separated by commas.
-    #[arg(long, value_name = "ADDRESSES", conflicts_with_all = ["file", "config"])]
+    #[arg(long, value_name = "ADDRESSES")]
     pub postgres_listen: Option<String>,
     /// Where Redis clients connect, separated by commas.
-    #[arg(long, value_name = "ADDRESSES", conflicts_with_all = ["file", "config"])]
+    #[arg(long, value_name = "ADDRESSES")]
     pub redis_listen: Option<String>,
     /// Where /metrics and the health endpoints listen, or off.
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["file", "config"])]
+    #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
     /// The least severe level that is logged.
-    #[arg(long, value_name = "LEVEL", conflicts_with_all = ["file", "config"])]
+    #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// text or json.
-    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["file", "config"])]
+    #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
 }
 
@@ -110,7 +112,9 @@ mod tests {
         assert!(parse(&["--config", "sidepool.toml"]).is_ok());
         assert!(parse(&["--postgres", "postgres://h/d", "--redis", "redis://h", "--pool-size", "5"]).is_ok());
         assert!(parse(&["sidepool.toml", "--postgres", "postgres://h/d"]).is_err());
-        assert!(parse(&["sidepool.toml", "--pool-size", "5"]).is_err());
+        assert!(parse(&["sidepool.toml", "--pool-size", "5", "--log-level", "debug", "--admin-listen", "off"]).is_ok());
+        assert!(parse(&["--config", "sidepool.toml", "--redis", "redis://h"]).is_err());
+        assert!(parse(&["settings"]).is_ok());
         assert!(parse(&["check", "sidepool.toml"]).is_ok());
         assert!(parse(&["wait", "--timeout", "soon"]).is_err());
     }

@@ -35,3 +35,21 @@ fn nothing_to_do_is_said_so() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("DATABASE_URL"), "{said}");
 }
+
+#[test]
+fn the_flags_beside_the_file_are_checked_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = file(directory.path(), "sidepool.toml", &config(""));
+    let output = run(&["check", path.to_str().unwrap(), "--pool-size", "0", "--postgres-listen", "127.0.0.1:0"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("command line: --pool-size: ") && said.contains("--postgres-listen: the file has no section"), "{said}");
+}
+
+#[test]
+fn the_reference_of_all_settings_is_printed() {
+    let output = run(&["settings"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(said.contains("[postgres.databases.NAME]") && said.contains("query_wait_timeout") && said.contains("DATABASE_URL"), "{said}");
+}

@@ -32,6 +32,32 @@ fn urls_come_from_the_environment_when_nothing_else_is_said() {
 }
 
 #[test]
+fn flags_win_over_the_file_and_go_on_winning_after_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = |size: u32, most: u32| config(&format!("pool_size = {size}\nmax_client_conn = {most}"));
+    let path = file(directory.path(), "sidepool.toml", &text(5, 50));
+    let flags = ["--pool-size", "7", "--workers", "2", "--log-format", "json", "--admin-listen", "127.0.0.1:0"];
+    let sidepool = Sidepool::start(&[&[path.to_str().unwrap()][..], &flags].concat());
+    sidepool.wait_for("pool of 7");
+    assert_eq!(sidepool.metric("sidepool_workers"), 2.0);
+    let changed =
+        text(6, 60).replace("[admin]\nlisten = \"127.0.0.1:0\"", "workers = 1\n[log]\nformat = \"text\"\n[admin]\nlisten = \"off\"");
+    file(directory.path(), "sidepool.toml", &changed);
+    sidepool.wait_for_metric("sidepool_listener_client_connections_max{listener=\"redis/cache\"}", 60.0);
+    sidepool.wait_for("configuration reloaded");
+    assert!(sidepool.lines("pool_size").is_empty(), "the file has changed it, but the flag wins: {}", sidepool.said());
+    assert_eq!(sidepool.metric("sidepool_config_restart_pending"), 0.0, "{}", sidepool.said());
+}
+
+#[test]
+fn a_url_beside_a_file_is_refused() {
+    let output = run(&["sidepool.toml", "--redis", "redis://127.0.0.1:1"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("'[FILE]' cannot be used with '--redis <URL>'"), "{said}");
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
