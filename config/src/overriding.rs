@@ -50,7 +50,7 @@ pub(crate) fn apply(config: &mut Config, overrides: &Overrides, whole: bool) -> 
 
 /// Every pool, whatever the file says about one of them.
 fn size_pools(config: &mut Config, size: u32) {
-    for postgres in &mut config.postgres {
+    if let Some(postgres) = &mut config.postgres {
         postgres.databases.values_mut().for_each(|database| database.limits.pool_size = size);
         postgres.users.values_mut().for_each(|user| user.pool_size = None);
     }
