@@ -39,8 +39,8 @@ pub const EXIT_CONFIG: u8 = 2;
 /// The configuration can be used, but this machine does not let us (a port is taken).
 pub const EXIT_START: u8 = 1;
 
-/// How often workers are asked for a sign of life.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long repeated log lines are counted before it is said how many were left out.
+const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
 pub type Listening = Vec<oneshot::Sender<()>>;
@@ -187,7 +187,7 @@ impl Control {
                 }
             });
         }
-        spawn_local(heartbeat(Arc::clone(&facts)));
+        spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
         facts.set_started();
         announce(&banner, config.log.format);
@@ -224,12 +224,11 @@ async fn open(facts: &Arc<Facts>, doors: Doors) -> io::Result<Listening> {
     Ok(listening)
 }
 
-async fn heartbeat(facts: Arc<Facts>) {
-    let mut tick = tokio::time::interval(HEARTBEAT);
+async fn report_suppressed(logging: Arc<Logging>) {
     loop {
-        tick.tick().await;
-        facts.ask_for_heartbeats();
-        facts.logging.report_suppressed();
+        logging.suppressed().await;
+        tokio::time::sleep(SUPPRESSION).await;
+        logging.report_suppressed();
     }
 }
 

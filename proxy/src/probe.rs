@@ -5,10 +5,14 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::admin::liveness::STUCK_AFTER;
 use crate::clock;
 
-/// How long one question may take.
+/// How long it may take to get through.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the answer may take: about its workers sidepool itself is certain only after [`STUCK_AFTER`].
+const ANSWER_PATIENCE: Duration = STUCK_AFTER.saturating_add(Duration::from_secs(1));
 
 /// How long `wait` pauses between questions.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -44,7 +48,7 @@ fn ask(url: &str, default_path: &str) -> Result<(), String> {
 fn get(authority: &str, path: &str) -> io::Result<String> {
     let address = authority.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();

@@ -1,18 +1,16 @@
-//! What the control thread knows about the process and everybody may ask: started, draining, the last reload, heartbeats, listeners.
+//! What the control thread knows about the process and everybody may ask: started, draining, the last reload, listeners.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use sidepool_config::sources::ContentHash;
 
+use super::liveness::Liveness;
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
-use crate::worker::{Mailboxes, WorkerId};
-
-/// A worker that has not answered for so long is stuck.
-pub const STUCK_AFTER: Duration = Duration::from_secs(5);
+use crate::worker::Mailboxes;
 
 /// Why a configuration was read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +81,8 @@ pub struct Facts {
     pub mailboxes: Mailboxes,
     /// The log, for what it dropped.
     pub logging: Arc<Logging>,
+    /// Whether the workers answer.
+    pub liveness: Liveness,
     /// When the process started.
     pub started_at: SystemTime,
     started: AtomicBool,
@@ -90,22 +90,14 @@ pub struct Facts {
     forced_closes: AtomicU64,
     gates: Mutex<Gates>,
     reloads: Mutex<Reloads>,
-    heartbeats: Vec<Heartbeat>,
-}
-
-struct Heartbeat {
-    answered: Mutex<Instant>,
-    /// One question at a time, so that a stuck worker's mailbox does not fill.
-    asked: AtomicBool,
 }
 
 impl Facts {
     /// The facts of a process that is just starting, with the configuration of that hash.
     #[must_use]
     pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash) -> Arc<Self> {
-        let now = clock::now();
-        let heartbeats = mailboxes.ids().map(|_| Heartbeat { answered: Mutex::new(now), asked: AtomicBool::new(false) }).collect();
         Arc::new(Self {
+            liveness: Liveness::new(mailboxes.clone()),
             mailboxes,
             logging,
             started_at: clock::wall(),
@@ -121,7 +113,6 @@ impl Facts {
                 restart_pending: Vec::new(),
                 problems: Vec::new(),
             }),
-            heartbeats,
         })
     }
 
@@ -167,66 +158,8 @@ impl Facts {
     pub fn reloads(&self) -> MutexGuard<'_, Reloads> {
         lock(&self.reloads)
     }
-
-    /// Asks every worker for a sign of life.
-    pub fn ask_for_heartbeats(self: &Arc<Self>) {
-        for (id, heartbeat) in self.mailboxes.ids().zip(&self.heartbeats) {
-            if heartbeat.asked.swap(true, Ordering::AcqRel) {
-                continue;
-            }
-            let facts = Arc::clone(self);
-            self.mailboxes.post(id, move |worker| facts.note_heartbeat(worker.id, clock::now()));
-        }
-    }
-
-    /// How long ago each worker last answered.
-    pub fn heartbeat_ages(&self, now: Instant) -> impl Iterator<Item = (WorkerId, Duration)> {
-        self.mailboxes
-            .ids()
-            .zip(&self.heartbeats)
-            .map(move |(id, heartbeat)| (id, now.saturating_duration_since(*lock(&heartbeat.answered))))
-    }
-
-    /// The workers that have not answered for too long.
-    #[must_use]
-    pub fn stuck_workers(&self, now: Instant) -> Vec<WorkerId> {
-        self.heartbeat_ages(now).filter(|(_, age)| *age > STUCK_AFTER).map(|(id, _)| id).collect()
-    }
-
-    fn note_heartbeat(&self, id: WorkerId, now: Instant) {
-        let heartbeat = &self.heartbeats[usize::from(id.0)];
-        *lock(&heartbeat.answered) = now;
-        heartbeat.asked.store(false, Ordering::Release);
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use sidepool_config::sources::Sources;
-    use tokio::sync::mpsc::unbounded_channel;
-
-    use super::*;
-    use crate::worker::{Commons, Worker};
-
-    #[test]
-    fn a_worker_that_does_not_answer_is_stuck_and_asked_only_once() {
-        let (answering, mut jobs) = unbounded_channel();
-        let (silent, unread) = unbounded_channel();
-        let mailboxes = Mailboxes::new(vec![answering, silent]);
-        let facts = Facts::new(mailboxes.clone(), Logging::silent(), Sources::default().hash());
-        let worker = Worker::new(WorkerId(0), mailboxes, Commons::new(1).expect("randomness"));
-        let later = clock::now() + STUCK_AFTER + Duration::from_secs(1);
-        assert_eq!(facts.stuck_workers(later), [WorkerId(0), WorkerId(1)]);
-        for _ in 0..5 {
-            facts.ask_for_heartbeats();
-            jobs.try_recv().unwrap()(&worker);
-        }
-        facts.note_heartbeat(WorkerId(0), later);
-        assert_eq!(facts.stuck_workers(later), [WorkerId(1)]);
-        assert_eq!(unread.len(), 1);
-    }
 }

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
-use super::collect::Collector;
+use super::collect::{Collected, Collector};
 use super::facts::Facts;
 use super::{metrics, status};
 use crate::clock;
@@ -98,19 +98,25 @@ fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
-    let collected = admin.collector.collect().await;
+    let collected = collect(&admin).await;
     ([(header::CONTENT_TYPE, TEXT)], metrics::render(&admin.facts, &collected, clock::now())).into_response()
 }
 
 async fn statusz(State(admin): State<Arc<Admin>>) -> Response {
-    let collected = admin.collector.collect().await;
+    let collected = collect(&admin).await;
     let document = status::document(&admin.facts, &collected, clock::now());
     ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
 }
 
-/// Alive: every worker has answered lately. Knows nothing of upstreams and queues: restarting us would not mend them.
+/// The numbers of this moment, and what they have shown about the workers that owe them.
+async fn collect(admin: &Admin) -> Collected {
+    admin.facts.liveness.ask(clock::now());
+    admin.collector.collect().await
+}
+
+/// Alive: every worker answers when it is asked. Knows nothing of upstreams and queues: restarting us would not mend them.
 async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
-    let stuck = admin.facts.stuck_workers(clock::now());
+    let stuck = admin.facts.liveness.stuck().await;
     if stuck.is_empty() {
         return ok();
     }

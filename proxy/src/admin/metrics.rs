@@ -46,8 +46,8 @@ fn process(out: &mut Exposition, facts: &Facts, collected: &Collected, now: Inst
     out.counter(Family::LogMessagesDropped, &["repeated"], repeated);
     out.counter(Family::LogMessagesDropped, &["queue_full"], overflowed);
     out.count(Family::Workers, &[], facts.mailboxes.workers() as u64);
-    for (id, age) in facts.heartbeat_ages(now) {
-        out.gauge(Family::WorkerHeartbeatAge, &[&id.0.to_string()], age.as_secs_f64());
+    for (id, owed) in facts.liveness.owed(now) {
+        out.gauge(Family::WorkerHeartbeatAge, &[&id.0.to_string()], owed.as_secs_f64());
     }
     for (id, busy) in &collected.busy {
         out.counter(Family::WorkerBusySeconds, &[&id.0.to_string()], nanos(*busy));

@@ -6,6 +6,7 @@ pub mod collect;
 pub mod exposition;
 pub mod facts;
 pub mod http;
+pub mod liveness;
 pub mod metrics;
 pub mod process;
 pub mod status;

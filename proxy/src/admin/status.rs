@@ -21,7 +21,7 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
         "uptime_seconds": uptime.as_secs(),
         "started": facts.is_started(),
         "draining": facts.is_draining(),
-        "workers": facts.heartbeat_ages(now).map(|(id, age)| json!({ "worker": id.0, "last_answer_seconds_ago": age.as_secs_f64() })).collect::<Vec<_>>(),
+        "workers": facts.liveness.owed(now).map(|(id, owed)| json!({ "worker": id.0, "owes_an_answer_for_seconds": owed.as_secs_f64() })).collect::<Vec<_>>(),
         "config": {
             "last_reload_successful": reloads.last_successful,
             "hash": reloads.hash.to_string(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::Context;
@@ -23,6 +24,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(super) struct Limiter {
     places: Mutex<HashMap<Identifier, Place>>,
     dropped: AtomicU64,
+    /// Told when the first line of a place is left out.
+    begun: Notify,
 }
 
 struct Place {
@@ -46,8 +49,18 @@ impl Limiter {
             return true;
         }
         place.suppressed += 1;
+        let is_first = place.suppressed == 1;
+        drop(places);
         self.dropped.fetch_add(1, Ordering::Relaxed);
+        if is_first {
+            self.begun.notify_one();
+        }
         false
+    }
+
+    /// Waits until [`take_suppressed`](Self::take_suppressed) has something to tell, or may have.
+    pub(super) async fn suppressed(&self) {
+        self.begun.notified().await;
     }
 
     /// Which lines were left out since the last time, by file and line of the code, and how often.
@@ -83,6 +96,8 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context as TaskContext, Waker};
+
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
@@ -97,6 +112,8 @@ mod tests {
             }
             tracing::warn!("something else");
         });
+        let mut told = Box::pin(limiter.suppressed());
+        assert!(told.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())).is_ready());
         let suppressed = limiter.take_suppressed();
         assert_eq!(suppressed.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [7]);
         assert!(limiter.take_suppressed().is_empty(), "told once");

@@ -7,10 +7,12 @@ mod limit;
 mod writer;
 
 use std::panic;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::model::{Log, LogFormat, LogLevel};
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, reload};
@@ -29,12 +31,12 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Installs logging for the whole process. `RUST_LOG` overrides the configured level.
+    /// Installs logging for the whole process. `RUST_LOG` overrides the configured level, and is how the lines of libraries are had.
     #[must_use]
     pub fn install(config: &Log) -> Arc<Self> {
         let queue = Queue::start();
         let limiter = Arc::new(Limiter::default());
-        let overridden = EnvFilter::try_from_default_env().ok();
+        let overridden = std::env::var(EnvFilter::DEFAULT_ENV).ok().and_then(|text| filter_of_environment(&text));
         let is_overridden = overridden.is_some();
         let (level, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter(config.level)));
         let format = tracing_subscriber::fmt::layer().with_writer(Lines(Arc::clone(&queue)));
@@ -65,7 +67,12 @@ impl Logging {
         (self.set_level)(level);
     }
 
-    /// Says which lines were left out since the last time; called about once a second.
+    /// Waits until a line is left out that has not been reported.
+    pub async fn suppressed(&self) {
+        self.limiter.suppressed().await;
+    }
+
+    /// Says which lines were left out since the last time.
     pub fn report_suppressed(&self) {
         for (place, count) in self.limiter.take_suppressed() {
             tracing::warn!(count, place, "the same log line was left out because it repeated too fast");
@@ -90,14 +97,25 @@ impl Drop for Logging {
     }
 }
 
+/// Our own lines of this level. Of the libraries below only what is alarming: their debug lines tell nothing of what we do, and are many.
 fn filter(level: LogLevel) -> EnvFilter {
     EnvFilter::new(match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
+        LogLevel::Info => "warn,sidepool=info",
+        LogLevel::Debug => "warn,sidepool=debug",
+        LogLevel::Trace => "warn,sidepool=trace",
     })
+}
+
+/// What `RUST_LOG` says, if it says anything that can be understood.
+fn filter_of_environment(text: &str) -> Option<EnvFilter> {
+    let filter = EnvFilter::try_new(Some(text).filter(|text| !text.trim().is_empty())?).ok()?;
+    if text.contains("notify") {
+        return Some(filter);
+    }
+    // It logs every event of a watched directory: a log file in that directory would go round in circles.
+    Some(filter.add_directive(Directive::from_str("notify=warn").ok()?))
 }
 
 /// A panic ends one session or one job; the line says which place in the code is at fault.

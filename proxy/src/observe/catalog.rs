@@ -77,7 +77,7 @@ families! {
     LogMessagesDropped = "sidepool_log_messages_dropped_total" Counter, ["reason"], "Log lines that were not written: repeated too often, or written faster than they were read.";
     Workers = "sidepool_workers" Gauge, [], "Worker threads.";
     WorkerBusySeconds = "sidepool_worker_busy_seconds_total" CounterSeconds, ["worker"], "CPU time used by the worker's thread; a rate near 1 is a saturated worker.";
-    WorkerHeartbeatAge = "sidepool_worker_heartbeat_age_seconds" Gauge, ["worker"], "How long ago the worker last answered.";
+    WorkerHeartbeatAge = "sidepool_worker_heartbeat_age_seconds" Gauge, ["worker"], "How long the worker has owed an answer to a scrape or a health check; 0 while it answers.";
     SessionPanics = "sidepool_session_panics_total" Counter, ["protocol"], "Sessions that ended by a defect of this program; the others went on.";
 
     // Configuration.

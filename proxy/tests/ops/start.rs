@@ -124,3 +124,20 @@ fn a_log_for_machines_is_json_to_the_last_line() {
         assert!(parsed["message"].is_string() && parsed["level"].is_string(), "{line}");
     }
 }
+
+#[test]
+fn a_detailed_log_is_about_sidepool_unless_rust_log_asks_for_more() {
+    let arguments = [&["--redis", "redis://127.0.0.1:1", "--log-level", "trace"][..], &LISTEN].concat();
+    let detailed = |sidepool: &Sidepool| -> Vec<String> {
+        assert_eq!(sidepool.get("/metrics").0, 200);
+        sidepool.signal(Signal::TERM);
+        sidepool.wait_for("the end");
+        [sidepool.lines(" TRACE "), sidepool.lines(" DEBUG ")].concat()
+    };
+    let foreign = |line: &String| !line.contains(" sidepool");
+    let lines = detailed(&Sidepool::start(&arguments));
+    assert!(!lines.iter().any(foreign), "{lines:?}");
+    let mut with_libraries = command(&arguments);
+    with_libraries.env("RUST_LOG", "trace");
+    assert!(detailed(&Sidepool::start_as(with_libraries)).iter().any(foreign));
+}
