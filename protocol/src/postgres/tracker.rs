@@ -69,7 +69,9 @@ pub enum Owed<N> {
     OwnClose(N),
     /// A Close that needs no server: the proxy answers when its turn comes.
     LocalClose(N),
-    /// The end of COPY data that was sent before the server asked for any.
+    /// COPY data that was sent before the server asked for any.
+    CopyData,
+    /// The end of such data.
     CopyEnd,
 }
 
@@ -77,7 +79,7 @@ impl<N> Owed<N> {
     /// Whether the server has no part in it.
     fn is_local(&self) -> bool {
         match self {
-            Self::LocalParse(_) | Self::LocalClose(_) | Self::CopyEnd => true,
+            Self::LocalParse(_) | Self::LocalClose(_) | Self::CopyData | Self::CopyEnd => true,
             Self::Query
             | Self::FunctionCall
             | Self::Sync
@@ -153,12 +155,17 @@ pub struct Tracker<N> {
     /// Extended messages were sent since the last Sync.
     batch_open: bool,
     copy: Copy,
+    /// The COPY under way was sent data.
+    data_sent: bool,
+    /// Something else was sent into the COPY behind data: the server ignores or eats it, unless the data made it give up before.
+    doubtful: bool,
     status: TransactionStatus,
 }
 
 impl<N> Default for Tracker<N> {
     fn default() -> Self {
-        Self { owed: VecDeque::new(), skipping: false, batch_open: false, copy: Copy::No, status: TransactionStatus::Idle }
+        let status = TransactionStatus::Idle;
+        Self { owed: VecDeque::new(), skipping: false, batch_open: false, copy: Copy::No, data_sent: false, doubtful: false, status }
     }
 }
 
@@ -166,7 +173,7 @@ impl<N> Tracker<N> {
     /// Whether the connection may serve somebody else.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.owed.is_empty() && !self.batch_open && self.copy == Copy::No && self.status == TransactionStatus::Idle
+        self.owed.is_empty() && !self.batch_open && !self.doubtful && self.copy == Copy::No && self.status == TransactionStatus::Idle
     }
 
     /// Whether the server still has something to answer.
@@ -211,6 +218,11 @@ impl<N> Tracker<N> {
         self.copy == Copy::Both
     }
 
+    /// What is owed, the next one first.
+    pub fn owed(&self) -> impl Iterator<Item = &Owed<N>> {
+        self.owed.iter()
+    }
+
     /// How many replies are owed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -226,7 +238,12 @@ impl<N> Tracker<N> {
     /// A message of the client that the proxy does not handle itself. Parse and Close of statements come through [`Self::owe`] where the proxy rewrites them.
     pub fn on_frontend(&mut self, tag: FrontendTag, note: N) -> Inbound {
         let owed = match tag {
-            FrontendTag::CopyData => return if self.skipping { Inbound::Drop } else { Inbound::Forward },
+            FrontendTag::CopyData if self.skipping => return Inbound::Drop,
+            FrontendTag::CopyData => {
+                self.data_sent = true;
+                self.remember_early(Owed::CopyData);
+                return Inbound::Forward;
+            }
             FrontendTag::CopyDone | FrontendTag::CopyFail => return self.on_copy_end(),
             FrontendTag::Flush | FrontendTag::Terminate | FrontendTag::Password => {
                 return if self.skipping { Inbound::Drop } else { Inbound::Forward };
@@ -259,13 +276,14 @@ impl<N> Tracker<N> {
                 if !is_sync {
                     self.copy = Copy::No;
                 }
+                self.doubtful |= self.data_sent;
                 return Inbound::Forward;
             }
             Copy::Both => return Inbound::Forward,
         }
         self.batch_open = match owed {
             Owed::Sync | Owed::Query | Owed::FunctionCall => false,
-            Owed::OwnQuery | Owed::CopyEnd => self.batch_open,
+            Owed::OwnQuery | Owed::CopyData | Owed::CopyEnd => self.batch_open,
             Owed::Parse(_)
             | Owed::OwnParse(_)
             | Owed::LocalParse(_)
@@ -288,14 +306,17 @@ impl<N> Tracker<N> {
         match self.copy {
             Copy::In => self.copy = Copy::No,
             Copy::Both => {}
-            // Sent ahead of the server's question, perhaps: remembered while something owed could still become a COPY.
-            Copy::No => {
-                if self.owed.iter().any(|owed| matches!(owed, Owed::Query | Owed::Execute)) {
-                    self.owed.push_back(Owed::CopyEnd);
-                }
-            }
+            Copy::No => self.remember_early(Owed::CopyEnd),
         }
         Inbound::Forward
+    }
+
+    /// Sent ahead of the server's question, perhaps: remembered while something owed could still become a COPY.
+    fn remember_early(&mut self, owed: Owed<N>) {
+        let repeated = matches!((self.owed.back(), &owed), (Some(Owed::CopyData), Owed::CopyData));
+        if self.copy == Copy::No && !repeated && self.owed.iter().any(|owed| matches!(owed, Owed::Query | Owed::Execute)) {
+            self.owed.push_back(owed);
+        }
     }
 
     /// Whether it is the proxy's own turn: [`Tracker::next_local`] has something to do.
@@ -311,8 +332,8 @@ impl<N> Tracker<N> {
             let local = match self.owed.front()? {
                 Owed::LocalParse(_) => Some(Local::ParseComplete),
                 Owed::LocalClose(_) => Some(Local::CloseComplete),
-                // Its COPY never began, so the server ignored the end of it.
-                Owed::CopyEnd => None,
+                // Its COPY never began, so the server ignored it.
+                Owed::CopyData | Owed::CopyEnd => None,
                 Owed::Query
                 | Owed::FunctionCall
                 | Owed::Sync
@@ -362,13 +383,16 @@ impl<N> Tracker<N> {
                 Some(Owed::Describe) => self.pop(Outbound::Forward),
                 _ => desync,
             },
-            BackendTag::CommandComplete | BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended => match self.owed.front() {
-                Some(Owed::Execute) => self.pop(Outbound::Forward),
-                Some(Owed::Query) => Ok(Outbound::Forward),
-                Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
-                _ if self.copy == Copy::Both => Ok(Outbound::Forward),
-                _ => desync,
-            },
+            BackendTag::CommandComplete | BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended => {
+                self.doubtful = false;
+                match self.owed.front() {
+                    Some(Owed::Execute) => self.pop(Outbound::Forward),
+                    Some(Owed::Query) => Ok(Outbound::Forward),
+                    Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
+                    _ if self.copy == Copy::Both => Ok(Outbound::Forward),
+                    _ => desync,
+                }
+            }
             BackendTag::ParseComplete => match self.owed.front() {
                 Some(Owed::Parse(_)) => self.pop(Outbound::Forward),
                 Some(Owed::OwnParse(_)) => self.pop(Outbound::Swallow),
@@ -402,13 +426,30 @@ impl<N> Tracker<N> {
             return Err(Desync { tag: BackendTag::CopyInResponse });
         }
         self.copy = Copy::In;
-        while let Some(next) = self.owed.get(1) {
-            let is_sync = matches!(next, Owed::Sync);
-            self.owed.remove(1);
+        self.data_sent = false;
+        while self.copy == Copy::In
+            && let Some(next) = self.owed.remove(1)
+        {
             // Sync is ignored; the end of the data, or anything that does not belong there, ends the COPY.
-            if !is_sync {
-                self.copy = Copy::No;
-                break;
+            match next {
+                Owed::CopyData => self.data_sent = true,
+                Owed::CopyEnd => self.copy = Copy::No,
+                Owed::Sync => self.doubtful |= self.data_sent,
+                Owed::Query
+                | Owed::FunctionCall
+                | Owed::OwnQuery
+                | Owed::Parse(_)
+                | Owed::OwnParse(_)
+                | Owed::LocalParse(_)
+                | Owed::Bind
+                | Owed::Describe
+                | Owed::Execute
+                | Owed::Close
+                | Owed::OwnClose(_)
+                | Owed::LocalClose(_) => {
+                    self.copy = Copy::No;
+                    self.doubtful |= self.data_sent;
+                }
             }
         }
         if matches!(self.owed.front(), Some(Owed::Execute)) && !self.owed.iter().any(|owed| matches!(owed, Owed::Sync)) {
@@ -444,6 +485,8 @@ impl<N> Tracker<N> {
     /// ReadyForQuery.
     pub fn on_ready(&mut self, status: TransactionStatus) -> Result<Outbound, Desync> {
         let outbound = match self.owed.front() {
+            // Nobody can tell how many more answers there will be.
+            _ if self.doubtful => return Err(Desync { tag: BackendTag::ReadyForQuery }),
             Some(Owed::Query | Owed::FunctionCall | Owed::Sync) => Outbound::Forward,
             Some(Owed::OwnQuery) => Outbound::Swallow,
             _ => return Err(Desync { tag: BackendTag::ReadyForQuery }),

@@ -15,7 +15,7 @@ use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
-use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed};
+use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use crate::upstream::postgres::link::{Link, Note};
@@ -98,7 +98,10 @@ impl Inbound<'_, '_> {
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
                 FrontendTag::Query => {
-                    self.forget_unnamed();
+                    // One that is skipped destroys nothing.
+                    if !self.link.tracker.is_skipping() {
+                        self.forget_unnamed();
+                    }
                     Some(self.start(head, at, tag))
                 }
                 FrontendTag::Parse
@@ -149,6 +152,7 @@ impl Inbound<'_, '_> {
     fn forget_unnamed(&mut self) {
         if let Some(client) = self.rewriting.client.as_mut() {
             client.unnamed = None;
+            client.unnamed_version += 1;
         }
         self.link.statements.unnamed = None;
     }
@@ -178,24 +182,32 @@ impl Inbound<'_, '_> {
         let parsed = self.rewriting.table.intern(text);
         client.named.insert(name.into(), Rc::clone(&parsed));
         let id = parsed.id();
-        if self.link.statements.touch(id) {
+        let known = self.link.statements.touch(id);
+        if known && self.link.tracker.status() == TransactionStatus::Failed {
+            // In a failed transaction the server refuses a Parse, and so it has to see this one.
+            self.link.statements.remove(id);
+            self.link.tracker.owe(Owed::OwnClose(Note::Server(id)));
+            statement::put_close(self.out.put(), id.server_name().as_bytes());
+        } else if known {
             self.link.tracker.owe(Owed::LocalParse(Note::Named { name: name.into(), id: None }));
-        } else {
-            self.make_room(&parsed);
-            self.link.tracker.owe(Owed::Parse(Note::Named { name: name.into(), id: Some(id) }));
-            statement::put_parse(self.out.put(), id.server_name().as_bytes(), text);
+            return Ok(Some(head.message_bytes()));
         }
+        self.make_room(&parsed);
+        self.link.tracker.owe(Owed::Parse(Note::Named { name: name.into(), id: Some(id) }));
+        statement::put_parse(self.out.put(), id.server_name().as_bytes(), text);
         Ok(Some(head.message_bytes()))
     }
 
     fn parse_unnamed(&mut self, text: &[u8]) {
         let client = self.rewriting.client.get_or_insert_default();
         client.unnamed_version += 1;
+        // Only what stands behind something else can be skipped.
+        let before = if self.link.tracker.is_owed() { client.unnamed.take() } else { None };
         let kept = client.unnamed.get_or_insert_default();
         kept.clear();
         kept.extend_from_slice(text);
         self.link.statements.unnamed = Some(UnnamedOwner { client: self.rewriting.client_id, version: client.unnamed_version });
-        self.link.tracker.owe(Owed::Parse(Note::Unnamed));
+        self.link.tracker.owe(Owed::Parse(Note::Unnamed { before, version: client.unnamed_version }));
     }
 
     /// Passes a message that is there as a whole and already announced.
@@ -248,7 +260,10 @@ impl Inbound<'_, '_> {
 
     fn close_statement(&mut self, name: &[u8], head: Head, at: usize) -> usize {
         if name.is_empty() {
-            self.forget_unnamed();
+            if let Some(text) = self.rewriting.client.as_mut().and_then(|client| client.unnamed.take()) {
+                self.link.tracker.owe(Owed::LocalClose(Note::ClosedUnnamed(text)));
+                return head.message_bytes();
+            }
         } else if let Some((name, statement)) = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(name)) {
             self.link.tracker.owe(Owed::LocalClose(Note::Closed { name, statement }));
             return head.message_bytes();
@@ -281,14 +296,20 @@ impl Inbound<'_, '_> {
 
     /// The same for the client's unnamed statement, which another client may have replaced on this connection.
     fn ensure_unnamed(&mut self) {
-        let Some(client) = self.rewriting.client.as_ref() else { return };
-        let Some(text) = client.unnamed.as_ref() else { return };
+        let client = self.rewriting.client.as_ref();
+        let Some((client, text)) = client.and_then(|client| Some((client, client.unnamed.as_ref()?))) else {
+            // The one on this connection is somebody else's: it goes, so that the server itself says that there is none.
+            self.link.statements.unnamed = None;
+            self.link.tracker.owe(Owed::OwnClose(Note::None));
+            statement::put_close(self.out.put(), b"");
+            return;
+        };
         let mine = UnnamedOwner { client: self.rewriting.client_id, version: client.unnamed_version };
         if self.link.statements.unnamed == Some(mine) {
             return;
         }
         self.link.statements.unnamed = Some(mine);
-        self.link.tracker.owe(Owed::OwnParse(Note::Unnamed));
+        self.link.tracker.owe(Owed::OwnParse(Note::Unnamed { before: None, version: mine.version }));
         statement::put_parse(self.out.put(), b"", text);
     }
 }

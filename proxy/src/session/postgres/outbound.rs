@@ -3,6 +3,8 @@
 //! Small messages that change what we know (ReadyForQuery, ParameterStatus, CommandComplete, errors) are looked at as a whole; when one is cut
 //! by the end of a read, its start waits in [`Link::carry`]. Everything else goes on as it comes, half a row included.
 
+use std::collections::HashMap;
+
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
@@ -129,6 +131,10 @@ impl Outbound<'_, '_> {
                 self.on_command_tag(body.unwrap_or_default());
                 self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
             }
+            // The statement of that name was never parsed after all: now the server's name stands for another text.
+            BackendTag::ParseComplete if matches!(self.link.tracker.owed().next(), Some(Owed::Parse(Note::Duplicate(_)))) => {
+                Err(ServerFault::Desync(Desync { tag }))
+            }
             BackendTag::ParseComplete
             | BackendTag::BindComplete
             | BackendTag::CloseComplete
@@ -171,12 +177,23 @@ impl Outbound<'_, '_> {
         let client = &mut *self.client;
         // The last one taken back is the one that failed.
         let mut duplicate = None;
+        let mut unnamed_failed = false;
         let verdict = link.tracker.on_error(|owed| {
             duplicate = None;
+            unnamed_failed = false;
             match owed {
                 Owed::Parse(Note::Duplicate(name)) => duplicate = Some(name),
+                Owed::Parse(Note::Unnamed { before, version }) => {
+                    statements.unnamed = None;
+                    let client = client.get_or_insert_default();
+                    if client.unnamed_version == version {
+                        client.unnamed = before;
+                        client.unnamed_version -= 1;
+                        unnamed_failed = true;
+                    }
+                }
                 Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) => match note {
-                    Note::Unnamed => statements.unnamed = None,
+                    Note::Unnamed { .. } => statements.unnamed = None,
                     Note::Named { name, id } => {
                         if let Some(client) = client {
                             client.named.remove(&name);
@@ -186,12 +203,14 @@ impl Outbound<'_, '_> {
                         }
                     }
                     Note::Server(id) => statements.remove(id),
-                    Note::None | Note::Duplicate(_) | Note::Closed { .. } => {}
+                    Note::None | Note::Duplicate(_) | Note::Closed { .. } | Note::ClosedUnnamed(_) => {}
                 },
                 Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
                 Owed::LocalClose(Note::Closed { name, statement }) => {
-                    client.get_or_insert_default().named.insert(name, statement);
+                    // A Parse behind the next Sync may have taken the name since.
+                    client.get_or_insert_default().named.entry(name).or_insert(statement);
                 }
+                Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().unnamed = Some(text),
                 Owed::OwnClose(_)
                 | Owed::LocalClose(_)
                 | Owed::Query
@@ -202,9 +221,14 @@ impl Outbound<'_, '_> {
                 | Owed::Describe
                 | Owed::Execute
                 | Owed::Close
+                | Owed::CopyData
                 | Owed::CopyEnd => {}
             }
         });
+        if unnamed_failed && let Some(client) = client {
+            // A Parse that fails leaves no unnamed statement.
+            client.unnamed = None;
+        }
         let body = body.unwrap_or_default();
         match verdict {
             Verdict::Swallow => self.news.own_error = Some(body.into()),
@@ -241,7 +265,8 @@ impl Outbound<'_, '_> {
             }
             b"DEALLOCATE ALL\0" => self.forget_statements(),
             b"LISTEN\0" => self.link.listening = true,
-            b"SET\0" | b"RESET\0" => {
+            // What the proxy itself resets is known.
+            b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
                 self.link.doubtful = true;
                 self.link.applied = None;
             }
@@ -249,11 +274,40 @@ impl Outbound<'_, '_> {
         }
     }
 
+    /// Named statements are gone, but for those of a Parse that is still to come.
     fn forget_statements(&mut self) {
-        self.link.statements.clear();
+        let Link { tracker, statements, .. } = &mut *self.link;
+        statements.forget_named();
+        let mut kept = HashMap::new();
+        for owed in tracker.owed() {
+            match owed {
+                Owed::Parse(Note::Named { name, id: Some(id) }) => {
+                    statements.put_back(*id);
+                    kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                }
+                Owed::OwnParse(Note::Server(id)) => statements.put_back(*id),
+                Owed::LocalParse(Note::Named { name, .. }) => {
+                    kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                }
+                Owed::Parse(_)
+                | Owed::OwnParse(_)
+                | Owed::LocalParse(_)
+                | Owed::Query
+                | Owed::FunctionCall
+                | Owed::Sync
+                | Owed::OwnQuery
+                | Owed::Bind
+                | Owed::Describe
+                | Owed::Execute
+                | Owed::Close
+                | Owed::OwnClose(_)
+                | Owed::LocalClose(_)
+                | Owed::CopyData
+                | Owed::CopyEnd => {}
+            }
+        }
         if let Some(client) = self.client.as_mut() {
-            client.named.clear();
-            client.unnamed = None;
+            client.named = kept;
         }
     }
 }

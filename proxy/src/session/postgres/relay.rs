@@ -93,7 +93,11 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             if !moved {
-                let quiet = self.worker.drain.is_draining() && self.pending.is_empty();
+                // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
+                if self.pending.is_empty() && self.unlink_if_free() {
+                    return Poll::Ready(Ok(()));
+                }
+                let quiet = self.worker.drain.is_draining() && self.pending.is_empty() && !self.is_half_sent();
                 if quiet && self.with_connection(|connection| connection.link.tracker.is_free()) {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
                 }
@@ -332,13 +336,17 @@ impl Session {
 
     /// Gives the connection back when the mode and the server allow it.
     fn unlink_if_free(&mut self) -> bool {
-        let half_sent = self.body.remaining > 0 && self.body.forward;
-        let free = self.mode != PoolMode::Session && !half_sent && self.with_connection(|connection| connection.link.is_free());
+        let free = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_free());
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.ticket.idle();
             give_back(lease);
         }
         free
+    }
+
+    /// Whether the server waits for the rest of a message of the client.
+    fn is_half_sent(&self) -> bool {
+        self.body.remaining > 0 && self.body.forward
     }
 
     /// The connection of the Linked phase, for a short use.
@@ -364,7 +372,7 @@ impl Session {
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            let reusable = lease.link.is_quiet();
+            let reusable = lease.link.is_quiet() && !self.is_half_sent();
             self.ticket.idle();
             if reusable {
                 lease.release(Condition::Dirty);
@@ -375,7 +383,7 @@ impl Session {
 
 /// Releases a connection, after any cancel on its way to it has arrived.
 fn give_back(lease: Lease<PgConnector>) {
-    if lease.cancel.is_quiet() {
+    if lease.cancel.is_harmless() {
         lease.release(Condition::Clean);
         return;
     }

@@ -19,7 +19,10 @@ pub struct Cancellable {
 
 /// A cancel on its way; ends when dropped.
 #[derive(Debug)]
-pub struct Flight(std::rc::Rc<Cancellable>);
+pub struct Flight {
+    of: std::rc::Rc<Cancellable>,
+    delivered: bool,
+}
 
 impl Cancellable {
     /// The connection with this key.
@@ -38,19 +41,18 @@ impl Cancellable {
     #[must_use]
     pub fn begin(self: std::rc::Rc<Self>) -> Flight {
         self.in_flight.set(self.in_flight.get() + 1);
-        self.doubtful.set(true);
-        Flight(self)
+        Flight { of: self, delivered: false }
     }
 
-    /// Whether no cancel is on its way.
+    /// Whether no cancel is on its way, and all there were have been delivered for certain.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.in_flight.get() == 0
+    pub fn is_harmless(&self) -> bool {
+        self.in_flight.get() == 0 && !self.doubtful.get()
     }
 
     /// Ready when no cancel is on its way; says whether all of them were delivered for certain.
     pub fn poll_quiet(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        if self.is_quiet() {
+        if self.in_flight.get() == 0 {
             return Poll::Ready(!self.doubtful.get());
         }
         *self.waker.borrow_mut() = Some(cx.waker().clone());
@@ -62,22 +64,23 @@ impl Flight {
     /// The connection that is cancelled.
     #[must_use]
     pub fn target(&self) -> &Cancellable {
-        &self.0
+        &self.of
     }
 
     /// The server took the cancel and closed the connection that carried it.
-    pub fn delivered(self) {
-        // The last one in flight decides; an earlier doubtful one cannot be made certain by a later one.
-        if self.0.in_flight.get() == 1 {
-            self.0.doubtful.set(false);
-        }
+    pub fn delivered(mut self) {
+        self.delivered = true;
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-        if let Some(waker) = self.0.waker.borrow_mut().take() {
+        self.of.in_flight.set(self.of.in_flight.get() - 1);
+        if !self.delivered {
+            // A later one that arrives does not make this one certain.
+            self.of.doubtful.set(true);
+        }
+        if let Some(waker) = self.of.waker.borrow_mut().take() {
             waker.wake();
         }
     }

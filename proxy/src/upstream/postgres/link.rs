@@ -15,7 +15,12 @@ pub enum Note {
     /// Nothing.
     None,
     /// The unnamed statement.
-    Unnamed,
+    Unnamed {
+        /// The one before it, where this Parse may yet be skipped: then that one still counts.
+        before: Option<Vec<u8>>,
+        /// The client's count of Parses with this one. Later ones, behind a Sync, are not touched by what happens to this one.
+        version: u64,
+    },
     /// The client's name, and the server's knowledge where the Parse was sent.
     Named {
         /// What the client calls it.
@@ -27,6 +32,8 @@ pub enum Note {
     Duplicate(Box<[u8]>),
     /// What the server was to learn or forget.
     Server(StatementId),
+    /// The unnamed statement that the client closed.
+    ClosedUnnamed(Vec<u8>),
     /// A statement that the client closed.
     Closed {
         /// What the client called it.

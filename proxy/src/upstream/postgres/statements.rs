@@ -116,10 +116,9 @@ impl ServerStatements {
         self.used.remove(&id);
     }
 
-    /// The server forgot everything (DISCARD ALL, DEALLOCATE ALL).
-    pub fn clear(&mut self) {
+    /// The server forgot all names (DISCARD ALL, DEALLOCATE ALL); the unnamed statement stays.
+    pub fn forget_named(&mut self) {
         self.used.clear();
-        self.unnamed = None;
     }
 
     /// How many statements the server knows.
