@@ -40,4 +40,4 @@ pub mod settings;
 pub mod sources;
 pub mod units;
 mod upstream_url;
-mod userlist;
+pub mod userlist;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use crate::secret::Secret;
 
 /// Users with their secrets (`None`: an empty one), and what is wrong by line.
-pub(crate) type Users = (BTreeMap<String, Option<Secret>>, Vec<(u32, &'static str)>);
+pub type Users = (BTreeMap<String, Option<Secret>>, Vec<(u32, &'static str)>);
 
 /// Reads the users, and the lines that are none.
-pub(crate) fn parse(text: &str) -> Users {
+#[must_use]
+pub fn parse(text: &str) -> Users {
     let (mut users, mut wrong) = (BTreeMap::new(), Vec::new());
     for (line, number) in text.lines().zip(1_u32..) {
         let line = line.trim_start();
