@@ -38,6 +38,7 @@ mod secret_field;
 mod section;
 pub mod settings;
 pub mod sources;
+mod stored;
 pub mod units;
 mod upstream_url;
-mod userlist;
+pub mod userlist;

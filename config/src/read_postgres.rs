@@ -12,6 +12,7 @@ use crate::problem::Problem;
 use crate::read_limits::limits;
 use crate::section::{Section, unknown_value};
 use crate::settings::Scope;
+use crate::stored;
 use crate::userlist;
 
 /// The port of a PostgreSQL server.
@@ -44,7 +45,12 @@ fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
     let mut users = auth_file(section);
     for (name, section) in section.sections("users", Scope::PgUser) {
         let user = users.entry(name).or_default();
-        user.password = section.secret("password").or_else(|| user.password.take());
+        let password = section.secret("password");
+        if let (Some(field), Some(fault)) = (section.field("password"), password.as_ref().and_then(|secret| stored::fault(secret.reveal())))
+        {
+            field.wrong::<()>(fault);
+        }
+        user.password = password.or_else(|| user.password.take());
         user.pool_mode = section.choice("pool_mode");
         user.pool_size = section.count("pool_size");
     }

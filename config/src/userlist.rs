@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::secret::Secret;
+use crate::stored;
 
 /// Users with their secrets (`None`: an empty one), and what is wrong by line.
-pub(crate) type Users = (BTreeMap<String, Option<Secret>>, Vec<(u32, &'static str)>);
+pub type Users = (BTreeMap<String, Option<Secret>>, Vec<(u32, &'static str)>);
 
 /// Reads the users, and the lines that are none.
-pub(crate) fn parse(text: &str) -> Users {
+#[must_use]
+pub fn parse(text: &str) -> Users {
     let (mut users, mut wrong) = (BTreeMap::new(), Vec::new());
     for (line, number) in text.lines().zip(1_u32..) {
         let line = line.trim_start();
@@ -20,6 +22,7 @@ pub(crate) fn parse(text: &str) -> Users {
             Some((name, _)) if name.is_empty() => wrong.push((number, "the name is empty")),
             Some((name, _)) if users.contains_key(&name) => wrong.push((number, "this user is in the file twice")),
             Some((name, secret)) => {
+                wrong.extend(stored::fault(&secret).map(|message| (number, message)));
                 users.insert(name, if secret.is_empty() { None } else { Some(Secret::new(secret)) });
             }
         }

@@ -2,20 +2,28 @@
 //!
 //! `fuzz_targets/` hands them to libFuzzer; the test below replays the committed corpus through them on stable.
 
+pub mod config_toml;
 pub mod pool_core;
+pub mod postgres_session;
+pub mod postgres_startup;
 pub mod redis_frame;
 pub mod redis_pipeline;
 pub mod redis_request;
+pub mod userlist;
 
 /// A target: its name, which is that of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("config_toml", config_toml::run),
     ("pool_core", pool_core::run),
+    ("postgres_session", postgres_session::run),
+    ("postgres_startup", postgres_startup::run),
     ("redis_frame", redis_frame::run),
     ("redis_pipeline", redis_pipeline::run),
     ("redis_request", redis_request::run),
+    ("userlist", userlist::run),
 ];
 
 #[cfg(test)]

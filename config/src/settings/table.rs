@@ -75,7 +75,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[RedisUser], "upstream_user", Kind::Text, "", NewSessions, "The ACL user it becomes upstream; left out: the server's configured user."),
     row(&[RedisUser], "upstream_password", Kind::Secret, "", Live, "The password that goes with upstream_user."),
     row(&[Postgres, PgDatabase, Redis], "min_pool_size", Kind::Count { min: 0, max: 100_000 }, "0", Live, "Connections kept open even when idle."),
-    row(&[Postgres, PgDatabase, Redis], "max_queue_length", Kind::Count { min: 0, max: 1_000_000 }, "10000", Live, "Most clients that may wait for a connection of one pool; one more is refused at once."),
+    row(&[Postgres, PgDatabase, Redis], "max_queue_length", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most clients that may wait for a connection of one pool; one more is refused at once."),
     row(&[Postgres, PgDatabase, Redis], "query_wait_timeout", Kind::Duration { zero: Some("for ever") }, "\"10s\"", Live, "How long a client may wait for a connection."),
     row(&[Postgres, PgDatabase, Redis], "server_idle_timeout", NEVER, "\"10m\"", Live, "Idle connections above the minimum are closed after this."),
     row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, spread by up to a tenth."),

@@ -1,0 +1,314 @@
+//! Bytes as a conversation over one PostgreSQL connection, cut anywhere: messages of the client, and either an honest server or one that sends
+//! anything. Whatever comes, both sides get whole messages, none inside another; and with an honest server nothing is ever out of step, every
+//! statement that is called by our name is there, and what is remembered of the server is what it knows.
+
+use std::collections::BTreeSet;
+
+use sidepool::session::postgres::inbound::{Body, Inbound, Rewriting, Stop};
+use sidepool::session::postgres::outbound::{News, Outbound};
+use sidepool::session::postgres::prepared::{ClientStatements, StatementTable};
+use sidepool::upstream::postgres::link::Link;
+use sidepool::worker::WorkerId;
+use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
+use sidepool_protocol::postgres::splice::Splice;
+
+const NAMES: [&str; 4] = ["", "a", "b", "longer"];
+
+/// Runs the target.
+pub fn run(data: &[u8]) {
+    let Some((mode, steps)) = data.split_first() else { return };
+    let mut talk = Talk::new(mode & 1 == 1, usize::from(mode >> 1 & 3));
+    for step in steps.chunks_exact(3) {
+        if talk.step(step[0], step[1], step[2]).is_none() {
+            return;
+        }
+    }
+    let _ = talk.finish();
+}
+
+struct Talk {
+    honest: Option<Server>,
+    capacity: usize,
+    table: StatementTable,
+    client: Option<Box<ClientStatements>>,
+    body: Body,
+    link: Link,
+    /// Sent by the client, and by the server, and not yet read.
+    from_client: Vec<u8>,
+    from_server: Vec<u8>,
+    pending: Vec<u8>,
+    to_server: Walker,
+    to_client: Walker,
+    asked: u64,
+    ready: u64,
+}
+
+impl Talk {
+    fn new(honest: bool, capacity: usize) -> Self {
+        Self {
+            honest: honest.then(Server::default),
+            capacity,
+            table: StatementTable::new(WorkerId(0)),
+            client: None,
+            body: Body::default(),
+            link: Link::default(),
+            from_client: Vec::new(),
+            from_server: Vec::new(),
+            pending: Vec::new(),
+            to_server: Walker::default(),
+            to_client: Walker::default(),
+            asked: 0,
+            ready: 0,
+        }
+    }
+
+    /// One message more on one of the wires, and a part of that wire is read. `None`: the session has ended.
+    fn step(&mut self, what: u8, how: u8, cut: u8) -> Option<()> {
+        if what < 128 {
+            let message = client_message(what, how);
+            self.asked += u64::from(matches!(message.first(), Some(b'Q' | b'S' | b'F')));
+            self.from_client.extend_from_slice(&message);
+            self.read_client(part(cut, self.from_client.len()))
+        } else {
+            match &mut self.honest {
+                Some(server) => server.answer(how & 1 == 1, &mut self.from_server),
+                None => self.from_server.extend_from_slice(&server_message(what, how)),
+            }
+            self.read_server(part(cut, self.from_server.len()))
+        }
+    }
+
+    /// Everything is read and answered; then the connection is compared with the server's view of it.
+    fn finish(&mut self) -> Option<()> {
+        self.read_client(self.from_client.len())?;
+        if self.honest.is_some() && self.pending.is_empty() {
+            self.from_client.extend_from_slice(&message(b'S', b""));
+            self.asked += 1;
+            self.read_client(self.from_client.len())?;
+        }
+        if let Some(server) = &mut self.honest {
+            while !server.inbox.is_empty() {
+                server.answer(false, &mut self.from_server);
+            }
+        }
+        self.read_server(self.from_server.len())?;
+        let server = self.honest.as_ref()?;
+        if self.pending.is_empty() && self.body.remaining == 0 {
+            assert!(self.link.is_free(), "all is answered, but {} are owed", self.link.tracker.len());
+            assert_eq!(self.ready, self.asked, "each Sync and Query has its ReadyForQuery");
+            if self.capacity > 0 {
+                assert_eq!(self.link.statements.len(), server.ours(), "what the server knows: {:?}", server.known);
+            }
+        }
+        Some(())
+    }
+
+    fn read_client(&mut self, count: usize) -> Option<()> {
+        let mut input = std::mem::take(&mut self.pending);
+        input.extend(self.from_client.drain(..count));
+        let mut scratch = Vec::new();
+        let mut out = Splice::new(&input, &mut scratch);
+        let rewriting = Rewriting { client: &mut self.client, client_id: 1, table: &self.table, capacity: self.capacity };
+        let (link, body) = (&mut self.link, &mut self.body);
+        let (consumed, stop) = Inbound { link, body, rewriting, out: &mut out }.scan(&input).ok()?;
+        let sent = out.finish();
+        self.to_server.walk(sent);
+        if let Some(server) = &mut self.honest {
+            server.wire.extend_from_slice(sent);
+            server.take_in();
+        }
+        if stop == Stop::Terminate {
+            return None;
+        }
+        self.pending = input[consumed..].to_vec();
+        assert_eq!(self.to_server.remaining, if self.body.forward { self.body.remaining } else { 0 }, "towards the server");
+        self.look_at_server(&[])
+    }
+
+    fn read_server(&mut self, count: usize) -> Option<()> {
+        let mut input = std::mem::take(&mut self.link.carry);
+        input.extend(self.from_server.drain(..count));
+        self.look_at_server(&input)
+    }
+
+    fn look_at_server(&mut self, input: &[u8]) -> Option<()> {
+        let mut scratch = Vec::new();
+        let mut out = Splice::new(input, &mut scratch);
+        let mut outbound =
+            Outbound { link: &mut self.link, client: &mut self.client, notifications: true, out: &mut out, news: News::default() };
+        outbound.answer_locals();
+        let scanned = outbound.scan(input);
+        self.ready += outbound.news.ready;
+        self.to_client.walk(out.finish());
+        match scanned {
+            Ok(consumed) if !input.is_empty() => self.link.carry = input[consumed..].to_vec(),
+            Ok(_) => {}
+            Err(fault) => {
+                assert!(self.honest.is_none(), "an honest server is out of step: {fault:?}");
+                return None;
+            }
+        }
+        assert!(self.ready <= self.asked, "a ReadyForQuery that nobody asked for");
+        assert_eq!(self.to_client.remaining, if self.link.forward { self.link.remaining } else { 0 }, "towards the client");
+        assert!(!self.link.tracker.has_local() || self.link.remaining > 0, "a reply of our own whose turn has come waits");
+        Some(())
+    }
+}
+
+/// Reads an output as its receiver does: heads and lengths.
+#[derive(Default)]
+struct Walker {
+    remaining: usize,
+}
+
+impl Walker {
+    fn walk(&mut self, mut bytes: &[u8]) {
+        loop {
+            let here = self.remaining.min(bytes.len());
+            self.remaining -= here;
+            bytes = &bytes[here..];
+            if bytes.is_empty() {
+                return;
+            }
+            let head = frame::head(bytes).expect("a length that a message can have").expect("heads are sent whole");
+            self.remaining = head.body;
+            bytes = &bytes[HEAD_BYTES..];
+        }
+    }
+}
+
+/// What PostgreSQL does, as far as order and names go.
+#[derive(Default)]
+struct Server {
+    wire: Vec<u8>,
+    inbox: Vec<(u8, Vec<u8>)>,
+    known: BTreeSet<Vec<u8>>,
+    skipping: bool,
+}
+
+impl Server {
+    /// Takes whole messages off the wire.
+    fn take_in(&mut self) {
+        while let Some(head) = frame::head(&self.wire).expect("a length that a message can have") {
+            let Some(body) = self.wire.get(HEAD_BYTES..head.message_bytes()) else { return };
+            self.inbox.push((head.tag, body.to_vec()));
+            self.wire.drain(..head.message_bytes());
+        }
+    }
+
+    fn ours(&self) -> usize {
+        self.known.iter().filter(|name| name.starts_with(b"sidepool_")).count()
+    }
+
+    /// Answers the oldest message; `fails`: with an error where one is possible.
+    fn answer(&mut self, fails: bool, out: &mut Vec<u8>) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        let (tag, body) = self.inbox.remove(0);
+        match tag {
+            b'S' => {
+                self.skipping = false;
+                out.extend(message(b'Z', b"I"));
+            }
+            _ if self.skipping => {}
+            b'Q' | b'F' => {
+                self.known.remove(&Vec::new());
+                let done: (u8, &[u8]) = if tag == b'Q' { (b'C', b"SELECT 1\0") } else { (b'V', b"\xff\xff\xff\xff") };
+                out.extend(if fails { error(b"42601") } else { message(done.0, done.1) });
+                out.extend(message(b'Z', b"I"));
+            }
+            _ if fails && b"PBDEC".contains(&tag) => self.refuse(b"22023", out),
+            b'P' => {
+                let (name, _) = frame::cstr(&body).expect("a name in Parse");
+                let name = name.to_vec();
+                if !name.is_empty() && self.known.contains(&name) {
+                    return self.refuse(b"42P05", out);
+                }
+                self.known.insert(name);
+                out.extend(message(b'1', b""));
+            }
+            b'B' => {
+                let (_, rest) = frame::cstr(&body).expect("a portal in Bind");
+                let (name, _) = frame::cstr(rest).expect("a name in Bind");
+                self.use_of(&name.to_vec(), message(b'2', b""), out);
+            }
+            b'D' if body.first() == Some(&b'S') => {
+                let name = frame::cstr(&body[1..]).expect("a name in Describe").0.to_vec();
+                self.use_of(&name, message(b'n', b""), out);
+            }
+            b'D' => out.extend(message(b'n', b"")),
+            b'E' => out.extend(message(b'C', b"SELECT 1\0")),
+            b'C' => {
+                if body.first() == Some(&b'S') {
+                    self.known.remove(frame::cstr(&body[1..]).expect("a name in Close").0);
+                }
+                out.extend(message(b'3', b""));
+            }
+            // Flush, and COPY messages when no COPY is under way, which PostgreSQL passes over.
+            _ => {}
+        }
+    }
+
+    fn use_of(&mut self, name: &Vec<u8>, reply: Vec<u8>, out: &mut Vec<u8>) {
+        if self.known.contains(name) {
+            out.extend(reply);
+        } else {
+            assert!(!name.starts_with(b"sidepool_"), "{} is not there", String::from_utf8_lossy(name));
+            self.refuse(b"26000", out);
+        }
+    }
+
+    fn refuse(&mut self, code: &[u8; 5], out: &mut Vec<u8>) {
+        self.skipping = true;
+        out.extend(error(code));
+    }
+}
+
+fn part(cut: u8, length: usize) -> usize {
+    if cut >= 128 { length } else { usize::from(cut).min(length) }
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend((body.len() as u32 + 4).to_be_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+fn error(code: &[u8; 5]) -> Vec<u8> {
+    message(b'E', &[b"SERROR\0VERROR\0C", &code[..], b"\0Mno\0\0"].concat())
+}
+
+fn client_message(what: u8, how: u8) -> Vec<u8> {
+    let name = NAMES[usize::from(how % 4)];
+    let text = how >> 2 & 3;
+    match what % 15 {
+        0 | 1 => message(b'P', format!("{name}\0select {text}\0\0\0").as_bytes()),
+        2 | 3 => message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes()),
+        4 => message(b'D', format!("S{name}\0").as_bytes()),
+        5 => message(b'D', format!("P{name}\0").as_bytes()),
+        6 => message(b'E', b"\0\0\0\0\0"),
+        7 | 8 => message(b'S', b""),
+        9 => message(b'C', format!("S{name}\0").as_bytes()),
+        10 => message(b'Q', b"select 1\0"),
+        11 => message(b'H', b""),
+        12 => message([b'd', b'c', b'f'][usize::from(how % 3)], b"x\0"),
+        13 => message(b'F', &[0; 10]),
+        _ => message(how, &[how; 3]),
+    }
+}
+
+fn server_message(what: u8, how: u8) -> Vec<u8> {
+    const EMPTY: &[u8] = b"123nIsctHGW";
+    match what % 9 {
+        0 | 1 => message(EMPTY[usize::from(how) % EMPTY.len()], b""),
+        2 => message(b'Z', &[b"ITE"[usize::from(how % 3)]]),
+        3 => error(if how & 1 == 1 { b"42P05" } else { b"42601" }),
+        4 => message(b'C', [&b"SELECT 1\0"[..], b"DISCARD ALL\0", b"DEALLOCATE ALL\0", b"LISTEN\0", b"SET\0"][usize::from(how % 5)]),
+        5 => message(b'D', &vec![how; usize::from(how)]),
+        6 => message(b'S', b"TimeZone\0UTC\0"),
+        7 => message([b'N', b'A', b'T', b'V'][usize::from(how % 4)], b"\0\0\0\0\0\0"),
+        _ => vec![how; 3],
+    }
+}
