@@ -189,8 +189,31 @@ fn a_query_inside_copy_data_ends_the_copy_and_is_eaten() {
     let mut t = T::default();
     send(&mut t, "Q");
     receive(&mut t, "G");
-    send(&mut t, "dQ");
+    send(&mut t, "Q");
     assert_eq!(receive(&mut t, "EZ"), "EZ");
+    assert!(t.is_free());
+}
+
+#[test]
+fn nobody_knows_what_a_copy_that_fails_leaves_of_the_messages_behind_its_data() {
+    for (before, after) in [("Q", "dQ"), ("Q", "dS"), ("QdQ", ""), ("QdS", ""), ("PBEdS", ""), ("PBES", "ddP")] {
+        let mut t = T::default();
+        send(&mut t, before);
+        receive(&mut t, if before.starts_with('Q') { "G" } else { "12G" });
+        send(&mut t, after);
+        assert_eq!(receive(&mut t, "E"), "E");
+        assert!(!t.is_free(), "{before} {after}");
+        assert!(t.on_ready(TransactionStatus::Idle).is_err(), "{before} {after}");
+    }
+}
+
+#[test]
+fn a_copy_that_goes_well_has_ignored_the_syncs_in_it() {
+    let mut t = T::default();
+    send(&mut t, "Q");
+    receive(&mut t, "G");
+    send(&mut t, "dSdc");
+    assert_eq!(receive(&mut t, "CZ"), "CZ");
     assert!(t.is_free());
 }
 

@@ -27,6 +27,12 @@ use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 
+/// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
+const MAX_OWED: usize = 4096;
+
+/// Flush.
+const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
+
 /// What reading one side brought.
 enum Turn {
     /// Something moved.
@@ -40,11 +46,15 @@ enum Turn {
 impl Session {
     /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
     pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
-        self.ticket.running(&lease.cancel);
         self.quiet.server = false;
-        let query = self.state_query(&mut lease);
+        let Some(query) = self.state_query(&mut lease) else {
+            self.ticket.running(&lease.cancel);
+            self.phase = Phase::Linked(lease);
+            return self.send_on(cx, input);
+        };
+        // A cancel is meant for the client's query, which still waits.
+        self.ticket.waiting(cx.waker());
         self.phase = Phase::Linked(lease);
-        let Some(query) = query else { return self.send_on(cx, input) };
         self.pending = input.to_vec();
         self.with_connection(|connection| {
             connection.link.matching = true;
@@ -132,13 +142,20 @@ impl Session {
         if busy || self.quiet.client {
             return Ok(Turn::Quiet);
         }
+        let full = self.with_connection(|connection| connection.link.tracker.len() >= MAX_OWED);
+        if full && !self.is_half_sent() {
+            return self.ask_to_flush(cx);
+        }
+        self.with_connection(|connection| connection.link.flush_asked = false);
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         if self.pending.len() * 2 > buffer.len() {
             return self.read_client_long(cx, &mut buffer);
         }
         let kept = self.take_pending_into(&mut buffer);
-        let read = match self.client.poll_read(cx, &mut buffer[kept..]) {
+        // Where no more may be asked for, the message under way is still brought to its end: nothing can be put into the middle of it.
+        let limit = if full { self.body.remaining.min(buffer.len()) } else { buffer.len() };
+        let read = match self.client.poll_read(cx, &mut buffer[kept..limit]) {
             Poll::Ready(Ok(read)) if read > 0 => read,
             Poll::Ready(_) => return Err(self.client_left(kept)),
             Poll::Pending => {
@@ -167,6 +184,18 @@ impl Session {
         long.extend_from_slice(&buffer[..read]);
         self.send_on(cx, &long)?;
         Ok(Turn::Moved)
+    }
+
+    /// So much is owed that the client is not read on before some of it is answered; a batch without its Sync may be answered only when asked.
+    fn ask_to_flush(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        self.with_connection(|connection| {
+            if std::mem::replace(&mut connection.link.flush_asked, true) {
+                return Ok(());
+            }
+            connection.link.to_server.send(&mut connection.stream, cx, &FLUSH)
+        })
+        .map_err(|error| self.server_lost(cx, &error.to_string()))?;
+        Ok(Turn::Quiet)
     }
 
     fn client_left(&mut self, unsent: usize) -> End {
@@ -300,12 +329,27 @@ impl Session {
             return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
         }
         if news.own_ready {
-            self.with_connection(|connection| connection.link.matching = false);
+            return self.after_matching(cx);
+        }
+        Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
+    }
+
+    /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
+    fn after_matching(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
+        lease.link.matching = false;
+        if !self.ticket.is_cancelled() || !lease.link.is_quiet() {
+            self.ticket.running(&lease.cancel);
             let pending = std::mem::take(&mut self.pending);
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
+        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.ticket.idle();
+            give_back(lease);
+        }
+        self.refuse_with(&refusal::cancelled());
+        Ok(Turn::Unlinked)
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.

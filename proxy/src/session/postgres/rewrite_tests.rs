@@ -257,7 +257,8 @@ fn a_simple_query_destroys_the_unnamed_statement() {
     world.send(&mut a, &mut first, &[parse("", "select 'a'"), sync()].concat()).unwrap();
     world.send(&mut a, &mut second, &message(b'Q', b"select 1\0")).unwrap();
     answer(&mut a, &mut second, &ready());
-    assert_eq!(show(&world.send(&mut a, &mut second, &bind("")).unwrap()), "B........");
+    // The server says so itself, whoever's unnamed statement is on that connection.
+    assert_eq!(show(&world.send(&mut a, &mut second, &bind("")).unwrap()), "CS. B........");
 }
 
 #[test]
@@ -333,4 +334,50 @@ fn broken_messages_are_named() {
     assert!(matches!(send(&message(b'D', b"Xs\0")), Violation::Names(_)));
     assert!(matches!(send(&message(b'P', b"no end")), Violation::Names(_)));
     assert!(matches!(send(b"P\x3f\0\0\0"), Violation::ParseTooLong(_)));
+}
+
+#[test]
+fn nobody_finds_the_unnamed_statement_of_another_client() {
+    let world = World::new(10);
+    let (mut a, mut b, mut link) = (Client::new(1), Client::new(2), Link::default());
+    world.send(&mut a, &mut link, &[parse("", "select 'a'"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    assert_eq!(show(&world.send(&mut b, &mut link, &[bind(""), sync()].concat()).unwrap()), "CS. B........ S");
+    let error = message(b'E', b"SERROR\0C26000\0Mnone\0\0");
+    let (sent, _) = answer(&mut b, &mut link, &[message(b'3', b""), error.clone(), ready()].concat());
+    assert_eq!(sent, [error, ready()].concat());
+}
+
+#[test]
+fn an_unnamed_statement_that_was_skipped_leaves_the_one_before_it() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    let error = message(b'E', b"SERROR\0C26000\0Mnone\0\0");
+    world.send(&mut a, &mut link, &[parse("", "select 1"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    world.send(&mut a, &mut link, &[bind("unknown"), parse("", "select 2"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[error.clone(), ready()].concat());
+    let sent = world.send(&mut a, &mut link, &[bind(""), sync()].concat()).unwrap();
+    assert!(show(&sent).starts_with("P.select 1"), "{}", show(&sent));
+    answer(&mut a, &mut link, &[message(b'1', b""), message(b'2', b""), ready()].concat());
+    // One that fails itself leaves none; one behind the next Sync is not touched by that.
+    world.send(&mut a, &mut link, &[parse("", "selekt"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[error.clone(), ready()].concat());
+    assert!(a.statements.as_ref().unwrap().unnamed.is_none());
+    world.send(&mut a, &mut link, &[bind("unknown"), parse("", "select 3"), sync(), parse("", "select 4"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[error, ready()].concat());
+    assert_eq!(a.statements.as_ref().unwrap().unnamed.as_deref(), Some(&b"select 4\0\0\0"[..]));
+}
+
+#[test]
+fn what_is_parsed_behind_a_deallocate_all_stays() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &[parse("old", "select 1"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    world.send(&mut a, &mut link, &[message(b'Q', b"deallocate all\0"), parse("new", "select 2"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'C', b"DEALLOCATE ALL\0"), ready(), message(b'1', b""), ready()].concat());
+    let named = &a.statements.as_ref().unwrap().named;
+    assert!(named.contains_key(&b"new"[..]) && !named.contains_key(&b"old"[..]));
+    assert_eq!(link.statements.len(), 1);
 }

@@ -355,7 +355,7 @@ impl Session {
     }
 
     /// Refuses the batch at the front of `pending`: one error, and one ReadyForQuery at its end.
-    fn refuse_with(&mut self, fault: &Fault) {
+    pub(super) fn refuse_with(&mut self, fault: &Fault) {
         let mut answer = Vec::new();
         encode::error_response(fault, &mut answer);
         self.to_client.push(&answer);

@@ -66,6 +66,8 @@ pub struct Link {
     pub doubtful: bool,
     /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
     pub matching: bool,
+    /// So much is owed that the server was asked to flush.
+    pub flush_asked: bool,
     /// The server has said that it closes the connection.
     pub farewell: bool,
     /// The client listens for notifications, so the connection is its own until it stops.
