@@ -41,6 +41,9 @@ struct Talk {
     to_client: Walker,
     asked: u64,
     ready: u64,
+    /// The client's last message ended a batch. A client of an honest server waits there: what it sent into the dark behind a batch that
+    /// fails would be rewritten by what that batch was to leave behind.
+    synced: bool,
 }
 
 impl Talk {
@@ -59,14 +62,19 @@ impl Talk {
             to_client: Walker::default(),
             asked: 0,
             ready: 0,
+            synced: false,
         }
     }
 
     /// One message more on one of the wires, and a part of that wire is read. `None`: the session has ended.
     fn step(&mut self, what: u8, how: u8, cut: u8) -> Option<()> {
         if what < 128 {
+            if self.honest.is_some() && std::mem::take(&mut self.synced) {
+                self.catch_up()?;
+            }
             let message = client_message(what, how);
-            self.asked += u64::from(matches!(message.first(), Some(b'Q' | b'S' | b'F')));
+            self.synced = matches!(message.first(), Some(b'Q' | b'S' | b'F'));
+            self.asked += u64::from(self.synced);
             self.from_client.extend_from_slice(&message);
             self.read_client(part(cut, self.from_client.len()))
         } else {
@@ -84,23 +92,28 @@ impl Talk {
         if self.honest.is_some() && self.pending.is_empty() {
             self.from_client.extend_from_slice(&message(b'S', b""));
             self.asked += 1;
-            self.read_client(self.from_client.len())?;
         }
-        if let Some(server) = &mut self.honest {
-            while !server.inbox.is_empty() {
-                server.answer(false, &mut self.from_server);
-            }
-        }
-        self.read_server(self.from_server.len())?;
+        self.catch_up()?;
         let server = self.honest.as_ref()?;
         if self.pending.is_empty() && self.body.remaining == 0 {
             assert!(self.link.is_free(), "all is answered, but {} are owed", self.link.tracker.len());
-            assert_eq!(self.ready, self.asked, "each Sync and Query has its ReadyForQuery");
+            assert_eq!(self.ready, server.readies, "each ReadyForQuery of the server is one for the client");
             if self.capacity > 0 {
                 assert_eq!(self.link.statements.len(), server.ours(), "what the server knows: {:?}", server.known);
             }
         }
         Some(())
+    }
+
+    /// All that was sent is read, and answered, and the answers are read.
+    fn catch_up(&mut self) -> Option<()> {
+        self.read_client(self.from_client.len())?;
+        if let Some(server) = &mut self.honest {
+            while !server.inbox.is_empty() {
+                server.answer(false, &mut self.from_server);
+            }
+        }
+        self.read_server(self.from_server.len())
     }
 
     fn read_client(&mut self, count: usize) -> Option<()> {
@@ -184,6 +197,7 @@ struct Server {
     inbox: Vec<(u8, Vec<u8>)>,
     known: BTreeSet<Vec<u8>>,
     skipping: bool,
+    readies: u64,
 }
 
 impl Server {
@@ -209,10 +223,12 @@ impl Server {
         match tag {
             b'S' => {
                 self.skipping = false;
+                self.readies += 1;
                 out.extend(message(b'Z', b"I"));
             }
             _ if self.skipping => {}
             b'Q' | b'F' => {
+                self.readies += 1;
                 self.known.remove(&Vec::new());
                 let done: (u8, &[u8]) = if tag == b'Q' { (b'C', b"SELECT 1\0") } else { (b'V', b"\xff\xff\xff\xff") };
                 out.extend(if fails { error(b"42601") } else { message(done.0, done.1) });
@@ -220,7 +236,7 @@ impl Server {
             }
             _ if fails && b"PBDEC".contains(&tag) => self.refuse(b"22023", out),
             b'P' => {
-                let (name, _) = frame::cstr(&body).expect("a name in Parse");
+                let Some((name, _)) = frame::cstr(&body) else { return self.refuse(b"08P01", out) };
                 let name = name.to_vec();
                 if !name.is_empty() && self.known.contains(&name) {
                     return self.refuse(b"42P05", out);
@@ -229,19 +245,18 @@ impl Server {
                 out.extend(message(b'1', b""));
             }
             b'B' => {
-                let (_, rest) = frame::cstr(&body).expect("a portal in Bind");
-                let (name, _) = frame::cstr(rest).expect("a name in Bind");
-                self.use_of(&name.to_vec(), message(b'2', b""), out);
+                let name = frame::cstr(&body).and_then(|(_portal, rest)| Some(frame::cstr(rest)?.0.to_vec()));
+                self.use_of(name, message(b'2', b""), out);
             }
             b'D' if body.first() == Some(&b'S') => {
-                let name = frame::cstr(&body[1..]).expect("a name in Describe").0.to_vec();
-                self.use_of(&name, message(b'n', b""), out);
+                let name = frame::cstr(&body[1..]).map(|(name, _)| name.to_vec());
+                self.use_of(name, message(b'n', b""), out);
             }
             b'D' => out.extend(message(b'n', b"")),
             b'E' => out.extend(message(b'C', b"SELECT 1\0")),
             b'C' => {
-                if body.first() == Some(&b'S') {
-                    self.known.remove(frame::cstr(&body[1..]).expect("a name in Close").0);
+                if let Some((name, _)) = body.strip_prefix(b"S").and_then(frame::cstr) {
+                    self.known.remove(name);
                 }
                 out.extend(message(b'3', b""));
             }
@@ -250,11 +265,12 @@ impl Server {
         }
     }
 
-    fn use_of(&mut self, name: &Vec<u8>, reply: Vec<u8>, out: &mut Vec<u8>) {
-        if self.known.contains(name) {
+    fn use_of(&mut self, name: Option<Vec<u8>>, reply: Vec<u8>, out: &mut Vec<u8>) {
+        let Some(name) = name else { return self.refuse(b"08P01", out) };
+        if self.known.contains(&name) {
             out.extend(reply);
         } else {
-            assert!(!name.starts_with(b"sidepool_"), "{} is not there", String::from_utf8_lossy(name));
+            assert!(!name.starts_with(b"sidepool_"), "{} is not there", String::from_utf8_lossy(&name));
             self.refuse(b"26000", out);
         }
     }
