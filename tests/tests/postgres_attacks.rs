@@ -126,7 +126,9 @@ async fn a_storm_of_cancels_hits_those_it_is_meant_for_and_no_session_ends() {
                 let answer = wire.query("SELECT current_setting('application_name'), pg_sleep(0.001)").await;
                 let code = first_error(&answer).and_then(|error| error.field(b'C'));
                 match code.as_deref() {
-                    None => assert_eq!(first_column(&answer), std::slice::from_ref(&name), "{client} {round}: {}", tags(&answer)),
+                    None => {
+                        assert_eq!(first_column(&answer).as_slice(), std::slice::from_ref(&name), "{client} {round}: {}", tags(&answer))
+                    }
                     Some("57014") if victim => assert_eq!(tags(&answer).chars().last(), Some('Z'), "{client} {round}"),
                     Some(other) => panic!("{client} {round}: {other}"),
                 }

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use crate::place;
 use crate::process::{Process, Signal};
+use crate::wait;
 
 /// The role that applications use: SCRAM-SHA-256, owner of the databases `app` and `other`.
 pub const USER: &str = "app";
@@ -99,10 +100,19 @@ impl Cluster {
         self.superuser("app").await.query_one(sql, &[]).await.expect(sql).get(0)
     }
 
-    /// Ends every connection that is not the superuser's, as an administrator would.
-    pub async fn terminate_connections(&self) -> u64 {
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres'";
-        self.superuser("app").await.query(sql, &[]).await.expect(sql).len() as u64
+    /// Ends every connection that is not the superuser's, as an administrator would, and waits until those are gone. Gives their number.
+    pub async fn terminate_connections(&self) -> usize {
+        let admin = self.superuser("app").await;
+        let sql =
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres'";
+        let ended: Vec<i32> = admin.query(sql, &[]).await.expect(sql).iter().map(|row| row.get(0)).collect();
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)";
+        wait::until("the connections to be gone", async || {
+            let left: i64 = admin.query_one(sql, &[&ended]).await.expect(sql).get(0);
+            (left == 0).then_some(())
+        })
+        .await;
+        ended.len()
     }
 
     /// Stops it at once, as a crash would for its clients.
