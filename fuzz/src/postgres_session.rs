@@ -41,9 +41,6 @@ struct Talk {
     to_client: Walker,
     asked: u64,
     ready: u64,
-    /// The client's last message ended a batch. A client of an honest server waits there: what it sent into the dark behind a batch that
-    /// fails would be rewritten by what that batch was to leave behind.
-    synced: bool,
 }
 
 impl Talk {
@@ -62,19 +59,14 @@ impl Talk {
             to_client: Walker::default(),
             asked: 0,
             ready: 0,
-            synced: false,
         }
     }
 
     /// One message more on one of the wires, and a part of that wire is read. `None`: the session has ended.
     fn step(&mut self, what: u8, how: u8, cut: u8) -> Option<()> {
         if what < 128 {
-            if self.honest.is_some() && std::mem::take(&mut self.synced) {
-                self.catch_up()?;
-            }
             let message = client_message(what, how);
-            self.synced = matches!(message.first(), Some(b'Q' | b'S' | b'F'));
-            self.asked += u64::from(self.synced);
+            self.asked += u64::from(matches!(message.first(), Some(b'Q' | b'S' | b'F')));
             self.from_client.extend_from_slice(&message);
             self.read_client(part(cut, self.from_client.len()))
         } else {
@@ -107,13 +99,20 @@ impl Talk {
 
     /// All that was sent is read, and answered, and the answers are read.
     fn catch_up(&mut self) -> Option<()> {
-        self.read_client(self.from_client.len())?;
-        if let Some(server) = &mut self.honest {
-            while !server.inbox.is_empty() {
-                server.answer(false, &mut self.from_server);
+        loop {
+            let before = self.pending.len() + self.from_client.len();
+            self.read_client(self.from_client.len())?;
+            if let Some(server) = &mut self.honest {
+                while !server.inbox.is_empty() {
+                    server.answer(false, &mut self.from_server);
+                }
+            }
+            self.read_server(self.from_server.len())?;
+            // What waited for the end of an earlier batch goes on when that is answered.
+            if self.pending.is_empty() || self.pending.len() == before {
+                return Some(());
             }
         }
-        self.read_server(self.from_server.len())
     }
 
     fn read_client(&mut self, count: usize) -> Option<()> {

@@ -223,6 +223,32 @@ impl<N> Tracker<N> {
         self.owed.iter()
     }
 
+    /// Whether a Sync is owed: a batch that has ended on the client's side and not yet on the server's.
+    #[must_use]
+    pub fn owes_sync(&self) -> bool {
+        self.owed.iter().any(|owed| matches!(owed, Owed::Sync))
+    }
+
+    /// Whether the present batch has an unanswered entry that the caller remembers something for which `matters`.
+    pub fn batch_has(&self, matters: impl Fn(&N) -> bool) -> bool {
+        let mut batch = self.owed.iter().rev().take_while(|owed| !matches!(owed, Owed::Sync));
+        batch.any(|owed| match owed {
+            Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) | Owed::OwnClose(note) | Owed::LocalClose(note) => {
+                matters(note)
+            }
+            Owed::Query
+            | Owed::FunctionCall
+            | Owed::Sync
+            | Owed::OwnQuery
+            | Owed::Bind
+            | Owed::Describe
+            | Owed::Execute
+            | Owed::Close
+            | Owed::CopyData
+            | Owed::CopyEnd => false,
+        })
+    }
+
     /// How many replies are owed.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -61,7 +61,7 @@ cells! {
     /// A counter of one pool. Variants that share a family differ in a label.
     pub enum PoolCounter {
         /// Transactions finished.
-        Transactions: Transactions [] for Both,
+        Transactions: Transactions [] for Postgres,
         /// Queries (Redis: commands) sent.
         Queries: Queries [] for Both,
         /// Bytes that clients sent us.

@@ -38,6 +38,8 @@ pub struct Body {
 pub enum Stop {
     /// Everything that can be decided was; what was not consumed needs more bytes.
     NeedMore,
+    /// The next message names a statement, and an earlier batch that is not answered yet decides what the name means.
+    Unsettled,
     /// The client said goodbye.
     Terminate,
 }
@@ -91,6 +93,9 @@ impl Inbound<'_, '_> {
             let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, Stop::NeedMore)) };
             let tag = FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))?;
             let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
+            if rewrite && self.is_unsettled(tag) {
+                return Ok((at, Stop::Unsettled));
+            }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
@@ -120,6 +125,29 @@ impl Inbound<'_, '_> {
                 Some(bytes) => at += bytes,
                 None => return Ok((at, Stop::NeedMore)),
             }
+        }
+    }
+
+    /// Whether what this message means depends on the end of an earlier batch. Batches that change no statements never hold up the next.
+    fn is_unsettled(&mut self, tag: FrontendTag) -> bool {
+        match tag {
+            FrontendTag::Parse | FrontendTag::Bind | FrontendTag::Describe | FrontendTag::Close => {
+                self.link.unsettled = self.link.unsettled && self.link.tracker.owes_sync();
+                self.link.unsettled
+            }
+            FrontendTag::Sync => {
+                self.link.unsettled |= self.link.tracker.batch_has(Note::is_about_a_name);
+                false
+            }
+            FrontendTag::Query
+            | FrontendTag::Execute
+            | FrontendTag::Flush
+            | FrontendTag::FunctionCall
+            | FrontendTag::CopyData
+            | FrontendTag::CopyDone
+            | FrontendTag::CopyFail
+            | FrontendTag::Password
+            | FrontendTag::Terminate => false,
         }
     }
 

@@ -139,6 +139,15 @@ impl Session {
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        if self.unsettled {
+            if busy || self.with_connection(|connection| connection.link.tracker.owes_sync()) {
+                return Ok(Turn::Quiet);
+            }
+            self.unsettled = false;
+            let pending = std::mem::take(&mut self.pending);
+            self.send_on(cx, &pending)?;
+            return Ok(Turn::Moved);
+        }
         if busy || self.quiet.client {
             return Ok(Turn::Quiet);
         }
@@ -229,6 +238,10 @@ impl Session {
             Err(violation) => return Err(self.on_violation(cx, violation)),
             Ok((_, Stop::Terminate)) => return Err(self.client_left(0)),
             Ok((consumed, Stop::NeedMore)) => self.pending = input[consumed..].to_vec(),
+            Ok((consumed, Stop::Unsettled)) => {
+                self.pending = input[consumed..].to_vec();
+                self.unsettled = true;
+            }
         }
         if let Err(error) = sent {
             return Err(self.server_lost(cx, &error.to_string()));
@@ -346,6 +359,7 @@ impl Session {
         }
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.ticket.idle();
+            self.unsettled = false;
             give_back(lease);
         }
         self.refuse_with(&refusal::cancelled());

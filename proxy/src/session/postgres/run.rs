@@ -87,6 +87,8 @@ pub struct Session {
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
     skipping: bool,
+    /// What is pending names statements, and an earlier batch that is not answered yet decides what the names mean.
+    pub(super) unsettled: bool,
     pub(super) quiet: Quiet,
 }
 
@@ -142,6 +144,7 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
+            unsettled: false,
             quiet: Quiet::default(),
         }
     }

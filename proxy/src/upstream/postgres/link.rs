@@ -43,6 +43,17 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// Whether it changes what a statement's name means: to this client, or on this connection.
+    #[must_use]
+    pub fn is_about_a_name(&self) -> bool {
+        match self {
+            Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
+            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) => false,
+        }
+    }
+}
+
 /// The state of the flow over one server connection.
 #[derive(Debug, Default)]
 pub struct Link {
@@ -68,6 +79,8 @@ pub struct Link {
     pub matching: bool,
     /// So much is owed that the server was asked to flush.
     pub flush_asked: bool,
+    /// A batch that was to change what is known of statements has been sent, and has not been answered: it may yet fail and change nothing.
+    pub unsettled: bool,
     /// The server has said that it closes the connection.
     pub farewell: bool,
     /// The client listens for notifications, so the connection is its own until it stops.
