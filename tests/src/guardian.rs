@@ -39,8 +39,15 @@ pub fn forget(pid: u32) {
     tell('-', pid);
 }
 
+/// Begins the watch: at our end `root` is removed.
+pub fn begin(root: &Path) {
+    GUARDIAN.get_or_init(|| Mutex::new(start(root)));
+}
+
 fn tell(verb: char, pid: u32) {
-    let mut pipe = GUARDIAN.get_or_init(|| Mutex::new(start(place::root()))).lock().expect("the guardian's pipe");
+    // It begins with our directory, so that this goes, too, when nothing was ever started.
+    place::root();
+    let mut pipe = GUARDIAN.get().expect("begun with the directory").lock().expect("the guardian's pipe");
     writeln!(pipe, "{verb} {pid}").expect("the guardian lives as long as we do");
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::guardian;
+
 /// The directory of this test process; the guardian removes it when the process is gone.
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
@@ -13,6 +15,7 @@ pub fn root() -> &'static Path {
         let root = tempfile::Builder::new().prefix("sidepool-tests-").tempdir().expect("a temporary directory").keep();
         // The database server may run as another user and has to get through.
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("our own directory");
+        guardian::begin(&root);
         root
     })
 }
