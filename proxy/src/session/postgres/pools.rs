@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -175,7 +175,6 @@ fn is_unused(entry: &Rc<PgPool>) -> bool {
 }
 
 fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
-    let snapshot = entry.pool.snapshot(now);
     let upstream = entry.pool.connector().target().upstream.to_string();
     let info = PoolInfo {
         protocol: Protocol::Postgres,
@@ -188,21 +187,10 @@ fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
         },
         upstream: upstream.into(),
     };
-    let state = PoolState {
-        connecting: snapshot.connecting,
-        idle: snapshot.idle,
-        leased: snapshot.leased,
-        resetting: snapshot.resetting,
-        probing: snapshot.probing,
-        closing: snapshot.closing,
-        max: snapshot.max,
-        min: snapshot.min,
-        waiters: snapshot.waiters,
-        queue_limit: snapshot.queue_length,
-        oldest_wait: snapshot.oldest_wait.unwrap_or(Duration::ZERO),
-        saturated: snapshot.saturated,
-        paused: snapshot.paused,
-        up: snapshot.last_failure.is_none(),
-    };
-    PoolReport { name: Arc::clone(entry.pool.name()), info, numbers: entry.pool.record().numbers(), state }
+    PoolReport {
+        name: Arc::clone(entry.pool.name()),
+        info,
+        numbers: entry.pool.record().numbers(),
+        state: PoolState::from(&entry.pool.snapshot(now)),
+    }
 }

@@ -14,7 +14,6 @@ use crate::observe::record::PoolRecord;
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::handle::Pool;
 use crate::pool::limits::Limits;
-use crate::pool::snapshot::Snapshot;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
 use crate::upstream::redis::facts::Facts;
 use crate::worker::Worker;
@@ -145,7 +144,7 @@ impl Group {
             name: Arc::clone(pool.name()),
             info: self.info.borrow().clone(),
             numbers: record.numbers(),
-            state: state(&pool.snapshot(now)),
+            state: PoolState::from(&pool.snapshot(now)),
         })
     }
 }
@@ -203,25 +202,6 @@ fn info(key: &Key, config: &Redis) -> PoolInfo {
         user: Arc::from(&*key.user),
         mode: "multiplexed",
         upstream: shown(&config.upstream).into(),
-    }
-}
-
-fn state(snapshot: &Snapshot) -> PoolState {
-    PoolState {
-        connecting: snapshot.connecting,
-        idle: snapshot.idle,
-        leased: snapshot.leased,
-        resetting: snapshot.resetting,
-        probing: snapshot.probing,
-        closing: snapshot.closing,
-        max: snapshot.max,
-        min: snapshot.min,
-        waiters: snapshot.waiters,
-        queue_limit: snapshot.queue_length,
-        oldest_wait: snapshot.oldest_wait.unwrap_or_default(),
-        saturated: snapshot.saturated,
-        paused: snapshot.paused,
-        up: snapshot.failures == 0,
     }
 }
 
