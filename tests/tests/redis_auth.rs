@@ -35,6 +35,8 @@ async fn clients_that_must_log_in() {
     assert!(wire.command(&["AUTH", "upstream-secret-31"]).await.is_error("WRONGPASS"), "the upstream's secret opens nothing here");
     assert!(wire.command(&["GET", "k"]).await.is_error("NOAUTH"));
     assert_eq!(wire.command(&["AUTH", "client-secret"]).await.text(), "OK");
+    let durations = pool.scrape().await.sum("sidepool_client_login_seconds_count", &[("protocol", "redis")]);
+    assert_eq!(durations, 1.0, "one login, however many wrong tries came before it");
     assert_eq!(wire.command(&["SET", "k", "v"]).await.text(), "OK");
     assert!(wire.command(&["AUTH", "wrong"]).await.is_error("WRONGPASS"));
     assert_eq!(wire.command(&["GET", "k"]).await.text(), "v", "a failed AUTH changes nothing");

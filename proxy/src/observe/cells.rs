@@ -294,5 +294,7 @@ cells! {
     pub enum WorkerHistogram {
         /// How long PostgreSQL logins took.
         PostgresLogin: ClientLoginSeconds ["postgres"] for Both,
+        /// How long Redis clients that have to log in took, from connecting.
+        RedisLogin: ClientLoginSeconds ["redis"] for Both,
     }
 }

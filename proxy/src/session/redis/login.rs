@@ -11,7 +11,7 @@ use super::group::Key;
 use super::lost::Lost;
 use super::refusal;
 use super::run::{After, Next, Replies, Session, Step};
-use crate::observe::record::WorkerCounter;
+use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::id::IdentityId;
 use crate::pool::reason::Condition;
@@ -92,6 +92,11 @@ impl Session {
         let account = self.server.authenticate(credentials);
         let counter = if account.is_some() { WorkerCounter::RedisLoginOk } else { WorkerCounter::RedisLoginBadPassword };
         self.worker.record.add(counter, 1);
+        // Whoever is in already only changes who it is.
+        if account.is_some() && self.account.is_none() {
+            let took = crate::clock::now().saturating_duration_since(self.client.since);
+            self.worker.record.observe(WorkerHistogram::RedisLogin, took);
+        }
         if account.is_none() {
             tracing::info!(client = self.client.id, server = &*self.server.name, "a Redis client gave a wrong user or password");
         }
