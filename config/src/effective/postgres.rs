@@ -18,6 +18,7 @@ pub(super) fn entries(postgres: &Postgres, entries: &mut Vec<Entry>) {
 }
 
 /// The settings of the section itself.
+#[expect(clippy::too_many_lines, reason = "taken apart field by field, so that none can be forgotten")]
 fn own(postgres: &Postgres) -> Values {
     let Postgres {
         listen,
