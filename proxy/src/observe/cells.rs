@@ -115,6 +115,8 @@ cells! {
         ClosedShrunk: ServerCloses ["shrunk"] for Both,
         /// Closed: broken, or its lease was dropped.
         ClosedBroken: ServerCloses ["broken"] for Both,
+        /// Closed: another pool needed it more.
+        ClosedEvicted: ServerCloses ["evicted"] for Postgres,
         /// Closed by the server.
         ClosedByServer: ServerCloses ["server_closed"] for Both,
         /// Closed: the reset failed.

@@ -25,6 +25,7 @@ use crate::observe::record::PoolHistogram;
 pub struct Acquire<C: Connector> {
     pool: Rc<Pool<C>>,
     identity: IdentityId,
+    patience: Option<Duration>,
     state: State,
 }
 
@@ -41,14 +42,28 @@ enum State {
 
 impl<C: Connector> Acquire<C> {
     pub(super) fn new(pool: Rc<Pool<C>>, identity: IdentityId) -> Self {
-        Self { pool, identity, state: State::New }
+        Self { pool, identity, patience: None, state: State::New }
+    }
+
+    /// Bounds the wait otherwise than the pool's limits do; zero is for ever, `None` as they do.
+    pub fn within(self, patience: Option<Duration>) -> Self {
+        { let mut bounded = self; bounded.patience = patience; bounded }
+    }
+
+    /// Whether it has waited for so long that whoever waits is to be told, once.
+    pub fn take_notice(&self) -> bool {
+        match self.state {
+            State::Waiting { waiter, .. } => self.pool.seats.borrow_mut().take_notice(waiter),
+            State::New | State::Done => false,
+        }
     }
 
     /// Asks the core, as often as it grants a connection that turns out to be dead.
     fn ask(&mut self, again: Option<Instant>, cx: &Context<'_>) -> Poll<Result<Lease<C>, AcquireError>> {
         let pool = Rc::clone(&self.pool);
         loop {
-            let asker = Asker { worker: pool.worker, identity: self.identity, seat: pool.seats.borrow().next() };
+            let seat = pool.seats.borrow().next();
+            let asker = Asker { worker: pool.worker, identity: self.identity, seat, patience: self.patience };
             let (answer, action) = pool.input(|core, now| {
                 let answer = match again {
                     None => core.acquire(now, asker),

@@ -47,6 +47,13 @@ pub enum Action {
         /// Why.
         refusal: Refusal,
     },
+    /// Tell a waiter that it has waited for a while; it goes on waiting.
+    Notify {
+        /// Whom.
+        waiter: WaiterId,
+        /// Where it is.
+        worker: WorkerId,
+    },
     /// Clean a connection; answer with `on_reset`.
     Reset {
         /// Which.

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use super::action::{Action, Outcome};
 use super::backoff::Backoff;
 use super::id::{Asker, ConnId, WaiterId};
-use super::limits::Limits;
+use super::limits::{Limits, bounded};
 use super::queue::Queue;
 use super::random::Random;
-use super::reason::{CloseReason, Condition, Failure, Refusal, RefuseReason};
+use super::reason::{CloseReason, Condition, Failure, OpenReason, Refusal, RefuseReason};
 use super::snapshot::Snapshot;
 use super::state::{ConnState, Conns};
 use super::timers::{Timer, Timers};
@@ -36,6 +36,12 @@ pub struct Core {
     pub(super) actions: VecDeque<Action>,
     pub(super) paused: bool,
     pub(super) draining: bool,
+    /// What may not be opened, because pools of the same database or user have as many connections together as they may.
+    pub(super) capped: Option<OpenReason>,
+    /// How many of the next connections that come back are closed, because other pools need them more.
+    pub(super) owed: u32,
+    /// When a connection was last replaced for its age.
+    pub(super) last_expired: Option<Instant>,
     /// Counts changes of address or credentials.
     pub(super) epoch: u32,
     /// The latest time we were told: with several workers, one may have read the clock before another and come after it.
@@ -62,9 +68,11 @@ impl Core {
     #[must_use]
     pub fn new(now: Instant, limits: Limits, seed: u64) -> Self {
         let limits = limits.bounded();
+        let mut conns = Conns::default();
+        conns.round_robin = limits.round_robin;
         Self {
             limits,
-            conns: Conns::default(),
+            conns,
             queue: Queue::default(),
             timers: Timers::default(),
             backoff: Backoff::default(),
@@ -72,11 +80,14 @@ impl Core {
             actions: VecDeque::new(),
             paused: false,
             draining: false,
+            capped: None,
+            owed: 0,
+            last_expired: None,
             epoch: 0,
             now,
             saturated_since: None,
             saturated: Duration::ZERO,
-            allowed: Allowed { connections: limits.max, waiters: limits.queue_length },
+            allowed: Allowed { connections: limits.most(), waiters: limits.queue_length },
             #[cfg(test)]
             planted: super::tests::Planted::default(),
         }
@@ -92,7 +103,8 @@ impl Core {
     /// `worker` is gone, and with it its connections and waiters.
     pub fn detach_worker(&mut self, now: Instant, worker: WorkerId) {
         let now = self.advance(now);
-        self.conns.side(worker).attached = false;
+        let side = self.conns.side(worker);
+        (side.attached, side.members) = (false, 0);
         let gone: Vec<u32> = self.conns.all().filter(|(slot, _)| self.conns.at(*slot).home == worker).map(|(slot, _)| slot).collect();
         for slot in gone {
             self.conns.remove(slot);
@@ -123,7 +135,7 @@ impl Core {
         }
         self.conns.side(worker);
         let waiter = self.queue.push(now, asker);
-        self.wait(now);
+        self.wait(now, now, asker.patience);
         Outcome::Queued(waiter)
     }
 
@@ -136,13 +148,15 @@ impl Core {
             return Outcome::Granted(self.conns.id(slot));
         }
         let waited = now.saturating_duration_since(since);
-        let too_long = self.limits.wait_timeout.is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
+        let patience = asker.patience.map_or(self.limits.wait_timeout, |own| bounded(Some(own)));
+        let too_long = patience.is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
         if let Some(reason) = self.refuses(now).or(too_long) {
             return Outcome::Refused(self.refusal(reason, waited));
         }
         self.conns.side(worker);
-        let waiter = self.queue.push_again(since.min(now), asker);
-        self.wait(now);
+        let since = since.min(now);
+        let waiter = self.queue.push_again(since, asker);
+        self.wait(now, since, asker.patience);
         Outcome::Queued(waiter)
     }
 
@@ -168,7 +182,14 @@ impl Core {
     pub fn release(&mut self, now: Instant, conn: ConnId, condition: Condition) {
         let now = self.advance(now);
         let Some(slot) = self.conns.find_in(conn, ConnState::Leased) else { return };
+        let owed = self.owed > 0;
+        self.owed = self.owed.saturating_sub(1);
         match condition {
+            Condition::Clean | Condition::Dirty if owed => self.close(slot, CloseReason::Evicted),
+            Condition::Clean if self.limits.probe_always => {
+                self.conns.at_mut(slot).idle_since = now;
+                self.ask(slot);
+            }
             Condition::Clean => return self.free(now, slot),
             Condition::Broken => self.close(slot, CloseReason::Broken),
             Condition::Dirty => match self.unwanted(slot) {
@@ -189,6 +210,72 @@ impl Core {
             if epoch < self.epoch {
                 self.conns.retire(slot, CloseReason::Stale);
             }
+        }
+    }
+
+    /// The connection may not be opened, because pools of the same database or user have as many together as they may. Until
+    /// [`Core::uncap`], nothing more is opened: for `reason`, or at all if that is that somebody waits.
+    pub fn on_capped(&mut self, now: Instant, conn: ConnId, reason: OpenReason) {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return };
+        self.conns.remove(slot);
+        if self.capped != Some(OpenReason::Demand) {
+            self.capped = Some(reason);
+        }
+        self.settle(now);
+    }
+
+    /// Connections may be opened again.
+    pub fn uncap(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.capped = None;
+        self.settle(now);
+    }
+
+    /// Whether somebody waits for a connection that may not be opened.
+    #[must_use]
+    pub fn is_capped(&self) -> bool {
+        self.capped == Some(OpenReason::Demand) && !self.queue.is_empty()
+    }
+
+    /// Since when the connection is idle that is so for longest.
+    #[must_use]
+    pub fn coldest(&self) -> Option<Instant> {
+        self.conns.coldest().map(|slot| self.conns.at(slot).idle_since)
+    }
+
+    /// Closes the connection that is idle for longest, because another pool needs it more; false when none is idle.
+    pub fn evict(&mut self, now: Instant) -> bool {
+        let now = self.advance(now);
+        let Some(slot) = self.conns.coldest() else { return false };
+        self.close(slot, CloseReason::Evicted);
+        self.settle(now);
+        true
+    }
+
+    /// The next connection that comes back is closed, because another pool needs it more.
+    pub fn owe_one(&mut self, now: Instant) {
+        if !self.evict(now) {
+            self.owed = (self.owed + 1).min(self.conns.count(ConnState::Leased));
+        }
+    }
+
+    /// One more client of `worker` uses the pool.
+    pub fn enter(&mut self, now: Instant, worker: WorkerId) {
+        self.conns.side(worker).members += 1;
+        if self.limits.min > 0 && !self.limits.min_always && self.conns.members() == 1 {
+            let now = self.advance(now);
+            self.settle(now);
+        }
+    }
+
+    /// One client fewer of `worker` uses the pool.
+    pub fn leave(&mut self, now: Instant, worker: WorkerId) {
+        let members = &mut self.conns.side(worker).members;
+        *members = members.saturating_sub(1);
+        if self.limits.min > 0 && !self.limits.min_always && self.conns.members() == 0 {
+            let now = self.advance(now);
+            self.settle(now);
         }
     }
 
@@ -278,8 +365,9 @@ impl Core {
     pub fn resize(&mut self, now: Instant, limits: Limits) {
         let now = self.advance(now);
         self.limits = limits.bounded();
-        self.allowed =
-            Allowed { connections: self.allowed.connections.max(limits.max), waiters: self.allowed.waiters.max(limits.queue_length) };
+        self.conns.round_robin = limits.round_robin;
+        let Allowed { connections, waiters } = self.allowed;
+        self.allowed = Allowed { connections: connections.max(self.limits.most()), waiters: waiters.max(limits.queue_length) };
         self.expire(now);
         self.rearm(now);
         self.settle(now);
@@ -356,7 +444,7 @@ impl Core {
     pub fn is_recalled(&self, conn: ConnId) -> bool {
         self.conns
             .find_in(conn, ConnState::Leased)
-            .is_none_or(|slot| self.conns.retired(slot).is_some() || self.draining || self.paused || self.conns.live() > self.limits.max)
+            .is_none_or(|slot| self.conns.retired(slot).is_some() || self.draining || self.paused || self.conns.live() > self.limits.most())
     }
 
     /// The limits in force.

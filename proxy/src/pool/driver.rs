@@ -160,6 +160,7 @@ impl<C: Connector> Pool<C> {
             Action::Open { conn, .. } => self.open(conn),
             Action::Grant { waiter, conn, to, .. } => self.grant(waiter, conn, to),
             Action::Refuse { waiter, refusal, .. } => self.refuse(waiter, refusal),
+            Action::Notify { waiter, .. } => self.seats.borrow_mut().notify(waiter),
             Action::Reset { conn, .. } => self.reset(conn),
             Action::Probe { conn, .. } => self.probe(conn),
             Action::Close { conn, reason, .. } => self.close(conn, reason),
@@ -294,6 +295,7 @@ fn place(action: Action) -> WorkerId {
         Action::Grant { from, .. } => from,
         Action::Open { worker, .. }
         | Action::Refuse { worker, .. }
+        | Action::Notify { worker, .. }
         | Action::Reset { worker, .. }
         | Action::Probe { worker, .. }
         | Action::Close { worker, .. } => worker,

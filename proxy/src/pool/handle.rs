@@ -98,6 +98,16 @@ impl<C: Connector> Pool<C> {
         }
     }
 
+    /// One more client uses the pool.
+    pub fn enter(&self) {
+        self.step(|core, now| core.enter(now, self.worker));
+    }
+
+    /// One client fewer uses it.
+    pub fn leave(&self) {
+        self.step(|core, now| core.leave(now, self.worker));
+    }
+
     /// What is counted.
     pub fn record(&self) -> &PoolRecord {
         &self.record

@@ -1,5 +1,7 @@
 //! Names of connections and waiters. A name is never used twice: the slot may be, the generation then differs.
 
+use std::time::Duration;
+
 use crate::worker::WorkerId;
 
 /// Names an upstream connection of one pool.
@@ -35,4 +37,6 @@ pub struct Asker {
     pub identity: IdentityId,
     /// Where its worker will keep what it gets, if it has to wait.
     pub seat: u32,
+    /// How long it waits at most: `None`, as long as the pool's limits say; zero, for ever.
+    pub patience: Option<Duration>,
 }

@@ -10,7 +10,7 @@ impl Core {
     /// Panics, naming the invariant, when one does not hold. Call it between inputs.
     pub fn check_invariants(&self) {
         let Self { conns, queue, limits, .. } = self;
-        assert!(conns.total() <= self.allowed.connections.max(limits.max), "I1: no more connections than allowed");
+        assert!(conns.total() <= self.allowed.connections.max(limits.most()), "I1: no more connections than allowed");
         conns.check();
         if queue.len() <= WALKED_QUEUE {
             queue.check();
@@ -27,6 +27,6 @@ impl Core {
     fn something_comes(&self) -> bool {
         let coming = [ConnState::Connecting, ConnState::Leased, ConnState::Resetting, ConnState::Probing, ConnState::Closing];
         let retry = self.backoff.retry_at(self.now).is_some_and(|at| self.timers.earliest().is_some_and(|earliest| earliest <= at));
-        retry || self.limits.max == 0 || coming.into_iter().any(|state| self.conns.count(state) > 0)
+        retry || self.limits.max == 0 || self.capped.is_some() || coming.into_iter().any(|state| self.conns.count(state) > 0)
     }
 }

@@ -4,26 +4,35 @@ use std::time::Duration;
 
 use sidepool_config::model::PoolLimits;
 
-/// PgBouncer's default `server_check_delay`.
-const PROBE_AFTER: Duration = Duration::from_secs(30);
-
 /// The limits of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most connections, those being opened included.
     pub max: u32,
-    /// Connections kept open even when idle.
+    /// Connections kept open even when idle, while the pool has a client.
     pub min: u32,
+    /// Whether they are kept without any client, too.
+    pub min_always: bool,
+    /// Connections beyond `max`, for when somebody has waited for `reserve_after`.
+    pub reserve: u32,
+    /// How long a session has to have waited to get one of the reserve; `None`: there is no reserve.
+    pub reserve_after: Option<Duration>,
     /// Most waiters.
     pub queue_length: u32,
-    /// Longest wait; `None`: for ever.
+    /// Longest wait of a session that has no patience of its own; `None`: for ever.
     pub wait_timeout: Option<Duration>,
+    /// Who has waited for so long is told that it waits.
+    pub notify_after: Option<Duration>,
     /// Idle connections above `min` are closed after this.
     pub idle_timeout: Option<Duration>,
     /// Connections are replaced after this, spread by up to a tenth.
     pub lifetime: Option<Duration>,
     /// An idle connection that was not heard of for this long is asked whether it is alive.
     pub probe_after: Option<Duration>,
+    /// Whether each connection is asked before it is used again.
+    pub probe_always: bool,
+    /// Whether the connection that was idle longest is used next, instead of the one used last.
+    pub round_robin: bool,
     /// How many connections are opened at the same time.
     pub connect_parallelism: u32,
     /// First pause after a failed connect.
@@ -42,9 +51,11 @@ impl Limits {
     /// The same limits with times that can be added to a clock, and none for zero, as in the settings.
     #[must_use]
     pub(super) fn bounded(self) -> Self {
-        let bounded = |time: Option<Duration>| time.filter(|time| !time.is_zero()).map(|time| time.min(LONGEST));
         Self {
+            reserve_after: bounded(self.reserve_after),
+            reserve: if bounded(self.reserve_after).is_some() { self.reserve } else { 0 },
             wait_timeout: bounded(self.wait_timeout),
+            notify_after: bounded(self.notify_after),
             idle_timeout: bounded(self.idle_timeout),
             lifetime: bounded(self.lifetime),
             probe_after: bounded(self.probe_after),
@@ -53,19 +64,37 @@ impl Limits {
             ..self
         }
     }
+
+    /// The most connections there may ever be.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        self.max.saturating_add(self.reserve)
+    }
+}
+
+/// A time that may be added to a clock; zero is none.
+#[must_use]
+pub(super) fn bounded(time: Option<Duration>) -> Option<Duration> {
+    time.filter(|time| !time.is_zero()).map(|time| time.min(LONGEST))
 }
 
 impl From<&PoolLimits> for Limits {
     fn from(config: &PoolLimits) -> Self {
         let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
         Self {
-            max: config.pool_size,
+            max: if config.pool_size == 0 { u32::MAX } else { config.pool_size },
             min: config.min_pool_size,
+            min_always: true,
+            reserve: config.reserve_pool_size,
+            reserve_after: unless_zero(config.reserve_pool_timeout),
             queue_length: config.max_queue_length,
             wait_timeout: unless_zero(config.query_wait_timeout),
+            notify_after: None,
             idle_timeout: unless_zero(config.server_idle_timeout),
             lifetime: unless_zero(config.server_lifetime),
-            probe_after: Some(PROBE_AFTER),
+            probe_after: unless_zero(config.server_check_delay),
+            probe_always: config.server_check_delay.is_zero(),
+            round_robin: config.server_round_robin,
             connect_parallelism: config.server_connect_parallelism,
             backoff_initial: config.server_connect_backoff,
             backoff_max: config.server_login_retry,

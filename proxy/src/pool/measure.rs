@@ -40,6 +40,7 @@ pub(super) fn close(reason: CloseReason) -> PoolCounter {
         CloseReason::Lifetime => PoolCounter::ClosedLifetime,
         CloseReason::Shrunk => PoolCounter::ClosedShrunk,
         CloseReason::Broken => PoolCounter::ClosedBroken,
+        CloseReason::Evicted => PoolCounter::ClosedEvicted,
         CloseReason::ServerClosed => PoolCounter::ClosedByServer,
         CloseReason::ResetFailed => PoolCounter::ClosedResetFailed,
         CloseReason::ProbeFailed => PoolCounter::ClosedProbeFailed,

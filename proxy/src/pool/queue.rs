@@ -7,11 +7,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::id::{Asker, IdentityId, WaiterId};
+use super::limits::bounded;
 use super::list::{Chain, List};
 use crate::worker::WorkerId;
 
 /// How many identities are remembered beyond twice those that can have a waiter now.
 const SPARE_LANES: usize = 64;
+
+/// A waiter's own patience as a time that may be added to a clock; zero is for ever.
+fn bounded_own(patience: Duration) -> Option<Duration> {
+    bounded(Some(patience))
+}
 
 /// A session in the queue, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub(super) struct Waiting {
     pub(super) worker: WorkerId,
     /// Since when it waits.
     pub(super) since: Instant,
+    /// How long it waits, where it has said so itself.
+    pub(super) patience: Option<Duration>,
 }
 
 /// How a released connection chooses between the oldest waiter and the oldest of its own worker.
@@ -44,6 +52,7 @@ struct Waiter {
     worker: WorkerId,
     seat: u32,
     lane: u32,
+    patience: Option<Duration>,
 }
 
 /// The waiters of one identity, by worker.
@@ -63,6 +72,10 @@ pub(super) struct Queue {
     ages: Chain,
     turns: Chain,
     by_age: List,
+    /// The oldest one that has not been told that it waits; all behind it have not been told either.
+    untold: Option<u32>,
+    /// The shortest patience of those who have one of their own, and maybe of some who have left.
+    least_patience: Option<Duration>,
     lanes: Vec<Lane>,
     lane_of: BTreeMap<IdentityId, u32>,
     free_lanes: Vec<u32>,
@@ -82,6 +95,8 @@ impl Default for Queue {
             ages: Chain::default(),
             turns: Chain::default(),
             by_age: List::default(),
+            untold: None,
+            least_patience: None,
             lanes: Vec::new(),
             lane_of: BTreeMap::new(),
             free_lanes: Vec::new(),
@@ -115,11 +130,55 @@ impl Queue {
         self.by_age.first().map(|slot| self.at(slot))
     }
 
+    /// Those who have waited for longer than they are willing to: with a patience of their own, or with `common`.
+    pub(super) fn overdue(&self, now: Instant, common: Option<Duration>) -> (Vec<WaiterId>, Option<Instant>) {
+        let (mut overdue, mut next) = (Vec::new(), None::<Instant>);
+        let Some(least) = self.least_patience.into_iter().chain(common).min() else { return (overdue, next) };
+        for slot in self.by_age.iter(&self.ages) {
+            let waiter = self.at(slot);
+            if waiter.since + least > now {
+                // Nobody behind it is due: they are younger.
+                next = Some(next.map_or(waiter.since + least, |next| next.min(waiter.since + least)));
+                break;
+            }
+            let Some(patience) = waiter.patience.map_or(common, bounded_own) else { continue };
+            match waiter.since + patience {
+                deadline if deadline <= now => overdue.push(waiter.id),
+                deadline => next = Some(next.map_or(deadline, |next| next.min(deadline))),
+            }
+        }
+        (overdue, next)
+    }
+
+    /// The oldest one that has not been told that it waits.
+    pub(super) fn untold(&self) -> Option<Waiting> {
+        self.untold.map(|slot| self.at(slot))
+    }
+
+    /// It has been told.
+    pub(super) fn tell(&mut self) {
+        self.untold = self.untold.and_then(|slot| self.ages.after(slot));
+    }
+
+    /// How many of the oldest `most` wait since `since` or longer, and since when the first of them waits who does not.
+    pub(super) fn waiting_since(&self, since: Instant, most: u32) -> (u32, Option<Instant>) {
+        let mut count = 0;
+        for slot in self.by_age.iter(&self.ages).take(most as usize) {
+            let entered = self.slots[slot as usize].since;
+            if entered > since {
+                return (count, Some(entered));
+            }
+            count += 1;
+        }
+        (count, None)
+    }
+
     /// The session comes last.
     pub(super) fn push(&mut self, now: Instant, asker: Asker) -> WaiterId {
         self.last_order += 1;
         let slot = self.enter(now, self.last_order, asker);
         self.by_age.push_last(&mut self.ages, slot);
+        self.untold = self.untold.or(Some(slot));
         let lane = self.slots[slot as usize].lane as usize;
         self.lanes[lane].sides[usize::from(asker.worker.0)].push_last(&mut self.turns, slot);
         self.name(slot)
@@ -132,7 +191,10 @@ impl Queue {
         let younger = self.by_age.iter(&self.ages).find(|other| self.slots[*other as usize].since >= since);
         match younger {
             Some(other) => self.by_age.insert_before(&mut self.ages, slot, other),
-            None => self.by_age.push_last(&mut self.ages, slot),
+            None => {
+                self.by_age.push_last(&mut self.ages, slot);
+                self.untold = self.untold.or(Some(slot));
+            }
         }
         let lane = self.slots[slot as usize].lane as usize;
         self.lanes[lane].sides[usize::from(asker.worker.0)].push_first(&mut self.turns, slot);
@@ -141,8 +203,8 @@ impl Queue {
 
     /// A name for a session that is served without having waited.
     pub(super) fn pass(&mut self, now: Instant, asker: Asker) -> WaiterId {
-        let slot =
-            self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker: asker.worker, seat: asker.seat, lane: 0 });
+        let Asker { worker, seat, .. } = asker;
+        let slot = self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker, seat, lane: 0, patience: None });
         let name = self.name(slot);
         self.give_slot(slot);
         name
@@ -185,6 +247,8 @@ impl Queue {
     pub(super) fn check(&self) {
         let by_age: Vec<u32> = self.by_age.iter(&self.ages).collect();
         assert_eq!(by_age.len(), self.waiters as usize, "the list by age holds all waiters");
+        let told = self.untold.map(|slot| by_age.contains(&slot));
+        assert_ne!(told, Some(false), "only who waits is told so");
         assert!(by_age.is_sorted_by_key(|slot| self.slots[*slot as usize].since), "the list by age is sorted by age");
         let mut found = 0;
         for lane in &self.lanes {
@@ -223,7 +287,7 @@ impl Queue {
 
     fn at(&self, slot: u32) -> Waiting {
         let waiter = &self.slots[slot as usize];
-        Waiting { id: self.name(slot), worker: waiter.worker, since: waiter.since }
+        Waiting { id: self.name(slot), worker: waiter.worker, since: waiter.since, patience: waiter.patience }
     }
 
     fn name(&self, slot: u32) -> WaiterId {
@@ -246,9 +310,12 @@ impl Queue {
     }
 
     fn enter(&mut self, since: Instant, order: u64, asker: Asker) -> u32 {
-        let Asker { worker, identity, seat } = asker;
+        let Asker { worker, identity, seat, patience } = asker;
         let lane = self.lane(identity);
-        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, seat, lane });
+        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, seat, lane, patience });
+        if let Some(patience) = patience.and_then(bounded_own) {
+            self.least_patience = Some(self.least_patience.map_or(patience, |least| least.min(patience)));
+        }
         let side = usize::from(worker.0);
         let entry = &mut self.lanes[lane as usize];
         if entry.sides.len() <= side {
@@ -272,9 +339,15 @@ impl Queue {
         let lane = &mut self.lanes[self.slots[slot as usize].lane as usize];
         lane.sides[usize::from(left.worker.0)].remove(&mut self.turns, slot);
         lane.waiters -= 1;
+        if self.untold == Some(slot) {
+            self.tell();
+        }
         self.by_age.remove(&mut self.ages, slot);
         self.per_worker[usize::from(left.worker.0)] -= 1;
         self.waiters -= 1;
+        if self.waiters == 0 {
+            self.least_patience = None;
+        }
         self.give_slot(slot);
         left
     }

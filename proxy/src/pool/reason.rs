@@ -22,6 +22,8 @@ pub enum CloseReason {
     Shrunk,
     /// Released as broken, or its lease was dropped unreleased.
     Broken,
+    /// Another pool of the same database or user needed it more: there may be no more of them together.
+    Evicted,
     /// The server closed it while it was idle.
     ServerClosed,
     /// Its reset failed or took too long.

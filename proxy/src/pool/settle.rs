@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::action::Action;
 use super::core::Core;
 use super::id::WaiterId;
+use super::limits::bounded;
 use super::queue::Affinity;
 use super::reason::{CloseReason, OpenReason, RefuseReason};
 use super::sizing::Demand;
@@ -40,13 +41,16 @@ impl Core {
         }
     }
 
-    /// Somebody new waits.
-    pub(super) fn wait(&mut self, now: Instant) {
-        if let (Some(timeout), Some(oldest)) = (self.limits.wait_timeout, self.queue.oldest()) {
-            self.timers.lower(Timer::Wait, oldest.since + timeout);
+    /// Somebody new waits, since `since`.
+    pub(super) fn wait(&mut self, now: Instant, since: Instant, patience: Option<Duration>) {
+        if let Some(timeout) = patience.map_or(self.limits.wait_timeout, |own| bounded(Some(own))) {
+            self.timers.lower(Timer::Wait, since + timeout);
+        }
+        if let Some((after, untold)) = self.limits.notify_after.zip(self.queue.untold()) {
+            self.timers.lower(Timer::Notify, untold.since + after);
         }
         // Where all that are allowed are open, one more waiter changes nothing else: the usual case when a pool is busy.
-        if self.conns.total() < self.limits.max {
+        if self.conns.total() < self.limits.most() {
             return self.settle(now);
         }
         self.note_saturation(now);
@@ -84,7 +88,7 @@ impl Core {
         if self.paused {
             return Some(CloseReason::Paused);
         }
-        if self.conns.live() > self.limits.max {
+        if self.conns.live() > self.limits.most() {
             return Some(CloseReason::Shrunk);
         }
         let reason = self.conns.retired(slot)?;
@@ -141,7 +145,16 @@ impl Core {
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
         }
+        // At most one in each of as many parts of a lifetime as there may be connections.
+        let pause = self.limits.lifetime.unwrap_or_default() / self.limits.max.max(1);
+        old.sort_by_key(|slot| self.conns.expires(*slot, self.limits.lifetime));
         for slot in old {
+            let turn = self.last_expired.map_or(now, |last| last + pause);
+            if turn > now {
+                next = Some(next.map_or(turn, |next| next.min(turn)));
+                break;
+            }
+            self.last_expired = Some(now);
             self.conns.retire(slot, CloseReason::Lifetime);
         }
         self.timers.set(Timer::Lifetime, next);
@@ -150,6 +163,7 @@ impl Core {
     /// Sets deadlines from the limits in force; those that then turn out to have passed are acted on.
     pub(super) fn rearm(&mut self, now: Instant) {
         self.time_out_waiters(now);
+        self.notify(now);
         self.probe(now);
     }
 
@@ -159,7 +173,7 @@ impl Core {
         self.serve();
         self.grow(now);
         self.note_saturation(now);
-        self.allowed.connections = self.allowed.connections.min(self.conns.total()).max(self.limits.max);
+        self.allowed.connections = self.allowed.connections.min(self.conns.total()).max(self.limits.most());
         self.allowed.waiters = self.allowed.waiters.min(self.queue.len()).max(self.limits.queue_length);
         self.checked();
     }
@@ -190,10 +204,11 @@ impl Core {
             if self.timers.is_due(timer, now) {
                 match timer {
                     Timer::Wait => self.time_out_waiters(now),
+                    Timer::Notify => self.notify(now),
                     Timer::Lifetime => self.expire(now),
                     Timer::Probe => self.probe(now),
                     // What these allow happens when everything is brought in line.
-                    Timer::Idle | Timer::Retry => self.timers.set(timer, None),
+                    Timer::Reserve | Timer::Idle | Timer::Retry => self.timers.set(timer, None),
                 }
             }
         }
@@ -207,14 +222,23 @@ impl Core {
         self.conns.shift(slot, ConnState::Idle);
         self.arm_probe(slot);
         if let Some(timeout) = self.limits.idle_timeout
-            && self.conns.lasting() > self.limits.min
+            && self.conns.lasting() > self.floor()
         {
             self.timers.lower(Timer::Idle, now + timeout);
         }
     }
 
+    /// How many connections are kept open even when idle.
+    pub(super) fn floor(&self) -> u32 {
+        if self.limits.min_always || self.conns.members() > 0 { self.limits.min } else { 0 }
+    }
+
     fn refuse_oldest(&mut self, now: Instant, reason: RefuseReason) -> bool {
-        let Some(waiter) = self.queue.oldest().and_then(|oldest| self.queue.remove(oldest.id)) else { return false };
+        self.queue.oldest().is_some_and(|oldest| self.refuse(now, oldest.id, reason))
+    }
+
+    fn refuse(&mut self, now: Instant, waiter: WaiterId, reason: RefuseReason) -> bool {
+        let Some(waiter) = self.queue.remove(waiter) else { return false };
         let refusal = self.refusal(reason, now.saturating_duration_since(waiter.since));
         self.actions.push_back(Action::Refuse { waiter: waiter.id, worker: waiter.worker, refusal });
         true
@@ -222,15 +246,30 @@ impl Core {
 
     fn time_out_waiters(&mut self, now: Instant) {
         let reason = if self.paused { RefuseReason::Paused } else { RefuseReason::WaitTimeout };
-        let deadline = loop {
-            let Some((timeout, oldest)) = self.limits.wait_timeout.zip(self.queue.oldest()) else { break None };
-            let deadline = oldest.since + timeout;
-            if deadline > now {
-                break Some(deadline);
-            }
-            self.refuse_oldest(now, reason);
-        };
+        let (overdue, deadline) = self.queue.overdue(now, self.limits.wait_timeout);
+        for waiter in overdue {
+            self.refuse(now, waiter, reason);
+        }
         self.timers.set(Timer::Wait, deadline);
+    }
+
+    /// Tells those who have waited for a while that they do.
+    fn notify(&mut self, now: Instant) {
+        let deadline = loop {
+            let Some((after, untold)) = self.limits.notify_after.zip(self.queue.untold()) else { break None };
+            if untold.since + after > now {
+                break Some(untold.since + after);
+            }
+            self.actions.push_back(Action::Notify { waiter: untold.id, worker: untold.worker });
+            self.queue.tell();
+        };
+        self.timers.set(Timer::Notify, deadline);
+    }
+
+    /// Asks a connection whether it is alive.
+    pub(super) fn ask(&mut self, slot: u32) {
+        self.conns.shift(slot, ConnState::Probing);
+        self.actions.push_back(Action::Probe { conn: self.conns.id(slot), worker: self.conns.at(slot).home });
     }
 
     /// Probes quiet connections, few at a time: a server that does not answer must not hold all of them.
@@ -253,8 +292,7 @@ impl Core {
             }
         }
         for slot in quiet {
-            self.conns.shift(slot, ConnState::Probing);
-            self.actions.push_back(Action::Probe { conn: self.conns.id(slot), worker: self.conns.at(slot).home });
+            self.ask(slot);
         }
         self.timers.set(Timer::Probe, next);
     }
@@ -268,7 +306,7 @@ impl Core {
         if self.conns.retiring() > 0 {
             self.shed_retired();
         }
-        let idle_until = self.limits.idle_timeout.filter(|_| self.conns.lasting() > self.limits.min);
+        let idle_until = self.limits.idle_timeout.filter(|_| self.conns.lasting() > self.floor());
         let deadline = idle_until.zip(self.conns.coldest()).map(|(timeout, slot)| self.conns.at(slot).idle_since + timeout);
         self.timers.set(Timer::Idle, deadline);
     }
@@ -281,12 +319,12 @@ impl Core {
         if self.paused {
             return Some(CloseReason::Paused);
         }
-        if self.conns.live() > self.limits.max {
+        if self.conns.live() > self.limits.most() {
             return Some(CloseReason::Shrunk);
         }
         let idle_for = now.saturating_duration_since(self.conns.at(slot).idle_since);
         let too_long = self.limits.idle_timeout.is_some_and(|timeout| idle_for >= timeout);
-        (too_long && self.conns.lasting() > self.limits.min).then_some(CloseReason::Idle)
+        (too_long && self.conns.lasting() > self.floor()).then_some(CloseReason::Idle)
     }
 
     /// Closes idle connections that are to be replaced. One that is merely old stays until there are enough others, if there is room for them.
@@ -294,7 +332,7 @@ impl Core {
         let idle: Vec<u32> = self.conns.all().filter(|(_, state)| *state == ConnState::Idle).map(|(slot, _)| slot).collect();
         for slot in idle {
             let Some(reason) = self.conns.retired(slot) else { continue };
-            let enough = self.conns.lasting().saturating_sub(self.conns.count(ConnState::Connecting)) >= self.limits.min;
+            let enough = self.conns.lasting().saturating_sub(self.conns.count(ConnState::Connecting)) >= self.floor();
             let full = self.conns.total() >= self.limits.max && self.conns.count(ConnState::Connecting) == 0;
             if reason != CloseReason::Lifetime || enough || full {
                 self.close(slot, reason);
@@ -322,25 +360,49 @@ impl Core {
         if let Some(at) = self.backoff.retry_at(now) {
             return self.timers.lower(Timer::Retry, at);
         }
-        while let Some(reason) = self.demand().open() {
+        while let Some(reason) = self.demand(now).open().filter(|reason| self.may_open(*reason)) {
             let Some(worker) = self.opener(reason) else { return };
             let slot = self.conns.insert(now, worker, self.epoch);
             self.actions.push_back(Action::Open { conn: self.conns.id(slot), worker, reason });
         }
     }
 
-    fn demand(&self) -> Demand {
+    fn may_open(&self, reason: OpenReason) -> bool {
+        match self.capped {
+            None => true,
+            Some(OpenReason::Minimum) => reason == OpenReason::Demand,
+            Some(OpenReason::Demand) => false,
+        }
+    }
+
+    fn demand(&mut self, now: Instant) -> Demand {
         let connecting = self.conns.count(ConnState::Connecting);
-        Demand {
+        let demand = Demand {
             total: self.conns.total(),
             connecting,
             coming: connecting + self.conns.count(ConnState::Resetting),
             lasting: self.conns.lasting(),
             waiters: self.queue.len(),
             max: self.limits.max,
-            min: self.limits.min,
+            min: self.floor(),
             parallel: if self.backoff.one_at_a_time() { 1 } else { self.limits.connect_parallelism.max(1) },
+        };
+        if demand.total < demand.max { demand } else { self.reserve_demand(now, demand) }
+    }
+
+    /// The same for the reserve, which is there for those who have waited for long.
+    fn reserve_demand(&mut self, now: Instant, demand: Demand) -> Demand {
+        let Some(after) = self.limits.reserve_after.filter(|_| demand.total < self.limits.most()) else { return demand };
+        let looked_at = demand.coming + demand.parallel;
+        let long_ago = now.checked_sub(after);
+        let (waiters, next) = match long_ago {
+            Some(since) => self.queue.waiting_since(since, looked_at + 1),
+            None => (0, self.queue.oldest().map(|oldest| oldest.since)),
+        };
+        if let Some(since) = next {
+            self.timers.lower(Timer::Reserve, since + after);
         }
+        Demand { waiters, max: self.limits.most(), min: 0, ..demand }
     }
 
     /// The worker to open a connection on: the one with most waiters that nothing comes for, or with fewest connections.

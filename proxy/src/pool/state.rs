@@ -68,6 +68,8 @@ pub(super) struct Side {
     pub(super) counts: [u32; STATES],
     /// Whether this worker takes actions.
     pub(super) attached: bool,
+    /// Clients of the pool on this worker.
+    pub(super) members: u32,
 }
 
 /// All connections of a pool.
@@ -79,9 +81,16 @@ pub(super) struct Conns {
     sides: Vec<Side>,
     counts: [u32; STATES],
     retiring: u32,
+    /// Whether the connection that was idle longest is used next.
+    pub(super) round_robin: bool,
 }
 
 impl Conns {
+    /// Clients of the pool.
+    pub(super) fn members(&self) -> u32 {
+        self.sides.iter().map(|side| side.members).sum()
+    }
+
     /// How many are in `state`.
     pub(super) fn count(&self, state: ConnState) -> u32 {
         self.counts[state as usize]
@@ -248,9 +257,13 @@ impl Conns {
         }
     }
 
-    /// The idle connection of `worker` that was used last.
+    /// The idle connection of `worker` that is to be used next.
     pub(super) fn warmest(&self, worker: WorkerId) -> Option<u32> {
-        self.sides.get(usize::from(worker.0))?.idle.first()
+        self.next_of(self.sides.get(usize::from(worker.0))?)
+    }
+
+    fn next_of(&self, side: &Side) -> Option<u32> {
+        if self.round_robin { side.idle.last() } else { side.idle.first() }
     }
 
     /// The idle connection to give to a session of `worker`: its own, else one of the worker that has most to spare.
@@ -259,7 +272,7 @@ impl Conns {
             if self.count(ConnState::Idle) == 0 {
                 return None;
             }
-            self.sides.iter().max_by_key(|side| side.counts[ConnState::Idle as usize])?.idle.first()
+            self.next_of(self.sides.iter().max_by_key(|side| side.counts[ConnState::Idle as usize])?)
         })
     }
 

@@ -8,6 +8,10 @@ use std::time::Instant;
 pub(super) enum Timer {
     /// The oldest waiter has waited for long enough.
     Wait,
+    /// Somebody has waited for so long that it is to be told.
+    Notify,
+    /// Somebody has waited for so long that the reserve is opened.
+    Reserve,
     /// An idle connection above the minimum has been idle for long enough.
     Idle,
     /// A connection is old enough to be replaced.
@@ -20,7 +24,7 @@ pub(super) enum Timer {
 
 impl Timer {
     /// All of them.
-    pub(super) const ALL: [Self; 5] = [Self::Wait, Self::Idle, Self::Lifetime, Self::Probe, Self::Retry];
+    pub(super) const ALL: [Self; 7] = [Self::Wait, Self::Notify, Self::Reserve, Self::Idle, Self::Lifetime, Self::Probe, Self::Retry];
 }
 
 /// The deadline of each timer, and the earliest.

@@ -23,6 +23,8 @@ struct Seat<C> {
     waiter: WaiterId,
     waker: Waker,
     delivery: Option<Delivery<C>>,
+    /// It has waited for a while, and shall be told.
+    notice: bool,
 }
 
 /// All waiters of one pool on one worker.
@@ -49,7 +51,7 @@ impl<C> Seats<C> {
         if self.free.pop().is_none() {
             self.seats.push(None);
         }
-        self.seats[waiter.seat as usize] = Some(Seat { waiter, waker, delivery: None });
+        self.seats[waiter.seat as usize] = Some(Seat { waiter, waker, delivery: None, notice: false });
     }
 
     /// Puts something down for a waiter and wakes it; gives it back when the waiter has left.
@@ -61,6 +63,24 @@ impl<C> Seats<C> {
                 Ok(())
             }
             Some(_) | None => Err(delivery),
+        }
+    }
+
+    /// Wakes a waiter that has waited for a while.
+    pub(super) fn notify(&mut self, waiter: WaiterId) {
+        if let Some(Some(seat)) = self.seats.get_mut(waiter.seat as usize)
+            && seat.waiter == waiter
+        {
+            seat.notice = true;
+            seat.waker.wake_by_ref();
+        }
+    }
+
+    /// Whether the waiter has waited for a while and has not been told so; it is told once.
+    pub(super) fn take_notice(&mut self, waiter: WaiterId) -> bool {
+        match self.seats.get_mut(waiter.seat as usize) {
+            Some(Some(seat)) if seat.waiter == waiter => std::mem::take(&mut seat.notice),
+            Some(_) | None => false,
         }
     }
 

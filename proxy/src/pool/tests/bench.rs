@@ -18,11 +18,17 @@ pub(super) const BOB: IdentityId = IdentityId(2);
 pub(super) const LIMITS: Limits = Limits {
     max: 2,
     min: 0,
+    min_always: true,
+    reserve: 0,
+    reserve_after: None,
     queue_length: 10,
     wait_timeout: None,
+    notify_after: None,
     idle_timeout: None,
     lifetime: None,
     probe_after: None,
+    probe_always: false,
+    round_robin: false,
     connect_parallelism: 4,
     backoff_initial: Duration::from_millis(100),
     backoff_max: Duration::from_secs(15),
@@ -30,7 +36,7 @@ pub(super) const LIMITS: Limits = Limits {
 };
 
 pub(super) fn asker(worker: WorkerId, identity: IdentityId) -> Asker {
-    Asker { worker, identity, seat: 0 }
+    Asker { worker, identity, seat: 0, patience: None }
 }
 
 pub(super) fn ms(ms: u64) -> Duration {

@@ -15,7 +15,7 @@ use crate::pool::action::{Action, Outcome};
 use crate::pool::core::Core;
 use crate::pool::id::{ConnId, IdentityId, WaiterId};
 use crate::pool::limits::Limits;
-use crate::pool::reason::{Condition, Failure};
+use crate::pool::reason::{Condition, Failure, OpenReason};
 use crate::pool::timers::Timer;
 use crate::worker::WorkerId;
 
@@ -37,6 +37,12 @@ enum Event {
     Closed(usize),
     ServerClosed(u32),
     Tick,
+    Capped(usize),
+    Uncap,
+    Evict,
+    OweOne,
+    Enter,
+    Leave,
     Operator(Operator),
 }
 
@@ -55,6 +61,10 @@ struct Variant {
     limits: Limits,
     askers: &'static [(WorkerId, IdentityId)],
     operators: &'static [Operator],
+    /// Whether there are other pools that share a limit with this one.
+    capped: bool,
+    /// Whether clients come and go.
+    members: bool,
 }
 
 /// A waiter as the outside knows it.
@@ -62,6 +72,7 @@ struct Variant {
 struct Waits {
     id: WaiterId,
     identity: IdentityId,
+    told: bool,
 }
 
 /// The core, and what the outside knows.
@@ -71,11 +82,12 @@ struct World {
     now: Instant,
     waiting: Vec<Waits>,
     leased: Vec<ConnId>,
-    opening: Vec<ConnId>,
+    opening: Vec<(ConnId, OpenReason)>,
     resetting: Vec<ConnId>,
     probing: Vec<ConnId>,
     closing: Vec<ConnId>,
     drained: bool,
+    members: u32,
 }
 
 impl World {
@@ -85,9 +97,10 @@ impl World {
         for (worker, _) in variant.askers {
             core.attach_worker(now, *worker);
         }
-        let lists = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (leased, opening, resetting, probing, closing) = lists;
-        let mut world = Self { core, now, waiting: Vec::new(), leased, opening, resetting, probing, closing, drained: false };
+        let lists = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (leased, resetting, probing, closing) = lists;
+        let (waiting, opening) = (Vec::new(), Vec::new());
+        let mut world = Self { core, now, waiting, leased, opening, resetting, probing, closing, drained: false, members: 0 };
         world.perform(variant);
         world
     }
@@ -103,6 +116,9 @@ impl World {
         }
         for place in 0..self.opening.len() {
             events.push(Event::Connected(place));
+            if variant.capped {
+                events.push(Event::Capped(place));
+            }
             events.extend([Failure::Transient, Failure::Permanent].map(|failure| Event::ConnectFailed(place, failure)));
         }
         events.extend((0..self.resetting.len()).flat_map(|place| [true, false].map(|ok| Event::Reset(place, ok))));
@@ -111,6 +127,12 @@ impl World {
         let idle = self.core.conns.all().filter(|(_, state)| *state == crate::pool::state::ConnState::Idle);
         events.extend(idle.map(|(slot, _)| Event::ServerClosed(slot)));
         events.push(Event::Tick);
+        if variant.capped {
+            events.extend([Event::Uncap, Event::Evict, Event::OweOne]);
+        }
+        if variant.members {
+            events.push(if self.members == 0 { Event::Enter } else { Event::Leave });
+        }
         events.extend(variant.operators.iter().map(|operator| Event::Operator(*operator)));
         events
     }
@@ -120,7 +142,7 @@ impl World {
         match event {
             Event::Acquire(worker, identity) => match self.core.acquire(now, asker(worker, identity)) {
                 Outcome::Granted(conn) => self.lease(conn),
-                Outcome::Queued(id) => self.waiting.push(Waits { id, identity }),
+                Outcome::Queued(id) => self.waiting.push(Waits { id, identity, told: false }),
                 Outcome::Refused(_) => {}
             },
             Event::Cancel(place) => {
@@ -132,11 +154,11 @@ impl World {
                 self.core.release(now, conn, condition);
             }
             Event::Connected(place) => {
-                let conn = self.opening.remove(place);
+                let (conn, _) = self.opening.remove(place);
                 self.core.on_connected(now, conn);
             }
             Event::ConnectFailed(place, failure) => {
-                let conn = self.opening.remove(place);
+                let (conn, _) = self.opening.remove(place);
                 self.core.on_connect_failed(now, conn, failure);
             }
             Event::Reset(place, ok) => {
@@ -155,6 +177,23 @@ impl World {
             Event::Tick => {
                 self.now += TICK;
                 self.core.handle_timeout(self.now);
+            }
+            Event::Capped(place) => {
+                let (conn, reason) = self.opening.remove(place);
+                self.core.on_capped(now, conn, reason);
+            }
+            Event::Uncap => self.core.uncap(now),
+            Event::Evict => {
+                self.core.evict(now);
+            }
+            Event::OweOne => self.core.owe_one(now),
+            Event::Enter => {
+                self.members += 1;
+                self.core.enter(now, HOME);
+            }
+            Event::Leave => {
+                self.members -= 1;
+                self.core.leave(now, HOME);
             }
             Event::Operator(operator) => self.operate(operator, variant),
         }
@@ -180,7 +219,7 @@ impl World {
     fn perform(&mut self, variant: &Variant) {
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Open { conn, .. } => self.opening.push(conn),
+                Action::Open { conn, reason, .. } => self.opening.push((conn, reason)),
                 Action::Grant { waiter, conn, .. } => {
                     let place = self.waiting.iter().position(|waits| waits.id == waiter).expect("I5: only who waits is granted");
                     let served = self.waiting.remove(place);
@@ -192,10 +231,14 @@ impl World {
                     let place = self.waiting.iter().position(|waits| waits.id == waiter).expect("I5: only who waits is refused");
                     self.waiting.remove(place);
                 }
+                Action::Notify { waiter, .. } => {
+                    let waits = self.waiting.iter_mut().find(|waits| waits.id == waiter).expect("only who waits is told so");
+                    assert!(!std::mem::replace(&mut waits.told, true), "and once");
+                }
                 Action::Reset { conn, .. } => self.resetting.push(conn),
                 Action::Probe { conn, .. } => self.probing.push(conn),
                 Action::Close { conn, .. } => {
-                    self.opening.retain(|opening| *opening != conn);
+                    self.opening.retain(|(opening, _)| *opening != conn);
                     self.closing.push(conn);
                 }
             }
@@ -210,7 +253,8 @@ impl World {
     fn lease(&mut self, conn: ConnId) {
         assert!(!self.drained, "I11: a drained pool grants nothing");
         assert!(!self.leased.contains(&conn), "I6: a connection has one holder");
-        for busy in [&self.opening, &self.resetting, &self.probing, &self.closing] {
+        assert!(self.opening.iter().all(|(opening, _)| *opening != conn), "I7: only an open, clean connection is granted");
+        for busy in [&self.resetting, &self.probing, &self.closing] {
             assert!(!busy.contains(&conn), "I7: only an open, clean connection is granted");
         }
         self.leased.push(conn);
@@ -226,7 +270,7 @@ impl World {
             .map(|(slot, state)| {
                 let conn = conns.at(slot);
                 let since = |wanted: Option<Duration>, at: Instant| wanted.map(|_| age(at));
-                let busy = self.opening.contains(&conns.id(slot));
+                let busy = self.opening.iter().any(|(opening, _)| *opening == conns.id(slot));
                 (
                     state as u8,
                     conn.home,
@@ -241,13 +285,16 @@ impl World {
         slots.sort_unstable();
         slots.hash(&mut hasher);
         for (identity, waiters) in queue.turns() {
-            let waiters: Vec<_> = waiters.iter().map(|waiter| (waiter.worker, age(waiter.since))).collect();
+            let told = |id| self.waiting.iter().any(|waits| waits.id == id && waits.told);
+            let waiters: Vec<_> = waiters.iter().map(|waiter| (waiter.worker, age(waiter.since), told(waiter.id))).collect();
             (identity, waiters).hash(&mut hasher);
         }
         let failing = (backoff.failures().min(2), backoff.last().map(|last| last as u8), backoff.retry_at(self.now).is_some());
         let operated = (self.core.paused, self.core.draining, self.core.limits.max, self.core.limits.queue_length);
         let deadlines = (timers.is_due(Timer::Wait, self.now + TICK), timers.is_due(Timer::Idle, self.now + TICK));
-        (failing, operated, deadlines).hash(&mut hasher);
+        let shared = (self.core.capped.map(|reason| reason as u8), self.core.owed, self.members);
+        let expired = limits.lifetime.and(self.core.last_expired).map(age);
+        (failing, operated, deadlines, shared, expired).hash(&mut hasher);
         hasher.finish()
     }
 }
@@ -303,24 +350,55 @@ const IDENTITIES: Variant = Variant {
     limits: SMALL,
     askers: &[(HOME, ALICE), (HOME, BOB)],
     operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2), Operator::Drain],
+    capped: false,
+    members: false,
 };
 
 const OPERATED: Variant = Variant {
     limits: Limits { min: 1, ..SMALL },
     askers: &[(HOME, ALICE)],
     operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2), Operator::MarkStale, Operator::Pause, Operator::Resume, Operator::Drain],
+    ..IDENTITIES
 };
 
 const AGEING: Variant = Variant {
     limits: Limits { min: 1, idle_timeout: Some(TICK), probe_after: Some(TICK), lifetime: Some(Duration::from_millis(150)), ..SMALL },
     askers: &[(HOME, ALICE)],
     operators: &[],
+    ..IDENTITIES
+};
+
+const RESERVED: Variant = Variant {
+    limits: Limits {
+        max: 1,
+        min: 1,
+        min_always: false,
+        reserve: 1,
+        reserve_after: Some(TICK),
+        notify_after: Some(TICK),
+        round_robin: true,
+        probe_always: true,
+        ..SMALL
+    },
+    askers: &[(HOME, ALICE)],
+    operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2)],
+    capped: false,
+    members: true,
+};
+
+const CAPPED: Variant = Variant {
+    limits: Limits { min: 1, ..SMALL },
+    askers: &[(HOME, ALICE)],
+    operators: &[Operator::MarkStale, Operator::Drain],
+    capped: true,
+    members: false,
 };
 
 const WORKERS: Variant = Variant {
     limits: Limits { affinity_patience: Duration::from_millis(150), ..SMALL },
     askers: &[(HOME, ALICE), (AWAY, ALICE)],
     operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2), Operator::MarkStale],
+    ..IDENTITIES
 };
 
 fn holds_everywhere(variant: &Variant) {
@@ -346,6 +424,16 @@ fn all_small_cases_with_operators_hold() {
 #[test]
 fn all_small_cases_of_ageing_connections_hold() {
     holds_everywhere(&AGEING);
+}
+
+#[test]
+fn all_small_cases_of_a_pool_with_a_reserve_hold() {
+    holds_everywhere(&RESERVED);
+}
+
+#[test]
+fn all_small_cases_of_a_pool_that_shares_a_limit_hold() {
+    holds_everywhere(&CAPPED);
 }
 
 #[test]

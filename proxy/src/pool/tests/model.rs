@@ -239,6 +239,7 @@ fn drive(bench: &mut Bench, model: &Model, step: Step) -> (Effects, Option<Waite
             Action::Open { conn, .. } => opened.push(conn),
             Action::Grant { waiter, conn, .. } => effects.grants.push((waiter, conn)),
             Action::Refuse { waiter, refusal, .. } => effects.refusals.push((waiter, refusal.reason)),
+            Action::Notify { .. } => panic!("nobody is told that it waits here"),
             Action::Reset { conn, .. } => effects.resets.push(conn),
             Action::Probe { .. } => panic!("nothing is probed here"),
             Action::Close { conn, reason, .. } => {

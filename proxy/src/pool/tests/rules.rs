@@ -325,3 +325,68 @@ fn an_idle_connection_that_is_found_dead_is_replaced_by_the_next() {
     assert_eq!(bench.closes(), [CloseReason::ServerClosed]);
     assert_eq!(bench.take(), conns[0]);
 }
+
+#[test]
+fn the_minimum_is_kept_while_the_pool_has_a_client() {
+    let mut bench = Bench::new(Limits { min: 1, min_always: false, idle_timeout: Some(ms(100)), ..LIMITS });
+    assert_eq!(bench.opens(), []);
+    bench.core.enter(bench.now, super::bench::HOME);
+    let (conn, reason) = bench.opens()[0];
+    assert_eq!(reason, OpenReason::Minimum);
+    bench.connect(conn);
+    bench.pass(ms(1000));
+    assert_eq!(bench.closes(), []);
+    bench.core.leave(bench.now, super::bench::HOME);
+    assert_eq!(bench.closes(), [CloseReason::Idle], "it was idle for long enough");
+}
+
+#[test]
+fn round_robin_uses_the_one_that_was_idle_longest() {
+    for (round_robin, expected) in [(false, [2, 2]), (true, [0, 1])] {
+        let mut bench = Bench::new(Limits { max: 3, round_robin, ..LIMITS });
+        let conns = bench.lease(3);
+        for conn in &conns {
+            bench.now += ms(1);
+            bench.release(*conn, Condition::Clean);
+        }
+        for place in expected {
+            let conn = bench.take();
+            assert_eq!(conn, conns[place]);
+            bench.now += ms(1);
+            bench.release(conn, Condition::Clean);
+        }
+    }
+}
+
+#[test]
+fn a_pool_at_a_common_limit_opens_nothing_until_it_may() {
+    let mut bench = Bench::new(Limits { max: 3, ..LIMITS });
+    let held = bench.lease(1)[0];
+    let waiter = bench.queue(ALICE);
+    let (conn, reason) = bench.opens()[0];
+    bench.core.on_capped(bench.now, conn, reason);
+    assert!(bench.core.is_capped());
+    bench.queue(ALICE);
+    assert_eq!(bench.opens(), []);
+    bench.release(held, Condition::Clean);
+    assert_eq!(bench.grants(), [waiter], "what it has still serves");
+    bench.core.uncap(bench.now);
+    assert_eq!(bench.opens().len(), 1);
+}
+
+#[test]
+fn a_pool_gives_up_what_is_idle_now_and_what_is_leased_when_it_comes_back() {
+    let mut bench = Bench::new(Limits { max: 3, ..LIMITS });
+    let conns = bench.lease(2);
+    bench.release(conns[0], Condition::Clean);
+    bench.core.owe_one(bench.now);
+    assert_eq!(bench.closes(), [CloseReason::Evicted]);
+    bench.core.owe_one(bench.now);
+    bench.core.owe_one(bench.now);
+    assert_eq!(bench.closes(), []);
+    bench.release(conns[1], Condition::Clean);
+    assert_eq!(bench.closes(), [CloseReason::Evicted]);
+    let next = bench.lease(1)[0];
+    bench.release(next, Condition::Clean);
+    assert_eq!(bench.closes(), [], "no more is owed than was leased");
+}

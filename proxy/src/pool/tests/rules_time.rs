@@ -2,6 +2,7 @@
 
 use super::bench::{ALICE, Bench, HOME, LIMITS, asker, ms};
 use crate::pool::action::{Action, Outcome};
+use crate::pool::id::Asker;
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
 
@@ -68,12 +69,21 @@ fn the_age_of_connections_is_spread() {
     bench.idle(50);
     bench.pass(ms(8_900));
     assert_eq!(bench.closes().len(), 0);
-    bench.pass(ms(1_100));
-    let half = bench.closes();
-    assert!((5..45).contains(&half.len()), "{} of 50 are closed at the full lifetime", half.len());
-    assert!(half.iter().all(|reason| *reason == CloseReason::Lifetime));
-    bench.pass(ms(1_100));
-    assert_eq!(bench.closes().len(), 50 - half.len());
+    let mut last: Option<u32> = None;
+    let mut closed = 0;
+    for tick in 0..1_200_u32 {
+        bench.pass(ms(10));
+        let closes = bench.closes();
+        assert!(closes.iter().all(|reason| *reason == CloseReason::Lifetime));
+        if !closes.is_empty() {
+            assert_eq!(closes.len(), 1);
+            let pause = last.map(|last| tick - last);
+            assert!(pause.is_none_or(|pause| pause >= 20), "at most one in each fiftieth of a lifetime: {pause:?}");
+            last = Some(tick);
+            closed += 1;
+        }
+    }
+    assert_eq!(closed, 50);
 }
 
 #[test]
@@ -106,6 +116,8 @@ fn old_connections_in_use_are_recalled_and_replaced_one_at_a_time_while_others_w
     let conns = bench.lease(2);
     let waiters = [bench.queue(ALICE), bench.queue(ALICE)];
     bench.pass(ms(1100));
+    assert_eq!(conns.iter().filter(|conn| bench.core.is_recalled(**conn)).count(), 1, "one in each half of a lifetime");
+    bench.pass(ms(500));
     assert!(conns.iter().all(|conn| bench.core.is_recalled(*conn)));
     bench.release(conns[0], Condition::Clean);
     let actions = bench.actions();
@@ -276,4 +288,89 @@ fn times_without_end_do_no_harm() {
     bench.fail(conn, Failure::Transient);
     bench.core.resize(bench.now, limits);
     bench.pass(ms(1000));
+}
+
+#[test]
+fn the_reserve_is_opened_for_those_who_have_waited_for_long() {
+    let mut bench = Bench::new(Limits { max: 1, reserve: 2, reserve_after: Some(ms(100)), ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let first = bench.queue(ALICE);
+    bench.pass(ms(60));
+    let second = bench.queue(ALICE);
+    assert_eq!(bench.opens(), []);
+    assert_eq!(bench.core.poll_timeout(), Some(bench.now + ms(40)));
+    bench.pass(ms(40));
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 1, "one for the one who has waited for long enough");
+    bench.connect(opens[0].0);
+    assert_eq!(bench.grants(), [first]);
+    bench.pass(ms(60));
+    let opens = bench.opens();
+    bench.connect(opens[0].0);
+    assert_eq!(bench.grants(), [second]);
+    bench.queue(ALICE);
+    bench.pass(ms(1000));
+    assert_eq!(bench.opens(), [], "the reserve has an end");
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.core.snapshot(bench.now).leased, 3, "what was opened is used on");
+    assert_eq!(bench.closes(), []);
+}
+
+#[test]
+fn who_waits_for_a_while_is_told_once() {
+    let mut bench = Bench::new(Limits { max: 1, notify_after: Some(ms(100)), ..LIMITS });
+    bench.lease(1);
+    let (first, gone) = (bench.queue(ALICE), bench.queue(ALICE));
+    bench.core.cancel(bench.now, gone);
+    bench.pass(ms(50));
+    let second = bench.queue(ALICE);
+    let told = |bench: &mut Bench| -> Vec<_> {
+        let notices = bench.actions().into_iter().map(|action| match action {
+            Action::Notify { waiter, .. } => waiter,
+            other => panic!("{other:?} instead of a notice"),
+        });
+        notices.collect()
+    };
+    bench.pass(ms(50));
+    assert_eq!(told(&mut bench), [first]);
+    bench.pass(ms(50));
+    assert_eq!(told(&mut bench), [second]);
+    bench.pass(ms(1000));
+    assert_eq!(told(&mut bench), []);
+}
+
+#[test]
+fn a_session_may_have_a_patience_of_its_own() {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(100)), ..LIMITS });
+    bench.lease(1);
+    let mut ask = |patience| match bench.core.acquire(bench.now, Asker { patience, ..asker(HOME, ALICE) }) {
+        Outcome::Queued(waiter) => waiter,
+        other => panic!("{other:?} instead of a place in the queue"),
+    };
+    let (common, patient, for_ever, short) = (ask(None), ask(Some(ms(500))), ask(Some(ms(0))), ask(Some(ms(20))));
+    let refused = |bench: &mut Bench| bench.refusals().iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>();
+    bench.pass(ms(20));
+    assert_eq!(refused(&mut bench), [short]);
+    bench.pass(ms(80));
+    assert_eq!(refused(&mut bench), [common]);
+    bench.pass(ms(400));
+    assert_eq!(refused(&mut bench), [patient]);
+    bench.pass(ms(100_000));
+    assert_eq!(refused(&mut bench), []);
+    assert!(bench.core.cancel(bench.now, for_ever));
+}
+
+#[test]
+fn a_pool_that_checks_always_asks_each_connection_before_it_is_used_again() {
+    let mut bench = Bench::new(Limits { max: 1, probe_always: true, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let waiter = bench.queue(ALICE);
+    bench.release(conn, Condition::Clean);
+    assert!(matches!(bench.actions()[..], [Action::Probe { .. }]));
+    bench.core.on_probe(bench.now, conn, true);
+    assert_eq!(bench.grants(), [waiter]);
+    bench.release(conn, Condition::Clean);
+    bench.actions();
+    bench.core.on_probe(bench.now, conn, false);
+    assert_eq!(bench.closes(), [CloseReason::ProbeFailed]);
 }
