@@ -10,6 +10,8 @@ use std::fmt;
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
+    /// `00000`: all is well.
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
     /// `08P01`: somebody broke the protocol.
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
     /// `08006`: the connection to the upstream is lost.
@@ -30,6 +32,10 @@ impl SqlState {
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
     /// `3D000`: no such database.
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
+    /// `25P03`: idle inside of a transaction for too long.
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self(*b"25P03");
+    /// `25P04`: the transaction took too long.
+    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// `25P02`: the transaction has failed, only its end is accepted.
     pub const IN_FAILED_TRANSACTION: Self = Self(*b"25P02");
     /// `42P05`: a prepared statement of that name exists.

@@ -212,6 +212,10 @@ cells! {
         ErrorProtocol: Errors ["proxy", "protocol"] for Both,
         /// Errors that we sent because what was asked for is not possible in this mode.
         ErrorUnsupported: Errors ["proxy", "unsupported"] for Both,
+        /// Errors that we sent because something took longer than it may.
+        ErrorTimedOut: Errors ["proxy", "timeout"] for Postgres,
+        /// Errors that we sent because the address or the credentials changed.
+        ErrorReconfigured: Errors ["proxy", "reconfigured"] for Postgres,
         /// Errors that we sent because we are shutting down.
         ErrorShutdown: Errors ["proxy", "shutdown"] for Both,
     }

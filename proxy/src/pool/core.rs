@@ -447,6 +447,13 @@ impl Core {
             .is_none_or(|slot| self.conns.retired(slot).is_some() || self.draining || self.paused || self.conns.live() > self.limits.most())
     }
 
+    /// Whether the address or the credentials that this connection was opened with are no longer the configured ones.
+    #[must_use]
+    pub fn is_stale(&self, conn: ConnId) -> bool {
+        let slot = self.conns.find_in(conn, ConnState::Leased);
+        slot.is_some_and(|slot| self.conns.retired(slot) == Some(CloseReason::Stale))
+    }
+
     /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> &Limits {

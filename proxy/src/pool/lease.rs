@@ -35,6 +35,12 @@ impl<C: Connector> Lease<C> {
         self.pool.core.with(|held| held.core.is_recalled(self.id))
     }
 
+    /// Whether the address or the credentials that the connection was opened with are no longer the configured ones.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.pool.core.with(|held| held.core.is_stale(self.id))
+    }
+
     /// The pool it belongs to.
     #[must_use]
     pub fn pool(&self) -> &Rc<Pool<C>> {

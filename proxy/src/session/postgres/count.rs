@@ -22,6 +22,7 @@ impl Present {
     /// It is here.
     pub(super) fn new(worker: &Worker, start: &Start) -> Self {
         start.pool.record().shift(PoolGauge::Clients, 1);
+        start.pool.enter();
         let client = start.ticket.key().id;
         if worker.config.borrow().log.connections {
             tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
@@ -44,6 +45,8 @@ impl Present {
             }
             End::ServerLost => record.add(PoolCounter::ErrorUpstreamLost, 1),
             End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
+            End::TimedOut => record.add(PoolCounter::ErrorTimedOut, 1),
+            End::Reconfigured => record.add(PoolCounter::ErrorReconfigured, 1),
             End::Drained => record.add(PoolCounter::ErrorShutdown, 1),
         }
     }
@@ -52,6 +55,7 @@ impl Present {
 impl Drop for Present {
     fn drop(&mut self) {
         self.pool.record().shift(PoolGauge::Clients, -1);
+        self.pool.leave();
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 //! All of it within `client_login_timeout`. Not here: what comes after (`run`).
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::account::Member;
 use super::authenticate::Keeper;
 use super::cancel::{CancelTicket, ClientKey};
 use super::count::turned_away;
@@ -80,8 +82,14 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         return None;
     };
     let bound = postgres.client_login_timeout;
-    let entered = enter(&mut stream, worker, &config, postgres);
-    let result = if bound.is_zero() { entered.await } else { timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound))) };
+    // Whether it is the server that we wait for, and not the client.
+    let server_wait = Cell::new(false);
+    let entered = enter(&mut stream, worker, &config, postgres, &server_wait);
+    let result = if bound.is_zero() {
+        entered.await
+    } else {
+        timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound, server_wait.get())))
+    };
     let loss = match result {
         Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
         Ok(Entered::Cancel(None)) => return None,
@@ -115,6 +123,7 @@ struct Inside {
     route: Route,
     state: sidepool_protocol::postgres::parameters::ParameterSet,
     ticket: CancelTicket,
+    member: Member,
 }
 
 impl Inside {
@@ -126,11 +135,18 @@ impl Inside {
             statement_capacity: postgres.max_prepared_statements as usize,
             state: self.state,
             ticket: self.ticket,
+            member: self.member,
         }
     }
 }
 
-async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
+async fn enter(
+    stream: &mut Stream,
+    worker: &Rc<Worker>,
+    config: &Config,
+    postgres: &Postgres,
+    server_wait: &Cell<bool>,
+) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
     let (packet, minor) = match opening::wish(stream).await.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
@@ -140,7 +156,8 @@ async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgr
     let startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
-    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody).map(|inside| Entered::Session(Box::new(inside)))
+    let inside = admit(stream, worker, config, postgres, &startup, minor, server_wait).await.map_err(somebody)?;
+    Ok(Entered::Session(Box::new(inside)))
 }
 
 /// From the start-up message to the welcome.
@@ -151,6 +168,7 @@ async fn admit(
     postgres: &Postgres,
     startup: &Startup,
     minor: u16,
+    server_wait: &Cell<bool>,
 ) -> Result<Inside, (Farewell, WorkerCounter)> {
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
     if startup.replication {
@@ -168,8 +186,11 @@ async fn admit(
         let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
         (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
     })?;
-    let (pool, route) = find_pool(worker, config, postgres, startup)?;
-    let baseline = match pool.baseline().await {
+    let (pool, route, member) = find_pool(worker, config, postgres, startup)?;
+    server_wait.set(true);
+    let baseline = pool.baseline(member.account().patience()).await;
+    server_wait.set(false);
+    let baseline = match baseline {
         Ok(baseline) => baseline,
         Err(error) => {
             drop(pool);
@@ -186,7 +207,7 @@ async fn admit(
     encode::backend_key_data(key.id.cast_signed(), &key.secret, &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
     stream.write_all(&out).await.map_err(|error| other(error.into()))?;
-    Ok(Inside { pool, route, state: welcome.state, ticket })
+    Ok(Inside { pool, route, state: welcome.state, ticket, member })
 }
 
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.
@@ -195,7 +216,7 @@ fn find_pool(
     config: &Config,
     postgres: &Postgres,
     startup: &Startup,
-) -> Result<(Rc<PgPool>, Route), (Farewell, WorkerCounter)> {
+) -> Result<(Rc<PgPool>, Route, Member), (Farewell, WorkerCounter)> {
     // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
     let current = Arc::clone(&worker.config.borrow());
     let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
@@ -212,8 +233,13 @@ fn find_pool(
                 );
         return Err((fault.into(), WorkerCounter::PostgresLoginOther));
     }
+    let member = worker
+        .postgres
+        .accounts
+        .enter(postgres, &startup.database, &startup.user)
+        .map_err(|exceeded| (refusal::too_many_clients(exceeded).into(), WorkerCounter::PostgresLoginRefused))?;
     match worker.postgres.pools.get(&route, worker) {
-        Ok(pool) => Ok((pool, route)),
+        Ok(pool) => Ok((pool, route, member)),
         Err(_) => {
             let fault = Fault::fatal(SqlState::CONFIGURATION_LIMIT, "too many different databases are in use")
                 .with_detail(format!(
@@ -237,8 +263,9 @@ fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> (Farew
     (fault.into(), WorkerCounter::PostgresLoginRefused)
 }
 
-fn too_late(bound: Duration) -> Loss {
-    let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, "client_login_timeout")
+fn too_late(bound: Duration, server_wait: bool) -> Loss {
+    let message = if server_wait { "client_login_timeout (server down)" } else { "client_login_timeout" };
+    let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, message)
         .with_detail(format!("The login was not finished within {} ms.", bound.as_millis()));
     Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginTimeout, who: None }
 }

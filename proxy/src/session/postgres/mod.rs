@@ -8,7 +8,9 @@ use self::run::Session;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+pub mod account;
 pub mod cancel;
+pub mod deadlines;
 pub mod inbound;
 pub mod login;
 pub mod matching;
@@ -26,6 +28,7 @@ pub mod verifiers;
 mod authenticate;
 mod count;
 mod opening;
+mod overdue;
 mod welcome;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -38,11 +38,11 @@ pub struct PgPool {
 
 impl PgPool {
     /// What the server reports to a client that sets nothing. Known after the first connection; before, one is opened, with the pool's own bounds.
-    pub async fn baseline(&self) -> Result<Rc<ParameterSet>, AcquireError> {
+    pub async fn baseline(&self, patience: Option<Duration>) -> Result<Rc<ParameterSet>, AcquireError> {
         if let Some(known) = self.learned.get() {
             return Ok(known);
         }
-        let lease = self.pool.acquire(IdentityId::default()).await?;
+        let lease = self.pool.acquire(IdentityId::default()).within(patience).await?;
         let baseline = Rc::clone(&lease.baseline);
         self.learned.set(&baseline);
         lease.release(Condition::Clean);

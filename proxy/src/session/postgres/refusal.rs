@@ -1,7 +1,9 @@
 //! What a client is told when it cannot have what it asked for: what, why, which limit, and what to do.
 
-use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
 
+use super::account::{Bounds, Exceeded};
+use super::deadlines::Overdue;
 use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
 use super::prepared::MAX_CLIENT_STATEMENTS;
@@ -16,11 +18,7 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
     let fault = match refusal.reason {
         RefuseReason::QueueFull => Fault::error(SqlState::TOO_MANY_CONNECTIONS, format!("the queue of pool \"{pool}\" is full"))
             .with_hint("Retry later; raise pool_size if the database has room, or max_queue_length if clients may wait longer."),
-        RefuseReason::WaitTimeout => Fault::error(
-            SqlState::TOO_MANY_CONNECTIONS,
-            format!("no connection of pool \"{pool}\" became free within query_wait_timeout ({} ms)", refusal.waited.as_millis()),
-        )
-        .with_hint("Retry later; look for long transactions, raise pool_size if the database has room, or query_wait_timeout if clients may wait longer."),
+        RefuseReason::WaitTimeout => Fault::error(SqlState::TOO_MANY_CONNECTIONS, "query_wait_timeout").with_hint("Retry later; look for long transactions, raise pool_size if the database has room, or query_wait_timeout if clients may wait longer."),
         RefuseReason::UpstreamRefuses => Fault::error(
             SqlState::UNABLE_TO_CONNECT,
             format!("the server of pool \"{pool}\" refuses connections{}", cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default()),
@@ -48,6 +46,48 @@ fn facts(pool: &str, refusal: &Refusal, cause: Option<&str>) -> String {
 pub fn cancelled() -> Fault {
     Fault::error(SqlState::QUERY_CANCELED, "canceling statement due to user request")
         .with_detail("It was still waiting for a server connection and never ran.")
+}
+
+/// The client waits for a connection, and has done so for a while.
+#[must_use]
+pub(super) fn queued() -> Fault {
+    let message = "No server connection available in postgres backend, client being queued";
+    Fault { severity: Severity::Notice, ..Fault::error(SqlState::SUCCESSFUL_COMPLETION, message) }
+}
+
+/// As many clients of this database or user are connected as may be.
+#[must_use]
+pub(super) fn too_many_clients(exceeded: Exceeded) -> Fault {
+    let Exceeded { setting, max } = exceeded;
+    Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({setting})"))
+        .with_detail(format!("There may be {max} of them at a time."))
+        .with_hint(format!("Raise {setting}, or close client connections that are not in use."))
+}
+
+/// Something took longer than it may.
+#[must_use]
+pub(super) fn overdue(overdue: Overdue, bounds: &Bounds) -> Fault {
+    let (sqlstate, message, setting, bound) = match overdue {
+        Overdue::Query | Overdue::CancelledQuery => (SqlState::QUERY_CANCELED, "query timeout", "query_timeout", bounds.query),
+        Overdue::QueuedQuery => (SqlState::QUERY_CANCELED, "query_timeout", "query_timeout", bounds.query),
+        Overdue::IdleTransaction => {
+            let bound = bounds.idle_transaction;
+            (SqlState::IDLE_IN_TRANSACTION_TIMEOUT, "idle transaction timeout", "idle_transaction_timeout", bound)
+        }
+        Overdue::Transaction => (SqlState::TRANSACTION_TIMEOUT, "transaction timeout", "transaction_timeout", bounds.transaction),
+        Overdue::Client => (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", "client_idle_timeout", bounds.client_idle),
+    };
+    let bound = bound.unwrap_or_default().as_millis();
+    let waited = if overdue == Overdue::QueuedQuery { " It was still waiting for a server connection and never ran." } else { "" };
+    Fault::fatal(sqlstate, message)
+        .with_detail(format!("{setting} is {bound} ms.{waited}"))
+        .with_hint(format!("Raise {setting} for this user if that is too short."))
+}
+
+/// The connection that this session is bound to is to be closed.
+#[must_use]
+pub(super) fn reconfigured() -> Fault {
+    Fault::fatal(SqlState::ADMIN_SHUTDOWN, "database configuration changed").with_hint("Reconnect.")
 }
 
 /// The client broke the protocol.

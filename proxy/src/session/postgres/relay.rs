@@ -107,6 +107,9 @@ impl Session {
                 if self.pending.is_empty() && self.unlink_if_free() {
                     return Poll::Ready(Ok(()));
                 }
+                if self.is_to_be_closed() {
+                    return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
+                }
                 let quiet = self.worker.drain.is_draining() && self.pending.is_empty() && !self.is_half_sent();
                 if quiet && self.with_connection(|connection| connection.link.tracker.is_free()) {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
@@ -205,6 +208,15 @@ impl Session {
         })
         .map_err(|error| self.server_lost(cx, &error.to_string()))?;
         Ok(Turn::Quiet)
+    }
+
+    /// Whether a client in session mode has a connection that is to be closed, and shall not keep it for longer than a transaction.
+    fn is_to_be_closed(&mut self) -> bool {
+        if self.mode != PoolMode::Session || !self.member.account().fast_close() || !self.pending.is_empty() || self.is_half_sent() {
+            return false;
+        }
+        let Phase::Linked(lease) = &self.phase else { return false };
+        lease.link.tracker.is_free() && lease.is_stale()
     }
 
     fn client_left(&mut self, unsent: usize) -> End {
@@ -326,6 +338,9 @@ impl Session {
         let record = self.pool.record();
         record.add(PoolCounter::Queries, news.ready);
         record.add(PoolCounter::Transactions, news.transactions);
+        if let Some(watched) = &self.watched {
+            watched.on_ready(news.ready, news.transactions);
+        }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
         }

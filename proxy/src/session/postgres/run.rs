@@ -25,7 +25,9 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
+use super::account::Member;
 use super::cancel::CancelTicket;
+use super::deadlines::Watched;
 use super::inbound::{Body, Violation};
 use super::prepared::ClientStatements;
 use super::refusal;
@@ -55,6 +57,10 @@ pub enum End {
     ServerLost,
     /// The mode of the pool does not allow what the client did.
     Mode,
+    /// Something took longer than it may.
+    TimedOut,
+    /// The database's address or credentials changed, and the client's connection was closed for it.
+    Reconfigured,
     /// The proxy shuts down.
     Drained,
 }
@@ -72,6 +78,9 @@ pub struct Session {
     pub(super) worker: Rc<Worker>,
     pub(super) pool: Rc<Pool<PgConnector>>,
     pub(super) ticket: CancelTicket,
+    pub(super) member: Member,
+    /// Where the session is bounded in time.
+    pub(super) watched: Option<Rc<Watched>>,
     pub(super) phase: Phase,
     pub(super) mode: PoolMode,
     /// How many prepared statements a server connection keeps; 0: names are passed as they are.
@@ -115,6 +124,8 @@ pub struct Start {
     pub state: ParameterSet,
     /// Its cancel key.
     pub ticket: CancelTicket,
+    /// The right to be a client of its user and database.
+    pub member: Member,
 }
 
 /// What the first message of an idle client calls for.
@@ -128,12 +139,14 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, state, ticket } = start;
+        let Start { client, pool, mode, statement_capacity, state, ticket, member } = start;
         Self {
             client,
             worker: Rc::clone(worker),
             pool,
             ticket,
+            member,
+            watched: None,
             phase: Phase::Idle,
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
@@ -158,6 +171,20 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.quiet = Quiet::default();
+        loop {
+            match self.turn(cx) {
+                Poll::Pending if self.watched.is_some() || self.member.account().is_bounded() => match self.keep_time(cx) {
+                    Some(Ok(())) => {}
+                    Some(Err(end)) => return Poll::Ready(end),
+                    None => return Poll::Pending,
+                },
+                turn => return turn,
+            }
+        }
+    }
+
+    /// Goes on until everybody is quiet.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let step = match self.phase {
                 Phase::Idle => ready!(self.poll_idle(cx)),
@@ -202,6 +229,9 @@ impl Session {
             }
         };
         self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
+        if let Some(watched) = &self.watched {
+            watched.begin();
+        }
         let step = self.on_idle_input(cx, &buffer[..kept + read]);
         Poll::Ready(step.unwrap_or(Ok(())))
     }
@@ -286,7 +316,7 @@ impl Session {
         if let Some(lease) = self.pool.try_acquire(identity) {
             return self.link(cx, lease, input);
         }
-        let mut acquire = self.pool.acquire(identity);
+        let mut acquire = self.pool.acquire(identity).within(self.member.account().patience());
         match Pin::new(&mut acquire).poll(cx) {
             Poll::Ready(Ok(lease)) => self.link(cx, lease, input),
             Poll::Ready(Err(error)) => {
@@ -315,6 +345,11 @@ impl Session {
         let Phase::Waiting(acquire) = &mut self.phase else { return Poll::Ready(Ok(())) };
         let granted = if self.quiet.queue { Poll::Pending } else { Pin::new(acquire).poll(cx) };
         let Poll::Ready(granted) = granted else {
+            if let Phase::Waiting(acquire) = &self.phase
+                && acquire.take_notice()
+            {
+                self.notify(cx)?;
+            }
             // Only now: who has just been granted a connection reads on as soon as it has used it.
             return match self.listen_while_waiting(cx) {
                 Ok(()) => Poll::Pending,

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use sidepool_config::model::Config;
 
+use super::account::{Accounts, ClientCounts};
 use super::cancel::CancelRegistry;
+use super::deadlines::Deadlines;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -50,17 +52,23 @@ pub struct PostgresCommons {
     pub directory: Directory<PoolKey>,
     /// For salts.
     pub seed: LoginSeed,
+    /// How many clients there are of each database and each user.
+    pub clients: ClientCounts,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()? })
+        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, clients: ClientCounts::default() })
     }
 }
 
 /// The PostgreSQL state of one worker.
 pub struct PostgresSide {
+    /// What clients of the same user and database have in common.
+    pub accounts: Accounts,
+    /// The sessions that are bounded in time.
+    pub deadlines: Deadlines,
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
     /// Prepared statements of all clients.
@@ -80,6 +88,8 @@ impl PostgresSide {
     #[must_use]
     pub fn new(worker: WorkerId, commons: PostgresCommons) -> Self {
         Self {
+            accounts: Accounts::new(commons.clients),
+            deadlines: Deadlines::default(),
             cancels: CancelRegistry::default(),
             statements: StatementTable::new(worker),
             states: StateTable::default(),
@@ -95,6 +105,10 @@ impl PostgresSide {
             return;
         }
         self.pools.apply(new.postgres.as_ref(), worker);
+        if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres)) {
+            // Whoever had no bounds is not watched yet.
+            worker.drain.wake();
+        }
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
     }
 

@@ -1,0 +1,115 @@
+//! What becomes of a session of which something takes too long, and of one that has to wait.
+
+use std::rc::Rc;
+use std::task::Context;
+
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::{Fault, Severity};
+
+use super::deadlines::{Overdue, Stage};
+use super::refusal;
+use super::run::{End, Phase, Session};
+use crate::observe::record::PoolCounter;
+use crate::pool::handle::Pool;
+use crate::upstream::postgres::connector::PgConnector;
+
+impl Session {
+    /// At the end of a turn of a session that is bounded in time: says what it is doing, and acts when something took too long. `None`: the
+    /// turn stays over; otherwise the session goes on, or ends.
+    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> Option<Result<(), End>> {
+        let account = self.member.account();
+        if !account.is_bounded() {
+            self.watched = None;
+            return None;
+        }
+        let stage = self.stage();
+        let watched = self.watched.get_or_insert_with(|| self.worker.postgres.deadlines.watch(account, cx.waker()));
+        watched.is_doing(stage);
+        let overdue = watched.take_overdue()?;
+        let cancels = account.bounds().cancelled.is_some();
+        match overdue {
+            Overdue::Query if cancels => {
+                watched.cancel();
+                self.cancel_query();
+                None
+            }
+            Overdue::QueuedQuery if cancels => {
+                let fault = Fault { severity: Severity::Error, ..refusal::overdue(overdue, &account.bounds()) };
+                self.phase = Phase::Idle;
+                self.ticket.idle();
+                self.refuse_with(&fault);
+                Some(Ok(()))
+            }
+            Overdue::Query
+            | Overdue::CancelledQuery
+            | Overdue::QueuedQuery
+            | Overdue::IdleTransaction
+            | Overdue::Transaction
+            | Overdue::Client => Some(Err(self.time_out(cx, overdue, stage))),
+        }
+    }
+
+    /// Tells a client that it waits.
+    pub(super) fn notify(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let mut notice = Vec::new();
+        encode::notice_response(&refusal::queued(), &mut notice);
+        self.to_client.send(&mut self.client, cx, &notice).map_err(|_| End::Lost)
+    }
+
+    fn stage(&self) -> Stage {
+        match &self.phase {
+            Phase::Idle => Stage::Idle,
+            Phase::Waiting(_) => Stage::Waiting,
+            Phase::Linked(lease) if lease.link.tracker.is_idle_in_transaction() => Stage::Paused,
+            Phase::Linked(lease) if lease.link.tracker.is_free() => Stage::Idle,
+            Phase::Linked(_) => Stage::Running,
+        }
+    }
+
+    /// Has the server cancel what runs; the session goes on.
+    fn cancel_query(&self) {
+        let Phase::Linked(lease) = &self.phase else { return };
+        let (pool, flight) = (Rc::clone(&self.pool), Rc::clone(&lease.cancel).begin());
+        tokio::task::spawn_local(async move {
+            if cancel(&pool, flight.target().key()).await {
+                flight.delivered();
+            }
+        });
+    }
+
+    /// Ends the session, and what it runs.
+    fn time_out(&mut self, cx: &mut Context<'_>, overdue: Overdue, stage: Stage) -> End {
+        tracing::warn!(pool = %self.pool.name(), reason = ?overdue, "client closed: something took longer than it may");
+        let fault = refusal::overdue(overdue, &self.member.account().bounds());
+        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.ticket.idle();
+            let half_told = lease.link.remaining > 0 && lease.link.forward;
+            if stage == Stage::Running {
+                // A server notices only at its next word that nobody listens any more: until then it would work for nothing.
+                let (pool, key) = (Rc::clone(&self.pool), lease.cancel.key().to_vec());
+                tokio::task::spawn_local(async move { cancel(&pool, &key).await });
+            }
+            drop(lease);
+            if half_told {
+                // Nothing may be put into the middle of a message.
+                return End::TimedOut;
+            }
+        }
+        self.say_goodbye(cx, &fault, End::TimedOut)
+    }
+}
+
+/// Asks the server to cancel what the connection with this key runs; says whether it has taken that.
+async fn cancel(pool: &Pool<PgConnector>, key: &[u8]) -> bool {
+    match pool.connector().cancel(key).await {
+        Ok(()) => {
+            pool.record().add(PoolCounter::CancelSent, 1);
+            true
+        }
+        Err(fault) => {
+            pool.record().add(PoolCounter::CancelFailed, 1);
+            tracing::warn!(pool = %pool.name(), fault = %fault.message, "the cancel of a query that took too long was not delivered");
+            false
+        }
+    }
+}
