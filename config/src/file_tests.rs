@@ -369,3 +369,12 @@ proptest! {
         let _ = read(&lines.join("\n"));
     }
 }
+
+#[test]
+fn a_database_has_the_limits_of_all_unless_it_says_its_own() {
+    let text = "[postgres]\nmax_db_connections = 7\nmax_db_client_connections = 9\n[postgres.databases.a]\nhost = \"h\"\n\
+                [postgres.databases.b]\nhost = \"h\"\nmax_db_connections = 0\nmax_db_client_connections = 3\n";
+    let postgres = read(text).unwrap().config.postgres.unwrap();
+    let caps = |name: &str| (postgres.databases[name].max_db_connections, postgres.databases[name].max_db_client_connections);
+    assert_eq!((caps("a"), caps("b")), ((7, 9), (0, 3)));
+}

@@ -10,7 +10,7 @@ use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
 use crate::problem::Problem;
 use crate::read_limits::postgres_limits;
-use crate::read_server;
+use crate::read_server::{self, Caps};
 use crate::section::{Section, unknown_value};
 use crate::settings::Scope;
 use crate::stored;
@@ -28,6 +28,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let mut ignored = texts("ignore_startup_parameters", defaults.ignore_startup_parameters);
     ignored.iter_mut().for_each(|name| *name = name.to_lowercase());
     let databases = section.sections("databases", Scope::PgDatabase);
+    let caps = read_server::caps(section, Caps { connections: 0, clients: 0 });
     let mut postgres = Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
@@ -36,8 +37,10 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
-        databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base))).collect(),
+        databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, caps))).collect(),
         users: users(section),
+        max_db_connections: caps.connections,
+        max_db_client_connections: caps.clients,
         ..defaults
     };
     read_server::server(section, &mut postgres);
@@ -83,7 +86,8 @@ fn auth_file(section: &Section<'_>) -> BTreeMap<String, PgUser> {
     users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect()
 }
 
-fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits) -> PgDatabase {
+fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps: Caps) -> PgDatabase {
+    let caps = read_server::caps(section, caps);
     let mut url = url(section);
     let whole = url.is_some();
     let url = url.get_or_insert_default();
@@ -99,6 +103,8 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits) -> Pg
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
         pool_mode: section.choice("pool_mode").unwrap_or(pool_mode),
         limits: postgres_limits(section, "pool_size", base),
+        max_db_connections: caps.connections,
+        max_db_client_connections: caps.clients,
         ..PgDatabase::at(upstream(section, host.unwrap_or_default(), port))
     };
     read_server::database(section, &mut database);

@@ -66,8 +66,6 @@ fn limits(section: &Section<'_>, postgres: &mut Postgres) {
     }
     take(query_timeout_cancels, section.flag("query_timeout_cancels"));
     for (value, name) in [
-        (&mut postgres.max_db_connections, "max_db_connections"),
-        (&mut postgres.max_db_client_connections, "max_db_client_connections"),
         (&mut postgres.max_user_connections, "max_user_connections"),
         (&mut postgres.max_user_client_connections, "max_user_client_connections"),
         (&mut postgres.max_packet_size, "max_packet_size"),
@@ -153,6 +151,21 @@ fn peers(section: &Section<'_>) -> BTreeMap<u16, Peer> {
     peers
 }
 
+/// How many connections a database has over all its pools, and how many clients. Zero: as many as like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caps {
+    pub(crate) connections: u32,
+    pub(crate) clients: u32,
+}
+
+/// Reads those that the section has; the others are those of `base`.
+pub(crate) fn caps(section: &Section<'_>, base: Caps) -> Caps {
+    Caps {
+        connections: section.count("max_db_connections").unwrap_or(base.connections),
+        clients: section.count("max_db_client_connections").unwrap_or(base.clients),
+    }
+}
+
 /// Reads what a database has beside its place and its limits.
 pub(crate) fn database(section: &Section<'_>, database: &mut PgDatabase) {
     take(&mut database.load_balance_hosts, section.choice("load_balance_hosts"));
@@ -161,8 +174,6 @@ pub(crate) fn database(section: &Section<'_>, database: &mut PgDatabase) {
     database.auth_dbname = section.text("auth_dbname");
     database.connect_query = section.text("connect_query");
     database.startup = STARTUP_PARAMETERS.into_iter().filter_map(|name| Some((name.to_owned(), section.text(name)?))).collect::<Vec<_>>();
-    take(&mut database.max_db_connections, section.count("max_db_connections"));
-    take(&mut database.max_db_client_connections, section.count("max_db_client_connections"));
 }
 
 /// Reads what a user has beside its secret, its mode and its size.

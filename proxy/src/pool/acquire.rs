@@ -47,7 +47,11 @@ impl<C: Connector> Acquire<C> {
 
     /// Bounds the wait otherwise than the pool's limits do; zero is for ever, `None` as they do.
     pub fn within(self, patience: Option<Duration>) -> Self {
-        { let mut bounded = self; bounded.patience = patience; bounded }
+        {
+            let mut bounded = self;
+            bounded.patience = patience;
+            bounded
+        }
     }
 
     /// Whether it has waited for so long that whoever waits is to be told, once.

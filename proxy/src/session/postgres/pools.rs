@@ -2,13 +2,13 @@
 //!
 //! Not here: which pool a client is led to (`route`), or how a pool works (`pool`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{PoolMode, Postgres};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::route::{self, PoolKey, Route};
@@ -32,8 +32,10 @@ pub struct PgPool {
     /// The pool.
     pub pool: Rc<Pool<PgConnector>>,
     learned: Learned,
-    limits: PoolLimits,
+    limits: Limits,
     mode: PoolMode,
+    /// Since when it is known to have neither clients nor connections.
+    idle_since: Cell<Option<Instant>>,
 }
 
 impl PgPool {
@@ -54,9 +56,20 @@ impl PgPool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPools;
 
+/// How often idle pools are looked for: as often as this in the time after which they are forgotten,
+const LOOKS: u32 = 10;
+
+/// but not more often than this,
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// and not less often than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// One worker's pools.
 pub struct PgPools {
     directory: Directory<PoolKey>,
+    /// Whether a task looks for idle pools.
+    looking: Cell<bool>,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
 }
 
@@ -64,7 +77,7 @@ impl PgPools {
     /// No pools yet. The directory is the one of the process.
     #[must_use]
     pub fn new(directory: Directory<PoolKey>) -> Self {
-        Self { directory, pools: RefCell::default() }
+        Self { directory, looking: Cell::new(false), pools: RefCell::default() }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -107,6 +120,27 @@ impl PgPools {
             // Only pools that clients named are bounded in number.
             let _ = self.get(&route, worker);
         }
+        if config.is_some() && !self.looking.replace(true) {
+            tokio::task::spawn_local(look_for_idle_pools(Rc::downgrade(worker)));
+        }
+    }
+
+    /// Forgets pools that have had neither clients nor connections for long enough; answers how long to wait for the next look, and `None` when
+    /// the configuration keeps all pools for ever.
+    fn forget_idle(&self, now: Instant, config: &Postgres) -> Option<Duration> {
+        let bound = |time: Duration| (!time.is_zero()).then_some(time);
+        let (any, auto) = (bound(config.pool_idle_timeout), bound(config.autodb_idle_timeout));
+        self.pools.borrow_mut().retain(|key, entry| {
+            let timeout = any.into_iter().chain(auto.filter(|_| key.is_auto())).min();
+            if !is_unused(entry) || entry.pool.snapshot(now).connections() > 0 {
+                entry.idle_since.set(None);
+                return true;
+            }
+            let since = entry.idle_since.get().unwrap_or(now);
+            entry.idle_since.set(Some(since));
+            timeout.is_none_or(|timeout| now.saturating_duration_since(since) < timeout)
+        });
+        any.into_iter().chain(auto).min().map(|timeout| (timeout / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
     }
 
     /// Drains all pools.
@@ -126,7 +160,7 @@ impl PgPools {
         let mut seed = [0; 8];
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
-        let (id, core) = self.directory.join(clock::now(), route.key.clone(), Limits::from(&route.limits), u64::from_ne_bytes(seed));
+        let (id, core) = self.directory.join(clock::now(), route.key.clone(), route.limits, u64::from_ne_bytes(seed));
         let learned = Learned::default();
         let setup = PoolSetup {
             name: route.key.name(),
@@ -137,23 +171,25 @@ impl PgPools {
             record: Rc::new(PoolRecord::default()),
         };
         let pool = Pool::new(setup, connector(route, &learned), &worker.pools);
-        PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
+        PgPool { pool, learned, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
     }
 
     fn change(&self, route: &Route) {
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
         if entry.limits != route.limits {
-            entry.pool.resize(Limits::from(&route.limits));
+            entry.pool.resize(route.limits);
         }
-        entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
-        if *entry.pool.connector().target() != route.target {
+        let current = entry.pool.connector();
+        current.set_timeout(route.connect_timeout);
+        current.set_check_query(&route.check_query);
+        if *current.target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
-            *entry = Rc::new(PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode });
+            *entry = Rc::new(PgPool { pool, learned, limits: route.limits, mode: route.mode, idle_since: Cell::default() });
         }
     }
 
@@ -165,8 +201,26 @@ impl PgPools {
     }
 }
 
+/// Forgets idle pools of a worker, for as long as the configuration says that they are to be forgotten.
+async fn look_for_idle_pools(worker: Weak<Worker>) {
+    loop {
+        let pause = {
+            let Some(worker) = worker.upgrade() else { return };
+            let config = Arc::clone(&worker.config.borrow());
+            let pools = &worker.postgres.pools;
+            let pause = config.postgres.as_ref().and_then(|postgres| pools.forget_idle(clock::now(), postgres));
+            pools.looking.set(pause.is_some());
+            pause
+        };
+        let Some(pause) = pause else { return };
+        tokio::time::sleep(pause).await;
+    }
+}
+
 fn connector(route: &Route, learned: &Learned) -> PgConnector {
-    PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone())
+    let connector = PgConnector::new(route.target.clone(), route.connect_timeout, learned.clone());
+    connector.set_check_query(&route.check_query);
+    connector
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)

@@ -3,9 +3,11 @@
 //! Pure. Not here: who may log in (`authenticate`), or the pools themselves (`pools`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use sidepool_config::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{PgDatabase, PgUser, PoolMode, Postgres};
 
+use crate::pool::limits::Limits;
 use crate::upstream::postgres::target::Target;
 
 /// The entry that serves every name without an entry of its own.
@@ -45,7 +47,11 @@ pub struct Route {
     /// Where its connections lead.
     pub target: Target,
     /// Its limits.
-    pub limits: PoolLimits,
+    pub limits: Limits,
+    /// How long opening one of its connections may take.
+    pub connect_timeout: Duration,
+    /// What asks a connection whether it is alive.
+    pub check_query: Arc<str>,
     /// When this client's connections go back.
     pub mode: PoolMode,
     /// Whether the configuration names the upstream user.
@@ -92,7 +98,19 @@ pub fn known_routes(config: &Postgres) -> impl Iterator<Item = Route> {
 
 fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMode) -> Route {
     let upstream_user: Option<&PgUser> = config.users.get(&*key.user);
-    let limits = database.limits_for(upstream_user);
+    let forced_user = database.user.is_some();
+    let sizes = database.limits_for(upstream_user);
+    let checked = config.server_check_query.is_some();
+    let common = Limits::from(&sizes);
+    let limits = Limits {
+        min_always: forced_user,
+        // How long a client waits is its own user's affair: each says so when it asks.
+        wait_timeout: Some(database.limits.query_wait_timeout),
+        notify_after: Some(config.query_wait_notify),
+        probe_after: common.probe_after.filter(|_| checked),
+        probe_always: common.probe_always && checked,
+        ..common
+    };
     let password = database.password.clone().or_else(|| upstream_user?.password.clone());
     let target = Target {
         upstream: database.hosts[0].clone(),
@@ -101,7 +119,8 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
         user: Arc::clone(&key.user),
         password,
     };
-    Route { key, target, limits, mode, forced_user: database.user.is_some() }
+    let check_query = config.server_check_query.as_deref().unwrap_or_default().into();
+    Route { key, target, limits, connect_timeout: sizes.server_connect_timeout, check_query, mode, forced_user }
 }
 
 #[cfg(test)]
@@ -136,13 +155,13 @@ mod tests {
         assert_eq!((&*bob.key.dbname, &*bob.key.user, &*bob.key.name()), ("real", "app", "forced.app"));
         assert_eq!(bob.target.password, Some(Secret::new("pw")));
         assert_eq!((bob.mode, eve.mode), (PoolMode::Session, PoolMode::Transaction));
-        assert_eq!(bob.limits.pool_size, 20);
+        assert_eq!(bob.limits.max, 20);
     }
 
     #[test]
     fn without_one_each_user_has_a_pool_with_its_own_secret_and_size() {
         let route = route(&config(), "own", "bob").unwrap();
-        assert_eq!((&*route.key.dbname, &*route.key.user, route.limits.pool_size), ("own", "bob", 3));
+        assert_eq!((&*route.key.dbname, &*route.key.user, route.limits.max), ("own", "bob", 3));
         assert_eq!(route.target.password, Some(Secret::new("bobs")));
         assert!(!route.forced_user && !route.key.is_auto());
     }

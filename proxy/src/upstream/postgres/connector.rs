@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -51,18 +52,24 @@ pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
     learned: Learned,
+    check_query: RefCell<Arc<str>>,
 }
 
 impl PgConnector {
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
-        Self { target, timeout: Cell::new(timeout), learned }
+        Self { target, timeout: Cell::new(timeout), learned, check_query: RefCell::new("".into()) }
     }
 
     /// Bounds connections that are opened from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.set(timeout);
+    }
+
+    /// What asks connections whether they are alive, from now on.
+    pub fn set_check_query(&self, sql: &Arc<str>) {
+        *self.check_query.borrow_mut() = Arc::clone(sql);
     }
 
     /// Where it leads.
@@ -119,7 +126,8 @@ impl Connector for PgConnector {
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
-        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+        let sql = Arc::clone(&self.check_query.borrow());
+        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run(&sql, connection, &self.target)).await
     }
 }
 
