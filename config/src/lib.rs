@@ -9,6 +9,7 @@
 //!                     settings (the one table of all of them) ─ reference
 //! ```
 
+pub mod auth;
 mod checks;
 pub mod diff;
 #[cfg(test)]
