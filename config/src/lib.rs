@@ -27,6 +27,7 @@ pub mod names;
 mod overriding;
 mod postgres_url;
 pub mod problem;
+mod read_auth;
 mod read_limits;
 mod read_postgres;
 mod read_redis;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::address::Address;
 use super::ident::Maps;
 use super::ldap::Ldap;
+pub(crate) use super::read_hba::PAM;
 pub use super::read_hba::parse;
 
 /// The rules, in their order.

@@ -5,6 +5,7 @@
 //! configuration; a PgBouncer ini skips the line as PgBouncer does, but never so that a line which was to refuse somebody lets him in.
 
 mod address;
+pub mod files;
 pub mod hba;
 #[cfg(test)]
 mod hba_tests;

@@ -15,12 +15,12 @@ const MOST_NAMES: usize = 100_000;
 const DEEPEST: u32 = 4;
 
 /// Reads a file that another one names with `@`.
-pub type Include<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
+pub(super) type Include<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
 
 /// Reads the rules, and what is wrong. `include` reads the files that are named with `@`.
 ///
 /// The rules are safe to use even with faults: a line of which only the method cannot be read refuses what it matches.
-pub fn parse(text: &str, include: Include<'_>) -> (Rules, Vec<Fault>) {
+pub fn parse(text: &str, include: &mut dyn FnMut(&str) -> Result<String, String>) -> (Rules, Vec<Fault>) {
     let (mut rules, mut faults) = (Vec::new(), Vec::new());
     for (line, fields) in words::lines(text) {
         let scope = fields.map_err(str::to_owned).and_then(|fields| scope(&fields, include));
