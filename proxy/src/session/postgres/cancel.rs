@@ -81,7 +81,8 @@ impl CancelTicket {
     #[must_use]
     pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, key: CancelKey) -> Option<Self> {
         let registry = &worker.postgres.cancels;
-        let seat = Rc::new(Seat { pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), turn: Cell::new(0), waker: RefCell::new(None) });
+        let seat =
+            Rc::new(Seat { pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), turn: Cell::new(0), waker: RefCell::new(None) });
         match registry.seats.borrow_mut().entry(key.bytes()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => place.insert(Rc::clone(&seat)),

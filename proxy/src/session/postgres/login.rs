@@ -32,6 +32,7 @@ use super::route::{self, Route};
 use super::run::Start;
 use super::welcome;
 use crate::clock;
+use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
@@ -169,6 +170,9 @@ async fn admit(
         let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
         (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
     })?;
+    if worker.drain.stage() >= Stage::NoServers {
+        return Err(other(refusal::closed().into()));
+    }
     let (pool, route) = find_pool(worker, config, postgres, startup)?;
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
