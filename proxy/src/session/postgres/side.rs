@@ -10,6 +10,7 @@ use sidepool_config::model::Config;
 use super::account::{Accounts, ClientCounts};
 use super::cancel::CancelRegistry;
 use super::deadlines::Deadlines;
+use super::cancel_lines::CancelLines;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -54,12 +55,15 @@ pub struct PostgresCommons {
     pub seed: LoginSeed,
     /// How many clients there are of each database and each user.
     pub clients: ClientCounts,
+    /// How many cancels are on their way.
+    pub cancel_lines: CancelLines,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, clients: ClientCounts::default() })
+        let (clients, cancel_lines) = (ClientCounts::default(), CancelLines::default());
+        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, clients, cancel_lines })
     }
 }
 
@@ -71,6 +75,8 @@ pub struct PostgresSide {
     pub deadlines: Deadlines,
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
+    /// How many cancels are on their way, in the whole process.
+    pub cancel_lines: CancelLines,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// Session states of all clients.
@@ -91,6 +97,7 @@ impl PostgresSide {
             accounts: Accounts::new(commons.clients),
             deadlines: Deadlines::default(),
             cancels: CancelRegistry::default(),
+            cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
             pools: PgPools::new(commons.directory),
@@ -105,8 +112,8 @@ impl PostgresSide {
             return;
         }
         self.pools.apply(new.postgres.as_ref(), worker);
-        if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres)) {
-            // Whoever had no bounds is not watched yet.
+        if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres) || postgres.server_fast_close) {
+            // Whoever had no bounds is not watched yet; whoever keeps a connection may have to give it up.
             worker.drain.wake();
         }
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
