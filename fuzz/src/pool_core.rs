@@ -8,7 +8,7 @@ use sidepool::pool::action::{Action, Outcome};
 use sidepool::pool::core::Core;
 use sidepool::pool::id::{Asker, ConnId, IdentityId, WaiterId};
 use sidepool::pool::limits::Limits;
-use sidepool::pool::reason::{CloseReason, Condition, Failure};
+use sidepool::pool::reason::{CloseReason, Condition, Failure, OpenReason};
 use sidepool::worker::WorkerId;
 
 /// The history's bytes.
@@ -44,11 +44,17 @@ impl Bytes<'_> {
         Limits {
             max,
             min: u32::from(self.or_zero() % 8).min(max),
+            min_always: max % 2 == 0,
+            reserve: u32::from(self.or_zero() % 3),
+            reserve_after: self.millis(),
             queue_length: u32::from(self.or_zero() % 16),
             wait_timeout: self.millis(),
+            notify_after: self.millis(),
             idle_timeout: self.millis(),
             lifetime: self.millis(),
             probe_after: self.millis(),
+            probe_always: self.flag(),
+            round_robin: self.flag(),
             connect_parallelism: u32::from(self.or_zero() % 5),
             backoff_initial: Duration::from_millis(u64::from(self.or_zero())),
             backoff_max: Duration::from_millis(u64::from(self.or_zero()) * 4),
@@ -98,7 +104,7 @@ pub fn run(data: &[u8]) {
 impl Pool {
     fn input(&mut self, code: u8, bytes: &mut Bytes<'_>) {
         let now = self.now;
-        match code % 24 {
+        match code % 28 {
             0..=4 => self.acquire(bytes),
             5 => {
                 if let Some(waiter) = pick(&self.waiters, bytes.or_zero()) {
@@ -115,7 +121,7 @@ impl Pool {
             }
             10..=17 => {
                 if let Some(conn) = pick(&self.conns, bytes.or_zero()) {
-                    self.report(code % 24, conn, bytes.flag());
+                    self.report(code % 28, conn, bytes.flag());
                 }
             }
             18 => self.core.resize(now, bytes.limits()),
@@ -132,6 +138,11 @@ impl Pool {
                 true => self.core.attach_worker(now, bytes.worker()),
                 false => self.detach(bytes.worker()),
             },
+            22 => self.share(bytes),
+            23 => match bytes.flag() {
+                true => self.core.enter(now, bytes.worker()),
+                false => self.core.leave(now, bytes.worker()),
+            },
             _ => {
                 self.now += Duration::from_millis(u64::from(bytes.or_zero()));
                 self.core.handle_timeout(self.now);
@@ -139,8 +150,26 @@ impl Pool {
         }
     }
 
+    /// What other pools do that share a limit with this one.
+    fn share(&mut self, bytes: &mut Bytes<'_>) {
+        match bytes.or_zero() % 5 {
+            0 => self.core.uncap(self.now),
+            1 => {
+                self.core.evict(self.now);
+            }
+            2 => self.core.owe_one(self.now),
+            reason => {
+                if let Some(conn) = pick(&self.conns, bytes.or_zero()) {
+                    self.opening.remove(&conn);
+                    self.core.on_capped(self.now, conn, if reason == 3 { OpenReason::Demand } else { OpenReason::Minimum });
+                }
+            }
+        }
+    }
+
     fn acquire(&mut self, bytes: &mut Bytes<'_>) {
-        let asker = Asker { worker: bytes.worker(), identity: IdentityId(u32::from(bytes.or_zero() % 5)), seat: 0 };
+        let asker =
+            Asker { worker: bytes.worker(), identity: IdentityId(u32::from(bytes.or_zero() % 5)), seat: 0, patience: bytes.millis() };
         let outcome = match bytes.or_zero() {
             0..8 => self.core.acquire_again(self.now, asker, self.now - Duration::from_millis(u64::from(bytes.or_zero()))),
             8..16 => match self.core.try_acquire(self.now, asker.worker) {
@@ -209,7 +238,7 @@ impl Pool {
                 Action::Refuse { waiter, .. } => {
                     self.waiting.remove(&waiter);
                 }
-                Action::Reset { .. } | Action::Probe { .. } => {}
+                Action::Notify { .. } | Action::Reset { .. } | Action::Probe { .. } => {}
                 Action::Close { conn, .. } => {
                     self.opening.remove(&conn);
                     self.leased.remove(&conn);

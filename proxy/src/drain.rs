@@ -69,11 +69,6 @@ impl DrainSignal {
         self.tasks.borrow().wake_all();
     }
 
-    /// Has all sessions look again at what concerns them.
-    pub fn wake(&self) {
-        self.tasks.borrow().wake_all();
-    }
-
     /// How many sessions are registered.
     #[must_use]
     pub fn registered(&self) -> usize {

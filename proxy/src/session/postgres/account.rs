@@ -191,11 +191,14 @@ impl Drop for Member {
     }
 }
 
+/// Database and user.
+type Key = (Arc<str>, Arc<str>);
+
 /// One worker's accounts.
 #[derive(Debug)]
 pub struct Accounts {
     counts: ClientCounts,
-    accounts: RefCell<BTreeMap<(Arc<str>, Arc<str>), Weak<Account>>>,
+    accounts: RefCell<BTreeMap<Key, Weak<Account>>>,
 }
 
 impl Accounts {
@@ -222,12 +225,15 @@ impl Accounts {
     /// Takes over a new configuration; answers whether sessions have to look at their bounds again.
     pub fn apply(&self, config: &Postgres) -> bool {
         let accounts = self.accounts.borrow();
-        let live = accounts.values().filter_map(Weak::upgrade);
-        live.fold(false, |changed, account| account.apply(config) || changed)
+        let mut changed = false;
+        for account in accounts.values().filter_map(Weak::upgrade) {
+            changed |= account.apply(config);
+        }
+        changed
     }
 
     fn get(&self, config: &Postgres, database: &str, user: &str) -> Rc<Account> {
-        let key: (Arc<str>, Arc<str>) = (database.into(), user.into());
+        let key: Key = (database.into(), user.into());
         let mut accounts = self.accounts.borrow_mut();
         if let Some(account) = accounts.get(&key).and_then(Weak::upgrade) {
             return account;

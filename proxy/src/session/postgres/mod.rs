@@ -10,8 +10,8 @@ use crate::worker::Worker;
 
 pub mod account;
 pub mod cancel;
-pub mod deadlines;
 pub mod cancel_lines;
+pub mod deadlines;
 pub mod inbound;
 pub mod login;
 pub mod matching;

@@ -9,8 +9,8 @@ use sidepool_config::model::Config;
 
 use super::account::{Accounts, ClientCounts};
 use super::cancel::CancelRegistry;
-use super::deadlines::Deadlines;
 use super::cancel_lines::CancelLines;
+use super::deadlines::Deadlines;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -114,7 +114,7 @@ impl PostgresSide {
         self.pools.apply(new.postgres.as_ref(), worker);
         if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres) || postgres.server_fast_close) {
             // Whoever had no bounds is not watched yet; whoever keeps a connection may have to give it up.
-            worker.drain.wake();
+            worker.drain.wake_all();
         }
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
     }

@@ -1,0 +1,203 @@
+//! How large pools are and how their connections are used: the reserve, the minimum, turns, checks, ages, and pools that nobody uses.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cluster::PASSWORD;
+use sidepool_tests::postgres::wire::first_column;
+use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
+use sidepool_tests::scrape::Scrape;
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+
+fn open(now: &Scrape) -> f64 {
+    now.sum("sidepool_pool_server_connections", &[])
+}
+
+fn closed(now: &Scrape, reason: &str) -> f64 {
+    now.sum("sidepool_server_closes_total", &[("reason", reason)])
+}
+
+/// Settings of a database whose clients all are `app` upstream.
+fn forced(cluster: &Cluster) -> Settings {
+    Settings::postgres(cluster).set("postgres.databases.app.user", "app").set("postgres.databases.app.password", PASSWORD)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_is_opened_for_who_has_waited_for_long() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster)
+        .set("postgres.default_pool_size", 1)
+        .set("postgres.reserve_pool_size", 1)
+        .set("postgres.reserve_pool_timeout", "300ms");
+    let pool = Pooler::start(settings.clone()).await;
+    let (mut holder, mut waiter, mut third) = (pool.wire().await, pool.wire().await, pool.wire().await);
+    holder.query("BEGIN").await;
+    waiter.send(&frame::query("BEGIN; SELECT 'from the reserve'")).await;
+    assert!(waiter.is_silent().await, "the reserve is not for who has just come");
+    assert_eq!(first_column(&waiter.until_ready().await), ["from the reserve"]);
+    third.send(&frame::query("SELECT 'a turn'")).await;
+    assert!(third.is_silent().await && third.is_silent().await && third.is_silent().await, "it has an end");
+    assert_eq!(cluster.connections().await, 2);
+    holder.query("COMMIT").await;
+    assert_eq!(first_column(&third.until_ready().await), ["a turn"]);
+    waiter.query("COMMIT").await;
+    drop(pool);
+    // A user's own reserve beats the database's.
+    let none = Pooler::start(settings.set("postgres.users.app.reserve_pool_size", 0)).await;
+    let (mut holder, mut waiter) = (none.wire().await, none.wire().await);
+    holder.query("BEGIN").await;
+    waiter.send(&frame::query("SELECT 1")).await;
+    assert!(waiter.is_silent().await && waiter.is_silent().await && waiter.is_silent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_minimum_is_kept_where_the_user_is_known_or_a_client_is_there() {
+    let cluster = Cluster::start().await;
+    let minimum = |settings: Settings| settings.set("postgres.min_pool_size", 3).set("postgres.server_idle_timeout", "200ms");
+    let known = Pooler::start(minimum(forced(&cluster))).await;
+    known.metrics_show("three connections, without any client", |now| open(now) == 3.0).await;
+    drop(known);
+    let pool = Pooler::start(minimum(Settings::postgres(&cluster))).await;
+    assert_eq!(open(&pool.scrape().await), 0.0);
+    let mut wire = pool.wire().await;
+    pool.metrics_show("three connections for the client", |now| open(now) == 3.0).await;
+    assert_eq!(wire.value("SELECT 1").await, "1");
+    drop(wire);
+    pool.metrics_show("none without it", |now| open(now) == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_robin_uses_all_connections_in_turn() {
+    let cluster = Cluster::start().await;
+    for (round_robin, expected) in [(false, 1), (true, 3)] {
+        let settings = Settings::postgres(&cluster).set("postgres.server_round_robin", round_robin);
+        let pool = Pooler::start(settings.set("postgres.default_pool_size", 3)).await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let mut wire = pool.wire().await;
+            wire.query("BEGIN").await;
+            clients.push(wire);
+        }
+        for wire in &mut clients {
+            wire.query("COMMIT").await;
+        }
+        let mut used = std::collections::BTreeSet::new();
+        for _ in 0..6 {
+            used.insert(clients[0].value("SELECT pg_backend_pid()").await);
+        }
+        assert_eq!(used.len(), expected, "round robin: {round_robin}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_checked_by_the_query_that_is_set() {
+    let cluster = Cluster::start_with(&["log_statement=all"]).await;
+    let settings = Settings::postgres(&cluster).set("postgres.server_check_delay", "100ms");
+    let pool = Pooler::start(settings.clone().set("postgres.server_check_query", "SELECT 'are you there'")).await;
+    pool.wire().await.query("SELECT 1").await;
+    cluster.process().log().line_with("are you there").await;
+    drop(pool);
+    // A check that fails closes the connection before anybody gets it.
+    let failing = Pooler::start(settings.clone().set("postgres.server_check_query", "SELECT nonsense")).await;
+    let mut wire = failing.wire().await;
+    let before = wire.value("SELECT pg_backend_pid()").await;
+    failing.metrics_show("the failed check", |now| closed(now, "probe_failed") >= 1.0).await;
+    assert_ne!(wire.value("SELECT pg_backend_pid()").await, before);
+    drop(failing);
+    // No query, no checks; and without a delay, one after each use.
+    let never = Pooler::start(settings.clone().set("postgres.server_check_query", "").set("postgres.server_check_delay", "0s")).await;
+    let mut wire = never.wire().await;
+    let before = wire.value("SELECT pg_backend_pid()").await;
+    assert_eq!(wire.value("SELECT pg_backend_pid()").await, before);
+    drop(never);
+    let always = settings.set("postgres.server_check_query", "SELECT 'checked ' || 'always'").set("postgres.server_check_delay", "0s");
+    let pool = Pooler::start(always).await;
+    let mut wire = pool.wire().await;
+    for _ in 0..3 {
+        assert_eq!(wire.value("SELECT 1").await, "1");
+    }
+    cluster.process().log().line_with("'checked ' || 'always'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_connections_are_replaced_one_after_the_other() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 4).set("postgres.server_lifetime", "2s");
+    let pool = Pooler::start(settings).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut wire = pool.wire().await;
+        wire.query("BEGIN").await;
+        clients.push(wire);
+    }
+    for wire in &mut clients {
+        wire.query("COMMIT").await;
+    }
+    let mut counts = Vec::new();
+    wait::until("all four to be closed", async || {
+        let now = closed(&pool.scrape().await, "lifetime");
+        if counts.last().is_none_or(|last| *last < now) {
+            counts.push(now);
+        }
+        (now >= 4.0).then_some(())
+    })
+    .await;
+    assert_eq!(counts, [0.0, 1.0, 2.0, 3.0, 4.0], "at most one in each quarter of a lifetime");
+    assert_eq!(clients[0].value("SELECT 'goes on'").await, "goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_opens_connections_side_by_side() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 8).set("postgres.server_connect_parallelism", 8);
+    let pool = Pooler::start(settings).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(pool.wire().await);
+    }
+    for wire in &mut clients {
+        wire.send(&frame::query("SELECT pg_sleep(1)")).await;
+    }
+    for wire in &mut clients {
+        assert_eq!(tags(&wire.until_ready().await), "TDCZ");
+    }
+    assert_eq!(cluster.connections().await, 8, "each query had its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_clients_named_are_forgotten_when_nobody_uses_them() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster)
+        .set("postgres.databases.\"*\".host", "127.0.0.1")
+        .set("postgres.databases.\"*\".port", i64::from(cluster.port()))
+        .set("postgres.server_idle_timeout", "100ms");
+    let known = |now: &Scrape| now.sum("sidepool_pool_info", &[]);
+    for (setting, left) in [("autodb_idle_timeout", 1.0), ("pool_idle_timeout", 0.0)] {
+        let pool = Pooler::start(settings.clone().set(&format!("postgres.{setting}"), "300ms")).await;
+        let mut stays = Wire::login(pool.postgres_port(), "app", "other", PASSWORD).await;
+        let (named, auto) = (pool.wire().await, Wire::login(pool.postgres_port(), "app", "postgres", PASSWORD).await);
+        pool.metrics_show("three pools", |now| known(now) == 3.0).await;
+        drop((named, auto));
+        pool.metrics_show("the pools that are used or kept", |now| known(now) == 1.0 + left).await;
+        assert_eq!(stays.value("SELECT 'in use'").await, "in use");
+        let mut again = Wire::login(pool.postgres_port(), "app", "postgres", PASSWORD).await;
+        assert_eq!(again.value("SELECT 1").await, "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fast_close_ends_clients_in_session_mode_whose_database_has_changed() {
+    let cluster = Cluster::start().await;
+    let settings = forced(&cluster).set("postgres.pool_mode", "session").set("postgres.server_fast_close", true);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let (mut idle, mut busy) = (pool.wire().await, pool.wire().await);
+    assert_eq!(idle.value("SELECT 1").await, "1");
+    busy.query("BEGIN").await;
+    pool.reload(settings.set("postgres.databases.app.host", "localhost")).await;
+    let farewell = idle.until_closed().await;
+    let message = |messages: &[sidepool_tests::postgres::Message]| messages.last().and_then(|last| last.field(b'M'));
+    assert_eq!(message(&farewell).as_deref(), Some("database configuration changed"));
+    assert_eq!(busy.value("SELECT 'in a transaction'").await, "in a transaction");
+    busy.send(&frame::query("COMMIT")).await;
+    assert_eq!(message(&busy.until_closed().await).as_deref(), Some("database configuration changed"));
+    assert_eq!(pool.wire().await.value("SELECT 'anew'").await, "anew");
+}
