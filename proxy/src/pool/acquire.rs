@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +26,22 @@ use crate::observe::record::PoolHistogram;
 pub struct Acquire<C: Connector> {
     pool: Rc<Pool<C>>,
     identity: IdentityId,
-    patience: Option<Duration>,
+    /// How long it waits, where that is not as the pool's limits say, in milliseconds: every client has room for this, whether it waits or not.
+    patience: Option<NonZeroU32>,
     state: State,
+}
+
+/// Stands for ever.
+const FOR_EVER: NonZeroU32 = NonZeroU32::MAX;
+
+fn to_ms(patience: Duration) -> NonZeroU32 {
+    // A time that is not zero is at least a millisecond.
+    let ms = u32::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+    NonZeroU32::new(ms).unwrap_or(FOR_EVER)
+}
+
+fn from_ms(ms: NonZeroU32) -> Duration {
+    if ms == FOR_EVER { Duration::ZERO } else { Duration::from_millis(u64::from(ms.get())) }
 }
 
 /// How far it is.
@@ -46,12 +61,9 @@ impl<C: Connector> Acquire<C> {
     }
 
     /// Bounds the wait otherwise than the pool's limits do; zero is for ever, `None` as they do.
-    pub fn within(self, patience: Option<Duration>) -> Self {
-        {
-            let mut bounded = self;
-            bounded.patience = patience;
-            bounded
-        }
+    pub fn within(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience.map(to_ms);
+        self
     }
 
     /// Whether it has waited for so long that whoever waits is to be told, once.
@@ -67,7 +79,7 @@ impl<C: Connector> Acquire<C> {
         let pool = Rc::clone(&self.pool);
         loop {
             let seat = pool.seats.borrow().next();
-            let asker = Asker { worker: pool.worker, identity: self.identity, seat, patience: self.patience };
+            let asker = Asker { worker: pool.worker, identity: self.identity, seat, patience: self.patience.map(from_ms) };
             let (answer, action) = pool.input(|core, now| {
                 let answer = match again {
                     None => core.acquire(now, asker),

@@ -41,6 +41,8 @@ enum Doing {
 }
 
 struct Seat {
+    /// The client's number in this process.
+    number: u64,
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
     /// Counts the times that the client was given a connection: a cancel is meant for one of them.
@@ -60,7 +62,6 @@ pub struct CancelRegistry {
 pub struct CancelTicket {
     worker: Rc<Worker>,
     key: CancelKey,
-    number: u64,
     seat: Rc<Seat>,
 }
 
@@ -81,21 +82,26 @@ impl CancelTicket {
     #[must_use]
     pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, key: CancelKey) -> Option<Self> {
         let registry = &worker.postgres.cancels;
-        let seat =
-            Rc::new(Seat { pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), turn: Cell::new(0), waker: RefCell::new(None) });
+        let number = (u64::from(worker.id.0) << WORKER_SHIFT) | (registry.next.get() + 1);
+        let seat = Rc::new(Seat {
+            number,
+            pool: Rc::clone(pool),
+            doing: RefCell::new(Doing::Nothing),
+            turn: Cell::new(0),
+            waker: RefCell::new(None),
+        });
         match registry.seats.borrow_mut().entry(key.bytes()) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => place.insert(Rc::clone(&seat)),
         };
         registry.next.set(registry.next.get() + 1);
-        let number = (u64::from(worker.id.0) << WORKER_SHIFT) | registry.next.get();
-        Some(Self { worker: Rc::clone(worker), key, number, seat })
+        Some(Self { worker: Rc::clone(worker), key, seat })
     }
 
     /// The client's number in this process: not a secret, never used again.
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.number
+        self.seat.number
     }
 
     /// The key to tell the client.

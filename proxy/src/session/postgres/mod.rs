@@ -38,11 +38,11 @@ mod welcome;
 /// Written so that the future of an idle client is little more than its [`Session`]: the login lies in a box that is gone when it is over, and
 /// nothing is held twice.
 pub fn serve(stream: Stream, worker: Rc<Worker>) -> impl Future<Output = ()> {
-    let arriving = Box::pin(arrive(stream, Rc::clone(&worker)));
+    let arriving = Box::pin(arrive(stream, worker));
     async move {
         let Some((mut session, present)) = arriving.await else { return };
         let end = session.run().await;
-        present.left(&worker, end);
+        present.left(session.worker(), end);
     }
 }
 

@@ -163,6 +163,12 @@ impl Session {
         }
     }
 
+    /// The worker that it lives on.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// Runs until the client is gone.
     pub async fn run(&mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
