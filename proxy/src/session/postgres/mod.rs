@@ -10,7 +10,9 @@ use crate::worker::Worker;
 
 pub mod cancel;
 pub mod inbound;
+pub mod keyring;
 pub mod login;
+pub mod lookups;
 pub mod matching;
 pub mod outbound;
 pub mod pools;

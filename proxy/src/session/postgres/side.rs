@@ -8,6 +8,8 @@ use std::time::Instant;
 use sidepool_config::model::Config;
 
 use super::cancel::CancelRegistry;
+use super::keyring::Keyring;
+use super::lookups::Lookups;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -48,6 +50,8 @@ impl fmt::Debug for LoginSeed {
 pub struct PostgresCommons {
     /// The cores of the pools.
     pub directory: Directory<PoolKey>,
+    /// What logins brought for logging in upstream.
+    pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
 }
@@ -55,7 +59,7 @@ pub struct PostgresCommons {
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()? })
+        Ok(Self { directory: Directory::new(workers), keyring: Keyring::default(), seed: LoginSeed::random()? })
     }
 }
 
@@ -71,6 +75,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Users that are being looked up.
+    pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
 }
@@ -83,8 +89,9 @@ impl PostgresSide {
             cancels: CancelRegistry::default(),
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory),
+            pools: PgPools::new(commons.directory, commons.keyring),
             verifiers: Verifiers::default(),
+            lookups: Lookups::default(),
             seed: commons.seed,
         }
     }

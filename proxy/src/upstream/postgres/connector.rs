@@ -11,6 +11,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::connection::PgConnection;
 use super::login;
+use super::passed::Passed;
 use super::query;
 use super::target::Target;
 use super::tls;
@@ -51,13 +52,20 @@ pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
     learned: Learned,
+    passed: Passed,
 }
 
 impl PgConnector {
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
-        Self { target, timeout: Cell::new(timeout), learned }
+        Self { target, timeout: Cell::new(timeout), learned, passed: Passed::default() }
+    }
+
+    /// The same with what clients' logins brought for logging in.
+    #[must_use]
+    pub fn with_passed(self, passed: Passed) -> Self {
+        Self { passed, ..self }
     }
 
     /// Bounds connections that are opened from now on.
@@ -93,7 +101,7 @@ impl Connector for PgConnector {
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
             let stream = self.open().await?;
-            let connection = login::login(stream, &self.target).await?;
+            let connection = login::login(stream, &self.target, &self.passed).await?;
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
