@@ -36,6 +36,8 @@ pub enum Shown {
     Plain(String),
     /// Compared, but not shown.
     Secret(Secret),
+    /// Shown, and compared together with a hash over what the file holds.
+    File(String, [u8; 32]),
     /// Nothing, and what that means.
     Unset,
 }
@@ -43,7 +45,7 @@ pub enum Shown {
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Plain(text) => text,
+            Self::Plain(text) | Self::File(text, _) => text,
             Self::Secret(_) => "***",
             Self::Unset => "unset",
         })
@@ -96,6 +98,10 @@ pub fn fingerprint(config: &Config) -> ContentHash {
             part(name);
             match value {
                 Shown::Plain(text) => part(text),
+                Shown::File(text, hash) => {
+                    part(text);
+                    part(&ContentHash(*hash).to_string());
+                }
                 Shown::Secret(secret) => part(secret.reveal()),
                 Shown::Unset => part(""),
             }
@@ -212,6 +218,14 @@ fn flag(flag: bool) -> Shown {
 
 fn path(path: Option<&Path>) -> Shown {
     path.map_or(Shown::Unset, |path| quoted(path.display().to_string()))
+}
+
+/// A file, of which the contents count as well, where something was made of them.
+fn contents(path: Option<&Path>, hash: Option<&[u8; 32]>) -> Shown {
+    match (path, hash) {
+        (Some(path), Some(hash)) => Shown::File(format!("{:?}", path.display().to_string()), *hash),
+        (given, _) => self::path(given),
+    }
 }
 
 fn text(text: Option<&str>) -> Shown {
