@@ -36,7 +36,7 @@ pub enum Shown {
     Plain(String),
     /// Compared, but not shown.
     Secret(Secret),
-    /// Shown, and compared together with a hash over what the file holds.
+    /// A file, and a hash over what is in it.
     File(String, [u8; 32]),
     /// Nothing, and what that means.
     Unset,
@@ -45,8 +45,9 @@ pub enum Shown {
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Plain(text) | Self::File(text, _) => text,
+            Self::Plain(text) => text,
             Self::Secret(_) => "***",
+            Self::File(path, _) => return write!(f, "{path:?}"),
             Self::Unset => "unset",
         })
     }
@@ -98,11 +99,11 @@ pub fn fingerprint(config: &Config) -> ContentHash {
             part(name);
             match value {
                 Shown::Plain(text) => part(text),
-                Shown::File(text, hash) => {
-                    part(text);
-                    part(&ContentHash(*hash).to_string());
-                }
                 Shown::Secret(secret) => part(secret.reveal()),
+                Shown::File(path, content) => {
+                    part(path);
+                    content.iter().for_each(|byte| part(&byte.to_string()));
+                }
                 Shown::Unset => part(""),
             }
         }
@@ -223,7 +224,7 @@ fn path(path: Option<&Path>) -> Shown {
 /// A file, of which the contents count as well, where something was made of them.
 fn contents(path: Option<&Path>, hash: Option<&[u8; 32]>) -> Shown {
     match (path, hash) {
-        (Some(path), Some(hash)) => Shown::File(format!("{:?}", path.display().to_string()), *hash),
+        (Some(path), Some(hash)) => Shown::File(path.display().to_string(), *hash),
         (given, _) => self::path(given),
     }
 }

@@ -38,8 +38,9 @@ pub fn effective(config: &Config) -> String {
         }
         for (name, value) in &entry.values {
             let _ = match value {
-                Shown::Plain(value) | Shown::File(value, _) => writeln!(text, "{name} = {value}"),
+                Shown::Plain(value) => writeln!(text, "{name} = {value}"),
                 Shown::Secret(_) => writeln!(text, "{name} = \"***\""),
+                Shown::File(path, _) => writeln!(text, "{name} = {path:?}"),
                 Shown::Unset => writeln!(text, "# {name} is unset"),
             };
         }
