@@ -156,7 +156,7 @@ mod tests {
             (format!("r=abc,s={salt},i=16"), KeyFault::Malformed),
             (format!("r=xbcd,s={salt},i=16"), KeyFault::Malformed),
             (format!("r=abcd,s={salt}"), KeyFault::Malformed),
-            (format!("r=abcd,s=!,i=16"), KeyFault::Malformed),
+            ("r=abcd,s=!,i=16".to_owned(), KeyFault::Malformed),
             (format!("r=abcd,s={salt},i=x"), KeyFault::Malformed),
         ] {
             assert_eq!(keyed.prove(message.as_bytes()), Err(fault), "{message}");

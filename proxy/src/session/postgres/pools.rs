@@ -132,6 +132,12 @@ impl PgPools {
         }
     }
 
+    /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
+    #[must_use]
+    pub fn in_use(&self, now: Instant) -> u64 {
+        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+    }
+
     /// What the pools have to report to a scrape.
     #[must_use]
     pub fn reports(&self, now: Instant) -> Vec<PoolReport> {
@@ -163,6 +169,7 @@ impl PgPools {
             entry.pool.resize(Limits::from(&route.limits));
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+        entry.pool.connector().set_context(route.tls_context.clone());
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
@@ -182,7 +189,9 @@ impl PgPools {
 }
 
 fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
-    PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone()).with_passed(passed.clone())
+    let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
+    connector.set_context(route.tls_context.clone());
+    connector.with_passed(passed.clone())
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)

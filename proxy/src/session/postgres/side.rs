@@ -8,6 +8,7 @@ use std::time::Instant;
 use sidepool_config::model::Config;
 
 use super::cancel::CancelRegistry;
+use super::cancel_lines::CancelLines;
 use super::keyring::Keyring;
 use super::lookups::Lookups;
 use super::pools::PgPools;
@@ -54,12 +55,15 @@ pub struct PostgresCommons {
     pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
+    /// How many cancels are on their way.
+    pub cancel_lines: CancelLines,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), keyring: Keyring::default(), seed: LoginSeed::random()? })
+        let (keyring, cancel_lines) = (Keyring::default(), CancelLines::default());
+        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, cancel_lines })
     }
 }
 
@@ -67,6 +71,8 @@ impl PostgresCommons {
 pub struct PostgresSide {
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
+    /// How many cancels are on their way, in the whole process.
+    pub cancel_lines: CancelLines,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// Session states of all clients.
@@ -87,6 +93,7 @@ impl PostgresSide {
     pub fn new(worker: WorkerId, commons: PostgresCommons) -> Self {
         Self {
             cancels: CancelRegistry::default(),
+            cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
             pools: PgPools::new(commons.directory, commons.keyring),

@@ -1,5 +1,6 @@
 //! One connection to a PostgreSQL server.
 
+pub mod cancel;
 pub mod cancellable;
 pub mod connection;
 pub mod connector;
@@ -9,7 +10,6 @@ pub mod passed;
 pub mod statements;
 pub mod target;
 
-mod cancel;
 mod login;
 mod messages;
 mod query;
