@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidepool_config::model::{PoolMode, Postgres};
+use sidepool_config::secret::Secret;
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::keyring::Keyring;
 use super::route::{self, PoolKey, Route};
 use crate::clock;
 use crate::observe::record::PoolRecord;
@@ -22,6 +25,7 @@ use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::upstream::postgres::connector::{Learned, PgConnector};
+use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::worker::Worker;
 
 /// Most pools of databases that clients, not the configuration, named: each costs memory and shows up in metrics.
@@ -32,6 +36,7 @@ pub struct PgPool {
     /// The pool.
     pub pool: Rc<Pool<PgConnector>>,
     learned: Learned,
+    passed: Passed,
     limits: Limits,
     mode: PoolMode,
     /// Since when it is known to have neither clients nor connections.
@@ -49,6 +54,16 @@ impl PgPool {
         self.learned.set(&baseline);
         lease.release(Condition::Clean);
         Ok(baseline)
+    }
+}
+
+impl PgPool {
+    /// Takes what a login brought for logging in upstream as the same user; a failure that it may mend is forgotten.
+    pub fn pass(&self, secret: Option<Secret>, keys: Option<ScramKeys>) {
+        let configured = self.pool.connector().target().password.clone();
+        if self.passed.offer(Credential { configured, secret, keys }) {
+            self.pool.try_again();
+        }
     }
 }
 
@@ -70,14 +85,15 @@ pub struct PgPools {
     directory: Directory<PoolKey>,
     /// Whether a task looks for idle pools.
     looking: Cell<bool>,
+    keyring: Keyring,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
 }
 
 impl PgPools {
-    /// No pools yet. The directory is the one of the process.
+    /// No pools yet. The directory and the keyring are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>) -> Self {
-        Self { directory, looking: Cell::new(false), pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring) -> Self {
+        Self { directory, looking: Cell::new(false), keyring, pools: RefCell::default() }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -167,7 +183,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), route.limits, u64::from_ne_bytes(seed));
-        let learned = Learned::default();
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
         let setup = PoolSetup {
             name: route.key.name(),
             id,
@@ -176,8 +192,8 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, connector(route, &learned), &worker.pools);
-        PgPool { pool, learned, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
+        let pool = Pool::new(setup, connector(route, &learned, &passed), &worker.pools);
+        PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
     }
 
     fn change(&self, route: &Route) {
@@ -189,13 +205,14 @@ impl PgPools {
         let current = entry.pool.connector();
         current.set_timeout(route.connect_timeout);
         current.set_check_query(&route.check_query);
+        current.set_context(route.tls_context.clone());
         if *current.target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(connector(route, &entry.learned));
+            entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
-            let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
-            *entry = Rc::new(PgPool { pool, learned, limits: route.limits, mode: route.mode, idle_since: Cell::default() });
+            let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
+            *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() });
         }
     }
 
@@ -223,10 +240,11 @@ async fn look_for_idle_pools(worker: Weak<Worker>) {
     }
 }
 
-fn connector(route: &Route, learned: &Learned) -> PgConnector {
+fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
     let connector = PgConnector::new(route.target.clone(), route.connect_timeout, learned.clone());
     connector.set_check_query(&route.check_query);
-    connector
+    connector.set_context(route.tls_context.clone());
+    connector.with_passed(passed.clone())
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)

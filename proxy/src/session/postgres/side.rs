@@ -11,6 +11,8 @@ use super::account::{Accounts, ClientCounts};
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
+use super::keyring::Keyring;
+use super::lookups::Lookups;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -51,6 +53,8 @@ impl fmt::Debug for LoginSeed {
 pub struct PostgresCommons {
     /// The cores of the pools.
     pub directory: Directory<PoolKey>,
+    /// What logins brought for logging in upstream.
+    pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
     /// How many clients there are of each database and each user.
@@ -62,8 +66,8 @@ pub struct PostgresCommons {
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        let (clients, cancel_lines) = (ClientCounts::default(), CancelLines::default());
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, clients, cancel_lines })
+        let (keyring, cancel_lines, clients) = (Keyring::default(), CancelLines::default(), ClientCounts::default());
+        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, clients, cancel_lines })
     }
 }
 
@@ -85,6 +89,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Users that are being looked up.
+    pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
 }
@@ -100,8 +106,9 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory),
+            pools: PgPools::new(commons.directory, commons.keyring),
             verifiers: Verifiers::default(),
+            lookups: Lookups::default(),
             seed: commons.seed,
         }
     }
