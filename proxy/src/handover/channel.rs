@@ -8,62 +8,65 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::cmsg_space;
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with, sockopt,
+    SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
 use rustix::process::geteuid;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::message::{MAX_MESSAGE_BYTES, Message};
 
 /// How many successors may knock at a time.
 const BACKLOG: i32 = 4;
 
+/// Before descriptors that the kernel did not want to carry are offered again.
+const PAUSE: Duration = Duration::from_millis(5);
+
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
-/// One end of a conversation.
-pub struct Channel(AsyncFd<OwnedFd>);
+/// One end of a conversation. (The runtime's streams poll any Unix socket; what is read and written here are whole messages.)
+pub struct Channel(UnixStream);
 
 impl Channel {
     /// Knocks at the process that listens at `path`. Must be called on a runtime.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Self::new(socket)
+        Self::new(UnixStream::from_std(socket.into())?)
     }
 
-    fn new(socket: OwnedFd) -> io::Result<Self> {
+    fn new(socket: UnixStream) -> io::Result<Self> {
         let uid = sockopt::socket_peercred(&socket)?.uid;
         if uid != geteuid() && !uid.is_root() {
-            return Err(io::Error::new(ErrorKind::PermissionDenied, format!("the process at the other end belongs to user {}", uid.as_raw())));
+            return Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                format!("the process at the other end belongs to user {}", uid.as_raw()),
+            ));
         }
-        AsyncFd::new(socket).map(Self)
+        Ok(Self(socket))
     }
 
     /// Sends a message, with a descriptor beside it.
     pub async fn send(&self, message: &Message, beside: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let bytes = message.encode().map_err(io::Error::other)?;
         loop {
-            let mut ready = self.0.writable().await?;
-            match ready.try_io(|socket| send_now(socket.as_fd(), &bytes, beside)) {
-                Ok(sent) => return sent,
-                Err(_would_block) => {}
+            match self.0.async_io(Interest::WRITABLE, || send_now(self.0.as_fd(), &bytes, beside)).await {
+                // So many descriptors are on their way that the kernel wants some of them taken out first.
+                Err(error) if error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error()) => tokio::time::sleep(PAUSE).await,
+                sent => return sent,
             }
         }
     }
 
-    /// The next message, with what came beside it; `None` when the other side has gone.
+    /// The next message, with what came beside it; `None` when the other side has gone. May be dropped and called again.
     pub async fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            match ready.try_io(|socket| receive_now(socket.as_fd())) {
-                Ok(received) => return received,
-                Err(_would_block) => {}
-            }
-        }
+        self.0.async_io(Interest::READABLE, || receive_now(self.0.as_fd())).await
     }
 }
 
@@ -98,7 +101,7 @@ fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Option<(Message, Option<Own
 
 /// Where a successor knocks. The file goes when this is dropped, unless somebody else's has taken its place.
 pub struct Doorstep {
-    socket: AsyncFd<OwnedFd>,
+    socket: UnixListener,
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -108,23 +111,33 @@ impl Doorstep {
     /// Listens at `path`, for processes of our own user alone. Must be called on a runtime.
     pub fn open(path: &Path) -> io::Result<Self> {
         remove_stale(path)?;
+        Self::bind(path, path)
+    }
+
+    /// The same in the place of the process that we take over from, so that there is never nobody there.
+    pub fn replace(path: &Path) -> io::Result<Self> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        remove_stale(&beside)?;
+        Self::bind(&beside, path)
+    }
+
+    fn bind(first: &Path, path: &Path) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        bind(&socket, &SocketAddrUnix::new(first)?)?;
+        fs::set_permissions(first, fs::Permissions::from_mode(0o600))?;
         listen(&socket, BACKLOG)?;
-        let file = fs::symlink_metadata(path)?;
-        Ok(Self { socket: AsyncFd::new(socket)?, path: path.to_owned(), device: file.dev(), inode: file.ino() })
+        let file = fs::symlink_metadata(first)?;
+        if first != path {
+            fs::rename(first, path)?;
+        }
+        Ok(Self { socket: UnixListener::from_std(socket.into())?, path: path.to_owned(), device: file.dev(), inode: file.ino() })
     }
 
     /// The next one that knocks. One of another user is an error; the next one may be ours.
     pub async fn knock(&self) -> io::Result<Channel> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            match ready.try_io(|socket| Ok(accept_with(socket.as_fd(), FLAGS)?)) {
-                Ok(accepted) => return Channel::new(accepted?),
-                Err(_would_block) => {}
-            }
-        }
+        Channel::new(self.socket.accept().await?.0)
     }
 }
 
@@ -158,7 +171,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -170,13 +182,13 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let ours = Channel::connect(&path).unwrap();
         let theirs = doorstep.knock().await.unwrap();
-        let (mut near, far) = UnixStream::pair().unwrap();
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.send(&Message::Ready, None).await.unwrap();
         ours.send(&Message::Client(1), Some(far.as_fd())).await.unwrap();
         drop((far, ours));
         assert!(matches!(theirs.receive().await.unwrap(), Some((Message::Ready, None))));
         let Some((Message::Client(1), Some(moved))) = theirs.receive().await.unwrap() else { panic!() };
-        UnixStream::from(moved).write_all(b"hello").unwrap();
+        std::os::unix::net::UnixStream::from(moved).write_all(b"hello").unwrap();
         let mut heard = [0; 5];
         near.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"hello");
@@ -192,11 +204,13 @@ mod tests {
         let doorstep = Doorstep::open(&path).unwrap();
         assert_eq!(Doorstep::open(&path).err().map(|error| error.kind()), Some(ErrorKind::AddrInUse));
         drop(doorstep);
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        // Of another kind of socket it cannot be said whether anybody listens; it is left alone, too.
-        let _ = Doorstep::open(&path);
-        fs::remove_file(&path).ok();
+        let successor = Doorstep::replace(&path).unwrap();
+        assert!(Channel::connect(&path).is_ok());
+        // As a process that was killed leaves it.
+        fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        drop(successor);
+        fs::rename(directory.path().join("elsewhere"), &path).unwrap();
+        drop(Doorstep::open(&path).unwrap());
         fs::write(&path, "data").unwrap();
         assert_eq!(Doorstep::open(&path).err().map(|error| error.kind()), Some(ErrorKind::AlreadyExists));
         assert_eq!(fs::read_to_string(&path).unwrap(), "data");

@@ -35,7 +35,6 @@ const MAGIC: &[u8; 16] = b"sidepool upgrade";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// The first word of both sides.
-    #[serde(skip)]
     Hello {
         /// Which version the sender speaks.
         version: u16,
