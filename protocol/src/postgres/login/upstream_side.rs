@@ -14,6 +14,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use zeroize::Zeroizing;
 
+use super::binding::{EndPoint, PLUS};
 use super::md5;
 use super::scram::MECHANISM;
 use super::secret::Stored;
@@ -32,6 +33,7 @@ pub const MAX_MESSAGES: u32 = 1000;
 pub struct UpstreamLogin {
     user: Box<str>,
     password: Option<Zeroizing<String>>,
+    end_point: Option<EndPoint>,
     expect: Expect,
     parameters: ParameterSet,
     key: Box<[u8]>,
@@ -156,11 +158,18 @@ impl UpstreamLogin {
         Some(Self {
             user: user.into(),
             password: password.map(|password| Zeroizing::new(password.to_owned())),
+            end_point: None,
             expect: Expect::Authentication,
             parameters: ParameterSet::new(),
             key: Box::default(),
             messages: 0,
         })
+    }
+
+    /// The connection is under TLS, and the server has shown this certificate: SCRAM is bound to it where the server can do that.
+    #[must_use]
+    pub fn bound_to(self, end_point: Option<EndPoint>) -> Self {
+        Self { end_point, ..self }
     }
 
     /// Takes a message of the server. What it is answered is appended to `out`.
@@ -243,13 +252,20 @@ impl UpstreamLogin {
     }
 
     fn begin_sasl(&mut self, mechanisms: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
-        if !mechanisms.split(|byte| *byte == 0).any(|mechanism| mechanism == MECHANISM.as_bytes()) {
+        let offers = |wanted: &str| mechanisms.split(|byte| *byte == 0).any(|mechanism| mechanism == wanted.as_bytes());
+        let (mechanism, binding) = match &self.end_point {
+            Some(end_point) if offers(PLUS) => (PLUS, ChannelBinding::tls_server_end_point(end_point.bytes().to_vec())),
+            // If somebody in the middle has taken the offer away, the server learns by this that we could have bound it.
+            Some(_) => (MECHANISM, ChannelBinding::unrequested()),
+            None => (MECHANISM, ChannelBinding::unsupported()),
+        };
+        if !offers(mechanism) {
             let offered = String::from_utf8_lossy(mechanisms).replace('\0', " ");
             return Err(UpstreamError::Unsupported(format!("the SASL mechanism {}", offered.trim())));
         }
         let Some(Stored::Plain(password)) = self.stored() else { return Err(UpstreamError::NoPassword("plain (for SCRAM)")) };
-        let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        frontend::sasl_initial_response(MECHANISM, scram.message(), out).map_err(unencodable)?;
+        let scram = ScramSha256::new(password.as_bytes(), binding);
+        frontend::sasl_initial_response(mechanism, scram.message(), out).map_err(unencodable)?;
         self.expect = Expect::SaslContinue(Box::new(scram));
         Ok(Progress::Read)
     }

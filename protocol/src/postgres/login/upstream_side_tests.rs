@@ -65,10 +65,32 @@ fn md5_from_a_password_or_a_digest() {
 
 #[test]
 fn scram_against_our_own_server_side() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["db".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let end_point = EndPoint::of(certificate.der());
+    assert!(end_point.is_some());
+    for (end_point, mechanism) in [(None, MECHANISM), (end_point, PLUS)] {
+        let said = exchange(end_point);
+        assert!(said.starts_with(format!("{mechanism}\0").as_bytes()));
+    }
+}
+
+#[test]
+fn a_server_that_cannot_bind_learns_that_we_could() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["db".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut login = begin(Some("pw")).bound_to(EndPoint::of(certificate.der()));
+    let (progress, out) = feed(&mut login, |out| encode::authentication_sasl(&[MECHANISM], out));
+    assert!(matches!(progress, Ok(Progress::Read)));
+    assert!(String::from_utf8_lossy(&out).contains("y,,n="));
+}
+
+/// A whole exchange; gives our first message.
+fn exchange(end_point: Option<EndPoint>) -> Vec<u8> {
     let parameters = Parameters::made_up(&[0; 32], "bob");
     let stored = Stored::Scram(Box::new(Verifier::derive("pw", parameters.clone())));
-    let challenge = Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: parameters };
-    let mut login = begin(Some("pw"));
+    let challenge = Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: parameters, end_point: end_point.clone() };
+    let mut login = begin(Some("pw")).bound_to(end_point);
     let mut from_server = Vec::new();
     let asked = Asked::begin(Method::Scram, challenge, &mut from_server);
     let mut to_server = BytesMut::new();
@@ -76,6 +98,7 @@ fn scram_against_our_own_server_side() {
 
     from_server.clear();
     let Ok(Step::Ask(asked)) = asked.on_message(b'p', &to_server[5..], &mut from_server) else { panic!() };
+    let first = to_server[5..].to_vec();
     to_server.clear();
     let Ok(Progress::Compute(compute)) = login.on_message(b'R', &from_server[5..], &mut to_server) else { panic!() };
     login.on_computed(compute.run(), &mut to_server).unwrap();
@@ -85,6 +108,7 @@ fn scram_against_our_own_server_side() {
     assert!(claim.check("bob", Some(&stored), &mut from_server));
     assert!(matches!(login.on_message(b'R', &from_server[5..], &mut to_server), Ok(Progress::Read)));
     finish(&mut login);
+    first
 }
 
 #[test]
