@@ -7,6 +7,7 @@ use sidepool_config::model::{AuthType, PgUser, Postgres};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::login::binding::EndPoint;
 use sidepool_protocol::postgres::login::client_side::{Asked, Challenge, Claim, Method, Step, wrong_password};
 use sidepool_protocol::postgres::login::scram::{self, Parameters};
 use sidepool_protocol::postgres::login::secret::Stored;
@@ -50,7 +51,7 @@ impl Keeper<'_> {
             Some(Stored::Scram(verifier)) => verifier.parameters.clone(),
             Some(Stored::Plain(_) | Stored::Md5(_)) | None => Parameters::made_up(self.seed.bytes(), user),
         };
-        let mut asked = Asked::begin(method, challenge(scram.clone())?, out);
+        let mut asked = Asked::begin(method, challenge(scram.clone(), end_point(stream, method))?, out);
         let claim = loop {
             stream.write_all(out).await?;
             out.clear();
@@ -95,12 +96,20 @@ fn method(auth_type: AuthType, known: Option<&PgUser>, secret: Option<&Secret>) 
     }
 }
 
-fn challenge(scram: Parameters) -> Result<Challenge, Fault> {
+/// What a SCRAM exchange with this client can be bound to.
+fn end_point(stream: &Stream, method: Method) -> Option<EndPoint> {
+    match method {
+        Method::Scram => EndPoint::of(stream.tls_peer()?.server_certificate()?),
+        Method::Plain | Method::Md5 => None,
+    }
+}
+
+fn challenge(scram: Parameters, end_point: Option<EndPoint>) -> Result<Challenge, Fault> {
     let (mut md5_salt, mut nonce) = ([0; 4], [0; 18]);
     let no_random = |_| Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had");
     getrandom::fill(&mut md5_salt).map_err(no_random)?;
     getrandom::fill(&mut nonce).map_err(no_random)?;
-    Ok(Challenge { md5_salt, scram_nonce: scram::nonce(nonce), scram })
+    Ok(Challenge { md5_salt, scram_nonce: scram::nonce(nonce), scram, end_point })
 }
 
 /// A clear-text password against a verifier takes milliseconds, so it is checked off the worker's thread.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use sidepool_protocol::postgres::login::binding::EndPoint;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
 
 use super::connection::{PgConnection, take_in_idle_news};
@@ -18,6 +19,8 @@ pub(super) async fn login(mut stream: Stream, target: &Target) -> Result<PgConne
     let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, password, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
+    let certificate = stream.tls_peer().and_then(|peer| peer.server_certificate());
+    login = login.bound_to(certificate.and_then(|certificate| EndPoint::of(certificate)));
     let mut messages = Messages::new(&mut stream);
     let mut welcome = loop {
         messages.send(&mut out).await.map_err(|silence| lost(silence, target))?;
