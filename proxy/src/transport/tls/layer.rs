@@ -90,6 +90,12 @@ impl Tls {
         &mut self.socket
     }
 
+    /// Gives back the last bytes that were read, to be read again.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        let rest = [bytes, self.plain.rest()].concat();
+        self.plain = Pending { bytes: rest, done: 0 };
+    }
+
     /// What is known of the connection.
     #[must_use]
     pub fn peer(&self) -> TlsPeer<'_> {
