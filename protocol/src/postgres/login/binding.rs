@@ -3,9 +3,12 @@
 //! Source: RFC 5929, section 4 (`tls-server-end-point`): the certificate, hashed as its own signature is; where that is MD5 or SHA-1, by SHA-256.
 //! Without a hash of its own (Ed25519) there is nothing to bind to, as in PostgreSQL.
 
+use postgres_protocol::authentication::sasl::ChannelBinding;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
+
+use super::scram::MECHANISM;
 
 /// The name of the mechanism that binds.
 pub const PLUS: &str = "SCRAM-SHA-256-PLUS";
@@ -41,6 +44,54 @@ impl EndPoint {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// How our own exchange with a server is bound.
+#[derive(Debug, Clone)]
+pub(super) enum OurBinding {
+    /// Not at all: there is no TLS, or nothing to bind to.
+    None,
+    /// Not at all, because the server does not offer it.
+    NotOffered,
+    /// To the certificate that the server has shown.
+    To(EndPoint),
+}
+
+impl OurBinding {
+    /// The mechanism that goes with it.
+    pub(super) fn mechanism(&self) -> &'static str {
+        match self {
+            Self::None | Self::NotOffered => MECHANISM,
+            Self::To(_) => PLUS,
+        }
+    }
+
+    /// How our first message begins.
+    pub(super) fn header(&self) -> &'static str {
+        match self {
+            Self::None => "n,,",
+            Self::NotOffered => "y,,",
+            Self::To(_) => "p=tls-server-end-point,,",
+        }
+    }
+
+    /// What our last message repeats: the header, and what it is bound to.
+    pub(super) fn repeated(&self) -> Vec<u8> {
+        let data: &[u8] = match self {
+            Self::None | Self::NotOffered => &[],
+            Self::To(end_point) => end_point.bytes(),
+        };
+        [self.header().as_bytes(), data].concat()
+    }
+
+    /// The same for `postgres-protocol`.
+    pub(super) fn channel_binding(self) -> ChannelBinding {
+        match self {
+            Self::None => ChannelBinding::unsupported(),
+            Self::NotOffered => ChannelBinding::unrequested(),
+            Self::To(end_point) => ChannelBinding::tls_server_end_point(end_point.0.into()),
+        }
     }
 }
 

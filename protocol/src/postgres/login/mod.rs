@@ -2,6 +2,7 @@
 
 pub mod binding;
 pub mod client_side;
+pub mod keys;
 pub mod md5;
 pub mod scram;
 pub mod secret;
