@@ -49,7 +49,18 @@ fn strings_hide_what_is_in_them() {
 
 #[test]
 fn what_is_none_of_them() {
-    for text in ["", ";", "SELECT 1", "PREPARE TRANSACTION 'x'", "EXPLAIN SELECT 1", "EXECUTE", "EXECUTE 'a'", "PREPARE", "EXPLAIN (EXECUTE a", "DELETE FROM execute"] {
+    for text in [
+        "",
+        ";",
+        "SELECT 1",
+        "PREPARE TRANSACTION 'x'",
+        "EXPLAIN SELECT 1",
+        "EXECUTE",
+        "EXECUTE 'a'",
+        "PREPARE",
+        "EXPLAIN (EXECUTE a",
+        "DELETE FROM execute",
+    ] {
         assert_eq!(show(text), "", "{text}");
     }
     assert_eq!(show("PREPARE transaction AS SELECT 1"), "Prepare transaction |transaction| AS SELECT 1|");
@@ -60,8 +71,19 @@ fn what_is_none_of_them() {
 
 #[test]
 fn a_beginning_tells_as_soon_as_it_can() {
-    let texts = [("PREPARE a AS SELECT 1", Start::Names), ("  /* c */ deallocate x", Start::Names), ("EXPLAIN (a) VERBOSE EXECUTE b", Start::Names)];
-    let others = [("SELECT 1", Start::Other), ("EXPLAIN SELECT 1", Start::Other), ("DELETE FROM a", Start::Other), ("'x'", Start::Other), ("ex", Start::Other), ("-- nothing", Start::Other)];
+    let texts = [
+        ("PREPARE a AS SELECT 1", Start::Names),
+        ("  /* c */ deallocate x", Start::Names),
+        ("EXPLAIN (a) VERBOSE EXECUTE b", Start::Names),
+    ];
+    let others = [
+        ("SELECT 1", Start::Other),
+        ("EXPLAIN SELECT 1", Start::Other),
+        ("DELETE FROM a", Start::Other),
+        ("'x'", Start::Other),
+        ("ex", Start::Other),
+        ("-- nothing", Start::Other),
+    ];
     for (text, expected) in texts.into_iter().chain(others) {
         assert_eq!(start(text.as_bytes(), true), expected, "{text}");
         let mut decided = None;
