@@ -33,7 +33,7 @@ async fn names_follow_the_client_to_any_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_answered_as_by_the_server() {
-    let (cluster, pool) = start(1).await;
+    let (cluster, pool) = start(2).await;
     cluster.sql("CREATE TABLE t (n int); GRANT ALL ON t TO app").await;
     let mut direct = Wire::login(cluster.port(), "app", "app", "app-secret-0815").await;
     let mut pooled = pool.wire().await;

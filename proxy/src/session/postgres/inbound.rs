@@ -143,7 +143,7 @@ impl Inbound<'_, '_> {
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
-                FrontendTag::Query if rewrite && !rest.get(HEAD_BYTES).is_some_and(|first| !sql::may_name(*first)) => {
+                FrontendTag::Query if rewrite && rest.get(HEAD_BYTES).is_none_or(|first| sql::may_name(*first)) => {
                     match self.on_named_query(rest, head, at)? {
                         Named::Consumed(bytes) => Some(bytes),
                         Named::NeedMore => None,

@@ -37,12 +37,15 @@ pub(super) enum Named {
     Held,
 }
 
+/// What a name means in the middle of a text: a statement, or nothing any more.
+type Meaning = Option<Rc<Statement>>;
+
 /// A query with its names replaced, in the making.
 #[derive(Default)]
 struct Rewrite {
     note: SqlNote,
-    /// What the names mean behind the commands that were looked at; `None`: nothing any more.
-    changed: Vec<(Box<[u8]>, Option<Rc<Statement>>)>,
+    /// Names that mean something else behind the commands that were looked at.
+    changed: Vec<(Box<[u8]>, Meaning)>,
     /// All statements are gone by now.
     cleared: bool,
     /// Statements that have to be there before the query.
@@ -191,8 +194,7 @@ impl Inbound<'_, '_> {
 
 impl Rewrite {
     /// What a name means in the middle of the text; the outer `None`: nothing has changed.
-    #[allow(clippy::option_option, reason = "a name may be changed to mean nothing")]
-    fn meaning(&self, name: &[u8]) -> Option<Option<Rc<Statement>>> {
+    fn meaning(&self, name: &[u8]) -> Option<Meaning> {
         let changed = self.changed.iter().rev().find(|(changed, _)| &**changed == name);
         changed.map(|(_, statement)| statement.clone()).or(if self.cleared { Some(None) } else { None })
     }

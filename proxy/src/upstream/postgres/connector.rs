@@ -11,7 +11,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::connection::PgConnection;
 use super::login;
-use super::query;
+use super::query::{self, Cleaned};
 use super::target::Target;
 use super::tls;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -21,9 +21,6 @@ use crate::upstream::dial::dial;
 
 /// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What cleans a session completely.
-const RESET_QUERY: &str = "DISCARD ALL";
 
 /// What the pool's server reported at the last login: what a client is told before it has a connection.
 #[derive(Debug, Clone, Default)]
@@ -50,19 +47,28 @@ impl Learned {
 pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
+    reset_query: RefCell<Box<str>>,
     learned: Learned,
 }
 
 impl PgConnector {
+    /// What cleans a session completely.
+    pub const RESET_QUERY: &str = "DISCARD ALL";
+
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
-        Self { target, timeout: Cell::new(timeout), learned }
+        Self { target, timeout: Cell::new(timeout), reset_query: RefCell::new(Self::RESET_QUERY.into()), learned }
     }
 
     /// Bounds connections that are opened from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.set(timeout);
+    }
+
+    /// Cleans sessions in this way from now on; empty: not at all.
+    pub fn set_reset_query(&self, query: &str) {
+        *self.reset_query.borrow_mut() = query.into();
     }
 
     /// Where it leads.
@@ -109,17 +115,19 @@ impl Connector for PgConnector {
             }
             match connection.link.tracker.status() {
                 TransactionStatus::Idle => {}
-                TransactionStatus::InTransaction | TransactionStatus::Failed => query::run("ROLLBACK", connection, &self.target).await?,
+                TransactionStatus::InTransaction | TransactionStatus::Failed => {
+                    query::run("ROLLBACK", connection, &self.target).await?;
+                }
             }
-            query::run(RESET_QUERY, connection, &self.target).await?;
-            connection.link.forget_session();
-            Ok(())
+            let query = self.reset_query.borrow().clone();
+            let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
+            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))
         })
         .await
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
-        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await.map(drop)
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::query::Cleaned;
 use super::statements::{ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -216,8 +217,56 @@ impl Link {
         self.naming
     }
 
-    /// The session was reset: nothing of what was on it is left.
-    pub fn forget_session(&mut self) {
-        *self = Self::default();
+    /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), &'static str> {
+        if cleaned.all {
+            *self = Self::default();
+            return Ok(());
+        }
+        if self.pinned && !cleaned.statements {
+            return Err("server_reset_query leaves a client's prepared statements on the connection");
+        }
+        if self.listening && !cleaned.listening {
+            return Err("server_reset_query leaves the connection listening");
+        }
+        let mut statements = std::mem::take(&mut self.statements);
+        if cleaned.statements {
+            statements.forget_named();
+        }
+        statements.unnamed = None;
+        let overrides = std::mem::take(&mut self.overrides);
+        // Whatever else the query did, what was set may still be.
+        *self = Self { statements, overrides, doubtful: true, ..Self::default() };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used() -> Link {
+        let mut link = Link { doubtful: true, ..Link::default() };
+        link.statements.insert(StatementId::new(1), 9);
+        link
+    }
+
+    #[test]
+    fn a_reset_leaves_what_it_does_not_clean() {
+        let mut link = used();
+        link.take_in_reset(Cleaned { all: true, ..Cleaned::default() }).unwrap();
+        assert!(link.statements.is_empty() && !link.doubtful);
+        let mut link = used();
+        link.take_in_reset(Cleaned::default()).unwrap();
+        assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
+        let statements = Cleaned { statements: true, ..Cleaned::default() };
+        link.pinned = true;
+        assert!(link.take_in_reset(Cleaned::default()).is_err());
+        link.take_in_reset(statements).unwrap();
+        assert!(link.statements.is_empty() && !link.pinned);
+        link.listening = true;
+        assert!(link.take_in_reset(statements).is_err());
+        link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
+        assert!(!link.listening);
     }
 }
