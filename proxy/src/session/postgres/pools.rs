@@ -116,6 +116,12 @@ impl PgPools {
         }
     }
 
+    /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
+    #[must_use]
+    pub fn in_use(&self, now: Instant) -> u64 {
+        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+    }
+
     /// What the pools have to report to a scrape.
     #[must_use]
     pub fn reports(&self, now: Instant) -> Vec<PoolReport> {
@@ -147,6 +153,8 @@ impl PgPools {
             entry.pool.resize(Limits::from(&route.limits));
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+        entry.pool.connector().set_context(route.tls_context.clone());
+        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned));
@@ -166,7 +174,10 @@ impl PgPools {
 }
 
 fn connector(route: &Route, learned: &Learned) -> PgConnector {
-    PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone())
+    let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
+    connector.set_context(route.tls_context.clone());
+    connector.set_reset(&route.reset.query, route.reset.always);
+    connector
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)

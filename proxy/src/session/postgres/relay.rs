@@ -224,7 +224,7 @@ impl Session {
         let mut out = Splice::new(input, &mut scratch);
         let rewriting = Rewriting {
             client: &mut self.statements,
-            client_id: u64::from(self.ticket.key().id),
+            client_id: self.ticket.number(),
             table: &worker.postgres.statements,
             capacity: self.statement_capacity,
             state: &self.state,
@@ -466,13 +466,14 @@ fn outbound<'a, 's>(
 
 /// Releases a connection, after any cancel on its way to it has arrived.
 fn give_back(lease: Lease<PgConnector>) {
+    let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
-        lease.release(Condition::Clean);
+        lease.release(condition);
         return;
     }
     tokio::task::spawn_local(async move {
         let certain = std::future::poll_fn(|cx| lease.cancel.poll_quiet(cx)).await;
-        lease.release(if certain { Condition::Clean } else { Condition::Broken });
+        lease.release(if certain { condition } else { Condition::Broken });
     });
 }
 

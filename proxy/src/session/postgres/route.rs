@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use sidepool_config::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres};
+use sidepool_config::tls::ServerContext;
 
 use crate::upstream::postgres::target::Target;
 
@@ -37,6 +38,15 @@ impl PoolKey {
     }
 }
 
+/// How a connection is cleaned that a client has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// `server_reset_query`; empty: not at all.
+    pub query: Arc<str>,
+    /// `server_reset_query_always`: after each transaction, too.
+    pub always: bool,
+}
+
 /// Where a client is led.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -44,10 +54,14 @@ pub struct Route {
     pub key: PoolKey,
     /// Where its connections lead.
     pub target: Target,
+    /// What its server is met with under TLS; `None`: as usual.
+    pub tls_context: Option<Arc<ServerContext>>,
     /// Its limits.
     pub limits: PoolLimits,
     /// When this client's connections go back.
     pub mode: PoolMode,
+    /// How a connection is cleaned that a client has left.
+    pub reset: Reset,
     /// Whether the configuration names the upstream user.
     pub forced_user: bool,
 }
@@ -101,7 +115,9 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
         user: Arc::clone(&key.user),
         password,
     };
-    Route { key, target, limits, mode, forced_user: database.user.is_some() }
+    let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();
+    let reset = Reset { query: config.server_reset_query.as_str().into(), always: config.server_reset_query_always };
+    Route { key, target, tls_context, limits, mode, reset, forced_user: database.user.is_some() }
 }
 
 #[cfg(test)]
