@@ -206,6 +206,7 @@ impl PgPools {
         current.set_timeout(route.connect_timeout);
         current.set_check_query(&route.check_query);
         current.set_context(route.tls_context.clone());
+        current.set_reset(&route.reset.query, route.reset.always);
         if *current.target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
@@ -244,6 +245,7 @@ fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
     let connector = PgConnector::new(route.target.clone(), route.connect_timeout, learned.clone());
     connector.set_check_query(&route.check_query);
     connector.set_context(route.tls_context.clone());
+    connector.set_reset(&route.reset.query, route.reset.always);
     connector.with_passed(passed.clone())
 }
 

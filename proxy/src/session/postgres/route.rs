@@ -60,6 +60,15 @@ impl PoolKey {
     }
 }
 
+/// How a connection is cleaned that a client has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// `server_reset_query`; empty: not at all.
+    pub query: Arc<str>,
+    /// `server_reset_query_always`: after each transaction, too.
+    pub always: bool,
+}
+
 /// Where a client is led.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -77,6 +86,8 @@ pub struct Route {
     pub check_query: Arc<str>,
     /// When this client's connections go back.
     pub mode: PoolMode,
+    /// How a connection is cleaned that a client has left.
+    pub reset: Reset,
     /// Whether the configuration names the upstream user.
     pub forced_user: bool,
 }
@@ -199,7 +210,9 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     };
     let check_query = config.server_check_query.as_deref().unwrap_or_default().into();
     let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();
-    Route { key, target, tls_context, limits, connect_timeout: sizes.server_connect_timeout, check_query, mode, forced_user }
+    let reset = Reset { query: config.server_reset_query.as_str().into(), always: config.server_reset_query_always };
+    let connect_timeout = sizes.server_connect_timeout;
+    Route { key, target, tls_context, limits, connect_timeout, check_query, mode, reset, forced_user }
 }
 
 #[cfg(test)]

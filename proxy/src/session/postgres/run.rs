@@ -28,7 +28,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::account::Member;
 use super::cancel::CancelTicket;
 use super::deadlines::Watched;
-use super::inbound::{Body, Violation};
+use super::inbound::{Body, Rules, Violation};
 use super::prepared::ClientStatements;
 use super::refusal;
 use crate::drain::Stage;
@@ -40,6 +40,7 @@ use crate::pool::lease::Lease;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;
+use crate::upstream::postgres::link::Hold;
 use crate::worker::Worker;
 
 /// How much is read from a client that has no server yet: the bound on what a waiting client keeps.
@@ -64,6 +65,8 @@ pub enum End {
     Reconfigured,
     /// The proxy shuts down.
     Drained,
+    /// The client has moved to a new process.
+    Moved,
 }
 
 /// What the client is doing.
@@ -96,9 +99,11 @@ pub struct Session {
     /// The client's message that is under way.
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
-    skipping: bool,
-    /// What is pending names statements, and an earlier batch that is not answered yet decides what the names mean.
-    pub(super) unsettled: bool,
+    pub(super) skipping: bool,
+    /// What is pending waits for this.
+    pub(super) hold: Hold,
+    /// What the configuration allows.
+    pub(super) rules: Rules,
     pub(super) quiet: Quiet,
 }
 
@@ -121,6 +126,8 @@ pub struct Start {
     pub mode: PoolMode,
     /// How many prepared statements a server connection keeps.
     pub statement_capacity: usize,
+    /// What the configuration allows.
+    pub rules: Rules,
     /// The parameters that follow this client.
     pub state: ParameterSet,
     /// Its cancel key.
@@ -140,7 +147,7 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, state, ticket, member } = start;
+        let Start { client, pool, mode, statement_capacity, rules, state, ticket, member } = start;
         Self {
             client,
             worker: Rc::clone(worker),
@@ -158,15 +165,16 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
-            unsettled: false,
+            hold: Hold::No,
+            rules,
             quiet: Quiet::default(),
         }
     }
 
     /// The worker that it lives on.
     #[must_use]
-    pub fn worker(&self) -> &Worker {
-        &self.worker
+    pub fn worker(&self) -> Rc<Worker> {
+        Rc::clone(&self.worker)
     }
 
     /// Runs until the client is gone.
@@ -215,8 +223,11 @@ impl Session {
                 return Poll::Ready(step);
             }
         }
-        if self.worker.drain.is_draining() && self.pending.is_empty() {
-            return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
+        if self.worker.drain.stage() > Stage::Serving
+            && self.pending.is_empty()
+            && let Some(end) = self.on_the_way_out(cx)
+        {
+            return Poll::Ready(Err(end));
         }
         if self.quiet.client {
             return Poll::Pending;
@@ -241,6 +252,15 @@ impl Session {
         }
         let step = self.on_idle_input(cx, &buffer[..kept + read]);
         Poll::Ready(step.unwrap_or(Ok(())))
+    }
+
+    /// The process is on its way out, and this client has nothing under way.
+    fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        match self.worker.drain.stage() {
+            Stage::Moving => self.is_movable().then_some(End::Moved),
+            Stage::Leaving => Some(self.say_goodbye(cx, &refusal::draining(), End::Drained)),
+            Stage::Serving | Stage::NobodyNew | Stage::NoServers => None,
+        }
     }
 
     /// Moves what is pending to the front of the read buffer and answers how much that is.
@@ -282,7 +302,7 @@ impl Session {
             at += dropped;
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, First::NeedMore)) };
-            let drop_message = match FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))? {
+            let drop_message = match self.rules.check(head, rest)? {
                 FrontendTag::Terminate => return Ok((at, First::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
                 FrontendTag::Sync => {
