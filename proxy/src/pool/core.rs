@@ -238,6 +238,18 @@ impl Core {
         self.capped == Some(OpenReason::Demand) && !self.queue.is_empty()
     }
 
+    /// Whether there is such a connection.
+    #[must_use]
+    pub fn has(&self, conn: ConnId) -> bool {
+        self.conns.find(conn).is_some()
+    }
+
+    /// How many connections there are, whatever they are doing.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.conns.total()
+    }
+
     /// Since when the connection is idle that is so for longest.
     #[must_use]
     pub fn coldest(&self) -> Option<Instant> {

@@ -17,7 +17,7 @@ use super::fault::ConnectFault;
 use super::handle::Pool;
 use super::id::{ConnId, WaiterId};
 use super::measure;
-use super::reason::{CloseReason, Condition, Refusal};
+use super::reason::{CloseReason, Condition, OpenReason, Refusal};
 use super::traits::{Connection, Connector};
 use super::waiting::Delivery;
 use crate::clock;
@@ -87,8 +87,14 @@ fn set_sleep(mut sleep: Pin<&mut Option<Sleep>>, at: Instant) {
 impl<C: Connector> Pool<C> {
     /// Performs an action and all that follow from it.
     pub(super) fn pump(&self, first: Option<Action>) {
-        let Some(first) = first else { return };
-        let mut next = Some(first);
+        if first.is_some() {
+            self.perform_all(first);
+            self.release_permits();
+        }
+    }
+
+    fn perform_all(&self, first: Option<Action>) {
+        let mut next = first;
         while let Some(action) = next {
             if place(action) == self.worker {
                 self.perform(action);
@@ -157,7 +163,7 @@ impl<C: Connector> Pool<C> {
     /// Performs an action of this worker, without what follows from it.
     fn perform(&self, action: Action) {
         match action {
-            Action::Open { conn, .. } => self.open(conn),
+            Action::Open { conn, reason, .. } => self.open(conn, reason),
             Action::Grant { waiter, conn, to, .. } => self.grant(waiter, conn, to),
             Action::Refuse { waiter, refusal, .. } => self.refuse(waiter, refusal),
             Action::Notify { waiter, .. } => self.seats.borrow_mut().notify(waiter),
@@ -167,7 +173,10 @@ impl<C: Connector> Pool<C> {
         }
     }
 
-    fn open(&self, id: ConnId) {
+    fn open(&self, id: ConnId, reason: OpenReason) {
+        if !self.may_open(id, reason) {
+            return;
+        }
         let (connector, pool, epoch) = (Rc::clone(&self.connector.borrow()), Weak::clone(&self.me), self.epoch.get());
         self.core.with(|held| held.core.on_opening(id, epoch));
         let task = tokio::task::spawn_local(async move {
@@ -198,6 +207,7 @@ impl<C: Connector> Pool<C> {
                 let failure = fault.failure();
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));
+                self.release_permits();
             }
         }
     }

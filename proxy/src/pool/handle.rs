@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::limits::Limits;
 use super::reason::Condition;
 use super::registry::{CoreRef, PoolId, PoolTable};
+use super::sharing::{Share, Shared};
 use super::snapshot::Snapshot;
 use super::table::Table;
 use super::traits::{Connection, Connector};
@@ -38,6 +39,8 @@ pub struct PoolSetup {
     pub mailboxes: Mailboxes,
     /// What is counted.
     pub record: Rc<PoolRecord>,
+    /// The limits that it shares with other pools.
+    pub shared: Option<Shared>,
 }
 
 /// One worker's handle of one pool.
@@ -48,6 +51,7 @@ pub struct Pool<C: Connector> {
     pub(super) worker: WorkerId,
     pub(super) mailboxes: Mailboxes,
     record: Rc<PoolRecord>,
+    pub(super) share: Option<Share>,
     pub(super) connector: RefCell<Rc<C>>,
     /// Which address and credentials `connector` has; compared with the core's.
     pub(super) epoch: Cell<u32>,
@@ -60,7 +64,8 @@ pub struct Pool<C: Connector> {
 impl<C: Connector> Pool<C> {
     /// A handle, known to `table` from now on. Must be called on the worker's `LocalSet`; the minimum is opened at once.
     pub fn new(setup: PoolSetup, connector: C, table: &PoolTable) -> Rc<Self> {
-        let PoolSetup { name, id, core, worker, mailboxes, record } = setup;
+        let PoolSetup { name, id, core, worker, mailboxes, record, shared } = setup;
+        let share = shared.map(|shared| Share::new::<C>(shared, id, worker, &mailboxes));
         let epoch = core.with(|held| held.core.epoch());
         let pool = Rc::new_cyclic(|me| Self {
             id,
@@ -69,6 +74,7 @@ impl<C: Connector> Pool<C> {
             worker,
             mailboxes,
             record,
+            share,
             connector: RefCell::new(Rc::new(connector)),
             epoch: Cell::new(epoch),
             table: RefCell::default(),
@@ -214,6 +220,7 @@ impl<C: Connector> Pool<C> {
             }
             core.release(now, id, condition);
         });
+        self.yield_if_wanted();
         self.watch(id);
     }
 }
@@ -235,5 +242,6 @@ impl<C: Connector> Drop for Pool<C> {
             self.post_action(todo);
             action = self.core.with(|held| held.core.poll_action());
         }
+        self.release_permits();
     }
 }

@@ -6,6 +6,7 @@
 pub mod acquire;
 pub mod action;
 mod backoff;
+pub mod caps;
 pub mod core;
 mod driver;
 pub mod fault;
@@ -21,6 +22,7 @@ mod random;
 pub mod reason;
 pub mod registry;
 mod settle;
+pub mod sharing;
 mod sizing;
 pub mod snapshot;
 pub mod state;

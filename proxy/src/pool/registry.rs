@@ -8,10 +8,13 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::caps::{CapKey, Permit};
 use super::core::Core;
 use super::fault::ConnectFault;
 use super::handle::Pool;
+use super::id::ConnId;
 use super::limits::Limits;
+use super::sharing::Sharing;
 use super::traits::Connector;
 
 /// Names a pool in this process. Not used again after the pool is gone.
@@ -23,6 +26,8 @@ pub(super) struct Held {
     pub(super) core: Core,
     /// Why the last connect failed; `None` after one that worked.
     pub(super) fault: Option<ConnectFault>,
+    /// The right of each connection to be there, where the pool shares limits with others.
+    pub(super) permits: Vec<(ConnId, Permit)>,
 }
 
 /// The core of a pool as one worker holds it: alone, or shared with others.
@@ -40,7 +45,7 @@ impl CoreRef {
     /// The core of a pool that only this worker uses.
     #[must_use]
     pub fn single(core: Core) -> Self {
-        Self(Kind::Single(Rc::new(RefCell::new(Held { core, fault: None }))))
+        Self(Kind::Single(Rc::new(RefCell::new(Held { core, fault: None, permits: Vec::new() }))))
     }
 
     /// Runs `work` on the core. It must not call back into the pool.
@@ -91,7 +96,7 @@ impl<K: Ord> Directory<K> {
         }
         inner.pools.retain(|_, (_, core)| core.strong_count() > 0);
         let id = inner.name();
-        let core = Arc::new(Mutex::new(Held { core: Core::new(now, limits, seed), fault: None }));
+        let core = Arc::new(Mutex::new(Held { core: Core::new(now, limits, seed), fault: None, permits: Vec::new() }));
         inner.pools.insert(key, (id, Arc::downgrade(&core)));
         (id, CoreRef(Kind::Shared(core)))
     }
@@ -117,6 +122,7 @@ impl<K> Inner<K> {
 #[derive(Default)]
 pub struct PoolTable {
     handles: RefCell<BTreeMap<PoolId, Weak<dyn Any>>>,
+    sharing: RefCell<BTreeMap<PoolId, Weak<dyn Sharing>>>,
 }
 
 impl PoolTable {
@@ -126,6 +132,19 @@ impl PoolTable {
         let mut handles = self.handles.borrow_mut();
         handles.retain(|_, handle| handle.strong_count() > 0);
         handles.insert(id, weak);
+        if pool.share.is_some() {
+            let weak: Weak<Pool<C>> = Rc::downgrade(pool);
+            let mut sharing = self.sharing.borrow_mut();
+            sharing.retain(|_, handle| handle.strong_count() > 0);
+            sharing.insert(id, weak);
+        }
+    }
+
+    /// Closes the connection that has been idle for longest in any pool with this limit; false when none is idle.
+    pub(super) fn evict(&self, key: &CapKey) -> bool {
+        let pools: Vec<Rc<dyn Sharing>> = self.sharing.borrow().values().filter_map(Weak::upgrade).collect();
+        let coldest = pools.iter().filter_map(|pool| pool.spare(key).map(|since| (since, pool))).min_by_key(|(since, _)| *since);
+        coldest.inspect(|(_, pool)| pool.evict()).is_some()
     }
 
     /// This worker's handle of a pool.

@@ -145,7 +145,7 @@ pub(super) fn handle(
     mailboxes: Mailboxes,
     table: &PoolTable,
 ) -> Rc<Pool<FakeConnector>> {
-    Pool::new(PoolSetup { name: "app".into(), id, core, worker, mailboxes, record: Rc::default() }, connector, table)
+    Pool::new(PoolSetup { name: "app".into(), id, core, worker, mailboxes, record: Rc::default(), shared: None }, connector, table)
 }
 
 /// Runs a test on a worker's kind of runtime, with time that passes when everybody sleeps.

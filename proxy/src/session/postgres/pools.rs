@@ -19,11 +19,13 @@ use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
+use crate::pool::caps::Caps;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
+use crate::pool::sharing::Shared;
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::worker::Worker;
@@ -86,14 +88,16 @@ pub struct PgPools {
     /// Whether a task looks for idle pools.
     looking: Cell<bool>,
     keyring: Keyring,
+    /// The limits that pools have together.
+    caps: Caps,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
 }
 
 impl PgPools {
     /// No pools yet. The directory and the keyring are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, keyring: Keyring) -> Self {
-        Self { directory, looking: Cell::new(false), keyring, pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, caps: Caps) -> Self {
+        Self { caps, directory, looking: Cell::new(false), keyring, pools: RefCell::default() }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -179,6 +183,7 @@ impl PgPools {
     }
 
     fn make(&self, route: &Route, worker: &Rc<Worker>) -> PgPool {
+        self.cap(route);
         let mut seed = [0; 8];
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
@@ -191,12 +196,14 @@ impl PgPools {
             worker: worker.id,
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
+            shared: Some(Shared { caps: self.caps.clone(), keys: route.caps.clone().map(|(key, _)| key) }),
         };
         let pool = Pool::new(setup, connector(route, &learned, &passed), &worker.pools);
         PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
     }
 
     fn change(&self, route: &Route) {
+        self.cap(route);
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
         if entry.limits != route.limits {
@@ -214,6 +221,12 @@ impl PgPools {
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
             *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() });
+        }
+    }
+
+    fn cap(&self, route: &Route) {
+        for (key, max) in &route.caps {
+            self.caps.set_max(key, *max);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sidepool_config::model::{AuthType, PgDatabase, PgUser, PoolMode, Postgres};
 use sidepool_config::tls::ServerContext;
 
+use crate::pool::caps::CapKey;
 use crate::pool::limits::Limits;
 use crate::upstream::postgres::target::Target;
 
@@ -80,6 +81,8 @@ pub struct Route {
     pub tls_context: Option<Arc<ServerContext>>,
     /// Its limits.
     pub limits: Limits,
+    /// The limits that it shares with other pools of the database and of the user, and what they are (zero: none).
+    pub caps: [(CapKey, u32); 2],
     /// How long opening one of its connections may take.
     pub connect_timeout: Duration,
     /// What asks a connection whether it is alive.
@@ -212,7 +215,10 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();
     let reset = Reset { query: config.server_reset_query.as_str().into(), always: config.server_reset_query_always };
     let connect_timeout = sizes.server_connect_timeout;
-    Route { key, target, tls_context, limits, connect_timeout, check_query, mode, reset, forced_user }
+    let database_name = if key.is_auto() { &key.dbname } else { &key.entry };
+    let of_user = upstream_user.and_then(|user| user.max_user_connections).unwrap_or(config.max_user_connections);
+    let caps = [(CapKey::Database(Arc::clone(database_name)), database.max_db_connections), (CapKey::User(Arc::clone(&key.user)), of_user)];
+    Route { key, target, tls_context, caps, limits, connect_timeout, check_query, mode, reset, forced_user }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::route::PoolKey;
 use super::states::StateTable;
 use super::verifiers::Verifiers;
 use crate::observe::report::PoolReport;
+use crate::pool::caps::Caps;
 use crate::pool::registry::Directory;
 use crate::worker::{Worker, WorkerId};
 
@@ -63,6 +64,8 @@ pub struct PostgresCommons {
     pub seed: LoginSeed,
     /// How many clients there are of each database and each user.
     pub clients: ClientCounts,
+    /// How many connections they have.
+    pub caps: Caps,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -77,6 +80,7 @@ impl PostgresCommons {
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
             clients: ClientCounts::default(),
+            caps: Caps::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -124,7 +128,7 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.caps),
             verifiers: Verifiers::default(),
             lookups: Lookups::default(),
             seed: commons.seed,

@@ -130,7 +130,7 @@ impl Server {
         let group = Group::new(key.clone(), &self.name, &config, worker.mailboxes.workers(), |name, limits, record| {
             let seed = name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
             let (id, core) = self.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
-            let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record };
+            let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record, shared: None };
             let target = group::target(key, &config, password_of(&config, &key.user));
             Pool::new(setup, RedisConnector::new(target, Rc::clone(&self.facts)), &worker.pools)
         });

@@ -1,0 +1,156 @@
+//! How many server connections a database and a user may have over all their pools: never more, idle ones make room, busy pools share.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cluster::PASSWORD;
+use sidepool_tests::postgres::wire::{first_column, first_error};
+use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+
+const SECOND: &str = "second-secret";
+
+fn settings(cluster: &Cluster) -> Settings {
+    Settings::postgres(cluster).database("other", cluster).set("postgres.users.second.password", SECOND)
+}
+
+async fn login(pool: &Pooler, user: &str, database: &str) -> Wire {
+    Wire::login(pool.postgres_port(), user, database, if user == "app" { PASSWORD } else { SECOND }).await
+}
+
+/// Opens so many connections of a user in a database, and leaves them idle.
+async fn warm(pool: &Pooler, user: &str, database: &str, count: usize) -> Vec<Wire> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut wire = login(pool, user, database).await;
+        assert_eq!(tags(&wire.query("BEGIN").await), "CZ");
+        clients.push(wire);
+    }
+    for wire in &mut clients {
+        wire.query("COMMIT").await;
+    }
+    clients
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_databases_idle_connections_make_room_for_another_user() {
+    let cluster = Cluster::start().await;
+    for workers in [1, 2] {
+        let settings = settings(&cluster).set("workers", workers).set("postgres.databases.app.max_db_connections", 2);
+        let pool = Pooler::start(settings).await;
+        let mut clients = warm(&pool, "app", "app", 2).await;
+        let mut other = login(&pool, "second", "app").await;
+        assert_eq!(other.value("SELECT current_user").await, "second");
+        assert_eq!(cluster.connections().await, 2, "one made room");
+        assert_eq!(clients[0].value("SELECT 'the other one is left'").await, "the other one is left");
+        let evicted = pool.scrape().await.sum("sidepool_server_closes_total", &[("reason", "evicted")]);
+        assert!(evicted >= 1.0, "evictions are counted");
+        // Another database has its own limit.
+        assert_eq!(login(&pool, "app", "other").await.value("SELECT 1").await, "1");
+        assert_eq!(cluster.connections().await, 3);
+        drop(pool);
+        wait::until("the connections to be closed", async || (cluster.connections().await == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_idle_connections_make_room_in_another_database() {
+    let cluster = Cluster::start().await;
+    let settings = settings(&cluster).set("postgres.max_user_connections", 2).set("postgres.users.second.max_user_connections", 1);
+    let pool = Pooler::start(settings).await;
+    let _idle = warm(&pool, "app", "app", 2).await;
+    assert_eq!(login(&pool, "app", "other").await.value("SELECT current_database()").await, "other");
+    assert_eq!(cluster.connections().await, 2, "one made room");
+    let mut own = login(&pool, "second", "app").await;
+    own.query("BEGIN").await;
+    let mut waits = login_later(&pool, "second", "other").await;
+    assert!(waits.is_silent().await, "the user's own limit counts");
+    own.query("COMMIT").await;
+    let welcome = waits.until_ready().await;
+    assert_eq!(welcome.last().map(|last| last.tag), Some(b'Z'));
+    assert_eq!(waits.value("SELECT current_database()").await, "other");
+    assert_eq!(cluster.connections().await, 3);
+}
+
+/// Starts a login that will have to wait for the first connection of its pool.
+async fn login_later(pool: &Pooler, user: &str, database: &str) -> Wire {
+    let mut wire = Wire::connect(pool.postgres_port()).await;
+    wire.send(&frame::startup(&[("user", user), ("database", database)])).await;
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_waits_gets_its_turn_although_the_other_is_never_idle() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(settings(&cluster).set("postgres.databases.app.max_db_connections", 1)).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(login(&pool, "app", "app").await);
+    }
+    // Each asks again as soon as it is answered: the connection is never idle.
+    let port = pool.postgres_port();
+    let busy: Vec<_> = clients
+        .into_iter()
+        .map(|mut wire| {
+            tokio::spawn(async move {
+                for _ in 0..400 {
+                    assert_eq!(tags(&wire.query("SELECT pg_sleep(0.002)").await), "TDCZ", "nobody is refused");
+                }
+            })
+        })
+        .collect();
+    let mut other = Wire::login(port, "second", "app", SECOND).await;
+    assert_eq!(other.value("SELECT current_user").await, "second");
+    assert!(busy.iter().any(|client| !client.is_finished()), "while the others went on");
+    for client in busy {
+        wait::soon("the busy clients to end", client).await.expect("they were served");
+    }
+    assert!(cluster.connections().await <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_holds_under_load_on_two_workers_and_nobody_is_forgotten() {
+    let cluster = Cluster::start().await;
+    let settings = settings(&cluster).set("workers", 2).set("postgres.databases.app.max_db_connections", 3);
+    let pool = Pooler::start(settings.set("postgres.query_wait_timeout", "60s")).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let (user, port) = (if number % 2 == 0 { "app" } else { "second" }, pool.postgres_port());
+        clients.spawn(async move {
+            let mut wire = Wire::login(port, user, "app", if user == "app" { PASSWORD } else { SECOND }).await;
+            for _ in 0..30 {
+                assert_eq!(wire.value("SELECT current_user").await, user);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let admin = cluster.superuser("app").await;
+    let mut most = 0;
+    while !clients.is_empty() {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND usename <> 'postgres'";
+        most = most.max(admin.query_one(sql, &[]).await.expect(sql).get::<_, i64>(0));
+        while let Some(ended) = clients.try_join_next() {
+            ended.expect("each client is served");
+        }
+    }
+    // A server that was told goodbye may be seen for a moment longer.
+    assert!(most <= 4, "{most} connections at a time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_connects_give_their_right_back_and_reloads_change_the_limit() {
+    let cluster = Cluster::start().await;
+    cluster.sql("ALTER ROLE second CONNECTION LIMIT 0").await;
+    let settings = settings(&cluster).set("postgres.max_db_connections", 1).set("postgres.query_wait_timeout", "300ms");
+    let mut pool = Pooler::start(settings.clone()).await;
+    for _ in 0..3 {
+        let refused = Wire::try_login(pool.postgres_port(), &[("user", "second"), ("database", "app")], SECOND).await;
+        assert!(refused.is_err(), "the server refuses that user");
+    }
+    let (mut holder, mut waiter) = (login(&pool, "app", "app").await, login(&pool, "app", "app").await);
+    assert_eq!(tags(&holder.query("BEGIN").await), "CZ", "what failed takes no place");
+    let answer = waiter.query("SELECT 1").await;
+    assert_eq!(first_error(&answer).and_then(|error| error.field(b'M')).as_deref(), Some("query_wait_timeout"));
+    pool.reload(settings.clone().set("postgres.max_db_connections", 2).set("postgres.query_wait_timeout", "60s")).await;
+    assert_eq!(first_column(&waiter.query("SELECT 'room'").await), ["room"]);
+    holder.query("COMMIT").await;
+}
