@@ -178,15 +178,22 @@ impl Caps {
         self.hand_out(granted);
     }
 
+    /// The limits of a pool that have no room.
+    pub(super) fn short(&self, pool: PoolId) -> Vec<CapKey> {
+        let ledger = self.lock();
+        let keys = ledger.holders.get(&pool).into_iter().flat_map(|holder| &holder.keys);
+        keys.filter(|key| ledger.caps.get(key).is_some_and(|cap| cap.room() == 0)).cloned().collect()
+    }
+
     /// How to ask the pool to give one up that has most of what this one, which stands in line, waits for; `None` when none has more than it.
     pub(super) fn richest(&self, pool: PoolId) -> Option<Press> {
+        let short = self.short(pool);
         let ledger = self.lock();
         let poor = ledger.holders.get(&pool)?;
-        let short: Vec<&CapKey> = poor.keys.iter().filter(|key| ledger.caps.get(key).is_some_and(|cap| cap.room() == 0)).collect();
         let others = ledger
             .holders
             .iter()
-            .filter(|(other, holder)| **other != pool && holder.held > poor.held && holder.keys.iter().any(|key| short.contains(&key)));
+            .filter(|(other, holder)| **other != pool && holder.held > poor.held && holder.keys.iter().any(|key| short.contains(key)));
         others.max_by_key(|(_, holder)| holder.held).and_then(|(_, holder)| holder.presses.first().map(Arc::clone))
     }
 

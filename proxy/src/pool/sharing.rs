@@ -151,10 +151,10 @@ impl<C: Connector> Pool<C> {
         drop(unused);
     }
 
-    /// Has the connection closed that has been idle for longest in any pool with the same limits.
+    /// Has the connection closed that has been idle for longest in any pool with the limits that have no room.
     fn look_for_spare(&self, share: &Share) {
-        let (keys, mailboxes, worker) = (share.shared.keys.clone(), self.mailboxes.clone(), self.worker);
-        look_on(keys, mailboxes, worker, worker);
+        let short = share.shared.caps.short(self.id);
+        look_on(short, self.mailboxes.clone(), self.worker, self.worker);
     }
 
     /// Sees to it, for as long as somebody waits, that the wait has an end.
@@ -192,7 +192,7 @@ impl<C: Connector> Pool<C> {
 }
 
 /// Looks on `on` for a connection to close, and where there is none on the next worker, once around to `from`.
-fn look_on(keys: Keys, mailboxes: Mailboxes, on: WorkerId, from: WorkerId) {
+fn look_on(keys: Vec<CapKey>, mailboxes: Mailboxes, on: WorkerId, from: WorkerId) {
     let posting = mailboxes.clone();
     posting.post(on, move |worker| {
         let found = keys.iter().any(|key| worker.pools.evict(key));
