@@ -104,6 +104,19 @@ fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides
     conclude(config, problems, sources)
 }
 
+/// Reads a text that was made of another configuration file: what it says, and what is wrong with it by line. Names of files are relative to
+/// where the program runs, and relations between values are not looked at: whoever made it knows them.
+pub(crate) fn load_draft(text: &str) -> (Config, Vec<(Option<u32>, Problem)>) {
+    let (reading, document) = Reading::start(text, Path::new("draft"), Sources::default(), &|_| None);
+    let config = read_document(&reading, &document);
+    let (problems, _) = reading.finish();
+    let line = |problem: &Problem| match problem.place {
+        Place::File { line, .. } => line,
+        Place::Environment | Place::CommandLine | Place::Console => None,
+    };
+    (config, problems.into_iter().map(|problem| (line(&problem), problem)).collect())
+}
+
 /// The configuration, unless one of the problems is an error.
 pub(crate) fn conclude(config: Config, problems: Vec<Problem>, sources: Sources) -> Result<Loaded, Rejected> {
     if problems.iter().any(Problem::is_error) {
@@ -123,6 +136,7 @@ fn read_document(reading: &Reading<'_>, document: &Document<String>) -> Config {
         log: root.section("log", Scope::Log).map_or_else(Log::default, |section| log(&section)),
         postgres: root.section("postgres", Scope::Postgres).map(|section| postgres(&section)),
         redis: redis_sections.iter().map(|(name, section)| (name.clone(), redis(section))).collect::<BTreeMap<_, _>>(),
+        pgbouncer: None,
     }
 }
 
@@ -176,10 +190,14 @@ fn drain(section: &Section<'_>) -> Drain {
 
 fn log(section: &Section<'_>) -> Log {
     let defaults = Log::default();
+    let connections = section.flag("connections").unwrap_or(defaults.connections);
     Log {
         level: section.choice("level").unwrap_or(defaults.level),
         format: section.choice("format").unwrap_or(defaults.format),
-        connections: section.flag("connections").unwrap_or(defaults.connections),
+        connections,
+        disconnections: section.flag("disconnections").unwrap_or(connections),
+        pooler_errors: section.flag("pooler_errors").unwrap_or(defaults.pooler_errors),
+        stats: section.flag("stats").unwrap_or(defaults.stats),
     }
 }
 

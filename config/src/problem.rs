@@ -19,6 +19,8 @@ pub enum Place {
     Environment,
     /// On the command line.
     CommandLine,
+    /// By SET in the admin console.
+    Console,
 }
 
 /// Whether a problem stops the configuration from being used.
@@ -78,6 +80,7 @@ impl fmt::Display for Place {
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Environment => f.write_str("environment"),
             Self::CommandLine => f.write_str("command line"),
+            Self::Console => f.write_str("console"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, Upstream, UpstreamTls};
+use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
@@ -38,6 +38,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base))).collect(),
         users: users(section),
+        base: Base { pool_mode, limits: base },
         ..defaults
     };
     read_server::server(section, &mut postgres);

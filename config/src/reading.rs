@@ -171,7 +171,7 @@ impl<'a> Reading<'a> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| match &problem.place {
             Place::File { path, line } => (path.as_path() != self.path, line.unwrap_or(0)),
-            Place::Environment | Place::CommandLine => (true, 0),
+            Place::Environment | Place::CommandLine | Place::Console => (true, 0),
         });
         let mut seen = std::collections::HashSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));

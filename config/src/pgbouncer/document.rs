@@ -2,7 +2,7 @@
 //!
 //! What is said twice holds as said last, as with PgBouncer. Values are only text here; what they come to is elsewhere (`set`, `entries`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -160,7 +160,7 @@ pub const SETTINGS: &[Setting] = &[
     row("syslog", Kind::Flag, "0", true),
     row("syslog_facility", Kind::Text, "daemon", true),
     row("syslog_ident", Kind::Text, "pgbouncer", true),
-    row("tcp_defer_accept", COUNT, "1", true),
+    row("tcp_defer_accept", Kind::Flag, "1", true),
     row("tcp_keepalive", Kind::Flag, "1", true),
     row("tcp_keepcnt", COUNT, "0", true),
     row("tcp_keepidle", COUNT, "0", true),
