@@ -104,18 +104,17 @@ fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides
     conclude(config, problems, sources)
 }
 
-/// Reads a text that was made of another configuration file: what it says, and what is wrong with it by line. Names of files are relative to
-/// where the program runs, and relations between values are not looked at: whoever made it knows them.
-pub(crate) fn load_draft(text: &str) -> (Config, Vec<(Option<u32>, Problem)>) {
-    let (reading, document) = Reading::start(text, Path::new("draft"), Sources::default(), &|_| None);
+/// Reads a text that was made of another configuration file, as if it were the file [`DRAFT`]. Names of files are relative to where the program
+/// runs, and relations between values are not looked at: whoever made it knows them.
+pub(crate) fn load_draft(text: &str, sources: Sources) -> (Config, Vec<Problem>, Sources) {
+    let (reading, document) = Reading::start(text, Path::new(DRAFT), sources, &|_| None);
     let config = read_document(&reading, &document);
-    let (problems, _) = reading.finish();
-    let line = |problem: &Problem| match problem.place {
-        Place::File { line, .. } => line,
-        Place::Environment | Place::CommandLine | Place::Console => None,
-    };
-    (config, problems.into_iter().map(|problem| (line(&problem), problem)).collect())
+    let (problems, sources) = reading.finish();
+    (config, problems, sources)
 }
+
+/// The name of a configuration that stands in no file.
+pub(crate) const DRAFT: &str = "draft";
 
 /// The configuration, unless one of the problems is an error.
 pub(crate) fn conclude(config: Config, problems: Vec<Problem>, sources: Sources) -> Result<Loaded, Rejected> {

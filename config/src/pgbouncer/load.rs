@@ -10,7 +10,7 @@ use super::draft::{self, Draft, number, text};
 use super::process::Process;
 use super::table;
 use super::value;
-use crate::file::{Loaded, Rejected, conclude, load_draft, parse_admin, parse_workers};
+use crate::file::{DRAFT, Loaded, Rejected, conclude, load_draft, parse_admin, parse_workers};
 use crate::listen::{fits, postgres_socket};
 use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, PgUser, Postgres};
 use crate::problem::{Place, Problem, shown};
@@ -49,15 +49,15 @@ pub fn load_text(text: &str, path: &Path) -> Result<Loaded, Rejected> {
 fn finish(
     mut document: Document,
     mut problems: Vec<Problem>,
-    mut sources: Sources,
+    sources: Sources,
     flags: &Flags,
     set: &Set,
 ) -> Result<Loaded, Rejected> {
     overlay(&mut document, flags, set, &mut problems);
     let mut draft = draft::draft(&document);
     problems.append(&mut draft.problems);
-    let (mut config, found) = load_draft(&draft.text());
-    problems.extend(found.into_iter().map(|(line, problem)| from_draft(&document, &draft, line, problem)));
+    let (mut config, found, mut sources) = load_draft(&draft.text(), sources);
+    problems.extend(found.into_iter().map(|problem| from_draft(&document, &draft, problem)));
     problems.extend(draft.notes.into_iter().map(|note| Problem::warning(Place::file(&document.path, None), "", note)));
     let mut loading = Loading { document: &document, problems, sources: &mut sources };
     loading.process(&mut config);
@@ -92,12 +92,16 @@ fn overlay(document: &mut Document, flags: &Flags, set: &Set, problems: &mut Vec
 }
 
 /// A problem that the draft has, at the line that it comes from.
-fn from_draft(document: &Document, draft: &Draft, line: Option<u32>, problem: Problem) -> Problem {
+fn from_draft(document: &Document, draft: &Draft, problem: Problem) -> Problem {
+    let line = match &problem.place {
+        Place::File { path, line } if path.as_path() == Path::new(DRAFT) => *line,
+        Place::File { .. } | Place::Environment | Place::CommandLine | Place::Console => return problem,
+    };
     let index = line.and_then(|line| usize::try_from(line).ok()?.checked_sub(1));
     let place = index.and_then(|index| draft.lines.get(index)?.place.clone());
+    let place = place.unwrap_or_else(|| Place::file(&document.path, None));
     let key = problem.key.strip_prefix("postgres.").unwrap_or(&problem.key);
     let message = if key.is_empty() { problem.message } else { format!("invalid value for parameter {key}; {}", problem.message) };
-    let place = place.unwrap_or_else(|| Place::file(&document.path, None));
     Problem { place, key: String::new(), message, severity: problem.severity }
 }
 

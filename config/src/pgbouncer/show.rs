@@ -76,6 +76,7 @@ fn as_is(config: &Config, values: &[(&'static str, Shown)], setting: &Setting) -
     let shown = values.iter().find(|(name, _)| *name == setting.name).map(|(_, shown)| shown);
     let text = match shown {
         Some(Shown::Plain(text)) => unquoted(text),
+        Some(Shown::File(path, _)) => path.clone(),
         Some(Shown::Secret(_)) => "***".to_owned(),
         Some(Shown::Unset) | None => return setting.default.map(str::to_owned),
     };
