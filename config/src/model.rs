@@ -231,7 +231,14 @@ impl Default for Drain {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text, connections: false, disconnections: false, pooler_errors: true, stats: false }
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            connections: false,
+            disconnections: false,
+            pooler_errors: true,
+            stats: false,
+        }
     }
 }
 

@@ -58,6 +58,12 @@ impl Problem {
         Self { place, key: key.into(), message: message.into(), severity: Severity::Warning }
     }
 
+    /// True if it is about the configuration as a whole.
+    #[must_use]
+    pub fn is_about_no_line(&self) -> bool {
+        matches!(self.place, Place::File { line: None, .. })
+    }
+
     /// True if the configuration cannot be used because of it.
     #[must_use]
     pub fn is_error(&self) -> bool {

@@ -2,9 +2,11 @@
 
 pub mod banner;
 pub mod held;
+pub mod pgbouncer;
 pub mod reloading;
 pub mod shutdown;
 pub mod source;
+pub mod told;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -15,23 +17,25 @@ use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
 use sidepool_config::model::{self, Config, Listen, LogFormat};
+use sidepool_config::pgbouncer::Set;
 use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use self::reloading::Reloader;
-use self::shutdown::Way;
 use self::source::Source;
-use crate::admin::facts::{Facts, Trigger};
+use crate::admin::facts::Facts;
 use crate::admin::http;
+use crate::invocation::flags::Flags;
+use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
 use crate::listener::bind::{Bound, Options};
 use crate::listener::gate::Door;
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
-use crate::signals::{Request, Signals};
+use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
 
 /// The configuration cannot be used.
@@ -49,7 +53,7 @@ pub type Listening = Vec<oneshot::Sender<Closing>>;
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
 pub fn check(source: &Source) -> ExitCode {
-    match source.load() {
+    match source.load(&Set::new()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 println!("{warning}");
@@ -73,7 +77,10 @@ pub fn settings() -> ExitCode {
 /// Serves until it is told to end.
 #[must_use]
 pub fn run(source: Source) -> ExitCode {
-    let loaded = match source.load() {
+    if let Source::Ini(file, _) = source {
+        return start::serve(&Flags { file, ..Flags::default() });
+    }
+    let loaded = match source.load(&Set::new()) {
         Ok(loaded) => loaded,
         Err(rejected) => return refuse(&source, &rejected),
     };
@@ -97,23 +104,36 @@ fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<()> {
+/// Serves until it is told to end, with the log installed.
+pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<()> {
     let Loaded { config, warnings, sources } = loaded;
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    for warning in &warnings {
+        match &config.pgbouncer {
+            Some(_) => tracing::warn!("{}", start::in_words(warning)),
+            None => tracing::warn!("{warning}"),
+        }
     }
     let max_fds = descriptors::raise_limit();
+    let as_pgbouncer = config.pgbouncer.is_some();
+    if as_pgbouncer {
+        pgbouncer::say_limits(&config);
+    }
     let Bindings { doors, admin, mut shown } = bind(&config)?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
-    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds) };
+    // Removed at the very end, when it is dropped.
+    let _pidfile = pgbouncer::write_pidfile(&config)?;
+    let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
+    let control = Control { facts, admin, doors, banner, shown };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
-    tracing::info!("the end");
+    if !as_pgbouncer {
+        tracing::info!("the end");
+    }
     Ok(())
 }
 
@@ -133,11 +153,16 @@ fn bind(config: &Config) -> io::Result<Bindings> {
     let mut doors = Vec::new();
     let mut shown = config.clone();
     let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
-        for listen in listens {
-            let bound = Bound::bind(listen, options).map_err(|error| cannot_listen(&*listen, &error))?;
-            if let Some(address) = bound.address() {
-                *listen = Listen::Tcp(address);
-            }
+        for listen in std::mem::take(listens) {
+            let bound = match Bound::bind(&listen, options) {
+                Ok(bound) => bound,
+                Err(error) if options.may_be_without(&listen, &error) => {
+                    tracing::warn!("cannot listen on {listen}: {error}; going on without IPv6");
+                    continue;
+                }
+                Err(error) => return Err(cannot_listen(&listen, &error)),
+            };
+            listens.push(bound.address().map_or(listen, Listen::Tcp));
             doors.push((door.clone(), bound));
         }
         Ok(())
@@ -170,12 +195,15 @@ struct Control {
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
+    /// The configuration with the addresses that are really bound.
+    shown: Config,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner } = self;
-        let mut signals = Signals::install()?;
+        let Self { facts, admin, doors, banner, shown } = self;
+        let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
+        let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
@@ -192,13 +220,16 @@ impl Control {
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
         facts.set_started();
-        announce(&banner, config.log.format);
-        drop(config);
+        match habits {
+            Habits::Own => announce(&banner, config.log.format),
+            Habits::Pgbouncer => pgbouncer::say_up(&shown),
+        }
+        drop((config, shown));
 
-        let way = until_told_to_end(&mut signals, &mut reloader).await;
+        let way = told::until_told_to_end(&mut signals, &mut reloader, &facts).await;
         tokio::select! {
             () = shutdown::leave(&facts, listening, way, &reloader.running().drain) => {}
-            () = told_again(&mut signals) => {
+            () = told::told_again(&mut signals) => {
                 facts.add_forced_closes(facts.gates().open());
                 tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
             }
@@ -239,27 +270,6 @@ fn announce(lines: &[String], format: LogFormat) {
         match format {
             LogFormat::Text => println!("{line}"),
             LogFormat::Json => tracing::info!("{}", line.trim_start()),
-        }
-    }
-}
-
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader) -> Way {
-    loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::Reload => reloader.reload(Trigger::Signal),
-                Request::Shutdown => return Way::Drain,
-            },
-            () = reloader.files_changed() => reloader.look(),
-        }
-    }
-}
-
-async fn told_again(signals: &mut Signals) {
-    loop {
-        match signals.next().await {
-            Request::Reload => tracing::info!("not reloading: on the way out"),
-            Request::Shutdown => return,
         }
     }
 }

@@ -73,7 +73,8 @@ struct Gathering<'a> {
 /// Reads the file and what it includes. Every problem is found; the document has what could be read.
 pub(crate) fn read(path: &Path, reader: Reader<'_>) -> (Document, Vec<Problem>) {
     let document = Document { path: path.to_owned(), ..Document::default() };
-    let mut gathering = Gathering { document, problems: Vec::new(), reader, section: None, has_settings: false, includes: 0, gave_up: false };
+    let mut gathering =
+        Gathering { document, problems: Vec::new(), reader, section: None, has_settings: false, includes: 0, gave_up: false };
     let opened = match (gathering.reader)(path) {
         Ok(text) => {
             gathering.file(path, &text, 0);
@@ -224,7 +225,10 @@ mod tests {
     #[test]
     fn every_problem_has_its_file_and_line() {
         let (_, problems) = read_all(&[
-            ("main.ini", "x = 1\n[pgbouncer]\npool_mod = session\n%include gone.ini\nno\n[what]\ny = 1\n[databases]\na = hunter2\n%include more.ini"),
+            (
+                "main.ini",
+                "x = 1\n[pgbouncer]\npool_mod = session\n%include gone.ini\nno\n[what]\ny = 1\n[databases]\na = hunter2\n%include more.ini",
+            ),
             ("more.ini", "b = host='hunter2\n"),
         ]);
         let expected = [

@@ -12,7 +12,7 @@ use super::table;
 use super::value;
 use crate::file::{DRAFT, Loaded, Rejected, conclude, load_draft, parse_admin, parse_workers};
 use crate::listen::{fits, postgres_socket};
-use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, PgUser, Postgres};
+use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, Postgres};
 use crate::problem::{Place, Problem, shown};
 use crate::sources::Sources;
 use crate::userlist;
@@ -46,13 +46,7 @@ pub fn load_text(text: &str, path: &Path) -> Result<Loaded, Rejected> {
     finish(document, problems, Sources::default(), &Flags::default(), &Set::new())
 }
 
-fn finish(
-    mut document: Document,
-    mut problems: Vec<Problem>,
-    sources: Sources,
-    flags: &Flags,
-    set: &Set,
-) -> Result<Loaded, Rejected> {
+fn finish(mut document: Document, mut problems: Vec<Problem>, sources: Sources, flags: &Flags, set: &Set) -> Result<Loaded, Rejected> {
     overlay(&mut document, flags, set, &mut problems);
     let mut draft = draft::draft(&document);
     problems.append(&mut draft.problems);
@@ -180,13 +174,9 @@ impl Loading<'_> {
         let named = text(self.document, "auth_file");
         let is_needed = match postgres.auth_type {
             AuthType::Any | AuthType::Pam => false,
-            AuthType::Trust
-            | AuthType::Plain
-            | AuthType::Md5
-            | AuthType::ScramSha256
-            | AuthType::Cert
-            | AuthType::Hba
-            | AuthType::Ldap => true,
+            AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba | AuthType::Ldap => {
+                true
+            }
         };
         if named.is_empty() || !is_needed {
             return;
@@ -204,10 +194,11 @@ impl Loading<'_> {
             }
         };
         let (users, wrong) = userlist::parse(&contents);
-        let wrong = wrong.into_iter().map(|(line, why)| Problem::warning(Place::file(&path, Some(line)), "", format!("broken auth file; {why}")));
+        let wrong =
+            wrong.into_iter().map(|(line, why)| Problem::warning(Place::file(&path, Some(line)), "", format!("broken auth file; {why}")));
         self.problems.extend(wrong);
         for (name, password) in users {
-            postgres.users.entry(name).or_insert_with(PgUser::default).password = password;
+            postgres.users.entry(name).or_default().password = password;
         }
     }
 }

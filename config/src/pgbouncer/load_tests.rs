@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Flags, Set, load, load_text};
 use crate::file::Rejected;
-use crate::model::{AuthType, Config, Listen, LogLevel, PoolMode, UpstreamTls, Upstream};
+use crate::model::{AuthType, Config, Listen, LogLevel, PoolMode, Upstream, UpstreamTls};
 
 fn config(text: &str) -> Config {
     load_text(text, Path::new("p.ini")).unwrap_or_else(|rejected| panic!("{rejected}")).config
@@ -120,7 +120,8 @@ fn nowhere_to_listen_is_a_problem() {
 
 #[test]
 fn what_changes_nothing_is_named_once() {
-    let loaded = load_text("[databases]\nx = password=a\n[pgbouncer]\npkt_buf = 1\npkt_buf = 2\nresolv_conf = x\n", Path::new("p.ini")).unwrap();
+    let loaded =
+        load_text("[databases]\nx = password=a\n[pgbouncer]\npkt_buf = 1\npkt_buf = 2\nresolv_conf = x\n", Path::new("p.ini")).unwrap();
     let warnings: Vec<_> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     assert!(warnings[0].starts_with("pkt_buf changes nothing: ") && warnings[1].starts_with("resolv_conf changes nothing: "));

@@ -98,7 +98,9 @@ impl Process {
     #[must_use]
     pub fn pending(&self, loaded: &Self) -> Vec<&'static str> {
         let all = table::SETTINGS.iter().chain(table::OWN);
-        all.filter(|setting| !setting.changeable && self.text(setting.name) != loaded.text(setting.name)).map(|setting| setting.name).collect()
+        all.filter(|setting| !setting.changeable && self.text(setting.name) != loaded.text(setting.name))
+            .map(|setting| setting.name)
+            .collect()
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {

@@ -134,7 +134,9 @@ fn socket_directory(postgres: &Postgres) -> String {
 
 /// A value without TOML's quotes; a list with commas.
 fn unquoted(text: &str) -> String {
-    let strip = |text: &str| text.trim().strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).replace("\\\"", "\"").replace("\\\\", "\\");
+    let strip = |text: &str| {
+        text.trim().strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).replace("\\\"", "\"").replace("\\\\", "\\")
+    };
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         Some(list) => list.split("\", \"").map(|item| strip(item.trim_matches('"'))).collect::<Vec<_>>().join(", "),
         None => strip(text),

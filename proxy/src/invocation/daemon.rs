@@ -44,9 +44,14 @@ pub(crate) fn start(ready: impl Fn(u32) -> bool) -> Result<(), String> {
         if let Some(status) = ended(&mut child) {
             return Err(format!("the daemon ended at its start ({status}); its log says why"));
         }
-        std::thread::sleep(LOOK);
+        rest();
     }
     Err(format!("the daemon (process {}) was not ready within {} s; its log may say why", child.id(), PATIENCE.as_secs()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this process serves nobody")]
+fn rest() {
+    std::thread::sleep(LOOK);
 }
 
 fn ended(child: &mut Child) -> Option<ExitStatus> {

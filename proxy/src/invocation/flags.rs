@@ -184,7 +184,10 @@ mod tests {
         let file = || PathBuf::from("p.ini");
         assert_eq!(flags("p.ini"), Flags { file: file(), ..Flags::default() });
         assert_eq!(flags("p.ini -qd -vv"), Flags { file: file(), quiet: true, daemon: true, verbose: 2, ..Flags::default() });
-        assert_eq!(flags("--quiet --reboot --verb p.ini"), Flags { file: file(), quiet: true, reboot: true, verbose: 1, ..Flags::default() });
+        assert_eq!(
+            flags("--quiet --reboot --verb p.ini"),
+            Flags { file: file(), quiet: true, reboot: true, verbose: 1, ..Flags::default() }
+        );
         for form in ["-u bob p.ini", "-ubob p.ini", "-qubob p.ini", "p.ini --user bob", "--user=bob -- p.ini", "--us=bob p.ini"] {
             assert_eq!(flags(form).user.as_deref(), Some("bob"), "{form}");
         }
@@ -212,7 +215,9 @@ mod tests {
 
     #[test]
     fn an_ini_file_or_the_name_make_it_pgbouncer() {
-        for (program, text) in [("/usr/sbin/pgbouncer", ""), ("pgbouncer", "x.toml"), ("sidepool", "-q /etc/p.ini"), ("sidepool", "-R p.ini")] {
+        for (program, text) in
+            [("/usr/sbin/pgbouncer", ""), ("pgbouncer", "x.toml"), ("sidepool", "-q /etc/p.ini"), ("sidepool", "-R p.ini")]
+        {
             assert!(wanted(program, &words(text)), "{program} {text}");
         }
         for text in ["", "sidepool.toml", "check p.ini", "migrate p.ini", "--config p.ini", "-c p.ini"] {

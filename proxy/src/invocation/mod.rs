@@ -7,7 +7,7 @@
 mod daemon;
 pub mod flags;
 mod identity;
-mod pidfile;
+pub mod pidfile;
 mod socket;
 pub mod start;
 
@@ -19,3 +19,6 @@ pub const PGBOUNCER_VERSION: &str = "1.25.2";
 pub fn version() -> String {
     format!("PgBouncer {PGBOUNCER_VERSION} (sidepool {})", env!("CARGO_PKG_VERSION"))
 }
+
+/// What does the work of PgBouncer's libraries, as `-V` and the log say it.
+pub const LIBRARIES: [&str; 3] = ["runtime: tokio (epoll)", "adns: system", "tls: rustls (aws-lc-rs)"];

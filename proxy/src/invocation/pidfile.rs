@@ -45,8 +45,7 @@ impl Pidfile {
     /// Writes it.
     pub(crate) fn write(path: &Path) -> Result<Self, String> {
         let cannot = |what: &str, error| format!("could not {what} pidfile '{}': {error}", path.display());
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| cannot("open", error))?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| cannot("open", error))?;
         let ours = Self { path: path.to_owned() };
         writeln!(file, "{}", std::process::id()).map_err(|error| cannot("write", error))?;
         Ok(ours)

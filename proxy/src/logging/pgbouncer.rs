@@ -47,13 +47,30 @@ where
         let mut said = Said::default();
         event.record(&mut said);
         self.time(&mut out)?;
-        write!(out, " [{}] {} ", std::process::id(), level(event.metadata().level()))?;
+        let metadata = event.metadata();
+        let level = if metadata.name() == "fatal" { FATAL } else { level(metadata.level()) };
+        write!(out, " [{}] {level} ", std::process::id())?;
         line(event.metadata().name(), &said, &mut out)?;
         out.write_char('\n')
     }
 }
 
-fn level(level: &Level) -> &'static str {
+/// The level of what ends the process.
+pub const FATAL: &str = "FATAL";
+
+/// A line for when no log is installed yet.
+#[must_use]
+pub fn plain(level: &str, text: &str) -> String {
+    let mut line = String::new();
+    // A String takes all.
+    let _ = Format::new().time(&mut line);
+    let _ = writeln!(line, " [{}] {level} {}", std::process::id(), one_line(text));
+    line
+}
+
+/// PgBouncer's name of a level.
+#[must_use]
+pub fn level(level: &Level) -> &'static str {
     match *level {
         Level::ERROR => "ERROR",
         Level::WARN => "WARNING",
@@ -195,7 +212,10 @@ mod tests {
         assert_eq!(written("login_attempt", &said), format!("{prefix}login attempt: db=app user=bob tls=no replication=no"));
         assert_eq!(written("closing", &said), format!("{prefix}closing because: client close request (age=3s)"));
         let server = Said { client: None, server: Some(1), more: vec![("from", "127.0.0.1:9".to_owned())], ..said };
-        assert_eq!(written("server_connected", &server), "S-0x000000000001: app/bob@127.0.0.1:5 new connection to server (from 127.0.0.1:9)");
+        assert_eq!(
+            written("server_connected", &server),
+            "S-0x000000000001: app/bob@127.0.0.1:5 new connection to server (from 127.0.0.1:9)"
+        );
     }
 
     #[test]

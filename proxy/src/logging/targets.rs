@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn syslog_gets_the_message_alone() {
         let syslog = Syslog { ident: "pgbouncer".to_owned(), facility: 3 };
-        let line = Line { level: Level::WARN, text: b"2026-11-21 10:00:00.123 UTC [7] WARNING C-0x1: a/b@c:1 told [x] so\n".as_slice().into() };
+        let line =
+            Line { level: Level::WARN, text: b"2026-11-21 10:00:00.123 UTC [7] WARNING C-0x1: a/b@c:1 told [x] so\n".as_slice().into() };
         let text = String::from_utf8(datagram(&syslog, &line)).unwrap();
         assert_eq!(text, format!("<28>pgbouncer[{}]: C-0x1: a/b@c:1 told [x] so", std::process::id()));
     }
