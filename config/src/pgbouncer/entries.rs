@@ -35,7 +35,6 @@ pub(crate) fn database(draft: &mut Draft, document: &Document, name: &str, entry
     let sslmode = match sslmode.as_str() {
         // A Unix socket needs no TLS and has none, as with libpq.
         _ if host.starts_with('/') => "disable",
-        "allow" => "prefer",
         other => other,
     };
     draft.line("sslmode", quoted(sslmode), document.settings.get("server_tls_sslmode").map(|said| &said.place));

@@ -56,7 +56,6 @@ pub(crate) const BALANCES: &[&str] = &["disable", "round-robin"];
 const MOST: i64 = i32::MAX as i64;
 const COUNT: Kind = Kind::Int(0, MOST);
 const BUFFERS: Use = Use::Nothing("buffers are borrowed while bytes flow and sized by need");
-const CURVES: Use = Use::Nothing("rustls chooses among its own key exchange groups");
 
 const fn row(name: &'static str, kind: Kind, default: &'static str, changeable: bool) -> Setting {
     Setting { name, kind, default: Some(default), changeable, used: Use::Same }
@@ -93,8 +92,8 @@ pub const SETTINGS: &[Setting] = &[
     row("client_tls_ca_file", Kind::Text, "", true),
     row("client_tls_cert_file", Kind::Text, "", true),
     row("client_tls_ciphers", Kind::Text, "default", true),
-    idle("client_tls_dheparams", Kind::Text, "auto", true, CURVES),
-    idle("client_tls_ecdhcurve", Kind::Text, "auto", true, CURVES),
+    row("client_tls_dheparams", Kind::Text, "auto", true),
+    row("client_tls_ecdhcurve", Kind::Text, "auto", true),
     row("client_tls_key_file", Kind::Text, "", true),
     row("client_tls_protocols", Kind::Text, "secure", true),
     row("client_tls_sslmode", Kind::Choice(SSLMODES), "disable", true),

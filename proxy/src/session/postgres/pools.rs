@@ -170,6 +170,7 @@ impl PgPools {
             entry.pool.resize(Limits::from(&route.limits));
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+        entry.pool.connector().set_context(route.tls_context.clone());
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned));
@@ -189,7 +190,9 @@ impl PgPools {
 }
 
 fn connector(route: &Route, learned: &Learned) -> PgConnector {
-    PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone())
+    let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
+    connector.set_context(route.tls_context.clone());
+    connector
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)
