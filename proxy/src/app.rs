@@ -11,13 +11,14 @@ pub mod told;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
 use sidepool_config::model::{self, Config, Listen, LogFormat};
-use sidepool_config::pgbouncer::Set;
+use sidepool_config::pgbouncer::{Set, migrate};
 use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
@@ -63,6 +64,19 @@ pub fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(rejected) => refuse(source, &rejected),
+    }
+}
+
+/// Prints a `pgbouncer.ini` as `sidepool.toml`.
+#[must_use]
+pub fn migrate(file: &Path) -> ExitCode {
+    match migrate::file(file) {
+        Ok(text) => {
+            // Whoever reads only the beginning (`| head`) has seen what they wanted.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(rejected) => refuse(&Source::Ini(file.to_owned(), sidepool_config::pgbouncer::Flags::default()), &rejected),
     }
 }
 

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => app::run(Source::new(&cli.from)),
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
+        Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),

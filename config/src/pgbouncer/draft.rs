@@ -12,6 +12,9 @@ use crate::settings::{self, Scope};
 use crate::units::{LONGEST_DURATION, format_duration};
 use std::time::Duration;
 
+/// What stands for "no pause", which has no word in TOML.
+const SHORTEST_RETRY: Duration = Duration::from_millis(1);
+
 /// One line of the draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -73,7 +76,7 @@ impl Draft {
         if let (Some(_), Use::Nothing(why)) = (said, setting.used) {
             self.notes.push(format!("{} changes nothing: {why}", setting.name));
         }
-        if let Some(value) = in_toml(setting, text) {
+        if let Some(value) = in_toml(setting, text).or_else(|| backoff(document, setting)) {
             let known = settings::setting(Scope::Postgres, setting.name);
             let is_default = known.is_some_and(|known| known.default == value);
             let place = said.map(|said| said.place.clone());
@@ -118,10 +121,20 @@ fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         "default_pool_size" => Some(size(value::int(text)?).to_string()),
         // No limit, which has no word in TOML.
         "server_connect_timeout" | "suspend_timeout" => Some(duration(or_longest(value::seconds(text)?))),
-        "server_login_retry" | "dns_max_ttl" | "dns_nxdomain_ttl" => Some(duration(value::seconds(text)?.max(Duration::from_millis(1)))),
+        "server_login_retry" | "dns_max_ttl" | "dns_nxdomain_ttl" => Some(duration(value::seconds(text)?.max(SHORTEST_RETRY))),
+        // The first pause is never longer than the longest.
+        "server_connect_backoff" => None,
         "server_check_query" | "server_reset_query" | "client_tls13_ciphers" | "server_tls13_ciphers" => Some(quoted(text)),
         _ => plain(setting, text),
     }
+}
+
+/// The first pause after a failed connect, which PgBouncer does not have: never longer than the longest.
+fn backoff(document: &Document, setting: &Setting) -> Option<String> {
+    let seconds = |name| value::seconds(text(document, name)).filter(|time| !time.is_zero());
+    let longest = seconds("server_login_retry").unwrap_or(SHORTEST_RETRY).max(SHORTEST_RETRY);
+    let first = seconds(setting.name).unwrap_or(longest);
+    (setting.name == "server_connect_backoff").then(|| duration(first.min(longest)))
 }
 
 fn plain(setting: &Setting, text: &str) -> Option<String> {
@@ -241,6 +254,11 @@ impl Rule {
 /// The value of a setting, said or by default, if it is a number.
 pub(crate) fn number(document: &Document, name: &str) -> Option<i64> {
     value::int(text(document, name))
+}
+
+/// Whether a setting is on.
+pub(crate) fn flag(document: &Document, name: &str) -> bool {
+    number(document, name).is_some_and(|number| number != 0)
 }
 
 /// The text of a setting, said or by default.

@@ -118,7 +118,7 @@ impl Loading<'_> {
     /// What concerns the process as a whole.
     fn process(&mut self, config: &mut Config) {
         let document = self.document;
-        let flag = |name| number(document, name).is_some_and(|number| number != 0);
+        let flag = |name| draft::flag(document, name);
         config.log = Log {
             level: match number(document, "verbose").unwrap_or(0) {
                 ..=0 => LogLevel::Info,
@@ -155,6 +155,7 @@ impl Loading<'_> {
                 Err(error) => self.wrong("listen_addr", format!("invalid value {} for parameter listen_addr; {error}", shown(&host))),
             }
         }
+        listens.dedup();
         let directory = text(self.document, "unix_socket_dir");
         if !directory.is_empty() {
             let path = postgres_socket(Path::new(directory), port);

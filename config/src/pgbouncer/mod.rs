@@ -13,6 +13,7 @@ mod lines;
 mod load;
 #[cfg(test)]
 mod load_tests;
+pub mod migrate;
 pub mod process;
 pub mod show;
 pub mod table;
