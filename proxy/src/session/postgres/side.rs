@@ -9,6 +9,8 @@ use sidepool_config::model::Config;
 
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
+use super::keyring::Keyring;
+use super::lookups::Lookups;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -49,6 +51,8 @@ impl fmt::Debug for LoginSeed {
 pub struct PostgresCommons {
     /// The cores of the pools.
     pub directory: Directory<PoolKey>,
+    /// What logins brought for logging in upstream.
+    pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
     /// How many cancels are on their way.
@@ -58,7 +62,8 @@ pub struct PostgresCommons {
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, cancel_lines: CancelLines::default() })
+        let (keyring, cancel_lines) = (Keyring::default(), CancelLines::default());
+        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, cancel_lines })
     }
 }
 
@@ -76,6 +81,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Users that are being looked up.
+    pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
 }
@@ -89,8 +96,9 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory),
+            pools: PgPools::new(commons.directory, commons.keyring),
             verifiers: Verifiers::default(),
+            lookups: Lookups::default(),
             seed: commons.seed,
         }
     }
