@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     match cli.command {
-        None => app::run(Source::new(&cli.from)),
+        None => app::run(Source::new(&cli.from), cli.from.take_over),
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
         Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),

@@ -25,10 +25,10 @@ pub fn targets(process: &Process) -> Targets {
     Targets { stderr: !QUIET.load(Ordering::Relaxed), file: process.logfile(), syslog: process.syslog() }
 }
 
-/// Writes the pidfile, if there is to be one.
-pub fn write_pidfile(config: &Config) -> io::Result<Option<Pidfile>> {
+/// Writes the pidfile, if there is to be one; who takes over replaces that of the process before.
+pub fn write_pidfile(config: &Config, taking_over: bool) -> io::Result<Option<Pidfile>> {
     let path = config.pgbouncer.as_ref().and_then(|process| process.pidfile());
-    path.map(|path| Pidfile::write(&path)).transpose().map_err(io::Error::other)
+    path.map(|path| if taking_over { Pidfile::replace(&path) } else { Pidfile::write(&path) }).transpose().map_err(io::Error::other)
 }
 
 /// Says what the process may use, before it listens.

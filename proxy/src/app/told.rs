@@ -2,11 +2,21 @@
 
 use super::reloading::Reloader;
 use super::shutdown::{ShutdownMode, Way};
+use super::upgrade::Doorway;
 use crate::admin::facts::{Facts, Trigger};
+use crate::handover::channel::Channel;
 use crate::signals::{Habits, Name, Request, Signals};
 
-/// Serves signals and changed files until one says how to end.
-pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, facts: &Facts) -> Way {
+/// Why the control loop goes over to the end.
+pub enum Ending {
+    /// It was told to, in this way.
+    Way(Way),
+    /// A new process serves already.
+    Successor(Channel),
+}
+
+/// Serves signals and changed files until one says how to end, or a successor is there.
+pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, doorway: &mut Doorway, facts: &Facts) -> Ending {
     let mut paused = false;
     loop {
         tokio::select! {
@@ -17,7 +27,7 @@ pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, f
                 }
                 Request::Shutdown(way) => {
                     say(signals, name, how(way));
-                    return way;
+                    return Ending::Way(way);
                 }
                 Request::Pause if paused => say(signals, name, "but already paused/suspended"),
                 Request::Resume if !paused => say(signals, name, "but not paused/suspended"),
@@ -33,6 +43,7 @@ pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, f
                 }
             },
             () = reloader.files_changed() => reloader.look(),
+            channel = doorway.successor() => return Ending::Successor(channel),
         }
     }
 }

@@ -42,7 +42,15 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Writes it.
+    /// Writes it in the place of another process's.
+    pub(crate) fn replace(path: &Path) -> Result<Self, String> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("could not replace pidfile '{}': {error}", path.display())),
+            Ok(()) | Err(_) => Self::write(path),
+        }
+    }
+
+    /// Writes it where there is none.
     pub(crate) fn write(path: &Path) -> Result<Self, String> {
         let cannot = |what: &str, error| format!("could not {what} pidfile '{}': {error}", path.display());
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| cannot("open", error))?;

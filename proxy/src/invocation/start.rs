@@ -64,7 +64,7 @@ fn try_serve(flags: &Flags) -> Result<(), Fatal> {
     let source = Source::Ini(flags.file.clone(), said);
     let loaded = source.load(&Set::new()).map_err(|rejected| refuse(&rejected))?;
     become_somebody(&loaded.config)?;
-    let was_stale = alone(flags, &loaded.config)?;
+    let alone = alone(flags, &loaded.config)?;
     if flags.daemon && !daemon::is_daemon() {
         return go_daemon(&loaded.config);
     }
@@ -74,19 +74,19 @@ fn try_serve(flags: &Flags) -> Result<(), Fatal> {
     if flags.quiet || daemon::is_daemon() {
         process::be_quiet();
     }
-    log_and_serve(source, loaded, was_stale)
+    log_and_serve(source, loaded, alone)
 }
 
-fn log_and_serve(source: Source, loaded: Loaded, was_stale: bool) -> Result<(), Fatal> {
+fn log_and_serve(source: Source, loaded: Loaded, alone: Alone) -> Result<(), Fatal> {
     let targets = loaded.config.pgbouncer.as_deref().map(process::targets).unwrap_or_default();
     let logging = Logging::install_as_pgbouncer(&loaded.config.log, &targets).map_err(|error| {
         let file = targets.file.as_deref().unwrap_or(Path::new(""));
         Fatal(format!("Cannot open logfile: '{}': {error}", file.display()))
     })?;
-    if was_stale {
+    if alone == Alone::AfterADeadOne {
         tracing::info!("stale pidfile, removing");
     }
-    app::serve(source, loaded, &logging).map_err(|error| {
+    app::serve(source, loaded, &logging, alone == Alone::TakingOver).map_err(|error| {
         // Said where the log goes, too: standard error may be closed.
         tracing::error!(name: "fatal", "{error}");
         logging.flush();
@@ -126,16 +126,45 @@ fn become_somebody(config: &Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Makes sure that no other process is where we are to be; true if one was there and is dead.
-fn alone(flags: &Flags, config: &Config) -> Result<bool, Fatal> {
+/// Who was here before us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// Nobody.
+    Yes,
+    /// One whose pidfile was left behind.
+    AfterADeadOne,
+    /// One whose sockets we are to take.
+    TakingOver,
+}
+
+/// Makes sure that no other process is where we are to be, unless it is to be taken over.
+fn alone(flags: &Flags, config: &Config) -> Result<Alone, Fatal> {
+    let in_use = socket::in_use(config);
     if flags.reboot {
         eprint!("{}", plain("WARNING", "Online restart is deprecated, use so_reuseport instead"));
+        can_take_over(config)?;
+        if in_use {
+            return Ok(Alone::TakingOver);
+        }
+        eprint!("{}", plain("LOG", "old process not found, try to continue normally"));
     }
-    if socket::in_use(config) {
+    if in_use {
         return Err(Fatal("unix socket is in use, cannot continue".to_owned()));
     }
-    let Some(path) = config.pgbouncer.as_ref().and_then(|process| process.pidfile()) else { return Ok(false) };
-    pidfile::check(&path).map(|found| found == Found::Stale).map_err(Fatal)
+    let Some(path) = config.pgbouncer.as_ref().and_then(|process| process.pidfile()) else { return Ok(Alone::Yes) };
+    match pidfile::check(&path).map_err(Fatal)? {
+        Found::Stale => Ok(Alone::AfterADeadOne),
+        Found::Nothing => Ok(Alone::Yes),
+    }
+}
+
+fn can_take_over(config: &Config) -> Result<(), Fatal> {
+    let directory = config.pgbouncer.as_ref().map(|process| process.text("unix_socket_dir")).unwrap_or_default();
+    match directory.chars().next() {
+        None => Err(Fatal("cannot reboot if unix dir not configured".to_owned())),
+        Some('@') => Err(Fatal("cannot reboot with abstract Unix socket".to_owned())),
+        Some(_) => Ok(()),
+    }
 }
 
 fn go_daemon(config: &Config) -> Result<(), Fatal> {
