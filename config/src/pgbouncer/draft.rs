@@ -107,7 +107,7 @@ pub(crate) fn check(kind: Kind, text: &str) -> Result<(), String> {
 }
 
 /// The value that `[postgres]` has for it; `None` if it has none or it is said in another way.
-fn in_toml(setting: &Setting, text: &str) -> Option<String> {
+pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
     let seconds = |scale: u64| Some(duration(Duration::from_millis(u64::try_from(value::int(text)?).ok()?.saturating_mul(scale))));
     match setting.name {
         // Said elsewhere, or not by `[postgres]`.

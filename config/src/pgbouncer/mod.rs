@@ -15,6 +15,7 @@ mod load;
 mod load_tests;
 pub mod migrate;
 pub mod process;
+pub(crate) mod say;
 pub mod show;
 pub mod table;
 mod value;

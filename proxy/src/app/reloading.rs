@@ -25,6 +25,8 @@ pub struct Reloader {
     attempted: ContentHash,
     watch: FileWatch,
     facts: Arc<Facts>,
+    /// What the console has said since the last reload, which forgets it.
+    set: Set,
 }
 
 impl Reloader {
@@ -33,7 +35,7 @@ impl Reloader {
     pub fn new(source: Source, running: Arc<Config>, sources: Sources, facts: Arc<Facts>) -> Self {
         let watch = FileWatch::start(sources.files());
         let attempted = sources.hash();
-        Self { source, running, sources, attempted, watch, facts }
+        Self { source, running, sources, attempted, watch, facts, set: Set::new() }
     }
 
     /// Waits until files may have changed. May be dropped and called again.
@@ -50,7 +52,8 @@ impl Reloader {
 
     /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
     pub fn reload(&mut self, trigger: Trigger) {
-        let (outcome, sources) = match self.source.load(&Set::new()) {
+        self.set.clear();
+        let (outcome, sources) = match self.source.load(&self.set) {
             Ok(loaded) => self.accept(loaded),
             Err(rejected) => self.reject(rejected),
         };
@@ -59,6 +62,24 @@ impl Reloader {
         self.watch.follow(sources.files().chain(self.sources.files()));
         self.sources = sources;
         self.reopen_log();
+    }
+
+    /// Puts one setting of PgBouncer into force until the next reload, or says why not. Where the configuration is in no file there is nothing
+    /// that it could win over.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if let Source::Given(_) = self.source {
+            return Err("settings that were said as URLs cannot be changed: start with a configuration file".to_owned());
+        }
+        let mut set = self.set.clone();
+        set.insert(name.to_owned(), value.to_owned());
+        let loaded = self.source.load(&set).map_err(|rejected| rejected.errors())?;
+        self.set = set;
+        let effective = held::effective(&self.running, &loaded.config);
+        if *effective != *self.running {
+            self.apply(effective);
+            self.reopen_log();
+        }
+        Ok(())
     }
 
     /// PgBouncer's log file is opened again with each reload, so that it can be moved away.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sidepool_config::environment::{Given, Overrides, from_given};
-use sidepool_config::file::{Loaded, Rejected, load_over};
+use sidepool_config::file::{Loaded, Rejected, load_set};
 use sidepool_config::pgbouncer::{self, Flags, Set};
 
 use crate::cli::From;
@@ -61,7 +61,7 @@ impl Source {
     /// Reads it (again); `set` is what SET has said since, which wins.
     pub fn load(&self, set: &Set) -> Result<Loaded, Rejected> {
         match self {
-            Self::File(path, flags) => load_over(path, &variable, flags),
+            Self::File(path, flags) => load_set(path, &variable, flags, set),
             Self::Ini(path, flags) => pgbouncer::load(path, flags, set),
             Self::Given(given) => from_given(given.postgres.as_ref(), given.redis.as_ref(), &given.overrides),
         }
