@@ -1,5 +1,6 @@
 //! Passwords that an LDAP server checks: by a name that is put together, by a search, as the method of all or of a line of the HBA file.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::ldap::{LdapServer, PEOPLE, READER, READER_PASSWORD};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
@@ -32,6 +33,7 @@ async fn stays_out(pool: &Pooler, user: &str, password: &str, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_way_of_asking_lets_the_right_password_in() {
+    let _proof = proves(&["setting auth_ldap_options", "message LDAP authentication failed"]);
     let (cluster, ldap) = (Cluster::start().await, LdapServer::start(&[(USER, PASSWORD), ("second", "other")]).await);
     let port = ldap.port();
     let dead = place::free_port();
