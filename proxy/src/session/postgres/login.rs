@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::authenticate::Keeper;
 use super::cancel::{CancelTicket, Login};
 use super::count::turned_away;
+use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
@@ -126,6 +127,7 @@ impl Inside {
             pool: Rc::clone(&self.pool.pool),
             mode: self.route.mode,
             statement_capacity: postgres.max_prepared_statements as usize,
+            rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             state: self.state,
             ticket: self.ticket,
         }

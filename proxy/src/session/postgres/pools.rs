@@ -170,6 +170,7 @@ impl PgPools {
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
         entry.pool.connector().set_context(route.tls_context.clone());
+        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
@@ -191,6 +192,7 @@ impl PgPools {
 fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
     let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
     connector.set_context(route.tls_context.clone());
+    connector.set_reset(&route.reset.query, route.reset.always);
     connector.with_passed(passed.clone())
 }
 
