@@ -207,7 +207,7 @@ async fn the_holder_of_a_certificate_may_come_in() {
 
 /// The name of the user that the tests run as.
 fn system_user() -> String {
-    let output = std::process::Command::new("id").arg("-un").output().expect("every Unix has it");
+    let output = Command::new("id").arg("-un").output().expect("every Unix has it");
     String::from_utf8(output.stdout).expect("a name").trim().to_owned()
 }
 
