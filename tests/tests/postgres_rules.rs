@@ -75,7 +75,9 @@ async fn the_reset_query_runs_when_a_client_of_a_session_pool_leaves() {
     let cluster = Cluster::start().await;
     let make = "CREATE TEMP TABLE mine (n int); PREPARE p AS SELECT 1; SET work_mem = '7MB'";
     let (tables, statements) = ("SELECT count(*) FROM pg_class WHERE relname = 'mine'", "SELECT count(*) FROM pg_prepared_statements");
-    for (reset, tables_left, statements_left) in [("DISCARD ALL", "0", "0"), ("DEALLOCATE ALL", "1", "0"), ("", "1", "1"), ("DISCARD TEMP", "0", "1")] {
+    for (reset, tables_left, statements_left) in
+        [("DISCARD ALL", "0", "0"), ("DEALLOCATE ALL", "1", "0"), ("", "1", "1"), ("DISCARD TEMP", "0", "1")]
+    {
         let pool = pooler(&cluster, "session", &[("server_reset_query", reset)]).await;
         assert_eq!(left_behind(&pool, make, tables).await, tables_left, "{reset:?}");
         assert_eq!(pool.wire().await.value(statements).await, statements_left, "{reset:?}");
