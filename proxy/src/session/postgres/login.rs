@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::authenticate::Keeper;
-use super::cancel::CancelTicket;
+use super::cancel::{CancelTicket, Login};
 use super::count::turned_away;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
@@ -68,7 +68,7 @@ impl Loss {
         match &self.farewell {
             Farewell::Stranger(_) => true,
             Farewell::Refused(fault) => broken.contains(&fault.sqlstate) && self.counter != WorkerCounter::PostgresLoginTimeout,
-            Farewell::Silent | Farewell::Left | Farewell::Broken(_) => false,
+            Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => false,
         }
     }
 }
@@ -136,7 +136,7 @@ impl Inside {
 
 async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
-    let (packet, minor) = match opening::wish(stream).await.map_err(nobody)? {
+    let (packet, minor) = match opening::wish(stream, &postgres.client_tls).await.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };
@@ -167,15 +167,18 @@ async fn admit(
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
     }
     let side = &worker.postgres;
-    let keeper = Keeper { config: postgres, verifiers: &side.verifiers, seed: &side.seed };
-    keeper.authenticate(stream, &startup.user, &mut out).await.map_err(|farewell| {
+    let keeper = Keeper { worker, config: postgres, startup };
+    let admitted = keeper.authenticate(stream, &mut out).await.map_err(|farewell| {
         let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
         (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
     })?;
     if worker.drain.stage() >= Stage::NoServers {
         return Err(other(refusal::closed().into()));
     }
-    let (pool, route) = find_pool(worker, config, postgres, startup)?;
+    let (pool, route) = find_pool(worker, config, postgres, startup, &admitted.user)?;
+    if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
+        pool.pass(admitted.secret, admitted.keys);
+    }
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
         Err(error) => {
@@ -186,7 +189,8 @@ async fn admit(
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
     let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
+    let login = Login { user: startup.user.clone(), database: startup.database.clone() };
+    let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
@@ -201,21 +205,20 @@ fn find_pool(
     config: &Config,
     postgres: &Postgres,
     startup: &Startup,
+    user: &str,
 ) -> Result<(Rc<PgPool>, Route), (Farewell, WorkerCounter)> {
     // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
     let current = Arc::clone(&worker.config.borrow());
     let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
-    let Some(route) = route::route(postgres, &startup.database, &startup.user) else {
+    let Some(route) = route::route(postgres, &startup.database, user) else {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", startup.database))
             .with_hint("sidepool serves the databases listed under [postgres.databases] of its configuration.");
         return Err((fault.into(), WorkerCounter::PostgresLoginNoDatabase));
     };
     if postgres.auth_type == sidepool_config::model::AuthType::Any && !route.forced_user {
-        let fault =
-            Fault::fatal(SqlState::INVALID_AUTHORIZATION, format!("database \"{}\" needs a configured upstream user", startup.database))
-                .with_hint(
-                    "With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.",
-                );
+        let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "bouncer config error")
+            .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
+            .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
         return Err((fault.into(), WorkerCounter::PostgresLoginOther));
     }
     match worker.postgres.pools.get(&route, worker) {
@@ -263,6 +266,7 @@ fn log(loss: &Loss, stream: &Stream, started: Instant) {
         Farewell::Silent => tracing::debug!(%peer, "client left without a word"),
         Farewell::Left => tracing::info!(%peer, ?user, ?database, ms, "client left during login"),
         Farewell::Broken(error) => tracing::info!(%peer, ?user, ?database, ms, %error, "client lost during login"),
+        Farewell::Handshake(error) => tracing::warn!(%peer, ms, %error, "TLS handshake with a client failed"),
         Farewell::Stranger(stranger) => tracing::warn!(%peer, reason = stranger.label(), "not a PostgreSQL client: {stranger}"),
         Farewell::Refused(fault) => tracing::warn!(%peer, ?user, ?database, ms, sqlstate = %fault.sqlstate, "login refused: {fault}"),
     }
@@ -294,7 +298,7 @@ async fn bid_farewell(mut stream: Stream, farewell: &Farewell) {
 fn last_words(farewell: &Farewell) -> Vec<u8> {
     let mut words = Vec::new();
     match farewell {
-        Farewell::Silent | Farewell::Left | Farewell::Broken(_) => {}
+        Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => {}
         Farewell::Refused(fault) => encode::error_response(fault, &mut words),
         Farewell::Stranger(stranger) => match stranger {
             Stranger::Http => words.extend_from_slice(

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
+use crate::handover::message::MovedStatement;
 use crate::upstream::postgres::statements::{Statement, StatementId};
 use crate::worker::WorkerId;
 
@@ -120,6 +121,30 @@ pub struct ClientStatements {
     pub unnamed: Option<Vec<u8>>,
     /// Counts Parses of the unnamed statement, so that a server connection can tell whether it has the present one.
     pub unnamed_version: u64,
+}
+
+impl ClientStatements {
+    /// The named statements as another process can take them in.
+    #[must_use]
+    pub fn export(&self) -> Vec<(Vec<u8>, MovedStatement)> {
+        let moved = |statement: &Statement| match statement.parse() {
+            Some((body, path)) => MovedStatement::Parsed { body: body.to_vec(), search_path: String::from_utf8_lossy(path).into_owned() },
+            None => MovedStatement::Sql(statement.key().to_vec()),
+        };
+        self.named.iter().map(|(name, statement)| (name.to_vec(), moved(statement))).collect()
+    }
+
+    /// What another process has [exported](Self::export), with the unnamed statement.
+    #[must_use]
+    pub fn import(table: &StatementTable, named: &[(Vec<u8>, MovedStatement)], unnamed: Option<Vec<u8>>) -> Self {
+        let found = |moved: &MovedStatement| match moved {
+            MovedStatement::Parsed { body, search_path } => table.intern(body, search_path),
+            MovedStatement::Sql(rest) => table.in_sql(rest),
+        };
+        let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
+        let unnamed_version = u64::from(unnamed.is_some());
+        Self { named, unnamed, unnamed_version }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::connection::PgConnection;
 use super::login;
+use super::passed::Passed;
 use super::query::{self, Cleaned};
 use super::target::Target;
 use super::tls::{self, Way};
@@ -52,6 +53,7 @@ pub struct PgConnector {
     reset_query: RefCell<Box<str>>,
     resets_always: Cell<bool>,
     learned: Learned,
+    passed: Passed,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
     /// How the last connection was opened: cancels go the same way.
@@ -67,7 +69,14 @@ impl PgConnector {
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
         let reset_query = RefCell::new(Self::RESET_QUERY.into());
-        Self { target, timeout: Cell::new(timeout), reset_query, resets_always: Cell::default(), learned, context: RefCell::default(), way }
+        let (context, passed) = (RefCell::default(), Passed::default());
+        Self { target, timeout: Cell::new(timeout), reset_query, resets_always: Cell::default(), learned, passed, context, way }
+    }
+
+    /// The same with what clients' logins brought for logging in.
+    #[must_use]
+    pub fn with_passed(self, passed: Passed) -> Self {
+        Self { passed, ..self }
     }
 
     /// Bounds connections that are opened from now on.
@@ -117,7 +126,7 @@ impl PgConnector {
     }
 
     async fn log_in(&self, way: Way) -> Result<PgConnection, ConnectFault> {
-        let connection = login::login(self.open(way).await?, &self.target).await?;
+        let connection = login::login(self.open(way).await?, &self.target, &self.passed).await?;
         self.way.set(way);
         Ok(connection)
     }
