@@ -98,10 +98,11 @@ impl Findings {
     fn users(&mut self, postgres: &Postgres) {
         let by_password = match postgres.auth_type {
             AuthType::Any => return,
-            AuthType::Trust => false,
+            AuthType::Trust | AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => false,
             AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => true,
         };
-        if postgres.users.is_empty() && !postgres.databases.is_empty() {
+        let elsewhere = postgres.auth_user.is_some() || matches!(postgres.auth_type, AuthType::Hba | AuthType::Ldap | AuthType::Pam);
+        if postgres.users.is_empty() && !postgres.databases.is_empty() && !elsewhere {
             self.warning(
                 &["postgres.users", "postgres"],
                 "has no users, so nobody can log in: add a section [postgres.users.NAME] or an auth_file",

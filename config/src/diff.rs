@@ -87,7 +87,7 @@ fn settings(old: &Entry, new: &Entry) -> Vec<Change> {
 
 fn section(entry: &Entry, what: What) -> Change {
     let class = match entry.scope {
-        Scope::PgDatabase | Scope::PgUser | Scope::RedisUser => Class::Live,
+        Scope::PgDatabase | Scope::PgUser | Scope::PgPeer | Scope::RedisUser => Class::Live,
         // With the section its listeners come or go.
         Scope::Root | Scope::Admin | Scope::Drain | Scope::Log | Scope::Postgres | Scope::Redis => Class::NeedsRestart,
     };

@@ -2,12 +2,15 @@
 //!
 //! The structs are taken apart field by field, so that a new field cannot be forgotten here.
 
+mod postgres;
+
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Config, Listen, PgDatabase, PgUser, PoolLimits, Postgres, Redis, RedisUser, Upstream, Workers};
+use crate::model::{Config, Listen, PoolLimits, Redis, RedisUser, Upstream, Workers};
 use crate::names::Named;
 use crate::reading::key_path;
 use crate::secret::Secret;
@@ -74,7 +77,7 @@ pub fn entries(config: &Config) -> Vec<Entry> {
             ],
         },
     ];
-    postgres.iter().for_each(|postgres| postgres_entries(postgres, &mut entries));
+    postgres.iter().for_each(|postgres| postgres::entries(postgres, &mut entries));
     redis.iter().for_each(|(name, redis)| redis_entries(key_path("redis", name), redis, &mut entries));
     entries
 }
@@ -99,60 +102,6 @@ pub fn fingerprint(config: &Config) -> ContentHash {
         }
     }
     ContentHash(hasher.finalize().into())
-}
-
-fn postgres_entries(postgres: &Postgres, entries: &mut Vec<Entry>) {
-    let Postgres {
-        listen,
-        auth_type,
-        max_client_conn,
-        client_login_timeout,
-        max_prepared_statements,
-        track_extra_parameters,
-        ignore_startup_parameters,
-        databases,
-        users,
-        zero_config: _,
-    } = postgres;
-    entries.push(Entry {
-        path: "postgres".to_owned(),
-        scope: Scope::Postgres,
-        values: vec![
-            ("listen", listens(listen)),
-            ("auth_type", quoted(auth_type.name())),
-            ("max_client_conn", number(*max_client_conn)),
-            ("client_login_timeout", duration(*client_login_timeout)),
-            ("max_prepared_statements", number(*max_prepared_statements)),
-            ("track_extra_parameters", list(track_extra_parameters)),
-            ("ignore_startup_parameters", list(ignore_startup_parameters)),
-        ],
-    });
-    entries.extend(databases.iter().map(|(name, database)| database_entry(key_path("postgres.databases", name), database)));
-    entries.extend(users.iter().map(|(name, user)| {
-        let PgUser { password, pool_mode, pool_size } = user;
-        let values = vec![
-            ("password", secret(password.as_ref())),
-            ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
-            ("pool_size", pool_size.map_or(Shown::Unset, number)),
-        ];
-        Entry { path: key_path("postgres.users", name), scope: Scope::PgUser, values }
-    }));
-}
-
-fn database_entry(path: String, database: &PgDatabase) -> Entry {
-    let PgDatabase { upstream, dbname, user, password, tls, pool_mode, limits } = database;
-    let (host, port) = address(upstream);
-    let mut values = vec![
-        ("host", host),
-        ("port", port),
-        ("dbname", text(dbname.as_deref())),
-        ("user", text(user.as_deref())),
-        ("password", secret(password.as_ref())),
-        ("sslmode", quoted(tls.name())),
-        ("pool_mode", quoted(pool_mode.name())),
-    ];
-    values.extend(limit_values(limits));
-    Entry { path, scope: Scope::PgDatabase, values }
 }
 
 fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
@@ -211,6 +160,11 @@ fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
         server_connect_parallelism,
         server_connect_backoff,
         server_login_retry,
+        // Redis pools do not have these.
+        reserve_pool_size: _,
+        reserve_pool_timeout: _,
+        server_check_delay: _,
+        server_round_robin: _,
     } = limits;
     [
         ("pool_size", number(*pool_size)),
@@ -250,6 +204,14 @@ fn number(number: impl Into<u32>) -> Shown {
 
 fn duration(duration: Duration) -> Shown {
     quoted(format_duration(duration))
+}
+
+fn flag(flag: bool) -> Shown {
+    Shown::Plain(flag.to_string())
+}
+
+fn path(path: Option<&Path>) -> Shown {
+    path.map_or(Shown::Unset, |path| quoted(path.display().to_string()))
 }
 
 fn text(text: Option<&str>) -> Shown {

@@ -26,7 +26,7 @@ fn two_urls_are_a_whole_configuration() {
     assert_eq!((postgres.auth_type, postgres.listen[0].to_string()), (AuthType::Any, "127.0.0.1:6432".to_owned()));
     assert_eq!(postgres.databases.keys().collect::<Vec<_>>(), ["*", "shop"]);
     for (name, database) in &postgres.databases {
-        assert_eq!(database.upstream, Upstream::Tcp { host: "db.example".into(), port: 5432 });
+        assert_eq!(database.hosts[0], Upstream::Tcp { host: "db.example".into(), port: 5432 });
         assert_eq!((database.user.as_deref(), database.password.as_ref().unwrap().reveal()), (Some("app"), "s:cret"));
         assert_eq!(database.dbname.as_deref(), (name == "shop").then_some("shop"));
     }
@@ -41,11 +41,11 @@ fn what_the_url_leaves_out_is_as_with_libpq() {
     let config = environment(&variables).unwrap().config;
     let postgres = config.postgres.unwrap();
     let me = &postgres.databases["me"];
-    assert_eq!(me.upstream, Upstream::Unix("/var/run/postgresql/.s.PGSQL.5432".into()));
+    assert_eq!(me.hosts[0], Upstream::Unix("/var/run/postgresql/.s.PGSQL.5432".into()));
     assert_eq!((me.user.as_deref(), me.password.as_ref().unwrap().reveal(), me.tls), (Some("me"), "pw", UpstreamTls::default()));
     let config = environment(&[("DATABASE_URL", "postgres://"), ("USER", "me"), ("PGUSER", "her")]).unwrap().config;
     let postgres = config.postgres.unwrap();
-    assert_eq!(postgres.databases["her"].upstream, Upstream::Tcp { host: "localhost".into(), port: 5432 });
+    assert_eq!(postgres.databases["her"].hosts[0], Upstream::Tcp { host: "localhost".into(), port: 5432 });
     let rejected = environment(&[("DATABASE_URL", "postgres://h/d")]).unwrap_err();
     assert!(rejected.to_string().starts_with("environment: DATABASE_URL: names no user"), "{rejected}");
 }

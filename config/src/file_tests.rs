@@ -79,14 +79,14 @@ fn everything_that_can_be_said_is_read() {
     assert_eq!(postgres.listen[1], Listen::Unix("/run/sidepool/.s.PGSQL.6432".into()));
     assert_eq!(postgres.auth_type, AuthType::Md5);
     let app = &postgres.databases["app"];
-    assert_eq!(app.upstream, Upstream::Tcp { host: "db.internal".into(), port: 5433 });
+    assert_eq!(app.hosts[0], Upstream::Tcp { host: "db.internal".into(), port: 5433 });
     assert_eq!((app.dbname.as_deref(), app.user.as_deref()), (Some("prod"), Some("app")));
     assert_eq!(app.password.as_ref().map(|secret| secret.reveal()), Some("hunter2"));
     assert_eq!((app.tls, app.pool_mode), (UpstreamTls::Require, PoolMode::Transaction));
     assert_eq!((app.limits.pool_size, app.limits.min_pool_size), (40, 2), "its own, and the one of [postgres]");
     assert_eq!((app.limits.server_lifetime, app.limits.query_wait_timeout), (Duration::from_secs(7200), Duration::ZERO));
     let any = &postgres.databases["*"];
-    assert_eq!(any.upstream, Upstream::Unix("/var/run/postgresql/.s.PGSQL.5432".into()));
+    assert_eq!(any.hosts[0], Upstream::Unix("/var/run/postgresql/.s.PGSQL.5432".into()));
     assert_eq!((any.limits.pool_size, any.pool_mode), (30, PoolMode::Session));
     assert_eq!(any.limits_for(postgres.users.get("alice")).pool_size, 5);
     let cache = &config.redis["cache"];
@@ -242,11 +242,11 @@ fn what_is_only_odd_is_a_warning() {
 #[test]
 fn keys_in_the_wrong_section_are_sent_home() {
     let found = problems(
-        "[postgres]\npool_size = 3\nreserve_pool_size = 1\nlisten_addr = \"*\"\n[postgres.databases.a]\nhost = \"h\"\nworkers = 3\n[databases.a]\nhost=\"h\"",
+        "[postgres]\npool_size = 3\npkt_buf = 4096\nlisten_addr = \"*\"\n[postgres.databases.a]\nhost = \"h\"\nworkers = 3\n[databases.a]\nhost=\"h\"",
     );
     let has = |text: &str| assert!(found.iter().any(|problem| problem.contains(text)), "{text}\n{}", found.join("\n"));
     has("postgres.pool_size: unknown key; did you mean \"default_pool_size\"?");
-    has("postgres.reserve_pool_size: unknown key; a setting of PgBouncer that");
+    has("postgres.pkt_buf: unknown key; a setting of PgBouncer that");
     has("postgres.listen_addr: unknown key; a setting of PgBouncer; here it is part of listen");
     has("workers: unknown key; it belongs at the top of the file");
     has("databases: unknown key; it belongs in [postgres]");

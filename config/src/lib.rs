@@ -29,6 +29,7 @@ pub mod problem;
 mod read_limits;
 mod read_postgres;
 mod read_redis;
+mod read_server;
 mod reading;
 mod redis_url;
 pub mod reference;

@@ -3,6 +3,8 @@
 //! Everything here is already checked: ranges hold, references resolve, secrets are loaded. The raw shape and the checks are elsewhere.
 //! A setting that PgBouncer has keeps PgBouncer's name and meaning.
 
+mod postgres;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::secret::Secret;
+
+pub use postgres::{
+    AuthType, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
+    UserTimeouts,
+};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -135,76 +142,14 @@ pub struct PoolLimits {
     pub server_connect_backoff: Duration,
     /// Longest pause after failed connects.
     pub server_login_retry: Duration,
-}
-
-/// The PostgreSQL side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Postgres {
-    /// Where clients connect.
-    pub listen: Vec<Listen>,
-    /// How clients prove who they are.
-    pub auth_type: AuthType,
-    /// Most client connections at a time.
-    pub max_client_conn: u32,
-    /// How long a login may take.
-    pub client_login_timeout: Duration,
-    /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
-    pub max_prepared_statements: u32,
-    /// Reported parameters that follow the client, beside the standard ones.
-    pub track_extra_parameters: Vec<String>,
-    /// Startup parameters that are dropped in silence (lower case).
-    pub ignore_startup_parameters: Vec<String>,
-    /// Databases by the name clients ask for. `*` serves every other name, as the database of that name.
-    pub databases: BTreeMap<String, PgDatabase>,
-    /// Users by name.
-    pub users: BTreeMap<String, PgUser>,
-    /// True when this came from one URL with nothing else said: any user name is welcome, and every client becomes the user of the URL upstream.
-    pub zero_config: bool,
-}
-
-/// How PostgreSQL clients prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthType {
-    /// Not at all, and the user need not exist (needs databases with a forced user).
-    Any,
-    /// Not at all, but the user must exist.
-    Trust,
-    /// With a clear-text password.
-    Plain,
-    /// With MD5, or SCRAM where the stored secret is a SCRAM verifier.
-    Md5,
-    /// With SCRAM-SHA-256.
-    ScramSha256,
-}
-
-/// When an upstream connection goes back to the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PoolMode {
-    /// When the client leaves.
-    Session,
-    /// At the end of each transaction.
-    Transaction,
-    /// After each statement; transaction blocks are refused.
-    Statement,
-}
-
-/// A database that clients can ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PgDatabase {
-    /// Where the server is.
-    pub upstream: Upstream,
-    /// The database name on the server; `None`: the name the client asked for.
-    pub dbname: Option<String>,
-    /// The upstream user for every client (one shared pool); `None`: the client's own name.
-    pub user: Option<String>,
-    /// The password that goes with it upstream. Without one, the user's own plain secret is used.
-    pub password: Option<Secret>,
-    /// TLS towards the server.
-    pub tls: UpstreamTls,
-    /// When connections go back to the pool.
-    pub pool_mode: PoolMode,
-    /// The limits of each pool of this database.
-    pub limits: PoolLimits,
+    /// Connections beyond `pool_size` that may be opened when a client has waited for `reserve_pool_timeout`.
+    pub reserve_pool_size: u32,
+    /// How long the oldest waiter has to have waited before the reserve is used. Zero: the reserve is never used.
+    pub reserve_pool_timeout: Duration,
+    /// An idle connection that was not heard of for this long is asked whether it is alive before it is used. Zero: always.
+    pub server_check_delay: Duration,
+    /// The connection that was idle longest is used next, instead of the one that was used last.
+    pub server_round_robin: bool,
 }
 
 /// TLS towards an upstream, in libpq's terms.
@@ -219,17 +164,6 @@ pub enum UpstreamTls {
     Require,
     /// Always, with a certificate that the system's authorities vouch for and that names the host.
     VerifyFull,
-}
-
-/// A user that clients can log in as.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PgUser {
-    /// Plain text, `md5…`, or `SCRAM-SHA-256$…`. `None`: no password login.
-    pub password: Option<Secret>,
-    /// Overrides the database's mode.
-    pub pool_mode: Option<PoolMode>,
-    /// Overrides the database's pool size.
-    pub pool_size: Option<u32>,
 }
 
 /// One Redis (or Valkey) server and the listeners that lead to it.
@@ -305,61 +239,11 @@ impl Default for PoolLimits {
             server_connect_parallelism: 4,
             server_connect_backoff: Duration::from_millis(100),
             server_login_retry: Duration::from_secs(15),
+            reserve_pool_size: 0,
+            reserve_pool_timeout: Duration::from_secs(5),
+            server_check_delay: Duration::from_secs(30),
+            server_round_robin: false,
         }
-    }
-}
-
-impl Default for Postgres {
-    fn default() -> Self {
-        Self {
-            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 6432)))],
-            auth_type: AuthType::ScramSha256,
-            max_client_conn: 10_000,
-            client_login_timeout: Duration::from_secs(15),
-            max_prepared_statements: 200,
-            track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
-            ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
-            databases: BTreeMap::new(),
-            users: BTreeMap::new(),
-            zero_config: false,
-        }
-    }
-}
-
-impl PgDatabase {
-    /// A database on this server with everything else at its default.
-    #[must_use]
-    pub fn at(upstream: Upstream) -> Self {
-        Self {
-            upstream,
-            dbname: None,
-            user: None,
-            password: None,
-            tls: UpstreamTls::default(),
-            pool_mode: PoolMode::Transaction,
-            limits: PoolLimits::default(),
-        }
-    }
-
-    /// The limits of the pool of this database and user: the user's own size beats the database's.
-    #[must_use]
-    pub fn limits_for(&self, user: Option<&PgUser>) -> PoolLimits {
-        let pool_size = user.and_then(|user| user.pool_size).unwrap_or(self.limits.pool_size);
-        PoolLimits { pool_size, min_pool_size: self.limits.min_pool_size.min(pool_size), ..self.limits.clone() }
-    }
-
-    /// The mode for this user: the user's own beats the database's.
-    #[must_use]
-    pub fn pool_mode_for(&self, user: Option<&PgUser>) -> PoolMode {
-        user.and_then(|user| user.pool_mode).unwrap_or(self.pool_mode)
-    }
-}
-
-impl Postgres {
-    /// The database that serves this name: its own entry, or `*`.
-    #[must_use]
-    pub fn database(&self, name: &str) -> Option<&PgDatabase> {
-        self.databases.get(name).or_else(|| self.databases.get("*"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
-use crate::model::{AuthType, LogFormat, LogLevel, PoolMode, UpstreamTls};
+use crate::model::{AuthType, ClientSslMode, LoadBalance, LogFormat, LogLevel, PoolMode, UpstreamTls};
 
 /// An enum whose values have names in the configuration.
 pub trait Named: Copy + PartialEq + Sized + 'static {
@@ -32,8 +32,32 @@ impl Named for PoolMode {
 }
 
 impl Named for AuthType {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5), ("plain", Self::Plain), ("trust", Self::Trust), ("any", Self::Any)];
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("scram-sha-256", Self::ScramSha256),
+        ("md5", Self::Md5),
+        ("plain", Self::Plain),
+        ("trust", Self::Trust),
+        ("any", Self::Any),
+        ("cert", Self::Cert),
+        ("hba", Self::Hba),
+        ("ldap", Self::Ldap),
+        ("pam", Self::Pam),
+    ];
+}
+
+impl Named for LoadBalance {
+    const NAMES: &'static [(&'static str, Self)] = &[("round-robin", Self::RoundRobin), ("disable", Self::Disable)];
+}
+
+impl Named for ClientSslMode {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
 }
 
 impl Named for UpstreamTls {

@@ -3,6 +3,17 @@
 use crate::model::PoolLimits;
 use crate::section::Section;
 
+/// Reads those that only the pools of PostgreSQL have.
+pub(crate) fn postgres_limits(section: &Section<'_>, size_name: &str, base: &PoolLimits) -> PoolLimits {
+    PoolLimits {
+        reserve_pool_size: section.count("reserve_pool_size").unwrap_or(base.reserve_pool_size),
+        reserve_pool_timeout: section.duration("reserve_pool_timeout").unwrap_or(base.reserve_pool_timeout),
+        server_check_delay: section.duration("server_check_delay").unwrap_or(base.server_check_delay),
+        server_round_robin: section.flag("server_round_robin").unwrap_or(base.server_round_robin),
+        ..limits(section, size_name, base)
+    }
+}
+
 /// Reads the limits that the section has; the others are those of `base`. The size is called `size_name` here.
 pub(crate) fn limits(section: &Section<'_>, size_name: &str, base: &PoolLimits) -> PoolLimits {
     let duration = |name, base| section.duration(name).unwrap_or(base);
@@ -17,5 +28,6 @@ pub(crate) fn limits(section: &Section<'_>, size_name: &str, base: &PoolLimits) 
         server_connect_parallelism: section.count("server_connect_parallelism").unwrap_or(base.server_connect_parallelism),
         server_connect_backoff: duration("server_connect_backoff", base.server_connect_backoff),
         server_login_retry: duration("server_login_retry", base.server_login_retry),
+        ..base.clone()
     }
 }

@@ -9,7 +9,8 @@ use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
 use crate::problem::Problem;
-use crate::read_limits::limits;
+use crate::read_limits::postgres_limits;
+use crate::read_server;
 use crate::section::{Section, unknown_value};
 use crate::settings::Scope;
 use crate::stored;
@@ -21,13 +22,13 @@ pub(crate) const DEFAULT_PORT: u16 = 5432;
 /// Reads the section.
 pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let defaults = Postgres::default();
-    let base = limits(section, "default_pool_size", &PoolLimits::default());
+    let base = postgres_limits(section, "default_pool_size", &PoolLimits::default());
     let pool_mode = section.choice("pool_mode").unwrap_or(PoolMode::Transaction);
     let texts = |name, default: Vec<String>| section.texts(name).map_or(default, |texts| texts.into_iter().map(|(text, _)| text).collect());
     let mut ignored = texts("ignore_startup_parameters", defaults.ignore_startup_parameters);
     ignored.iter_mut().for_each(|name| *name = name.to_lowercase());
     let databases = section.sections("databases", Scope::PgDatabase);
-    Postgres {
+    let mut postgres = Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
@@ -37,8 +38,10 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base))).collect(),
         users: users(section),
-        zero_config: false,
-    }
+        ..defaults
+    };
+    read_server::server(section, &mut postgres);
+    postgres
 }
 
 fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
@@ -53,6 +56,7 @@ fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
         user.password = password.or_else(|| user.password.take());
         user.pool_mode = section.choice("pool_mode");
         user.pool_size = section.count("pool_size");
+        read_server::user(&section, user);
     }
     users
 }
@@ -88,15 +92,17 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits) -> Pg
     if host.is_none() && section.field("host").is_none() && (whole || section.field("url").is_none()) {
         section.missing("says no server: set host (a name, an address or the directory of a Unix socket) or url");
     }
-    PgDatabase {
-        upstream: upstream(section, host.unwrap_or_default(), port),
+    let mut database = PgDatabase {
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
         pool_mode: section.choice("pool_mode").unwrap_or(pool_mode),
-        limits: limits(section, "pool_size", base),
-    }
+        limits: postgres_limits(section, "pool_size", base),
+        ..PgDatabase::at(upstream(section, host.unwrap_or_default(), port))
+    };
+    read_server::database(section, &mut database);
+    database
 }
 
 fn url(section: &Section<'_>) -> Option<PostgresUrl> {
@@ -120,7 +126,8 @@ pub(crate) fn once<T>(section: &Section<'_>, name: &str, own: Option<T>, of_url:
     own.or(of_url)
 }
 
-fn upstream(section: &Section<'_>, host: String, port: u16) -> Upstream {
+/// Where a server is: a name or an address, or the directory of its Unix socket.
+pub(crate) fn upstream(section: &Section<'_>, host: String, port: u16) -> Upstream {
     if !host.starts_with('/') {
         if let Some(field) = section.field("host")
             && let Err(message) = plain_host(&host)

@@ -151,9 +151,14 @@ impl<'a> Reading<'a> {
 
     /// Reads a file that the configuration names, relative to itself.
     pub(crate) fn read_file(&self, named: &Path) -> (PathBuf, std::io::Result<zeroize::Zeroizing<Vec<u8>>>) {
-        let path = self.path.parent().map_or_else(|| named.to_owned(), |dir| dir.join(named));
+        let path = self.resolve(named);
         let contents = self.sources.borrow_mut().read(&path);
         (path, contents)
+    }
+
+    /// Where a file is that the configuration names, relative to itself.
+    pub(crate) fn resolve(&self, named: &Path) -> PathBuf {
+        self.path.parent().map_or_else(|| named.to_owned(), |dir| dir.join(named))
     }
 
     /// The value of an environment variable.

@@ -79,6 +79,8 @@ pub fn allowed(kind: Kind) -> String {
         Kind::Choice(names) => names.join(", "),
         Kind::Workers => "1 to 1024, or \"auto\"".to_owned(),
         Kind::Text => "text".to_owned(),
+        Kind::AnyText { empty } => format!("text; \"\": {empty}"),
+        Kind::Mode => "permission bits, in octal".to_owned(),
         Kind::Texts => "a list of texts".to_owned(),
         Kind::Listen => "a list of addresses (\"127.0.0.1:6432\", \"unix:/run/sidepool\")".to_owned(),
         Kind::Address => "an address, or \"off\"".to_owned(),
@@ -107,6 +109,7 @@ mod tests {
             Scope::Postgres => ("postgres", ""),
             Scope::PgDatabase => ("postgres.databases.a", "host = \"h\"\n"),
             Scope::PgUser => ("postgres.users.u", "password = \"p\"\n"),
+            Scope::PgPeer => ("postgres.peers.7", "host = \"h\"\n"),
             Scope::Redis => ("redis.a", "host = \"h\"\n"),
             Scope::RedisUser => ("redis.a.users.u", "password = \"p\"\n"),
         }

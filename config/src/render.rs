@@ -63,10 +63,11 @@ fn postgres_summary(text: &mut String, postgres: &Postgres) {
     let Postgres { listen, auth_type, max_client_conn, databases, users, .. } = postgres;
     let _ = writeln!(text, "postgres  {} (at most {max_client_conn} clients, auth {})", joined(listen), auth_type.name());
     for (name, database) in databases {
-        let PgDatabase { upstream, dbname, user, password: _, tls, pool_mode, limits } = database;
+        let PgDatabase { hosts, dbname, user, tls, pool_mode, limits, .. } = database;
+        let hosts = hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let dbname = dbname.as_deref().unwrap_or(if name == "*" { "the name asked for" } else { name });
         let user = user.as_ref().map_or_else(|| "as the client's user".to_owned(), |user| format!("as {user}"));
-        let _ = writeln!(text, "  {name}  ->  {upstream} {dbname} {user}{}", tls_summary(*tls));
+        let _ = writeln!(text, "  {name}  ->  {hosts} {dbname} {user}{}", tls_summary(*tls));
         let _ = writeln!(text, "      {} pooling, {}", pool_mode.name(), limits_summary(limits));
     }
     for (name, user) in users.iter().filter(|(_, user)| user.pool_size.is_some() || user.pool_mode.is_some()) {

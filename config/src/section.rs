@@ -132,6 +132,12 @@ impl<'r> Section<'r> {
         self.field(name)?.text()
     }
 
+    /// A text that may be empty.
+    pub(crate) fn any_text(&self, name: &str) -> Option<String> {
+        let field = self.field(name)?;
+        if field.item.as_str() == Some("") { Some(String::new()) } else { field.text() }
+    }
+
     pub(crate) fn texts(&self, name: &str) -> Option<Vec<(String, Option<u32>)>> {
         Some(self.field(name)?.texts())
     }

@@ -27,6 +27,8 @@ pub enum Scope {
     PgDatabase,
     /// `[postgres.users.NAME]`
     PgUser,
+    /// `[postgres.peers.ID]`
+    PgPeer,
     /// `[redis.NAME]`
     Redis,
     /// `[redis.NAME.users.USER]`
@@ -61,6 +63,13 @@ pub enum Kind {
     Workers,
     /// Free text that is not empty.
     Text,
+    /// Free text; `empty` says what `""` means.
+    AnyText {
+        /// What `""` means.
+        empty: &'static str,
+    },
+    /// Permission bits in octal.
+    Mode,
     /// A list of texts, or one text.
     Texts,
     /// A list of addresses (`"127.0.0.1:6432"`, `"unix:/run/sidepool"`), or one.
@@ -95,9 +104,9 @@ pub struct Setting {
 pub fn subsections(scope: Scope) -> &'static [&'static str] {
     match scope {
         Scope::Root => &["admin", "drain", "log", "postgres", "redis"],
-        Scope::Postgres => &["databases", "users"],
+        Scope::Postgres => &["databases", "users", "peers"],
         Scope::Redis => &["users"],
-        Scope::Admin | Scope::Drain | Scope::Log | Scope::PgDatabase | Scope::PgUser | Scope::RedisUser => &[],
+        Scope::Admin | Scope::Drain | Scope::Log | Scope::PgDatabase | Scope::PgUser | Scope::PgPeer | Scope::RedisUser => &[],
     }
 }
 
@@ -114,14 +123,24 @@ pub fn setting(scope: Scope, name: &str) -> Option<&'static Setting> {
 
 impl Scope {
     /// Every kind of section, in the order of the reference.
-    pub const ALL: [Self; 9] =
-        [Self::Root, Self::Admin, Self::Drain, Self::Log, Self::Postgres, Self::PgDatabase, Self::PgUser, Self::Redis, Self::RedisUser];
+    pub const ALL: [Self; 10] = [
+        Self::Root,
+        Self::Admin,
+        Self::Drain,
+        Self::Log,
+        Self::Postgres,
+        Self::PgDatabase,
+        Self::PgUser,
+        Self::PgPeer,
+        Self::Redis,
+        Self::RedisUser,
+    ];
 
     /// True for the sections of the Redis side.
     pub(crate) fn is_redis(self) -> bool {
         match self {
             Self::Redis | Self::RedisUser => true,
-            Self::Root | Self::Admin | Self::Drain | Self::Log | Self::Postgres | Self::PgDatabase | Self::PgUser => false,
+            Self::Root | Self::Admin | Self::Drain | Self::Log | Self::Postgres | Self::PgDatabase | Self::PgUser | Self::PgPeer => false,
         }
     }
 
@@ -136,6 +155,7 @@ impl Scope {
             Self::Postgres => "[postgres]",
             Self::PgDatabase => "[postgres.databases.NAME]",
             Self::PgUser => "[postgres.users.NAME]",
+            Self::PgPeer => "[postgres.peers.ID]",
             Self::Redis => "[redis.NAME]",
             Self::RedisUser => "[redis.NAME.users.USER]",
         }
@@ -146,7 +166,8 @@ impl Scope {
     pub fn inherits(self, setting: &Setting) -> bool {
         match self {
             Self::PgDatabase => setting.name == "pool_size" || setting.scopes.contains(&Self::Postgres),
-            Self::PgUser => setting.name == "pool_size" || setting.name == "pool_mode",
+            Self::PgUser => setting.name == "pool_size" || setting.scopes.contains(&Self::Postgres),
+            Self::PgPeer => setting.name == "pool_size",
             Self::Root | Self::Admin | Self::Drain | Self::Log | Self::Postgres | Self::Redis | Self::RedisUser => false,
         }
     }
@@ -162,63 +183,14 @@ pub(crate) fn pgbouncer_advice(key: &str) -> Option<&'static str> {
         }
         "log_connections" | "log_disconnections" => "a setting of PgBouncer; here it is connections in [log]",
         "server_tls_sslmode" => "a setting of PgBouncer; here it is sslmode of each database",
-        "reserve_pool_size"
-        | "reserve_pool_timeout"
-        | "max_db_connections"
-        | "max_user_connections"
-        | "max_db_client_connections"
-        | "max_user_client_connections"
-        | "server_reset_query"
-        | "server_reset_query_always"
-        | "server_check_query"
-        | "server_check_delay"
-        | "server_round_robin"
-        | "server_fast_close"
-        | "query_timeout"
-        | "idle_transaction_timeout"
-        | "transaction_timeout"
-        | "client_idle_timeout"
-        | "cancel_wait_timeout"
-        | "suspend_timeout"
-        | "query_wait_notify"
-        | "autodb_idle_timeout"
-        | "pool_idle_timeout"
-        | "auth_query"
-        | "auth_user"
-        | "auth_dbname"
-        | "auth_hba_file"
-        | "auth_ident_file"
-        | "admin_users"
-        | "stats_users"
-        | "stats_period"
-        | "so_reuseport"
-        | "tcp_keepalive"
-        | "tcp_keepidle"
-        | "tcp_keepintvl"
-        | "tcp_keepcnt"
-        | "tcp_user_timeout"
-        | "tcp_defer_accept"
-        | "tcp_socket_buffer"
-        | "pkt_buf"
-        | "max_packet_size"
+        "pkt_buf"
         | "sbuf_loopcnt"
-        | "listen_backlog"
-        | "dns_max_ttl"
-        | "dns_nxdomain_ttl"
-        | "dns_zone_check_period"
         | "resolv_conf"
-        | "application_name_add_host"
-        | "disable_pqexec"
-        | "peer_id"
         | "job_name"
         | "user"
-        | "unix_socket_mode"
-        | "unix_socket_group"
-        | "connect_query"
-        | "load_balance_hosts"
-        | "client_encoding"
-        | "datestyle"
-        | "timezone" => "a setting of PgBouncer that sidepool.toml does not have",
+        | "client_tls_ecdhcurve"
+        | "client_tls_dheparams"
+        | "login_notify_message" => "a setting of PgBouncer that sidepool.toml does not have",
         _ => return None,
     })
 }

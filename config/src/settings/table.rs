@@ -1,11 +1,13 @@
 //! The table itself. Only data: what a kind or a scope is stands in the module above.
 
-use super::Scope::{self, Admin, Drain, Log, PgDatabase, PgUser, Postgres, Redis, RedisUser, Root};
+use super::Scope::{self, Admin, Drain, Log, PgDatabase, PgPeer, PgUser, Postgres, Redis, RedisUser, Root};
 use super::{Kind, Setting};
 use crate::diff::Class::{self, Live, NeedsRestart, NewSessions};
 
 const MODES: &[&str] = &["transaction", "session", "statement"];
-const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any"];
+const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "cert", "hba", "ldap", "pam"];
+const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+const BALANCES: &[&str] = &["round-robin", "disable"];
 const SSLMODES: &[&str] = &["disable", "prefer", "require", "verify-full"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["text", "json"];
@@ -17,6 +19,10 @@ const SIZE: Kind = Kind::Count { min: 1, max: MOST_CONNECTIONS };
 const PORT: Kind = Kind::Count { min: 1, max: 65_535 };
 const POSITIVE: Kind = Kind::Duration { zero: None };
 const NEVER: Kind = Kind::Duration { zero: Some("never") };
+const NO_LIMIT: Kind = Kind::Duration { zero: Some("no limit") };
+const SYSTEM: Kind = Kind::Duration { zero: Some("what the system does") };
+const CAP: Kind = Kind::Count { min: 0, max: 1_000_000 };
+const SYSTEM_COUNT: Kind = Kind::Count { min: 0, max: i32::MAX.unsigned_abs() };
 
 const fn row(
     scopes: &'static [Scope],
@@ -28,6 +34,10 @@ const fn row(
 ) -> Setting {
     Setting { scopes, name, kind, default, reload, help }
 }
+
+/// PgBouncer's `auth_query`, as the file would have it.
+const AUTH_QUERY: &str =
+    "\"SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin\"";
 
 /// Every setting there is.
 #[rustfmt::skip]
@@ -48,8 +58,80 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "track_extra_parameters", Kind::Texts, "[\"IntervalStyle\", \"search_path\"]", NewSessions, "Reported parameters that follow the client from connection to connection, beside the standard ones."),
     row(&[Postgres], "ignore_startup_parameters", Kind::Texts, "[\"extra_float_digits\"]", NewSessions, "Startup parameters of clients that are dropped in silence."),
     row(&[Postgres], "default_pool_size", SIZE, "20", Live, "pool_size of every database that has none of its own."),
-    row(&[PgDatabase, PgUser], "pool_size", SIZE, "", Live, "Most upstream connections of one pool, those being opened included. A user's own beats the database's."),
+    row(&[PgDatabase, PgUser, PgPeer], "pool_size", SIZE, "", Live, "Most upstream connections of one pool, those being opened included. A user's own beats the database's."),
     row(&[Postgres, PgDatabase, PgUser], "pool_mode", Kind::Choice(MODES), "\"transaction\"", NewSessions, "When an upstream connection goes back to its pool."),
+    row(&[Postgres], "listen_backlog", Kind::Count { min: 1, max: 65_535 }, "4096", NeedsRestart, "How many connections may wait in the kernel to be accepted."),
+    row(&[Postgres], "so_reuseport", Kind::Flag, "false", NeedsRestart, "Whether other processes may listen on the same TCP address."),
+    row(&[Postgres], "unix_socket_mode", Kind::Mode, "\"0777\"", NeedsRestart, "The permission bits of Unix sockets."),
+    row(&[Postgres], "unix_socket_group", Kind::Text, "", NeedsRestart, "The group that owns Unix sockets; left out: the process's own."),
+    row(&[Postgres], "peer_id", Kind::Count { min: 0, max: 65_535 }, "0", NeedsRestart, "This process among the peers that share its address, for cancel requests that reach another one; 0: it has none."),
+    row(&[PgPeer], "host", Kind::Text, "", Live, "The peer's name or address; one that starts with / is the directory of its Unix socket."),
+    row(&[PgPeer], "port", PORT, "5432", Live, "The peer's port."),
+    row(&[Postgres], "auth_hba_file", Kind::Path, "", Live, "Rules that say how clients prove who they are, as in PostgreSQL's pg_hba.conf; for auth_type \"hba\"."),
+    row(&[Postgres], "auth_ident_file", Kind::Path, "", Live, "Which user of the system or of a certificate may be which user of the database, as in pg_ident.conf."),
+    row(&[Postgres, PgDatabase], "auth_user", Kind::Text, "", Live, "The upstream user that looks up users who are not listed; left out: they are not looked up."),
+    row(&[Postgres, PgDatabase], "auth_query", Kind::Text, AUTH_QUERY, Live, "The query that looks user $1 up: its name and its secret."),
+    row(&[Postgres, PgDatabase], "auth_dbname", Kind::Text, "", Live, "The database in which auth_query runs; left out: the one the client asks for."),
+    row(&[Postgres], "auth_ldap_options", Kind::Text, "", NewSessions, "Options of auth_type \"ldap\", as in a line of the HBA file."),
+    row(&[Postgres], "scram_iterations", Kind::Count { min: 1, max: 10_000_000 }, "4096", NewSessions, "Iterations of the SCRAM verifiers that are made of plain passwords."),
+    row(&[Postgres], "admin_users", Kind::Texts, "[]", Live, "Who may run every command of the admin console (database \"pgbouncer\")."),
+    row(&[Postgres], "stats_users", Kind::Texts, "[]", Live, "Who may run the SHOW commands of the admin console."),
+    row(&[Postgres], "stats_period", POSITIVE, "\"1m\"", Live, "Over how long the averages of the admin console are taken."),
+    row(&[Postgres, PgDatabase], "max_db_connections", CAP, "0", Live, "Most server connections of one database, over all its pools; 0: no limit."),
+    row(&[Postgres, PgDatabase], "max_db_client_connections", CAP, "0", Live, "Most client connections of one database; 0: no limit."),
+    row(&[Postgres, PgUser], "max_user_connections", CAP, "0", Live, "Most server connections of one user, over all its pools; 0: no limit."),
+    row(&[Postgres, PgUser], "max_user_client_connections", CAP, "0", Live, "Most client connections of one user; 0: no limit."),
+    row(&[Postgres, PgDatabase, PgUser], "reserve_pool_size", Kind::Count { min: 0, max: MOST_CONNECTIONS }, "0", Live, "Connections beyond pool_size for when a client has waited for reserve_pool_timeout."),
+    row(&[Postgres, PgDatabase], "reserve_pool_timeout", NEVER, "\"5s\"", Live, "How long the oldest waiter has waited when the reserve is used."),
+    row(&[Postgres], "query_wait_notify", NEVER, "\"5s\"", Live, "A client that has waited so long for a connection is told so, once."),
+    row(&[Postgres], "cancel_wait_timeout", Kind::Duration { zero: Some("for ever") }, "\"10s\"", Live, "How long a cancel request may wait for its connection."),
+    row(&[Postgres], "suspend_timeout", POSITIVE, "\"10s\"", Live, "How long SUSPEND waits for sockets to be quiet."),
+    row(&[Postgres, PgUser], "query_timeout", NO_LIMIT, "\"0s\"", Live, "A query that takes longer ends with its server connection."),
+    row(&[Postgres], "query_timeout_cancels", Kind::Flag, "false", Live, "Such a query is cancelled instead, and the connections are kept."),
+    row(&[Postgres, PgUser], "idle_transaction_timeout", NO_LIMIT, "\"0s\"", Live, "A client that is idle in a transaction for longer is closed."),
+    row(&[Postgres, PgUser], "transaction_timeout", NO_LIMIT, "\"0s\"", Live, "A transaction that takes longer ends with its server connection."),
+    row(&[Postgres, PgUser], "client_idle_timeout", NO_LIMIT, "\"0s\"", Live, "A client that says nothing for longer is closed."),
+    row(&[Postgres], "autodb_idle_timeout", NEVER, "\"1h\"", Live, "A database of the entry \"*\" that nobody uses is forgotten after this."),
+    row(&[Postgres], "pool_idle_timeout", NEVER, "\"0s\"", Live, "A pool that has neither clients nor connections is forgotten after this."),
+    row(&[Postgres, PgDatabase], "server_check_delay", Kind::Duration { zero: Some("before each use") }, "\"30s\"", Live, "A connection that was idle for so long is asked whether it is alive before it is used."),
+    row(&[Postgres], "server_check_query", Kind::AnyText { empty: "nothing is asked" }, "\"<empty>\"", Live, "What asks a connection whether it is alive; \"<empty>\": an empty query."),
+    row(&[Postgres], "server_reset_query", Kind::AnyText { empty: "nothing" }, "\"DISCARD ALL\"", Live, "What cleans a connection that a client of a session pool has left."),
+    row(&[Postgres], "server_reset_query_always", Kind::Flag, "false", Live, "Whether it runs in the other pool modes, too, after each transaction."),
+    row(&[Postgres], "server_fast_close", Kind::Flag, "false", Live, "Whether connections of session pools that are to be closed are closed at the end of a transaction and not when the client leaves."),
+    row(&[Postgres, PgDatabase], "server_round_robin", Kind::Flag, "false", Live, "The connection that was idle longest is used next, and not the one that was used last."),
+    row(&[Postgres], "dns_max_ttl", POSITIVE, "\"15s\"", Live, "The longest that a name's addresses are believed, whatever the name server says."),
+    row(&[Postgres], "dns_nxdomain_ttl", POSITIVE, "\"15s\"", Live, "How long it is believed that a name does not exist."),
+    row(&[Postgres], "dns_zone_check_period", NEVER, "\"0s\"", Live, "How often a zone's serial number is looked at."),
+    row(&[Postgres], "application_name_add_host", Kind::Flag, "false", NewSessions, "Whether a client's address is added to its application_name."),
+    row(&[Postgres], "disable_pqexec", Kind::Flag, "false", NeedsRestart, "Whether the simple query protocol is refused."),
+    row(&[Postgres], "max_packet_size", Kind::Count { min: 1024, max: i32::MAX.unsigned_abs() }, "2147483647", NewSessions, "The longest message that a client or a server may send, in bytes."),
+    row(&[PgDatabase], "load_balance_hosts", Kind::Choice(BALANCES), "\"round-robin\"", Live, "Which of several hosts is connected to: each in turn, or always the first that can be."),
+    row(&[PgDatabase], "connect_query", Kind::Text, "", Live, "What runs on each new connection; if it fails, that is logged."),
+    row(&[PgDatabase], "client_encoding", Kind::Text, "", Live, "The startup parameter of this name."),
+    row(&[PgDatabase], "datestyle", Kind::Text, "", Live, "The startup parameter of this name."),
+    row(&[PgDatabase], "timezone", Kind::Text, "", Live, "The startup parameter of this name."),
+    row(&[PgDatabase], "application_name", Kind::Text, "", Live, "The startup parameter of this name."),
+    row(&[PgUser], "query_wait_timeout", Kind::Duration { zero: Some("for ever") }, "", Live, "How long a client of this user may wait for a connection."),
+    row(&[Postgres], "client_tls_sslmode", Kind::Choice(CLIENT_SSLMODES), "\"disable\"", NewSessions, "TLS with clients: disable, allow (also written prefer), require, verify-ca (also written verify-full)."),
+    row(&[Postgres], "client_tls_key_file", Kind::Path, "", NewSessions, "Our private key towards clients."),
+    row(&[Postgres], "client_tls_cert_file", Kind::Path, "", NewSessions, "Our certificate towards clients."),
+    row(&[Postgres], "client_tls_ca_file", Kind::Path, "", NewSessions, "The authority that vouches for clients' certificates."),
+    row(&[Postgres], "client_tls_protocols", Kind::Text, "\"secure\"", NewSessions, "Allowed versions of TLS: secure, all, or a list such as \"tlsv1.2,tlsv1.3\"."),
+    row(&[Postgres], "client_tls_ciphers", Kind::Text, "\"default\"", NewSessions, "Allowed cipher suites of TLS 1.2, by OpenSSL's names."),
+    row(&[Postgres], "client_tls13_ciphers", Kind::AnyText { empty: "the usual ones" }, "\"\"", NewSessions, "Allowed cipher suites of TLS 1.3."),
+    row(&[Postgres], "server_tls_ca_file", Kind::Path, "", Live, "The authority that vouches for servers' certificates; left out: those that the system trusts."),
+    row(&[Postgres], "server_tls_key_file", Kind::Path, "", Live, "Our private key towards servers."),
+    row(&[Postgres], "server_tls_cert_file", Kind::Path, "", Live, "Our certificate towards servers."),
+    row(&[Postgres], "server_tls_protocols", Kind::Text, "\"secure\"", Live, "Allowed versions of TLS: secure, all, or a list such as \"tlsv1.2,tlsv1.3\"."),
+    row(&[Postgres], "server_tls_ciphers", Kind::Text, "\"default\"", Live, "Allowed cipher suites of TLS 1.2, by OpenSSL's names."),
+    row(&[Postgres], "server_tls13_ciphers", Kind::AnyText { empty: "the usual ones" }, "\"\"", Live, "Allowed cipher suites of TLS 1.3."),
+    row(&[Postgres], "tcp_keepalive", Kind::Flag, "true", NewSessions, "Whether the system asks silent peers whether they are there."),
+    row(&[Postgres], "tcp_keepcnt", SYSTEM_COUNT, "0", NewSessions, "How many questions without an answer end a connection; 0: what the system does."),
+    row(&[Postgres], "tcp_keepidle", SYSTEM, "\"0s\"", NewSessions, "How long a peer is silent before the first question."),
+    row(&[Postgres], "tcp_keepintvl", SYSTEM, "\"0s\"", NewSessions, "How long between two questions."),
+    row(&[Postgres], "tcp_user_timeout", SYSTEM, "\"0s\"", NewSessions, "How long sent data may stay without an acknowledgement."),
+    row(&[Postgres], "tcp_defer_accept", Kind::Flag, "true", NeedsRestart, "Whether a connection is accepted only when its first bytes have come."),
+    row(&[Postgres], "tcp_socket_buffer", SYSTEM_COUNT, "0", NewSessions, "Size of the system's socket buffers in bytes; 0: what the system does."),
     row(&[PgDatabase], "url", Kind::Secret, "", Live, "The server in one: postgres://USER:PASSWORD@HOST:PORT/DBNAME?sslmode=MODE."),
     row(&[Redis], "url", Kind::Secret, "", Live, "The server in one: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix:/PATH."),
     row(&[PgDatabase], "host", Kind::Text, "", Live, "The server's name or address; one that starts with / is the directory of its Unix socket."),

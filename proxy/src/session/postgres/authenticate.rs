@@ -89,6 +89,9 @@ fn method(auth_type: AuthType, known: Option<&PgUser>, secret: Option<&Secret>) 
             Some(Stored::Plain(_) | Stored::Md5(_)) | None => Ok(Some(Method::Md5)),
         },
         AuthType::ScramSha256 => Ok(Some(Method::Scram)),
+        AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => {
+            Err(Fault::fatal(SqlState::INVALID_AUTHORIZATION, "login rejected"))
+        }
     }
 }
 

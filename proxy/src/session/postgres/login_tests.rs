@@ -219,7 +219,7 @@ async fn every_other_database_goes_to_the_fallback_and_absent_ones_leave_no_pool
 #[tokio::test]
 async fn without_a_server_the_refusal_has_the_facts() {
     let settings = |postgres: &mut Postgres, _: &Scripted| {
-        postgres.databases.get_mut("shop").unwrap().upstream = Upstream::Unix("/nowhere/at/all".into());
+        postgres.databases.get_mut("shop").unwrap().hosts = vec![Upstream::Unix("/nowhere/at/all".into())];
     };
     on_worker(settings, |worker| async move {
         let (result, arrival, _) = log_in(&worker, "bob", "shop", Some("pw")).await;

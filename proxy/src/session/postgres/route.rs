@@ -95,7 +95,7 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let limits = database.limits_for(upstream_user);
     let password = database.password.clone().or_else(|| upstream_user?.password.clone());
     let target = Target {
-        upstream: database.upstream.clone(),
+        upstream: database.hosts[0].clone(),
         tls: database.tls,
         dbname: Arc::clone(&key.dbname),
         user: Arc::clone(&key.user),
@@ -122,7 +122,8 @@ mod tests {
         config.databases.insert("forced".into(), forced);
         config.databases.insert("own".into(), database("b"));
         config.databases.insert(ANY.into(), database("c"));
-        let bob = PgUser { password: Some(Secret::new("bobs")), pool_mode: Some(PoolMode::Session), pool_size: Some(3) };
+        let bob =
+            PgUser { password: Some(Secret::new("bobs")), pool_mode: Some(PoolMode::Session), pool_size: Some(3), ..PgUser::default() };
         config.users.insert("bob".into(), bob);
         config
     }
