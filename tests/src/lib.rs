@@ -4,6 +4,7 @@
 //! The files under `tests/` hold one concern of an operator each.
 
 pub mod binary;
+pub mod dns;
 pub mod fault;
 pub mod guardian;
 pub mod load;

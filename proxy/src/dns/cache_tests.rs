@@ -80,7 +80,7 @@ fn names_that_pools_lead_to_are_asked_again() {
     assert_eq!((cache.next_due(), cache.due(now).len()), (None, 0), "not before somebody asked for the first time");
     cache.answer(now, "db", answer(4, &[1]));
     assert_eq!(cache.next_due(), Some(now + after(4)));
-    assert_eq!(cache.due(now + after(4)), ["db".into()]);
+    assert_eq!(cache.due(now + after(4)), [Box::<str>::from("db")]);
     cache.begin(now, "db");
     assert!(cache.due(now + after(4)).is_empty(), "under way");
     cache.answer(now, "db", answer(4, &[1]));

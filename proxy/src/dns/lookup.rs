@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn name_servers_may_have_a_port() {
-        let (rest, servers) = split_ports(b"search a.example b.example\nnameserver 127.0.0.1:5353\nnameserver [::1]:54\nnameserver 10.0.0.1\n");
+        let (rest, servers) =
+            split_ports(b"search a.example b.example\nnameserver 127.0.0.1:5353\nnameserver [::1]:54\nnameserver 10.0.0.1\n");
         assert_eq!(servers, ["127.0.0.1:5353".parse().unwrap(), "[::1]:54".parse().unwrap()]);
         assert_eq!(rest, b"search a.example b.example\nnameserver 10.0.0.1\n");
         assert!(make(b"nameserver 127.0.0.1:5353\noptions ndots:2\n").is_ok());

@@ -23,8 +23,12 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Starts it. Through the sender it is told the names to ask for; an empty one makes it look at its deadlines.
 pub(super) fn start(shared: Weak<Shared>) -> io::Result<mpsc::UnboundedSender<Box<str>>> {
     let (sender, questions) = mpsc::unbounded_channel();
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    std::thread::Builder::new().name("dns".into()).spawn(move || runtime.block_on(run(shared, questions)))?;
+    std::thread::Builder::new().name("dns".into()).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run(shared, questions)),
+            Err(error) => tracing::error!(%error, "names cannot be resolved"),
+        }
+    })?;
     Ok(sender)
 }
 

@@ -274,6 +274,18 @@ impl Core {
         self.settle(now);
     }
 
+    /// The connection is to be closed when nobody uses it any more.
+    pub fn retire(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        let now = self.advance(now);
+        match self.conns.find(conn) {
+            None | Some((_, ConnState::Closing)) => return,
+            Some((slot, ConnState::Connecting | ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing)) => {
+                self.conns.retire(slot, reason)
+            }
+        }
+        self.settle(now);
+    }
+
     /// New limits, from now on.
     pub fn resize(&mut self, now: Instant, limits: Limits) {
         let now = self.advance(now);
@@ -363,6 +375,18 @@ impl Core {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How many connections there are, in any state.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.conns.total() as usize
+    }
+
+    /// Whether there still is such a connection.
+    #[must_use]
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.conns.find(conn).is_some()
     }
 
     /// How often address or credentials changed.

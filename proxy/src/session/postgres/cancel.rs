@@ -172,7 +172,7 @@ async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
         }
         Doing::Running(on) => Rc::clone(&*on).begin(),
     };
-    match seat.pool.connector().cancel(flight.target().key()).await {
+    match seat.pool.connector().cancel(flight.target()).await {
         Ok(()) => {
             flight.delivered();
             seat.pool.record().add(PoolCounter::CancelSent, 1);

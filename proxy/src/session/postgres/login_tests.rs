@@ -63,7 +63,7 @@ async fn say(worker: &Rc<Worker>, words: &[u8]) -> Vec<u8> {
 
 fn packet(user: &str, database: &str) -> Vec<u8> {
     let mut out = BytesMut::new();
-    UpstreamLogin::begin(user, database, None, &mut out).unwrap();
+    UpstreamLogin::begin(user, database, &[], None, &mut out).unwrap();
     out.to_vec()
 }
 
@@ -77,7 +77,7 @@ async fn log_in(
     let (mut client, ours) = pair().await;
     let (arrival, (result, tags)) = tokio::join!(login(ours, worker), async move {
         let mut out = BytesMut::new();
-        let mut machine = UpstreamLogin::begin(user, database, password, &mut out).unwrap();
+        let mut machine = UpstreamLogin::begin(user, database, &[], password, &mut out).unwrap();
         let mut tags = String::new();
         loop {
             client.write_all(&out).await.unwrap();

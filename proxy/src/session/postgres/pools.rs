@@ -4,11 +4,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{PoolLimits, PoolMode, Postgres, TcpOptions};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::route::{self, PoolKey, Route};
@@ -21,6 +22,7 @@ use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::worker::Worker;
 
@@ -57,14 +59,23 @@ pub struct TooManyPools;
 /// One worker's pools.
 pub struct PgPools {
     directory: Directory<PoolKey>,
+    dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
 }
 
 impl PgPools {
-    /// No pools yet. The directory is the one of the process.
+    /// No pools yet. The directory is the one of the process, and so is what is known of hosts.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>) -> Self {
-        Self { directory, pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, dialing: Dialing) -> Self {
+        Self { directory, dialing, pools: RefCell::default() }
+    }
+
+    /// The host `name` leads to these addresses and no others any more.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
+        for entry in pools {
+            entry.pool.retire_gone(name, addresses);
+        }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -99,7 +110,7 @@ impl PgPools {
         let keys: Vec<PoolKey> = self.pools.borrow().keys().cloned().collect();
         for key in keys {
             match config.and_then(|config| route::route_again(config, &key)) {
-                Some(route) => self.change(&route),
+                Some(route) => self.change(&route, &tcp_of(worker)),
                 None => self.drain(&key),
             }
         }
@@ -136,25 +147,35 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, connector(route, &learned), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, &learned, &tcp_of(worker)), &worker.pools);
         PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
     }
 
-    fn change(&self, route: &Route) {
+    fn change(&self, route: &Route, tcp: &TcpOptions) {
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
         if entry.limits != route.limits {
             entry.pool.resize(Limits::from(&route.limits));
         }
-        entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
-        if *entry.pool.connector().target() != route.target {
+        if *entry.pool.connector().target() == route.target {
+            entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+            entry.pool.connector().set_dialer(self.dialer(route, tcp));
+        } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(connector(route, &entry.learned));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, tcp));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
             *entry = Rc::new(PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode });
         }
+    }
+
+    fn connector(&self, route: &Route, learned: &Learned, tcp: &TcpOptions) -> PgConnector {
+        PgConnector::new(route.target.clone(), self.dialer(route, tcp), route.limits.server_connect_timeout, learned.clone())
+    }
+
+    fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {
+        self.dialing.dialer(&route.target.hosts, route.target.balance, tcp, route.limits.server_login_retry)
     }
 
     fn drain(&self, key: &PoolKey) {
@@ -165,8 +186,9 @@ impl PgPools {
     }
 }
 
-fn connector(route: &Route, learned: &Learned) -> PgConnector {
-    PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone())
+/// The socket options in force.
+fn tcp_of(worker: &Worker) -> TcpOptions {
+    worker.config.borrow().postgres.as_ref().map(|postgres| postgres.tcp.clone()).unwrap_or_default()
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)
@@ -175,7 +197,7 @@ fn is_unused(entry: &Rc<PgPool>) -> bool {
 }
 
 fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
-    let upstream = entry.pool.connector().target().upstream.to_string();
+    let upstream = entry.pool.connector().target().shown_hosts();
     let info = PoolInfo {
         protocol: Protocol::Postgres,
         database: Arc::clone(&key.dbname),

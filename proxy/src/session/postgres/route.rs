@@ -96,10 +96,14 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let password = database.password.clone().or_else(|| upstream_user?.password.clone());
     let target = Target {
         upstream: database.hosts[0].clone(),
+        hosts: database.hosts.clone(),
+        balance: database.load_balance_hosts,
         tls: database.tls,
         dbname: Arc::clone(&key.dbname),
         user: Arc::clone(&key.user),
         password,
+        startup: database.startup.clone(),
+        connect_query: database.connect_query.clone(),
     };
     Route { key, target, limits, mode, forced_user: database.user.is_some() }
 }

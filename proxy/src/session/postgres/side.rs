@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, Postgres};
 
 use super::cancel::CancelRegistry;
 use super::pools::PgPools;
@@ -13,8 +13,11 @@ use super::prepared::StatementTable;
 use super::route::PoolKey;
 use super::states::StateTable;
 use super::verifiers::Verifiers;
+use crate::dns;
+use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::Dialing;
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -50,12 +53,14 @@ pub struct PostgresCommons {
     pub directory: Directory<PoolKey>,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()? })
+        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, dialing: Dialing::default() })
     }
 }
 
@@ -73,6 +78,8 @@ pub struct PostgresSide {
     pub verifiers: Verifiers,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
 }
 
 impl PostgresSide {
@@ -83,7 +90,8 @@ impl PostgresSide {
             cancels: CancelRegistry::default(),
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory),
+            pools: PgPools::new(commons.directory, commons.dialing.clone()),
+            dialing: commons.dialing,
             verifiers: Verifiers::default(),
             seed: commons.seed,
         }
@@ -93,6 +101,9 @@ impl PostgresSide {
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
         if old.postgres == new.postgres {
             return;
+        }
+        if let Some(postgres) = &new.postgres {
+            self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
@@ -108,4 +119,10 @@ impl PostgresSide {
     pub fn drain(&self) {
         self.pools.drain_all();
     }
+}
+
+/// How names are resolved.
+fn names(postgres: &Postgres) -> dns::Settings {
+    let terms = Terms { max_ttl: postgres.dns_max_ttl, nxdomain_ttl: postgres.dns_nxdomain_ttl };
+    dns::Settings { terms, resolv_conf: postgres.resolv_conf.clone() }
 }

@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::cancel;
+use super::cancellable::Cancellable;
 use super::connection::PgConnection;
 use super::login;
 use super::query;
@@ -17,7 +19,7 @@ use super::tls;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
-use crate::upstream::dial::dial;
+use crate::upstream::dial::{Dialer, Server};
 
 /// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,15 +51,22 @@ impl Learned {
 #[derive(Debug)]
 pub struct PgConnector {
     target: Target,
+    dialer: RefCell<Rc<Dialer>>,
     timeout: Cell<Duration>,
     learned: Learned,
 }
 
 impl PgConnector {
-    /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
+    /// A connector to `target`, whose hosts `dialer` knows, that leaves what servers report at login in `learned`. `timeout` bounds opening a
+    /// connection, login included.
     #[must_use]
-    pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
-        Self { target, timeout: Cell::new(timeout), learned }
+    pub fn new(target: Target, dialer: Dialer, timeout: Duration, learned: Learned) -> Self {
+        Self { target, dialer: RefCell::new(Rc::new(dialer)), timeout: Cell::new(timeout), learned }
+    }
+
+    /// Connections that are opened from now on are opened by this dialer.
+    pub fn set_dialer(&self, dialer: Dialer) {
+        *self.dialer.borrow_mut() = Rc::new(dialer);
     }
 
     /// Bounds connections that are opened from now on.
@@ -71,19 +80,40 @@ impl PgConnector {
         &self.target
     }
 
-    /// Asks the server to cancel what the connection with this `key` (the body of its BackendKeyData) is doing. Returns when the server has taken
-    /// it: from then on, the cancel cannot hit anything later.
-    pub async fn cancel(&self, key: &[u8]) -> Result<(), ConnectFault> {
-        within(cancel::TIMEOUT, &self.target, "cancelling", async {
-            let stream = self.open().await?;
-            cancel::send(stream, key, &self.target).await
+    /// Asks the server that a connection leads to to cancel what that connection is doing. Returns when the server has taken it: from then on,
+    /// the cancel cannot hit anything later.
+    pub async fn cancel(&self, connection: &Cancellable) -> Result<(), ConnectFault> {
+        let target = self.target.at(&connection.server().upstream);
+        within(cancel::TIMEOUT, &target, "cancelling", async {
+            let stream = self.dialer().again(connection.server()).await?;
+            let stream = tls::secure(stream, &target).await?;
+            cancel::send(stream, connection.key(), &target).await
         })
         .await
     }
 
-    async fn open(&self) -> Result<Stream, ConnectFault> {
-        let stream = dial(&self.target.upstream, self.timeout.get()).await?;
-        tls::secure(stream, &self.target).await
+    fn dialer(&self) -> Rc<Dialer> {
+        Rc::clone(&self.dialer.borrow())
+    }
+
+    /// From an open socket to a connection that is ready for its first query.
+    async fn enter(&self, stream: Stream, server: &Arc<Server>) -> Result<PgConnection, ConnectFault> {
+        let target = self.target.at(&server.upstream);
+        let stream = tls::secure(stream, &target).await?;
+        let mut connection = login::login(stream, &target, server).await?;
+        self.prepare(&mut connection, &target).await?;
+        connection.baseline = Rc::new(connection.parameters.clone());
+        Ok(connection)
+    }
+
+    /// Runs the connect query. That it fails is told in the log and nowhere else, as long as the connection is of use.
+    async fn prepare(&self, connection: &mut PgConnection, target: &Target) -> Result<(), ConnectFault> {
+        let Some(sql) = &target.connect_query else { return Ok(()) };
+        match query::run_whatever(sql, connection, target).await? {
+            None => {}
+            Some(error) => tracing::warn!(server = %target.upstream, "connect_query failed: {}", error.message),
+        }
+        Ok(())
     }
 }
 
@@ -92,8 +122,8 @@ impl Connector for PgConnector {
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
-            let stream = self.open().await?;
-            let connection = login::login(stream, &self.target).await?;
+            let dialer = self.dialer();
+            let connection = dialer.connect(self.timeout.get(), async |stream, server| self.enter(stream, server).await).await?;
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
@@ -113,7 +143,8 @@ impl Connector for PgConnector {
             }
             query::run(RESET_QUERY, connection, &self.target).await?;
             connection.link.forget_session();
-            Ok(())
+            // What it set is gone with the rest.
+            self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! Logs in to a server on an open socket: the IO around `protocol`'s state machine, and its errors in the pool's terms.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
@@ -10,12 +11,13 @@ use super::messages::{Messages, Silence};
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
+use crate::upstream::dial::Server;
 
 /// Logs in; the connection is ready for its first query. The caller bounds it in time.
-pub(super) async fn login(mut stream: Stream, target: &Target) -> Result<PgConnection, ConnectFault> {
+pub(super) async fn login(mut stream: Stream, target: &Target, server: &Arc<Server>) -> Result<PgConnection, ConnectFault> {
     let mut out = BytesMut::new();
     let password = target.password.as_ref().map(|password| password.reveal());
-    let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, password, &mut out) else {
+    let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, &target.startup, password, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
     let mut messages = Messages::new(&mut stream);
@@ -38,7 +40,7 @@ pub(super) async fn login(mut stream: Stream, target: &Target) -> Result<PgConne
         return Err(target.fault(ConnectFaultKind::Protocol, "it went on talking after the login"));
     }
     welcome.parameters.shrink_to_fit();
-    Ok(PgConnection::new(stream, Rc::new(welcome.parameters), welcome.key))
+    Ok(PgConnection::new(stream, Rc::new(welcome.parameters), welcome.key, Arc::clone(server)))
 }
 
 /// The conversation ended before we were in.

@@ -13,6 +13,14 @@ use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 
 /// Runs `sql`. Afterwards the server is outside of a transaction and has said all it had to say; otherwise it is an error.
 pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<(), ConnectFault> {
+    match run_whatever(sql, connection, target).await? {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// As [`run`], but an error of the query alone is only told: the connection is of use all the same.
+pub(super) async fn run_whatever(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<Option<ConnectFault>, ConnectFault> {
     let mut out = BytesMut::new();
     frontend::query(sql, &mut out).map_err(|error| target.fault(ConnectFaultKind::Other, &error.to_string()))?;
     let PgConnection { stream, parameters, .. } = connection;
@@ -25,8 +33,8 @@ pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Targe
             Some(BackendTag::ReadyForQuery) => {
                 let quiet = messages.rest().is_empty() && &*message.body == b"I";
                 return match error {
+                    _ if quiet => Ok(error),
                     Some(error) => Err(error),
-                    None if quiet => Ok(()),
                     None => Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" did not end outside of a transaction"))),
                 };
             }
