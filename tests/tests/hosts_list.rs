@@ -66,13 +66,14 @@ async fn a_host_that_comes_back_is_used_again() {
     let proxy = FaultProxy::start(one.port()).await;
     proxy.behave(Behaviour::Refuse);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", proxy.port(), two.port());
-    let settings = over(&one, &hosts).set("postgres.server_login_retry", "300ms").set("postgres.server_idle_timeout", "100ms");
-    let pool = Pooler::start(settings).await;
+    let pool = Pooler::start(over(&one, &hosts).set("postgres.server_login_retry", "300ms")).await;
     let (wires, seen) = servers(&pool, 3).await;
     assert_eq!(distinct(&seen).len(), 1);
     drop(wires);
     proxy.behave(Behaviour::Pass);
     wait::until("the first host to be used again", async || {
+        // So that new connections are needed.
+        two.terminate_connections().await;
         let (_wires, seen) = servers(&pool, 2).await;
         (distinct(&seen).len() == 2).then_some(())
     })
@@ -125,11 +126,12 @@ async fn a_cancel_goes_to_the_server_that_runs_the_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_changes_moves_the_connections() {
     let (one, two) = (Cluster::start().await, Cluster::start().await);
-    let mut pool = Pooler::start(over(&one, "127.0.0.1")).await;
+    let settings = over(&one, "127.0.0.1");
+    let mut pool = Pooler::start(settings.clone()).await;
     let (wires, _) = servers(&pool, 2).await;
     drop(wires);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", two.port(), two.port());
-    pool.reload(over(&one, &hosts)).await;
+    pool.reload(settings.set("postgres.databases.app.host", hosts)).await;
     let (_wires, seen) = servers(&pool, 3).await;
     assert_eq!(distinct(&seen), BTreeSet::from([&*two.port().to_string()]));
     wait::until("the old connections to be gone", async || (one.connections().await == 0).then_some(())).await;
