@@ -9,6 +9,7 @@
 //!                     settings (the one table of all of them) ─ reference
 //! ```
 
+pub mod auth;
 mod checks;
 pub mod diff;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub mod names;
 mod overriding;
 mod postgres_url;
 pub mod problem;
+mod read_auth;
 mod read_limits;
 mod read_postgres;
 mod read_redis;

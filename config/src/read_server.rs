@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::{ClientTls, Peer, PgDatabase, PgUser, Postgres, ServerTls, TcpOptions, Timeouts, UserTimeouts};
+use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
 use crate::settings::Scope;
@@ -41,7 +42,8 @@ fn authentication(section: &Section<'_>, postgres: &mut Postgres) {
     postgres.auth_user = section.text("auth_user");
     take(&mut postgres.auth_query, section.text("auth_query"));
     postgres.auth_dbname = section.text("auth_dbname");
-    postgres.auth_ldap_options = section.text("auth_ldap_options");
+    postgres.auth_ldap_options = section.secret("auth_ldap_options");
+    read_auth::rules(section, postgres);
     take(&mut postgres.scram_iterations, section.count("scram_iterations"));
     take(&mut postgres.admin_users, texts(section, "admin_users"));
     take(&mut postgres.stats_users, texts(section, "stats_users"));

@@ -40,6 +40,7 @@ pub fn effective(config: &Config) -> String {
             let _ = match value {
                 Shown::Plain(value) => writeln!(text, "{name} = {value}"),
                 Shown::Secret(_) => writeln!(text, "{name} = \"***\""),
+                Shown::File(path, _) => writeln!(text, "{name} = {path:?}"),
                 Shown::Unset => writeln!(text, "# {name} is unset"),
             };
         }

@@ -21,11 +21,12 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use self::reloading::Reloader;
+use self::shutdown::Way;
 use self::source::Source;
 use crate::admin::facts::{Facts, Trigger};
 use crate::admin::http;
-use crate::listener::accept::Listener;
-use crate::listener::bind::Bound;
+use crate::listener::accept::{Closing, Listener};
+use crate::listener::bind::{Bound, Options};
 use crate::listener::gate::Door;
 use crate::listener::place::Places;
 use crate::logging::Logging;
@@ -43,7 +44,7 @@ pub const EXIT_START: u8 = 1;
 const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
-pub type Listening = Vec<oneshot::Sender<()>>;
+pub type Listening = Vec<oneshot::Sender<Closing>>;
 
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
@@ -131,9 +132,9 @@ struct Bindings {
 fn bind(config: &Config) -> io::Result<Bindings> {
     let mut doors = Vec::new();
     let mut shown = config.clone();
-    let mut open = |door: Door, listens: &mut Vec<Listen>| -> io::Result<()> {
+    let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
         for listen in listens {
-            let bound = Bound::bind(listen).map_err(|error| cannot_listen(&*listen, &error))?;
+            let bound = Bound::bind(listen, options).map_err(|error| cannot_listen(&*listen, &error))?;
             if let Some(address) = bound.address() {
                 *listen = Listen::Tcp(address);
             }
@@ -142,10 +143,11 @@ fn bind(config: &Config) -> io::Result<Bindings> {
         Ok(())
     };
     if let Some(postgres) = &mut shown.postgres {
-        open(Door::Postgres, &mut postgres.listen)?;
+        let options = Options::from(&*postgres);
+        open(Door::Postgres, &mut postgres.listen, &options)?;
     }
     for (name, redis) in &mut shown.redis {
-        open(Door::Redis(name.as_str().into()), &mut redis.listen)?;
+        open(Door::Redis(name.as_str().into()), &mut redis.listen, &Options::default())?;
     }
     let admin = config.admin.listen.map(bind_admin).transpose()?;
     if let Some(listener) = &admin {
@@ -193,9 +195,9 @@ impl Control {
         announce(&banner, config.log.format);
         drop(config);
 
-        until_told_to_end(&mut signals, &mut reloader).await;
+        let way = until_told_to_end(&mut signals, &mut reloader).await;
         tokio::select! {
-            () = shutdown::drain(&facts, listening, &reloader.running().drain) => {}
+            () = shutdown::leave(&facts, listening, way, &reloader.running().drain) => {}
             () = told_again(&mut signals) => {
                 facts.add_forced_closes(facts.gates().open());
                 tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
@@ -241,12 +243,12 @@ fn announce(lines: &[String], format: LogFormat) {
     }
 }
 
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader) {
+async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader) -> Way {
     loop {
         tokio::select! {
             request = signals.next() => match request {
                 Request::Reload => reloader.reload(Trigger::Signal),
-                Request::Shutdown => return,
+                Request::Shutdown => return Way::Drain,
             },
             () = reloader.files_changed() => reloader.look(),
         }

@@ -1,6 +1,9 @@
 //! `[postgres]` and what is below it, laid flat.
 
+use std::path::Path;
+
 use super::{Entry, Shown, address, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
+use crate::auth::files::AuthRules;
 use crate::model::{ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts};
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -36,6 +39,7 @@ fn own(postgres: &Postgres) -> Values {
         auth_query,
         auth_dbname,
         auth_ldap_options,
+        auth_rules,
         scram_iterations,
         admin_users,
         stats_users,
@@ -84,13 +88,13 @@ fn own(postgres: &Postgres) -> Values {
         ("unix_socket_mode", quoted(format!("{unix_socket_mode:04o}"))),
         ("unix_socket_group", text(unix_socket_group.as_deref())),
         ("auth_type", quoted(auth_type.name())),
-        ("auth_hba_file", path(auth_hba_file.as_deref())),
-        ("auth_ident_file", path(auth_ident_file.as_deref())),
+        ("auth_hba_file", file(auth_hba_file.as_deref(), auth_rules)),
+        ("auth_ident_file", file(auth_ident_file.as_deref(), auth_rules)),
         ("auth_user", text(auth_user.as_deref())),
         ("auth_query", quoted(auth_query)),
         ("auth_dbname", text(auth_dbname.as_deref())),
         // It may have the password of the directory in it.
-        ("auth_ldap_options", secret(auth_ldap_options.as_deref().map(Into::into).as_ref())),
+        ("auth_ldap_options", secret(auth_ldap_options.as_ref())),
         ("scram_iterations", number(*scram_iterations)),
         ("admin_users", list(admin_users)),
         ("stats_users", list(stats_users)),
@@ -127,6 +131,14 @@ fn own(postgres: &Postgres) -> Values {
     values.extend(server_tls_values(server_tls));
     values.extend(tcp_values(tcp));
     values
+}
+
+/// A file that changes with what is in it.
+fn file(named: Option<&Path>, rules: &AuthRules) -> Shown {
+    match named {
+        Some(named) => Shown::File(named.display().to_string(), rules.content),
+        None => Shown::Unset,
+    }
 }
 
 fn timeout_values(timeouts: &Timeouts) -> Values {

@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Listen, PoolLimits, Upstream, UpstreamTls};
+use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 
 /// The PostgreSQL side.
@@ -43,7 +45,9 @@ pub struct Postgres {
     /// The database in which it runs; `None`: the one the client asks for.
     pub auth_dbname: Option<String>,
     /// Options of `auth_type` ldap, as in a line of the HBA file.
-    pub auth_ldap_options: Option<String>,
+    pub auth_ldap_options: Option<Secret>,
+    /// What these files and options come to.
+    pub auth_rules: Arc<AuthRules>,
     /// Iterations of SCRAM verifiers that are made here, from plain passwords.
     pub scram_iterations: u32,
     /// Who may run every command of the admin console.
@@ -352,6 +356,7 @@ impl Default for Postgres {
             auth_query: AUTH_QUERY.to_owned(),
             auth_dbname: None,
             auth_ldap_options: None,
+            auth_rules: Arc::default(),
             scram_iterations: 4096,
             admin_users: Vec::new(),
             stats_users: Vec::new(),

@@ -72,7 +72,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgDatabase], "auth_user", Kind::Text, "", Live, "The upstream user that looks up users who are not listed; left out: they are not looked up."),
     row(&[Postgres, PgDatabase], "auth_query", Kind::Text, AUTH_QUERY, Live, "The query that looks user $1 up: its name and its secret."),
     row(&[Postgres, PgDatabase], "auth_dbname", Kind::Text, "", Live, "The database in which auth_query runs; left out: the one the client asks for."),
-    row(&[Postgres], "auth_ldap_options", Kind::Text, "", NewSessions, "Options of auth_type \"ldap\", as in a line of the HBA file."),
+    row(&[Postgres], "auth_ldap_options", Kind::Secret, "", NewSessions, "Options of auth_type \"ldap\", as in a line of the HBA file."),
     row(&[Postgres], "scram_iterations", Kind::Count { min: 1, max: 10_000_000 }, "4096", NewSessions, "Iterations of the SCRAM verifiers that are made of plain passwords."),
     row(&[Postgres], "admin_users", Kind::Texts, "[]", Live, "Who may run every command of the admin console (database \"pgbouncer\")."),
     row(&[Postgres], "stats_users", Kind::Texts, "[]", Live, "Who may run the SHOW commands of the admin console."),

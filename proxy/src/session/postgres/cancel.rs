@@ -1,43 +1,34 @@
-//! Cancel keys: each client has one of the proxy's own, and a cancel reaches the query that this client runs now, and only that.
+//! Cancels: each client has a key of the proxy's own, and a cancel reaches the query that this client runs now, and only that.
 //!
 //! * waiting for a server: the wait ends, the query is answered with 57014;
 //! * running: the server's own key is sent to the server, and the connection serves nobody else before that cancel is delivered;
 //! * idle: nothing happens, as with PostgreSQL.
 //!
-//! Source: PostgreSQL documentation, "Canceling Requests in Progress".
+//! A key says nothing of the worker its client lives on: a cancel is rare, so all workers are asked. A key that none of them knows may be another
+//! process's (`peering`). Source: PostgreSQL documentation, "Canceling Requests in Progress".
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 
-use subtle::ConstantTimeEq;
+use sidepool_protocol::postgres::cancel_key::{CancelKey, KEY_BYTES};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::cancel_lines::{CancelLines, LineKey};
+use super::peering;
+use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
-use crate::upstream::postgres::cancellable::Cancellable;
+use crate::upstream::postgres::cancellable::{Cancellable, Flight};
 use crate::upstream::postgres::connector::PgConnector;
-use crate::worker::{Worker, WorkerId};
+use crate::worker::Worker;
 
-/// A key of the proxy's own: what a client is told in BackendKeyData.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ClientKey {
-    /// Stands for the process id. Its high bits name the worker.
-    pub id: u32,
-    /// The secret.
-    pub secret: [u8; 4],
-}
-
-/// Where in [`ClientKey::id`] the worker stands; the top bit stays 0, because libpq prints the id as a signed number.
-const WORKER_SHIFT: u32 = 23;
-
-impl ClientKey {
-    /// The worker that the client lives on.
-    #[must_use]
-    pub fn worker(self) -> WorkerId {
-        WorkerId(u16::try_from(self.id >> WORKER_SHIFT).unwrap_or(u16::MAX))
-    }
-}
+/// Where in a client's number the worker stands.
+const WORKER_SHIFT: u32 = 48;
 
 /// What a client is doing, as far as a cancel is concerned.
 enum Doing {
@@ -50,49 +41,66 @@ enum Doing {
 }
 
 struct Seat {
-    secret: [u8; 4],
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
+    /// Counts the times that the client was given a connection: a cancel is meant for one of them.
+    turn: Cell<u32>,
     /// Wakes the session; unknown until it waits for the first time.
     waker: RefCell<Option<Waker>>,
 }
 
-/// All clients of one worker, by the id in their key.
+/// All clients of one worker, by their keys.
 #[derive(Default)]
 pub struct CancelRegistry {
-    seats: RefCell<HashMap<u32, Rc<Seat>>>,
-    next: Cell<u32>,
+    seats: RefCell<HashMap<[u8; KEY_BYTES], Rc<Seat>>>,
+    next: Cell<u64>,
 }
 
 /// One client's entry in the registry, gone when dropped.
 pub struct CancelTicket {
     worker: Rc<Worker>,
-    key: ClientKey,
+    key: CancelKey,
+    number: u64,
     seat: Rc<Seat>,
 }
 
 impl CancelTicket {
-    /// Enters a client of this pool.
-    #[must_use]
-    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, secret: [u8; 4]) -> Self {
-        let registry = &worker.postgres.cancels;
-        let mut seats = registry.seats.borrow_mut();
-        let id = loop {
-            let next = registry.next.get().wrapping_add(1) & ((1 << WORKER_SHIFT) - 1);
-            registry.next.set(next);
-            let id = (u32::from(worker.id.0) << WORKER_SHIFT) | next;
-            if id != 0 && !seats.contains_key(&id) {
-                break id;
+    /// Enters a client of this pool, with a new key. Fails when there are no random numbers to be had.
+    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>) -> Result<Self, getrandom::Error> {
+        let peer = worker.config.borrow().postgres.as_ref().map_or(0, |postgres| postgres.peer_id);
+        loop {
+            let mut random = [0; KEY_BYTES];
+            getrandom::fill(&mut random)?;
+            if let Some(ticket) = Self::with_key(worker, pool, CancelKey::new(random, peer)) {
+                return Ok(ticket);
             }
+        }
+    }
+
+    /// Enters a client that has its key already; `None` when somebody else has the same.
+    #[must_use]
+    pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, key: CancelKey) -> Option<Self> {
+        let registry = &worker.postgres.cancels;
+        let seat =
+            Rc::new(Seat { pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), turn: Cell::new(0), waker: RefCell::new(None) });
+        match registry.seats.borrow_mut().entry(key.bytes()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => place.insert(Rc::clone(&seat)),
         };
-        let seat = Rc::new(Seat { secret, pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), waker: RefCell::new(None) });
-        seats.insert(id, Rc::clone(&seat));
-        Self { worker: Rc::clone(worker), key: ClientKey { id, secret }, seat }
+        registry.next.set(registry.next.get() + 1);
+        let number = (u64::from(worker.id.0) << WORKER_SHIFT) | registry.next.get();
+        Some(Self { worker: Rc::clone(worker), key, number, seat })
+    }
+
+    /// The client's number in this process: not a secret, never used again.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The key to tell the client.
     #[must_use]
-    pub fn key(&self) -> ClientKey {
+    pub fn key(&self) -> CancelKey {
         self.key
     }
 
@@ -113,6 +121,7 @@ impl CancelTicket {
 
     /// The client runs on this server connection.
     pub fn running(&self, on: &Rc<Cancellable>) {
+        self.seat.turn.set(self.seat.turn.get().wrapping_add(1));
         *self.seat.doing.borrow_mut() = Doing::Running(Rc::clone(on));
     }
 
@@ -125,53 +134,102 @@ impl CancelTicket {
 
 impl Drop for CancelTicket {
     fn drop(&mut self) {
-        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.key.id);
+        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.key.bytes());
     }
 }
 
 /// Carries out a cancel request that came in on `worker`, wherever its target lives. Returns when it is delivered, or was about nobody.
-pub async fn deliver(worker: &Rc<Worker>, key: ClientKey) {
-    if key.worker() == worker.id {
-        return deliver_here(worker, key).await;
-    }
-    let (done, delivered) = tokio::sync::oneshot::channel::<()>();
-    let posted = worker.mailboxes.post(key.worker(), move |there| {
-        let there = Rc::clone(there);
-        tokio::task::spawn_local(async move {
-            deliver_here(&there, key).await;
-            // Whoever asked may have left.
-            let _ = done.send(());
-        });
-    });
-    if posted {
-        let _ = delivered.await;
+pub async fn deliver(worker: &Rc<Worker>, key: CancelKey) {
+    if !deliver_in_process(worker, key).await && !peering::forward(worker, key).await {
+        tracing::debug!(reason = "unknown_key", "cancel request ignored");
     }
 }
 
-async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
-    let Some(seat) = worker.postgres.cancels.seats.borrow().get(&key.id).map(Rc::clone) else {
-        tracing::debug!(reason = "unknown_key", "cancel request ignored");
-        return;
-    };
-    if !bool::from(seat.secret.ct_eq(&key.secret)) {
-        tracing::debug!(reason = "wrong_secret", "cancel request ignored");
-        return;
+/// Carries out a cancel request for a client of this process; false when it has no such client.
+pub async fn deliver_in_process(worker: &Rc<Worker>, key: CancelKey) -> bool {
+    if deliver_here(worker, key).await {
+        return true;
     }
-    let flight = match &mut *seat.doing.borrow_mut() {
+    let others = worker.mailboxes.ids().filter(|id| *id != worker.id);
+    let asked: Vec<_> = others
+        .filter_map(|id| {
+            let (answer, found) = oneshot::channel();
+            let job = move |there: &Rc<Worker>| {
+                let there = Rc::clone(there);
+                tokio::task::spawn_local(async move {
+                    // Whoever asked may have left.
+                    let _ = answer.send(deliver_here(&there, key).await);
+                });
+            };
+            worker.mailboxes.post(id, job).then_some(found)
+        })
+        .collect();
+    let mut known = false;
+    for answer in asked {
+        known |= answer.await.unwrap_or(false);
+    }
+    known
+}
+
+async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
+    let seat = {
+        let seats = worker.postgres.cancels.seats.borrow();
+        // A key that peers have sent on has changed on the way.
+        let found = seats.get(&key.bytes()).or_else(|| seats.get(&key.as_made_by_a_peer().bytes()).filter(|_| is_of_peers(worker, key)));
+        found.map(Rc::clone)
+    };
+    let Some(seat) = seat else { return false };
+    let record = seat.pool.record();
+    match &mut *seat.doing.borrow_mut() {
         Doing::Nothing | Doing::Cancelled => {
-            seat.pool.record().add(PoolCounter::CancelIdle, 1);
-            return;
+            record.add(PoolCounter::CancelIdle, 1);
+            return true;
         }
         doing @ Doing::Waiting => {
             *doing = Doing::Cancelled;
             if let Some(waker) = &*seat.waker.borrow() {
                 waker.wake_by_ref();
             }
-            seat.pool.record().add(PoolCounter::CancelQueued, 1);
+            record.add(PoolCounter::CancelQueued, 1);
+            return true;
+        }
+        Doing::Running(_) => {}
+    }
+    let config = worker.config.borrow().clone();
+    let patience = config.postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.cancel_wait_timeout);
+    deliver_to_server(&seat, &worker.postgres.cancel_lines, patience).await;
+    true
+}
+
+fn is_of_peers(worker: &Worker, key: CancelKey) -> bool {
+    worker.config.borrow().postgres.as_ref().is_some_and(|postgres| postgres.peer_id > 0 && postgres.peer_id == key.peer())
+}
+
+/// Cancels what runs on a server, when it is this cancel's turn, if it still runs then.
+async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration) {
+    let meant_for = seat.turn.get();
+    let limit = seat.pool.snapshot(clock::now()).max;
+    let entering = lines.enter(LineKey::Pool(seat.pool.id()), limit);
+    let entered = if patience.is_zero() { Ok(entering.await) } else { timeout(patience, entering).await };
+    let _turn = match entered {
+        Ok(Ok(turn)) => turn,
+        Ok(Err(_)) | Err(_) => {
+            seat.pool.record().add(PoolCounter::CancelFailed, 1);
+            tracing::warn!(pool = %seat.pool.name(), limit, "cancel_wait_timeout: as many cancels are on their way as there may be connections");
             return;
         }
-        Doing::Running(on) => Rc::clone(&*on).begin(),
     };
+    let flight = match &*seat.doing.borrow() {
+        Doing::Running(on) if seat.turn.get() == meant_for => Rc::clone(on).begin(),
+        Doing::Running(_) | Doing::Nothing | Doing::Waiting | Doing::Cancelled => {
+            seat.pool.record().add(PoolCounter::CancelIdle, 1);
+            return;
+        }
+    };
+    fly(seat, flight).await;
+}
+
+async fn fly(seat: &Seat, flight: Flight) {
     match seat.pool.connector().cancel(flight.target()).await {
         Ok(()) => {
             flight.delivered();

@@ -15,14 +15,14 @@ use crate::worker::Worker;
 pub(super) struct Present {
     pool: Rc<Pool<PgConnector>>,
     /// Its number, by which its two log lines find together.
-    client: u32,
+    client: u64,
 }
 
 impl Present {
     /// It is here.
     pub(super) fn new(worker: &Worker, start: &Start) -> Self {
         start.pool.record().shift(PoolGauge::Clients, 1);
-        let client = start.ticket.key().id;
+        let client = start.ticket.number();
         if worker.config.borrow().log.connections {
             tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
         }

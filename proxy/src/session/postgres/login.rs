@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidepool_config::model::{Config, Postgres};
+use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
 use sidepool_protocol::postgres::startup::{self, NEWEST_MINOR, Startup, Stranger};
@@ -22,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::authenticate::Keeper;
-use super::cancel::{CancelTicket, ClientKey};
+use super::cancel::CancelTicket;
 use super::count::turned_away;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
@@ -31,6 +32,7 @@ use super::route::{self, Route};
 use super::run::Start;
 use super::welcome;
 use crate::clock;
+use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
@@ -48,7 +50,7 @@ pub enum Arrival {
     /// A session.
     Session(Start),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
-    Cancel(ClientKey, Stream),
+    Cancel(CancelKey, Stream),
 }
 
 /// A client that did not get in: why, and who it said it was.
@@ -105,7 +107,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
 
 /// Where a login leads.
 enum Entered {
-    Cancel(Option<ClientKey>),
+    Cancel(Option<CancelKey>),
     Session(Box<Inside>),
 }
 
@@ -168,6 +170,9 @@ async fn admit(
         let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
         (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
     })?;
+    if worker.drain.stage() >= Stage::NoServers {
+        return Err(other(refusal::closed().into()));
+    }
     let (pool, route) = find_pool(worker, config, postgres, startup)?;
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
@@ -178,12 +183,11 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let mut secret = [0; 4];
-    getrandom::fill(&mut secret).map_err(|_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into()))?;
-    let ticket = CancelTicket::new(worker, &pool.pool, secret);
+    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
+    let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
-    encode::backend_key_data(key.id.cast_signed(), &key.secret, &mut out);
+    encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
     stream.write_all(&out).await.map_err(|error| other(error.into()))?;
     Ok(Inside { pool, route, state: welcome.state, ticket })

@@ -127,6 +127,12 @@ impl PgPools {
         }
     }
 
+    /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
+    #[must_use]
+    pub fn in_use(&self, now: Instant) -> u64 {
+        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+    }
+
     /// What the pools have to report to a scrape.
     #[must_use]
     pub fn reports(&self, now: Instant) -> Vec<PoolReport> {

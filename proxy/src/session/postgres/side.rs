@@ -8,6 +8,7 @@ use std::time::Instant;
 use sidepool_config::model::{Config, Postgres};
 
 use super::cancel::CancelRegistry;
+use super::cancel_lines::CancelLines;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -55,12 +56,19 @@ pub struct PostgresCommons {
     pub seed: LoginSeed,
     /// Names and addresses of servers.
     pub dialing: Dialing,
+    /// How many cancels are on their way.
+    pub cancel_lines: CancelLines,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, dialing: Dialing::default() })
+        Ok(Self {
+            directory: Directory::new(workers),
+            seed: LoginSeed::random()?,
+            dialing: Dialing::default(),
+            cancel_lines: CancelLines::default(),
+        })
     }
 }
 
@@ -68,6 +76,8 @@ impl PostgresCommons {
 pub struct PostgresSide {
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
+    /// How many cancels are on their way, in the whole process.
+    pub cancel_lines: CancelLines,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// Session states of all clients.
@@ -88,6 +98,7 @@ impl PostgresSide {
     pub fn new(worker: WorkerId, commons: PostgresCommons) -> Self {
         Self {
             cancels: CancelRegistry::default(),
+            cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
             pools: PgPools::new(commons.directory, commons.dialing.clone()),
