@@ -271,7 +271,7 @@ fn host_list(hosts: &[Upstream]) -> (Shown, Shown) {
     match hosts {
         [] => (Shown::Unset, Shown::Unset),
         [host] => address(host),
-        [first, ..] => (quoted(&crate::hosts::shown(hosts)), address(first).1),
+        [first, ..] => (quoted(crate::hosts::shown(hosts)), address(first).1),
     }
 }
 

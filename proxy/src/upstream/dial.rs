@@ -44,8 +44,11 @@ const UNBOUNDED_SHARE: Duration = Duration::from_secs(15);
 pub struct Dialing {
     /// Addresses of names.
     pub dns: Dns,
-    rosters: Arc<Mutex<BTreeMap<Vec<Upstream>, Weak<Mutex<Roster>>>>>,
+    rosters: Arc<Mutex<Rosters>>,
 }
+
+/// The memories of lists of hosts that are in use.
+type Rosters = BTreeMap<Vec<Upstream>, Weak<Mutex<Roster>>>;
 
 /// A server that a connection leads to: what was configured and where that is.
 #[derive(Debug, Clone, PartialEq, Eq)]

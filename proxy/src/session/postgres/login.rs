@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{Config, Postgres};
+use sidepool_config::model::{Config, Postgres, TcpOptions};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
@@ -22,6 +22,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::application_name;
 use super::authenticate::Keeper;
 use super::cancel::CancelTicket;
 use super::count::turned_away;
@@ -36,6 +37,7 @@ use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
+use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -81,6 +83,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         bid_farewell(stream, &Farewell::Refused(fault)).await;
         return None;
     };
+    set_options(&stream, postgres);
     let bound = postgres.client_login_timeout;
     let entered = enter(&mut stream, worker, &config, postgres);
     let result = if bound.is_zero() { entered.await } else { timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound))) };
@@ -103,6 +106,16 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     log(&loss, &stream, started);
     bid_farewell(stream, &loss.farewell).await;
     None
+}
+
+/// Connections inherit the listener's options; what is configured comes on top.
+fn set_options(stream: &Stream, postgres: &Postgres) {
+    if let Stream::Tcp(socket) = stream
+        && postgres.tcp != TcpOptions::default()
+        && let Err(error) = options::client(socket, &postgres.tcp)
+    {
+        tracing::warn!(peer = %stream.peer(), %error, "the tcp_ settings could not be applied to a client's connection");
+    }
 }
 
 /// Where a login leads.
@@ -139,8 +152,11 @@ async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgr
         Wish::Startup(packet, minor) => (packet, minor),
     };
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
-    let startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
+    let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
+    if postgres.application_name_add_host {
+        application_name::add_host(&mut startup, stream);
+    }
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
     admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody).map(|inside| Entered::Session(Box::new(inside)))
 }

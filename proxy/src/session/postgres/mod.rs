@@ -25,6 +25,7 @@ pub mod side;
 pub mod states;
 pub mod verifiers;
 
+mod application_name;
 mod authenticate;
 mod count;
 mod opening;
