@@ -221,6 +221,14 @@ fn path(path: Option<&Path>) -> Shown {
     path.map_or(Shown::Unset, |path| quoted(path.display().to_string()))
 }
 
+/// A file, of which the contents count as well, where something was made of them.
+fn contents(path: Option<&Path>, hash: Option<&[u8; 32]>) -> Shown {
+    match (path, hash) {
+        (Some(path), Some(hash)) => Shown::File(path.display().to_string(), *hash),
+        (given, _) => self::path(given),
+    }
+}
+
 fn text(text: Option<&str>) -> Shown {
     text.map_or(Shown::Unset, quoted)
 }

@@ -166,6 +166,11 @@ impl<'a> Reading<'a> {
         self.path.parent().map_or_else(|| named.to_owned(), |dir| dir.join(named))
     }
 
+    /// Reads a file that has its place already.
+    pub(crate) fn read_resolved(&self, path: &Path) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
+        self.sources.borrow_mut().read(path)
+    }
+
     /// The value of an environment variable.
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         (self.lookup)(name)

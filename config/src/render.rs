@@ -102,7 +102,9 @@ fn limits_summary(limits: &PoolLimits) -> String {
 fn tls_summary(tls: UpstreamTls) -> String {
     match tls {
         UpstreamTls::Disable => String::new(),
-        UpstreamTls::Prefer | UpstreamTls::Require | UpstreamTls::VerifyFull => format!(", TLS {}", tls.name()),
+        UpstreamTls::Allow | UpstreamTls::Prefer | UpstreamTls::Require | UpstreamTls::VerifyCa | UpstreamTls::VerifyFull => {
+            format!(", TLS {}", tls.name())
+        }
     }
 }
 

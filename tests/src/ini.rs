@@ -33,6 +33,11 @@ pub struct IniPooler {
 impl IniPooler {
     /// Starts `program` with this file and this list of users, and waits until it accepts clients.
     pub async fn start(program: Program, ini: &str, users: &str) -> Self {
+        Self::start_with(program, ini, users, &[]).await
+    }
+
+    /// As [`IniPooler::start`], with more files beside the two: their names and what is in them.
+    pub async fn start_with(program: Program, ini: &str, users: &str, files: &[(&str, &str)]) -> Self {
         let directory = place::directory("ini");
         let port = place::free_port();
         let users_file = directory.join("userlist.txt");
@@ -40,6 +45,9 @@ impl IniPooler {
             .replace("LISTEN_PORT", &port.to_string())
             .replace("SOCKET_DIRECTORY", &directory.to_string_lossy())
             .replace("USERS_FILE", &users_file.to_string_lossy());
+        for (name, text) in files {
+            std::fs::write(directory.join(name), text).expect("our own directory");
+        }
         let file = directory.join("pgbouncer.ini");
         std::fs::write(&file, ini).expect("our own directory");
         std::fs::write(&users_file, users).expect("our own directory");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Entry, Shown, address, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
+use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
 use crate::model::{ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts};
 use crate::names::Named;
@@ -153,22 +153,24 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
 }
 
 fn client_tls_values(tls: &ClientTls) -> Values {
-    let ClientTls { sslmode, key_file, cert_file, ca_file, protocols, ciphers, tls13_ciphers } = tls;
+    let ClientTls { sslmode, key_file, cert_file, ca_file, protocols, ciphers, tls13_ciphers, ecdhcurve, dheparams, context } = tls;
     vec![
         ("client_tls_sslmode", quoted(sslmode.name())),
         ("client_tls_key_file", path(key_file.as_deref())),
-        ("client_tls_cert_file", path(cert_file.as_deref())),
+        ("client_tls_cert_file", contents(cert_file.as_deref(), context.as_ref().map(|context| context.fingerprint()))),
         ("client_tls_ca_file", path(ca_file.as_deref())),
         ("client_tls_protocols", quoted(protocols)),
         ("client_tls_ciphers", quoted(ciphers)),
         ("client_tls13_ciphers", quoted(tls13_ciphers)),
+        ("client_tls_ecdhcurve", quoted(ecdhcurve)),
+        ("client_tls_dheparams", quoted(dheparams)),
     ]
 }
 
 fn server_tls_values(tls: &ServerTls) -> Values {
-    let ServerTls { ca_file, key_file, cert_file, protocols, ciphers, tls13_ciphers } = tls;
+    let ServerTls { ca_file, key_file, cert_file, protocols, ciphers, tls13_ciphers, context } = tls;
     vec![
-        ("server_tls_ca_file", path(ca_file.as_deref())),
+        ("server_tls_ca_file", contents(ca_file.as_deref(), context.as_ref().map(|context| context.fingerprint()))),
         ("server_tls_key_file", path(key_file.as_deref())),
         ("server_tls_cert_file", path(cert_file.as_deref())),
         ("server_tls_protocols", quoted(protocols)),
@@ -233,6 +235,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         user,
         password,
         tls,
+        server_tls,
         auth_user,
         auth_query,
         auth_dbname,
@@ -261,6 +264,11 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];
     values.extend(STARTUP_PARAMETERS.map(|name| (name, text(startup.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)))));
+    let server_tls = server_tls.as_deref().map_or_else(
+        || server_tls_values(&ServerTls::default()).into_iter().map(|(name, _)| (name, Shown::Unset)).collect(),
+        server_tls_values,
+    );
+    values.extend(server_tls);
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     Entry { path, scope: Scope::PgDatabase, values }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Listen, PoolLimits, Upstream, UpstreamTls};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
+use crate::tls::{ClientContext, ServerContext};
 
 /// The PostgreSQL side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +204,12 @@ pub struct ClientTls {
     pub ciphers: String,
     /// Allowed cipher suites of TLS 1.3; empty: the default ones.
     pub tls13_ciphers: String,
+    /// Allowed curves, in OpenSSL's words.
+    pub ecdhcurve: String,
+    /// Has no meaning: there is no key exchange but by curves.
+    pub dheparams: String,
+    /// What the settings and their files come to, once they are loaded (`tls`).
+    pub context: Option<Arc<ClientContext>>,
 }
 
 /// TLS with servers. Whether it is used is said for each database.
@@ -220,6 +227,8 @@ pub struct ServerTls {
     pub ciphers: String,
     /// Allowed cipher suites of TLS 1.3; empty: the default ones.
     pub tls13_ciphers: String,
+    /// What the settings and their files come to, once they are loaded (`tls`); `None`: nobody needs it, or all is as usual.
+    pub context: Option<Arc<ServerContext>>,
 }
 
 /// TCP options; zero: what the system does.
@@ -280,6 +289,8 @@ pub struct PgDatabase {
     pub password: Option<Secret>,
     /// TLS towards the server.
     pub tls: UpstreamTls,
+    /// Its files and ciphers; `None`: those that all databases have in common count.
+    pub server_tls: Option<Box<ServerTls>>,
     /// As the setting of `[postgres]`; `None`: that one counts.
     pub auth_user: Option<String>,
     /// As the setting of `[postgres]`; `None`: that one counts.
@@ -420,6 +431,9 @@ impl Default for ClientTls {
             protocols: "secure".to_owned(),
             ciphers: "default".to_owned(),
             tls13_ciphers: String::new(),
+            ecdhcurve: "auto".to_owned(),
+            dheparams: "auto".to_owned(),
+            context: None,
         }
     }
 }
@@ -433,6 +447,7 @@ impl Default for ServerTls {
             protocols: "secure".to_owned(),
             ciphers: "default".to_owned(),
             tls13_ciphers: String::new(),
+            context: None,
         }
     }
 }
@@ -448,6 +463,7 @@ impl PgDatabase {
             user: None,
             password: None,
             tls: UpstreamTls::default(),
+            server_tls: None,
             auth_user: None,
             auth_query: None,
             auth_dbname: None,

@@ -165,6 +165,7 @@ impl PgPools {
         }
         if *entry.pool.connector().target() == route.target {
             entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+            entry.pool.connector().set_context(route.tls_context.clone());
             entry.pool.connector().set_dialer(self.dialer(route, tcp));
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
@@ -177,7 +178,10 @@ impl PgPools {
     }
 
     fn connector(&self, route: &Route, learned: &Learned, tcp: &TcpOptions) -> PgConnector {
-        PgConnector::new(route.target.clone(), self.dialer(route, tcp), route.limits.server_connect_timeout, learned.clone())
+        let dialer = self.dialer(route, tcp);
+        let connector = PgConnector::new(route.target.clone(), dialer, route.limits.server_connect_timeout, learned.clone());
+        connector.set_context(route.tls_context.clone());
+        connector
     }
 
     fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {

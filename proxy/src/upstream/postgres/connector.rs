@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidepool_config::tls::ServerContext;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
@@ -15,7 +16,7 @@ use super::connection::PgConnection;
 use super::login;
 use super::query;
 use super::target::Target;
-use super::tls;
+use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
@@ -54,6 +55,10 @@ pub struct PgConnector {
     dialer: RefCell<Rc<Dialer>>,
     timeout: Cell<Duration>,
     learned: Learned,
+    /// What servers are met with under TLS.
+    context: RefCell<Option<Arc<ServerContext>>>,
+    /// How the last connection was opened: cancels go the same way.
+    way: Cell<Way>,
 }
 
 impl PgConnector {
@@ -61,7 +66,8 @@ impl PgConnector {
     /// connection, login included.
     #[must_use]
     pub fn new(target: Target, dialer: Dialer, timeout: Duration, learned: Learned) -> Self {
-        Self { target, dialer: RefCell::new(Rc::new(dialer)), timeout: Cell::new(timeout), learned }
+        let way = Cell::new(tls::ways(target.tls).0);
+        Self { target, dialer: RefCell::new(Rc::new(dialer)), timeout: Cell::new(timeout), learned, context: RefCell::default(), way }
     }
 
     /// Connections that are opened from now on are opened by this dialer.
@@ -86,23 +92,39 @@ impl PgConnector {
         let target = self.target.at(&connection.server().upstream);
         within(cancel::TIMEOUT, &target, "cancelling", async {
             let stream = self.dialer().again(connection.server()).await?;
-            let stream = tls::secure(stream, &target).await?;
+            let context = self.context.borrow().clone();
+            let stream = tls::secure(stream, self.way.get(), &target, context.as_ref()).await?;
             cancel::send(stream, connection.key(), &target).await
         })
         .await
+    }
+
+    /// What connections that are opened from now on are met with under TLS; `None`: as usual.
+    pub fn set_context(&self, context: Option<Arc<ServerContext>>) {
+        *self.context.borrow_mut() = context;
     }
 
     fn dialer(&self) -> Rc<Dialer> {
         Rc::clone(&self.dialer.borrow())
     }
 
-    /// From an open socket to a connection that is ready for its first query.
-    async fn enter(&self, stream: Stream, server: &Arc<Server>) -> Result<PgConnection, ConnectFault> {
-        let target = self.target.at(&server.upstream);
-        let stream = tls::secure(stream, &target).await?;
-        let mut connection = login::login(stream, &target, server).await?;
-        self.prepare(&mut connection, &target).await?;
-        connection.baseline = Rc::new(connection.parameters.clone());
+    /// From an open socket to a connection that is logged in.
+    async fn enter(&self, stream: Stream, server: &Arc<Server>, target: &Target) -> Result<PgConnection, ConnectFault> {
+        let (first, second) = tls::ways(target.tls);
+        match (self.log_in(stream, first, server, target).await, second) {
+            (Err(fault), Some(second)) if tls::is_worth_another_way(&fault) => {
+                let stream = self.dialer().again(server).await?;
+                self.log_in(stream, second, server, target).await.map_err(|_| fault)
+            }
+            (result, _) => result,
+        }
+    }
+
+    async fn log_in(&self, stream: Stream, way: Way, server: &Arc<Server>, target: &Target) -> Result<PgConnection, ConnectFault> {
+        let context = self.context.borrow().clone();
+        let stream = tls::secure(stream, way, target, context.as_ref()).await?;
+        let connection = login::login(stream, target, server).await?;
+        self.way.set(way);
         Ok(connection)
     }
 
@@ -122,8 +144,14 @@ impl Connector for PgConnector {
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
-            let dialer = self.dialer();
-            let connection = dialer.connect(self.timeout.get(), async |stream, server| self.enter(stream, server).await).await?;
+            let enter = async |stream: Stream, server: &Arc<Server>| {
+                let target = self.target.at(&server.upstream);
+                let mut connection = self.enter(stream, server, &target).await?;
+                self.prepare(&mut connection, &target).await?;
+                connection.baseline = Rc::new(connection.parameters.clone());
+                Ok(connection)
+            };
+            let connection = self.dialer().connect(self.timeout.get(), enter).await?;
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
