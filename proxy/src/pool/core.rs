@@ -155,6 +155,18 @@ impl Core {
         Some(self.conns.id(slot))
     }
 
+    /// A place for a connection that the pool does not open: leased from the start. `None` when there is no room now, or others wait for it.
+    pub fn occupy(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
+        let now = self.advance(now);
+        if self.paused || self.draining || !self.queue.is_empty() || self.conns.total() >= self.limits.max {
+            return None;
+        }
+        let slot = self.conns.insert(now, worker, self.epoch);
+        self.conns.lease(slot, worker);
+        self.settle(now);
+        Some(self.conns.id(slot))
+    }
+
     /// A session does not wait any more. False when it had been granted a connection, or refused, already.
     pub fn cancel(&mut self, now: Instant, waiter: WaiterId) -> bool {
         let now = self.advance(now);
@@ -220,7 +232,7 @@ impl Core {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
-            if failure == Failure::Permanent && self.conns.open() == 0 {
+            if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
                 self.refuse_all(now, RefuseReason::UpstreamRefuses);
             }
         }

@@ -316,7 +316,10 @@ fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
 
 /// Of several faults the one to tell: that waiting may help, as long as it may somewhere; of two alike the later.
 fn keep_worse(kept: &mut Option<ConnectFault>, new: ConnectFault) {
-    let hopeless = |fault: &ConnectFault| fault.failure() == Failure::Permanent;
+    let hopeless = |fault: &ConnectFault| match fault.failure() {
+        Failure::Permanent | Failure::Missing => true,
+        Failure::Transient | Failure::Starting => false,
+    };
     if kept.as_ref().is_none_or(|kept| hopeless(kept) || !hopeless(&new)) {
         *kept = Some(new);
     }

@@ -29,6 +29,7 @@ use super::count::turned_away;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
+use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
 use super::welcome;
@@ -51,6 +52,8 @@ const FAREWELL_BYTES: usize = 64 * 1024;
 pub enum Arrival {
     /// A session.
     Session(Start),
+    /// A replication connection.
+    Replication(Box<Replicating>, Stream),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
     Cancel(CancelKey, Stream),
 }
@@ -90,6 +93,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let loss = match result {
         Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
         Ok(Entered::Cancel(None)) => return None,
+        Ok(Entered::Replication(replicating)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Replication(replicating, stream));
+        }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Session(inside.start(stream, postgres)));
@@ -122,6 +129,7 @@ fn set_options(stream: &Stream, postgres: &Postgres) {
 enum Entered {
     Cancel(Option<CancelKey>),
     Session(Box<Inside>),
+    Replication(Box<Replicating>),
 }
 
 /// A client that is in and has been welcomed.
@@ -158,7 +166,7 @@ async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgr
         application_name::add_host(&mut startup, stream);
     }
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
-    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody).map(|inside| Entered::Session(Box::new(inside)))
+    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody)
 }
 
 /// From the start-up message to the welcome.
@@ -169,13 +177,8 @@ async fn admit(
     postgres: &Postgres,
     startup: &Startup,
     minor: u16,
-) -> Result<Inside, (Farewell, WorkerCounter)> {
+) -> Result<Entered, (Farewell, WorkerCounter)> {
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
-    if startup.replication {
-        let fault = Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
-            .with_hint("Connect to the server directly for replication.");
-        return Err(other(fault.into()));
-    }
     let mut out = Vec::new();
     if minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
@@ -190,6 +193,17 @@ async fn admit(
         return Err(other(refusal::closed().into()));
     }
     let (pool, route) = find_pool(worker, config, postgres, startup)?;
+    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
+    if let Some(kind) = startup.replication {
+        let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
+        let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {
+            Refused::Pool(error) => no_baseline(&error, &route, startup),
+            Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
+        })?;
+        replicating.welcome(&mut out);
+        stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+        return Ok(Entered::Replication(Box::new(replicating)));
+    }
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
         Err(error) => {
@@ -199,14 +213,13 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
     let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
     stream.write_all(&out).await.map_err(|error| other(error.into()))?;
-    Ok(Inside { pool, route, state: welcome.state, ticket })
+    Ok(Entered::Session(Box::new(Inside { pool, route, state: welcome.state, ticket })))
 }
 
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.

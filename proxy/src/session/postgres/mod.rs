@@ -19,6 +19,7 @@ pub mod pools;
 pub mod prepared;
 pub mod refusal;
 pub mod relay;
+pub mod replication;
 pub mod route;
 pub mod run;
 pub mod side;
@@ -50,6 +51,10 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
         Arrival::Session(start) => {
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
+        }
+        Arrival::Replication(replicating, stream) => {
+            replicating.run(stream, &worker).await;
+            None
         }
         Arrival::Cancel(key, stream) => {
             cancel::deliver(&worker, key).await;

@@ -80,6 +80,19 @@ impl PgConnector {
         self.timeout.set(timeout);
     }
 
+    /// Opens a connection for one client alone, with these parameters beside those of every connection. It must not get into the pool.
+    pub async fn connect_with(&self, parameters: &[(Box<str>, Box<str>)]) -> Result<PgConnection, ConnectFault> {
+        let kept = |name: &str| !parameters.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let usual = self.target.startup.iter().filter(|(name, _)| kept(name)).cloned();
+        let own = parameters.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let target = Target { startup: usual.chain(own).collect(), ..self.target.clone() };
+        within(self.timeout.get(), &target, "connecting", async {
+            let enter = async |stream: Stream, server: &Arc<Server>| self.enter(stream, server, &target.at(&server.upstream)).await;
+            self.dialer().connect(self.timeout.get(), enter).await
+        })
+        .await
+    }
+
     /// Where it leads.
     #[must_use]
     pub fn target(&self) -> &Target {

@@ -53,14 +53,15 @@ pub(super) fn lost(silence: Silence, target: &Target) -> ConnectFault {
 }
 
 fn refused(error: &UpstreamError, target: &Target) -> ConnectFault {
-    let (kind, code) = match error {
-        UpstreamError::Refused(ServerError { sqlstate, .. }) => {
-            (kind_of(sqlstate.as_ref().map_or("", |code| code.as_str())), sqlstate.map(|code| code.as_str().into()))
+    let (kind, code, said) = match error {
+        UpstreamError::Refused(ServerError { sqlstate, message }) => {
+            let code = sqlstate.as_ref().map_or("", |code| code.as_str());
+            (kind_of(code), sqlstate.map(|code| code.as_str().into()), Some(message.as_str().into()))
         }
-        UpstreamError::NoPassword(_) | UpstreamError::Unsupported(_) => (ConnectFaultKind::Auth, None),
-        UpstreamError::Protocol(_) => (ConnectFaultKind::Protocol, None),
+        UpstreamError::NoPassword(_) | UpstreamError::Unsupported(_) => (ConnectFaultKind::Auth, None, None),
+        UpstreamError::Protocol(_) => (ConnectFaultKind::Protocol, None, None),
     };
-    ConnectFault { code, ..target.fault(kind, &error.to_string()) }
+    ConnectFault { code, said, ..target.fault(kind, &error.to_string()) }
 }
 
 /// What a server's code at login means for those who wait. Source: PostgreSQL documentation, "PostgreSQL Error Codes".
@@ -87,7 +88,7 @@ mod tests {
         for (code, kind, failure) in [
             ("28P01", ConnectFaultKind::Auth, Failure::Permanent),
             ("28000", ConnectFaultKind::Auth, Failure::Permanent),
-            ("3D000", ConnectFaultKind::NoDatabase, Failure::Permanent),
+            ("3D000", ConnectFaultKind::NoDatabase, Failure::Missing),
             ("53300", ConnectFaultKind::TooMany, Failure::Transient),
             ("57P03", ConnectFaultKind::Unavailable, Failure::Transient),
             ("08P01", ConnectFaultKind::Protocol, Failure::Transient),
