@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::application_name;
 use super::authenticate::Keeper;
-use super::cancel::CancelTicket;
+use super::cancel::{CancelTicket, Login};
 use super::count::turned_away;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
@@ -184,18 +184,22 @@ async fn admit(
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
     }
     let side = &worker.postgres;
-    let keeper = Keeper { config: postgres, verifiers: &side.verifiers, seed: &side.seed };
-    keeper.authenticate(stream, &startup.user, &mut out).await.map_err(|farewell| {
+    let keeper = Keeper { worker, config: postgres, startup };
+    let admitted = keeper.authenticate(stream, &mut out).await.map_err(|farewell| {
         let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
         (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
     })?;
     if worker.drain.stage() >= Stage::NoServers {
         return Err(other(refusal::closed().into()));
     }
-    let (pool, route) = find_pool(worker, config, postgres, startup)?;
+    let (pool, route) = find_pool(worker, config, postgres, startup, &admitted.user)?;
+    if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
+        pool.pass(admitted.secret, admitted.keys);
+    }
     let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
+    let login = Login { user: startup.user.clone(), database: startup.database.clone() };
     if let Some(kind) = startup.replication {
-        let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
+        let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
         let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {
             Refused::Pool(error) => no_baseline(&error, &route, startup),
             Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
@@ -213,7 +217,7 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
+    let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
@@ -228,21 +232,20 @@ fn find_pool(
     config: &Config,
     postgres: &Postgres,
     startup: &Startup,
+    user: &str,
 ) -> Result<(Rc<PgPool>, Route), (Farewell, WorkerCounter)> {
     // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
     let current = Arc::clone(&worker.config.borrow());
     let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
-    let Some(route) = route::route(postgres, &startup.database, &startup.user) else {
+    let Some(route) = route::route(postgres, &startup.database, user) else {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", startup.database))
             .with_hint("sidepool serves the databases listed under [postgres.databases] of its configuration.");
         return Err((fault.into(), WorkerCounter::PostgresLoginNoDatabase));
     };
     if postgres.auth_type == sidepool_config::model::AuthType::Any && !route.forced_user {
-        let fault =
-            Fault::fatal(SqlState::INVALID_AUTHORIZATION, format!("database \"{}\" needs a configured upstream user", startup.database))
-                .with_hint(
-                    "With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.",
-                );
+        let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "bouncer config error")
+            .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
+            .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
         return Err((fault.into(), WorkerCounter::PostgresLoginOther));
     }
     match worker.postgres.pools.get(&route, worker) {

@@ -135,9 +135,10 @@ async fn every_method_lets_the_right_password_in_and_no_other() {
             // Nobody can tell a user that does not exist from a wrong password.
             let (result, _, strangers_tags) = log_in(&worker, "eve", "shop", Some("pencil")).await;
             let stranger = refused(result);
-            assert_eq!(stranger.message, wrong.message.replace("bob", "eve"));
-            if auth_type != AuthType::Md5 {
-                assert_eq!(tags, strangers_tags);
+            if tags == strangers_tags {
+                assert_eq!(stranger.message, wrong.message);
+            } else {
+                assert_eq!((auth_type, secret), (AuthType::Md5, verifier), "as in PgBouncer, md5 asks by SCRAM where there is a verifier");
             }
         })
         .await;
@@ -357,16 +358,28 @@ async fn a_cancel_request_is_passed_on_with_its_key() {
 }
 
 #[tokio::test]
-async fn replication_is_refused_with_a_reason() {
-    on_worker(
-        |_, _| {},
+async fn a_replication_connection_is_opened_with_the_clients_own_parameters() {
+    let scripts = vec![vec![welcome()]];
+    let mut heard = None;
+    behind(
+        scripts,
+        |postgres, server| {
+            postgres.auth_type = AuthType::Trust;
+            heard = Some(server.log());
+        },
         |worker| async move {
-            let body = b"\0\x03\0\0user\0bob\0replication\0database\0\0";
+            let (mut client, ours) = pair().await;
+            let body = b"\0\x03\0\0user\0bob\0database\0shop\0replication\0on\0options\0-c geqo=off\0\0";
             let words = [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], body].concat();
-            assert!(String::from_utf8_lossy(&say(&worker, &words).await).contains("0A000"));
+            client.write_all(&words).await.unwrap();
+            let Some(Arrival::Replication(replicating, _)) = login(ours, &worker).await else { panic!() };
+            assert_eq!(replicating.kind().label(), "physical");
         },
     )
     .await;
+    let heard = heard.unwrap().borrow().clone();
+    assert_eq!(heard.len(), 1, "it takes a connection of its own, and no other is opened for it");
+    assert!(heard[0].ends_with(b"user\0bob\0database\0shop\0replication\0true\0options\0-c geqo=off\0\0"), "{:?}", heard[0]);
 }
 
 #[tokio::test]

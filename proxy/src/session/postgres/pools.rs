@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::{PoolLimits, PoolMode, Postgres, TcpOptions};
+use sidepool_config::secret::Secret;
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::keyring::Keyring;
 use super::route::{self, PoolKey, Route};
 use crate::clock;
 use crate::observe::record::PoolRecord;
@@ -24,6 +27,7 @@ use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
+use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::worker::Worker;
 
 /// Most pools of databases that clients, not the configuration, named: each costs memory and shows up in metrics.
@@ -34,6 +38,7 @@ pub struct PgPool {
     /// The pool.
     pub pool: Rc<Pool<PgConnector>>,
     learned: Learned,
+    passed: Passed,
     limits: PoolLimits,
     mode: PoolMode,
 }
@@ -52,6 +57,16 @@ impl PgPool {
     }
 }
 
+impl PgPool {
+    /// Takes what a login brought for logging in upstream as the same user; a failure that it may mend is forgotten.
+    pub fn pass(&self, secret: Option<Secret>, keys: Option<ScramKeys>) {
+        let configured = self.pool.connector().target().password.clone();
+        if self.passed.offer(Credential { configured, secret, keys }) {
+            self.pool.try_again();
+        }
+    }
+}
+
 /// There are [`MAX_AUTO_POOLS`] already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPools;
@@ -59,15 +74,16 @@ pub struct TooManyPools;
 /// One worker's pools.
 pub struct PgPools {
     directory: Directory<PoolKey>,
+    keyring: Keyring,
     dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
 }
 
 impl PgPools {
-    /// No pools yet. The directory is the one of the process, and so is what is known of hosts.
+    /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, dialing: Dialing) -> Self {
-        Self { directory, dialing, pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing) -> Self {
+        Self { directory, keyring, dialing, pools: RefCell::default() }
     }
 
     /// The host `name` leads to these addresses and no others any more.
@@ -144,7 +160,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), Limits::from(&route.limits), u64::from_ne_bytes(seed));
-        let learned = Learned::default();
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
         let setup = PoolSetup {
             name: route.key.name(),
             id,
@@ -153,8 +169,8 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, self.connector(route, &learned, &tcp_of(worker)), &worker.pools);
-        PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
+        let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
+        PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode }
     }
 
     fn change(&self, route: &Route, tcp: &TcpOptions) {
@@ -169,19 +185,19 @@ impl PgPools {
             entry.pool.connector().set_dialer(self.dialer(route, tcp));
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(self.connector(route, &entry.learned, tcp));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
-            let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
-            *entry = Rc::new(PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode });
+            let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
+            *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode });
         }
     }
 
-    fn connector(&self, route: &Route, learned: &Learned, tcp: &TcpOptions) -> PgConnector {
+    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
         let dialer = self.dialer(route, tcp);
         let connector = PgConnector::new(route.target.clone(), dialer, route.limits.server_connect_timeout, learned.clone());
         connector.set_context(route.tls_context.clone());
-        connector
+        connector.with_passed(passed.clone())
     }
 
     fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {

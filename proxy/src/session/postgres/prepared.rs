@@ -94,6 +94,22 @@ pub struct ClientStatements {
     pub unnamed_version: u64,
 }
 
+impl ClientStatements {
+    /// The named statements as another process can take them in: name, and what follows the name in Parse.
+    #[must_use]
+    pub fn export(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.named.iter().map(|(name, statement)| (name.to_vec(), statement.body().to_vec())).collect()
+    }
+
+    /// What another process has [exported](Self::export), with the unnamed statement.
+    #[must_use]
+    pub fn import(table: &StatementTable, named: &[(Vec<u8>, Vec<u8>)], unnamed: Option<Vec<u8>>) -> Self {
+        let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, body)| (name.as_slice().into(), table.intern(body))).collect();
+        let unnamed_version = u64::from(unnamed.is_some());
+        Self { named, unnamed, unnamed_version }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

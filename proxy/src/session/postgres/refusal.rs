@@ -10,7 +10,8 @@ use crate::pool::fault::ConnectFault;
 use crate::pool::reason::{Refusal, RefuseReason};
 
 /// What to do about a server that does not let us in.
-const CHECK_LOGIN: &str = "Check the host, user and password that sidepool is configured with for this database, and whether the server runs.";
+const CHECK_LOGIN: &str =
+    "Check the host, user and password that sidepool is configured with for this database, and whether the server runs.";
 
 /// No server connection for this query. The client may stay and try again.
 #[must_use]
@@ -41,7 +42,7 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
 fn servers_own(fault: Option<&ConnectFault>) -> Fault {
     let Some(fault) = fault else { return Fault::error(SqlState::UNABLE_TO_CONNECT, "the server refuses connections") };
     let code = fault.code.as_deref().and_then(|code| SqlState::parse(code.as_bytes()));
-    Fault::error(code.unwrap_or(SqlState::UNABLE_TO_CONNECT), fault.words()).with_hint(CHECK_LOGIN)
+    Fault::error(code.unwrap_or(SqlState::UNABLE_TO_CONNECT), fault.words().to_owned()).with_hint(CHECK_LOGIN)
 }
 
 /// The server does not let a client in that has a connection of its own.

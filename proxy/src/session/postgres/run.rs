@@ -58,6 +58,8 @@ pub enum End {
     Mode,
     /// The proxy shuts down.
     Drained,
+    /// The client has moved to a new process.
+    Moved,
 }
 
 /// What the client is doing.
@@ -87,7 +89,7 @@ pub struct Session {
     /// The client's message that is under way.
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
-    skipping: bool,
+    pub(super) skipping: bool,
     /// What is pending names statements, and an earlier batch that is not answered yet decides what the names mean.
     pub(super) unsettled: bool,
     pub(super) quiet: Quiet,
@@ -182,8 +184,11 @@ impl Session {
                 return Poll::Ready(step);
             }
         }
-        if self.worker.drain.is_draining() && self.pending.is_empty() {
-            return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
+        if self.worker.drain.stage() > Stage::Serving
+            && self.pending.is_empty()
+            && let Some(end) = self.on_the_way_out(cx)
+        {
+            return Poll::Ready(Err(end));
         }
         if self.quiet.client {
             return Poll::Pending;
@@ -205,6 +210,15 @@ impl Session {
         self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
         let step = self.on_idle_input(cx, &buffer[..kept + read]);
         Poll::Ready(step.unwrap_or(Ok(())))
+    }
+
+    /// The process is on its way out, and this client has nothing under way.
+    fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        match self.worker.drain.stage() {
+            Stage::Moving => self.is_movable().then_some(End::Moved),
+            Stage::Leaving => Some(self.say_goodbye(cx, &refusal::draining(), End::Drained)),
+            Stage::Serving | Stage::NobodyNew | Stage::NoServers => None,
+        }
     }
 
     /// Moves what is pending to the front of the read buffer and answers how much that is.

@@ -1,14 +1,20 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::{Config, Postgres};
+use tokio::sync::mpsc;
 
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
+use super::keyring::Keyring;
+use super::lookups::Lookups;
+use super::moving::Leaver;
+use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -52,12 +58,16 @@ impl fmt::Debug for LoginSeed {
 pub struct PostgresCommons {
     /// The cores of the pools.
     pub directory: Directory<PoolKey>,
+    /// What logins brought for logging in upstream.
+    pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
     /// Names and addresses of servers.
     pub dialing: Dialing,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
+    /// Who served before us.
+    pub elder: Elder,
 }
 
 impl PostgresCommons {
@@ -65,9 +75,11 @@ impl PostgresCommons {
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
         Ok(Self {
             directory: Directory::new(workers),
+            keyring: Keyring::default(),
             seed: LoginSeed::random()?,
             dialing: Dialing::default(),
             cancel_lines: CancelLines::default(),
+            elder: Elder::default(),
         })
     }
 }
@@ -78,6 +90,10 @@ pub struct PostgresSide {
     pub cancels: CancelRegistry,
     /// How many cancels are on their way, in the whole process.
     pub cancel_lines: CancelLines,
+    /// Clients on their way to a new process, while there is one.
+    pub leavers: RefCell<Option<mpsc::UnboundedSender<Leaver>>>,
+    /// Who served before us, while it still has clients.
+    pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// Session states of all clients.
@@ -86,6 +102,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Users that are being looked up.
+    pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
     /// Names and addresses of servers.
@@ -99,11 +117,14 @@ impl PostgresSide {
         Self {
             cancels: CancelRegistry::default(),
             cancel_lines: commons.cancel_lines,
+            leavers: RefCell::default(),
+            elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.dialing.clone()),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone()),
             dialing: commons.dialing,
             verifiers: Verifiers::default(),
+            lookups: Lookups::default(),
             seed: commons.seed,
         }
     }

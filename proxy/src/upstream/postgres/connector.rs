@@ -14,6 +14,7 @@ use super::cancel;
 use super::cancellable::Cancellable;
 use super::connection::PgConnection;
 use super::login;
+use super::passed::Passed;
 use super::query;
 use super::target::Target;
 use super::tls::{self, Way};
@@ -55,6 +56,7 @@ pub struct PgConnector {
     dialer: RefCell<Rc<Dialer>>,
     timeout: Cell<Duration>,
     learned: Learned,
+    passed: Passed,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
     /// How the last connection was opened: cancels go the same way.
@@ -67,12 +69,26 @@ impl PgConnector {
     #[must_use]
     pub fn new(target: Target, dialer: Dialer, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
-        Self { target, dialer: RefCell::new(Rc::new(dialer)), timeout: Cell::new(timeout), learned, context: RefCell::default(), way }
+        Self {
+            target,
+            dialer: RefCell::new(Rc::new(dialer)),
+            timeout: Cell::new(timeout),
+            learned,
+            passed: Passed::default(),
+            context: RefCell::default(),
+            way,
+        }
     }
 
     /// Connections that are opened from now on are opened by this dialer.
     pub fn set_dialer(&self, dialer: Dialer) {
         *self.dialer.borrow_mut() = Rc::new(dialer);
+    }
+
+    /// The same with what clients' logins brought for logging in.
+    #[must_use]
+    pub fn with_passed(self, passed: Passed) -> Self {
+        Self { passed, ..self }
     }
 
     /// Bounds connections that are opened from now on.
@@ -136,7 +152,7 @@ impl PgConnector {
     async fn log_in(&self, stream: Stream, way: Way, server: &Arc<Server>, target: &Target) -> Result<PgConnection, ConnectFault> {
         let context = self.context.borrow().clone();
         let stream = tls::secure(stream, way, target, context.as_ref()).await?;
-        let connection = login::login(stream, target, server).await?;
+        let connection = login::login(stream, target, &self.passed, server).await?;
         self.way.set(way);
         Ok(connection)
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use sidepool_config::model::{LoadBalance, TcpOptions, Upstream, UpstreamTls};
+use sidepool_config::model::{TcpOptions, Upstream, UpstreamTls};
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::tracker::Owed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,17 +18,7 @@ use crate::upstream::roster::Place;
 const BOUND: Duration = Duration::from_millis(300);
 
 fn target(upstream: Upstream) -> Target {
-    Target {
-        hosts: vec![upstream.clone()],
-        upstream,
-        balance: LoadBalance::RoundRobin,
-        tls: UpstreamTls::Disable,
-        dbname: "shop".into(),
-        user: "bob".into(),
-        password: None,
-        startup: Vec::new(),
-        connect_query: None,
-    }
+    Target::of_bob(upstream)
 }
 
 fn to(target: Target) -> PgConnector {

@@ -4,22 +4,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use sidepool_protocol::postgres::login::scram;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
 
 use super::connection::{PgConnection, take_in_idle_news};
 use super::messages::{Messages, Silence};
+use super::passed::Passed;
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
 use crate::upstream::dial::Server;
 
 /// Logs in; the connection is ready for its first query. The caller bounds it in time.
-pub(super) async fn login(mut stream: Stream, target: &Target, server: &Arc<Server>) -> Result<PgConnection, ConnectFault> {
+pub(super) async fn login(
+    mut stream: Stream,
+    target: &Target,
+    passed: &Passed,
+    server: &Arc<Server>,
+) -> Result<PgConnection, ConnectFault> {
     let mut out = BytesMut::new();
-    let password = target.password.as_ref().map(|password| password.reveal());
+    let (password, keys) = passed.best(target.password.as_ref());
+    let password = password.as_ref().map(|password| password.reveal());
     let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, &target.startup, password, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
+    if let Some(keys) = keys {
+        let mut random = [0; 18];
+        getrandom::fill(&mut random).map_err(|_| target.fault(ConnectFaultKind::Other, "no random numbers to be had"))?;
+        login = login.with_keys(keys, scram::nonce(random));
+    }
     let mut messages = Messages::new(&mut stream);
     let mut welcome = loop {
         messages.send(&mut out).await.map_err(|silence| lost(silence, target))?;
@@ -58,7 +71,9 @@ fn refused(error: &UpstreamError, target: &Target) -> ConnectFault {
             let code = sqlstate.as_ref().map_or("", |code| code.as_str());
             (kind_of(code), sqlstate.map(|code| code.as_str().into()), Some(message.as_str().into()))
         }
-        UpstreamError::NoPassword(_) | UpstreamError::Unsupported(_) => (ConnectFaultKind::Auth, None, None),
+        UpstreamError::NoPassword(_) | UpstreamError::NoKeys | UpstreamError::OtherVerifier | UpstreamError::Unsupported(_) => {
+            (ConnectFaultKind::Auth, None, None)
+        }
         UpstreamError::Protocol(_) => (ConnectFaultKind::Protocol, None, None),
     };
     ConnectFault { code, said, ..target.fault(kind, &error.to_string()) }

@@ -31,6 +31,22 @@ pub struct Target {
 }
 
 impl Target {
+    /// For tests: the database `shop` there, as `bob`, who needs no password.
+    #[cfg(test)]
+    pub(crate) fn of_bob(upstream: Upstream) -> Self {
+        Self {
+            hosts: vec![upstream.clone()],
+            upstream,
+            balance: LoadBalance::RoundRobin,
+            tls: UpstreamTls::Disable,
+            dbname: "shop".into(),
+            user: "bob".into(),
+            password: None,
+            startup: Vec::new(),
+            connect_query: None,
+        }
+    }
+
     /// All servers in one word.
     #[must_use]
     pub fn shown_hosts(&self) -> String {

@@ -39,7 +39,7 @@ pub struct Replicating {
     pool: Rc<Pool<PgConnector>>,
     connection: Box<PgConnection>,
     ticket: CancelTicket,
-    #[expect(dead_code, reason = "kept for its drop, after which the pool may open another connection in its place")]
+    /// Kept for its drop, after which the pool may open another connection in its place.
     slot: Slot<PgConnector>,
 }
 
