@@ -282,3 +282,22 @@ async fn one_too_many_is_told_under_tls() {
     messenger.send(&cancel(process, &key)).await;
     assert_eq!(first_error(&only.until_ready().await).unwrap().field(b'C').as_deref(), Some("57014"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_a_login() {
+    let authority = Authority::new("who vouches for clients");
+    let files = Files::new(&[("clients.crt", &authority.pem())]);
+    for (name, identity) in [("right", authority.issue(USER, &[])), ("other", authority.issue("somebody", &[]))] {
+        files.put(&format!("{name}.crt"), &identity.cert);
+        files.put(&format!("{name}.key"), &identity.key);
+    }
+    let change =
+        |settings: Settings| settings.set("postgres.auth_type", "cert").set("postgres.client_tls_ca_file", files.path("clients.crt"));
+    let scene = scene("verify-full", change).await;
+    let with = |name: &str| {
+        let (cert, key) = (files.path(&format!("{name}.crt")), files.path(&format!("{name}.key")));
+        format!("sslmode=require sslcert={cert} sslkey={key}")
+    };
+    served(&scene, &with("right")).await;
+    refused(&scene, &with("other"), "certificate authentication failed").await;
+}

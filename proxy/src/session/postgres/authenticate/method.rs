@@ -42,9 +42,9 @@ fn origin(stream: &Stream) -> Option<Origin> {
 }
 
 /// Whether the client has shown a certificate, which TLS believed, of somebody who may be `user`.
-pub(super) fn holds_certificate(_stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
-    let name: Option<&str> = None;
-    name.is_some_and(|name| maps.allow(map, name, user))
+pub(super) fn holds_certificate(stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
+    let name = stream.tls_peer().and_then(|peer| peer.common_name());
+    name.is_some_and(|name| maps.allow(map, &name, user))
 }
 
 fn refused(message: &'static str) -> Fault {
