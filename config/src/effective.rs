@@ -18,6 +18,8 @@ use crate::settings::Scope;
 use crate::sources::ContentHash;
 use crate::units::{format_duration, format_size};
 
+pub(crate) use postgres::base_values;
+
 /// One section with its settings, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -56,14 +58,15 @@ impl fmt::Display for Shown {
 /// Every section of a configuration.
 #[must_use]
 pub fn entries(config: &Config) -> Vec<Entry> {
-    let Config { workers, admin, drain, log, postgres, redis } = config;
+    let Config { workers, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
     let workers = match workers {
         Workers::Auto => quoted("auto"),
         Workers::Count(count) => number(*count),
     };
+    let upgrade_socket = upgrade_socket.as_ref().map_or(Shown::Unset, |path| quoted(path.display().to_string()));
     let admin_listen = admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let mut entries = vec![
-        Entry { path: String::new(), scope: Scope::Root, values: vec![("workers", workers)] },
+        Entry { path: String::new(), scope: Scope::Root, values: vec![("upgrade_socket", upgrade_socket), ("workers", workers)] },
         Entry { path: "admin".to_owned(), scope: Scope::Admin, values: vec![("listen", quoted(admin_listen))] },
         Entry {
             path: "drain".to_owned(),
@@ -76,7 +79,10 @@ pub fn entries(config: &Config) -> Vec<Entry> {
             values: vec![
                 ("level", quoted(log.level.name())),
                 ("format", quoted(log.format.name())),
-                ("connections", Shown::Plain(log.connections.to_string())),
+                ("connections", flag(log.connections)),
+                ("disconnections", flag(log.disconnections)),
+                ("pooler_errors", flag(log.pooler_errors)),
+                ("stats", flag(log.stats)),
             ],
         },
     ];

@@ -8,13 +8,14 @@ mod postgres;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::pgbouncer::process::Process;
 use crate::secret::Secret;
 
 pub use postgres::{
-    AuthType, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
+    AuthType, Base, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
     UserTimeouts,
 };
 
@@ -23,6 +24,8 @@ pub use postgres::{
 pub struct Config {
     /// How many worker threads carry traffic.
     pub workers: Workers,
+    /// Where a new process knocks that takes over; `None`: beside the first Unix socket of the PostgreSQL side, if there is one.
+    pub upgrade_socket: Option<PathBuf>,
     /// The admin HTTP listener (metrics and health).
     pub admin: Admin,
     /// What happens on SIGTERM.
@@ -33,6 +36,27 @@ pub struct Config {
     pub postgres: Option<Postgres>,
     /// The Redis side: each upstream server by its configured name.
     pub redis: BTreeMap<String, Redis>,
+    /// What only a `pgbouncer.ini` says; `None` where the configuration is none.
+    pub pgbouncer: Option<Box<Process>>,
+}
+
+impl Config {
+    /// Where a new process knocks that takes over.
+    #[must_use]
+    pub fn upgrade_path(&self) -> Option<PathBuf> {
+        let beside = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".upgrade");
+            PathBuf::from(name)
+        };
+        self.upgrade_socket.clone().or_else(|| {
+            self.postgres.as_ref()?.listen.iter().find_map(|listen| match listen {
+                // An abstract socket has no place for a file beside it.
+                Listen::Unix(path) => Some(beside(path)).filter(|path| path.is_absolute()),
+                Listen::Tcp(_) => None,
+            })
+        })
+    }
 }
 
 /// How many worker threads carry traffic.
@@ -68,8 +92,14 @@ pub struct Log {
     pub level: LogLevel,
     /// Text for people or JSON for machines.
     pub format: LogFormat,
-    /// Whether each client connection and disconnection is logged.
+    /// Whether each connection that is opened is logged.
     pub connections: bool,
+    /// Whether each connection that is closed is logged.
+    pub disconnections: bool,
+    /// Whether errors are logged that clients are told by us.
+    pub pooler_errors: bool,
+    /// Whether a summary is logged every `stats_period`.
+    pub stats: bool,
 }
 
 /// The least severe level that is logged.
@@ -226,7 +256,14 @@ impl Default for Drain {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text, connections: false }
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            connections: false,
+            disconnections: false,
+            pooler_errors: true,
+            stats: false,
+        }
     }
 }
 

@@ -1,37 +1,46 @@
 //! The composition root: takes a validated configuration and makes a running proxy of it. Owns the control thread.
 
 pub mod banner;
+pub mod bindings;
 pub mod held;
+pub mod pgbouncer;
 pub mod reloading;
 pub mod shutdown;
 pub mod source;
+pub mod told;
+pub mod upgrade;
 
-use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
-use sidepool_config::model::{self, Config, Listen, LogFormat};
+use sidepool_config::model::{self, Config, LogFormat};
+use sidepool_config::pgbouncer::{Set, migrate};
 use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 
+use self::bindings::{Bindings, Doors};
 use self::reloading::Reloader;
-use self::shutdown::Way;
 use self::source::Source;
-use crate::admin::facts::{Facts, Trigger};
+use self::told::Ending;
+use self::upgrade::Doorway;
+use crate::admin::facts::Facts;
 use crate::admin::http;
+use crate::handover::taking::Predecessor;
+use crate::invocation::flags::Flags;
+use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
-use crate::listener::bind::{Bound, Options};
-use crate::listener::gate::Door;
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
-use crate::signals::{Request, Signals};
+use crate::session::postgres::peering::Elder;
+use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
 
 /// The configuration cannot be used.
@@ -46,10 +55,16 @@ const SUPPRESSION: Duration = Duration::from_secs(1);
 /// The sockets that accept clients; dropping them closes all.
 pub type Listening = Vec<oneshot::Sender<Closing>>;
 
+/// What listens, and where its clients go.
+pub struct Opened {
+    listening: Listening,
+    places: Places,
+}
+
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
 pub fn check(source: &Source) -> ExitCode {
-    match source.load() {
+    match source.load(&Set::new()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 println!("{warning}");
@@ -59,6 +74,19 @@ pub fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(rejected) => refuse(source, &rejected),
+    }
+}
+
+/// Prints a `pgbouncer.ini` as `sidepool.toml`.
+#[must_use]
+pub fn migrate(file: &Path) -> ExitCode {
+    match migrate::file(file) {
+        Ok(text) => {
+            // Whoever reads only the beginning (`| head`) has seen what they wanted.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(rejected) => refuse(&Source::Ini(file.to_owned(), sidepool_config::pgbouncer::Flags::default()), &rejected),
     }
 }
 
@@ -72,13 +100,16 @@ pub fn settings() -> ExitCode {
 
 /// Serves until it is told to end.
 #[must_use]
-pub fn run(source: Source) -> ExitCode {
-    let loaded = match source.load() {
+pub fn run(source: Source, take_over: bool) -> ExitCode {
+    if let Source::Ini(file, _) = source {
+        return start::serve(&Flags { file, reboot: take_over, ..Flags::default() });
+    }
+    let loaded = match source.load(&Set::new()) {
         Ok(loaded) => loaded,
         Err(rejected) => return refuse(&source, &rejected),
     };
     let logging = Logging::install(&loaded.config.log);
-    match serve(source, loaded, &logging) {
+    match serve(source, loaded, &logging, take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging.flush();
@@ -97,71 +128,41 @@ fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<()> {
+/// Serves until it is told to end, with the log installed.
+pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
     let Loaded { config, warnings, sources } = loaded;
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    for warning in &warnings {
+        match &config.pgbouncer {
+            Some(_) => tracing::warn!("{}", start::in_words(warning)),
+            None => tracing::warn!("{warning}"),
+        }
     }
     let max_fds = descriptors::raise_limit();
-    let Bindings { doors, admin, mut shown } = bind(&config)?;
+    let as_pgbouncer = config.pgbouncer.is_some();
+    if as_pgbouncer {
+        pgbouncer::say_limits(&config);
+    }
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
+    let (predecessor, inherited) = met.unzip();
+    let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default())?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
-    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds) };
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let doorway = Doorway::new(&config, spares);
+    let elder = workers.commons().postgres.elder.clone();
+    // Removed at the very end, when it is dropped.
+    let _pidfile = pgbouncer::write_pidfile(&config, take_over)?;
+    let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
+    let control = Control { facts, admin, doors, banner, shown, predecessor, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
-    tracing::info!("the end");
+    if !as_pgbouncer {
+        tracing::info!("the end");
+    }
     Ok(())
-}
-
-type Doors = Vec<(Door, Bound)>;
-
-/// Everything that is bound.
-struct Bindings {
-    doors: Doors,
-    admin: Option<TcpListener>,
-    /// The configuration with the addresses that the kernel chose where it was asked to (port 0): for people alone, because to a reload the
-    /// configured ones are what counts.
-    shown: Config,
-}
-
-/// Binds every listener.
-fn bind(config: &Config) -> io::Result<Bindings> {
-    let mut doors = Vec::new();
-    let mut shown = config.clone();
-    let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
-        for listen in listens {
-            let bound = Bound::bind(listen, options).map_err(|error| cannot_listen(&*listen, &error))?;
-            if let Some(address) = bound.address() {
-                *listen = Listen::Tcp(address);
-            }
-            doors.push((door.clone(), bound));
-        }
-        Ok(())
-    };
-    if let Some(postgres) = &mut shown.postgres {
-        let options = Options::from(&*postgres);
-        open(Door::Postgres, &mut postgres.listen, &options)?;
-    }
-    for (name, redis) in &mut shown.redis {
-        open(Door::Redis(name.as_str().into()), &mut redis.listen, &Options::default())?;
-    }
-    let admin = config.admin.listen.map(bind_admin).transpose()?;
-    if let Some(listener) = &admin {
-        shown.admin.listen = Some(listener.local_addr()?);
-    }
-    Ok(Bindings { doors, admin, shown })
-}
-
-fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
-    http::bind(address).map_err(|error| cannot_listen(&address, &error))
-}
-
-fn cannot_listen(address: &dyn Display, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }
 
 /// Everything the control thread has in hand when it begins.
@@ -170,46 +171,90 @@ struct Control {
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
+    /// The configuration with the addresses that are really bound.
+    shown: Config,
+    /// Who served before us, if we take over.
+    predecessor: Option<Predecessor>,
+    doorway: Doorway,
+    elder: Elder,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner } = self;
-        let mut signals = Signals::install()?;
+        let Self { facts, admin, doors, banner, shown, predecessor, mut doorway, elder } = self;
+        let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
+        let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
         }
-        let listening = open(&facts, doors).await?;
-        if let Some(listener) = admin {
-            let facts = Arc::clone(&facts);
-            spawn_local(async move {
-                if let Err(error) = http::serve(listener, facts).await {
-                    tracing::error!(%error, "the admin listener has ended");
-                }
-            });
+        if let Some(predecessor) = &predecessor {
+            predecessor.ready().await?;
+        }
+        let mut opened = open(&facts, doors, Places::new(facts.mailboxes.workers())).await?;
+        let mut admin = admin.map(|listener| serve_admin(listener, &facts));
+        doorway.open(predecessor.is_some());
+        if let Some(predecessor) = predecessor {
+            predecessor.serving().await?;
+            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone(), elder));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
         facts.set_started();
-        announce(&banner, config.log.format);
-        drop(config);
+        match habits {
+            Habits::Own => announce(&banner, config.log.format),
+            Habits::Pgbouncer => pgbouncer::say_up(&shown),
+        }
+        drop((config, shown));
 
-        let way = until_told_to_end(&mut signals, &mut reloader).await;
-        tokio::select! {
-            () = shutdown::leave(&facts, listening, way, &reloader.running().drain) => {}
-            () = told_again(&mut signals) => {
-                facts.add_forced_closes(facts.gates().open());
-                tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
+        loop {
+            match told::until_told_to_end(&mut signals, &mut reloader, &mut doorway, &facts).await {
+                Ending::Way(way) => {
+                    doorway.close();
+                    let bounds = reloader.running().drain.clone();
+                    tokio::select! {
+                        () = shutdown::leave(&facts, opened.listening, way, &bounds) => {}
+                        () = told::told_again(&mut signals) => cut(&facts),
+                    }
+                    return Ok(());
+                }
+                Ending::Successor(channel) => {
+                    if let Some(admin) = admin.take() {
+                        admin.abort();
+                    }
+                    let timeout = reloader.running().drain.timeout;
+                    let back = tokio::select! {
+                        back = doorway.give_way(&facts, opened, channel, timeout) => back?,
+                        () = told::told_again(&mut signals) => {
+                            cut(&facts);
+                            None
+                        }
+                    };
+                    let Some(back) = back else { return Ok(()) };
+                    opened = back;
+                    admin = doorway.admin().map(|listener| serve_admin(listener, &facts));
+                }
             }
         }
-        Ok(())
     }
 }
 
+fn serve_admin(listener: TcpListener, facts: &Arc<Facts>) -> JoinHandle<()> {
+    let facts = Arc::clone(facts);
+    spawn_local(async move {
+        if let Err(error) = http::serve(listener, facts).await {
+            tracing::error!(%error, "the admin listener has ended");
+        }
+    })
+}
+
+fn cut(facts: &Facts) {
+    facts.add_forced_closes(facts.gates().open());
+    tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
+}
+
 /// Gives each listener to a worker, and waits until it listens there.
-async fn open(facts: &Arc<Facts>, doors: Doors) -> io::Result<Listening> {
-    let places = Places::new(facts.mailboxes.workers());
+async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Opened> {
     let mut listening = Vec::with_capacity(doors.len());
     for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
         let (closer, close) = oneshot::channel();
@@ -223,7 +268,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors) -> io::Result<Listening> {
         started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
         listening.push(closer);
     }
-    Ok(listening)
+    Ok(Opened { listening, places })
 }
 
 async fn report_suppressed(logging: Arc<Logging>) {
@@ -239,27 +284,6 @@ fn announce(lines: &[String], format: LogFormat) {
         match format {
             LogFormat::Text => println!("{line}"),
             LogFormat::Json => tracing::info!("{}", line.trim_start()),
-        }
-    }
-}
-
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader) -> Way {
-    loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::Reload => reloader.reload(Trigger::Signal),
-                Request::Shutdown => return Way::Drain,
-            },
-            () = reloader.files_changed() => reloader.look(),
-        }
-    }
-}
-
-async fn told_again(signals: &mut Signals) {
-    loop {
-        match signals.next().await {
-            Request::Reload => tracing::info!("not reloading: on the way out"),
-            Request::Shutdown => return,
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod drain;
+pub mod handover;
+pub mod invocation;
 pub mod listener;
 pub mod logging;
 pub mod observe;

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub struct Options {
     pub backlog: u32,
     /// Whether other processes may listen on the same address; the kernel then spreads the clients.
     pub reuse_port: bool,
+    /// Whether `[::]` takes IPv6 clients alone, because `0.0.0.0` is listened on as well.
+    pub only_v6: bool,
     /// Permissions of a Unix socket's file.
     pub unix_mode: u32,
     /// Group of a Unix socket's file, by name or number.
@@ -32,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backlog: 4096, reuse_port: false, unix_mode: 0o777, unix_group: None }
+        Self { backlog: 4096, reuse_port: false, only_v6: false, unix_mode: 0o777, unix_group: None }
     }
 }
 
@@ -41,13 +45,32 @@ impl From<&Postgres> for Options {
         Self {
             backlog: postgres.listen_backlog,
             reuse_port: postgres.so_reuseport,
+            only_v6: listens_on_all_v4(postgres),
             unix_mode: postgres.unix_socket_mode,
             unix_group: postgres.unix_socket_group.clone(),
         }
     }
 }
 
+fn listens_on_all_v4(postgres: &Postgres) -> bool {
+    postgres.listen.iter().any(|listen| match listen {
+        Listen::Tcp(address) => address.ip() == Ipv4Addr::UNSPECIFIED,
+        Listen::Unix(_) => false,
+    })
+}
+
 impl Options {
+    /// Whether that listener was asked for only because every address was, on a machine that has no IPv6.
+    #[must_use]
+    pub fn may_be_without(&self, listen: &Listen, error: &io::Error) -> bool {
+        let is_v6 = match listen {
+            Listen::Tcp(address) => address.ip() == Ipv6Addr::UNSPECIFIED,
+            Listen::Unix(_) => false,
+        };
+        let cannot = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL].map(rustix::io::Errno::raw_os_error);
+        self.only_v6 && is_v6 && error.raw_os_error().is_some_and(|number| cannot.contains(&number))
+    }
+
     fn backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
@@ -71,6 +94,30 @@ impl Bound {
         }
     }
 
+    /// Takes over a socket that another process has bound and listened on.
+    pub fn inherit(listen: &Listen, socket: OwnedFd) -> io::Result<Self> {
+        match listen {
+            Listen::Tcp(_) => {
+                let listener = std::net::TcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Ok(Self::Tcp(listener))
+            }
+            Listen::Unix(path) => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(listener, SocketFile::of(path)?))
+            }
+        }
+    }
+
+    /// The same socket once more, to give to another process.
+    pub fn spare(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
     /// Where it really listens (the port, if the kernel chose it).
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
@@ -86,6 +133,9 @@ fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListen
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
+    if address.is_ipv6() && options.only_v6 {
+        socket.set_only_v6(true)?;
+    }
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     socket.set_nonblocking(true)?;
@@ -95,6 +145,9 @@ fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListen
 }
 
 fn unix(path: &Path, options: &Options) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    if let Some(name) = path.to_str().and_then(|path| path.strip_prefix('@')) {
+        return abstract_unix(path, name, options);
+    }
     remove_stale(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     let file = SocketFile::of(path)?;
@@ -105,6 +158,15 @@ fn unix(path: &Path, options: &Options) -> io::Result<(std::os::unix::net::UnixL
     SockRef::from(&listener).listen(options.backlog())?;
     listener.set_nonblocking(true)?;
     Ok((listener, file))
+}
+
+/// A socket with a name and no file: it goes with the process.
+fn abstract_unix(path: &Path, name: &str, options: &Options) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+    SockRef::from(&listener).listen(options.backlog())?;
+    listener.set_nonblocking(true)?;
+    Ok((listener, SocketFile { path: path.to_owned(), device: 0, inode: 0, given_away: Default::default() }))
 }
 
 /// The number of a group that is given by name or by number.
@@ -143,18 +205,28 @@ pub struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Somebody else listens on the socket from now on.
+    given_away: bool,
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino(), given_away: false })
+    }
+}
+
+impl SocketFile {
+    /// The file stays: another process listens on the socket from now on.
+    pub fn give_away(&mut self) {
+        self.given_away = true;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
+        let ours =
+            !self.given_away && fs::symlink_metadata(&self.path).is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket file");
         }

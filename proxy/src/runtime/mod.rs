@@ -21,6 +21,7 @@ const LAST_TURNS: usize = 8;
 /// The running workers.
 pub struct Workers {
     mailboxes: Mailboxes,
+    commons: Commons,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -35,13 +36,19 @@ impl Workers {
             let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs };
             threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run())?);
         }
-        Ok(Self { mailboxes, threads })
+        Ok(Self { mailboxes, commons, threads })
     }
 
     /// Ways to the workers.
     #[must_use]
     pub fn mailboxes(&self) -> &Mailboxes {
         &self.mailboxes
+    }
+
+    /// What the workers have in common.
+    #[must_use]
+    pub fn commons(&self) -> &Commons {
+        &self.commons
     }
 
     /// Ends all workers, and whatever session still runs on them, and waits for their threads.

@@ -237,13 +237,12 @@ impl fmt::Debug for Claim {
 
 /// The one answer to a wrong password and to a user that does not exist.
 #[must_use]
-pub fn wrong_password(method: Method, user: &str) -> Fault {
+pub fn wrong_password(method: Method) -> Fault {
     let message = match method {
         Method::Plain | Method::Md5 => "password authentication failed",
         Method::Scram => "SASL authentication failed",
     };
-    Fault::fatal(SqlState::INVALID_PASSWORD, message)
-        .with_detail(format!("The password of user \"{user}\" is wrong, or there is no such user."))
+    Fault::fatal(SqlState::INVALID_PASSWORD, message).with_detail("The password is wrong, or there is no such user.")
 }
 
 fn terminated(body: &[u8]) -> Result<&[u8], Fault> {

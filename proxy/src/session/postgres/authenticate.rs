@@ -135,7 +135,7 @@ impl Keeper<'_> {
             (claim @ Claim::Password(_), Some(Stored::Scram(_)), Some(secret)) => check_elsewhere(claim, user, secret).await,
             (claim, stored, _) => claim.check(user, stored.as_ref(), out),
         };
-        let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method, user).into()) };
+        let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method).into()) };
         Ok(credentials(proven, known, given))
     }
 

@@ -40,7 +40,19 @@ enum Doing {
     Running(Rc<Cancellable>),
 }
 
+/// What a client said when it logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Who it is.
+    pub user: Box<str>,
+    /// What it asked for.
+    pub database: Box<str>,
+}
+
 struct Seat {
+    key: CancelKey,
+    number: u64,
+    login: Login,
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
     /// Counts the times that the client was given a connection: a cancel is meant for one of them.
@@ -59,19 +71,17 @@ pub struct CancelRegistry {
 /// One client's entry in the registry, gone when dropped.
 pub struct CancelTicket {
     worker: Rc<Worker>,
-    key: CancelKey,
-    number: u64,
     seat: Rc<Seat>,
 }
 
 impl CancelTicket {
     /// Enters a client of this pool, with a new key. Fails when there are no random numbers to be had.
-    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>) -> Result<Self, getrandom::Error> {
+    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, login: &Login) -> Result<Self, getrandom::Error> {
         let peer = worker.config.borrow().postgres.as_ref().map_or(0, |postgres| postgres.peer_id);
         loop {
             let mut random = [0; KEY_BYTES];
             getrandom::fill(&mut random)?;
-            if let Some(ticket) = Self::with_key(worker, pool, CancelKey::new(random, peer)) {
+            if let Some(ticket) = Self::with_key(worker, pool, login.clone(), CancelKey::new(random, peer)) {
                 return Ok(ticket);
             }
         }
@@ -79,29 +89,34 @@ impl CancelTicket {
 
     /// Enters a client that has its key already; `None` when somebody else has the same.
     #[must_use]
-    pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, key: CancelKey) -> Option<Self> {
+    pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, login: Login, key: CancelKey) -> Option<Self> {
         let registry = &worker.postgres.cancels;
-        let seat =
-            Rc::new(Seat { pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), turn: Cell::new(0), waker: RefCell::new(None) });
-        match registry.seats.borrow_mut().entry(key.bytes()) {
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(place) => place.insert(Rc::clone(&seat)),
-        };
+        let mut seats = registry.seats.borrow_mut();
+        let Entry::Vacant(place) = seats.entry(key.bytes()) else { return None };
         registry.next.set(registry.next.get() + 1);
         let number = (u64::from(worker.id.0) << WORKER_SHIFT) | registry.next.get();
-        Some(Self { worker: Rc::clone(worker), key, number, seat })
+        let (doing, waker) = (RefCell::new(Doing::Nothing), RefCell::new(None));
+        let seat = Rc::new(Seat { key, number, login, pool: Rc::clone(pool), doing, turn: Cell::new(0), waker });
+        place.insert(Rc::clone(&seat));
+        Some(Self { worker: Rc::clone(worker), seat })
+    }
+
+    /// Who the client is.
+    #[must_use]
+    pub fn login(&self) -> &Login {
+        &self.seat.login
     }
 
     /// The client's number in this process: not a secret, never used again.
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.number
+        self.seat.number
     }
 
     /// The key to tell the client.
     #[must_use]
     pub fn key(&self) -> CancelKey {
-        self.key
+        self.seat.key
     }
 
     /// The client does nothing that could be cancelled.
@@ -134,7 +149,7 @@ impl CancelTicket {
 
 impl Drop for CancelTicket {
     fn drop(&mut self) {
-        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.key.bytes());
+        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.seat.key.bytes());
     }
 }
 

@@ -23,8 +23,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::authenticate::Keeper;
-use super::cancel::CancelTicket;
+use super::cancel::{CancelTicket, Login};
 use super::count::turned_away;
+use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
@@ -126,6 +127,7 @@ impl Inside {
             pool: Rc::clone(&self.pool.pool),
             mode: self.route.mode,
             statement_capacity: postgres.max_prepared_statements as usize,
+            rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             state: self.state,
             ticket: self.ticket,
         }
@@ -187,7 +189,8 @@ async fn admit(
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
     let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let ticket = CancelTicket::new(worker, &pool.pool).map_err(no_random)?;
+    let login = Login { user: startup.user.clone(), database: startup.database.clone() };
+    let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
