@@ -39,7 +39,7 @@ async fn idle_postgres_clients_cost_little() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_postgres_clients_under_tls_cost_little() {
     /// Keys, the state of both directions, and what rustls keeps of the handshake.
-    const MOST_BYTES: u64 = 10 * 1024;
+    const MOST_BYTES: u64 = 8 * 1024;
     let cluster = Cluster::start().await;
     let authority = Authority::new("ours");
     let server = authority.issue("localhost", &["localhost"]);
@@ -49,7 +49,7 @@ async fn idle_postgres_clients_under_tls_cost_little() {
         .set("postgres.client_tls_sslmode", "require")
         .set("postgres.client_tls_key_file", files.path("server.key"))
         .set("postgres.client_tls_cert_file", files.path("server.crt"));
-    let pool = Pooler::start_fast(settings).await;
+    let pool = Pooler::start(settings).await;
     let config = client(&authority, None, &["postgresql"]);
     let secured = async || {
         let mut wire = Wire::connect(pool.postgres_port()).await;

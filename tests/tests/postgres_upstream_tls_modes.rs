@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 fn settings(cluster: &Cluster, sslmode: &str) -> Settings {
-    Settings::postgres(cluster).set("postgres.databases.app.sslmode", sslmode).set("postgres.query_wait_timeout", "5s")
+    Settings::postgres(cluster).set("postgres.databases.app.sslmode", sslmode).set("postgres.query_wait_timeout", "2s")
 }
 
 /// Why nobody gets in, or nothing.
