@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
+use sidepool_tests::conformance::proves;
+use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
@@ -27,6 +29,7 @@ async fn fault(pool: &Pooler) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_a_name_and_a_date_are_looked_at_as_the_mode_says() {
+    let _proof = proves(&["setting server_tls_ca_file"]);
     let (authority, other) = (Authority::new("ours"), Authority::new("theirs"));
     let files = Files::new(&[("ours.crt", &authority.pem()), ("theirs.crt", &other.pem())]);
     let right = authority.issue("db", &["127.0.0.1"]);
@@ -57,6 +60,7 @@ async fn an_authority_a_name_and_a_date_are_looked_at_as_the_mode_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn we_show_our_own_certificate() {
+    let _proof = proves(&["setting server_tls_cert_file", "setting server_tls_key_file"]);
     let authority = Authority::new("ours");
     let (server, own) = (authority.issue("db", &["127.0.0.1"]), authority.issue(USER, &[]));
     let files = Files::new(&[("ca.crt", &authority.pem()), ("own.crt", &own.cert), ("own.key", &own.key)]);
@@ -76,6 +80,7 @@ async fn we_show_our_own_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lax_modes_take_the_other_way_where_the_first_leads_nowhere() {
+    let _proof = proves(&["setting server_tls_protocols"]);
     let cluster = Cluster::start().await;
     let authority = Authority::new("ours");
     encrypt(&cluster, &authority.issue("db", &["127.0.0.1"]), &authority).await;
@@ -184,4 +189,32 @@ async fn new_certificates_hold_for_new_connections() {
     let mut plain = Wire::connect(port).await;
     plain.send(&frame::ssl_request()).await;
     assert_eq!(plain.read_exactly(1).await, b"N");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ini_file_says_the_same() {
+    let _proof = proves(&["setting server_tls_sslmode", "setting server_tls_ciphers", "setting server_tls13_ciphers"]);
+    let authority = Authority::new("ours");
+    let identity = authority.issue("localhost", &["localhost", "127.0.0.1"]);
+    let cluster = Cluster::start().await;
+    encrypt(&cluster, &identity, &authority).await;
+    let database = format!("app = host=127.0.0.1 port={} user={USER} password={PASSWORD}", cluster.port());
+    let common = "listen_addr = 127.0.0.1\nlisten_port = LISTEN_PORT\nunix_socket_dir =\nauth_type = trust\nauth_file = USERS_FILE\n";
+    let users = format!("\"{USER}\" \"{PASSWORD}\"\n");
+    let suite = |ini: &str| (format!("[databases]\n{database}\n[pgbouncer]\n{common}{ini}"), users.clone());
+    for (more, encrypted) in
+        [("", true), ("server_tls_sslmode = disable\n", false), ("server_tls_sslmode = require\nserver_tls_ciphers = HIGH\n", true)]
+    {
+        let (ini, users) = suite(more);
+        let pool = IniPooler::start(Program::Sidepool, &ini, &users).await;
+        let mut wire = Wire::login(pool.port(), USER, "app", PASSWORD).await;
+        let ssl = wire.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await;
+        assert_eq!(ssl == "t", encrypted, "{more}");
+    }
+    let (ini, users) =
+        suite("server_tls_sslmode = require\nserver_tls_protocols = tlsv1.3\nserver_tls13_ciphers = TLS_AES_128_GCM_SHA256\n");
+    let pool = IniPooler::start(Program::Sidepool, &ini, &users).await;
+    let mut wire = Wire::login(pool.port(), USER, "app", PASSWORD).await;
+    let cipher = wire.value("SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await;
+    assert_eq!(cipher, "TLS_AES_128_GCM_SHA256");
 }
