@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::Config;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
+use super::authenticate::ldap::MOST_AT_A_TIME;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::keyring::Keyring;
@@ -96,6 +98,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Turns at asking LDAP servers.
+    pub ldap_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
     /// For salts.
@@ -115,6 +119,7 @@ impl PostgresSide {
             states: StateTable::default(),
             pools: PgPools::new(commons.directory, commons.keyring),
             verifiers: Verifiers::default(),
+            ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
         }
