@@ -95,6 +95,12 @@ impl PgConnector {
         Self { passed, ..self }
     }
 
+    /// What clients' logins brought.
+    #[must_use]
+    pub fn passed(&self) -> &Passed {
+        &self.passed
+    }
+
     /// Bounds connections that are opened from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.set(timeout);
