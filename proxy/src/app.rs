@@ -115,7 +115,7 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool
     let max_fds = descriptors::raise_limit();
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
-    let (predecessor, inherited) = met.unzip();
+    let (old, inherited) = met.unzip();
     let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default())?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
@@ -124,7 +124,7 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool
     facts.gates().apply(&config);
     let doorway = Doorway::new(&config, spares);
     let elder = workers.commons().postgres.elder.clone();
-    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds), predecessor, doorway, elder };
+    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds), old, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
     tracing::info!("the end");
@@ -138,28 +138,29 @@ struct Control {
     doors: Doors,
     banner: Vec<String>,
     /// Who served before us, if we take over.
-    predecessor: Option<Predecessor>,
+    old: Option<Channel>,
     doorway: Doorway,
     elder: Elder,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner, predecessor, mut doorway, elder } = self;
+        let Self { facts, admin, doors, banner, old, mut doorway, elder } = self;
         let mut signals = Signals::install()?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
         }
-        if let Some(predecessor) = &predecessor {
-            predecessor.ready().await?;
-        }
+        let predecessor = match old {
+            Some(channel) => Some(Predecessor::ready(channel, elder).await?),
+            None => None,
+        };
         let mut opened = open(&facts, doors, Places::new(facts.mailboxes.workers())).await?;
         let mut admin = admin.map(|listener| serve_admin(listener, &facts));
         doorway.open(predecessor.is_some());
         if let Some(predecessor) = predecessor {
             predecessor.serving().await?;
-            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone(), elder));
+            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone()));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
