@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::secret::Secret;
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::keyring::Keyring;
 use super::route::{self, PoolKey, Route};
 use crate::clock;
 use crate::observe::record::PoolRecord;
@@ -22,6 +25,7 @@ use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::upstream::postgres::connector::{Learned, PgConnector};
+use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::worker::Worker;
 
 /// Most pools of databases that clients, not the configuration, named: each costs memory and shows up in metrics.
@@ -32,6 +36,7 @@ pub struct PgPool {
     /// The pool.
     pub pool: Rc<Pool<PgConnector>>,
     learned: Learned,
+    passed: Passed,
     limits: PoolLimits,
     mode: PoolMode,
 }
@@ -50,6 +55,16 @@ impl PgPool {
     }
 }
 
+impl PgPool {
+    /// Takes what a login brought for logging in upstream as the same user; a failure that it may mend is forgotten.
+    pub fn pass(&self, secret: Option<Secret>, keys: Option<ScramKeys>) {
+        let configured = self.pool.connector().target().password.clone();
+        if self.passed.offer(Credential { configured, secret, keys }) {
+            self.pool.try_again();
+        }
+    }
+}
+
 /// There are [`MAX_AUTO_POOLS`] already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPools;
@@ -57,14 +72,15 @@ pub struct TooManyPools;
 /// One worker's pools.
 pub struct PgPools {
     directory: Directory<PoolKey>,
+    keyring: Keyring,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
 }
 
 impl PgPools {
-    /// No pools yet. The directory is the one of the process.
+    /// No pools yet. The directory and the keyring are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>) -> Self {
-        Self { directory, pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring) -> Self {
+        Self { directory, keyring, pools: RefCell::default() }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -133,7 +149,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), Limits::from(&route.limits), u64::from_ne_bytes(seed));
-        let learned = Learned::default();
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
         let setup = PoolSetup {
             name: route.key.name(),
             id,
@@ -142,8 +158,8 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, connector(route, &learned), &worker.pools);
-        PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
+        let pool = Pool::new(setup, connector(route, &learned, &passed), &worker.pools);
+        PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode }
     }
 
     fn change(&self, route: &Route) {
@@ -156,11 +172,11 @@ impl PgPools {
         entry.pool.connector().set_context(route.tls_context.clone());
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(connector(route, &entry.learned));
+            entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
-            let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
-            *entry = Rc::new(PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode });
+            let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
+            *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode });
         }
     }
 
@@ -172,10 +188,10 @@ impl PgPools {
     }
 }
 
-fn connector(route: &Route, learned: &Learned) -> PgConnector {
+fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
     let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
     connector.set_context(route.tls_context.clone());
-    connector
+    connector.with_passed(passed.clone())
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)

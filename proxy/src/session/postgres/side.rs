@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
+use super::keyring::Keyring;
+use super::lookups::Lookups;
 use super::moving::Leaver;
 use super::peering::Elder;
 use super::pools::PgPools;
@@ -53,6 +55,8 @@ impl fmt::Debug for LoginSeed {
 pub struct PostgresCommons {
     /// The cores of the pools.
     pub directory: Directory<PoolKey>,
+    /// What logins brought for logging in upstream.
+    pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
     /// How many cancels are on their way.
@@ -64,12 +68,8 @@ pub struct PostgresCommons {
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self {
-            directory: Directory::new(workers),
-            seed: LoginSeed::random()?,
-            cancel_lines: CancelLines::default(),
-            elder: Elder::default(),
-        })
+        let (keyring, cancel_lines, elder) = (Keyring::default(), CancelLines::default(), Elder::default());
+        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, cancel_lines, elder })
     }
 }
 
@@ -91,6 +91,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Users that are being looked up.
+    pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
 }
@@ -106,8 +108,9 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory),
+            pools: PgPools::new(commons.directory, commons.keyring),
             verifiers: Verifiers::default(),
+            lookups: Lookups::default(),
             seed: commons.seed,
         }
     }

@@ -13,6 +13,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::connection::PgConnection;
 use super::login;
+use super::passed::Passed;
 use super::query;
 use super::target::Target;
 use super::tls::{self, Way};
@@ -53,6 +54,7 @@ pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
     learned: Learned,
+    passed: Passed,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
     /// How the last connection was opened: cancels go the same way.
@@ -64,7 +66,13 @@ impl PgConnector {
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
-        Self { target, timeout: Cell::new(timeout), learned, context: RefCell::default(), way }
+        Self { target, timeout: Cell::new(timeout), learned, passed: Passed::default(), context: RefCell::default(), way }
+    }
+
+    /// The same with what clients' logins brought for logging in.
+    #[must_use]
+    pub fn with_passed(self, passed: Passed) -> Self {
+        Self { passed, ..self }
     }
 
     /// Bounds connections that are opened from now on.
@@ -100,7 +108,7 @@ impl PgConnector {
     }
 
     async fn log_in(&self, way: Way) -> Result<PgConnection, ConnectFault> {
-        let connection = login::login(self.open(way).await?, &self.target).await?;
+        let connection = login::login(self.open(way).await?, &self.target, &self.passed).await?;
         self.way.set(way);
         Ok(connection)
     }
