@@ -6,6 +6,7 @@ pub mod held;
 pub mod reloading;
 pub mod shutdown;
 pub mod source;
+pub mod suspend;
 pub mod upgrade;
 
 use std::io::{self, Write};

@@ -187,7 +187,7 @@ async fn admit(
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
     let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let login = Login { user: startup.user.clone(), database: startup.database.clone() };
+    let login = Login { user: admitted.user, database: startup.database.clone() };
     let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
