@@ -2,7 +2,7 @@
 //!
 //! Not here: which pool a client is led to (`route`), or how a pool works (`pool`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,13 +74,15 @@ pub struct PgPools {
     directory: Directory<PoolKey>,
     keyring: Keyring,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
+    /// Whether all pools are paused, those that are still to come included.
+    paused: Cell<bool>,
 }
 
 impl PgPools {
     /// No pools yet. The directory and the keyring are those of the process.
     #[must_use]
     pub fn new(directory: Directory<PoolKey>, keyring: Keyring) -> Self {
-        Self { directory, keyring, pools: RefCell::default() }
+        Self { directory, keyring, pools: RefCell::default(), paused: Cell::new(false) }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -98,6 +100,9 @@ impl PgPools {
             }
         }
         let pool = Rc::new(self.make(route, worker));
+        if self.paused.get() {
+            pool.pool.pause();
+        }
         self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));
         Ok(pool)
     }
@@ -122,6 +127,18 @@ impl PgPools {
         for route in config.into_iter().flat_map(route::known_routes) {
             // Only pools that clients named are bounded in number.
             let _ = self.get(&route, worker);
+        }
+    }
+
+    /// Pauses all pools, or resumes them.
+    pub fn pause_all(&self, paused: bool) {
+        self.paused.set(paused);
+        for entry in self.pools.borrow().values() {
+            if paused {
+                entry.pool.pause();
+            } else {
+                entry.pool.resume();
+            }
         }
     }
 
@@ -170,6 +187,7 @@ impl PgPools {
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
         entry.pool.connector().set_context(route.tls_context.clone());
+        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
@@ -191,6 +209,7 @@ impl PgPools {
 fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
     let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
     connector.set_context(route.tls_context.clone());
+    connector.set_reset(&route.reset.query, route.reset.always);
     connector.with_passed(passed.clone())
 }
 

@@ -68,8 +68,13 @@ pub struct PostgresCommons {
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        let (keyring, cancel_lines, elder) = (Keyring::default(), CancelLines::default(), Elder::default());
-        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, cancel_lines, elder })
+        Ok(Self {
+            directory: Directory::new(workers),
+            keyring: Keyring::default(),
+            seed: LoginSeed::random()?,
+            cancel_lines: CancelLines::default(),
+            elder: Elder::default(),
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use super::cancel;
 use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
-use super::query;
+use super::query::{self, Cleaned};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -24,9 +24,6 @@ use crate::upstream::dial::dial;
 
 /// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What cleans a session completely.
-const RESET_QUERY: &str = "DISCARD ALL";
 
 /// What the pool's server reported at the last login: what a client is told before it has a connection.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +50,8 @@ impl Learned {
 pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
+    reset_query: RefCell<Box<str>>,
+    resets_always: Cell<bool>,
     learned: Learned,
     passed: Passed,
     /// What servers are met with under TLS.
@@ -62,11 +61,16 @@ pub struct PgConnector {
 }
 
 impl PgConnector {
+    /// What cleans a session completely.
+    pub const RESET_QUERY: &str = "DISCARD ALL";
+
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
-        Self { target, timeout: Cell::new(timeout), learned, passed: Passed::default(), context: RefCell::default(), way }
+        let reset_query = RefCell::new(Self::RESET_QUERY.into());
+        let (context, passed) = (RefCell::default(), Passed::default());
+        Self { target, timeout: Cell::new(timeout), reset_query, resets_always: Cell::default(), learned, passed, context, way }
     }
 
     /// The same with what clients' logins brought for logging in.
@@ -78,6 +82,20 @@ impl PgConnector {
     /// Bounds connections that are opened from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.set(timeout);
+    }
+
+    /// Cleans sessions in this way from now on (empty: not at all), and `always` says whether after each transaction.
+    pub fn set_reset(&self, query: &str, always: bool) {
+        if **self.reset_query.borrow() != *query {
+            *self.reset_query.borrow_mut() = query.into();
+        }
+        self.resets_always.set(always && !query.is_empty());
+    }
+
+    /// Whether a connection is cleaned after each transaction, and not only when its client has left.
+    #[must_use]
+    pub fn resets_always(&self) -> bool {
+        self.resets_always.get()
     }
 
     /// Where it leads.
@@ -139,17 +157,19 @@ impl Connector for PgConnector {
             }
             match connection.link.tracker.status() {
                 TransactionStatus::Idle => {}
-                TransactionStatus::InTransaction | TransactionStatus::Failed => query::run("ROLLBACK", connection, &self.target).await?,
+                TransactionStatus::InTransaction | TransactionStatus::Failed => {
+                    query::run("ROLLBACK", connection, &self.target).await?;
+                }
             }
-            query::run(RESET_QUERY, connection, &self.target).await?;
-            connection.link.forget_session();
-            Ok(())
+            let query = self.reset_query.borrow().clone();
+            let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
+            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))
         })
         .await
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
-        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await.map(drop)
     }
 }
 
