@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::hosts;
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
+use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
@@ -43,6 +44,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         users: users(section),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
+        base: Base { pool_mode, limits: base },
         client_tls: read_tls::client(section),
         server_tls,
         ..defaults
@@ -101,7 +103,9 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps:
     if host.is_none() && section.field("host").is_none() && (whole || section.field("url").is_none()) {
         section.missing("says no server: set host (a name, an address or the directory of a Unix socket) or url");
     }
+    let hosts = upstreams(section, &host.unwrap_or_default(), port);
     let mut database = PgDatabase {
+        hosts,
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
@@ -110,7 +114,7 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps:
         limits: postgres_limits(section, "pool_size", base),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
-        ..PgDatabase::at(upstream(section, host.unwrap_or_default(), port))
+        ..PgDatabase::at(Upstream::Tcp { host: String::new(), port })
     };
     database.server_tls = read_tls::of_database(section, server_tls, database.tls);
     read_server::database(section, &mut database);
@@ -136,6 +140,19 @@ pub(crate) fn once<T>(section: &Section<'_>, name: &str, own: Option<T>, of_url:
         field.wrong::<()>("is said here and in url: keep one of them");
     }
     own.or(of_url)
+}
+
+/// Where the servers of a database are: one, or several with commas between.
+fn upstreams(section: &Section<'_>, given: &str, port: u16) -> Vec<Upstream> {
+    if !given.contains(',') {
+        return vec![upstream(section, given.to_owned(), port)];
+    }
+    hosts::parse(given, port).unwrap_or_else(|message| {
+        if let Some(field) = section.field("host") {
+            field.wrong::<()>(message);
+        }
+        vec![Upstream::Tcp { host: given.to_owned(), port }]
+    })
 }
 
 /// Where a server is: a name or an address, or the directory of its Unix socket.

@@ -168,6 +168,20 @@ impl Caps {
         permit
     }
 
+    /// A permit if there is one at once; no place in line.
+    pub(super) fn try_take(&self, pool: PoolId) -> Option<Permit> {
+        let keys = {
+            let mut ledger = self.lock();
+            let keys = ledger.holders.get(&pool)?.keys.clone();
+            if keys.iter().any(|key| ledger.caps.get(key).is_none_or(|cap| cap.room() == 0)) {
+                return None;
+            }
+            ledger.count(pool, &keys);
+            keys
+        };
+        Some(Permit { caps: self.clone(), pool, keys })
+    }
+
     /// A pool does not need it any more.
     pub(super) fn leave(&self, pool: PoolId) {
         let granted = {

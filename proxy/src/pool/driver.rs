@@ -153,6 +153,7 @@ impl<C: Connector> Pool<C> {
                 job(&pool);
                 let action = pool.core.with(|held| held.core.poll_action());
                 pool.pump(action);
+                pool.release_permits();
             }
         });
         if !posted {
@@ -194,6 +195,9 @@ impl<C: Connector> Pool<C> {
         match result {
             Ok(connection) => {
                 self.record().add(PoolCounter::ConnectOk, 1);
+                if let Some(origin) = connection.origin() {
+                    self.core.with(|held| held.note_origin(id, origin));
+                }
                 self.table.borrow_mut().keep(id, Box::new(connection));
                 if self.core.with(|held| held.fault.take()).is_some() {
                     tracing::info!(pool = %self.name(), "the upstream takes connections again");
@@ -295,7 +299,10 @@ impl<C: Connector> Pool<C> {
             self.record().add(measure::close(reason), 1);
             connection.close();
         }
-        self.core.with(|held| held.core.on_closed(clock::now(), id));
+        self.core.with(|held| {
+            held.origins.remove(&id);
+            held.core.on_closed(clock::now(), id);
+        });
     }
 }
 

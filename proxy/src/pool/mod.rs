@@ -24,6 +24,7 @@ pub mod registry;
 mod settle;
 pub mod sharing;
 mod sizing;
+pub mod slot;
 pub mod snapshot;
 pub mod state;
 mod table;

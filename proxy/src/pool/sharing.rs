@@ -119,6 +119,14 @@ impl<C: Connector> Pool<C> {
         }
     }
 
+    /// The right to have a connection, if there is room for one at once; within, `None` where no limits are shared.
+    pub(super) fn try_share(&self) -> Option<Option<Permit>> {
+        match &self.share {
+            Some(share) => share.shared.caps.try_take(self.id).map(Some),
+            None => Some(None),
+        }
+    }
+
     /// Gives up an idle connection, when somebody waits for it.
     pub(super) fn yield_if_wanted(&self) {
         if self.share.as_ref().is_some_and(Share::is_wanted) {
@@ -132,11 +140,11 @@ impl<C: Connector> Pool<C> {
             return;
         }
         let gone: Vec<(ConnId, Permit)> = self.core.with(|held| {
-            if held.permits.len() <= held.core.connections() as usize {
+            if held.permits.len() <= held.core.connections() {
                 return Vec::new();
             }
             let core = &held.core;
-            held.permits.extract_if(.., |(id, _)| !core.has(*id)).collect()
+            held.permits.extract_if(.., |(id, _)| !core.is_open(*id)).collect()
         });
         // Only now, with nothing locked: who waits is told at once.
         drop(gone);

@@ -11,6 +11,7 @@ use super::refusal;
 use super::run::{End, Phase, Session};
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
+use crate::upstream::postgres::cancellable::Cancellable;
 use crate::upstream::postgres::connector::PgConnector;
 
 impl Session {
@@ -71,7 +72,7 @@ impl Session {
         let Phase::Linked(lease) = &self.phase else { return };
         let (pool, flight) = (Rc::clone(&self.pool), Rc::clone(&lease.cancel).begin());
         tokio::task::spawn_local(async move {
-            if cancel(&pool, flight.target().key()).await {
+            if cancel(&pool, flight.target()).await {
                 flight.delivered();
             }
         });
@@ -86,8 +87,8 @@ impl Session {
             let half_told = lease.link.remaining > 0 && lease.link.forward;
             if stage == Stage::Running {
                 // A server notices only at its next word that nobody listens any more: until then it would work for nothing.
-                let (pool, key) = (Rc::clone(&self.pool), lease.cancel.key().to_vec());
-                tokio::task::spawn_local(async move { cancel(&pool, &key).await });
+                let (pool, connection) = (Rc::clone(&self.pool), Rc::clone(&lease.cancel));
+                tokio::task::spawn_local(async move { cancel(&pool, &connection).await });
             }
             drop(lease);
             if half_told {
@@ -99,9 +100,9 @@ impl Session {
     }
 }
 
-/// Asks the server to cancel what the connection with this key runs; says whether it has taken that.
-async fn cancel(pool: &Pool<PgConnector>, key: &[u8]) -> bool {
-    match pool.connector().cancel(key).await {
+/// Asks the server to cancel what this connection runs; says whether it has taken that.
+async fn cancel(pool: &Pool<PgConnector>, connection: &Cancellable) -> bool {
+    match pool.connector().cancel(connection).await {
         Ok(()) => {
             pool.record().add(PoolCounter::CancelSent, 1);
             true

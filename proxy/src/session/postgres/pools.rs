@@ -4,11 +4,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{PoolMode, Postgres};
+use sidepool_config::model::{PoolMode, Postgres, TcpOptions};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -26,6 +27,7 @@ use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::pool::sharing::Shared;
+use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::worker::Worker;
@@ -90,14 +92,25 @@ pub struct PgPools {
     keyring: Keyring,
     /// The limits that pools have together.
     caps: Caps,
+    dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
+    /// Whether all pools are paused, those that are still to come included.
+    paused: Cell<bool>,
 }
 
 impl PgPools {
-    /// No pools yet. The directory and the keyring are those of the process.
+    /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, caps: Caps) -> Self {
-        Self { caps, directory, looking: Cell::new(false), keyring, pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing, caps: Caps) -> Self {
+        Self { directory, looking: Cell::new(false), keyring, caps, dialing, pools: RefCell::default(), paused: Cell::new(false) }
+    }
+
+    /// The host `name` leads to these addresses and no others any more.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
+        for entry in pools {
+            entry.pool.retire_gone(name, addresses);
+        }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -115,6 +128,9 @@ impl PgPools {
             }
         }
         let pool = Rc::new(self.make(route, worker));
+        if self.paused.get() {
+            pool.pool.pause();
+        }
         self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));
         Ok(pool)
     }
@@ -132,7 +148,7 @@ impl PgPools {
         let keys: Vec<PoolKey> = self.pools.borrow().keys().cloned().collect();
         for key in keys {
             match config.and_then(|config| route::route_again(config, &key)) {
-                Some(route) => self.change(&route),
+                Some(route) => self.change(&route, &tcp_of(worker)),
                 None => self.drain(&key),
             }
         }
@@ -161,6 +177,18 @@ impl PgPools {
             timeout.is_none_or(|timeout| now.saturating_duration_since(since) < timeout)
         });
         any.into_iter().chain(auto).min().map(|timeout| (timeout / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+    }
+
+    /// Pauses all pools, or resumes them.
+    pub fn pause_all(&self, paused: bool) {
+        self.paused.set(paused);
+        for entry in self.pools.borrow().values() {
+            if paused {
+                entry.pool.pause();
+            } else {
+                entry.pool.resume();
+            }
+        }
     }
 
     /// Drains all pools.
@@ -198,11 +226,11 @@ impl PgPools {
             record: Rc::new(PoolRecord::default()),
             shared: Some(Shared { caps: self.caps.clone(), keys: route.caps.clone().map(|(key, _)| key) }),
         };
-        let pool = Pool::new(setup, connector(route, &learned, &passed), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
         PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
     }
 
-    fn change(&self, route: &Route) {
+    fn change(&self, route: &Route, tcp: &TcpOptions) {
         self.cap(route);
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
@@ -210,13 +238,15 @@ impl PgPools {
             entry.pool.resize(route.limits);
         }
         let current = entry.pool.connector();
-        current.set_timeout(route.connect_timeout);
-        current.set_check_query(&route.check_query);
-        current.set_context(route.tls_context.clone());
-        current.set_reset(&route.reset.query, route.reset.always);
-        if *current.target() != route.target {
+        if *current.target() == route.target {
+            current.set_timeout(route.connect_timeout);
+            current.set_check_query(&route.check_query);
+            current.set_context(route.tls_context.clone());
+            current.set_reset(&route.reset.query, route.reset.always);
+            current.set_dialer(self.dialer(route, tcp));
+        } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
@@ -228,6 +258,19 @@ impl PgPools {
         for (key, max) in &route.caps {
             self.caps.set_max(key, *max);
         }
+    }
+
+    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
+        let dialer = self.dialer(route, tcp);
+        let connector = PgConnector::new(route.target.clone(), dialer, route.connect_timeout, learned.clone());
+        connector.set_check_query(&route.check_query);
+        connector.set_context(route.tls_context.clone());
+        connector.set_reset(&route.reset.query, route.reset.always);
+        connector.with_passed(passed.clone())
+    }
+
+    fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {
+        self.dialing.dialer(&route.target.hosts, route.target.balance, tcp, route.limits.backoff_max)
     }
 
     fn drain(&self, key: &PoolKey) {
@@ -254,12 +297,9 @@ async fn look_for_idle_pools(worker: Weak<Worker>) {
     }
 }
 
-fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
-    let connector = PgConnector::new(route.target.clone(), route.connect_timeout, learned.clone());
-    connector.set_check_query(&route.check_query);
-    connector.set_context(route.tls_context.clone());
-    connector.set_reset(&route.reset.query, route.reset.always);
-    connector.with_passed(passed.clone())
+/// The socket options in force.
+fn tcp_of(worker: &Worker) -> TcpOptions {
+    worker.config.borrow().postgres.as_ref().map(|postgres| postgres.tcp.clone()).unwrap_or_default()
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)
@@ -268,7 +308,7 @@ fn is_unused(entry: &Rc<PgPool>) -> bool {
 }
 
 fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
-    let upstream = entry.pool.connector().target().upstream.to_string();
+    let upstream = entry.pool.connector().target().shown_hosts();
     let info = PoolInfo {
         protocol: Protocol::Postgres,
         database: Arc::clone(&key.dbname),

@@ -206,10 +206,14 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let password = database.password.clone().or_else(|| upstream_user?.password.clone());
     let target = Target {
         upstream: database.hosts[0].clone(),
+        hosts: database.hosts.clone(),
+        balance: database.load_balance_hosts,
         tls: database.tls,
         dbname: Arc::clone(&key.dbname),
         user: Arc::clone(&key.user),
         password,
+        startup: database.startup.clone(),
+        connect_query: database.connect_query.clone(),
     };
     let check_query = config.server_check_query.as_deref().unwrap_or_default().into();
     let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, Postgres};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
 use super::account::{Accounts, ClientCounts};
+use super::authenticate::ldap::MOST_AT_A_TIME;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
@@ -22,9 +24,12 @@ use super::prepared::StatementTable;
 use super::route::PoolKey;
 use super::states::StateTable;
 use super::verifiers::Verifiers;
+use crate::dns;
+use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::caps::Caps;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::Dialing;
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -66,6 +71,8 @@ pub struct PostgresCommons {
     pub clients: ClientCounts,
     /// How many connections they have.
     pub caps: Caps,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -81,6 +88,7 @@ impl PostgresCommons {
             seed: LoginSeed::random()?,
             clients: ClientCounts::default(),
             caps: Caps::default(),
+            dialing: Dialing::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -109,10 +117,14 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Turns at asking LDAP servers.
+    pub ldap_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
 }
 
 impl PostgresSide {
@@ -128,8 +140,10 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring, commons.caps),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone(), commons.caps),
+            dialing: commons.dialing,
             verifiers: Verifiers::default(),
+            ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
         }
@@ -139,6 +153,9 @@ impl PostgresSide {
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
         if old.postgres == new.postgres {
             return;
+        }
+        if let Some(postgres) = &new.postgres {
+            self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres) || postgres.server_fast_close) {
@@ -158,4 +175,10 @@ impl PostgresSide {
     pub fn drain(&self) {
         self.pools.drain_all();
     }
+}
+
+/// How names are resolved.
+fn names(postgres: &Postgres) -> dns::Settings {
+    let terms = Terms { max_ttl: postgres.dns_max_ttl, nxdomain_ttl: postgres.dns_nxdomain_ttl };
+    dns::Settings { terms, resolv_conf: postgres.resolv_conf.clone() }
 }
