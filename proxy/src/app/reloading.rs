@@ -46,7 +46,7 @@ impl Reloader {
     }
 
     /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
-    pub fn reload(&mut self, trigger: Trigger) {
+    pub fn reload(&mut self, trigger: Trigger) -> Outcome {
         let (outcome, sources) = match self.source.load() {
             Ok(loaded) => self.accept(loaded),
             Err(rejected) => self.reject(rejected),
@@ -55,6 +55,15 @@ impl Reloader {
         self.attempted = sources.hash();
         self.watch.follow(sources.files().chain(self.sources.files()));
         self.sources = sources;
+        outcome
+    }
+
+    /// Puts a configuration into force that comes from no file: the next reload forgets it.
+    pub fn put(&mut self, config: Config) {
+        let effective = held::effective(&self.running, &config);
+        if *effective != *self.running {
+            self.apply(effective);
+        }
     }
 
     fn accept(&mut self, loaded: Loaded) -> (Outcome, Sources) {

@@ -10,6 +10,17 @@ use super::Listening;
 use crate::admin::facts::Facts;
 use crate::clock;
 
+/// The ways out that PgBouncer knows (its signals in ini mode, and SHUTDOWN on the console). What SIGTERM does without an ini file is [`drain`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// At once, cutting everybody.
+    Immediate,
+    /// No new clients; those that need a server are closed; the end comes when all servers have been released.
+    WaitForServers,
+    /// No new clients; those that are there are served until they leave.
+    WaitForClients,
+}
+
 /// How often it is looked whether everybody has left.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -130,6 +130,12 @@ impl<C: Connector> Pool<C> {
         self.step(|core, now| core.mark_stale_before(now, self.epoch.get()));
     }
 
+    /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.
+    pub fn reconnect(&self, token: u64) {
+        let epoch = self.step(|core, now| core.mark_stale_once(now, token));
+        self.epoch.set(epoch);
+    }
+
     /// No more grants until [`Pool::resume`]; sessions wait.
     pub fn pause(&self) {
         self.step(|core, now| core.pause(now));

@@ -13,6 +13,7 @@ use sidepool_config::model;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use crate::console::control::Control;
 use crate::worker::{Commons, Job, Mailboxes, Worker, WorkerId};
 
 /// How many more turns of its loop a worker makes after its last job.
@@ -21,6 +22,7 @@ const LAST_TURNS: usize = 8;
 /// The running workers.
 pub struct Workers {
     mailboxes: Mailboxes,
+    control: Control,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -35,13 +37,19 @@ impl Workers {
             let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs };
             threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run())?);
         }
-        Ok(Self { mailboxes, threads })
+        Ok(Self { mailboxes, control: commons.control, threads })
     }
 
     /// Ways to the workers.
     #[must_use]
     pub fn mailboxes(&self) -> &Mailboxes {
         &self.mailboxes
+    }
+
+    /// What the workers want of the control loop.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Ends all workers, and whatever session still runs on them, and waits for their threads.

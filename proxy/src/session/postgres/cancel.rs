@@ -12,7 +12,9 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
 
+use super::presence::{Fate, Presence};
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
 use crate::upstream::postgres::cancellable::Cancellable;
@@ -53,15 +55,119 @@ struct Seat {
     secret: [u8; 4],
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
-    /// Wakes the session; unknown until it waits for the first time.
+    /// Wakes the session; unknown before its first turn.
     waker: RefCell<Option<Waker>>,
+    presence: Presence,
+}
+
+impl Seat {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn doing(&self) -> Activity {
+        match &*self.doing.borrow() {
+            Doing::Nothing => Activity::Idle,
+            Doing::Waiting | Doing::Cancelled => Activity::Waiting,
+            Doing::Running(on) => Activity::Active(on.server()),
+        }
+    }
+}
+
+/// What a client is doing, for those who look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It has no server and wants none.
+    Idle,
+    /// It waits for a server.
+    Waiting,
+    /// It has the server connection with this number.
+    Active(u64),
 }
 
 /// All clients of one worker, by the id in their key.
 #[derive(Default)]
 pub struct CancelRegistry {
     seats: RefCell<HashMap<u32, Rc<Seat>>>,
+    /// Sessions of the admin console, which have no pool: what to tell them.
+    consoles: RefCell<HashMap<u32, ([u8; 4], Rc<Notify>)>>,
     next: Cell<u32>,
+}
+
+impl CancelRegistry {
+    /// An id that no client of this worker has.
+    fn free_id(&self, worker: WorkerId) -> u32 {
+        loop {
+            let next = self.next.get().wrapping_add(1) & ((1 << WORKER_SHIFT) - 1);
+            self.next.set(next);
+            let id = (u32::from(worker.0) << WORKER_SHIFT) | next;
+            if id != 0 && !self.seats.borrow().contains_key(&id) && !self.consoles.borrow().contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// The names of all clients of this moment, to look at them a few at a time.
+    #[must_use]
+    pub fn clients(&self) -> Vec<u32> {
+        self.seats.borrow().keys().copied().collect()
+    }
+
+    /// Looks at those of these clients that are still here.
+    pub fn look_at(&self, clients: &[u32], mut look: impl FnMut(&Presence, Activity)) {
+        let seats = self.seats.borrow();
+        for seat in clients.iter().filter_map(|client| seats.get(client)) {
+            look(&seat.presence, seat.doing());
+        }
+    }
+
+    /// Looks at all clients.
+    pub fn look_at_all(&self, mut look: impl FnMut(&Presence, Activity)) {
+        for seat in self.seats.borrow().values() {
+            look(&seat.presence, seat.doing());
+        }
+    }
+
+    /// Ends the sessions of the clients that are chosen, at their next turn, which is soon. Answers how many there are.
+    pub fn end(&self, fate: Fate, mut choose: impl FnMut(&Presence) -> bool) -> usize {
+        let seats = self.seats.borrow();
+        let chosen = seats.values().filter(|seat| choose(&seat.presence));
+        chosen.map(|seat| { seat.presence.seal(fate); seat.wake() }).count()
+    }
+}
+
+/// A session of the admin console, as far as a cancel is concerned; gone when dropped.
+pub struct ConsoleTicket {
+    worker: Rc<Worker>,
+    key: ClientKey,
+    /// Notified by a cancel.
+    pub cancelled: Rc<Notify>,
+}
+
+impl ConsoleTicket {
+    /// Enters one.
+    #[must_use]
+    pub fn new(worker: &Rc<Worker>, secret: [u8; 4]) -> Self {
+        let registry = &worker.postgres.cancels;
+        let id = registry.free_id(worker.id);
+        let cancelled = Rc::new(Notify::new());
+        registry.consoles.borrow_mut().insert(id, (secret, Rc::clone(&cancelled)));
+        Self { worker: Rc::clone(worker), key: ClientKey { id, secret }, cancelled }
+    }
+
+    /// The key to tell the client.
+    #[must_use]
+    pub fn key(&self) -> ClientKey {
+        self.key
+    }
+}
+
+impl Drop for ConsoleTicket {
+    fn drop(&mut self) {
+        self.worker.postgres.cancels.consoles.borrow_mut().remove(&self.key.id);
+    }
 }
 
 /// One client's entry in the registry, gone when dropped.
@@ -74,19 +180,12 @@ pub struct CancelTicket {
 impl CancelTicket {
     /// Enters a client of this pool.
     #[must_use]
-    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, secret: [u8; 4]) -> Self {
+    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, secret: [u8; 4], presence: Presence) -> Self {
         let registry = &worker.postgres.cancels;
-        let mut seats = registry.seats.borrow_mut();
-        let id = loop {
-            let next = registry.next.get().wrapping_add(1) & ((1 << WORKER_SHIFT) - 1);
-            registry.next.set(next);
-            let id = (u32::from(worker.id.0) << WORKER_SHIFT) | next;
-            if id != 0 && !seats.contains_key(&id) {
-                break id;
-            }
-        };
-        let seat = Rc::new(Seat { secret, pool: Rc::clone(pool), doing: RefCell::new(Doing::Nothing), waker: RefCell::new(None) });
-        seats.insert(id, Rc::clone(&seat));
+        let id = registry.free_id(worker.id);
+        let doing = RefCell::new(Doing::Nothing);
+        let seat = Rc::new(Seat { secret, pool: Rc::clone(pool), doing, waker: RefCell::new(None), presence });
+        registry.seats.borrow_mut().insert(id, Rc::clone(&seat));
         Self { worker: Rc::clone(worker), key: ClientKey { id, secret }, seat }
     }
 
@@ -94,6 +193,17 @@ impl CancelTicket {
     #[must_use]
     pub fn key(&self) -> ClientKey {
         self.key
+    }
+
+    /// What others see of the client.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.seat.presence
+    }
+
+    /// The session's task: `waker` is woken when somebody wants something of it.
+    pub fn begin(&self, waker: &Waker) {
+        *self.seat.waker.borrow_mut() = Some(waker.clone());
     }
 
     /// The client does nothing that could be cancelled.
@@ -149,6 +259,12 @@ pub async fn deliver(worker: &Rc<Worker>, key: ClientKey) {
 }
 
 async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
+    if let Some((secret, cancelled)) = worker.postgres.cancels.consoles.borrow().get(&key.id) {
+        if bool::from(secret.ct_eq(&key.secret)) {
+            cancelled.notify_waiters();
+        }
+        return;
+    }
     let Some(seat) = worker.postgres.cancels.seats.borrow().get(&key.id).map(Rc::clone) else {
         tracing::debug!(reason = "unknown_key", "cancel request ignored");
         return;
@@ -164,9 +280,7 @@ async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
         }
         doing @ Doing::Waiting => {
             *doing = Doing::Cancelled;
-            if let Some(waker) = &*seat.waker.borrow() {
-                waker.wake_by_ref();
-            }
+            seat.wake();
             seat.pool.record().add(PoolCounter::CancelQueued, 1);
             return;
         }

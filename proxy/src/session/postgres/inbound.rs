@@ -121,10 +121,10 @@ impl Inbound<'_, '_> {
                 | FrontendTag::CopyDone
                 | FrontendTag::CopyFail => Some(self.start(head, at, tag)),
             };
-            match consumed {
-                Some(bytes) => at += bytes,
-                None => return Ok((at, Stop::NeedMore)),
-            }
+            let Some(bytes) = consumed else { return Ok((at, Stop::NeedMore)) };
+            at += bytes;
+            self.link.counts.client_parses += u32::from(tag == FrontendTag::Parse);
+            self.link.counts.binds += u32::from(tag == FrontendTag::Bind);
         }
     }
 
@@ -164,6 +164,7 @@ impl Inbound<'_, '_> {
     /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
     fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
         let verdict = self.link.tracker.on_frontend(tag, Note::None);
+        self.link.counts.server_parses += u32::from(tag == FrontendTag::Parse && verdict == Verdict::Forward);
         self.follow(head, at, verdict)
     }
 
@@ -193,6 +194,7 @@ impl Inbound<'_, '_> {
         let (name, text) = frame::cstr(&message[HEAD_BYTES..]).ok_or(Violation::Names(FrontendTag::Parse))?;
         if name.is_empty() {
             self.parse_unnamed(text);
+            self.link.counts.server_parses += 1;
             return Ok(Some(self.pass_whole(head, at)));
         }
         let client = self.rewriting.client.get_or_insert_default();
@@ -201,6 +203,7 @@ impl Inbound<'_, '_> {
             let existing = Rc::clone(existing);
             self.ensure(&existing);
             self.link.tracker.owe(Owed::Parse(Note::Duplicate(name.into())));
+            self.link.counts.server_parses += 1;
             statement::put_parse(self.out.put(), existing.id().server_name().as_bytes(), text);
             return Ok(Some(head.message_bytes()));
         }
@@ -222,6 +225,7 @@ impl Inbound<'_, '_> {
         }
         self.make_room(&parsed);
         self.link.tracker.owe(Owed::Parse(Note::Named { name: name.into(), id: Some(id) }));
+        self.link.counts.server_parses += 1;
         statement::put_parse(self.out.put(), id.server_name().as_bytes(), text);
         Ok(Some(head.message_bytes()))
     }
@@ -311,6 +315,7 @@ impl Inbound<'_, '_> {
         }
         self.make_room(statement);
         self.link.tracker.owe(Owed::OwnParse(Note::Server(id)));
+        self.link.counts.server_parses += 1;
         statement::put_parse(self.out.put(), id.server_name().as_bytes(), statement.body());
     }
 
@@ -338,6 +343,7 @@ impl Inbound<'_, '_> {
         }
         self.link.statements.unnamed = Some(mine);
         self.link.tracker.owe(Owed::OwnParse(Note::Unnamed { before: None, version: mine.version }));
+        self.link.counts.server_parses += 1;
         statement::put_parse(self.out.put(), b"", text);
     }
 }

@@ -1,10 +1,12 @@
 //! PostgreSQL sessions.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use self::count::Present;
 use self::login::Arrival;
 use self::run::Session;
+use crate::console;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -15,17 +17,20 @@ pub mod matching;
 pub mod outbound;
 pub mod pools;
 pub mod prepared;
+pub mod presence;
 pub mod refusal;
 pub mod relay;
 pub mod route;
 pub mod run;
 pub mod side;
 pub mod states;
+pub mod switches;
 pub mod verifiers;
 
 mod authenticate;
 mod count;
 mod opening;
+mod operator;
 mod welcome;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.
@@ -41,12 +46,36 @@ pub fn serve(stream: Stream, worker: Rc<Worker>) -> impl Future<Output = ()> {
     }
 }
 
+/// A client that has not logged in yet, for as long as this lives.
+struct Arriving<'a>(&'a Cell<u32>);
+
+impl<'a> Arriving<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        let count = &worker.postgres.arriving;
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// From the first byte to the end of the login, or of what else the client came for.
 async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)> {
-    match login::login(stream, &worker).await? {
+    let arriving = Arriving::new(&worker);
+    let arrival = login::login(stream, &worker).await;
+    drop(arriving);
+    match arrival? {
         Arrival::Session(start) => {
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
+        }
+        Arrival::Console(guest, stream) => {
+            Box::pin(console::session::serve(&worker, stream, *guest)).await;
+            None
         }
         Arrival::Cancel(key, stream) => {
             cancel::deliver(&worker, key).await;

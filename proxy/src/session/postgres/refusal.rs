@@ -4,6 +4,7 @@ use sidepool_protocol::postgres::fault::{Fault, SqlState};
 
 use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
+use super::presence::Fate;
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use crate::pool::acquire::AcquireError;
 use crate::pool::reason::{Refusal, RefuseReason};
@@ -99,6 +100,15 @@ pub fn state_not_set(message: &str) -> Fault {
 pub fn no_transactions() -> Fault {
     Fault::fatal(SqlState::PROTOCOL_VIOLATION, "transaction blocks not allowed in statement pooling mode")
         .with_hint("Use a database entry with pool_mode = \"transaction\".")
+}
+
+/// Somebody else ended the session.
+#[must_use]
+pub fn ended(fate: Fate) -> Fault {
+    match fate {
+        Fate::Killed => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "admin forced disconnect")
+            .with_detail("An operator closed this connection on the admin console."),
+    }
 }
 
 /// The proxy is going away.

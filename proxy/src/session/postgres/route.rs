@@ -29,11 +29,16 @@ impl PoolKey {
         &*self.entry == ANY
     }
 
+    /// The database by the name that clients ask for.
+    #[must_use]
+    pub fn database(&self) -> &Arc<str> {
+        if self.is_auto() { &self.dbname } else { &self.entry }
+    }
+
     /// The pool's name in messages and metrics.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
-        let database = if self.is_auto() { &self.dbname } else { &self.entry };
-        format!("{database}.{}", self.user).into()
+        format!("{}.{}", self.database(), self.user).into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,10 +12,12 @@ use super::cancel::CancelRegistry;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
-use super::states::StateTable;
+use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::clock;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
+use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -50,12 +53,14 @@ pub struct PostgresCommons {
     pub directory: Directory<PoolKey>,
     /// For salts.
     pub seed: LoginSeed,
+    /// For clients and connections.
+    pub numbers: Numbers,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()? })
+        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, numbers: Numbers::default() })
     }
 }
 
@@ -73,6 +78,14 @@ pub struct PostgresSide {
     pub verifiers: Verifiers,
     /// For salts.
     pub seed: LoginSeed,
+    /// For clients and connections.
+    pub numbers: Numbers,
+    /// The names that clients go by.
+    pub names: WhoTable,
+    /// How many clients have not logged in yet.
+    pub arriving: Cell<u32>,
+    /// When the worker started: clients note times as what has passed since.
+    pub born: Instant,
 }
 
 impl PostgresSide {
@@ -83,9 +96,13 @@ impl PostgresSide {
             cancels: CancelRegistry::default(),
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory),
+            pools: PgPools::new(commons.directory, Roll::new(commons.numbers.clone())),
             verifiers: Verifiers::default(),
             seed: commons.seed,
+            numbers: commons.numbers,
+            names: WhoTable::default(),
+            arriving: Cell::new(0),
+            born: clock::now(),
         }
     }
 
@@ -96,6 +113,12 @@ impl PostgresSide {
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
+    }
+
+    /// A time as clients note it: microseconds since the worker started, never 0.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// What the pools have to report to a scrape.

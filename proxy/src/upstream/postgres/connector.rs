@@ -12,6 +12,7 @@ use super::cancel;
 use super::connection::PgConnection;
 use super::login;
 use super::query;
+use super::roll::{Page, Server, Stage};
 use super::target::Target;
 use super::tls;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -51,13 +52,21 @@ pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
     learned: Learned,
+    /// Where its connections are written down.
+    page: Option<Page>,
 }
 
 impl PgConnector {
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
-        Self { target, timeout: Cell::new(timeout), learned }
+        Self { target, timeout: Cell::new(timeout), learned, page: None }
+    }
+
+    /// Has its connections written down on this page.
+    #[must_use]
+    pub fn written_on(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
     }
 
     /// Bounds connections that are opened from now on.
@@ -92,15 +101,26 @@ impl Connector for PgConnector {
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
+            let entry = self.page.as_ref().map(Page::enter);
             let stream = self.open().await?;
-            let connection = login::login(stream, &self.target).await?;
+            let mut connection = login::login(stream, &self.target).await?;
+            if let Some(entry) = entry {
+                connection.enter(entry);
+            }
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
         .await
     }
 
+    fn arrived(&self, connection: &mut PgConnection) {
+        if let (Some(page), Some(born)) = (&self.page, connection.take_born()) {
+            connection.enter(page.enter_again(born));
+        }
+    }
+
     async fn reset(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "resetting", async {
             // A cancel that is still on its way would hit the reset, or whoever comes after it.
             let cancel = Rc::clone(&connection.cancel);
@@ -119,7 +139,29 @@ impl Connector for PgConnector {
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+    }
+}
+
+/// A connection that is being cleaned or asked whether it is alive, for as long as this lives.
+struct Tested(Option<Rc<Server>>);
+
+impl Tested {
+    fn begin(connection: &PgConnection) -> Self {
+        let server = connection.entry.as_ref().map(|entry| Rc::clone(entry.server()));
+        if let Some(server) = &server {
+            server.stage.set(Stage::Tested);
+        }
+        Self(server)
+    }
+}
+
+impl Drop for Tested {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.stage.set(Stage::Open);
+        }
     }
 }
 

@@ -54,6 +54,17 @@ impl Note {
     }
 }
 
+/// What has been sent to a server since somebody looked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Parse messages of the client.
+    pub client_parses: u32,
+    /// Parse messages to the server.
+    pub server_parses: u32,
+    /// Bind messages of the client.
+    pub binds: u32,
+}
+
 /// The state of the flow over one server connection.
 #[derive(Debug, Default)]
 pub struct Link {
@@ -85,6 +96,8 @@ pub struct Link {
     pub farewell: bool,
     /// The client listens for notifications, so the connection is its own until it stops.
     pub listening: bool,
+    /// What has been sent, for the statistics.
+    pub counts: Counts,
 }
 
 impl Link {

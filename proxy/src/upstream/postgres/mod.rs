@@ -4,6 +4,7 @@ pub mod cancellable;
 pub mod connection;
 pub mod connector;
 pub mod link;
+pub mod roll;
 pub mod statements;
 pub mod target;
 
