@@ -1,5 +1,7 @@
 //! What has to hold between settings: minimum and maximum, limits and timeouts, references, listeners. Pure: it sees only the configuration.
 
+mod auth;
+
 use crate::listen::{clash, is_local};
 use crate::model::{AuthType, Config, Listen, PgDatabase, PoolLimits, Postgres, Redis};
 use crate::problem::Severity;
@@ -61,6 +63,7 @@ impl Findings {
             self.database(postgres, name, database);
         }
         self.users(postgres);
+        self.logins(postgres);
         let exposed = postgres.listen.iter().find(|listen| !is_local(listen));
         if let (AuthType::Any | AuthType::Trust, Some(listen)) = (postgres.auth_type, exposed) {
             self.warning(

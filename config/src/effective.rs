@@ -36,6 +36,8 @@ pub enum Shown {
     Plain(String),
     /// Compared, but not shown.
     Secret(Secret),
+    /// A file, and a hash over what is in it.
+    File(String, [u8; 32]),
     /// Nothing, and what that means.
     Unset,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Shown {
         f.write_str(match self {
             Self::Plain(text) => text,
             Self::Secret(_) => "***",
+            Self::File(path, _) => return write!(f, "{path:?}"),
             Self::Unset => "unset",
         })
     }
@@ -97,6 +100,10 @@ pub fn fingerprint(config: &Config) -> ContentHash {
             match value {
                 Shown::Plain(text) => part(text),
                 Shown::Secret(secret) => part(secret.reveal()),
+                Shown::File(path, content) => {
+                    part(path);
+                    content.iter().for_each(|byte| part(&byte.to_string()));
+                }
                 Shown::Unset => part(""),
             }
         }
@@ -212,6 +219,14 @@ fn flag(flag: bool) -> Shown {
 
 fn path(path: Option<&Path>) -> Shown {
     path.map_or(Shown::Unset, |path| quoted(path.display().to_string()))
+}
+
+/// A file, of which the contents count as well, where something was made of them.
+fn contents(path: Option<&Path>, hash: Option<&[u8; 32]>) -> Shown {
+    match (path, hash) {
+        (Some(path), Some(hash)) => Shown::File(path.display().to_string(), *hash),
+        (given, _) => self::path(given),
+    }
 }
 
 fn text(text: Option<&str>) -> Shown {

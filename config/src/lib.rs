@@ -9,6 +9,7 @@
 //!                     settings (the one table of all of them) ─ reference
 //! ```
 
+pub mod auth;
 mod checks;
 pub mod diff;
 #[cfg(test)]
@@ -26,10 +27,12 @@ pub mod names;
 mod overriding;
 mod postgres_url;
 pub mod problem;
+mod read_auth;
 mod read_limits;
 mod read_postgres;
 mod read_redis;
 mod read_server;
+mod read_tls;
 mod reading;
 mod redis_url;
 pub mod reference;
@@ -40,6 +43,7 @@ mod section;
 pub mod settings;
 pub mod sources;
 mod stored;
+pub mod tls;
 pub mod units;
 mod upstream_url;
 pub mod userlist;

@@ -158,11 +158,15 @@ pub enum UpstreamTls {
     /// Never.
     #[default]
     Disable,
-    /// If the server offers it.
+    /// Only if the server wants nothing else.
+    Allow,
+    /// If the server offers it, and it works.
     Prefer,
     /// Always, whoever the server is.
     Require,
-    /// Always, with a certificate that the system's authorities vouch for and that names the host.
+    /// Always, with a certificate that an authority vouches for.
+    VerifyCa,
+    /// Always, with a certificate that an authority vouches for and that names the host.
     VerifyFull,
 }
 

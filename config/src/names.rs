@@ -61,8 +61,14 @@ impl Named for ClientSslMode {
 }
 
 impl Named for UpstreamTls {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("disable", Self::Disable), ("prefer", Self::Prefer), ("require", Self::Require), ("verify-full", Self::VerifyFull)];
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
 }
 
 impl Named for LogLevel {
@@ -74,14 +80,7 @@ impl Named for LogFormat {
     const NAMES: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-/// Every `sslmode` that libpq knows, with a note where ours is the nearest stricter or laxer one.
-pub(crate) fn sslmode(given: &str) -> Option<(UpstreamTls, Option<&'static str>)> {
-    match given {
-        "allow" => Some((UpstreamTls::Prefer, Some("sslmode allow is treated as prefer: TLS is tried first"))),
-        "verify-ca" => {
-            Some((UpstreamTls::VerifyFull, Some("sslmode verify-ca is treated as verify-full: the certificate must name the host too")))
-        }
-        "no-verify" => Some((UpstreamTls::Require, None)),
-        other => UpstreamTls::from_name(other).map(|tls| (tls, None)),
-    }
+/// Every `sslmode` that libpq knows, and what node-postgres calls `require`.
+pub(crate) fn sslmode(given: &str) -> Option<UpstreamTls> {
+    if given == "no-verify" { Some(UpstreamTls::Require) } else { UpstreamTls::from_name(given) }
 }

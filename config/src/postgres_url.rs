@@ -57,9 +57,8 @@ fn take_parameters(url: &mut PostgresUrl, parts: Parts) -> Result<(), String> {
             "user" => url.user = some(value),
             "password" => url.password = some(value).map(Secret::new),
             "sslmode" => {
-                let (tls, note) = sslmode(&value).ok_or_else(|| format!("sslmode: must be {}", listed(&UpstreamTls::all_names())))?;
+                let tls = sslmode(&value).ok_or_else(|| format!("sslmode: must be {}", listed(&UpstreamTls::all_names())))?;
                 url.tls = Some(tls);
-                url.notes.extend(note.map(ToOwned::to_owned));
             }
             "ssl" if value == "true" => url.tls = Some(UpstreamTls::Require),
             _ => unknown.push(name),
@@ -86,9 +85,9 @@ mod tests {
         assert_eq!(parse("postgresql+asyncpg://[::1]/x").unwrap().host.as_deref(), Some("::1"));
         assert_eq!(parse("postgres://").unwrap().host, None);
         let noted = parse("postgres://h/d?sslmode=verify-ca&connect_timeout=10&s3cr=et").unwrap();
-        assert_eq!(noted.tls, Some(UpstreamTls::VerifyFull));
-        assert_eq!(noted.notes.len(), 2);
-        assert!(noted.notes[1].contains("connect_timeout"), "{:?}", noted.notes);
+        assert_eq!(noted.tls, Some(UpstreamTls::VerifyCa));
+        assert_eq!(noted.notes.len(), 1);
+        assert!(noted.notes[0].contains("connect_timeout"), "{:?}", noted.notes);
     }
 
     #[test]

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, Upstream, UpstreamTls};
+use crate::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
 use crate::problem::Problem;
 use crate::read_limits::postgres_limits;
-use crate::read_server;
 use crate::section::{Section, unknown_value};
 use crate::settings::Scope;
 use crate::stored;
 use crate::userlist;
+use crate::{read_server, read_tls};
 
 /// The port of a PostgreSQL server.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
@@ -28,6 +28,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let mut ignored = texts("ignore_startup_parameters", defaults.ignore_startup_parameters);
     ignored.iter_mut().for_each(|name| *name = name.to_lowercase());
     let databases = section.sections("databases", Scope::PgDatabase);
+    let server_tls = read_tls::server(section, &ServerTls::default());
     let mut postgres = Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
@@ -36,11 +37,14 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
-        databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base))).collect(),
+        databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, &server_tls))).collect(),
         users: users(section),
+        client_tls: read_tls::client(section),
+        server_tls,
         ..defaults
     };
     read_server::server(section, &mut postgres);
+    read_tls::load(section, &mut postgres);
     postgres
 }
 
@@ -83,7 +87,7 @@ fn auth_file(section: &Section<'_>) -> BTreeMap<String, PgUser> {
     users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect()
 }
 
-fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits) -> PgDatabase {
+fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, server_tls: &ServerTls) -> PgDatabase {
     let mut url = url(section);
     let whole = url.is_some();
     let url = url.get_or_insert_default();
@@ -101,6 +105,7 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits) -> Pg
         limits: postgres_limits(section, "pool_size", base),
         ..PgDatabase::at(upstream(section, host.unwrap_or_default(), port))
     };
+    database.server_tls = read_tls::of_database(section, server_tls, database.tls);
     read_server::database(section, &mut database);
     database
 }
@@ -160,9 +165,5 @@ pub(crate) fn plain_host(host: &str) -> Result<(), &'static str> {
 pub(crate) fn sslmode(section: &Section<'_>) -> Option<UpstreamTls> {
     let field = section.field("sslmode")?;
     let given = field.text()?;
-    let Some((tls, note)) = names::sslmode(&given) else { return field.wrong(unknown_value(&given, &UpstreamTls::all_names())) };
-    if let Some(note) = note {
-        section.reading.warning(field.line, &field.path, note);
-    }
-    Some(tls)
+    names::sslmode(&given).or_else(|| field.wrong(unknown_value(&given, &UpstreamTls::all_names())))
 }

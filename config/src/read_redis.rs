@@ -41,10 +41,10 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
 
 fn sslmode(section: &Section<'_>) -> Option<UpstreamTls> {
     match any_sslmode(section)? {
-        UpstreamTls::Prefer => section
+        UpstreamTls::Allow | UpstreamTls::Prefer => section
             .field("sslmode")?
-            .wrong("a Redis server cannot be asked whether it speaks TLS: \"disable\", \"require\" or \"verify-full\""),
-        tls @ (UpstreamTls::Disable | UpstreamTls::Require | UpstreamTls::VerifyFull) => Some(tls),
+            .wrong("a Redis server cannot be asked whether it speaks TLS: \"disable\", \"require\", \"verify-ca\" or \"verify-full\""),
+        tls @ (UpstreamTls::Disable | UpstreamTls::Require | UpstreamTls::VerifyCa | UpstreamTls::VerifyFull) => Some(tls),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{ClientTls, Peer, PgDatabase, PgUser, Postgres, ServerTls, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{Peer, PgDatabase, PgUser, Postgres, TcpOptions, Timeouts, UserTimeouts};
+use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
 use crate::settings::Scope;
@@ -21,8 +22,6 @@ pub(crate) fn server(section: &Section<'_>, postgres: &mut Postgres) {
     authentication(section, postgres);
     limits(section, postgres);
     upstream_care(section, postgres);
-    client_tls(section, &mut postgres.client_tls);
-    server_tls(section, &mut postgres.server_tls);
     tcp(section, &mut postgres.tcp);
     postgres.peers = peers(section);
 }
@@ -41,7 +40,8 @@ fn authentication(section: &Section<'_>, postgres: &mut Postgres) {
     postgres.auth_user = section.text("auth_user");
     take(&mut postgres.auth_query, section.text("auth_query"));
     postgres.auth_dbname = section.text("auth_dbname");
-    postgres.auth_ldap_options = section.text("auth_ldap_options");
+    postgres.auth_ldap_options = section.secret("auth_ldap_options");
+    read_auth::rules(section, postgres);
     take(&mut postgres.scram_iterations, section.count("scram_iterations"));
     take(&mut postgres.admin_users, texts(section, "admin_users"));
     take(&mut postgres.stats_users, texts(section, "stats_users"));
@@ -107,25 +107,6 @@ pub(crate) fn check_query(text: String) -> Option<String> {
     }
 }
 
-fn client_tls(section: &Section<'_>, tls: &mut ClientTls) {
-    take(&mut tls.sslmode, section.choice("client_tls_sslmode"));
-    tls.key_file = section.path("client_tls_key_file");
-    tls.cert_file = section.path("client_tls_cert_file");
-    tls.ca_file = section.path("client_tls_ca_file");
-    take(&mut tls.protocols, section.text("client_tls_protocols"));
-    take(&mut tls.ciphers, section.text("client_tls_ciphers"));
-    take(&mut tls.tls13_ciphers, section.any_text("client_tls13_ciphers"));
-}
-
-fn server_tls(section: &Section<'_>, tls: &mut ServerTls) {
-    tls.ca_file = section.path("server_tls_ca_file");
-    tls.key_file = section.path("server_tls_key_file");
-    tls.cert_file = section.path("server_tls_cert_file");
-    take(&mut tls.protocols, section.text("server_tls_protocols"));
-    take(&mut tls.ciphers, section.text("server_tls_ciphers"));
-    take(&mut tls.tls13_ciphers, section.any_text("server_tls13_ciphers"));
-}
-
 fn tcp(section: &Section<'_>, tcp: &mut TcpOptions) {
     take(&mut tcp.keepalive, section.flag("tcp_keepalive"));
     take(&mut tcp.keepcnt, section.count("tcp_keepcnt"));
@@ -180,7 +161,7 @@ pub(crate) fn user(section: &Section<'_>, user: &mut PgUser) {
     };
 }
 
-fn take<T>(value: &mut T, said: Option<T>) {
+pub(crate) fn take<T>(value: &mut T, said: Option<T>) {
     if let Some(said) = said {
         *value = said;
     }

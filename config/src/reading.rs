@@ -156,9 +156,19 @@ impl<'a> Reading<'a> {
         (path, contents)
     }
 
+    /// Reads a file that lies exactly there.
+    pub(crate) fn read_at(&self, path: &Path) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
+        self.sources.borrow_mut().read(path)
+    }
+
     /// Where a file is that the configuration names, relative to itself.
     pub(crate) fn resolve(&self, named: &Path) -> PathBuf {
         self.path.parent().map_or_else(|| named.to_owned(), |dir| dir.join(named))
+    }
+
+    /// Reads a file that has its place already.
+    pub(crate) fn read_resolved(&self, path: &Path) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
+        self.sources.borrow_mut().read(path)
     }
 
     /// The value of an environment variable.

@@ -40,6 +40,7 @@ pub fn effective(config: &Config) -> String {
             let _ = match value {
                 Shown::Plain(value) => writeln!(text, "{name} = {value}"),
                 Shown::Secret(_) => writeln!(text, "{name} = \"***\""),
+                Shown::File(path, _) => writeln!(text, "{name} = {path:?}"),
                 Shown::Unset => writeln!(text, "# {name} is unset"),
             };
         }
@@ -101,7 +102,9 @@ fn limits_summary(limits: &PoolLimits) -> String {
 fn tls_summary(tls: UpstreamTls) -> String {
     match tls {
         UpstreamTls::Disable => String::new(),
-        UpstreamTls::Prefer | UpstreamTls::Require | UpstreamTls::VerifyFull => format!(", TLS {}", tls.name()),
+        UpstreamTls::Allow | UpstreamTls::Prefer | UpstreamTls::Require | UpstreamTls::VerifyCa | UpstreamTls::VerifyFull => {
+            format!(", TLS {}", tls.name())
+        }
     }
 }
 

@@ -183,14 +183,9 @@ pub(crate) fn pgbouncer_advice(key: &str) -> Option<&'static str> {
         }
         "log_connections" | "log_disconnections" => "a setting of PgBouncer; here it is connections in [log]",
         "server_tls_sslmode" => "a setting of PgBouncer; here it is sslmode of each database",
-        "pkt_buf"
-        | "sbuf_loopcnt"
-        | "resolv_conf"
-        | "job_name"
-        | "user"
-        | "client_tls_ecdhcurve"
-        | "client_tls_dheparams"
-        | "login_notify_message" => "a setting of PgBouncer that sidepool.toml does not have",
+        "pkt_buf" | "sbuf_loopcnt" | "resolv_conf" | "job_name" | "user" | "login_notify_message" => {
+            "a setting of PgBouncer that sidepool.toml does not have"
+        }
         _ => return None,
     })
 }

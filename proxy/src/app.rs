@@ -2,7 +2,9 @@
 
 pub mod banner;
 pub mod held;
+pub mod operator;
 pub mod reloading;
+pub mod settings;
 pub mod shutdown;
 pub mod source;
 
@@ -20,12 +22,15 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
+use self::operator::Operator;
 use self::reloading::Reloader;
+use self::shutdown::{ShutdownMode, Way};
 use self::source::Source;
 use crate::admin::facts::{Facts, Trigger};
 use crate::admin::http;
-use crate::listener::accept::Listener;
-use crate::listener::bind::Bound;
+use crate::console;
+use crate::listener::accept::{Closing, Listener};
+use crate::listener::bind::{Bound, Options};
 use crate::listener::gate::Door;
 use crate::listener::place::Places;
 use crate::logging::Logging;
@@ -43,7 +48,7 @@ pub const EXIT_START: u8 = 1;
 const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
-pub type Listening = Vec<oneshot::Sender<()>>;
+pub type Listening = Vec<oneshot::Sender<Closing>>;
 
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
@@ -108,7 +113,7 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<(
     let config = Arc::new(config);
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
-    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds) };
+    let control = Control { facts, control: workers.control().clone(), admin, doors, banner: banner::lines(&shown, max_fds) };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
@@ -131,9 +136,9 @@ struct Bindings {
 fn bind(config: &Config) -> io::Result<Bindings> {
     let mut doors = Vec::new();
     let mut shown = config.clone();
-    let mut open = |door: Door, listens: &mut Vec<Listen>| -> io::Result<()> {
+    let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
         for listen in listens {
-            let bound = Bound::bind(listen).map_err(|error| cannot_listen(&*listen, &error))?;
+            let bound = Bound::bind(listen, options).map_err(|error| cannot_listen(&*listen, &error))?;
             if let Some(address) = bound.address() {
                 *listen = Listen::Tcp(address);
             }
@@ -142,10 +147,11 @@ fn bind(config: &Config) -> io::Result<Bindings> {
         Ok(())
     };
     if let Some(postgres) = &mut shown.postgres {
-        open(Door::Postgres, &mut postgres.listen)?;
+        let options = Options::from(&*postgres);
+        open(Door::Postgres, &mut postgres.listen, &options)?;
     }
     for (name, redis) in &mut shown.redis {
-        open(Door::Redis(name.as_str().into()), &mut redis.listen)?;
+        open(Door::Redis(name.as_str().into()), &mut redis.listen, &Options::default())?;
     }
     let admin = config.admin.listen.map(bind_admin).transpose()?;
     if let Some(listener) = &admin {
@@ -165,6 +171,7 @@ fn cannot_listen(address: &dyn Display, error: &io::Error) -> io::Error {
 /// Everything the control thread has in hand when it begins.
 struct Control {
     facts: Arc<Facts>,
+    control: console::control::Control,
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
@@ -172,7 +179,7 @@ struct Control {
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner } = self;
+        let Self { facts, control, admin, doors, banner } = self;
         let mut signals = Signals::install()?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
@@ -189,14 +196,16 @@ impl Control {
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
+        let mut operator = Operator::new(control, Arc::clone(&facts));
         facts.set_started();
         announce(&banner, config.log.format);
         drop(config);
 
-        until_told_to_end(&mut signals, &mut reloader).await;
+        let way = until_told_to_end(&mut signals, &mut reloader, &mut operator).await;
+        let bounds = reloader.running().drain.clone();
         tokio::select! {
-            () = shutdown::drain(&facts, listening, &reloader.running().drain) => {}
-            () = told_again(&mut signals) => {
+            () = shutdown::leave(&facts, listening, way, &bounds) => {}
+            () = told_again(&mut signals, &mut reloader, &mut operator) => {
                 facts.add_forced_closes(facts.gates().open());
                 tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
             }
@@ -241,23 +250,32 @@ fn announce(lines: &[String], format: LogFormat) {
     }
 }
 
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader) {
+async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator) -> Way {
     loop {
         tokio::select! {
             request = signals.next() => match request {
-                Request::Reload => reloader.reload(Trigger::Signal),
-                Request::Shutdown => return,
+                Request::Reload => drop(reloader.reload(Trigger::Signal)),
+                Request::Shutdown => return Way::Drain,
             },
             () = reloader.files_changed() => reloader.look(),
+            work = operator.next() => if let Some(mode) = operator.work(work, reloader).await {
+                return Way::Mode(mode);
+            },
         }
     }
 }
 
-async fn told_again(signals: &mut Signals) {
+async fn told_again(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator) {
     loop {
-        match signals.next().await {
-            Request::Reload => tracing::info!("not reloading: on the way out"),
-            Request::Shutdown => return,
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::Reload => tracing::info!("not reloading: on the way out"),
+                Request::Shutdown => return,
+            },
+            // The process is on its way already; only "at once" changes that.
+            work = operator.next() => if operator.work(work, reloader).await == Some(ShutdownMode::Immediate) {
+                return;
+            },
         }
     }
 }

@@ -7,10 +7,24 @@
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll, Waker};
 
+/// How far the process is on its way out. Each stage includes those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It is not.
+    #[default]
+    Serving,
+    /// Nobody new is let in.
+    NobodyNew,
+    /// Who needs a server that it does not have already is sent away.
+    NoServers,
+    /// Sessions end at their next quiet moment.
+    Leaving,
+}
+
 /// One worker's drain signal.
 #[derive(Default)]
 pub struct DrainSignal {
-    draining: Cell<bool>,
+    stage: Cell<Stage>,
     tasks: RefCell<Tasks>,
 }
 
@@ -22,20 +36,36 @@ impl DrainSignal {
     /// Whether sessions shall end at their next quiet moment.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.stage.get() == Stage::Leaving
+    }
+
+    /// How far the process is on its way out.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
     }
 
     /// For a session that is idle: ready once the drain has begun. Registers nothing: the listener has registered the whole task already, so
     /// this must be polled from the session's own task (not from a task that it spawned, and not from within a sub-executor).
     pub fn poll_begun(&self, _cx: &Context<'_>) -> Poll<()> {
-        if self.draining.get() { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Tells all sessions.
+    /// Tells all sessions to leave.
     pub fn begin(&self) {
-        if self.draining.replace(true) {
-            return;
+        self.advance(Stage::Leaving);
+    }
+
+    /// Tells all sessions of a stage, if it is a later one.
+    pub fn advance(&self, stage: Stage) {
+        if stage > self.stage.get() {
+            self.stage.set(stage);
+            self.wake_all();
         }
+    }
+
+    /// Has every session look around.
+    pub fn wake_all(&self) {
         self.tasks.borrow().wake_all();
     }
 

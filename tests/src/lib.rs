@@ -4,8 +4,10 @@
 //! The files under `tests/` hold one concern of an operator each.
 
 pub mod binary;
+pub mod conformance;
 pub mod fault;
 pub mod guardian;
+pub mod ini;
 pub mod load;
 pub mod log;
 pub mod place;

@@ -64,6 +64,16 @@ async fn asyncpg() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sqlalchemy() {
+    run("python/sqlalchemy_scenario.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn django() {
+    run("python/django_scenario.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_py() {
     run("python/redis_scenario.py").await;
 }
@@ -71,6 +81,11 @@ async fn redis_py() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_pg() {
     run("javascript/pg_scenario.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_js() {
+    run("javascript/postgres_scenario.js").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

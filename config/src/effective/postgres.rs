@@ -1,6 +1,9 @@
 //! `[postgres]` and what is below it, laid flat.
 
-use super::{Entry, Shown, address, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
+use std::path::Path;
+
+use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
+use crate::auth::files::AuthRules;
 use crate::model::{ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, UserTimeouts};
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -36,6 +39,7 @@ fn own(postgres: &Postgres) -> Values {
         auth_query,
         auth_dbname,
         auth_ldap_options,
+        auth_rules,
         scram_iterations,
         admin_users,
         stats_users,
@@ -83,13 +87,13 @@ fn own(postgres: &Postgres) -> Values {
         ("unix_socket_mode", quoted(format!("{unix_socket_mode:04o}"))),
         ("unix_socket_group", text(unix_socket_group.as_deref())),
         ("auth_type", quoted(auth_type.name())),
-        ("auth_hba_file", path(auth_hba_file.as_deref())),
-        ("auth_ident_file", path(auth_ident_file.as_deref())),
+        ("auth_hba_file", file(auth_hba_file.as_deref(), auth_rules)),
+        ("auth_ident_file", file(auth_ident_file.as_deref(), auth_rules)),
         ("auth_user", text(auth_user.as_deref())),
         ("auth_query", quoted(auth_query)),
         ("auth_dbname", text(auth_dbname.as_deref())),
         // It may have the password of the directory in it.
-        ("auth_ldap_options", secret(auth_ldap_options.as_deref().map(Into::into).as_ref())),
+        ("auth_ldap_options", secret(auth_ldap_options.as_ref())),
         ("scram_iterations", number(*scram_iterations)),
         ("admin_users", list(admin_users)),
         ("stats_users", list(stats_users)),
@@ -127,6 +131,14 @@ fn own(postgres: &Postgres) -> Values {
     values
 }
 
+/// A file that changes with what is in it.
+fn file(named: Option<&Path>, rules: &AuthRules) -> Shown {
+    match named {
+        Some(named) => Shown::File(named.display().to_string(), rules.content),
+        None => Shown::Unset,
+    }
+}
+
 fn timeout_values(timeouts: &Timeouts) -> Values {
     let Timeouts { query_timeout, query_timeout_cancels, idle_transaction_timeout, transaction_timeout, client_idle_timeout } = timeouts;
     vec![
@@ -139,22 +151,24 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
 }
 
 fn client_tls_values(tls: &ClientTls) -> Values {
-    let ClientTls { sslmode, key_file, cert_file, ca_file, protocols, ciphers, tls13_ciphers } = tls;
+    let ClientTls { sslmode, key_file, cert_file, ca_file, protocols, ciphers, tls13_ciphers, ecdhcurve, dheparams, context } = tls;
     vec![
         ("client_tls_sslmode", quoted(sslmode.name())),
         ("client_tls_key_file", path(key_file.as_deref())),
-        ("client_tls_cert_file", path(cert_file.as_deref())),
+        ("client_tls_cert_file", contents(cert_file.as_deref(), context.as_ref().map(|context| context.fingerprint()))),
         ("client_tls_ca_file", path(ca_file.as_deref())),
         ("client_tls_protocols", quoted(protocols)),
         ("client_tls_ciphers", quoted(ciphers)),
         ("client_tls13_ciphers", quoted(tls13_ciphers)),
+        ("client_tls_ecdhcurve", quoted(ecdhcurve)),
+        ("client_tls_dheparams", quoted(dheparams)),
     ]
 }
 
 fn server_tls_values(tls: &ServerTls) -> Values {
-    let ServerTls { ca_file, key_file, cert_file, protocols, ciphers, tls13_ciphers } = tls;
+    let ServerTls { ca_file, key_file, cert_file, protocols, ciphers, tls13_ciphers, context } = tls;
     vec![
-        ("server_tls_ca_file", path(ca_file.as_deref())),
+        ("server_tls_ca_file", contents(ca_file.as_deref(), context.as_ref().map(|context| context.fingerprint()))),
         ("server_tls_key_file", path(key_file.as_deref())),
         ("server_tls_cert_file", path(cert_file.as_deref())),
         ("server_tls_protocols", quoted(protocols)),
@@ -219,6 +233,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         user,
         password,
         tls,
+        server_tls,
         auth_user,
         auth_query,
         auth_dbname,
@@ -247,6 +262,11 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];
     values.extend(STARTUP_PARAMETERS.map(|name| (name, text(startup.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)))));
+    let server_tls = server_tls.as_deref().map_or_else(
+        || server_tls_values(&ServerTls::default()).into_iter().map(|(name, _)| (name, Shown::Unset)).collect(),
+        server_tls_values,
+    );
+    values.extend(server_tls);
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     Entry { path, scope: Scope::PgDatabase, values }

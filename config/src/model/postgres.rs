@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Listen, PoolLimits, Upstream, UpstreamTls};
+use crate::auth::files::AuthRules;
 use crate::secret::Secret;
+use crate::tls::{ClientContext, ServerContext};
 
 /// The PostgreSQL side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +46,9 @@ pub struct Postgres {
     /// The database in which it runs; `None`: the one the client asks for.
     pub auth_dbname: Option<String>,
     /// Options of `auth_type` ldap, as in a line of the HBA file.
-    pub auth_ldap_options: Option<String>,
+    pub auth_ldap_options: Option<Secret>,
+    /// What these files and options come to.
+    pub auth_rules: Arc<AuthRules>,
     /// Iterations of SCRAM verifiers that are made here, from plain passwords.
     pub scram_iterations: u32,
     /// Who may run every command of the admin console.
@@ -197,6 +202,12 @@ pub struct ClientTls {
     pub ciphers: String,
     /// Allowed cipher suites of TLS 1.3; empty: the default ones.
     pub tls13_ciphers: String,
+    /// Allowed curves, in OpenSSL's words.
+    pub ecdhcurve: String,
+    /// Has no meaning: there is no key exchange but by curves.
+    pub dheparams: String,
+    /// What the settings and their files come to, once they are loaded (`tls`).
+    pub context: Option<Arc<ClientContext>>,
 }
 
 /// TLS with servers. Whether it is used is said for each database.
@@ -214,6 +225,8 @@ pub struct ServerTls {
     pub ciphers: String,
     /// Allowed cipher suites of TLS 1.3; empty: the default ones.
     pub tls13_ciphers: String,
+    /// What the settings and their files come to, once they are loaded (`tls`); `None`: nobody needs it, or all is as usual.
+    pub context: Option<Arc<ServerContext>>,
 }
 
 /// TCP options; zero: what the system does.
@@ -274,6 +287,8 @@ pub struct PgDatabase {
     pub password: Option<Secret>,
     /// TLS towards the server.
     pub tls: UpstreamTls,
+    /// Its files and ciphers; `None`: those that all databases have in common count.
+    pub server_tls: Option<Box<ServerTls>>,
     /// As the setting of `[postgres]`; `None`: that one counts.
     pub auth_user: Option<String>,
     /// As the setting of `[postgres]`; `None`: that one counts.
@@ -350,6 +365,7 @@ impl Default for Postgres {
             auth_query: AUTH_QUERY.to_owned(),
             auth_dbname: None,
             auth_ldap_options: None,
+            auth_rules: Arc::default(),
             scram_iterations: 4096,
             admin_users: Vec::new(),
             stats_users: Vec::new(),
@@ -412,6 +428,9 @@ impl Default for ClientTls {
             protocols: "secure".to_owned(),
             ciphers: "default".to_owned(),
             tls13_ciphers: String::new(),
+            ecdhcurve: "auto".to_owned(),
+            dheparams: "auto".to_owned(),
+            context: None,
         }
     }
 }
@@ -425,6 +444,7 @@ impl Default for ServerTls {
             protocols: "secure".to_owned(),
             ciphers: "default".to_owned(),
             tls13_ciphers: String::new(),
+            context: None,
         }
     }
 }
@@ -440,6 +460,7 @@ impl PgDatabase {
             user: None,
             password: None,
             tls: UpstreamTls::default(),
+            server_tls: None,
             auth_user: None,
             auth_query: None,
             auth_dbname: None,

@@ -8,7 +8,7 @@ const MODES: &[&str] = &["transaction", "session", "statement"];
 const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "cert", "hba", "ldap", "pam"];
 const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const BALANCES: &[&str] = &["round-robin", "disable"];
-const SSLMODES: &[&str] = &["disable", "prefer", "require", "verify-full"];
+const SSLMODES: &[&str] = CLIENT_SSLMODES;
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["text", "json"];
 
@@ -72,7 +72,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgDatabase], "auth_user", Kind::Text, "", Live, "The upstream user that looks up users who are not listed; left out: they are not looked up."),
     row(&[Postgres, PgDatabase], "auth_query", Kind::Text, AUTH_QUERY, Live, "The query that looks user $1 up: its name and its secret."),
     row(&[Postgres, PgDatabase], "auth_dbname", Kind::Text, "", Live, "The database in which auth_query runs; left out: the one the client asks for."),
-    row(&[Postgres], "auth_ldap_options", Kind::Text, "", NewSessions, "Options of auth_type \"ldap\", as in a line of the HBA file."),
+    row(&[Postgres], "auth_ldap_options", Kind::Secret, "", NewSessions, "Options of auth_type \"ldap\", as in a line of the HBA file."),
     row(&[Postgres], "scram_iterations", Kind::Count { min: 1, max: 10_000_000 }, "4096", NewSessions, "Iterations of the SCRAM verifiers that are made of plain passwords."),
     row(&[Postgres], "admin_users", Kind::Texts, "[]", Live, "Who may run every command of the admin console (database \"pgbouncer\")."),
     row(&[Postgres], "stats_users", Kind::Texts, "[]", Live, "Who may run the SHOW commands of the admin console."),
@@ -119,12 +119,14 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "client_tls_protocols", Kind::Text, "\"secure\"", NewSessions, "Allowed versions of TLS: secure, all, or a list such as \"tlsv1.2,tlsv1.3\"."),
     row(&[Postgres], "client_tls_ciphers", Kind::Text, "\"default\"", NewSessions, "Allowed cipher suites of TLS 1.2, by OpenSSL's names."),
     row(&[Postgres], "client_tls13_ciphers", Kind::AnyText { empty: "the usual ones" }, "\"\"", NewSessions, "Allowed cipher suites of TLS 1.3."),
-    row(&[Postgres], "server_tls_ca_file", Kind::Path, "", Live, "The authority that vouches for servers' certificates; left out: those that the system trusts."),
-    row(&[Postgres], "server_tls_key_file", Kind::Path, "", Live, "Our private key towards servers."),
-    row(&[Postgres], "server_tls_cert_file", Kind::Path, "", Live, "Our certificate towards servers."),
-    row(&[Postgres], "server_tls_protocols", Kind::Text, "\"secure\"", Live, "Allowed versions of TLS: secure, all, or a list such as \"tlsv1.2,tlsv1.3\"."),
-    row(&[Postgres], "server_tls_ciphers", Kind::Text, "\"default\"", Live, "Allowed cipher suites of TLS 1.2, by OpenSSL's names."),
-    row(&[Postgres], "server_tls13_ciphers", Kind::AnyText { empty: "the usual ones" }, "\"\"", Live, "Allowed cipher suites of TLS 1.3."),
+    row(&[Postgres], "client_tls_ecdhcurve", Kind::Text, "\"auto\"", NewSessions, "Allowed curves, by OpenSSL's names: auto, or a list such as \"X25519:prime256v1\"."),
+    row(&[Postgres], "client_tls_dheparams", Kind::Text, "\"auto\"", NewSessions, "Has no effect: keys are exchanged by elliptic curves alone."),
+    row(&[Postgres, PgDatabase], "server_tls_ca_file", Kind::Path, "", Live, "The authority that vouches for servers' certificates; left out: those that the system trusts."),
+    row(&[Postgres, PgDatabase], "server_tls_key_file", Kind::Path, "", Live, "Our private key towards servers."),
+    row(&[Postgres, PgDatabase], "server_tls_cert_file", Kind::Path, "", Live, "Our certificate towards servers."),
+    row(&[Postgres, PgDatabase], "server_tls_protocols", Kind::Text, "\"secure\"", Live, "Allowed versions of TLS: secure, all, or a list such as \"tlsv1.2,tlsv1.3\"."),
+    row(&[Postgres, PgDatabase], "server_tls_ciphers", Kind::Text, "\"default\"", Live, "Allowed cipher suites of TLS 1.2, by OpenSSL's names."),
+    row(&[Postgres, PgDatabase], "server_tls13_ciphers", Kind::AnyText { empty: "the usual ones" }, "\"\"", Live, "Allowed cipher suites of TLS 1.3."),
     row(&[Postgres], "tcp_keepalive", Kind::Flag, "true", NewSessions, "Whether the system asks silent peers whether they are there."),
     row(&[Postgres], "tcp_keepcnt", SYSTEM_COUNT, "0", NewSessions, "How many questions without an answer end a connection; 0: what the system does."),
     row(&[Postgres], "tcp_keepidle", SYSTEM, "\"0s\"", NewSessions, "How long a peer is silent before the first question."),
@@ -139,7 +141,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[PgDatabase], "dbname", Kind::Text, "", Live, "The database on the server; left out: the name that the client asked for."),
     row(&[PgDatabase], "user", Kind::Text, "", NewSessions, "The upstream user for every client, which makes it one shared pool; left out: the client's own name."),
     row(&[PgDatabase], "password", Kind::Secret, "", Live, "The password that goes with user; left out: the client user's own plain secret."),
-    row(&[PgDatabase, Redis], "sslmode", Kind::Choice(SSLMODES), "\"disable\"", Live, "TLS towards the server, as libpq names it; a Redis server cannot be asked, so prefer is for PostgreSQL alone."),
+    row(&[PgDatabase, Redis], "sslmode", Kind::Choice(SSLMODES), "\"disable\"", Live, "TLS towards the server, as libpq names it; a Redis server cannot be asked, so allow and prefer are for PostgreSQL alone."),
     row(&[PgUser], "password", Kind::Secret, "", Live, "What the client must prove to know: plain text, md5… or SCRAM-SHA-256$…; left out: no login by password."),
     row(&[Redis], "listen", Kind::Listen, "\"127.0.0.1:6380\"", NeedsRestart, "Where Redis clients connect; unix:PATH is the full path of the socket."),
     row(&[Redis], "host", Kind::Text, "", Live, "The server's name or address; one that starts with / is the full path of its Unix socket."),

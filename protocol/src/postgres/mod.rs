@@ -1,5 +1,6 @@
 //! PostgreSQL: the frontend/backend protocol 3.0 (PostgreSQL documentation, chapter "Frontend/Backend Protocol").
 
+pub mod cancel_key;
 pub mod encode;
 pub mod fault;
 pub mod frame;

@@ -78,23 +78,6 @@ impl Operator {
         }
     }
 
-    /// Answers orders that come when the process is on its way out already.
-    pub fn refuse(work: Work) -> Option<ShutdownMode> {
-        let ending = || refused("pooler is shutting down".into());
-        // Whoever asked may have gone.
-        match work {
-            Work::Period => {}
-            Work::Order(Order::Reload(answer)) => drop(answer.send(false)),
-            Work::Order(Order::Set(_, _, answer) | Order::Switch(_, answer) | Order::Suspend(answer)) => drop(answer.send(Err(ending()))),
-            Work::Order(Order::Config(answer)) => drop(answer.send(Vec::new())),
-            Work::Order(Order::Shutdown(how, answer)) => {
-                let _ = answer.send(());
-                return Some(mode(how));
-            }
-        }
-        None
-    }
-
     async fn obey(&mut self, order: Order, reloader: &mut Reloader) -> Option<ShutdownMode> {
         // Whoever asked may have gone; what was asked for is done all the same.
         match order {

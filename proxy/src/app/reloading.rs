@@ -41,11 +41,11 @@ impl Reloader {
     /// Reloads if the files' contents are others than at the last attempt.
     pub fn look(&mut self) {
         if self.sources.hash_now() != self.attempted {
-            self.reload(Trigger::File);
+            let _ = self.reload(Trigger::File);
         }
     }
 
-    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
+    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole. Says which.
     pub fn reload(&mut self, trigger: Trigger) -> Outcome {
         let (outcome, sources) = match self.source.load() {
             Ok(loaded) => self.accept(loaded),

@@ -11,6 +11,7 @@
 
 pub mod command;
 pub mod control;
+pub mod extended;
 pub mod gather;
 pub mod guest;
 pub mod rows;
@@ -20,7 +21,7 @@ pub mod statistics;
 pub mod switching;
 
 mod answer;
-mod extended;
+
 mod sockets;
 mod tables;
 mod waiting;

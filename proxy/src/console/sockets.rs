@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use sidepool_protocol::postgres::cancel_key::KEY_BYTES;
 use sidepool_protocol::postgres::result::{Formats, Row};
 
 use super::guest::CONSOLE_DATABASE;
@@ -115,7 +116,7 @@ pub(super) fn stamp(seconds: u32) -> String {
 }
 
 /// The rows of these clients of a worker.
-pub(super) fn clients(worker: &Worker, clients: &[u32], show: Show, formats: &Formats, port: u16) -> Vec<u8> {
+pub(super) fn clients(worker: &Worker, clients: &[[u8; KEY_BYTES]], show: Show, formats: &Formats, port: u16) -> Vec<u8> {
     let mut out = Vec::new();
     let frame = Frame::of(worker, port);
     let mut rows = Rows::new(show, formats, &mut out);

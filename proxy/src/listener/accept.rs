@@ -28,8 +28,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// A descriptor may come free at any moment, so never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many clients are still told when a listener closes.
-const MOST_TURNED_AWAY: usize = 256;
+/// How many clients are still told, or served, when a listener closes.
+const MOST_IN_THE_QUEUE: usize = 256;
+
+/// What becomes of those who have connected, but have not been accepted, when a listener closes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Closing {
+    /// They are told that they come too late. Also when nobody says anything.
+    #[default]
+    TurnAway,
+    /// They are the last ones to be served.
+    ServeTheRest,
+}
 
 /// One listening socket with all that its accept loop needs. Made on the control thread, run on a worker.
 pub struct Listener {
@@ -41,8 +51,8 @@ pub struct Listener {
     pub gate: Arc<Gate>,
     /// Where they go.
     pub places: Places,
-    /// Closes the listener when its other end is dropped.
-    pub close: oneshot::Receiver<()>,
+    /// Closes the listener, also when its other end is dropped.
+    pub close: oneshot::Receiver<Closing>,
 }
 
 impl Listener {
@@ -54,11 +64,11 @@ impl Listener {
         let acceptor = Acceptor { socket, door, gate: self.gate, places: self.places, worker: Rc::clone(worker), refusals };
         let close = self.close;
         spawn_local(async move {
-            tokio::select! {
-                _ = close => {}
-                () = acceptor.run() => {}
-            }
-            acceptor.turn_away_the_rest().await;
+            let closing = tokio::select! {
+                closing = close => closing.unwrap_or_default(),
+                () = acceptor.run() => Closing::default(),
+            };
+            acceptor.close(closing).await;
         });
         Ok(())
     }
@@ -116,12 +126,15 @@ impl Acceptor {
     }
 
     /// Those who are connected already as far as they know, and whom closing the socket would cut without a word.
-    async fn turn_away_the_rest(&self) {
+    async fn close(&self, closing: Closing) {
         // Ready at its first poll or not at all; the bound is for clients that keep coming.
-        for _ in 0..MOST_TURNED_AWAY {
+        for _ in 0..MOST_IN_THE_QUEUE {
             let Ok(Ok(stream)) = tokio::time::timeout(Duration::ZERO, self.socket.accept()).await else { return };
-            // The permit holds up the end of the process until they have been told.
-            self.refusals.refuse(stream, Reason::ShuttingDown, self.gate.enter());
+            match closing {
+                // The permit holds up the end of the process until they have been told.
+                Closing::TurnAway => self.refusals.refuse(stream, Reason::ShuttingDown, self.gate.enter()),
+                Closing::ServeTheRest => self.admit(stream),
+            }
         }
     }
 

@@ -3,22 +3,55 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sidepool_config::model::Listen;
+use sidepool_config::model::{Listen, Postgres};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-/// How many clients the kernel queues before we accept them (it caps this at `net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
-
-/// As PgBouncer's `unix_socket_mode`: whoever may enter the directory may connect.
-const UNIX_MODE: u32 = 0o777;
+/// Where the names and numbers of groups are.
+const GROUPS: &str = "/etc/group";
 
 /// When a silent peer is asked whether it is still there: after a minute, then every 15 s, and given up after four questions.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+
+/// How a socket listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How many clients the kernel queues before we accept them (it caps this at `net.core.somaxconn`).
+    pub backlog: u32,
+    /// Whether other processes may listen on the same address; the kernel then spreads the clients.
+    pub reuse_port: bool,
+    /// Permissions of a Unix socket's file.
+    pub unix_mode: u32,
+    /// Group of a Unix socket's file, by name or number.
+    pub unix_group: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { backlog: 4096, reuse_port: false, unix_mode: 0o777, unix_group: None }
+    }
+}
+
+impl From<&Postgres> for Options {
+    fn from(postgres: &Postgres) -> Self {
+        Self {
+            backlog: postgres.listen_backlog,
+            reuse_port: postgres.so_reuseport,
+            unix_mode: postgres.unix_socket_mode,
+            unix_group: postgres.unix_socket_group.clone(),
+        }
+    }
+}
+
+impl Options {
+    fn backlog(&self) -> i32 {
+        i32::try_from(self.backlog).unwrap_or(i32::MAX)
+    }
+}
 
 /// A bound and listening socket, not yet on any runtime.
 #[derive(Debug)]
@@ -31,10 +64,10 @@ pub enum Bound {
 
 impl Bound {
     /// Binds and listens.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
+    pub fn bind(listen: &Listen, options: &Options) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => tcp(*address).map(Self::Tcp),
-            Listen::Unix(path) => unix(path).map(|(listener, file)| Self::Unix(listener, file)),
+            Listen::Tcp(address) => tcp(*address, options).map(Self::Tcp),
+            Listen::Unix(path) => unix(path, options).map(|(listener, file)| Self::Unix(listener, file)),
         }
     }
 
@@ -49,25 +82,42 @@ impl Bound {
 }
 
 /// Accepted connections inherit `TCP_NODELAY` and keepalive from the listening socket (Linux), so that they cost no call per client.
-fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
+    socket.listen(options.backlog())?;
     Ok(socket.into())
 }
 
-fn unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+fn unix(path: &Path, options: &Options) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     remove_stale(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     let file = SocketFile::of(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
-    SockRef::from(&listener).listen(BACKLOG)?;
+    if let Some(group) = &options.unix_group {
+        chown(path, None, Some(group_number(group)?))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(options.unix_mode))?;
+    SockRef::from(&listener).listen(options.backlog())?;
     listener.set_nonblocking(true)?;
     Ok((listener, file))
+}
+
+/// The number of a group that is given by name or by number.
+fn group_number(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = fs::read_to_string(GROUPS)?;
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    number.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("unix_socket_group: there is no group \"{group}\" in {GROUPS}")))
 }
 
 /// Removes a socket that nobody listens on any more. Anything else at that path is left alone.
@@ -120,7 +170,9 @@ mod tests {
 
     #[test]
     fn accepted_connections_inherit_the_options() {
-        let Bound::Tcp(listener) = Bound::bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).unwrap() else { unreachable!() };
+        let Bound::Tcp(listener) = Bound::bind(&Listen::Tcp(([127, 0, 0, 1], 0).into()), &Options::default()).unwrap() else {
+            unreachable!()
+        };
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let socket = SockRef::from(&accepted);
@@ -134,12 +186,34 @@ mod tests {
         let path = directory.path().join(".s.PGSQL.6432");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "the standard library leaves the file behind");
-        let bound = Bound::bind(&Listen::Unix(path.clone())).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, UNIX_MODE);
+        let bound = Bound::bind(&Listen::Unix(path.clone()), &Options::default()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         UnixStream::connect(&path).unwrap();
-        assert_eq!(Bound::bind(&Listen::Unix(path.clone())).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(Bound::bind(&Listen::Unix(path.clone()), &Options::default()).unwrap_err().kind(), ErrorKind::AddrInUse);
         drop(bound);
         assert!(!path.exists(), "removed at the end");
+    }
+
+    #[test]
+    fn a_unix_socket_has_the_mode_and_the_group_it_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let own = fs::metadata(directory.path()).unwrap().gid();
+        let options = Options { unix_mode: 0o640, unix_group: Some(own.to_string()), ..Options::default() };
+        let _bound = Bound::bind(&Listen::Unix(path.clone()), &options).unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.gid()), (0o640, own));
+        assert_eq!(group_number("root").unwrap(), 0);
+        assert!(group_number("no such group").unwrap_err().to_string().contains("no such group"));
+    }
+
+    #[test]
+    fn with_reuse_port_two_listen_where_one_does_without() {
+        let shared = Options { reuse_port: true, ..Options::default() };
+        let first = Bound::bind(&Listen::Tcp(([127, 0, 0, 1], 0).into()), &shared).unwrap();
+        let address = Listen::Tcp(first.address().unwrap());
+        assert!(Bound::bind(&address, &shared).is_ok());
+        assert_eq!(Bound::bind(&address, &Options::default()).unwrap_err().kind(), ErrorKind::AddrInUse);
     }
 
     #[test]
@@ -147,11 +221,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         fs::write(&path, "data").unwrap();
-        assert_eq!(Bound::bind(&Listen::Unix(path.clone())).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(Bound::bind(&Listen::Unix(path.clone()), &Options::default()).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "data");
 
         let socket = directory.path().join("socket");
-        let bound = Bound::bind(&Listen::Unix(socket.clone())).unwrap();
+        let bound = Bound::bind(&Listen::Unix(socket.clone()), &Options::default()).unwrap();
         fs::remove_file(&socket).unwrap();
         let _successor = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         drop(bound);

@@ -167,7 +167,7 @@ impl Reason {
             Self::TooMany(gate) => Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
                 .with_detail(format!("{} of {} client connections are in use.", gate.open, gate.max))
                 .with_hint("Raise max_client_conn, or close client connections that are not in use."),
-            Self::ShuttingDown => Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "the proxy is shutting down"),
+            Self::ShuttingDown => session::postgres::refusal::closed(),
         };
         let mut message = Vec::new();
         encode::error_response(&fault, &mut message);

@@ -103,6 +103,11 @@ impl<C: Connector> Pool<C> {
         &self.record
     }
 
+    /// The pool's number in this process, the same on all workers.
+    pub fn id(&self) -> PoolId {
+        self.id
+    }
+
     /// The pool's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name

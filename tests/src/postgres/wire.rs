@@ -102,7 +102,9 @@ impl Wire {
     async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Message> {
         let mut scram = None;
         loop {
-            let message = self.read().await.expect("a server that is asked to log us in answers");
+            let Some(message) = self.read().await else {
+                return Err(Message { tag: b'E', body: Bytes::from_static(b"Mthe server closed without a word\0\0") });
+            };
             if message.tag == b'E' {
                 return Err(message);
             }

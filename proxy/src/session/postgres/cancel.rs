@@ -1,45 +1,34 @@
-//! Cancel keys: each client has one of the proxy's own, and a cancel reaches the query that this client runs now, and only that.
+//! Cancels: each client has a key of the proxy's own, and a cancel reaches the query that this client runs now, and only that.
 //!
 //! * waiting for a server: the wait ends, the query is answered with 57014;
 //! * running: the server's own key is sent to the server, and the connection serves nobody else before that cancel is delivered;
 //! * idle: nothing happens, as with PostgreSQL.
 //!
-//! Source: PostgreSQL documentation, "Canceling Requests in Progress".
+//! A key says nothing of the worker its client lives on: a cancel is rare, so all workers are asked. A key that none of them knows may be another
+//! process's (`peering`). Source: PostgreSQL documentation, "Canceling Requests in Progress".
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 
-use subtle::ConstantTimeEq;
-use tokio::sync::Notify;
+use sidepool_protocol::postgres::cancel_key::{CancelKey, KEY_BYTES};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
+use super::cancel_lines::{CancelLines, LineKey};
+use super::peering;
 use super::presence::{Fate, Presence};
+use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
-use crate::upstream::postgres::cancellable::Cancellable;
+use crate::upstream::postgres::cancellable::{Cancellable, Flight};
 use crate::upstream::postgres::connector::PgConnector;
-use crate::worker::{Worker, WorkerId};
+use crate::worker::Worker;
 
-/// A key of the proxy's own: what a client is told in BackendKeyData.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ClientKey {
-    /// Stands for the process id. Its high bits name the worker.
-    pub id: u32,
-    /// The secret.
-    pub secret: [u8; 4],
-}
-
-/// Where in [`ClientKey::id`] the worker stands; the top bit stays 0, because libpq prints the id as a signed number.
-const WORKER_SHIFT: u32 = 23;
-
-impl ClientKey {
-    /// The worker that the client lives on.
-    #[must_use]
-    pub fn worker(self) -> WorkerId {
-        WorkerId(u16::try_from(self.id >> WORKER_SHIFT).unwrap_or(u16::MAX))
-    }
-}
+/// Where in a client's number the worker stands.
+const WORKER_SHIFT: u32 = 48;
 
 /// What a client is doing, as far as a cancel is concerned.
 enum Doing {
@@ -52,9 +41,10 @@ enum Doing {
 }
 
 struct Seat {
-    secret: [u8; 4],
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
+    /// Counts the times that the client was given a connection: a cancel is meant for one of them.
+    turn: Cell<u32>,
     /// Wakes the session; unknown before its first turn.
     waker: RefCell<Option<Waker>>,
     presence: Presence,
@@ -87,36 +77,28 @@ pub enum Activity {
     Active(u64),
 }
 
-/// All clients of one worker, by the id in their key.
+/// All clients of one worker, by their keys.
 #[derive(Default)]
 pub struct CancelRegistry {
-    seats: RefCell<HashMap<u32, Rc<Seat>>>,
+    seats: RefCell<HashMap<[u8; KEY_BYTES], Rc<Seat>>>,
     /// Sessions of the admin console, which have no pool: what to tell them.
-    consoles: RefCell<HashMap<u32, ([u8; 4], Rc<Notify>)>>,
-    next: Cell<u32>,
+    consoles: RefCell<HashMap<[u8; KEY_BYTES], Rc<Notify>>>,
+    next: Cell<u64>,
 }
 
 impl CancelRegistry {
-    /// An id that no client of this worker has.
-    fn free_id(&self, worker: WorkerId) -> u32 {
-        loop {
-            let next = self.next.get().wrapping_add(1) & ((1 << WORKER_SHIFT) - 1);
-            self.next.set(next);
-            let id = (u32::from(worker.0) << WORKER_SHIFT) | next;
-            if id != 0 && !self.seats.borrow().contains_key(&id) && !self.consoles.borrow().contains_key(&id) {
-                return id;
-            }
-        }
+    fn has(&self, key: &CancelKey) -> bool {
+        self.seats.borrow().contains_key(&key.bytes()) || self.consoles.borrow().contains_key(&key.bytes())
     }
 
-    /// The names of all clients of this moment, to look at them a few at a time.
+    /// The keys of all clients of this moment, to look at them a few at a time.
     #[must_use]
-    pub fn clients(&self) -> Vec<u32> {
+    pub fn clients(&self) -> Vec<[u8; KEY_BYTES]> {
         self.seats.borrow().keys().copied().collect()
     }
 
     /// Looks at those of these clients that are still here.
-    pub fn look_at(&self, clients: &[u32], mut look: impl FnMut(&Presence, Activity)) {
+    pub fn look_at(&self, clients: &[[u8; KEY_BYTES]], mut look: impl FnMut(&Presence, Activity)) {
         let seats = self.seats.borrow();
         for seat in clients.iter().filter_map(|client| seats.get(client)) {
             look(&seat.presence, seat.doing());
@@ -141,57 +123,88 @@ impl CancelRegistry {
 /// A session of the admin console, as far as a cancel is concerned; gone when dropped.
 pub struct ConsoleTicket {
     worker: Rc<Worker>,
-    key: ClientKey,
+    key: CancelKey,
     /// Notified by a cancel.
     pub cancelled: Rc<Notify>,
 }
 
 impl ConsoleTicket {
-    /// Enters one.
-    #[must_use]
-    pub fn new(worker: &Rc<Worker>, secret: [u8; 4]) -> Self {
+    /// Enters one. Fails when there are no random numbers to be had.
+    pub fn new(worker: &Rc<Worker>) -> Result<Self, getrandom::Error> {
         let registry = &worker.postgres.cancels;
-        let id = registry.free_id(worker.id);
+        let mut key = new_key(worker)?;
+        while registry.has(&key) {
+            key = new_key(worker)?;
+        }
         let cancelled = Rc::new(Notify::new());
-        registry.consoles.borrow_mut().insert(id, (secret, Rc::clone(&cancelled)));
-        Self { worker: Rc::clone(worker), key: ClientKey { id, secret }, cancelled }
+        registry.consoles.borrow_mut().insert(key.bytes(), Rc::clone(&cancelled));
+        Ok(Self { worker: Rc::clone(worker), key, cancelled })
     }
 
     /// The key to tell the client.
     #[must_use]
-    pub fn key(&self) -> ClientKey {
+    pub fn key(&self) -> CancelKey {
         self.key
     }
 }
 
+/// A key by chance, with this process's place among its peers in it.
+fn new_key(worker: &Worker) -> Result<CancelKey, getrandom::Error> {
+    let peer = worker.config.borrow().postgres.as_ref().map_or(0, |postgres| postgres.peer_id);
+    let mut random = [0; KEY_BYTES];
+    getrandom::fill(&mut random)?;
+    Ok(CancelKey::new(random, peer))
+}
+
 impl Drop for ConsoleTicket {
     fn drop(&mut self) {
-        self.worker.postgres.cancels.consoles.borrow_mut().remove(&self.key.id);
+        self.worker.postgres.cancels.consoles.borrow_mut().remove(&self.key.bytes());
     }
 }
 
 /// One client's entry in the registry, gone when dropped.
 pub struct CancelTicket {
     worker: Rc<Worker>,
-    key: ClientKey,
+    key: CancelKey,
+    number: u64,
     seat: Rc<Seat>,
 }
 
 impl CancelTicket {
-    /// Enters a client of this pool.
-    #[must_use]
-    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, secret: [u8; 4], presence: Presence) -> Self {
+    /// Enters a client of this pool, with a new key. Fails when there are no random numbers to be had.
+    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, presence: Presence) -> Result<Self, getrandom::Error> {
+        let mut presence = presence;
+        loop {
+            match Self::with_key(worker, pool, new_key(worker)?, presence) {
+                Ok(ticket) => return Ok(ticket),
+                Err(again) => presence = again,
+            }
+        }
+    }
+
+    /// Enters a client that has its key already; what is known of it comes back when somebody else has the same key.
+    pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, key: CancelKey, presence: Presence) -> Result<Self, Presence> {
         let registry = &worker.postgres.cancels;
-        let id = registry.free_id(worker.id);
+        if registry.has(&key) {
+            return Err(presence);
+        }
         let doing = RefCell::new(Doing::Nothing);
-        let seat = Rc::new(Seat { secret, pool: Rc::clone(pool), doing, waker: RefCell::new(None), presence });
-        registry.seats.borrow_mut().insert(id, Rc::clone(&seat));
-        Self { worker: Rc::clone(worker), key: ClientKey { id, secret }, seat }
+        let seat = Rc::new(Seat { pool: Rc::clone(pool), doing, turn: Cell::new(0), waker: RefCell::new(None), presence });
+        registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
+        registry.next.set(registry.next.get() + 1);
+        let number = (u64::from(worker.id.0) << WORKER_SHIFT) | registry.next.get();
+        Ok(Self { worker: Rc::clone(worker), key, number, seat })
+    }
+
+    /// The client's number in this process: not a secret, never used again.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The key to tell the client.
     #[must_use]
-    pub fn key(&self) -> ClientKey {
+    pub fn key(&self) -> CancelKey {
         self.key
     }
 
@@ -223,6 +236,7 @@ impl CancelTicket {
 
     /// The client runs on this server connection.
     pub fn running(&self, on: &Rc<Cancellable>) {
+        self.seat.turn.set(self.seat.turn.get().wrapping_add(1));
         *self.seat.doing.borrow_mut() = Doing::Running(Rc::clone(on));
     }
 
@@ -235,57 +249,104 @@ impl CancelTicket {
 
 impl Drop for CancelTicket {
     fn drop(&mut self) {
-        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.key.id);
+        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.key.bytes());
     }
 }
 
 /// Carries out a cancel request that came in on `worker`, wherever its target lives. Returns when it is delivered, or was about nobody.
-pub async fn deliver(worker: &Rc<Worker>, key: ClientKey) {
-    if key.worker() == worker.id {
-        return deliver_here(worker, key).await;
-    }
-    let (done, delivered) = tokio::sync::oneshot::channel::<()>();
-    let posted = worker.mailboxes.post(key.worker(), move |there| {
-        let there = Rc::clone(there);
-        tokio::task::spawn_local(async move {
-            deliver_here(&there, key).await;
-            // Whoever asked may have left.
-            let _ = done.send(());
-        });
-    });
-    if posted {
-        let _ = delivered.await;
+pub async fn deliver(worker: &Rc<Worker>, key: CancelKey) {
+    if !deliver_in_process(worker, key).await && !peering::forward(worker, key).await {
+        tracing::debug!(reason = "unknown_key", "cancel request ignored");
     }
 }
 
-async fn deliver_here(worker: &Rc<Worker>, key: ClientKey) {
-    if let Some((secret, cancelled)) = worker.postgres.cancels.consoles.borrow().get(&key.id) {
-        if bool::from(secret.ct_eq(&key.secret)) {
-            cancelled.notify_waiters();
-        }
-        return;
+/// Carries out a cancel request for a client of this process; false when it has no such client.
+pub async fn deliver_in_process(worker: &Rc<Worker>, key: CancelKey) -> bool {
+    if deliver_here(worker, key).await {
+        return true;
     }
-    let Some(seat) = worker.postgres.cancels.seats.borrow().get(&key.id).map(Rc::clone) else {
-        tracing::debug!(reason = "unknown_key", "cancel request ignored");
-        return;
-    };
-    if !bool::from(seat.secret.ct_eq(&key.secret)) {
-        tracing::debug!(reason = "wrong_secret", "cancel request ignored");
-        return;
+    let others = worker.mailboxes.ids().filter(|id| *id != worker.id);
+    let asked: Vec<_> = others
+        .filter_map(|id| {
+            let (answer, found) = oneshot::channel();
+            let job = move |there: &Rc<Worker>| {
+                let there = Rc::clone(there);
+                tokio::task::spawn_local(async move {
+                    // Whoever asked may have left.
+                    let _ = answer.send(deliver_here(&there, key).await);
+                });
+            };
+            worker.mailboxes.post(id, job).then_some(found)
+        })
+        .collect();
+    let mut known = false;
+    for answer in asked {
+        known |= answer.await.unwrap_or(false);
     }
-    let flight = match &mut *seat.doing.borrow_mut() {
+    known
+}
+
+async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
+    if let Some(console) = find(&worker.postgres.cancels.consoles.borrow(), worker, key) {
+        console.notify_waiters();
+        return true;
+    }
+    let Some(seat) = find(&worker.postgres.cancels.seats.borrow(), worker, key) else { return false };
+    let record = seat.pool.record();
+    match &mut *seat.doing.borrow_mut() {
         Doing::Nothing | Doing::Cancelled => {
-            seat.pool.record().add(PoolCounter::CancelIdle, 1);
-            return;
+            record.add(PoolCounter::CancelIdle, 1);
+            return true;
         }
         doing @ Doing::Waiting => {
             *doing = Doing::Cancelled;
             seat.wake();
-            seat.pool.record().add(PoolCounter::CancelQueued, 1);
+            record.add(PoolCounter::CancelQueued, 1);
+            return true;
+        }
+        Doing::Running(_) => {}
+    }
+    let config = worker.config.borrow().clone();
+    let patience = config.postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.cancel_wait_timeout);
+    deliver_to_server(&seat, &worker.postgres.cancel_lines, patience).await;
+    true
+}
+
+/// What has this key. One that peers have sent on has changed on the way.
+fn find<T>(those: &HashMap<[u8; KEY_BYTES], Rc<T>>, worker: &Worker, key: CancelKey) -> Option<Rc<T>> {
+    let by_peers = || those.get(&key.as_made_by_a_peer().bytes()).filter(|_| is_of_peers(worker, key));
+    those.get(&key.bytes()).or_else(by_peers).map(Rc::clone)
+}
+
+fn is_of_peers(worker: &Worker, key: CancelKey) -> bool {
+    worker.config.borrow().postgres.as_ref().is_some_and(|postgres| postgres.peer_id > 0 && postgres.peer_id == key.peer())
+}
+
+/// Cancels what runs on a server, when it is this cancel's turn, if it still runs then.
+async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration) {
+    let meant_for = seat.turn.get();
+    let limit = seat.pool.snapshot(clock::now()).max;
+    let entering = lines.enter(LineKey::Pool(seat.pool.id()), limit);
+    let entered = if patience.is_zero() { Ok(entering.await) } else { timeout(patience, entering).await };
+    let _turn = match entered {
+        Ok(Ok(turn)) => turn,
+        Ok(Err(_)) | Err(_) => {
+            seat.pool.record().add(PoolCounter::CancelFailed, 1);
+            tracing::warn!(pool = %seat.pool.name(), limit, "cancel_wait_timeout: as many cancels are on their way as there may be connections");
             return;
         }
-        Doing::Running(on) => Rc::clone(&*on).begin(),
     };
+    let flight = match &*seat.doing.borrow() {
+        Doing::Running(on) if seat.turn.get() == meant_for => Rc::clone(on).begin(),
+        Doing::Running(_) | Doing::Nothing | Doing::Waiting | Doing::Cancelled => {
+            seat.pool.record().add(PoolCounter::CancelIdle, 1);
+            return;
+        }
+    };
+    fly(seat, flight).await;
+}
+
+async fn fly(seat: &Seat, flight: Flight) {
     match seat.pool.connector().cancel(flight.target().key()).await {
         Ok(()) => {
             flight.delivered();

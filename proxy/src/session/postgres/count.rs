@@ -15,7 +15,7 @@ use crate::worker::Worker;
 pub(super) struct Present {
     pool: Rc<Pool<PgConnector>>,
     /// Its number, by which its two log lines find together.
-    client: u32,
+    client: u64,
 }
 
 impl Present {
@@ -23,7 +23,7 @@ impl Present {
     pub(super) fn new(worker: &Worker, start: &Start) -> Self {
         start.pool.record().shift(PoolGauge::Clients, 1);
         start.pool.record().add(PoolCounter::Logins, 1);
-        let client = start.ticket.key().id;
+        let client = start.ticket.number();
         if worker.config.borrow().log.connections {
             tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
         }

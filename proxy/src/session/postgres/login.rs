@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidepool_config::model::{Config, Postgres};
+use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
 use sidepool_protocol::postgres::startup::{self, NEWEST_MINOR, Startup, Stranger};
@@ -22,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::authenticate::Keeper;
-use super::cancel::{CancelTicket, ClientKey};
+use super::cancel::CancelTicket;
 use super::count::turned_away;
 use super::opening::{self, Farewell, Wish};
 use super::operator;
@@ -34,6 +35,7 @@ use super::run::Start;
 use super::welcome;
 use crate::clock;
 use crate::console::guest::Guest;
+use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
@@ -53,7 +55,7 @@ pub enum Arrival {
     /// A session.
     Session(Start),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
-    Cancel(ClientKey, Stream),
+    Cancel(CancelKey, Stream),
     /// An operator.
     Console(Box<Guest>, Stream),
 }
@@ -126,7 +128,7 @@ pub(super) struct Reached<'a> {
 
 /// Where a login leads.
 enum Entered {
-    Cancel(Option<ClientKey>),
+    Cancel(Option<CancelKey>),
     Console(Box<Guest>),
     Session(Box<Inside>),
 }
@@ -188,6 +190,9 @@ async fn admit(
         return operator::admit(reached, &keeper, worker, startup, out).await.map(|guest| Entered::Console(Box::new(guest)));
     }
     keeper.authenticate(reached.stream, &startup.user, &mut out).await.map_err(failed)?;
+    if worker.drain.stage() >= Stage::NoServers {
+        return Err(other(refusal::closed().into()));
+    }
     let (pool, route) = find_pool(worker, config, postgres, startup)?;
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
@@ -198,18 +203,20 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let mut secret = [0; 4];
-    getrandom::fill(&mut secret).map_err(|_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into()))?;
     let who = side.names.intern(Who { user: startup.user.clone(), database: startup.database.clone() });
     let state = side.states.intern(welcome.state);
     let presence = Presence::new(reached.id, who, Ends::of(reached.stream), reached.connected, state);
-    let ticket = CancelTicket::new(worker, &pool.pool, secret, presence);
+    let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
-    encode::backend_key_data(key.id.cast_signed(), &key.secret, &mut out);
+    encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
     reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
     Ok(Entered::Session(Box::new(Inside { pool, route, ticket })))
+}
+
+pub(super) fn no_random() -> Fault {
+    Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had")
 }
 
 /// A client that has not proven who it is.

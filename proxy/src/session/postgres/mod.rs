@@ -11,10 +11,12 @@ use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
 pub mod cancel;
+pub mod cancel_lines;
 pub mod inbound;
 pub mod login;
 pub mod matching;
 pub mod outbound;
+pub mod peering;
 pub mod pools;
 pub mod prepared;
 pub mod presence;

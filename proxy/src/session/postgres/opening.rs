@@ -3,13 +3,13 @@
 
 use std::io;
 
+use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
 use sidepool_protocol::postgres::login::client_side::MAX_ANSWER_BYTES;
 use sidepool_protocol::postgres::startup::{self, MAX_PACKET_BYTES, Opening, StartupError, Stranger};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::cancel::ClientKey;
 use crate::transport::stream::Stream;
 
 /// Room for what clients usually say.
@@ -20,7 +20,7 @@ pub(super) enum Wish {
     /// To log in: the rest of the packet and the minor version of the protocol.
     Startup(Vec<u8>, u16),
     /// To cancel what another client does. `None`: a key that cannot be one of ours.
-    Cancel(Option<ClientKey>),
+    Cancel(Option<CancelKey>),
 }
 
 /// Why a client that has not logged in is sent away, or has left.
@@ -113,7 +113,6 @@ async fn exactly(stream: &mut Stream, bytes: usize) -> io::Result<Vec<u8>> {
     if buffer.len() < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(buffer) }
 }
 
-fn key(rest: &[u8]) -> Option<ClientKey> {
-    let (id, secret) = startup::cancel_key(rest)?;
-    Some(ClientKey { id, secret: secret.try_into().ok()? })
+fn key(rest: &[u8]) -> Option<CancelKey> {
+    rest.try_into().ok().map(CancelKey::from_bytes)
 }

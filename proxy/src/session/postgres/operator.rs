@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::authenticate::Keeper;
 use super::cancel::ConsoleTicket;
-use super::login::Reached;
+use super::login::{Reached, no_random};
 use super::opening::Farewell;
 use crate::console::guest::{CONSOLE_DATABASE, Guest, PARAMETERS, Rank};
 use crate::observe::record::WorkerCounter;
@@ -27,7 +27,7 @@ const OWN_USER: &str = "pgbouncer";
 
 /// Whether the client asks for the console.
 #[must_use]
-pub fn is_wanted(startup: &Startup) -> bool {
+pub(super) fn is_wanted(startup: &Startup) -> bool {
     &*startup.database == CONSOLE_DATABASE
 }
 
@@ -53,13 +53,11 @@ pub(super) async fn admit(
         }
         listed.ok_or_else(|| other(not_allowed().into()))?
     };
-    let mut secret = [0; 4];
-    getrandom::fill(&mut secret).map_err(|_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into()))?;
-    let ticket = ConsoleTicket::new(worker, secret);
+    let ticket = ConsoleTicket::new(worker).map_err(|_| other(no_random().into()))?;
     for (name, value) in PARAMETERS {
         encode::parameter_status(name, value, &mut out);
     }
-    encode::backend_key_data(ticket.key().id.cast_signed(), &ticket.key().secret, &mut out);
+    encode::backend_key_data(ticket.key().process_id(), &ticket.key().secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
     reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
     let application_name = startup.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case("application_name"));

@@ -194,6 +194,12 @@ impl PgPools {
         }
     }
 
+    /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
+    #[must_use]
+    pub fn in_use(&self, now: Instant) -> u64 {
+        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+    }
+
     /// What the pools have to report to a scrape.
     #[must_use]
     pub fn reports(&self, now: Instant) -> Vec<PoolReport> {
@@ -228,6 +234,7 @@ impl PgPools {
             entry.pool.resize(Limits::from(&route.limits));
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+        entry.pool.connector().set_context(route.tls_context.clone());
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(self.connector(route, &entry.learned));
@@ -241,7 +248,9 @@ impl PgPools {
 
     fn connector(&self, route: &Route, learned: &Learned) -> PgConnector {
         let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
-        PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone()).written_on(page)
+        let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone()).written_on(page);
+        connector.set_context(route.tls_context.clone());
+        connector
     }
 
     fn drain(&self, key: &PoolKey) {

@@ -111,6 +111,18 @@ pub fn ended(fate: Fate) -> Fault {
     }
 }
 
+/// Nobody new is let in any more.
+#[must_use]
+pub fn closed() -> Fault {
+    Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "pooler is shutting down").with_hint("Connect again; another instance may have taken over.")
+}
+
+/// The proxy gives its servers up, and this client needs one.
+#[must_use]
+pub fn servers_going() -> Fault {
+    Fault::fatal(SqlState::ADMIN_SHUTDOWN, "server shutting down").with_detail("The pooler is shutting down.").with_hint("Reconnect.")
+}
+
 /// The proxy is going away.
 #[must_use]
 pub fn draining() -> Fault {

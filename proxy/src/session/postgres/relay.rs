@@ -227,7 +227,7 @@ impl Session {
         let mut out = Splice::new(input, &mut scratch);
         let rewriting = Rewriting {
             client: &mut self.statements,
-            client_id: u64::from(self.ticket.key().id),
+            client_id: self.ticket.number(),
             table: &worker.postgres.statements,
             capacity: self.statement_capacity,
         };

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use sidepool_config::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres};
+use sidepool_config::tls::ServerContext;
 
 use crate::upstream::postgres::target::Target;
 
@@ -49,6 +50,8 @@ pub struct Route {
     pub key: PoolKey,
     /// Where its connections lead.
     pub target: Target,
+    /// What its server is met with under TLS; `None`: as usual.
+    pub tls_context: Option<Arc<ServerContext>>,
     /// Its limits.
     pub limits: PoolLimits,
     /// When this client's connections go back.
@@ -106,7 +109,8 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
         user: Arc::clone(&key.user),
         password,
     };
-    Route { key, target, limits, mode, forced_user: database.user.is_some() }
+    let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();
+    Route { key, target, tls_context, limits, mode, forced_user: database.user.is_some() }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use super::cancel::CancelTicket;
 use super::inbound::{Body, Violation};
 use super::prepared::ClientStatements;
 use super::refusal;
+use crate::drain::Stage;
 use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
@@ -295,8 +296,7 @@ impl Session {
             Poll::Ready(Ok(lease)) => self.link(cx, lease, input),
             Poll::Ready(Err(error)) => {
                 self.pending = input.to_vec();
-                self.refuse(&error);
-                Ok(())
+                self.refuse(cx, &error)
             }
             Poll::Pending => {
                 self.pending = input.to_vec();
@@ -336,8 +336,7 @@ impl Session {
             }
             Err(error) => {
                 self.ticket.idle();
-                self.refuse(&error);
-                Ok(())
+                self.refuse(cx, &error)
             }
         })
     }
@@ -359,9 +358,13 @@ impl Session {
         Ok(())
     }
 
-    fn refuse(&mut self, error: &AcquireError) {
+    fn refuse(&mut self, cx: &mut Context<'_>, error: &AcquireError) -> Result<(), End> {
+        if self.worker.drain.stage() >= Stage::NoServers {
+            return Err(self.say_goodbye(cx, &refusal::servers_going(), End::Drained));
+        }
         self.pool.record().add(PoolCounter::ErrorRefused, 1);
         self.refuse_with(&refusal::no_connection(self.pool.name(), error));
+        Ok(())
     }
 
     /// Refuses the batch at the front of `pending`: one error, and one ReadyForQuery at its end.

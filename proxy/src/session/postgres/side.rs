@@ -9,6 +9,7 @@ use std::time::Instant;
 use sidepool_config::model::Config;
 
 use super::cancel::CancelRegistry;
+use super::cancel_lines::CancelLines;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -55,12 +56,15 @@ pub struct PostgresCommons {
     pub seed: LoginSeed,
     /// For clients and connections.
     pub numbers: Numbers,
+    /// How many cancels are on their way.
+    pub cancel_lines: CancelLines,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, numbers: Numbers::default() })
+        let (numbers, cancel_lines) = (Numbers::default(), CancelLines::default());
+        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, numbers, cancel_lines })
     }
 }
 
@@ -68,6 +72,8 @@ impl PostgresCommons {
 pub struct PostgresSide {
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
+    /// How many cancels are on their way, in the whole process.
+    pub cancel_lines: CancelLines,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// Session states of all clients.
@@ -94,6 +100,7 @@ impl PostgresSide {
     pub fn new(worker: WorkerId, commons: PostgresCommons) -> Self {
         Self {
             cancels: CancelRegistry::default(),
+            cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
             pools: PgPools::new(commons.directory, Roll::new(commons.numbers.clone())),

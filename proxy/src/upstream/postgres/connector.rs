@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sidepool_config::tls::ServerContext;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
@@ -14,7 +16,7 @@ use super::login;
 use super::query;
 use super::roll::{Page, Server, Stage};
 use super::target::Target;
-use super::tls;
+use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
@@ -54,13 +56,18 @@ pub struct PgConnector {
     learned: Learned,
     /// Where its connections are written down.
     page: Option<Page>,
+    /// What servers are met with under TLS.
+    context: RefCell<Option<Arc<ServerContext>>>,
+    /// How the last connection was opened: cancels go the same way.
+    way: Cell<Way>,
 }
 
 impl PgConnector {
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
-        Self { target, timeout: Cell::new(timeout), learned, page: None }
+        let way = Cell::new(tls::ways(target.tls).0);
+        Self { target, timeout: Cell::new(timeout), learned, page: None, context: RefCell::default(), way }
     }
 
     /// Has its connections written down on this page.
@@ -84,15 +91,27 @@ impl PgConnector {
     /// it: from then on, the cancel cannot hit anything later.
     pub async fn cancel(&self, key: &[u8]) -> Result<(), ConnectFault> {
         within(cancel::TIMEOUT, &self.target, "cancelling", async {
-            let stream = self.open().await?;
+            let stream = self.open(self.way.get()).await?;
             cancel::send(stream, key, &self.target).await
         })
         .await
     }
 
-    async fn open(&self) -> Result<Stream, ConnectFault> {
+    /// What connections that are opened from now on are met with under TLS; `None`: as usual.
+    pub fn set_context(&self, context: Option<Arc<ServerContext>>) {
+        *self.context.borrow_mut() = context;
+    }
+
+    async fn open(&self, way: Way) -> Result<Stream, ConnectFault> {
         let stream = dial(&self.target.upstream, self.timeout.get()).await?;
-        tls::secure(stream, &self.target).await
+        let context = self.context.borrow().clone();
+        tls::secure(stream, way, &self.target, context.as_ref()).await
+    }
+
+    async fn log_in(&self, way: Way) -> Result<PgConnection, ConnectFault> {
+        let connection = login::login(self.open(way).await?, &self.target).await?;
+        self.way.set(way);
+        Ok(connection)
     }
 }
 
@@ -102,8 +121,11 @@ impl Connector for PgConnector {
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
             let entry = self.page.as_ref().map(Page::enter);
-            let stream = self.open().await?;
-            let mut connection = login::login(stream, &self.target).await?;
+            let (first, second) = tls::ways(self.target.tls);
+            let mut connection = match (self.log_in(first).await, second) {
+                (Err(fault), Some(second)) if tls::is_worth_another_way(&fault) => self.log_in(second).await.map_err(|_| fault)?,
+                (result, _) => result?,
+            };
             if let Some(entry) = entry {
                 connection.enter(entry);
             }

@@ -1,5 +1,6 @@
 //! One connection to a PostgreSQL server.
 
+pub mod cancel;
 pub mod cancellable;
 pub mod connection;
 pub mod connector;
@@ -8,7 +9,6 @@ pub mod roll;
 pub mod statements;
 pub mod target;
 
-mod cancel;
 mod login;
 mod messages;
 mod query;

@@ -2,34 +2,67 @@
 //!
 //! Source: PostgreSQL documentation, "SSL Session Encryption". Not here: the handshake itself (`transport::tls`).
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::{Upstream, UpstreamTls};
+use sidepool_config::tls::ServerContext;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
-use crate::transport::tls::{self, Proof};
+use crate::transport::tls;
 
-/// Secures the connection as the target wants it. Unix sockets need nothing: whoever can read along can do anything.
-pub(super) async fn secure(stream: Stream, target: &Target) -> Result<Stream, ConnectFault> {
-    let proof = match target.tls {
-        UpstreamTls::Disable => return Ok(stream),
-        UpstreamTls::Prefer | UpstreamTls::Require => Proof::None,
-        UpstreamTls::VerifyFull => Proof::Host,
-    };
+/// One way to speak to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In the clear.
+    Plain,
+    /// Under TLS; with [`UpstreamTls::Prefer`] in the clear where the server does not offer it.
+    Tls,
+}
+
+/// The ways that a mode has, in the order in which they are tried.
+pub(super) fn ways(mode: UpstreamTls) -> (Way, Option<Way>) {
+    match mode {
+        UpstreamTls::Disable => (Way::Plain, None),
+        UpstreamTls::Allow => (Way::Plain, Some(Way::Tls)),
+        UpstreamTls::Prefer => (Way::Tls, Some(Way::Plain)),
+        UpstreamTls::Require | UpstreamTls::VerifyCa | UpstreamTls::VerifyFull => (Way::Tls, None),
+    }
+}
+
+/// Whether the other way may lead where the first did not: the handshake failed, or the server lets nobody in like this (`pg_hba.conf`).
+pub(super) fn is_worth_another_way(fault: &ConnectFault) -> bool {
+    fault.kind == ConnectFaultKind::Tls || fault.code.as_deref() == Some("28000")
+}
+
+/// Secures the connection. Unix sockets need nothing: whoever can read along can do anything.
+pub(super) async fn secure(
+    stream: Stream,
+    way: Way,
+    target: &Target,
+    context: Option<&Arc<ServerContext>>,
+) -> Result<Stream, ConnectFault> {
+    match way {
+        Way::Plain => return Ok(stream),
+        Way::Tls => {}
+    }
     let (mut socket, host) = match (stream, &target.upstream) {
         (Stream::Tcp(socket), Upstream::Tcp { host, .. }) => (socket, host),
         (stream, Upstream::Tcp { .. } | Upstream::Unix(_)) => return Ok(stream),
     };
     let broken = |error: std::io::Error| target.fault(ConnectFaultKind::Tls, &format!("TLS failed: {error}"));
+    let usual = if context.is_none() { Some(tls::usual_postgres().map_err(broken)?) } else { None };
+    let Some(context) = context.or(usual.as_ref()) else { return Ok(Stream::Tcp(socket)) };
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     socket.write_all(&request).await.map_err(broken)?;
     // Exactly one byte: what comes after it is already TLS.
     match socket.read_u8().await.map_err(broken)? {
-        b'S' => tls::connect(socket, host, proof).await.map_err(broken),
+        b'S' => tls::connect(socket, host, Arc::clone(context.for_mode(target.tls))).await.map_err(broken),
         b'N' if target.tls == UpstreamTls::Prefer => Ok(Stream::Tcp(socket)),
         b'N' => Err(target.fault(ConnectFaultKind::Tls, "it does not offer TLS, which the configuration requires")),
         other => Err(target.fault(ConnectFaultKind::Protocol, &format!("it answered 0x{other:02x} when asked for TLS"))),

@@ -20,7 +20,7 @@ use super::login;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
-use crate::transport::tls::{self, Proof};
+use crate::transport::tls;
 
 /// How long a server may take to clean a connection or to say that it is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,15 +121,14 @@ async fn dial(upstream: &Upstream, tls: UpstreamTls, shown: &str) -> Result<Stre
         }
     };
     let stream = plain(host, port).await.map_err(|error| unreachable(shown, &error))?;
-    let proof = match tls {
+    match tls {
         // Redis has no way to ask whether a server offers TLS.
-        UpstreamTls::Disable | UpstreamTls::Prefer => return Ok(Stream::Tcp(stream)),
-        UpstreamTls::Require => Proof::None,
-        UpstreamTls::VerifyFull => Proof::Host,
-    };
-    tls::connect(stream, host, proof)
-        .await
-        .map_err(|error| ConnectFault::new(ConnectFaultKind::Tls, format!("TLS with Redis at {shown} failed: {error}")))
+        UpstreamTls::Disable | UpstreamTls::Allow | UpstreamTls::Prefer => return Ok(Stream::Tcp(stream)),
+        UpstreamTls::Require | UpstreamTls::VerifyCa | UpstreamTls::VerifyFull => {}
+    }
+    let broken = |error| ConnectFault::new(ConnectFaultKind::Tls, format!("TLS with Redis at {shown} failed: {error}"));
+    let context = tls::usual_redis().map_err(broken)?;
+    tls::connect(stream, host, Arc::clone(context.for_mode(tls))).await.map_err(broken)
 }
 
 async fn plain(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -1,0 +1,112 @@
+//! A pooler started from a `pgbouncer.ini`: sidepool, or Debian's PgBouncer for comparison. Whatever else a test wants of the file is the
+//! test's own text; `LISTEN_PORT`, `SOCKET_DIRECTORY` and `USERS_FILE` in it are put in here.
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::binary::{self, Build};
+use crate::place;
+use crate::process::Process;
+use crate::wait;
+
+/// Neither of them runs as root; this is `nobody`.
+const NOBODY: u32 = 65534;
+
+/// Which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Ours.
+    Sidepool,
+    /// Debian's.
+    Pgbouncer,
+}
+
+/// A running pooler. Ended with the test.
+pub struct IniPooler {
+    process: Process,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl IniPooler {
+    /// Starts `program` with this file and this list of users, and waits until it accepts clients.
+    pub async fn start(program: Program, ini: &str, users: &str) -> Self {
+        Self::start_with(program, ini, users, &[]).await
+    }
+
+    /// As [`IniPooler::start`], with more files beside the two: their names and what is in them.
+    pub async fn start_with(program: Program, ini: &str, users: &str, files: &[(&str, &str)]) -> Self {
+        let directory = place::directory("ini");
+        let port = place::free_port();
+        let users_file = directory.join("userlist.txt");
+        let ini = ini
+            .replace("LISTEN_PORT", &port.to_string())
+            .replace("SOCKET_DIRECTORY", &directory.to_string_lossy())
+            .replace("USERS_FILE", &users_file.to_string_lossy());
+        for (name, text) in files {
+            std::fs::write(directory.join(name), text).expect("our own directory");
+        }
+        let file = directory.join("pgbouncer.ini");
+        std::fs::write(&file, ini).expect("our own directory");
+        std::fs::write(&users_file, users).expect("our own directory");
+        let process = Process::spawn(&format!("{program:?}"), command(program, &directory, &file));
+        let mut pooler = Self { process, port, directory };
+        pooler.ready().await;
+        pooler
+    }
+
+    /// Where clients connect.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory of its Unix socket and its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its process: log, signals.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its process, to end it.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The text without what is different each time: ports and directories.
+    pub fn without_ports(&self, text: &str, server: u16) -> String {
+        text.replace(&self.directory.to_string_lossy().into_owned(), "SOCKET_DIRECTORY")
+            .replace(&self.port.to_string(), "LISTEN_PORT")
+            .replace(&server.to_string(), "SERVER_PORT")
+    }
+
+    async fn ready(&mut self) {
+        wait::until("the pooler to listen", async || {
+            if let Some(status) = self.process.poll_end() {
+                panic!("the pooler ended at once ({status})");
+            }
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok().map(drop)
+        })
+        .await;
+    }
+}
+
+fn command(program: Program, directory: &Path, file: &Path) -> Command {
+    let mut command = match program {
+        Program::Sidepool => Command::new(binary::path(Build::Checked)),
+        Program::Pgbouncer => Command::new("/usr/sbin/pgbouncer"),
+    };
+    command.arg(file);
+    if rustix::process::getuid().is_root() {
+        chown(directory, Some(NOBODY), Some(NOBODY)).expect("root may give away its files");
+        for entry in std::fs::read_dir(directory).expect("our own directory").flatten() {
+            std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o644)).expect("our own file");
+        }
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
