@@ -100,7 +100,8 @@ impl Operator {
                 let _ = answer.send(done);
             }
             Order::Suspend(answer) => {
-                let fault = refused("SUSPEND is not supported".into()).with_hint("Start the new process beside this one with so_reuseport.");
+                let fault =
+                    refused("SUSPEND is not supported".into()).with_hint("Start the new process beside this one with so_reuseport.");
                 let _ = answer.send(Err(fault));
             }
             Order::Shutdown(how, answer) => {
@@ -150,7 +151,8 @@ impl Operator {
 
     /// Takes down what there is to count, and says in the log what the period was like.
     async fn end_period(&mut self, config: &Config) {
-        let period = config.postgres.as_ref().map_or(Duration::from_secs(60), |postgres| postgres.stats_period).max(Duration::from_millis(100));
+        let period =
+            config.postgres.as_ref().map_or(Duration::from_secs(60), |postgres| postgres.stats_period).max(Duration::from_millis(100));
         self.period_ends += period;
         let totals = gather::totals(&self.facts.mailboxes).await;
         let now = clock::now();

@@ -167,7 +167,8 @@ impl Desk {
     }
 
     fn notice(&mut self, message: &'static str, detail: Option<String>) {
-        let notice = Fault { severity: Severity::Notice, ..Fault::error(SqlState::parse(SUCCESS).unwrap_or(SqlState::INTERNAL_ERROR), message) };
+        let notice =
+            Fault { severity: Severity::Notice, ..Fault::error(SqlState::parse(SUCCESS).unwrap_or(SqlState::INTERNAL_ERROR), message) };
         let notice = match detail {
             Some(detail) => notice.with_detail(detail),
             None => notice,
@@ -340,7 +341,8 @@ fn memory(counts: &tables::Counts, workers: usize) -> [(&'static str, usize, u64
 
 fn not_reloaded() -> Fault {
     let code = SqlState::parse(b"F0000").unwrap_or(SqlState::INTERNAL_ERROR);
-    Fault::error(code, "RELOAD failed, see logs for additional details").with_hint("sidepool check FILE says what is wrong, with line and key.")
+    Fault::error(code, "RELOAD failed, see logs for additional details")
+        .with_hint("sidepool check FILE says what is wrong, with line and key.")
 }
 
 /// What SHOW HELP says.

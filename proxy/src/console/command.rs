@@ -197,9 +197,14 @@ fn fixed(name: &str) -> Option<Fixed> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     /// A word, bare or in double quotes; whether a space is before it.
-    Word { text: String, spaced: bool },
+    Word {
+        text: String,
+        spaced: bool,
+    },
     /// A text in single quotes.
-    Text { text: String },
+    Text {
+        text: String,
+    },
     Equals,
     Semicolon,
 }
@@ -312,12 +317,34 @@ mod tests {
     #[test]
     fn what_is_no_command() {
         for text in [
-            "", ";", "  ", "SHOW", "SHOW nothing", "SELECT 1", "nonsense", "SHOW POOLS POOLS", "SHOW POOLS;;", "SHOW \"pools", "RELOAD x", "SUSPEND x",
-            "SHUTDOWN later", "SET a", "SET a =", "SET a = b c", "SET 'a' = b", "PAUSE a-b", "é", "PAUSE 'a'", "SHOWPOOLS", "BEGIN", "SHOW POOLS -- x",
+            "",
+            ";",
+            "  ",
+            "SHOW",
+            "SHOW nothing",
+            "SELECT 1",
+            "nonsense",
+            "SHOW POOLS POOLS",
+            "SHOW POOLS;;",
+            "SHOW \"pools",
+            "RELOAD x",
+            "SUSPEND x",
+            "SHUTDOWN later",
+            "SET a",
+            "SET a =",
+            "SET a = b c",
+            "SET 'a' = b",
+            "PAUSE a-b",
+            "é",
+            "PAUSE 'a'",
+            "SHOWPOOLS",
+            "BEGIN",
+            "SHOW POOLS -- x",
         ] {
             assert_eq!(parse(text), Err(Wrong::Syntax), "{text}");
         }
-        for text in [format!("PAUSE {}", "x".repeat(64)), "x".repeat(16), format!("SET a = {}", "x".repeat(256)), "SET \"\" = x".to_owned()] {
+        for text in [format!("PAUSE {}", "x".repeat(64)), "x".repeat(16), format!("SET a = {}", "x".repeat(256)), "SET \"\" = x".to_owned()]
+        {
             assert_eq!(parse(&text), Err(Wrong::Arguments), "{text}");
         }
         assert!(parse(&format!("PAUSE {}", "x".repeat(63))).is_ok());
@@ -325,7 +352,9 @@ mod tests {
 
     #[test]
     fn only_looking_is_for_everybody() {
-        for (text, admin) in [("SHOW POOLS", false), ("SHOW FDS", true), ("SHOW timezone", false), ("SET timezone = x", false), ("PAUSE", true)] {
+        for (text, admin) in
+            [("SHOW POOLS", false), ("SHOW FDS", true), ("SHOW timezone", false), ("SET timezone = x", false), ("PAUSE", true)]
+        {
             assert_eq!(parse(text).map(|command| command.needs_admin()), Ok(admin), "{text}");
         }
     }

@@ -199,7 +199,9 @@ mod tests {
     #[test]
     fn commands_without_rows_have_no_data() {
         let mut prepared = Prepared::default();
-        for (text, tag) in [("RELOAD", b'n'), ("SET a = b", b'n'), ("SHOW HELP", b'n'), ("", b'n'), ("SHOW timezone", b'T'), ("SHOW POOLS", b'T')] {
+        for (text, tag) in
+            [("RELOAD", b'n'), ("SET a = b", b'n'), ("SHOW HELP", b'n'), ("", b'n'), ("SHOW timezone", b'T'), ("SHOW POOLS", b'T')]
+        {
             prepared.parse(format!("\0{text}\0\0\0").as_bytes(), read).unwrap();
             prepared.bind(b"\0\0\0\0\0\0\0\0").unwrap();
             let mut out = Vec::new();

@@ -30,10 +30,7 @@ pub async fn ask_one<T: Send + 'static>(
 }
 
 /// Asks all workers at the same time. Those that do not answer are left out.
-pub async fn ask_all<T: Send + 'static>(
-    mailboxes: &Mailboxes,
-    question: impl FnOnce(&Rc<Worker>) -> T + Clone + Send + 'static,
-) -> Vec<T> {
+pub async fn ask_all<T: Send + 'static>(mailboxes: &Mailboxes, question: impl FnOnce(&Rc<Worker>) -> T + Clone + Send + 'static) -> Vec<T> {
     let questions: Vec<_> = mailboxes
         .ids()
         .map(|id| {

@@ -166,11 +166,7 @@ impl Desk {
                     return Ok(());
                 }
             }
-            FrontendTag::FunctionCall
-            | FrontendTag::CopyData
-            | FrontendTag::CopyDone
-            | FrontendTag::CopyFail
-            | FrontendTag::Password => {
+            FrontendTag::FunctionCall | FrontendTag::CopyData | FrontendTag::CopyDone | FrontendTag::CopyFail | FrontendTag::Password => {
                 let code = tag_byte(tag);
                 return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("unsupported packet type for admin console: {code}")).into());
             }

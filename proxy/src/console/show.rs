@@ -143,16 +143,9 @@ const fn column(name: &'static str, kind: Kind) -> Column {
     Column { name, kind }
 }
 
-const VERSION: [Column; 1] = [
-    column("version", Text),
-];
+const VERSION: [Column; 1] = [column("version", Text)];
 
-const CONFIG: [Column; 4] = [
-    column("key", Text),
-    column("value", Text),
-    column("default", Text),
-    column("changeable", Text),
-];
+const CONFIG: [Column; 4] = [column("key", Text), column("value", Text), column("default", Text), column("changeable", Text)];
 
 const DATABASES: [Column; 17] = [
     column("name", Text),
@@ -194,12 +187,7 @@ const POOLS: [Column; 17] = [
     column("load_balance_hosts", Text),
 ];
 
-const PEERS: [Column; 4] = [
-    column("peer_id", Int4),
-    column("host", Text),
-    column("port", Int4),
-    column("pool_size", Int4),
-];
+const PEERS: [Column; 4] = [column("peer_id", Int4), column("host", Text), column("port", Int4), column("pool_size", Int4)];
 
 const PEER_POOLS: [Column; 5] = [
     column("peer_id", Int4),
@@ -244,40 +232,17 @@ const USERS: [Column; 8] = [
     column("current_client_connections", Int4),
 ];
 
-const LISTS: [Column; 2] = [
-    column("list", Text),
-    column("items", Int4),
-];
+const LISTS: [Column; 2] = [column("list", Text), column("items", Int4)];
 
-const TOTALS: [Column; 2] = [
-    column("name", Text),
-    column("value", Numeric),
-];
+const TOTALS: [Column; 2] = [column("name", Text), column("value", Numeric)];
 
-const MEM: [Column; 5] = [
-    column("name", Text),
-    column("size", Int4),
-    column("used", Int4),
-    column("free", Int4),
-    column("memtotal", Int4),
-];
+const MEM: [Column; 5] = [column("name", Text), column("size", Int4), column("used", Int4), column("free", Int4), column("memtotal", Int4)];
 
-const STATE: [Column; 2] = [
-    column("key", Text),
-    column("value", Text),
-];
+const STATE: [Column; 2] = [column("key", Text), column("value", Text)];
 
-const DNS_HOSTS: [Column; 3] = [
-    column("hostname", Text),
-    column("ttl", Int8),
-    column("addrs", Text),
-];
+const DNS_HOSTS: [Column; 3] = [column("hostname", Text), column("ttl", Int8), column("addrs", Text)];
 
-const DNS_ZONES: [Column; 3] = [
-    column("zonename", Text),
-    column("serial", Int8),
-    column("count", Int4),
-];
+const DNS_ZONES: [Column; 3] = [column("zonename", Text), column("serial", Int8), column("count", Int4)];
 
 const FDS: [Column; 15] = [
     column("fd", Int4),
@@ -396,25 +361,58 @@ mod tests {
     const REFERENCE: &[(&str, &str)] = &[
         ("version", "version t"),
         ("config", "key t, value t, default t, changeable t"),
-        ("databases", "name t, host t, port i, database t, force_user t, pool_size i, min_pool_size i, reserve_pool_size i, server_lifetime i, pool_mode t, load_balance_hosts t, max_connections i, current_connections i, max_client_connections i, current_client_connections i, paused i, disabled i"),
-        ("pools", "database t, user t, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active i, sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i, maxwait_us i, pool_mode t, load_balance_hosts t"),
+        (
+            "databases",
+            "name t, host t, port i, database t, force_user t, pool_size i, min_pool_size i, reserve_pool_size i, server_lifetime i, pool_mode t, load_balance_hosts t, max_connections i, current_connections i, max_client_connections i, current_client_connections i, paused i, disabled i",
+        ),
+        (
+            "pools",
+            "database t, user t, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active i, sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i, maxwait_us i, pool_mode t, load_balance_hosts t",
+        ),
         ("peers", "peer_id i, host t, port i, pool_size i"),
         ("peer_pools", "peer_id i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active_cancel i, sv_login i"),
-        ("clients", "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i"),
-        ("users", "name t, pool_size t, reserve_pool_size t, pool_mode t, max_user_connections i, current_connections i, max_user_client_connections i, current_client_connections i"),
+        (
+            "clients",
+            "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i",
+        ),
+        (
+            "users",
+            "name t, pool_size t, reserve_pool_size t, pool_mode t, max_user_connections i, current_connections i, max_user_client_connections i, current_client_connections i",
+        ),
         ("lists", "list t, items i"),
         ("totals", "name t, value n"),
         ("mem", "name t, size i, used i, free i, memtotal i"),
         ("state", "key t, value t"),
         ("dns_hosts", "hostname t, ttl q, addrs t"),
         ("dns_zones", "zonename t, serial q, count i"),
-        ("fds", "fd i, task t, user t, database t, addr t, port i, cancel q, link i, client_encoding t, std_strings t, datestyle t, timezone t, password t, scram_client_key b, scram_server_key b"),
-        ("stats", "database t, total_server_assignment_count n, total_xact_count n, total_query_count n, total_received n, total_sent n, total_xact_time n, total_query_time n, total_wait_time n, total_client_parse_count n, total_server_parse_count n, total_bind_count n, total_client_login_count n, avg_server_assignment_count n, avg_xact_count n, avg_query_count n, avg_recv n, avg_sent n, avg_xact_time n, avg_query_time n, avg_wait_time n, avg_client_parse_count n, avg_server_parse_count n, avg_bind_count n, avg_client_login_count n"),
-        ("stats_totals", "database t, server_assignment_count n, xact_count n, query_count n, bytes_received n, bytes_sent n, xact_time n, query_time n, wait_time n, client_parse_count n, server_parse_count n, bind_count n, client_login_count n"),
-        ("stats_averages", "database t, server_assignment_count n, xact_count n, query_count n, bytes_received n, bytes_sent n, xact_time n, query_time n, wait_time n, avg_client_parse_count n, avg_server_parse_count n, avg_bind_count n, avg_client_login_count n"),
-        ("sockets", "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i, recv_pos i, pkt_pos i, pkt_remain i, send_pos i, send_remain i, pkt_avail i, send_avail i"),
-        ("servers", "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i"),
-        ("active_sockets", "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i, recv_pos i, pkt_pos i, pkt_remain i, send_pos i, send_remain i, pkt_avail i, send_avail i"),
+        (
+            "fds",
+            "fd i, task t, user t, database t, addr t, port i, cancel q, link i, client_encoding t, std_strings t, datestyle t, timezone t, password t, scram_client_key b, scram_server_key b",
+        ),
+        (
+            "stats",
+            "database t, total_server_assignment_count n, total_xact_count n, total_query_count n, total_received n, total_sent n, total_xact_time n, total_query_time n, total_wait_time n, total_client_parse_count n, total_server_parse_count n, total_bind_count n, total_client_login_count n, avg_server_assignment_count n, avg_xact_count n, avg_query_count n, avg_recv n, avg_sent n, avg_xact_time n, avg_query_time n, avg_wait_time n, avg_client_parse_count n, avg_server_parse_count n, avg_bind_count n, avg_client_login_count n",
+        ),
+        (
+            "stats_totals",
+            "database t, server_assignment_count n, xact_count n, query_count n, bytes_received n, bytes_sent n, xact_time n, query_time n, wait_time n, client_parse_count n, server_parse_count n, bind_count n, client_login_count n",
+        ),
+        (
+            "stats_averages",
+            "database t, server_assignment_count n, xact_count n, query_count n, bytes_received n, bytes_sent n, xact_time n, query_time n, wait_time n, avg_client_parse_count n, avg_server_parse_count n, avg_bind_count n, avg_client_login_count n",
+        ),
+        (
+            "sockets",
+            "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i, recv_pos i, pkt_pos i, pkt_remain i, send_pos i, send_remain i, pkt_avail i, send_avail i",
+        ),
+        (
+            "servers",
+            "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i",
+        ),
+        (
+            "active_sockets",
+            "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i, recv_pos i, pkt_pos i, pkt_remain i, send_pos i, send_remain i, pkt_avail i, send_avail i",
+        ),
         ("help", ""),
     ];
 

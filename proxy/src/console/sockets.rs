@@ -254,44 +254,51 @@ mod tests {
             pid: 77,
             application_name: "psql",
             statements: 5,
-            }
+        }
     }
 
     #[test]
     fn a_row_has_its_values_in_the_right_columns() {
         let ends = Ends::V4("10.0.0.1:5000".parse().unwrap(), "10.0.0.2:6432".parse().unwrap());
         let rows = read(Show::Clients, |rows| socket(&ends, "C", "waiting").put(rows, FRAME));
-        let row: Vec<_> = Show::Clients.columns().iter().zip(&rows[0]).map(|(column, value)| (column.name, value.as_deref().unwrap())).collect();
-        assert_eq!(row, [
-            ("type", "C"),
-            ("user", "bob"),
-            ("database", "app"),
-            ("replication", "none"),
-            ("state", "waiting"),
-            ("addr", "10.0.0.1"),
-            ("port", "5000"),
-            ("local_addr", "10.0.0.2"),
-            ("local_port", "6432"),
-            ("connect_time", "2001-09-09 01:46:30 UTC"),
-            ("request_time", "2001-09-09 01:46:35 UTC"),
-            ("wait", "2"),
-            ("wait_us", "3"),
-            ("close_needed", "1"),
-            ("ptr", "0x0000000000a1"),
-            ("link", "0x0000000000a2"),
-            ("remote_pid", "77"),
-            ("tls", ""),
-            ("application_name", "psql"),
-            ("prepared_statements", "5"),
-            ("id", "161"),
-        ]);
+        let row: Vec<_> =
+            Show::Clients.columns().iter().zip(&rows[0]).map(|(column, value)| (column.name, value.as_deref().unwrap())).collect();
+        assert_eq!(
+            row,
+            [
+                ("type", "C"),
+                ("user", "bob"),
+                ("database", "app"),
+                ("replication", "none"),
+                ("state", "waiting"),
+                ("addr", "10.0.0.1"),
+                ("port", "5000"),
+                ("local_addr", "10.0.0.2"),
+                ("local_port", "6432"),
+                ("connect_time", "2001-09-09 01:46:30 UTC"),
+                ("request_time", "2001-09-09 01:46:35 UTC"),
+                ("wait", "2"),
+                ("wait_us", "3"),
+                ("close_needed", "1"),
+                ("ptr", "0x0000000000a1"),
+                ("link", "0x0000000000a2"),
+                ("remote_pid", "77"),
+                ("tls", ""),
+                ("application_name", "psql"),
+                ("prepared_statements", "5"),
+                ("id", "161"),
+            ]
+        );
     }
 
     #[test]
     fn sockets_say_which_side_and_have_seven_columns_more() {
         let of = |kind, state| read(Show::Sockets, |rows| socket(&Ends::Unix(77), kind, state).put(rows, FRAME)).remove(0);
         let row = of("S", "new");
-        assert_eq!((row.len(), row[4].as_deref(), row[5].as_deref(), row[6].as_deref()), (28, Some("sv_login"), Some("unix"), Some("6432")));
+        assert_eq!(
+            (row.len(), row[4].as_deref(), row[5].as_deref(), row[6].as_deref()),
+            (28, Some("sv_login"), Some("unix"), Some("6432"))
+        );
         assert_eq!(of("C", "active")[4].as_deref(), Some("cl_active"));
     }
 

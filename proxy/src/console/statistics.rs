@@ -121,10 +121,8 @@ impl History {
         let Some((since, before)) = self.older.as_ref().or(self.newer.as_ref()) else { return PerDatabase::new() };
         let period = now.saturating_duration_since(*since);
         let none = Totals::default();
-        let average = |(database, totals): (&Box<str>, &Totals)| {
-            (database.clone(), totals.average(before.get(database).unwrap_or(&none), period))
-        };
-        totals.iter().map(average).collect()
+        let average = |totals: &Totals, database: &str| totals.average(before.get(database).unwrap_or(&none), period);
+        totals.iter().map(|(database, totals)| (database.clone(), average(totals, database))).collect()
     }
 
     /// What all databases together did on average, up to now.
@@ -210,7 +208,8 @@ mod tests {
         record.observe(PoolHistogram::Wait, Duration::from_micros(7));
         let totals = databases(Totals::of(&record.numbers()));
         let rows = read(Show::StatsTotals, |rows| put(rows, &totals, &PerDatabase::new()));
-        let values: Vec<_> = Show::StatsTotals.columns().iter().zip(&rows[0]).map(|(column, value)| (column.name, value.clone().unwrap())).collect();
+        let values: Vec<_> =
+            Show::StatsTotals.columns().iter().zip(&rows[0]).map(|(column, value)| (column.name, value.clone().unwrap())).collect();
         let wanted = [
             ("database", "app"),
             ("server_assignment_count", "1"),

@@ -116,7 +116,12 @@ impl CancelRegistry {
     pub fn end(&self, fate: Fate, mut choose: impl FnMut(&Presence) -> bool) -> usize {
         let seats = self.seats.borrow();
         let chosen = seats.values().filter(|seat| choose(&seat.presence));
-        chosen.map(|seat| { seat.presence.seal(fate); seat.wake() }).count()
+        chosen
+            .map(|seat| {
+                seat.presence.seal(fate);
+                seat.wake()
+            })
+            .count()
     }
 }
 

@@ -100,14 +100,12 @@ mod tests {
 
     #[test]
     fn the_lists_say_who_is_what() {
-        let config = Postgres { admin_users: vec!["a".into(), "b".into()], stats_users: vec!["s".into(), "a".into()], ..Postgres::default() };
-        assert_eq!(["a", "b", "s", "x", ""].map(|user| rank(&config, user)), [
-            Some(Rank::Admin),
-            Some(Rank::Admin),
-            Some(Rank::Stats),
-            None,
-            None
-        ]);
+        let config =
+            Postgres { admin_users: vec!["a".into(), "b".into()], stats_users: vec!["s".into(), "a".into()], ..Postgres::default() };
+        assert_eq!(
+            ["a", "b", "s", "x", ""].map(|user| rank(&config, user)),
+            [Some(Rank::Admin), Some(Rank::Admin), Some(Rank::Stats), None, None]
+        );
         assert_eq!(rank(&Postgres::default(), ""), None);
     }
 }

@@ -4,8 +4,8 @@ use sidepool_protocol::postgres::fault::{Fault, SqlState};
 
 use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
-use super::presence::Fate;
 use super::prepared::MAX_CLIENT_STATEMENTS;
+use super::presence::Fate;
 use crate::pool::acquire::AcquireError;
 use crate::pool::reason::{Refusal, RefuseReason};
 

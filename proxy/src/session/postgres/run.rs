@@ -152,7 +152,11 @@ impl Session {
 
     /// Runs until the client is gone.
     pub async fn run(&mut self) -> End {
-        std::future::poll_fn(|cx| Poll::Ready(self.ticket.begin(cx.waker()))).await;
+        std::future::poll_fn(|cx| {
+            self.ticket.begin(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end
