@@ -107,6 +107,12 @@ impl Rules {
         self.0.iter().find(|rule| rule.fits(approach))
     }
 
+    /// Whether any of them asks an LDAP server.
+    #[must_use]
+    pub fn asks_ldap(&self) -> bool {
+        self.0.iter().any(|rule| matches!(rule.method, Method::Ldap(_)))
+    }
+
     /// How many rules there are.
     #[must_use]
     pub fn len(&self) -> usize {

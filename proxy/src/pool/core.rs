@@ -323,6 +323,14 @@ impl Core {
         self.epoch
     }
 
+    /// Something has changed that may let the next connect work: it is tried at once.
+    pub fn try_again(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.backoff.succeeded();
+        self.timers.set(Timer::Retry, None);
+        self.settle(now);
+    }
+
     /// No more grants until [`Core::resume`]: sessions wait, connections are closed when nobody uses them.
     pub fn pause(&mut self, now: Instant) {
         let now = self.advance(now);

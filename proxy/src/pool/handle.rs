@@ -141,6 +141,11 @@ impl<C: Connector> Pool<C> {
         self.epoch.set(epoch);
     }
 
+    /// Something has changed that may let the next connect work, such as a new password: it is tried at once.
+    pub fn try_again(&self) {
+        self.step(|core, now| core.try_again(now));
+    }
+
     /// No more grants until [`Pool::resume`]; sessions wait.
     pub fn pause(&self) {
         self.step(|core, now| core.pause(now));

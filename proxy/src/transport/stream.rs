@@ -133,6 +133,15 @@ impl Stream {
         }
     }
 
+    /// Which user of the operating system has the other end of a Unix socket.
+    #[must_use]
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Unix(stream) => stream.peer_cred().ok().map(|cred| cred.uid()),
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+
     /// Takes the socket off this thread's runtime.
     pub fn detach(self) -> io::Result<Parcel> {
         match self {

@@ -11,8 +11,9 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::keys::ScramKeys;
 use super::md5;
-use super::scram::{Exchange, MECHANISM, Parameters, Proof, ScramError};
+use super::scram::{Accepted, Exchange, MECHANISM, Parameters, Proof, ScramError};
 use super::secret::Stored;
 use crate::postgres::encode;
 use crate::postgres::fault::{Fault, SqlState};
@@ -172,27 +173,49 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// Checks the claim against the stored secret of `user` (`None`: there is no such user, or it has no password). True: AuthenticationOk may
-    /// follow, and what goes before it is in `out`. Where a password meets a verifier, it takes milliseconds.
+    /// Checks the claim against the stored secret of `user` (`None`: there is no such user, or it has no password). If it holds,
+    /// AuthenticationOk may follow, and what goes before it is in `out`. Where a password meets a verifier, it takes milliseconds.
     #[must_use]
-    pub fn check(&self, user: &str, stored: Option<&Stored<'_>>, out: &mut Vec<u8>) -> bool {
+    pub fn check(&self, user: &str, stored: Option<&Stored<'_>>, out: &mut Vec<u8>) -> Option<Proven> {
         match self {
-            Self::Password(password) => stored.is_some_and(|stored| stored.is_password(user, password)),
+            Self::Password(password) => stored.is_some_and(|stored| stored.is_password(user, password)).then_some(Proven::Password),
             Self::Md5 { salt, answer } => {
-                stored.and_then(|stored| stored.md5_digest(user)).is_some_and(|digest| md5::verify(&digest, *salt, answer))
+                let digest = stored.and_then(|stored| stored.md5_digest(user));
+                digest.is_some_and(|digest| md5::verify(&digest, *salt, answer)).then_some(Proven::Digest)
             }
             Self::Scram(proof) => {
                 let verifier = match stored {
                     Some(Stored::Scram(verifier)) => Some(&**verifier),
                     Some(Stored::Plain(_) | Stored::Md5(_)) | None => None,
                 };
-                proof.check(verifier).is_ok_and(|last| {
-                    encode::authentication_sasl_final(last.as_bytes(), out);
-                    true
-                })
+                let Accepted { message, keys } = proof.check(verifier).ok()?;
+                encode::authentication_sasl_final(message.as_bytes(), out);
+                Some(Proven::Keys(keys))
             }
         }
     }
+}
+
+impl Claim {
+    /// The password, where it was given in clear text.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        match self {
+            Self::Password(password) => Some(password),
+            Self::Md5 { .. } | Self::Scram(_) => None,
+        }
+    }
+}
+
+/// A claim that holds, with what it tells of the password.
+#[derive(Debug)]
+pub enum Proven {
+    /// All: it is in the claim.
+    Password,
+    /// Nothing.
+    Digest,
+    /// Enough to log in elsewhere with the same verifier.
+    Keys(ScramKeys),
 }
 
 impl fmt::Debug for Claim {
@@ -203,8 +226,13 @@ impl fmt::Debug for Claim {
 
 /// The one answer to a wrong password and to a user that does not exist.
 #[must_use]
-pub fn wrong_password(user: &str) -> Fault {
-    Fault::fatal(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+pub fn wrong_password(method: Method, user: &str) -> Fault {
+    let message = match method {
+        Method::Plain | Method::Md5 => "password authentication failed",
+        Method::Scram => "SASL authentication failed",
+    };
+    Fault::fatal(SqlState::INVALID_PASSWORD, message)
+        .with_detail(format!("The password of user \"{user}\" is wrong, or there is no such user."))
 }
 
 fn terminated(body: &[u8]) -> Result<&[u8], Fault> {
@@ -224,7 +252,7 @@ fn scram_fault(error: ScramError) -> Fault {
         ScramError::Unsupported(what) => {
             Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("client requires SCRAM {what}, which is not supported"))
         }
-        ScramError::WrongProof => Fault::fatal(SqlState::INVALID_PASSWORD, "password authentication failed"),
+        ScramError::WrongProof => Fault::fatal(SqlState::INVALID_PASSWORD, "SASL authentication failed"),
     }
 }
 
@@ -238,7 +266,7 @@ mod tests {
     use super::*;
 
     fn challenge() -> Challenge {
-        Challenge { md5_salt: *b"salt", scram_nonce: "nonce".into(), scram: Parameters::made_up(&[0; 32], "bob") }
+        Challenge { md5_salt: *b"salt", scram_nonce: "nonce".into(), scram: Parameters::made_up(&[0; 32], "bob", 4096) }
     }
 
     fn ask(method: Method) -> (Asked, Vec<u8>) {
@@ -260,9 +288,9 @@ mod tests {
         assert_eq!(out, b"R\0\0\0\x08\0\0\0\x03");
         let claim = claim(asked, b"secret\0");
         let mut out = Vec::new();
-        assert!(claim.check("bob", Some(&Stored::read("secret")), &mut out));
-        assert!(!claim.check("bob", Some(&Stored::read("other")), &mut out));
-        assert!(!claim.check("bob", None, &mut out));
+        assert!(claim.check("bob", Some(&Stored::read("secret")), &mut out).is_some());
+        assert!(claim.check("bob", Some(&Stored::read("other")), &mut out).is_none());
+        assert!(claim.check("bob", None, &mut out).is_none());
         assert_eq!(out, b"");
         assert_eq!(format!("{claim:?}"), "Claim(***)");
     }
@@ -273,11 +301,11 @@ mod tests {
         let answer = md5::response(&stored[3..], *b"salt");
         let claim = claim(ask(Method::Md5).0, format!("{}\0", *answer).as_bytes());
         let mut out = Vec::new();
-        assert!(claim.check("bob", Some(&Stored::read("secret")), &mut out));
-        assert!(claim.check("bob", Some(&Stored::read(&stored)), &mut out));
-        assert!(!claim.check("bob", Some(&Stored::read("secreu")), &mut out));
-        assert!(!claim.check("alice", Some(&Stored::read("secret")), &mut out));
-        assert!(!claim.check("bob", None, &mut out));
+        assert!(claim.check("bob", Some(&Stored::read("secret")), &mut out).is_some());
+        assert!(claim.check("bob", Some(&Stored::read(&stored)), &mut out).is_some());
+        assert!(claim.check("bob", Some(&Stored::read("secreu")), &mut out).is_none());
+        assert!(claim.check("alice", Some(&Stored::read("secret")), &mut out).is_none());
+        assert!(claim.check("bob", None, &mut out).is_none());
     }
 
     fn scram(password: &str) -> (ScramSha256, Claim) {
@@ -298,11 +326,11 @@ mod tests {
         let stored = Stored::Scram(Box::new(verifier));
         let (mut client, claim) = scram("secret");
         let mut out = Vec::new();
-        assert!(claim.check("bob", Some(&stored), &mut out));
+        assert!(claim.check("bob", Some(&stored), &mut out).is_some());
         client.finish(&out[9..]).unwrap();
         let mut out = Vec::new();
-        assert!(!claim.check("bob", None, &mut out));
-        assert!(!scram("wrong").1.check("bob", Some(&stored), &mut out));
+        assert!(claim.check("bob", None, &mut out).is_none());
+        assert!(scram("wrong").1.check("bob", Some(&stored), &mut out).is_none());
         assert_eq!(out, b"");
     }
 

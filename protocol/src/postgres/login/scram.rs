@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::keys::ScramKeys;
+
 /// The name of the mechanism.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
 
@@ -24,7 +26,7 @@ pub const MAX_ITERATIONS: u32 = 10_000_000;
 /// Bytes of a salt that we make.
 pub const SALT_BYTES: usize = 16;
 
-type Key = [u8; 32];
+pub(super) type Key = [u8; 32];
 
 /// What a server keeps instead of a password: enough to recognise it, not to use it elsewhere.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,9 +50,9 @@ impl Parameters {
     /// What a user is told that has no verifier of its own: one with a plain password, or one that does not exist. The same for the same name as
     /// long as the process lives, so that the two cannot be told apart.
     #[must_use]
-    pub fn made_up(seed: &[u8; 32], user: &str) -> Self {
+    pub fn made_up(seed: &[u8; 32], user: &str, iterations: u32) -> Self {
         let salt = mac(seed, &[b"salt", user.as_bytes()]);
-        Self { salt: salt[..SALT_BYTES].into(), iterations: ITERATIONS }
+        Self { salt: salt[..SALT_BYTES].into(), iterations }
     }
 }
 
@@ -180,8 +182,8 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Checks the proof; the answer is our last message, our own proof. Without a verifier the work is the same and the proof wrong.
-    pub fn check(&self, verifier: Option<&Verifier>) -> Result<String, ScramError> {
+    /// Checks the proof. Without a verifier the work is the same and the proof wrong.
+    pub fn check(&self, verifier: Option<&Verifier>) -> Result<Accepted, ScramError> {
         let (stored_key, server_key) = verifier.map_or(([0; 32], [0; 32]), |verifier| (verifier.stored_key, verifier.server_key));
         let mut client_key = mac(&stored_key, &[self.signed.as_bytes()]);
         for (key, proof) in client_key.iter_mut().zip(self.proof) {
@@ -190,8 +192,23 @@ impl Proof {
         let right: Key = Sha256::digest(client_key).into();
         let right = right.ct_eq(&stored_key) & u8::from(verifier.is_some()).into();
         let signature = mac(&server_key, &[self.signed.as_bytes()]);
-        if bool::from(right) { Ok(format!("v={}", BASE64.encode(signature))) } else { Err(ScramError::WrongProof) }
+        match verifier {
+            Some(verifier) if right.into() => {
+                let keys = ScramKeys::new(verifier.parameters.clone(), client_key, server_key);
+                Ok(Accepted { message: format!("v={}", BASE64.encode(signature)), keys })
+            }
+            Some(_) | None => Err(ScramError::WrongProof),
+        }
     }
+}
+
+/// A proof that is right.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Our last message: our own proof.
+    pub message: String,
+    /// What the proof tells of the password: enough to log in elsewhere with the same verifier.
+    pub keys: ScramKeys,
 }
 
 impl fmt::Debug for Proof {
@@ -221,7 +238,7 @@ fn salted_password(password: &str, parameters: &Parameters) -> Zeroizing<Key> {
     result
 }
 
-fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
     let mut mac = keyed(key);
     for part in parts {
         mac.update(part);
@@ -264,9 +281,9 @@ mod tests {
         let exchange = rfc_exchange();
         assert_eq!(exchange.server_first(), "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
         let proof = exchange.finish(CLIENT_FINAL).unwrap();
-        assert_eq!(proof.check(Some(&verifier)).as_deref(), Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
-        assert_eq!(proof.check(None), Err(ScramError::WrongProof));
-        assert_eq!(proof.check(Some(&Verifier::derive("pencils", rfc_parameters()))), Err(ScramError::WrongProof));
+        assert_eq!(proof.check(Some(&verifier)).unwrap().message, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!(proof.check(None).unwrap_err(), ScramError::WrongProof);
+        assert_eq!(proof.check(Some(&Verifier::derive("pencils", rfc_parameters()))).unwrap_err(), ScramError::WrongProof);
     }
 
     #[test]
@@ -300,13 +317,13 @@ mod tests {
     #[test]
     fn it_agrees_with_the_client_of_postgres_protocol() {
         for password in ["foobar", "", "pässwörd\u{00a0}ⅸ", "\u{0007}bell"] {
-            let parameters = Parameters::made_up(&[7; 32], "bob");
+            let parameters = Parameters::made_up(&[7; 32], "bob", ITERATIONS);
             let verifier = Verifier::derive(password, parameters.clone());
             let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
             let exchange = Exchange::begin(client.message(), "servernonce", &parameters).unwrap();
             client.update(exchange.server_first().as_bytes()).unwrap();
             let last = exchange.finish(client.message()).unwrap().check(Some(&verifier)).unwrap();
-            client.finish(last.as_bytes()).unwrap();
+            client.finish(last.message.as_bytes()).unwrap();
         }
     }
 
@@ -340,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_made_up_salt_belongs_to_the_name_and_the_process() {
-        let of = |seed: u8, user: &str| Parameters::made_up(&[seed; 32], user).salt;
+        let of = |seed: u8, user: &str| Parameters::made_up(&[seed; 32], user, 7).salt;
         assert_eq!(of(1, "a"), of(1, "a"));
         assert_ne!(of(1, "a"), of(1, "b"));
         assert_ne!(of(1, "a"), of(2, "a"));

@@ -14,6 +14,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use zeroize::Zeroizing;
 
+use super::keys::{KeyFault, KeyedExchange, ScramKeys};
 use super::md5;
 use super::scram::MECHANISM;
 use super::secret::Stored;
@@ -32,6 +33,8 @@ pub const MAX_MESSAGES: u32 = 1000;
 pub struct UpstreamLogin {
     user: Box<str>,
     password: Option<Zeroizing<String>>,
+    /// Keys of a client's login, and a nonce for using them.
+    keys: Option<Box<(ScramKeys, String)>>,
     expect: Expect,
     parameters: ParameterSet,
     key: Box<[u8]>,
@@ -43,6 +46,8 @@ enum Expect {
     SaslContinue(Box<ScramSha256>),
     Computed,
     SaslFinal(Box<ScramSha256>),
+    KeyedContinue(Box<KeyedExchange>),
+    KeyedFinal(Box<KeyedExchange>),
     AuthenticationOk,
     Ready,
 }
@@ -83,6 +88,10 @@ pub enum UpstreamError {
     Refused(ServerError),
     /// The server asks for a password, and we have none (or none of the kind it asks for).
     NoPassword(&'static str),
+    /// The server asks for SCRAM, and we have the user's verifier alone.
+    NoKeys,
+    /// The server has another verifier than the one that the client proved its password against.
+    OtherVerifier,
     /// The server asks for something that we do not do.
     Unsupported(String),
     /// The server could not prove that it knows the password, or broke the protocol in some other way.
@@ -123,6 +132,14 @@ impl fmt::Display for UpstreamError {
             Self::Refused(ServerError { sqlstate: Some(code), message }) => write!(f, "{message} (SQLSTATE {code})"),
             Self::Refused(ServerError { sqlstate: None, message }) => f.write_str(message),
             Self::NoPassword(method) => write!(f, "the server asks for a {method} password and none is configured that can be used for it"),
+            Self::NoKeys => f.write_str(
+                "the server asks for SCRAM, and of this user only a verifier is known: a client has to log in by SCRAM-SHA-256 first, \
+                 or the password be configured in plain text",
+            ),
+            Self::OtherVerifier => f.write_str(
+                "the server's SCRAM verifier of this user has another salt or number of iterations than the one that sidepool has: \
+                 they must be the same, byte by byte (copy it from pg_authid again, or use auth_query)",
+            ),
             Self::Unsupported(what) => write!(f, "the server asks for {what}, which is not supported"),
             Self::Protocol(what) => f.write_str(what),
         }
@@ -156,11 +173,19 @@ impl UpstreamLogin {
         Some(Self {
             user: user.into(),
             password: password.map(|password| Zeroizing::new(password.to_owned())),
+            keys: None,
             expect: Expect::Authentication,
             parameters: ParameterSet::new(),
             key: Box::default(),
             messages: 0,
         })
+    }
+
+    /// Gives it the keys that a client's login brought, for a server that asks for SCRAM where no plain password is known. The nonce is
+    /// random, printable, and has no comma.
+    #[must_use]
+    pub fn with_keys(self, keys: ScramKeys, nonce: String) -> Self {
+        Self { keys: Some(Box::new((keys, nonce))), ..self }
     }
 
     /// Takes a message of the server. What it is answered is appended to `out`.
@@ -229,6 +254,17 @@ impl UpstreamLogin {
                 self.expect = Expect::AuthenticationOk;
                 Ok(Progress::Read)
             }
+            (11, Expect::KeyedContinue(mut keyed)) => {
+                let last = keyed.prove(data).map_err(key_fault)?;
+                frontend::sasl_response(last.as_bytes(), out).map_err(unencodable)?;
+                self.expect = Expect::KeyedFinal(keyed);
+                Ok(Progress::Read)
+            }
+            (12, Expect::KeyedFinal(keyed)) => {
+                keyed.finish(data).map_err(key_fault)?;
+                self.expect = Expect::AuthenticationOk;
+                Ok(Progress::Read)
+            }
             (7 | 9, Expect::Authentication) => Err(UpstreamError::Unsupported("GSSAPI or SSPI authentication".into())),
             (_, _) => Err(UpstreamError::Protocol(format!("the server sent an unexpected authentication request ({kind})"))),
         }
@@ -247,15 +283,40 @@ impl UpstreamLogin {
             let offered = String::from_utf8_lossy(mechanisms).replace('\0', " ");
             return Err(UpstreamError::Unsupported(format!("the SASL mechanism {}", offered.trim())));
         }
-        let Some(Stored::Plain(password)) = self.stored() else { return Err(UpstreamError::NoPassword("plain (for SCRAM)")) };
+        let password = match self.stored() {
+            Some(Stored::Plain(password)) => password,
+            Some(Stored::Md5(_) | Stored::Scram(_)) | None => return self.begin_keyed(out),
+        };
         let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         frontend::sasl_initial_response(MECHANISM, scram.message(), out).map_err(unencodable)?;
         self.expect = Expect::SaslContinue(Box::new(scram));
         Ok(Progress::Read)
     }
 
+    fn begin_keyed(&mut self, out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+        let Some(keys) = self.keys.take() else {
+            return Err(match self.stored() {
+                Some(Stored::Scram(_)) => UpstreamError::NoKeys,
+                Some(Stored::Plain(_) | Stored::Md5(_)) | None => UpstreamError::NoPassword("plain (for SCRAM)"),
+            });
+        };
+        let (keys, nonce) = *keys;
+        let keyed = KeyedExchange::new(keys, nonce);
+        frontend::sasl_initial_response(MECHANISM, keyed.client_first().as_bytes(), out).map_err(unencodable)?;
+        self.expect = Expect::KeyedContinue(Box::new(keyed));
+        Ok(Progress::Read)
+    }
+
     fn stored(&self) -> Option<Stored<'_>> {
         self.password.as_deref().map(|password| Stored::read(password))
+    }
+}
+
+fn key_fault(fault: KeyFault) -> UpstreamError {
+    match fault {
+        KeyFault::Malformed => UpstreamError::Protocol("the server's SCRAM message is not valid".into()),
+        KeyFault::OtherVerifier => UpstreamError::OtherVerifier,
+        KeyFault::WrongSignature => UpstreamError::Protocol("the server could not prove that it knows the password".into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::client_side::{Asked, Challenge, Method, Step};
+use super::super::client_side::{Asked, Challenge, Method, Proven, Step};
 use super::super::scram::{Parameters, Verifier};
 use super::*;
 use crate::postgres::encode;
@@ -65,7 +65,7 @@ fn md5_from_a_password_or_a_digest() {
 
 #[test]
 fn scram_against_our_own_server_side() {
-    let parameters = Parameters::made_up(&[0; 32], "bob");
+    let parameters = Parameters::made_up(&[0; 32], "bob", 4096);
     let stored = Stored::Scram(Box::new(Verifier::derive("pw", parameters.clone())));
     let challenge = Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: parameters };
     let mut login = begin(Some("pw"));
@@ -82,9 +82,57 @@ fn scram_against_our_own_server_side() {
 
     from_server.clear();
     let Ok(Step::Check(claim)) = asked.on_message(b'p', &to_server[5..], &mut from_server) else { panic!() };
-    assert!(claim.check("bob", Some(&stored), &mut from_server));
+    assert!(claim.check("bob", Some(&stored), &mut from_server).is_some());
     assert!(matches!(login.on_message(b'R', &from_server[5..], &mut to_server), Ok(Progress::Read)));
     finish(&mut login);
+}
+
+/// Logs `login` in to our own server side, which has `verifier`; what that learns of the password.
+fn exchange(login: &mut UpstreamLogin, verifier: &Verifier) -> Result<Option<Proven>, UpstreamError> {
+    let challenge = Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: verifier.parameters.clone() };
+    let (mut from_server, mut to_server) = (Vec::new(), BytesMut::new());
+    let mut asked = Asked::begin(Method::Scram, challenge, &mut from_server);
+    loop {
+        to_server.clear();
+        if let Progress::Compute(compute) = login.on_message(b'R', &from_server[5..], &mut to_server)? {
+            login.on_computed(compute.run(), &mut to_server)?;
+        }
+        from_server.clear();
+        match asked.on_message(b'p', &to_server[5..], &mut from_server).unwrap() {
+            Step::Ask(next) => asked = next,
+            Step::Check(claim) => {
+                let proven = claim.check("bob", Some(&Stored::Scram(Box::new(verifier.clone()))), &mut from_server);
+                if proven.is_some() {
+                    login.on_message(b'R', &from_server[5..], &mut to_server)?;
+                }
+                return Ok(proven);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_keys_of_a_clients_login_are_enough() {
+    let parameters = Parameters::made_up(&[0; 32], "bob", 64);
+    let verifier = Verifier::derive("pw", parameters.clone());
+    let Ok(Some(Proven::Keys(keys))) = exchange(&mut begin(Some("pw")), &verifier) else { panic!() };
+    let stored = postgres_protocol::password::scram_sha_256(b"pw");
+    for password in [None, Some(&*stored)] {
+        let mut login = begin(password).with_keys(keys.clone(), "abc".into());
+        assert!(exchange(&mut login, &verifier).unwrap().is_some());
+        finish(&mut login);
+        assert!(
+            exchange(&mut begin(password).with_keys(keys.clone(), "abc".into()), &Verifier::derive("px", parameters.clone()))
+                .unwrap()
+                .is_none()
+        );
+        let other = Verifier::derive("pw", Parameters::made_up(&[1; 32], "bob", 64));
+        let error = exchange(&mut begin(password).with_keys(keys.clone(), "abc".into()), &other).unwrap_err();
+        assert_eq!(error, UpstreamError::OtherVerifier);
+    }
+    let error = exchange(&mut begin(Some(&stored)), &verifier).unwrap_err();
+    assert_eq!(error, UpstreamError::NoKeys);
+    assert!(error.to_string().contains("log in by SCRAM-SHA-256 first"));
 }
 
 #[test]
@@ -114,6 +162,7 @@ fn without_a_usable_password_it_says_so() {
         assert!(matches!(feed(&mut begin(password), encode::authentication_cleartext).0, Err(UpstreamError::NoPassword(_))));
         assert!(matches!(feed(&mut begin(password), |out| encode::authentication_md5(*b"salt", out)).0, Err(UpstreamError::NoPassword(_))));
         let error = feed(&mut begin(password), |out| encode::authentication_sasl(&[MECHANISM], out)).0.unwrap_err();
+        assert!(matches!(error, UpstreamError::NoPassword(_) | UpstreamError::NoKeys));
         assert!(!error.to_string().contains("SCRAM-SHA-256$"));
     }
 }

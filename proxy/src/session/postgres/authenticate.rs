@@ -1,97 +1,212 @@
 //! Finds out whether a client is who it says: which method, which secret, and the exchange itself. A user that does not exist takes the same way
 //! and fails at the same place as one with a wrong password.
 //!
+//! ```text
+//!   auth_type, HBA rules ─▶ method ─┬─ password: known user or one that is looked up (auth_query) ─▶ exchange ─┐
+//!                                   ├─ ldap: the password, and a server that checks it ────────────────────────┼─▶ Admitted
+//!                                   └─ trust, peer, cert: known user, and what the connection itself says ─────┘
+//! ```
 //! Not here: where the client is led afterwards (`route`).
 
-use sidepool_config::model::{AuthType, PgUser, Postgres};
+mod ldap;
+mod method;
+mod peer;
+
+use std::rc::Rc;
+
+use sidepool_config::auth::hba::Method as Rule;
+use sidepool_config::auth::ldap::Ldap;
+use sidepool_config::model::Postgres;
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
-use sidepool_protocol::postgres::login::client_side::{Asked, Challenge, Claim, Method, Step, wrong_password};
+use sidepool_protocol::postgres::login::client_side::{Asked, Challenge, Claim, Method, Proven, Step, wrong_password};
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::login::scram::{self, Parameters};
 use sidepool_protocol::postgres::login::secret::Stored;
+use sidepool_protocol::postgres::startup::Startup;
 use tokio::io::AsyncWriteExt as _;
 
 use super::opening::{self, Farewell};
-use super::side::LoginSeed;
-use super::verifiers::Verifiers;
+use super::route;
 use crate::transport::stream::Stream;
+use crate::worker::Worker;
 
 /// What logins are checked against.
 pub(super) struct Keeper<'a> {
+    pub(super) worker: &'a Rc<Worker>,
     pub(super) config: &'a Postgres,
-    pub(super) verifiers: &'a Verifiers,
-    pub(super) seed: &'a LoginSeed,
+    pub(super) startup: &'a Startup,
+}
+
+/// Who has come in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// As whom: where it was looked up, under the name that it has there.
+    pub(super) user: Box<str>,
+    /// A secret with which this user can log in upstream, and which the configuration does not have.
+    pub(super) secret: Option<Secret>,
+    /// Keys of its SCRAM proof.
+    pub(super) keys: Option<ScramKeys>,
+}
+
+impl Admitted {
+    fn plainly(user: &str) -> Self {
+        Self { user: user.into(), secret: None, keys: None }
+    }
+}
+
+/// A user that exists.
+struct Known {
+    name: Box<str>,
+    secret: Option<Secret>,
+    /// Whether the secret is one that the configuration does not have.
+    looked_up: bool,
 }
 
 impl Keeper<'_> {
-    /// Lets `user` prove who it is. What precedes the welcome (AuthenticationOk at its end) is left in `out`; what is in `out` before is sent first.
-    pub(super) async fn authenticate(&self, stream: &mut Stream, user: &str, out: &mut Vec<u8>) -> Result<(), Farewell> {
-        let known = self.config.users.get(user);
-        let secret = known.and_then(|known| known.password.as_ref()).filter(|secret| !secret.reveal().is_empty());
-        match method(self.config.auth_type, known, secret)? {
-            None => {}
-            Some(method) => self.exchange(stream, user, secret, method, out).await?,
-        }
+    /// Lets the client prove who it is. What precedes the welcome (AuthenticationOk at its end) is left in `out`; what is in `out` before is sent
+    /// first.
+    pub(super) async fn authenticate(&self, stream: &mut Stream, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+        let user = &*self.startup.user;
+        let admitted = match method::choose(self.config, stream, self.startup)? {
+            None => Admitted::plainly(user),
+            Some(Rule::Reject) => return Err(method::rejected().into()),
+            Some(Rule::Trust) => self.existing(method::not_trusted).await?,
+            Some(Rule::Peer(map)) => {
+                let is_peer = peer::may_be(stream, &self.config.auth_rules.maps, map.as_deref(), user).await;
+                self.vouched_for(is_peer, method::not_the_peer).await?
+            }
+            Some(Rule::Cert(map)) => {
+                let is_holder = method::holds_certificate(stream, &self.config.auth_rules.maps, map.as_deref(), user);
+                self.vouched_for(is_holder, method::no_certificate).await?
+            }
+            Some(Rule::Ldap(ldap)) => self.by_ldap(stream, *ldap, out).await?,
+            Some(Rule::Md5) => self.by_password(stream, AskedBy::Md5, out).await?,
+            Some(Rule::Password) => self.by_password(stream, AskedBy::Plain, out).await?,
+            Some(Rule::ScramSha256) => self.by_password(stream, AskedBy::Scram, out).await?,
+        };
         encode::authentication_ok(out);
-        Ok(())
+        Ok(admitted)
     }
 
-    async fn exchange(
-        &self,
-        stream: &mut Stream,
-        user: &str,
-        secret: Option<&Secret>,
-        method: Method,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Farewell> {
+    /// Lets a user in for whom the connection itself speaks, if it exists.
+    async fn vouched_for(&self, vouched: bool, otherwise: fn() -> Fault) -> Result<Admitted, Farewell> {
+        if vouched { self.existing(otherwise).await } else { Err(otherwise().into()) }
+    }
+
+    async fn existing(&self, otherwise: fn() -> Fault) -> Result<Admitted, Farewell> {
+        let known = self.known().await?.ok_or_else(otherwise)?;
+        Ok(Admitted { user: known.name, secret: known.secret.filter(|_| known.looked_up), keys: None })
+    }
+
+    async fn by_ldap(&self, stream: &mut Stream, ldap: Ldap, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+        let user = &*self.startup.user;
+        let asked = Asked::begin(Method::Plain, challenge(self.made_up())?, out);
+        let Claim::Password(password) = self.answers(stream, asked, out).await? else { return Err(method::no_ldap().into()) };
+        let password = Secret::new(password.to_string());
+        if !ldap::knows(ldap, user, &password).await {
+            return Err(method::no_ldap().into());
+        }
+        Ok(Admitted { user: user.into(), secret: Some(password), keys: None })
+    }
+
+    async fn by_password(&self, stream: &mut Stream, asked_by: AskedBy, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+        let user = &*self.startup.user;
+        let known = self.known().await?;
+        let secret = known.as_ref().and_then(|known| known.secret.as_ref());
         let stored = secret.map(|secret| Stored::read(secret.reveal()));
+        let method = asked_by.method(stored.as_ref());
         let scram = match &stored {
             Some(Stored::Scram(verifier)) => verifier.parameters.clone(),
-            Some(Stored::Plain(_) | Stored::Md5(_)) | None => Parameters::made_up(self.seed.bytes(), user),
+            Some(Stored::Plain(_) | Stored::Md5(_)) | None => self.made_up(),
         };
-        let mut asked = Asked::begin(method, challenge(scram.clone())?, out);
-        let claim = loop {
-            stream.write_all(out).await?;
-            out.clear();
-            let (tag, body) = opening::answer(stream).await?;
-            match asked.on_message(tag, &body, out)? {
-                Step::Ask(next) => asked = next,
-                Step::Check(claim) => break claim,
-            }
-        };
-        let is_right = match (claim, stored, secret) {
+        let asked = Asked::begin(method, challenge(scram.clone())?, out);
+        let claim = self.answers(stream, asked, out).await?;
+        let given = claim.password().map(Secret::new);
+        let proven = match (claim, &stored, secret) {
             // A verifier of our own making, made at the first login.
             (claim @ Claim::Scram(_), Some(Stored::Plain(_)), Some(secret)) => {
-                let verifier = self.verifiers.get(user, secret, scram).await;
+                let verifier = self.worker.postgres.verifiers.get(user, secret, scram).await;
                 let stored = verifier.map(|verifier| Stored::Scram(Box::new(verifier)));
                 claim.check(user, stored.as_ref(), out)
             }
             (claim @ Claim::Password(_), Some(Stored::Scram(_)), Some(secret)) => check_elsewhere(claim, user, secret).await,
             (claim, stored, _) => claim.check(user, stored.as_ref(), out),
         };
-        if is_right { Ok(()) } else { Err(wrong_password(user).into()) }
+        let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method, user).into()) };
+        Ok(credentials(proven, known, given))
+    }
+
+    /// Asks until all is said.
+    async fn answers(&self, stream: &mut Stream, mut asked: Asked, out: &mut Vec<u8>) -> Result<Claim, Farewell> {
+        loop {
+            stream.write_all(out).await?;
+            out.clear();
+            let (tag, body) = opening::answer(stream).await?;
+            match asked.on_message(tag, &body, out)? {
+                Step::Ask(next) => asked = next,
+                Step::Check(claim) => return Ok(claim),
+            }
+        }
+    }
+
+    /// The user, from the configuration or from a server.
+    async fn known(&self) -> Result<Option<Known>, Farewell> {
+        let user = &*self.startup.user;
+        let listed = self.config.users.get(user);
+        let secret = listed.and_then(|listed| listed.password.as_ref()).filter(|secret| !secret.reveal().is_empty());
+        let as_listed = || listed.map(|_| Known { name: user.into(), secret: secret.cloned(), looked_up: false });
+        if secret.is_some() {
+            return Ok(as_listed());
+        }
+        let Some(lookup) = route::lookup(self.config, &self.startup.database) else { return Ok(as_listed()) };
+        match self.worker.postgres.lookups.find(&lookup, self.config, user, self.worker).await {
+            Ok(Some(found)) => Ok(Some(Known { name: found.name, secret: found.secret, looked_up: true })),
+            Ok(None) => Ok(as_listed()),
+            Err(trouble) => {
+                let pool = lookup.route.key.name();
+                tracing::warn!(%pool, ?user, "a login failed because the user could not be looked up: {trouble}");
+                Err(method::misconfigured(trouble.transient).into())
+            }
+        }
+    }
+
+    fn made_up(&self) -> Parameters {
+        Parameters::made_up(self.worker.postgres.seed.bytes(), &self.startup.user, self.config.scram_iterations)
     }
 }
 
-/// How this user is asked; `None`: not at all.
-///
-/// As in PgBouncer: `md5` asks for SCRAM where the secret is a verifier; a secret that the method cannot use is a wrong password.
-fn method(auth_type: AuthType, known: Option<&PgUser>, secret: Option<&Secret>) -> Result<Option<Method>, Fault> {
-    match auth_type {
-        AuthType::Any => Ok(None),
-        AuthType::Trust if known.is_some() => Ok(None),
-        AuthType::Trust => Err(Fault::fatal(SqlState::INVALID_AUTHORIZATION, "\"trust\" authentication failed")
-            .with_hint("With auth_type \"trust\" a user needs no password but must be listed under [postgres.users].")),
-        AuthType::Plain => Ok(Some(Method::Plain)),
-        AuthType::Md5 => match secret.map(|secret| Stored::read(secret.reveal())) {
-            Some(Stored::Scram(_)) => Ok(Some(Method::Scram)),
-            Some(Stored::Plain(_) | Stored::Md5(_)) | None => Ok(Some(Method::Md5)),
-        },
-        AuthType::ScramSha256 => Ok(Some(Method::Scram)),
-        AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => {
-            Err(Fault::fatal(SqlState::INVALID_AUTHORIZATION, "login rejected"))
+/// How a password is asked for.
+#[derive(Clone, Copy)]
+enum AskedBy {
+    Plain,
+    Md5,
+    Scram,
+}
+
+impl AskedBy {
+    /// As in PgBouncer: `md5` asks for SCRAM where the secret is a verifier; a secret that the method cannot use is a wrong password.
+    fn method(self, stored: Option<&Stored<'_>>) -> Method {
+        match (self, stored) {
+            (Self::Plain, _) => Method::Plain,
+            (Self::Md5, Some(Stored::Scram(_))) | (Self::Scram, _) => Method::Scram,
+            (Self::Md5, Some(Stored::Plain(_) | Stored::Md5(_)) | None) => Method::Md5,
         }
+    }
+}
+
+/// What a proof is good for upstream, beyond what the configuration has.
+fn credentials(proven: Proven, known: Known, given: Option<Secret>) -> Admitted {
+    let Known { name: user, secret, looked_up } = known;
+    let is_plain = secret.as_ref().is_some_and(|secret| matches!(Stored::read(secret.reveal()), Stored::Plain(_)));
+    let found = secret.filter(|_| looked_up);
+    match proven {
+        Proven::Password if is_plain => Admitted { user, secret: found, keys: None },
+        // It is worth more than what it was checked against.
+        Proven::Password => Admitted { user, secret: given, keys: None },
+        Proven::Digest => Admitted { user, secret: found, keys: None },
+        Proven::Keys(keys) => Admitted { user, secret: found, keys: (!is_plain).then_some(keys) },
     }
 }
 
@@ -104,31 +219,38 @@ fn challenge(scram: Parameters) -> Result<Challenge, Fault> {
 }
 
 /// A clear-text password against a verifier takes milliseconds, so it is checked off the worker's thread.
-async fn check_elsewhere(claim: Claim, user: &str, secret: &Secret) -> bool {
+async fn check_elsewhere(claim: Claim, user: &str, secret: &Secret) -> Option<Proven> {
     let (user, secret) = (user.to_owned(), secret.clone());
     let check = move || claim.check(&user, Some(&Stored::read(secret.reveal())), &mut Vec::new());
-    tokio::task::spawn_blocking(check).await.unwrap_or(false)
+    tokio::task::spawn_blocking(check).await.unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
     #[test]
     fn methods_follow_the_setting_and_the_secret() {
-        let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-        let (plain, verifier) = (Secret::new("pw"), Secret::new(verifier));
-        let user = PgUser::default();
-        let of = |auth_type, secret| method(auth_type, Some(&user), secret).unwrap();
-        assert_eq!(of(AuthType::Any, None), None);
-        assert_eq!(of(AuthType::Trust, None), None);
-        assert_eq!(of(AuthType::Plain, Some(&verifier)), Some(Method::Plain));
-        assert_eq!(of(AuthType::Md5, Some(&plain)), Some(Method::Md5));
-        assert_eq!(of(AuthType::Md5, Some(&verifier)), Some(Method::Scram));
-        assert_eq!(of(AuthType::Md5, None), Some(Method::Md5));
-        assert_eq!(of(AuthType::ScramSha256, Some(&plain)), Some(Method::Scram));
-        assert_eq!(of(AuthType::ScramSha256, None), Some(Method::Scram));
-        assert_eq!(method(AuthType::Any, None, None).unwrap(), None);
-        assert_eq!(method(AuthType::Trust, None, None).unwrap_err().sqlstate, SqlState::INVALID_AUTHORIZATION);
+        let (plain, verifier) = (Stored::read("pw"), Stored::read(VERIFIER));
+        assert_eq!(AskedBy::Plain.method(Some(&verifier)), Method::Plain);
+        assert_eq!(AskedBy::Md5.method(Some(&plain)), Method::Md5);
+        assert_eq!(AskedBy::Md5.method(Some(&verifier)), Method::Scram);
+        assert_eq!(AskedBy::Md5.method(None), Method::Md5);
+        assert_eq!(AskedBy::Scram.method(Some(&plain)), Method::Scram);
+        assert_eq!(AskedBy::Scram.method(None), Method::Scram);
+    }
+
+    #[test]
+    fn what_is_passed_on_is_what_the_configuration_lacks() {
+        let known = |secret: &str, looked_up| Known { name: "bob".into(), secret: Some(Secret::new(secret)), looked_up };
+        let given = || Some(Secret::new("pencil"));
+        let passed = |proven, known, given| credentials(proven, known, given).secret;
+        assert_eq!(passed(Proven::Password, known("pencil", false), given()), None, "it is configured");
+        assert_eq!(passed(Proven::Password, known("pencil", true), given()), given());
+        assert_eq!(passed(Proven::Password, known(VERIFIER, false), given()), given(), "a plain password beats its verifier");
+        assert_eq!(passed(Proven::Digest, known("md50123456789abcdef0123456789abcdef", false), None), None);
+        assert!(passed(Proven::Digest, known("md50123456789abcdef0123456789abcdef", true), None).is_some());
     }
 }

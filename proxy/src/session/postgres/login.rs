@@ -185,15 +185,18 @@ async fn admit(
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
     }
     let side = &worker.postgres;
-    let keeper = Keeper { config: postgres, verifiers: &side.verifiers, seed: &side.seed };
+    let keeper = Keeper { worker, config: postgres, startup };
     if operator::is_wanted(startup) {
-        return operator::admit(reached, &keeper, worker, startup, out).await.map(|guest| Entered::Console(Box::new(guest)));
+        return operator::admit(reached, &keeper, out).await.map(|guest| Entered::Console(Box::new(guest)));
     }
-    keeper.authenticate(reached.stream, &startup.user, &mut out).await.map_err(failed)?;
+    let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
     if worker.drain.stage() >= Stage::NoServers {
         return Err(other(refusal::closed().into()));
     }
-    let (pool, route) = find_pool(worker, config, postgres, startup)?;
+    let (pool, route) = find_pool(worker, config, postgres, startup, &admitted.user)?;
+    if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
+        pool.pass(admitted.secret, admitted.keys);
+    }
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
         Err(error) => {
@@ -203,7 +206,7 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let who = side.names.intern(Who { user: startup.user.clone(), database: startup.database.clone() });
+    let who = side.names.intern(Who { user: admitted.user.clone(), database: startup.database.clone() });
     let state = side.states.intern(welcome.state);
     let presence = Presence::new(reached.id, who, Ends::of(reached.stream), reached.connected, state);
     let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
@@ -231,21 +234,20 @@ fn find_pool(
     config: &Config,
     postgres: &Postgres,
     startup: &Startup,
+    user: &str,
 ) -> Result<(Rc<PgPool>, Route), (Farewell, WorkerCounter)> {
     // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
     let current = Arc::clone(&worker.config.borrow());
     let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
-    let Some(route) = route::route(postgres, &startup.database, &startup.user) else {
+    let Some(route) = route::route(postgres, &startup.database, user) else {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", startup.database))
             .with_hint("sidepool serves the databases listed under [postgres.databases] of its configuration.");
         return Err((fault.into(), WorkerCounter::PostgresLoginNoDatabase));
     };
     if postgres.auth_type == sidepool_config::model::AuthType::Any && !route.forced_user {
-        let fault =
-            Fault::fatal(SqlState::INVALID_AUTHORIZATION, format!("database \"{}\" needs a configured upstream user", startup.database))
-                .with_hint(
-                    "With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.",
-                );
+        let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "bouncer config error")
+            .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
+            .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
         return Err((fault.into(), WorkerCounter::PostgresLoginOther));
     }
     if worker.postgres.pools.switches().is_disabled(route.key.database()) {

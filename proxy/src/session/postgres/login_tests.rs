@@ -135,9 +135,10 @@ async fn every_method_lets_the_right_password_in_and_no_other() {
             // Nobody can tell a user that does not exist from a wrong password.
             let (result, _, strangers_tags) = log_in(&worker, "eve", "shop", Some("pencil")).await;
             let stranger = refused(result);
-            assert_eq!(stranger.message, wrong.message.replace("bob", "eve"));
-            if auth_type != AuthType::Md5 {
-                assert_eq!(tags, strangers_tags);
+            if tags == strangers_tags {
+                assert_eq!(stranger.message, wrong.message);
+            } else {
+                assert_eq!((auth_type, secret), (AuthType::Md5, verifier), "as in PgBouncer, md5 asks by SCRAM where there is a verifier");
             }
         })
         .await;

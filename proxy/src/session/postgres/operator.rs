@@ -3,9 +3,7 @@
 //! As with PgBouncer: who runs as the process's own user and comes over a Unix socket as `pgbouncer` needs no password; others prove who they are
 //! as for any database, and have to be listed in `admin_users` or `stats_users`. Not here: what they can do there (`console`).
 
-use std::rc::Rc;
-
-use sidepool_config::model::{AuthType, Postgres};
+use sidepool_config::model::Postgres;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::startup::Startup;
@@ -20,7 +18,6 @@ use crate::console::guest::{CONSOLE_DATABASE, Guest, PARAMETERS, Rank};
 use crate::observe::record::WorkerCounter;
 use crate::transport::ends::Ends;
 use crate::transport::stream::Stream;
-use crate::worker::Worker;
 
 /// The user that needs no password over a Unix socket, and the name under which the console's pool is shown.
 const OWN_USER: &str = "pgbouncer";
@@ -32,26 +29,15 @@ pub(super) fn is_wanted(startup: &Startup) -> bool {
 }
 
 /// Lets the client in, and welcomes it. `out` holds what has to be said before.
-pub(super) async fn admit(
-    reached: &mut Reached<'_>,
-    keeper: &Keeper<'_>,
-    worker: &Rc<Worker>,
-    startup: &Startup,
-    mut out: Vec<u8>,
-) -> Result<Guest, (Farewell, WorkerCounter)> {
+pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut out: Vec<u8>) -> Result<Guest, (Farewell, WorkerCounter)> {
+    let (worker, startup) = (keeper.worker, keeper.startup);
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
     let rank = if is_our_own_user(reached.stream, &startup.user) {
         encode::authentication_ok(&mut out);
         Rank::Admin
     } else {
-        let listed = rank(keeper.config, &startup.user);
-        // With "any" nobody proves anything, so that the name decides before anything is said.
-        if keeper.config.auth_type != AuthType::Any || listed.is_none() {
-            keeper.authenticate(reached.stream, &startup.user, &mut out).await.map_err(super::login::failed)?;
-        } else {
-            encode::authentication_ok(&mut out);
-        }
-        listed.ok_or_else(|| other(not_allowed().into()))?
+        let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(super::login::failed)?;
+        rank(keeper.config, &admitted.user).ok_or_else(|| other(not_allowed().into()))?
     };
     let ticket = ConsoleTicket::new(worker).map_err(|_| other(no_random().into()))?;
     for (name, value) in PARAMETERS {

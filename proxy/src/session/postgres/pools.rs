@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::secret::Secret;
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::keyring::Keyring;
 use super::route::{self, PoolKey, Route};
 use super::switches::Switches;
 use crate::clock;
@@ -24,6 +27,7 @@ use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::pool::snapshot::Snapshot;
 use crate::upstream::postgres::connector::{Learned, PgConnector};
+use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::upstream::postgres::roll::{Page, Roll};
 use crate::worker::Worker;
 
@@ -35,6 +39,7 @@ pub struct PgPool {
     /// The pool.
     pub pool: Rc<Pool<PgConnector>>,
     learned: Learned,
+    passed: Passed,
     limits: PoolLimits,
     mode: PoolMode,
 }
@@ -53,6 +58,16 @@ impl PgPool {
     }
 }
 
+impl PgPool {
+    /// Takes what a login brought for logging in upstream as the same user; a failure that it may mend is forgotten.
+    pub fn pass(&self, secret: Option<Secret>, keys: Option<ScramKeys>) {
+        let configured = self.pool.connector().target().password.clone();
+        if self.passed.offer(Credential { configured, secret, keys }) {
+            self.pool.try_again();
+        }
+    }
+}
+
 /// There are [`MAX_AUTO_POOLS`] already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyPools;
@@ -60,6 +75,7 @@ pub struct TooManyPools;
 /// One worker's pools.
 pub struct PgPools {
     directory: Directory<PoolKey>,
+    keyring: Keyring,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
     switches: RefCell<Arc<Switches>>,
     /// The connections of all pools.
@@ -84,10 +100,10 @@ pub struct PoolFacts {
 }
 
 impl PgPools {
-    /// No pools yet. The directory is the one of the process.
+    /// No pools yet. The directory and the keyring are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, roll: Rc<Roll>) -> Self {
-        Self { directory, pools: RefCell::default(), switches: RefCell::default(), roll }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, roll: Rc<Roll>) -> Self {
+        Self { directory, keyring, pools: RefCell::default(), switches: RefCell::default(), roll }
     }
 
     /// What operators have switched.
@@ -211,7 +227,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), Limits::from(&route.limits), u64::from_ne_bytes(seed));
-        let learned = Learned::default();
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
         let setup = PoolSetup {
             name: route.key.name(),
             id,
@@ -220,11 +236,11 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, self.connector(route, &learned), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, &learned, &passed), &worker.pools);
         if self.switches.borrow().is_paused(route.key.database()) {
             pool.pause();
         }
-        PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode }
+        PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode }
     }
 
     fn change(&self, route: &Route) {
@@ -237,20 +253,20 @@ impl PgPools {
         entry.pool.connector().set_context(route.tls_context.clone());
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(self.connector(route, &entry.learned));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed));
             self.note_stale(&route.key);
         }
         if entry.limits != route.limits || entry.mode != route.mode {
-            let (pool, learned) = (Rc::clone(&entry.pool), entry.learned.clone());
-            *entry = Rc::new(PgPool { pool, learned, limits: route.limits.clone(), mode: route.mode });
+            let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
+            *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode });
         }
     }
 
-    fn connector(&self, route: &Route, learned: &Learned) -> PgConnector {
+    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
         let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
         let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone()).written_on(page);
         connector.set_context(route.tls_context.clone());
-        connector
+        connector.with_passed(passed.clone())
     }
 
     fn drain(&self, key: &PoolKey) {

@@ -4,13 +4,19 @@
 
 use std::sync::Arc;
 
-use sidepool_config::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{AuthType, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres};
 use sidepool_config::tls::ServerContext;
 
 use crate::upstream::postgres::target::Target;
 
 /// The entry that serves every name without an entry of its own.
 pub const ANY: &str = "*";
+
+/// The name of the console, which is on no server.
+const CONSOLE: &str = "pgbouncer";
+
+/// Most connections of a pool in which users are looked up: a lookup takes a round trip.
+const LOOKUP_CONNECTIONS: u32 = 4;
 
 /// What makes a pool one pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +27,17 @@ pub struct PoolKey {
     pub dbname: Arc<str>,
     /// The user on the server.
     pub user: Arc<str>,
+    /// Who uses it.
+    pub purpose: Purpose,
+}
+
+/// Who uses a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Clients.
+    Clients,
+    /// `auth_query`, which must not run on connections that clients have set anything on.
+    Lookups,
 }
 
 impl PoolKey {
@@ -39,7 +56,10 @@ impl PoolKey {
     /// The pool's name in messages and metrics.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
-        format!("{}.{}", self.database(), self.user).into()
+        match self.purpose {
+            Purpose::Clients => format!("{}.{}", self.database(), self.user).into(),
+            Purpose::Lookups => format!("{}.{}/auth_query", self.database(), self.user).into(),
+        }
     }
 }
 
@@ -66,7 +86,7 @@ pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
     let (entry, found) = config.databases.get_key_value(database).or_else(|| config.databases.get_key_value(ANY))?;
     let upstream_user = found.user.as_deref().unwrap_or(user);
     let dbname = found.dbname.as_deref().unwrap_or(database);
-    let key = PoolKey { entry: entry.as_str().into(), dbname: dbname.into(), user: upstream_user.into() };
+    let key = PoolKey { entry: entry.as_str().into(), dbname: dbname.into(), user: upstream_user.into(), purpose: Purpose::Clients };
     let mode = found.pool_mode_for(config.users.get(user));
     Some(route_of(config, found, key, mode))
 }
@@ -75,10 +95,15 @@ pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
 #[must_use]
 pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     let database = config.databases.get(&*key.entry)?;
+    if key.purpose == Purpose::Lookups {
+        let users = config.databases.values().filter_map(|database| database.auth_user.as_deref()).chain(config.auth_user.as_deref());
+        let is_used = users.into_iter().any(|user| user == &*key.user);
+        return is_used.then(|| lookup_route(config, &key.entry, &key.dbname, &key.user)).flatten().filter(|route| route.key == *key);
+    }
     if database.user.as_deref().is_some_and(|user| user != &*key.user) {
         return None;
     }
-    if database.user.is_none() && !config.users.contains_key(&*key.user) {
+    if database.user.is_none() && !config.users.contains_key(&*key.user) && !has_others(config, database) {
         return None;
     }
     let default = if key.is_auto() { &*key.dbname } else { &*key.entry };
@@ -90,6 +115,56 @@ pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     }
     let mode = database.pool_mode_for(config.users.get(&*key.user));
     Some(route_of(config, database, key.clone(), mode))
+}
+
+/// How users that the configuration does not list are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The pool.
+    pub route: Route,
+    /// The query.
+    pub query: Arc<str>,
+}
+
+/// How a client of `database` is looked up; `None`: not at all.
+#[must_use]
+pub fn lookup(config: &Postgres, database: &str) -> Option<Lookup> {
+    let asked = if database == CONSOLE { None } else { config.database(database) };
+    let own = |of: fn(&PgDatabase) -> Option<&str>| asked.and_then(of);
+    let user = own(|database| database.auth_user.as_deref()).or(config.auth_user.as_deref())?;
+    let query = own(|database| database.auth_query.as_deref()).unwrap_or(&config.auth_query);
+    let name = own(|database| database.auth_dbname.as_deref()).or(config.auth_dbname.as_deref());
+    let name = name.or(asked.is_some().then_some(database))?;
+    let (entry, _) = config.databases.get_key_value(name).or_else(|| config.databases.get_key_value(ANY))?;
+    Some(Lookup { route: lookup_route(config, entry, name, user)?, query: query.into() })
+}
+
+/// The pool in which `user` looks others up, in the database that the entry calls `name`.
+fn lookup_route(config: &Postgres, entry: &str, name: &str, user: &str) -> Option<Route> {
+    let found = config.databases.get(entry)?;
+    let dbname = found.dbname.as_deref().unwrap_or(name);
+    let key = PoolKey { entry: entry.into(), dbname: dbname.into(), user: user.into(), purpose: Purpose::Lookups };
+    let mut route = route_of(config, found, key, PoolMode::Session);
+    if found.user.as_deref() != Some(user) {
+        // The database's password is that of another user.
+        route.target.password = config.users.get(user).and_then(|user| user.password.clone());
+    }
+    route.limits.pool_size = route.limits.pool_size.clamp(1, LOOKUP_CONNECTIONS);
+    (route.limits.min_pool_size, route.limits.reserve_pool_size) = (0, 0);
+    Some(route)
+}
+
+/// Whether somebody may log in to this database whom the configuration does not list.
+fn has_others(config: &Postgres, database: &PgDatabase) -> bool {
+    let looked_up = database.auth_user.is_some() || config.auth_user.is_some();
+    looked_up
+        || match config.auth_type {
+            AuthType::Ldap => true,
+            AuthType::Hba => config.auth_rules.hba.asks_ldap(),
+            AuthType::Any | AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 | AuthType::Cert | AuthType::Pam => {
+                false
+            }
+        }
 }
 
 /// The pools that exist before a client asks for them: those of which the configuration says all.

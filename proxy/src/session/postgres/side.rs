@@ -10,6 +10,8 @@ use sidepool_config::model::Config;
 
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
+use super::keyring::Keyring;
+use super::lookups::Lookups;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -52,6 +54,8 @@ impl fmt::Debug for LoginSeed {
 pub struct PostgresCommons {
     /// The cores of the pools.
     pub directory: Directory<PoolKey>,
+    /// What logins brought for logging in upstream.
+    pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
     /// For clients and connections.
@@ -63,8 +67,8 @@ pub struct PostgresCommons {
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        let (numbers, cancel_lines) = (Numbers::default(), CancelLines::default());
-        Ok(Self { directory: Directory::new(workers), seed: LoginSeed::random()?, numbers, cancel_lines })
+        let (keyring, numbers, cancel_lines) = (Keyring::default(), Numbers::default(), CancelLines::default());
+        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, numbers, cancel_lines })
     }
 }
 
@@ -82,6 +86,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Users that are being looked up.
+    pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
     /// For clients and connections.
@@ -103,8 +109,9 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, Roll::new(commons.numbers.clone())),
+            pools: PgPools::new(commons.directory, commons.keyring, Roll::new(commons.numbers.clone())),
             verifiers: Verifiers::default(),
+            lookups: Lookups::default(),
             seed: commons.seed,
             numbers: commons.numbers,
             names: WhoTable::default(),

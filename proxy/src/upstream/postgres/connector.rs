@@ -13,6 +13,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::connection::PgConnection;
 use super::login;
+use super::passed::Passed;
 use super::query;
 use super::roll::{Page, Server, Stage};
 use super::target::Target;
@@ -54,6 +55,7 @@ pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
     learned: Learned,
+    passed: Passed,
     /// Where its connections are written down.
     page: Option<Page>,
     /// What servers are met with under TLS.
@@ -67,13 +69,20 @@ impl PgConnector {
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
-        Self { target, timeout: Cell::new(timeout), learned, page: None, context: RefCell::default(), way }
+        let passed = Passed::default();
+        Self { target, timeout: Cell::new(timeout), learned, passed, page: None, context: RefCell::default(), way }
     }
 
     /// Has its connections written down on this page.
     #[must_use]
     pub fn written_on(self, page: Page) -> Self {
         Self { page: Some(page), ..self }
+    }
+
+    /// The same with what clients' logins brought for logging in.
+    #[must_use]
+    pub fn with_passed(self, passed: Passed) -> Self {
+        Self { passed, ..self }
     }
 
     /// Bounds connections that are opened from now on.
@@ -109,7 +118,7 @@ impl PgConnector {
     }
 
     async fn log_in(&self, way: Way) -> Result<PgConnection, ConnectFault> {
-        let connection = login::login(self.open(way).await?, &self.target).await?;
+        let connection = login::login(self.open(way).await?, &self.target, &self.passed).await?;
         self.way.set(way);
         Ok(connection)
     }

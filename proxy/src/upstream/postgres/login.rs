@@ -3,21 +3,29 @@
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use sidepool_protocol::postgres::login::scram;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
 
 use super::connection::{PgConnection, take_in_idle_news};
 use super::messages::{Messages, Silence};
+use super::passed::Passed;
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
 
 /// Logs in; the connection is ready for its first query. The caller bounds it in time.
-pub(super) async fn login(mut stream: Stream, target: &Target) -> Result<PgConnection, ConnectFault> {
+pub(super) async fn login(mut stream: Stream, target: &Target, passed: &Passed) -> Result<PgConnection, ConnectFault> {
     let mut out = BytesMut::new();
-    let password = target.password.as_ref().map(|password| password.reveal());
+    let (password, keys) = passed.best(target.password.as_ref());
+    let password = password.as_ref().map(|password| password.reveal());
     let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, password, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
+    if let Some(keys) = keys {
+        let mut random = [0; 18];
+        getrandom::fill(&mut random).map_err(|_| target.fault(ConnectFaultKind::Other, "no random numbers to be had"))?;
+        login = login.with_keys(keys, scram::nonce(random));
+    }
     let mut messages = Messages::new(&mut stream);
     let mut welcome = loop {
         messages.send(&mut out).await.map_err(|silence| lost(silence, target))?;
@@ -55,7 +63,9 @@ fn refused(error: &UpstreamError, target: &Target) -> ConnectFault {
         UpstreamError::Refused(ServerError { sqlstate, .. }) => {
             (kind_of(sqlstate.as_ref().map_or("", |code| code.as_str())), sqlstate.map(|code| code.as_str().into()))
         }
-        UpstreamError::NoPassword(_) | UpstreamError::Unsupported(_) => (ConnectFaultKind::Auth, None),
+        UpstreamError::NoPassword(_) | UpstreamError::NoKeys | UpstreamError::OtherVerifier | UpstreamError::Unsupported(_) => {
+            (ConnectFaultKind::Auth, None)
+        }
         UpstreamError::Protocol(_) => (ConnectFaultKind::Protocol, None),
     };
     ConnectFault { code, ..target.fault(kind, &error.to_string()) }

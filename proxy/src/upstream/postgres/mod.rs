@@ -5,6 +5,8 @@ pub mod cancellable;
 pub mod connection;
 pub mod connector;
 pub mod link;
+pub mod lookup;
+pub mod passed;
 pub mod roll;
 pub mod statements;
 pub mod target;

@@ -1,0 +1,173 @@
+//! SCRAM pass-through: what a client's proof gives away of its password, and a login to a server with nothing but that.
+//!
+//! A client that proves its password against a verifier reveals, to whoever has the verifier, the *client key*; with it and the verifier's
+//! server key one can log in to every server that has the same verifier, byte by byte, without ever having seen the password.
+//!
+//! Source: RFC 5802, section 3. Nonces are arguments. Not here: where keys are kept.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::scram::{Key, Parameters, mac};
+
+/// The keys of one password and one verifier.
+#[derive(Clone)]
+pub struct ScramKeys {
+    parameters: Parameters,
+    client_key: Zeroizing<Key>,
+    server_key: Zeroizing<Key>,
+}
+
+impl ScramKeys {
+    pub(super) fn new(parameters: Parameters, client_key: Key, server_key: Key) -> Self {
+        Self { parameters, client_key: Zeroizing::new(client_key), server_key: Zeroizing::new(server_key) }
+    }
+}
+
+impl PartialEq for ScramKeys {
+    fn eq(&self, other: &Self) -> bool {
+        let keys = self.client_key.ct_eq(&*other.client_key) & self.server_key.ct_eq(&*other.server_key);
+        bool::from(keys) && self.parameters == other.parameters
+    }
+}
+
+impl Eq for ScramKeys {}
+
+impl fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScramKeys(***)")
+    }
+}
+
+/// Why a server was not convinced, or not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyFault {
+    /// What it said is no message of this exchange.
+    Malformed,
+    /// It has another verifier.
+    OtherVerifier,
+    /// It could not prove that it knows the verifier.
+    WrongSignature,
+}
+
+/// An exchange after our first message.
+pub(super) struct KeyedExchange {
+    keys: ScramKeys,
+    nonce: String,
+    /// What the server has to answer at the end, once our proof is made.
+    signature: Option<Key>,
+}
+
+impl KeyedExchange {
+    /// `nonce` is random, printable, and has no comma.
+    pub(super) fn new(keys: ScramKeys, nonce: String) -> Self {
+        Self { keys, nonce, signature: None }
+    }
+
+    /// Our first message.
+    pub(super) fn client_first(&self) -> String {
+        format!("n,,{}", self.bare())
+    }
+
+    /// Takes the server's first message; the answer is our last one, with the proof.
+    pub(super) fn prove(&mut self, server_first: &[u8]) -> Result<String, KeyFault> {
+        let text = std::str::from_utf8(server_first).map_err(|_| KeyFault::Malformed)?;
+        let mut attributes = text.split(',');
+        let mut next = |name: &str| attributes.next().and_then(|attribute| attribute.strip_prefix(name)).ok_or(KeyFault::Malformed);
+        let (nonce, salt, iterations) = (next("r=")?, next("s=")?, next("i=")?);
+        if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
+            return Err(KeyFault::Malformed);
+        }
+        let salt = BASE64.decode(salt).map_err(|_| KeyFault::Malformed)?;
+        let iterations: u32 = iterations.parse().map_err(|_| KeyFault::Malformed)?;
+        if *salt != *self.keys.parameters.salt || iterations != self.keys.parameters.iterations {
+            return Err(KeyFault::OtherVerifier);
+        }
+        let without_proof = format!("c=biws,r={nonce}");
+        let signed = format!("{},{text},{without_proof}", self.bare());
+        let stored_key: Key = Sha256::digest(self.keys.client_key.as_slice()).into();
+        let mut proof = mac(&stored_key, &[signed.as_bytes()]);
+        for (proof, key) in proof.iter_mut().zip(*self.keys.client_key) {
+            *proof ^= key;
+        }
+        self.signature = Some(mac(&*self.keys.server_key, &[signed.as_bytes()]));
+        Ok(format!("{without_proof},p={}", BASE64.encode(proof)))
+    }
+
+    /// Takes the server's last message: its own proof.
+    pub(super) fn finish(&self, server_final: &[u8]) -> Result<(), KeyFault> {
+        let signature = server_final.strip_prefix(b"v=").and_then(|signature| BASE64.decode(signature).ok()).ok_or(KeyFault::Malformed)?;
+        let right = self.signature.is_some_and(|expected| expected.ct_eq(signature.as_slice()).into());
+        if right { Ok(()) } else { Err(KeyFault::WrongSignature) }
+    }
+
+    fn bare(&self) -> String {
+        // The user name is the one of the start-up message.
+        format!("n=,r={}", self.nonce)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+
+    use super::super::scram::{Exchange, Verifier};
+    use super::*;
+
+    fn verifier(password: &str) -> Verifier {
+        Verifier::derive(password, Parameters { salt: b"0123456789abcdef"[..].into(), iterations: 16 })
+    }
+
+    /// A client that logs in with its password gives us the keys.
+    fn keys(password: &str) -> ScramKeys {
+        let verifier = verifier(password);
+        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let exchange = Exchange::begin(client.message(), "server", &verifier.parameters).unwrap();
+        client.update(exchange.server_first().as_bytes()).unwrap();
+        exchange.finish(client.message()).unwrap().check(Some(&verifier)).unwrap().keys
+    }
+
+    #[test]
+    fn the_keys_of_a_proof_log_in_to_a_server_with_the_same_verifier() {
+        let verifier = verifier("pencil");
+        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned());
+        let exchange = Exchange::begin(keyed.client_first().as_bytes(), "server", &verifier.parameters).unwrap();
+        let last = keyed.prove(exchange.server_first().as_bytes()).unwrap();
+        let accepted = exchange.finish(last.as_bytes()).unwrap().check(Some(&verifier)).unwrap();
+        assert_eq!(keyed.finish(accepted.message.as_bytes()), Ok(()));
+        assert_eq!(accepted.keys, keys("pencil"), "and they are the same each time");
+        assert_eq!(keyed.finish(b"v=AAAA"), Err(KeyFault::WrongSignature));
+        assert_eq!(keyed.finish(b"e=no"), Err(KeyFault::Malformed));
+    }
+
+    #[test]
+    fn another_verifier_is_named() {
+        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned());
+        let salt = BASE64.encode("0123456789abcdef");
+        let other = BASE64.encode("0123456789abcdeX");
+        for (message, fault) in [
+            (format!("r=abcd,s={other},i=16"), KeyFault::OtherVerifier),
+            (format!("r=abcd,s={salt},i=17"), KeyFault::OtherVerifier),
+            (format!("r=abc,s={salt},i=16"), KeyFault::Malformed),
+            (format!("r=xbcd,s={salt},i=16"), KeyFault::Malformed),
+            (format!("r=abcd,s={salt}"), KeyFault::Malformed),
+            ("r=abcd,s=!,i=16".to_owned(), KeyFault::Malformed),
+            (format!("r=abcd,s={salt},i=x"), KeyFault::Malformed),
+        ] {
+            assert_eq!(keyed.prove(message.as_bytes()), Err(fault), "{message}");
+        }
+        assert_eq!(keyed.prove(b"\xff"), Err(KeyFault::Malformed));
+        assert_eq!(keyed.finish(b"v=AAAA"), Err(KeyFault::WrongSignature), "nothing was proven");
+    }
+
+    #[test]
+    fn keys_show_nothing_of_themselves() {
+        assert_eq!(format!("{:?}", keys("x")), "ScramKeys(***)");
+        assert_ne!(keys("x"), keys("y"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Which method a login is to use, and the words with which each one fails.
+
+use sidepool_config::auth::hba::{Approach, Method, Origin};
+use sidepool_config::auth::ident::Maps;
+use sidepool_config::model::{AuthType, Postgres};
+use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::startup::Startup;
+
+use crate::session::postgres::opening::Farewell;
+use crate::transport::stream::{Peer, Stream};
+
+/// How this login has to prove who it is; `None`: not at all, and it need not exist.
+pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> Result<Option<Method>, Farewell> {
+    Ok(Some(match config.auth_type {
+        AuthType::Any => return Ok(None),
+        AuthType::Trust => Method::Trust,
+        AuthType::Plain => Method::Password,
+        AuthType::Md5 => Method::Md5,
+        AuthType::ScramSha256 => Method::ScramSha256,
+        AuthType::Cert => Method::Cert(None),
+        AuthType::Ldap => match &config.auth_rules.ldap {
+            Some(ldap) => Method::Ldap(Box::new(ldap.clone())),
+            None => return Err(misconfigured(false).into()),
+        },
+        AuthType::Pam => return Err(misconfigured(false).into()),
+        AuthType::Hba => {
+            let origin = origin(stream).ok_or(Farewell::Left)?;
+            let approach = Approach { origin, database: &startup.database, user: &startup.user, replication: startup.replication };
+            let rule = config.auth_rules.hba.find(&approach).ok_or_else(no_rule)?;
+            tracing::debug!(line = rule.line, user = ?startup.user, database = ?startup.database, "login goes by auth_hba_file");
+            rule.method.clone()
+        }
+    }))
+}
+
+fn origin(stream: &Stream) -> Option<Origin> {
+    match stream.peer() {
+        Peer::Tcp(address) => Some(Origin::Tcp { address: address.ip(), tls: matches!(stream, Stream::Tls(_)) }),
+        Peer::Unix => Some(Origin::Local),
+        Peer::Gone => None,
+    }
+}
+
+/// Whether the client has shown a certificate, which TLS believed, of somebody who may be `user`.
+pub(super) fn holds_certificate(_stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
+    let name: Option<&str> = None;
+    name.is_some_and(|name| maps.allow(map, name, user))
+}
+
+fn refused(message: &'static str) -> Fault {
+    Fault::fatal(SqlState::INVALID_AUTHORIZATION, message)
+}
+
+fn no_rule() -> Farewell {
+    let hint = "No line of auth_hba_file fits this address, database and user.";
+    Farewell::Refused(refused("no authentication method is found").with_hint(hint))
+}
+
+pub(super) fn rejected() -> Fault {
+    refused("login rejected").with_hint("A line of auth_hba_file rejects this address, database and user.")
+}
+
+pub(super) fn not_trusted() -> Fault {
+    refused("\"trust\" authentication failed")
+        .with_hint("With \"trust\" a user needs no password but must be known: to auth_file, [postgres.users] or auth_query.")
+}
+
+pub(super) fn not_the_peer() -> Fault {
+    refused("unix socket login rejected")
+        .with_hint("With \"peer\" the user of the operating system has to have this name, or a map in auth_ident_file that allows it.")
+}
+
+pub(super) fn no_certificate() -> Fault {
+    refused("certificate authentication failed").with_hint(
+        "With \"cert\" the common name of the client's certificate has to be this user, or a map in auth_ident_file has to allow it.",
+    )
+}
+
+pub(super) fn no_ldap() -> Fault {
+    Fault::fatal(SqlState::INVALID_PASSWORD, "LDAP authentication failed")
+}
+
+/// The client has done nothing wrong, and learns nothing of what is.
+pub(super) fn misconfigured(transient: bool) -> Fault {
+    let (code, hint) = match transient {
+        true => (SqlState::UNABLE_TO_CONNECT, "The user could not be looked up now: retry later. sidepool's log says why."),
+        false => (SqlState::INTERNAL_ERROR, "Something about authentication is not configured rightly: sidepool's log says what."),
+    };
+    Fault::fatal(code, "bouncer config error").with_hint(hint)
+}
