@@ -36,7 +36,13 @@ async fn refused(console: &mut Wire, command: &str) -> String {
 /// Short transactions of many clients, each of which must work, while `work` is done.
 async fn under_load<T>(pool: &Pooler, work: impl Future<Output = T>) -> T {
     let queries = script("SELECT 1;\nBEGIN;\nSELECT 2;\nSELECT 3;\nCOMMIT;\n");
-    let load = pgbench(pool.postgres_port(), &["-n", "-c", "8", "-j", "2", "-T", "4", "-f", &queries]);
+    let arguments = ["-n", "-c", "8", "-j", "2", "-T", "4", "-f", &queries];
+    let load = pgbench(pool.postgres_port(), &arguments);
+    let work = async {
+        // Only now: whoever logs in to a paused pool that has never had a connection waits.
+        pool.metrics_show("the load", |now| now.sum("sidepool_transactions_total", &[]) > 20.0).await;
+        work.await
+    };
     let (result, done) = tokio::join!(load, work);
     assert!(result.transactions > 50, "{result:?}");
     done

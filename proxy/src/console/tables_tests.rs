@@ -11,6 +11,7 @@ use crate::observe::record::PoolRecord;
 use crate::pool::core::Core;
 use crate::pool::limits::Limits;
 use crate::pool::snapshot::Snapshot;
+use crate::session::postgres::route::Purpose;
 
 const CONSOLE: ConsoleFacts = ConsoleFacts { present: 2, logins: 5, queries: 9 };
 
@@ -31,7 +32,7 @@ fn snapshot() -> Snapshot {
 
 fn pools_of(keys: &[(&str, &str, &str)]) -> Pools {
     let facts = |(entry, dbname, user): &(&str, &str, &str)| {
-        let key = PoolKey { entry: (*entry).into(), dbname: (*dbname).into(), user: (*user).into() };
+        let key = PoolKey { entry: (*entry).into(), dbname: (*dbname).into(), user: (*user).into(), purpose: Purpose::Clients };
         let record = PoolRecord::default();
         record.shift(PoolGauge::Clients, 13);
         let facts = PoolFacts {

@@ -10,10 +10,12 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, recv};
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::startup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::task::spawn_local;
 
 use super::gate::{Door, GateNumbers, Permit};
+use crate::console::guest::CONSOLE_DATABASE;
 use crate::session;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -94,8 +96,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Answers requests for encryption with no, and refuses everything else but cancel requests: they free room, and must work above all when
-/// there is none, so their stream is handed back untouched.
+/// Answers requests for encryption with no, and refuses everything else but cancel requests and the admin console: they free room, and must work
+/// above all when there is none, so their stream is handed back untouched.
 async fn postgres(mut stream: Stream, reason: Reason) -> io::Result<Option<Stream>> {
     let mut requests_for_encryption = 0;
     loop {
@@ -107,6 +109,7 @@ async fn postgres(mut stream: Stream, reason: Reason) -> io::Result<Option<Strea
                 stream.read_exact(&mut [0; 8]).await?;
                 stream.write_all(b"N").await?;
             }
+            _ if matches!(reason, Reason::TooMany(_)) && wants_console(&stream, length).await? => return Ok(Some(stream)),
             _ => {
                 // Read what it said first: closing a socket with unread bytes in it would take our answer away from the client.
                 let length = if length > LONGEST_STARTUP { 0 } else { length };
@@ -140,7 +143,21 @@ async fn peek_head(stream: &Stream) -> io::Result<Option<(u32, u32)>> {
     }
 }
 
-fn peek(socket: impl AsFd, head: &mut [u8; 8]) -> io::Result<usize> {
+/// Whether a startup packet of this length asks for the admin console. It is looked at only when it is there as a whole.
+async fn wants_console(stream: &Stream, length: u32) -> io::Result<bool> {
+    let Some(bytes) = usize::try_from(length).ok().filter(|_| length <= LONGEST_STARTUP) else { return Ok(false) };
+    let mut packet = vec![0; bytes];
+    let peeked = match stream {
+        Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut packet)).await?,
+        Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut packet)).await?,
+        // As above.
+        Stream::Tls(_) => return Ok(false),
+    };
+    let startup = packet.get(8..).filter(|_| peeked == bytes).and_then(|rest| startup::startup(rest, true).ok());
+    Ok(startup.is_some_and(|startup| &*startup.database == CONSOLE_DATABASE))
+}
+
+fn peek(socket: impl AsFd, head: &mut [u8]) -> io::Result<usize> {
     let (peeked, _) = recv(socket, head, RecvFlags::PEEK)?;
     Ok(peeked)
 }
