@@ -8,7 +8,7 @@ mod postgres;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::secret::Secret;
@@ -23,6 +23,8 @@ pub use postgres::{
 pub struct Config {
     /// How many worker threads carry traffic.
     pub workers: Workers,
+    /// Where a new process knocks that takes over; `None`: beside the first Unix socket of the PostgreSQL side, if there is one.
+    pub upgrade_socket: Option<PathBuf>,
     /// The admin HTTP listener (metrics and health).
     pub admin: Admin,
     /// What happens on SIGTERM.
@@ -33,6 +35,24 @@ pub struct Config {
     pub postgres: Option<Postgres>,
     /// The Redis side: each upstream server by its configured name.
     pub redis: BTreeMap<String, Redis>,
+}
+
+impl Config {
+    /// Where a new process knocks that takes over.
+    #[must_use]
+    pub fn upgrade_path(&self) -> Option<PathBuf> {
+        let beside = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".upgrade");
+            PathBuf::from(name)
+        };
+        self.upgrade_socket.clone().or_else(|| {
+            self.postgres.as_ref()?.listen.iter().find_map(|listen| match listen {
+                Listen::Unix(path) => Some(beside(path)),
+                Listen::Tcp(_) => None,
+            })
+        })
+    }
 }
 
 /// How many worker threads carry traffic.

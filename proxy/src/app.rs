@@ -1,40 +1,44 @@
 //! The composition root: takes a validated configuration and makes a running proxy of it. Owns the control thread.
 
 pub mod banner;
+pub mod bindings;
 pub mod held;
 pub mod operator;
 pub mod reloading;
 pub mod settings;
 pub mod shutdown;
 pub mod source;
+pub mod upgrade;
 
-use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
-use sidepool_config::model::{self, Config, Listen, LogFormat};
+use sidepool_config::model::{self, Config, LogFormat};
 use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 
+use self::bindings::{Bindings, Doors};
 use self::operator::Operator;
 use self::reloading::Reloader;
 use self::shutdown::{ShutdownMode, Way};
 use self::source::Source;
+use self::upgrade::Doorway;
 use crate::admin::facts::{Facts, Trigger};
 use crate::admin::http;
 use crate::console;
+use crate::handover::channel::Channel;
+use crate::handover::taking::Predecessor;
 use crate::listener::accept::{Closing, Listener};
-use crate::listener::bind::{Bound, Options};
-use crate::listener::gate::Door;
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
+use crate::session::postgres::peering::Elder;
 use crate::signals::{Request, Signals};
 use crate::worker::WorkerId;
 
@@ -49,6 +53,12 @@ const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
 pub type Listening = Vec<oneshot::Sender<Closing>>;
+
+/// What listens, and where its clients go.
+pub struct Opened {
+    listening: Listening,
+    places: Places,
+}
 
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
@@ -76,13 +86,13 @@ pub fn settings() -> ExitCode {
 
 /// Serves until it is told to end.
 #[must_use]
-pub fn run(source: Source) -> ExitCode {
+pub fn run(source: Source, take_over: bool) -> ExitCode {
     let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(rejected) => return refuse(&source, &rejected),
     };
     let logging = Logging::install(&loaded.config.log);
-    match serve(source, loaded, &logging) {
+    match serve(source, loaded, &logging, take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging.flush();
@@ -101,122 +111,117 @@ fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>) -> io::Result<()> {
+fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
     let Loaded { config, warnings, sources } = loaded;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let max_fds = descriptors::raise_limit();
-    let Bindings { doors, admin, mut shown } = bind(&config)?;
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
+    let (predecessor, inherited) = met.unzip();
+    let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default())?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
-    let control = Control { facts, control: workers.control().clone(), admin, doors, banner: banner::lines(&shown, max_fds) };
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let doorway = Doorway::new(&config, spares);
+    let commons = workers.commons();
+    let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
+    let control = Control { facts, orders, admin, doors, banner: banner::lines(&shown, max_fds), predecessor, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
     tracing::info!("the end");
     Ok(())
 }
 
-type Doors = Vec<(Door, Bound)>;
-
-/// Everything that is bound.
-struct Bindings {
-    doors: Doors,
-    admin: Option<TcpListener>,
-    /// The configuration with the addresses that the kernel chose where it was asked to (port 0): for people alone, because to a reload the
-    /// configured ones are what counts.
-    shown: Config,
-}
-
-/// Binds every listener.
-fn bind(config: &Config) -> io::Result<Bindings> {
-    let mut doors = Vec::new();
-    let mut shown = config.clone();
-    let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
-        for listen in listens {
-            let bound = Bound::bind(listen, options).map_err(|error| cannot_listen(&*listen, &error))?;
-            if let Some(address) = bound.address() {
-                *listen = Listen::Tcp(address);
-            }
-            doors.push((door.clone(), bound));
-        }
-        Ok(())
-    };
-    if let Some(postgres) = &mut shown.postgres {
-        let options = Options::from(&*postgres);
-        open(Door::Postgres, &mut postgres.listen, &options)?;
-    }
-    for (name, redis) in &mut shown.redis {
-        open(Door::Redis(name.as_str().into()), &mut redis.listen, &Options::default())?;
-    }
-    let admin = config.admin.listen.map(bind_admin).transpose()?;
-    if let Some(listener) = &admin {
-        shown.admin.listen = Some(listener.local_addr()?);
-    }
-    Ok(Bindings { doors, admin, shown })
-}
-
-fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
-    http::bind(address).map_err(|error| cannot_listen(&address, &error))
-}
-
-fn cannot_listen(address: &dyn Display, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-}
-
 /// Everything the control thread has in hand when it begins.
 struct Control {
     facts: Arc<Facts>,
-    control: console::control::Control,
+    orders: console::control::Control,
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
+    /// Who served before us, if we take over.
+    predecessor: Option<Predecessor>,
+    doorway: Doorway,
+    elder: Elder,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, control, admin, doors, banner } = self;
+        let Self { facts, orders, admin, doors, banner, predecessor, mut doorway, elder } = self;
         let mut signals = Signals::install()?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
         }
-        let listening = open(&facts, doors).await?;
-        if let Some(listener) = admin {
-            let facts = Arc::clone(&facts);
-            spawn_local(async move {
-                if let Err(error) = http::serve(listener, facts).await {
-                    tracing::error!(%error, "the admin listener has ended");
-                }
-            });
+        if let Some(predecessor) = &predecessor {
+            predecessor.ready().await?;
+        }
+        let mut opened = open(&facts, doors, Places::new(facts.mailboxes.workers())).await?;
+        let mut admin = admin.map(|listener| serve_admin(listener, &facts));
+        doorway.open(predecessor.is_some());
+        if let Some(predecessor) = predecessor {
+            predecessor.serving().await?;
+            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone(), elder));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
-        let mut operator = Operator::new(control, Arc::clone(&facts));
+        let mut operator = Operator::new(orders, Arc::clone(&facts));
         facts.set_started();
         announce(&banner, config.log.format);
         drop(config);
 
-        let way = until_told_to_end(&mut signals, &mut reloader, &mut operator).await;
-        let bounds = reloader.running().drain.clone();
-        tokio::select! {
-            () = shutdown::leave(&facts, listening, way, &bounds) => {}
-            () = told_again(&mut signals, &mut reloader, &mut operator) => {
-                facts.add_forced_closes(facts.gates().open());
-                tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
+        loop {
+            match until_told_to_end(&mut signals, &mut reloader, &mut operator, &mut doorway).await {
+                Ending::Way(way) => {
+                    doorway.close();
+                    let bounds = reloader.running().drain.clone();
+                    tokio::select! {
+                        () = shutdown::leave(&facts, opened.listening, way, &bounds) => {}
+                        () = told_again(&mut signals, &mut reloader, &mut operator) => cut(&facts),
+                    }
+                    return Ok(());
+                }
+                Ending::Successor(channel) => {
+                    if let Some(admin) = admin.take() {
+                        admin.abort();
+                    }
+                    let timeout = reloader.running().drain.timeout;
+                    let back = tokio::select! {
+                        back = doorway.give_way(&facts, opened, channel, timeout) => back?,
+                        () = told_again(&mut signals, &mut reloader, &mut operator) => {
+                            cut(&facts);
+                            None
+                        }
+                    };
+                    let Some(back) = back else { return Ok(()) };
+                    opened = back;
+                    admin = doorway.admin().map(|listener| serve_admin(listener, &facts));
+                }
             }
         }
-        Ok(())
     }
 }
 
+fn serve_admin(listener: TcpListener, facts: &Arc<Facts>) -> JoinHandle<()> {
+    let facts = Arc::clone(facts);
+    spawn_local(async move {
+        if let Err(error) = http::serve(listener, facts).await {
+            tracing::error!(%error, "the admin listener has ended");
+        }
+    })
+}
+
+fn cut(facts: &Facts) {
+    facts.add_forced_closes(facts.gates().open());
+    tracing::warn!(clients = facts.gates().open(), "told to end a second time: cutting all clients");
+}
+
 /// Gives each listener to a worker, and waits until it listens there.
-async fn open(facts: &Arc<Facts>, doors: Doors) -> io::Result<Listening> {
-    let places = Places::new(facts.mailboxes.workers());
+async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Opened> {
     let mut listening = Vec::with_capacity(doors.len());
     for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
         let (closer, close) = oneshot::channel();
@@ -230,7 +235,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors) -> io::Result<Listening> {
         started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
         listening.push(closer);
     }
-    Ok(listening)
+    Ok(Opened { listening, places })
 }
 
 async fn report_suppressed(logging: Arc<Logging>) {
@@ -250,17 +255,25 @@ fn announce(lines: &[String], format: LogFormat) {
     }
 }
 
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator) -> Way {
+/// Why the control loop goes over to the end.
+enum Ending {
+    Way(Way),
+    /// A new process serves already.
+    Successor(Channel),
+}
+
+async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator, doorway: &mut Doorway) -> Ending {
     loop {
         tokio::select! {
             request = signals.next() => match request {
                 Request::Reload => drop(reloader.reload(Trigger::Signal)),
-                Request::Shutdown => return Way::Drain,
+                Request::Shutdown => return Ending::Way(Way::Drain),
             },
             () = reloader.files_changed() => reloader.look(),
             work = operator.next() => if let Some(mode) = operator.work(work, reloader).await {
-                return Way::Mode(mode);
+                return Ending::Way(Way::Mode(mode));
             },
+            channel = doorway.successor() => return Ending::Successor(channel),
         }
     }
 }

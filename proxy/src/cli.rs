@@ -50,6 +50,9 @@ pub struct From {
     /// The configuration file (sidepool.toml).
     #[arg(value_name = "FILE", conflicts_with_all = ["config", "postgres", "redis"])]
     pub file: Option<PathBuf>,
+    /// Take over from the sidepool that runs with this configuration: its listening sockets, and its clients without dropping one.
+    #[arg(long, short = 'R')]
+    pub take_over: bool,
     /// The configuration file, said as a flag.
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["postgres", "redis"])]
     pub config: Option<PathBuf>,

@@ -13,6 +13,8 @@ pub enum Stage {
     /// It is not.
     #[default]
     Serving,
+    /// A new process has taken over: sessions that can move to it do so at their next quiet moment.
+    Moving,
     /// Nobody new is let in.
     NobodyNew,
     /// Who needs a server that it does not have already is sent away.
@@ -39,6 +41,12 @@ impl DrainSignal {
         self.stage.get() == Stage::Leaving
     }
 
+    /// Whether sessions that cannot move (Redis) shall end at their next quiet moment, because a new process serves them better.
+    #[must_use]
+    pub fn is_over_for_those_who_cannot_move(&self) -> bool {
+        matches!(self.stage.get(), Stage::Moving | Stage::Leaving)
+    }
+
     /// How far the process is on its way out.
     #[must_use]
     pub fn stage(&self) -> Stage {
@@ -61,6 +69,13 @@ impl DrainSignal {
         if stage > self.stage.get() {
             self.stage.set(stage);
             self.wake_all();
+        }
+    }
+
+    /// The new process is gone before it had everybody: it goes on here as if nothing had happened.
+    pub fn go_on_after_all(&self) {
+        if self.stage.get() == Stage::Moving {
+            self.stage.set(Stage::Serving);
         }
     }
 

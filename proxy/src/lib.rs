@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod drain;
+pub mod handover;
 pub mod listener;
 pub mod logging;
 pub mod observe;

@@ -10,7 +10,7 @@ use sidepool::probe;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None => app::run(Source::new(&cli.from)),
+        None => app::run(Source::new(&cli.from), cli.from.take_over),
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
         Some(Command::Settings) => app::settings(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),

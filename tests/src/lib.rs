@@ -18,4 +18,5 @@ pub mod process;
 pub mod redis;
 pub mod scrape;
 pub mod settings;
+pub mod tls;
 pub mod wait;

@@ -8,6 +8,7 @@ pub mod login;
 pub mod parameters;
 pub mod result;
 pub mod splice;
+pub mod sql;
 pub mod startup;
 pub mod statement;
 pub mod tag;

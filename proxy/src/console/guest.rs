@@ -45,6 +45,8 @@ pub struct Guest {
     pub ends: Ends,
     /// When it connected, in seconds since the epoch.
     pub connected: u32,
+    /// Its TLS, as PgBouncer describes it; empty without.
+    pub tls: Box<str>,
     /// What it calls itself.
     pub application_name: Box<str>,
     /// Its cancel key.
@@ -61,6 +63,8 @@ pub struct Seen {
     pub ends: Ends,
     /// When it connected, in seconds since the epoch.
     pub connected: u32,
+    /// Its TLS, as PgBouncer describes it; empty without.
+    pub tls: Box<str>,
     /// What it calls itself.
     pub application_name: Box<str>,
     /// When it last asked for something, in seconds since the epoch.
@@ -89,6 +93,7 @@ impl Guests {
             user: guest.user.clone(),
             ends: guest.ends.clone(),
             connected: guest.connected,
+            tls: guest.tls.clone(),
             application_name: guest.application_name.clone(),
             asked: Cell::new(guest.connected),
         });

@@ -59,6 +59,7 @@ struct Socket<'a> {
     id: u64,
     link: Option<u64>,
     pid: u32,
+    tls: &'a str,
     application_name: &'a str,
     statements: u32,
 }
@@ -79,8 +80,7 @@ impl Socket<'_> {
         }
         row.text(&stamp(self.connected)).text(&stamp(self.asked)).number(self.wait.as_secs()).number(self.wait.subsec_micros());
         row.number(self.close_needed).text(&pointer(self.id)).text(&self.link.map(pointer).unwrap_or_default()).number(self.pid);
-        // What TLS was agreed on is not kept.
-        row.text("").text(self.application_name).number(self.statements).number(self.id);
+        row.text(self.tls).text(self.application_name).number(self.statements).number(self.id);
         if matches!(show, Show::Sockets | Show::ActiveSockets) {
             no_buffers(&mut row);
         }
@@ -149,6 +149,7 @@ fn client(rows: &mut Rows<'_>, frame: Frame, presence: &Presence, activity: Acti
         id: presence.id,
         link,
         pid: presence.ends.process(),
+        tls: &presence.who.tls,
         application_name: parameters.get("application_name").unwrap_or_default(),
         statements: presence.statements.get(),
     }
@@ -174,6 +175,7 @@ pub(super) fn guests(worker: &Worker, show: Show, formats: &Formats, port: u16) 
             id: guest.id,
             link: None,
             pid: guest.ends.process(),
+            tls: &guest.tls,
             application_name: &guest.application_name,
             statements: 0,
         }
@@ -211,7 +213,7 @@ fn server(rows: &mut Rows<'_>, frame: Frame, server: &Rc<Server>, client: Option
         Stage::Open if client.is_some() => "active",
         Stage::Open => "idle",
     };
-    let (applied, ends) = (server.applied.borrow(), server.ends.borrow());
+    let (applied, ends, tls) = (server.applied.borrow(), server.ends.borrow(), server.tls.borrow());
     Socket {
         kind: "S",
         user: &server.user,
@@ -225,6 +227,7 @@ fn server(rows: &mut Rows<'_>, frame: Frame, server: &Rc<Server>, client: Option
         id: server.id,
         link: client.map(|(client, _)| client),
         pid: server.pid(),
+        tls: &tls,
         application_name: applied.as_ref().and_then(|state| state.get("application_name")).unwrap_or_default(),
         statements: server.statements.get(),
     }
@@ -252,6 +255,7 @@ mod tests {
             id: 161,
             link: Some(162),
             pid: 77,
+            tls: "TLSv1.3",
             application_name: "psql",
             statements: 5,
         }
@@ -283,7 +287,7 @@ mod tests {
                 ("ptr", "0x0000000000a1"),
                 ("link", "0x0000000000a2"),
                 ("remote_pid", "77"),
-                ("tls", ""),
+                ("tls", "TLSv1.3"),
                 ("application_name", "psql"),
                 ("prepared_statements", "5"),
                 ("id", "161"),

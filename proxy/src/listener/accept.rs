@@ -19,6 +19,7 @@ use super::refuse::{Reason, Refusals};
 use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
+use crate::session::postgres::moving::Leaver;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -39,6 +40,8 @@ pub enum Closing {
     TurnAway,
     /// They are the last ones to be served.
     ServeTheRest,
+    /// They are another process's, which has the socket, too.
+    GiveAway,
 }
 
 /// One listening socket with all that its accept loop needs. Made on the control thread, run on a worker.
@@ -61,7 +64,7 @@ impl Listener {
         let socket = Socket::attach(self.bound)?;
         let door = Rc::new(self.door);
         let refusals = Refusals::new(Rc::clone(&door), Rc::clone(worker));
-        let acceptor = Acceptor { socket, door, gate: self.gate, places: self.places, worker: Rc::clone(worker), refusals };
+        let mut acceptor = Acceptor { socket, door, gate: self.gate, places: self.places, worker: Rc::clone(worker), refusals };
         let close = self.close;
         spawn_local(async move {
             let closing = tokio::select! {
@@ -69,6 +72,9 @@ impl Listener {
                 () = acceptor.run() => Closing::default(),
             };
             acceptor.close(closing).await;
+            if closing == Closing::GiveAway {
+                acceptor.socket.give_away();
+            }
         });
         Ok(())
     }
@@ -76,7 +82,7 @@ impl Listener {
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "kept for its drop, which removes the file")] SocketFile),
+    Unix(UnixListener, SocketFile),
 }
 
 impl Socket {
@@ -84,6 +90,14 @@ impl Socket {
         match bound {
             Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
             Bound::Unix(listener, file) => Ok(Self::Unix(UnixListener::from_std(listener)?, file)),
+        }
+    }
+
+    /// The file of a Unix socket is not ours to remove any more.
+    fn give_away(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Unix(_, file) => file.give_away(),
         }
     }
 
@@ -127,13 +141,16 @@ impl Acceptor {
 
     /// Those who are connected already as far as they know, and whom closing the socket would cut without a word.
     async fn close(&self, closing: Closing) {
+        if closing == Closing::GiveAway {
+            return;
+        }
         // Ready at its first poll or not at all; the bound is for clients that keep coming.
         for _ in 0..MOST_IN_THE_QUEUE {
             let Ok(Ok(stream)) = tokio::time::timeout(Duration::ZERO, self.socket.accept()).await else { return };
             match closing {
                 // The permit holds up the end of the process until they have been told.
                 Closing::TurnAway => self.refusals.refuse(stream, Reason::ShuttingDown, self.gate.enter()),
-                Closing::ServeTheRest => self.admit(stream),
+                Closing::ServeTheRest | Closing::GiveAway => self.admit(stream),
             }
         }
     }
@@ -179,6 +196,16 @@ struct Seat {
     #[expect(dead_code, reason = "kept for its drop")]
     permit: Permit,
     place: Place,
+}
+
+/// Goes on serving a PostgreSQL client that another process has accepted.
+pub fn adopt(worker: &Rc<Worker>, client: Leaver, permit: Permit, place: Place) {
+    let stream = match Stream::attach(client.socket) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "cannot take a client over from another process"),
+    };
+    let session = session::postgres::take_over(stream, client.state, Rc::clone(worker));
+    spawn_local(Client::new(session, Seat { permit, place }, worker, WorkerCounter::PostgresPanics));
 }
 
 /// Starts a session as a task of this worker.

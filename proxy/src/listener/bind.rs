@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +69,30 @@ impl Bound {
         match listen {
             Listen::Tcp(address) => tcp(*address, options).map(Self::Tcp),
             Listen::Unix(path) => unix(path, options).map(|(listener, file)| Self::Unix(listener, file)),
+        }
+    }
+
+    /// Takes over a socket that another process has bound and listened on.
+    pub fn inherit(listen: &Listen, socket: OwnedFd) -> io::Result<Self> {
+        match listen {
+            Listen::Tcp(_) => {
+                let listener = std::net::TcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Ok(Self::Tcp(listener))
+            }
+            Listen::Unix(path) => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(listener, SocketFile::of(path)?))
+            }
+        }
+    }
+
+    /// The same socket once more, to give to another process.
+    pub fn spare(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
         }
     }
 
@@ -143,18 +168,28 @@ pub struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Somebody else listens on the socket from now on.
+    given_away: bool,
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino(), given_away: false })
+    }
+}
+
+impl SocketFile {
+    /// The file stays: another process listens on the socket from now on.
+    pub fn give_away(&mut self) {
+        self.given_away = true;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
+        let ours =
+            !self.given_away && fs::symlink_metadata(&self.path).is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket file");
         }

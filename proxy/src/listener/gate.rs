@@ -77,6 +77,12 @@ impl Gate {
         Some(Permit(Arc::clone(self)))
     }
 
+    /// A permit for somebody who has been let in elsewhere: there is always room.
+    pub fn enter_again(self: &Arc<Self>) -> Permit {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(self))
+    }
+
     /// Counts a failed accept.
     pub fn count_accept_error(&self) {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,6 @@ use sidepool_config::model;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
-use crate::console::control::Control;
 use crate::worker::{Commons, Job, Mailboxes, Worker, WorkerId};
 
 /// How many more turns of its loop a worker makes after its last job.
@@ -22,7 +21,7 @@ const LAST_TURNS: usize = 8;
 /// The running workers.
 pub struct Workers {
     mailboxes: Mailboxes,
-    control: Control,
+    commons: Commons,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -37,7 +36,7 @@ impl Workers {
             let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs };
             threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run())?);
         }
-        Ok(Self { mailboxes, control: commons.control, threads })
+        Ok(Self { mailboxes, commons, threads })
     }
 
     /// Ways to the workers.
@@ -46,10 +45,10 @@ impl Workers {
         &self.mailboxes
     }
 
-    /// What the workers want of the control loop.
+    /// What the workers have in common.
     #[must_use]
-    pub fn control(&self) -> &Control {
-        &self.control
+    pub fn commons(&self) -> &Commons {
+        &self.commons
     }
 
     /// Ends all workers, and whatever session still runs on them, and waits for their threads.

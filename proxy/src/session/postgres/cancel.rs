@@ -27,9 +27,6 @@ use crate::upstream::postgres::cancellable::{Cancellable, Flight};
 use crate::upstream::postgres::connector::PgConnector;
 use crate::worker::Worker;
 
-/// Where in a client's number the worker stands.
-const WORKER_SHIFT: u32 = 48;
-
 /// What a client is doing, as far as a cancel is concerned.
 enum Doing {
     Nothing,
@@ -41,6 +38,7 @@ enum Doing {
 }
 
 struct Seat {
+    key: CancelKey,
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
     /// Counts the times that the client was given a connection: a cancel is meant for one of them.
@@ -83,7 +81,6 @@ pub struct CancelRegistry {
     seats: RefCell<HashMap<[u8; KEY_BYTES], Rc<Seat>>>,
     /// Sessions of the admin console, which have no pool: what to tell them.
     consoles: RefCell<HashMap<[u8; KEY_BYTES], Rc<Notify>>>,
-    next: Cell<u64>,
 }
 
 impl CancelRegistry {
@@ -170,8 +167,6 @@ impl Drop for ConsoleTicket {
 /// One client's entry in the registry, gone when dropped.
 pub struct CancelTicket {
     worker: Rc<Worker>,
-    key: CancelKey,
-    number: u64,
     seat: Rc<Seat>,
 }
 
@@ -194,23 +189,21 @@ impl CancelTicket {
             return Err(presence);
         }
         let doing = RefCell::new(Doing::Nothing);
-        let seat = Rc::new(Seat { pool: Rc::clone(pool), doing, turn: Cell::new(0), waker: RefCell::new(None), presence });
+        let seat = Rc::new(Seat { key, pool: Rc::clone(pool), doing, turn: Cell::new(0), waker: RefCell::new(None), presence });
         registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
-        registry.next.set(registry.next.get() + 1);
-        let number = (u64::from(worker.id.0) << WORKER_SHIFT) | registry.next.get();
-        Ok(Self { worker: Rc::clone(worker), key, number, seat })
+        Ok(Self { worker: Rc::clone(worker), seat })
     }
 
     /// The client's number in this process: not a secret, never used again.
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.number
+        self.seat.presence.id
     }
 
     /// The key to tell the client.
     #[must_use]
     pub fn key(&self) -> CancelKey {
-        self.key
+        self.seat.key
     }
 
     /// What others see of the client.
@@ -254,7 +247,7 @@ impl CancelTicket {
 
 impl Drop for CancelTicket {
     fn drop(&mut self) {
-        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.key.bytes());
+        self.worker.postgres.cancels.seats.borrow_mut().remove(&self.seat.key.bytes());
     }
 }
 

@@ -37,7 +37,7 @@ impl Present {
         }
         let record = self.pool.record();
         match end {
-            End::Left => {}
+            End::Left | End::Moved => {}
             End::Lost => worker.record.add(WorkerCounter::PostgresFaultLost, 1),
             End::Violation => {
                 worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
@@ -62,7 +62,7 @@ pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) {
     let is_its_fault = match farewell {
         Farewell::Stranger(_) => true,
         Farewell::Refused(fault) => fault.sqlstate == SqlState::PROTOCOL_VIOLATION,
-        Farewell::Silent | Farewell::Left | Farewell::Broken(_) => false,
+        Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => false,
     };
     if is_its_fault {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use self::count::Present;
 use self::login::Arrival;
-use self::run::Session;
+use self::run::{End, Session};
 use crate::console;
+use crate::handover::message::ClientState;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -17,6 +18,7 @@ pub mod keyring;
 pub mod login;
 pub mod lookups;
 pub mod matching;
+pub mod moving;
 pub mod outbound;
 pub mod peering;
 pub mod pools;
@@ -35,6 +37,10 @@ mod authenticate;
 mod count;
 mod opening;
 mod operator;
+mod own_names;
+mod replay;
+mod sql_names;
+mod undo;
 mod welcome;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.
@@ -43,11 +49,25 @@ mod welcome;
 /// nothing is held twice.
 pub fn serve(stream: Stream, worker: Rc<Worker>) -> impl Future<Output = ()> {
     let arriving = Box::pin(arrive(stream, Rc::clone(&worker)));
-    async move {
-        let Some((mut session, present)) = arriving.await else { return };
-        let end = session.run().await;
-        present.left(&worker, end);
+    serve_who_arrives(arriving, worker)
+}
+
+async fn serve_who_arrives<A>(arriving: A, worker: Rc<Worker>)
+where
+    A: Future<Output = Option<(Session, Present)>> + Unpin,
+{
+    let Some((mut session, present)) = arriving.await else { return };
+    let end = session.run().await;
+    if end == End::Moved {
+        moving::send_away(session, &worker);
     }
+    present.left(&worker, end);
+}
+
+/// Goes on serving a client that another process has served up to now.
+pub fn take_over(stream: Stream, state: ClientState, worker: Rc<Worker>) -> impl Future<Output = ()> {
+    let arriving = Box::pin(moving::revive(stream, state, Rc::clone(&worker)));
+    serve_who_arrives(arriving, worker)
 }
 
 /// A client that has not logged in yet, for as long as this lives.

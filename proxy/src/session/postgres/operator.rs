@@ -53,6 +53,7 @@ pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut ou
         rank,
         ends: Ends::of(reached.stream),
         connected: reached.connected,
+        tls: reached.stream.tls_description().unwrap_or_default().into(),
         application_name: application_name.map(|(_, value)| value.clone()).unwrap_or_default(),
         ticket,
     })

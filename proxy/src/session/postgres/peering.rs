@@ -5,10 +5,11 @@
 //! most, so that peers which name each other by mistake do not send it round for ever.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sidepool_config::model::{Peer, Postgres};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cancel_lines::LineKey;
@@ -22,12 +23,44 @@ const USUAL_POOL_SIZE: u32 = 20;
 pub async fn forward(worker: &Rc<Worker>, key: CancelKey) -> bool {
     let config = Arc::clone(&worker.config.borrow());
     let Some(postgres) = &config.postgres else { return false };
-    if postgres.peer_id == 0 || key.peer() == postgres.peer_id {
-        return false;
+    let is_of_a_peer = postgres.peer_id > 0 && key.peer() != postgres.peer_id;
+    if is_of_a_peer && let Some(peer) = postgres.peers.get(&key.peer()) {
+        to_peer(worker, postgres, peer, key).await;
+        return true;
     }
-    let Some(peer) = postgres.peers.get(&key.peer()) else { return false };
-    to_peer(worker, postgres, peer, key).await;
-    true
+    worker.postgres.elder.ask(key).await
+}
+
+/// The process that served before us, as long as it still has clients: a key that we do not know may be one of theirs.
+#[derive(Clone, Default)]
+pub struct Elder(Arc<Mutex<Option<mpsc::Sender<Ask>>>>);
+
+/// A cancel for the elder to carry out.
+pub struct Ask {
+    /// The key in the request.
+    pub key: CancelKey,
+    /// Told when it has been carried out.
+    pub done: oneshot::Sender<()>,
+}
+
+impl Elder {
+    /// There is one, who is asked like this; or there is none any more.
+    pub fn set(&self, asked: Option<mpsc::Sender<Ask>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
+    /// Has it carry out a cancel; false when there is none, or when it is asked too much already.
+    async fn ask(&self, key: CancelKey) -> bool {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(sender) = sender else { return false };
+        let (done, told) = oneshot::channel();
+        if sender.try_send(Ask { key, done }).is_err() {
+            return false;
+        }
+        // It bounds its own attempts; when it ends, the channel does.
+        let _ = told.await;
+        true
+    }
 }
 
 async fn to_peer(worker: &Rc<Worker>, postgres: &Postgres, peer: &Peer, key: CancelKey) {

@@ -251,6 +251,7 @@ impl PgPools {
         }
         entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
         entry.pool.connector().set_context(route.tls_context.clone());
+        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
         if *entry.pool.connector().target() != route.target {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed));
@@ -266,6 +267,7 @@ impl PgPools {
         let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
         let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone()).written_on(page);
         connector.set_context(route.tls_context.clone());
+        connector.set_reset(&route.reset.query, route.reset.always);
         connector.with_passed(passed.clone())
     }
 

@@ -10,13 +10,15 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use crate::transport::ends::Ends;
 
-/// Who a client is: as whom it logged in, and to which database. The same for all clients that agree in both.
+/// Who a client is: as whom it logged in, to which database, and under what TLS. The same for all clients that agree in these.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Who {
     /// The user.
     pub user: Box<str>,
     /// The database, by the name it was asked for.
     pub database: Box<str>,
+    /// Its TLS, as PgBouncer describes it; empty without.
+    pub tls: Box<str>,
 }
 
 /// Why somebody else ends a session.

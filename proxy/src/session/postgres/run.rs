@@ -26,7 +26,7 @@ use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::cancel::CancelTicket;
-use super::inbound::{Body, Violation};
+use super::inbound::{Body, Rules, Violation};
 use super::prepared::ClientStatements;
 use super::refusal;
 use crate::drain::Stage;
@@ -38,6 +38,7 @@ use crate::pool::lease::Lease;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;
+use crate::upstream::postgres::link::Hold;
 use crate::worker::Worker;
 
 /// How much is read from a client that has no server yet: the bound on what a waiting client keeps.
@@ -60,6 +61,8 @@ pub enum End {
     Drained,
     /// Somebody else ended the session.
     Ended,
+    /// The client has moved to a new process.
+    Moved,
 }
 
 /// What the client is doing.
@@ -89,9 +92,11 @@ pub struct Session {
     /// The client's message that is under way.
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
-    skipping: bool,
-    /// What is pending names statements, and an earlier batch that is not answered yet decides what the names mean.
-    pub(super) unsettled: bool,
+    pub(super) skipping: bool,
+    /// What is pending waits for this.
+    pub(super) hold: Hold,
+    /// What the configuration allows.
+    pub(super) rules: Rules,
     pub(super) quiet: Quiet,
 }
 
@@ -114,6 +119,8 @@ pub struct Start {
     pub mode: PoolMode,
     /// How many prepared statements a server connection keeps.
     pub statement_capacity: usize,
+    /// What the configuration allows.
+    pub rules: Rules,
     /// Its cancel key, and the parameters that follow it.
     pub ticket: CancelTicket,
 }
@@ -129,7 +136,7 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, ticket } = start;
+        let Start { client, pool, mode, statement_capacity, rules, ticket } = start;
         Self {
             client,
             worker: Rc::clone(worker),
@@ -145,7 +152,8 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
-            unsettled: false,
+            hold: Hold::No,
+            rules,
             quiet: Quiet::default(),
         }
     }
@@ -190,8 +198,11 @@ impl Session {
                 return Poll::Ready(step);
             }
         }
-        if self.worker.drain.is_draining() && self.pending.is_empty() {
-            return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
+        if self.worker.drain.stage() > Stage::Serving
+            && self.pending.is_empty()
+            && let Some(end) = self.on_the_way_out(cx)
+        {
+            return Poll::Ready(Err(end));
         }
         if self.quiet.client {
             return Poll::Pending;
@@ -213,6 +224,15 @@ impl Session {
         self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
         let step = self.on_idle_input(cx, &buffer[..kept + read]);
         Poll::Ready(step.unwrap_or(Ok(())))
+    }
+
+    /// The process is on its way out, and this client has nothing under way.
+    fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        match self.worker.drain.stage() {
+            Stage::Moving => self.is_movable().then_some(End::Moved),
+            Stage::Leaving => Some(self.say_goodbye(cx, &refusal::draining(), End::Drained)),
+            Stage::Serving | Stage::NobodyNew | Stage::NoServers => None,
+        }
     }
 
     /// Moves what is pending to the front of the read buffer and answers how much that is.
@@ -254,7 +274,7 @@ impl Session {
             at += dropped;
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, First::NeedMore)) };
-            let drop_message = match FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))? {
+            let drop_message = match self.rules.check(head, rest)? {
                 FrontendTag::Terminate => return Ok((at, First::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
                 FrontendTag::Sync => {

@@ -1,17 +1,20 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::Config;
+use tokio::sync::mpsc;
 
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::keyring::Keyring;
 use super::lookups::Lookups;
+use super::moving::Leaver;
+use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
@@ -62,13 +65,21 @@ pub struct PostgresCommons {
     pub numbers: Numbers,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
+    /// Who served before us.
+    pub elder: Elder,
 }
 
 impl PostgresCommons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> Result<Self, getrandom::Error> {
-        let (keyring, numbers, cancel_lines) = (Keyring::default(), Numbers::default(), CancelLines::default());
-        Ok(Self { directory: Directory::new(workers), keyring, seed: LoginSeed::random()?, numbers, cancel_lines })
+        Ok(Self {
+            directory: Directory::new(workers),
+            keyring: Keyring::default(),
+            seed: LoginSeed::random()?,
+            numbers: Numbers::default(),
+            cancel_lines: CancelLines::default(),
+            elder: Elder::default(),
+        })
     }
 }
 
@@ -78,6 +89,10 @@ pub struct PostgresSide {
     pub cancels: CancelRegistry,
     /// How many cancels are on their way, in the whole process.
     pub cancel_lines: CancelLines,
+    /// Clients on their way to a new process, while there is one.
+    pub leavers: RefCell<Option<mpsc::UnboundedSender<Leaver>>>,
+    /// Who served before us, while it still has clients.
+    pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// Session states of all clients.
@@ -107,6 +122,8 @@ impl PostgresSide {
         Self {
             cancels: CancelRegistry::default(),
             cancel_lines: commons.cancel_lines,
+            leavers: RefCell::default(),
+            elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
             pools: PgPools::new(commons.directory, commons.keyring, Roll::new(commons.numbers.clone())),

@@ -113,7 +113,7 @@ impl Relay {
             if let Some(condition) = self.is_free(session) {
                 return Poll::Ready(Ended::Free(condition));
             }
-            if session.worker.drain.is_draining() && self.is_at_leisure() {
+            if session.worker.drain.is_over_for_those_who_cannot_move() && self.is_at_leisure() {
                 return Poll::Ready(Ended::ClientGone);
             }
             let down = match self.read_server(session, lease, cx) {

@@ -212,7 +212,7 @@ impl Session {
         match self.client.poll_read(cx, &mut buffer) {
             Poll::Pending => {
                 let idle = self.carry.is_empty() && self.client.pending() == 0 && self.client.backlog() == 0;
-                if idle && worker.drain.is_draining() { Poll::Ready(Next::Step(Step::End)) } else { Poll::Pending }
+                if idle && worker.drain.is_over_for_those_who_cannot_move() { Poll::Ready(Next::Step(Step::End)) } else { Poll::Pending }
             }
             // Whoever closes only its own direction still gets its replies.
             Poll::Ready(Ok(0) | Err(_)) => {

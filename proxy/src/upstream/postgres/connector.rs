@@ -14,7 +14,7 @@ use super::cancel;
 use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
-use super::query;
+use super::query::{self, Cleaned};
 use super::roll::{Page, Server, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
@@ -25,9 +25,6 @@ use crate::upstream::dial::dial;
 
 /// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What cleans a session completely.
-const RESET_QUERY: &str = "DISCARD ALL";
 
 /// What the pool's server reported at the last login: what a client is told before it has a connection.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +51,8 @@ impl Learned {
 pub struct PgConnector {
     target: Target,
     timeout: Cell<Duration>,
+    reset_query: RefCell<Box<str>>,
+    resets_always: Cell<bool>,
     learned: Learned,
     passed: Passed,
     /// Where its connections are written down.
@@ -65,12 +64,24 @@ pub struct PgConnector {
 }
 
 impl PgConnector {
+    /// What cleans a session completely.
+    pub const RESET_QUERY: &str = "DISCARD ALL";
+
     /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
-        let passed = Passed::default();
-        Self { target, timeout: Cell::new(timeout), learned, passed, page: None, context: RefCell::default(), way }
+        Self {
+            target,
+            timeout: Cell::new(timeout),
+            reset_query: RefCell::new(Self::RESET_QUERY.into()),
+            resets_always: Cell::default(),
+            learned,
+            passed: Passed::default(),
+            page: None,
+            context: RefCell::default(),
+            way,
+        }
     }
 
     /// Has its connections written down on this page.
@@ -88,6 +99,20 @@ impl PgConnector {
     /// Bounds connections that are opened from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.set(timeout);
+    }
+
+    /// Cleans sessions in this way from now on (empty: not at all), and `always` says whether after each transaction.
+    pub fn set_reset(&self, query: &str, always: bool) {
+        if **self.reset_query.borrow() != *query {
+            *self.reset_query.borrow_mut() = query.into();
+        }
+        self.resets_always.set(always && !query.is_empty());
+    }
+
+    /// Whether a connection is cleaned after each transaction, and not only when its client has left.
+    #[must_use]
+    pub fn resets_always(&self) -> bool {
+        self.resets_always.get()
     }
 
     /// Where it leads.
@@ -160,18 +185,20 @@ impl Connector for PgConnector {
             }
             match connection.link.tracker.status() {
                 TransactionStatus::Idle => {}
-                TransactionStatus::InTransaction | TransactionStatus::Failed => query::run("ROLLBACK", connection, &self.target).await?,
+                TransactionStatus::InTransaction | TransactionStatus::Failed => {
+                    query::run("ROLLBACK", connection, &self.target).await?;
+                }
             }
-            query::run(RESET_QUERY, connection, &self.target).await?;
-            connection.link.forget_session();
-            Ok(())
+            let query = self.reset_query.borrow().clone();
+            let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
+            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))
         })
         .await
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
         let _tested = Tested::begin(connection);
-        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await.map(drop)
     }
 }
 

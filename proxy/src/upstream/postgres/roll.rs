@@ -64,6 +64,8 @@ pub struct Server {
     pub statements: Cell<u32>,
     /// Where it is.
     pub ends: RefCell<Ends>,
+    /// Its TLS, as PgBouncer describes it; empty without.
+    pub tls: RefCell<String>,
     /// For its process and what is being cancelled on it.
     pub cancel: RefCell<Option<Rc<Cancellable>>>,
     /// The client state it carries.
@@ -146,6 +148,7 @@ impl Page {
             close_needed: Cell::new(false),
             statements: Cell::new(0),
             ends: RefCell::new(Ends::Unknown),
+            tls: RefCell::default(),
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
         })
@@ -179,6 +182,7 @@ impl Entry {
     pub fn open(&self, stream: &Stream, cancel: &Rc<Cancellable>) {
         cancel.set_server(self.server.id);
         *self.server.ends.borrow_mut() = Ends::of(stream);
+        *self.server.tls.borrow_mut() = stream.tls_description().unwrap_or_default();
         *self.server.cancel.borrow_mut() = Some(Rc::clone(cancel));
         self.server.stage.set(Stage::Open);
     }

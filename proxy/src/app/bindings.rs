@@ -1,0 +1,74 @@
+//! Every socket that is listened on: bound here, or taken over from the process before.
+
+use std::fmt::Display;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
+
+use sidepool_config::model::{Config, Listen};
+
+use super::upgrade::inherited as take;
+use crate::admin::http;
+use crate::handover::giving::Spare;
+use crate::handover::taking::Inherited;
+use crate::listener::bind::{Bound, Options};
+use crate::listener::gate::Door;
+
+/// Sockets with what comes in there.
+pub(super) type Doors = Vec<(Door, Bound)>;
+
+/// Everything that is bound.
+pub(super) struct Bindings {
+    pub(super) doors: Doors,
+    pub(super) admin: Option<TcpListener>,
+    /// All of them once more, for a process that takes over.
+    pub(super) spares: Vec<Spare>,
+    /// The configuration with the addresses that the kernel chose where it was asked to (port 0): for people alone, because to a reload the
+    /// configured ones are what counts.
+    pub(super) shown: Config,
+}
+
+/// Binds every listener, but for those that were inherited from the process that we take over from.
+pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>) -> io::Result<Bindings> {
+    let (mut doors, mut spares) = (Vec::new(), Vec::new());
+    let mut shown = config.clone();
+    let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
+        for listen in listens {
+            let bound = match take(&mut inherited, Some(&door), listen) {
+                Some(socket) => Bound::inherit(listen, socket),
+                None => Bound::bind(listen, options),
+            };
+            let bound = bound.map_err(|error| cannot_listen(&*listen, &error))?;
+            spares.push(Spare { door: Some(door.clone()), listen: listen.clone(), socket: bound.spare()? });
+            if let Some(address) = bound.address() {
+                *listen = Listen::Tcp(address);
+            }
+            doors.push((door.clone(), bound));
+        }
+        Ok(())
+    };
+    if let Some(postgres) = &mut shown.postgres {
+        let options = Options::from(&*postgres);
+        open(Door::Postgres, &mut postgres.listen, &options)?;
+    }
+    for (name, redis) in &mut shown.redis {
+        open(Door::Redis(name.as_str().into()), &mut redis.listen, &Options::default())?;
+    }
+    let admin = config.admin.listen.map(|address| bind_admin(address, &mut inherited)).transpose()?;
+    if let (Some(listener), Some(address)) = (&admin, config.admin.listen) {
+        shown.admin.listen = Some(listener.local_addr()?);
+        spares.push(Spare { door: None, listen: Listen::Tcp(address), socket: listener.as_fd().try_clone_to_owned()? });
+    }
+    Ok(Bindings { doors, admin, spares, shown })
+}
+
+fn bind_admin(address: SocketAddr, inherited: &mut Vec<Inherited>) -> io::Result<TcpListener> {
+    if let Some(socket) = take(inherited, None, &Listen::Tcp(address)) {
+        return Ok(TcpListener::from(socket));
+    }
+    http::bind(address).map_err(|error| cannot_listen(&address, &error))
+}
+
+fn cannot_listen(address: &dyn Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+}
