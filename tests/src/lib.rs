@@ -9,6 +9,7 @@ pub mod console;
 pub mod fault;
 pub mod guardian;
 pub mod ini;
+pub mod ldap;
 pub mod load;
 pub mod log;
 pub mod place;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::model::{Config, Postgres};
+use sidepool_config::pgbouncer::show;
 use sidepool_protocol::postgres::fault::Fault;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::reloading::Reloader;
-use super::settings;
 use super::shutdown::ShutdownMode;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
@@ -87,13 +87,12 @@ impl Operator {
                 let _ = answer.send(outcome == Outcome::Ok);
             }
             Order::Set(key, value, answer) => {
-                let set = settings::set(reloader.running(), &key, &value);
-                let result = set.map(|config| reloader.put(config)).map_err(|why| refused("SET failed".into()).with_detail(why));
+                let result = reloader.set(&key, &value).map_err(|why| refused("SET failed".into()).with_detail(why));
                 self.settle().await;
                 let _ = answer.send(result);
             }
             Order::Config(answer) => {
-                let _ = answer.send(settings::all(reloader.running()));
+                let _ = answer.send(show::config(reloader.running()));
             }
             Order::Switch(switch, answer) => {
                 let done = self.switch(switch, reloader.running()).await;
@@ -110,6 +109,19 @@ impl Operator {
             }
         }
         None
+    }
+
+    /// Whether all pools are paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.switches.paused || self.switches.suspended
+    }
+
+    /// Pauses all pools, or resumes them, as a signal wants it.
+    pub async fn pause(&mut self, paused: bool, config: &Config) {
+        let switch = if paused { Switch::Pause(None) } else { Switch::Resume(None) };
+        // Who asks has looked before whether there is anything to do.
+        let _ = self.switch(switch, config).await;
     }
 
     /// Returns when all workers have done what was posted to them.
@@ -158,8 +170,12 @@ impl Operator {
         let now = clock::now();
         let mut history = self.control.history();
         let average = history.average_of_all(now, &totals);
+        // The first period begins with this: there is nothing to tell of it yet.
+        let is_first = history.is_empty();
         history.tick(now, totals);
-        tracing::debug!("{}", statistics::log_line(&average));
+        if config.log.stats && !is_first {
+            tracing::info!("{}", statistics::log_line(&average));
+        }
     }
 }
 

@@ -193,12 +193,14 @@ impl Desk {
                 let settings = self.order(Order::Config).await?;
                 tables::config(&mut self.rows(show, formats), &settings);
             }
-            Show::Stats | Show::StatsTotals | Show::StatsAverages | Show::Totals => self.statistics(show, formats).await,
+            Show::Stats | Show::OldStats | Show::StatsTotals | Show::StatsAverages | Show::Totals => self.statistics(show, formats).await,
             Show::Help => self.notice("Console usage", Some(usage())),
             Show::Version => {
                 self.rows(show, formats).row().text(&format!("PgBouncer {PGBOUNCER_VERSION}")).end();
             }
-            Show::Databases | Show::Pools | Show::Users | Show::Lists | Show::Mem => self.census(show, formats, postgres).await,
+            Show::Databases | Show::OldDatabases | Show::Pools | Show::Users | Show::Lists | Show::Mem => {
+                self.census(show, formats, postgres).await
+            }
             Show::Peers => tables::peers(&mut self.rows(show, formats), postgres),
             Show::PeerPools => tables::peer_pools(&mut self.rows(show, formats), postgres),
             Show::State => {
@@ -255,7 +257,7 @@ impl Desk {
                 tables::users(&mut self.rows(show, formats), postgres, &pools, &logged_in);
             }
             Show::Pools => tables::pools(&mut self.rows(show, formats), postgres, &pools, console),
-            Show::Databases => tables::databases(&mut self.rows(show, formats), postgres, &switches, &pools, console),
+            Show::Databases | Show::OldDatabases => tables::databases(&mut self.rows(show, formats), postgres, &switches, &pools, console),
             Show::Lists => tables::lists(&mut self.rows(show, formats), counts),
             _ => tables::mem(&mut self.rows(show, formats), &memory(&counts, mailboxes.workers())),
         }

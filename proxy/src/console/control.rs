@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sidepool_config::pgbouncer::show::Row;
 use sidepool_protocol::postgres::fault::Fault;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,19 +18,6 @@ const MOST_ORDERS: usize = 64;
 /// Where an answer goes.
 pub type Answer<T> = oneshot::Sender<T>;
 
-/// A setting as SHOW CONFIG has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigRow {
-    /// Its name.
-    pub key: String,
-    /// Its value.
-    pub value: String,
-    /// What it is when nobody says anything; `None`: nothing.
-    pub default: Option<String>,
-    /// Whether it can be changed without a restart.
-    pub changeable: bool,
-}
-
 /// What the console wants of the control loop.
 pub enum Order {
     /// Read the configuration again; the answer says whether it is in force.
@@ -37,7 +25,7 @@ pub enum Order {
     /// Set one setting.
     Set(Box<str>, Box<str>, Answer<Result<(), Fault>>),
     /// All settings.
-    Config(Answer<Vec<ConfigRow>>),
+    Config(Answer<Vec<Row>>),
     /// Pause, resume and the like. The answer comes when all workers have done it.
     Switch(Switch, Answer<Result<(), Fault>>),
     /// Stand still for a takeover.

@@ -176,7 +176,7 @@ impl Desk {
 
     async fn on_query(&mut self, body: &[u8]) -> Result<(), Stop> {
         let (text, _) = frame::cstr(body).ok_or_else(|| violation("A query ends with a zero byte.".to_owned()))?;
-        let answered = match read(&String::from_utf8_lossy(text)) {
+        let answered = match read(&self.worker, &String::from_utf8_lossy(text)) {
             Ok(command) => self.run(command, &Formats::Text, true).await,
             Err(fault) => Err(fault.into()),
         };
@@ -192,7 +192,7 @@ impl Desk {
     async fn on_step(&mut self, tag: FrontendTag, body: &[u8]) -> Result<(), Stop> {
         match tag {
             FrontendTag::Parse => {
-                self.prepared.parse(body, read)?;
+                self.prepared.parse(body, |text| read(&self.worker, text))?;
                 self.out.extend_from_slice(&PARSE_COMPLETE);
             }
             FrontendTag::Bind => {
@@ -233,8 +233,13 @@ impl Desk {
 }
 
 /// A command, or PgBouncer's words for what is none.
-fn read(text: &str) -> Result<Command, Fault> {
-    command::parse(text).map_err(|wrong| match wrong {
+fn read(worker: &Worker, text: &str) -> Result<Command, Fault> {
+    let old_columns = worker.config.borrow().postgres.as_ref().is_some_and(|postgres| postgres.console_old_columns);
+    let in_full = |command| match command {
+        Command::Show(show) if old_columns => Command::Show(show.with_old_columns()),
+        command => command,
+    };
+    command::parse(text).map(in_full).map_err(|wrong| match wrong {
         Wrong::Syntax => {
             let repeated: String = text.chars().take(MOST_REPEATED).collect();
             refused(format!("invalid command '{repeated}', use SHOW HELP;"))

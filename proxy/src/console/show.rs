@@ -53,10 +53,14 @@ pub enum Show {
     DnsZones,
     /// The sockets, for a new process.
     Fds,
+    /// As [`Show::Databases`], with a column that older versions had.
+    OldDatabases,
+    /// As [`Show::Stats`], with a column that older versions had.
+    OldStats,
 }
 
 impl Show {
-    /// All of them.
+    /// All that can be asked for.
     pub const ALL: [Self; 22] = [
         Self::Help,
         Self::Version,
@@ -89,7 +93,7 @@ impl Show {
             Self::Help => "help",
             Self::Version => "version",
             Self::Config => "config",
-            Self::Databases => "databases",
+            Self::Databases | Self::OldDatabases => "databases",
             Self::Pools => "pools",
             Self::Peers => "peers",
             Self::PeerPools => "peer_pools",
@@ -99,7 +103,7 @@ impl Show {
             Self::ActiveSockets => "active_sockets",
             Self::Users => "users",
             Self::Lists => "lists",
-            Self::Stats => "stats",
+            Self::Stats | Self::OldStats => "stats",
             Self::StatsTotals => "stats_totals",
             Self::StatsAverages => "stats_averages",
             Self::Totals => "totals",
@@ -111,6 +115,16 @@ impl Show {
         }
     }
 
+    /// The same with the columns that older versions had, where there were others.
+    #[must_use]
+    pub const fn with_old_columns(self) -> Self {
+        match self {
+            Self::Databases => Self::OldDatabases,
+            Self::Stats => Self::OldStats,
+            other => other,
+        }
+    }
+
     /// Its columns; none for what is no list.
     #[must_use]
     pub const fn columns(self) -> &'static [Column] {
@@ -118,7 +132,8 @@ impl Show {
             Self::Help => &[],
             Self::Version => &VERSION,
             Self::Config => &CONFIG,
-            Self::Databases => &DATABASES,
+            Self::Databases => DATABASES.split_at(17).0,
+            Self::OldDatabases => &DATABASES,
             Self::Pools => &POOLS,
             Self::Peers => &PEERS,
             Self::PeerPools => &PEER_POOLS,
@@ -126,7 +141,8 @@ impl Show {
             Self::Sockets | Self::ActiveSockets => &SOCKETS,
             Self::Users => &USERS,
             Self::Lists => &LISTS,
-            Self::Stats => &STATS,
+            Self::Stats => STATS.split_at(25).0,
+            Self::OldStats => &STATS,
             Self::StatsTotals => &STATS_TOTALS,
             Self::StatsAverages => &STATS_AVERAGES,
             Self::Totals => &TOTALS,
@@ -147,7 +163,8 @@ const VERSION: [Column; 1] = [column("version", Text)];
 
 const CONFIG: [Column; 4] = [column("key", Text), column("value", Text), column("default", Text), column("changeable", Text)];
 
-const DATABASES: [Column; 17] = [
+/// The last one is of older versions.
+const DATABASES: [Column; 18] = [
     column("name", Text),
     column("host", Text),
     column("port", Int4),
@@ -165,6 +182,7 @@ const DATABASES: [Column; 17] = [
     column("current_client_connections", Int4),
     column("paused", Int4),
     column("disabled", Int4),
+    column("reserve_pool", Int4),
 ];
 
 const POOLS: [Column; 17] = [
@@ -262,7 +280,8 @@ const FDS: [Column; 15] = [
     column("scram_server_key", Bytea),
 ];
 
-const STATS: [Column; 25] = [
+/// The last one is of older versions.
+const STATS: [Column; 26] = [
     column("database", Text),
     column("total_server_assignment_count", Numeric),
     column("total_xact_count", Numeric),
@@ -288,6 +307,7 @@ const STATS: [Column; 25] = [
     column("avg_server_parse_count", Numeric),
     column("avg_bind_count", Numeric),
     column("avg_client_login_count", Numeric),
+    column("total_requests", Numeric),
 ];
 
 const STATS_TOTALS: [Column; 13] = [

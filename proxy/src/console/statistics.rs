@@ -115,6 +115,12 @@ impl History {
         self.older = self.newer.replace((now, totals)).or(self.older.take());
     }
 
+    /// Whether the first period is still to begin.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.newer.is_none()
+    }
+
     /// What each database did on average, up to now.
     #[must_use]
     pub fn averages(&self, now: Instant, totals: &PerDatabase) -> PerDatabase {
@@ -153,6 +159,7 @@ pub fn log_line(average: &Totals) -> String {
 /// The rows of SHOW STATS, STATS_TOTALS or STATS_AVERAGES.
 pub fn put(rows: &mut Rows<'_>, totals: &PerDatabase, averages: &PerDatabase) {
     let none = Totals::default();
+    let rows_are_old = rows.show() == Show::OldStats;
     let (with_totals, with_averages) = (rows.show() != Show::StatsAverages, rows.show() != Show::StatsTotals);
     for (database, totals) in totals {
         let average = averages.get(database).unwrap_or(&none);
@@ -160,6 +167,9 @@ pub fn put(rows: &mut Rows<'_>, totals: &PerDatabase, averages: &PerDatabase) {
         row.text(database);
         for number in totals.0.into_iter().filter(|_| with_totals).chain(average.0.into_iter().filter(|_| with_averages)) {
             row.number(number);
+        }
+        if rows_are_old {
+            row.number(totals.0[QUERIES]);
         }
         row.end();
     }

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use sidepool_config::model::{Listen, LoadBalance, PgDatabase, PgUser, PoolMode, Postgres, Upstream};
+use sidepool_config::pgbouncer::show::Row;
 
-use super::control::ConfigRow;
 use super::gather::ConsoleFacts;
 use super::guest::CONSOLE_DATABASE;
 use super::rows::Rows;
+use super::show::Show;
 use crate::observe::record::PoolGauge;
 use crate::session::postgres::pools::PoolFacts;
 use crate::session::postgres::route::{ANY, PoolKey};
@@ -113,8 +114,9 @@ pub(super) fn databases(rows: &mut Rows<'_>, config: &Postgres, switches: &Switc
             let (host, port) = place(database);
             let limits = &database.limits;
             let most = |own: u32, of_all: u32| if own > 0 { own } else { of_all };
-            rows.row()
-                .text(name)
+            let is_old = rows.show() == Show::OldDatabases;
+            let mut row = rows.row();
+            row.text(name)
                 .text(&host)
                 .number(port)
                 .text(database.dbname.as_deref().unwrap_or(name))
@@ -130,15 +132,19 @@ pub(super) fn databases(rows: &mut Rows<'_>, config: &Postgres, switches: &Switc
                 .number(most(database.max_db_client_connections, config.max_db_client_connections))
                 .number(own().map(clients).sum::<u32>())
                 .number(switches.paused_databases.contains(name))
-                .number(switches.is_disabled(name))
-                .end();
+                .number(switches.is_disabled(name));
+            if is_old {
+                row.number(limits.reserve_pool_size);
+            }
+            row.end();
         }
     }
 }
 
 fn console_database(rows: &mut Rows<'_>, config: &Postgres, console: ConsoleFacts) {
-    rows.row()
-        .text(CONSOLE_DATABASE)
+    let is_old = rows.show() == Show::OldDatabases;
+    let mut row = rows.row();
+    row.text(CONSOLE_DATABASE)
         .null()
         .number(listen_port(config))
         .text(CONSOLE_DATABASE)
@@ -154,8 +160,11 @@ fn console_database(rows: &mut Rows<'_>, config: &Postgres, console: ConsoleFact
         .number(0)
         .number(console.present)
         .number(0)
-        .number(0)
-        .end();
+        .number(0);
+    if is_old {
+        row.number(0);
+    }
+    row.end();
 }
 
 /// The hosts of a database as its entry in the configuration lists them, and their port.
@@ -262,10 +271,10 @@ pub(super) fn state(rows: &mut Rows<'_>, switches: &Switches) {
 }
 
 /// SHOW CONFIG.
-pub(super) fn config(rows: &mut Rows<'_>, settings: &[ConfigRow]) {
+pub(super) fn config(rows: &mut Rows<'_>, settings: &[Row]) {
     for setting in settings {
         let changeable = if setting.changeable { "yes" } else { "no" };
-        rows.row().text(&setting.key).text(&setting.value).maybe(setting.default.as_deref()).text(changeable).end();
+        rows.row().text(setting.key).maybe(setting.value.as_deref()).maybe(setting.default).text(changeable).end();
     }
 }
 

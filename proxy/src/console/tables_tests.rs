@@ -168,7 +168,7 @@ fn the_state_is_one_of_three() {
 
 #[test]
 fn settings_peers_and_memory() {
-    let setting = ConfigRow { key: "a".into(), value: "b".into(), default: None, changeable: false };
+    let setting = Row { key: "a", value: Some("b".to_owned()), default: None, changeable: false };
     let rows = read(Show::Config, |rows| super::config(rows, &[setting]));
     assert_eq!(rows, [vec![Some("a".to_owned()), Some("b".to_owned()), None, Some("no".to_owned())]]);
     let mut config = config();
