@@ -4,6 +4,7 @@
 
 pub mod config_toml;
 pub mod console;
+pub mod handover;
 pub mod hba;
 pub mod pgbouncer_ini;
 pub mod pool_core;
@@ -21,6 +22,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("config_toml", config_toml::run),
     ("console", console::run),
+    ("handover", handover::run),
     ("hba", hba::run),
     ("pgbouncer_ini", pgbouncer_ini::run),
     ("pool_core", pool_core::run),
