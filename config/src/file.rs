@@ -85,14 +85,7 @@ pub fn load_text_over(text: &str, path: &Path, lookup: Lookup<'_>, overrides: &O
     read(text, path, Sources::default(), lookup, overrides, &Set::new())
 }
 
-fn read(
-    text: &str,
-    path: &Path,
-    sources: Sources,
-    lookup: Lookup<'_>,
-    overrides: &Overrides,
-    set: &Set,
-) -> Result<Loaded, Rejected> {
+fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides: &Overrides, set: &Set) -> Result<Loaded, Rejected> {
     let (mut reading, document) = Reading::start(text, path, sources, lookup);
     reading.set(set);
     let mut config = read_document(&reading, &document);

@@ -153,8 +153,6 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     facts.gates().apply(&config);
     let doorway = Doorway::new(&config, spares);
     let elder = workers.commons().postgres.elder.clone();
-    // Removed at the very end, when it is dropped.
-    let _pidfile = pgbouncer::write_pidfile(&config, take_over)?;
     let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
     let control = Control { facts, admin, doors, banner, shown, predecessor, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
@@ -182,6 +180,7 @@ struct Control {
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
         let Self { facts, admin, doors, banner, shown, predecessor, mut doorway, elder } = self;
+        let takes_over = predecessor.is_some();
         let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
         let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
@@ -201,6 +200,8 @@ impl Control {
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
         facts.set_started();
+        // Removed at the very end, when it is dropped.
+        let _pidfile = pgbouncer::write_pidfile(&config, takes_over)?;
         match habits {
             Habits::Own => announce(&banner, config.log.format),
             Habits::Pgbouncer => pgbouncer::say_up(&shown),

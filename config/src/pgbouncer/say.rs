@@ -47,7 +47,8 @@ mod tests {
         load_set(&path, &|_| None, &Overrides::default(), &set).map(|loaded| loaded.config).map_err(|rejected| rejected.errors())
     }
 
-    const FILE: &str = "[postgres]\nquery_timeout = \"1s\"\n[postgres.databases.a]\nhost = \"h\"\n[postgres.databases.b]\nhost = \"h\"\npool_size = 4\n";
+    const FILE: &str =
+        "[postgres]\nquery_timeout = \"1s\"\n[postgres.databases.a]\nhost = \"h\"\n[postgres.databases.b]\nhost = \"h\"\npool_size = 4\n";
 
     #[test]
     fn it_wins_over_the_file_and_reaches_what_inherits_it() {
