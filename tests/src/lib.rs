@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod fault;
 pub mod guardian;
 pub mod ini;
+pub mod ldap;
 pub mod load;
 pub mod log;
 pub mod place;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Message, Wire};
@@ -49,6 +50,7 @@ fn told(error: &Message) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scram_passes_through_with_no_plain_text_anywhere() {
+    let _proof = proves(&["setting auth_user", "setting auth_query", "message SASL authentication failed"]);
     let cluster = cluster().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut wire = attempt(&pool, USER, "app", PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", told(&error)));
@@ -157,6 +159,7 @@ async fn each_kind_of_secret_is_good_for_its_kind_of_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_does_not_work_is_a_config_error_for_these_logins_alone() {
+    let _proof = proves(&["message bouncer config error"]);
     let cluster = cluster().await;
     for (query, logged) in [
         ("SELECT usename FROM lookup($1)", "2 columns"),
@@ -236,6 +239,7 @@ async fn a_database_that_is_down_or_hangs_stalls_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_database_may_know_the_users() {
+    let _proof = proves(&["setting auth_dbname", "message no such database: X"]);
     let cluster = cluster().await;
     let settings = settings(&cluster).database("other", &cluster).set("postgres.auth_dbname", "app");
     let pool = Pooler::start(settings).await;

@@ -172,6 +172,17 @@ async fn a_statement_that_the_server_lost_is_prepared_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_is_not_sent_again() {
+    let (_cluster, pool) = start(1).await;
+    let mut wire = prepared(&pool).await;
+    // The first name is good, so the batch is kept; the second one is the client's mistake.
+    for mistake in [bind("", "nobody", &[]), bind("", "", &[]), describe(b'S', "nobody")] {
+        let answer = wire.ask(&[mistake, bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+        assert_eq!((tags(&answer), code(&answer)), ("EZ".to_owned(), Some("26000".to_owned())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_name_statements_as_the_client_does() {
     let (_cluster, pool) = start(1).await;
     let mut wire = prepared(&pool).await;

@@ -146,7 +146,6 @@ impl Session {
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
                 return Ok(Turn::Quiet);
             }
-            self.hold = Hold::No;
             let pending = std::mem::take(&mut self.pending);
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
@@ -220,6 +219,8 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let PgConnection { link, stream, .. } = &mut **lease;
+        // All that was held back is looked at again.
+        self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
         let rewriting = Rewriting {

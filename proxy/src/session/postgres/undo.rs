@@ -80,6 +80,10 @@ impl Outbound<'_, '_> {
             _ => Vec::new(),
         };
         let told = !in_sql.is_empty() || link.replay.described;
+        if used.is_none() && in_sql.is_empty() {
+            // The client's own mistake.
+            return false;
+        }
         let affected = used.into_iter().chain(in_sql);
         let harmless = match remedy {
             Remedy::None => return false,
