@@ -39,6 +39,7 @@ use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
+use crate::service;
 use crate::session::postgres::peering::Elder;
 use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
@@ -206,11 +207,13 @@ impl Control {
             Habits::Own => announce(&banner, config.log.format),
             Habits::Pgbouncer => pgbouncer::say_up(&shown),
         }
+        service::ready();
         drop((config, shown));
 
         loop {
             match told::until_told_to_end(&mut signals, &mut reloader, &mut doorway, &facts).await {
                 Ending::Way(way) => {
+                    service::stopping();
                     doorway.close();
                     let bounds = reloader.running().drain.clone();
                     tokio::select! {

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod probe;
 pub mod reload;
 pub mod runtime;
+pub mod service;
 pub mod session;
 pub mod signals;
 pub mod transport;
