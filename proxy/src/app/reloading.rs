@@ -47,12 +47,12 @@ impl Reloader {
     /// Reloads if the files' contents are others than at the last attempt.
     pub fn look(&mut self) {
         if self.sources.hash_now() != self.attempted {
-            self.reload(Trigger::File);
+            let _ = self.reload(Trigger::File);
         }
     }
 
-    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
-    pub fn reload(&mut self, trigger: Trigger) {
+    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole. Says which.
+    pub fn reload(&mut self, trigger: Trigger) -> Outcome {
         service::reloading();
         self.set.clear();
         let (outcome, sources) = match self.source.load(&self.set) {
@@ -65,6 +65,7 @@ impl Reloader {
         self.sources = sources;
         self.reopen_log();
         service::ready();
+        outcome
     }
 
     /// Puts one setting of PgBouncer into force until the next reload, or says why not. Where the configuration is in no file there is nothing

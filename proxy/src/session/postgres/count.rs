@@ -22,6 +22,7 @@ impl Present {
     /// It is here.
     pub(super) fn new(worker: &Worker, start: &Start) -> Self {
         start.pool.record().shift(PoolGauge::Clients, 1);
+        start.pool.record().add(PoolCounter::Logins, 1);
         let client = start.ticket.number();
         if worker.config.borrow().log.connections {
             tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
@@ -44,6 +45,7 @@ impl Present {
             }
             End::ServerLost => record.add(PoolCounter::ErrorUpstreamLost, 1),
             End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
+            End::Ended => {}
             End::Drained => record.add(PoolCounter::ErrorShutdown, 1),
         }
     }

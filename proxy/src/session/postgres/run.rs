@@ -59,6 +59,8 @@ pub enum End {
     Mode,
     /// The proxy shuts down.
     Drained,
+    /// Somebody else ended the session.
+    Ended,
     /// The client has moved to a new process.
     Moved,
 }
@@ -119,9 +121,7 @@ pub struct Start {
     pub statement_capacity: usize,
     /// What the configuration allows.
     pub rules: Rules,
-    /// The parameters that follow this client.
-    pub state: ParameterSet,
-    /// Its cancel key.
+    /// Its cancel key, and the parameters that follow it.
     pub ticket: CancelTicket,
 }
 
@@ -136,17 +136,17 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, rules, state, ticket } = start;
+        let Start { client, pool, mode, statement_capacity, rules, ticket } = start;
         Self {
             client,
             worker: Rc::clone(worker),
             pool,
+            state: ticket.presence().state(),
             ticket,
             phase: Phase::Idle,
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
             statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
-            state: worker.postgres.states.intern(state),
             statements: None,
             pending: Vec::new(),
             to_client: Backlog::default(),
@@ -160,6 +160,11 @@ impl Session {
 
     /// Runs until the client is gone.
     pub async fn run(&mut self) -> End {
+        std::future::poll_fn(|cx| {
+            self.ticket.begin(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end
@@ -167,6 +172,9 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.quiet = Quiet::default();
+        if let Some(fate) = self.ticket.presence().fate() {
+            return Poll::Ready(self.meet(cx, fate));
+        }
         loop {
             let step = match self.phase {
                 Phase::Idle => ready!(self.poll_idle(cx)),
@@ -316,6 +324,9 @@ impl Session {
             }
             Poll::Pending => {
                 self.pending = input.to_vec();
+                if let Some(since) = acquire.since() {
+                    self.ticket.presence().has_asked(self.worker.postgres.micros(since));
+                }
                 self.ticket.waiting(cx.waker());
                 self.phase = Phase::Waiting(acquire);
                 self.quiet.queue = true;

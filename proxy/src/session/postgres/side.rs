@@ -1,6 +1,6 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
-use super::states::StateTable;
+use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::clock;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
+use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -59,6 +61,8 @@ pub struct PostgresCommons {
     pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
+    /// For clients and connections.
+    pub numbers: Numbers,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -72,6 +76,7 @@ impl PostgresCommons {
             directory: Directory::new(workers),
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
+            numbers: Numbers::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -100,6 +105,14 @@ pub struct PostgresSide {
     pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
+    /// For clients and connections.
+    pub numbers: Numbers,
+    /// The names that clients go by.
+    pub names: WhoTable,
+    /// How many clients have not logged in yet.
+    pub arriving: Cell<u32>,
+    /// When the worker started: clients note times as what has passed since.
+    pub born: Instant,
 }
 
 impl PostgresSide {
@@ -113,10 +126,14 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring),
+            pools: PgPools::new(commons.directory, commons.keyring, Roll::new(commons.numbers.clone())),
             verifiers: Verifiers::default(),
             lookups: Lookups::default(),
             seed: commons.seed,
+            numbers: commons.numbers,
+            names: WhoTable::default(),
+            arriving: Cell::new(0),
+            born: clock::now(),
         }
     }
 
@@ -127,6 +144,12 @@ impl PostgresSide {
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
+    }
+
+    /// A time as clients note it: microseconds since the worker started, never 0.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// What the pools have to report to a scrape.

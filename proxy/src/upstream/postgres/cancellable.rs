@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 pub struct Cancellable {
     /// BackendKeyData: process id and secret, as the server sent them.
     key: Box<[u8]>,
+    /// The connection's number, by which it is known to whoever looks; 0: none.
+    server: Cell<u64>,
     in_flight: Cell<u32>,
     /// A cancel was sent whose delivery is not certain: it may hit at any later time.
     doubtful: Cell<bool>,
@@ -28,13 +30,30 @@ impl Cancellable {
     /// The connection with this key.
     #[must_use]
     pub fn new(key: Box<[u8]>) -> Self {
-        Self { key, in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
+        Self { key, server: Cell::new(0), in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
     }
 
     /// The key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// The connection's number; 0: it has none.
+    #[must_use]
+    pub fn server(&self) -> u64 {
+        self.server.get()
+    }
+
+    /// Gives the connection its number.
+    pub fn set_server(&self, number: u64) {
+        self.server.set(number);
+    }
+
+    /// How many cancels are on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
     }
 
     /// Announces a cancel. Without [`Flight::delivered`] it counts as doubtful.

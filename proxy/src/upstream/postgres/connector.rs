@@ -15,6 +15,7 @@ use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
 use super::query::{self, Cleaned};
+use super::roll::{Page, Server, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -54,6 +55,8 @@ pub struct PgConnector {
     resets_always: Cell<bool>,
     learned: Learned,
     passed: Passed,
+    /// Where its connections are written down.
+    page: Option<Page>,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
     /// How the last connection was opened: cancels go the same way.
@@ -68,9 +71,23 @@ impl PgConnector {
     #[must_use]
     pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
-        let reset_query = RefCell::new(Self::RESET_QUERY.into());
-        let (context, passed) = (RefCell::default(), Passed::default());
-        Self { target, timeout: Cell::new(timeout), reset_query, resets_always: Cell::default(), learned, passed, context, way }
+        Self {
+            target,
+            timeout: Cell::new(timeout),
+            reset_query: RefCell::new(Self::RESET_QUERY.into()),
+            resets_always: Cell::default(),
+            learned,
+            passed: Passed::default(),
+            page: None,
+            context: RefCell::default(),
+            way,
+        }
+    }
+
+    /// Has its connections written down on this page.
+    #[must_use]
+    pub fn written_on(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
     }
 
     /// The same with what clients' logins brought for logging in.
@@ -137,18 +154,29 @@ impl Connector for PgConnector {
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
+            let entry = self.page.as_ref().map(Page::enter);
             let (first, second) = tls::ways(self.target.tls);
-            let connection = match (self.log_in(first).await, second) {
+            let mut connection = match (self.log_in(first).await, second) {
                 (Err(fault), Some(second)) if tls::is_worth_another_way(&fault) => self.log_in(second).await.map_err(|_| fault)?,
                 (result, _) => result?,
             };
+            if let Some(entry) = entry {
+                connection.enter(entry);
+            }
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
         .await
     }
 
+    fn arrived(&self, connection: &mut PgConnection) {
+        if let (Some(page), Some(born)) = (&self.page, connection.take_born()) {
+            connection.enter(page.enter_again(born));
+        }
+    }
+
     async fn reset(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "resetting", async {
             // A cancel that is still on its way would hit the reset, or whoever comes after it.
             let cancel = Rc::clone(&connection.cancel);
@@ -169,7 +197,29 @@ impl Connector for PgConnector {
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await.map(drop)
+    }
+}
+
+/// A connection that is being cleaned or asked whether it is alive, for as long as this lives.
+struct Tested(Option<Rc<Server>>);
+
+impl Tested {
+    fn begin(connection: &PgConnection) -> Self {
+        let server = connection.entry.as_ref().map(|entry| Rc::clone(entry.server()));
+        if let Some(server) = &server {
+            server.stage.set(Stage::Tested);
+        }
+        Self(server)
+    }
+}
+
+impl Drop for Tested {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.stage.set(Stage::Open);
+        }
     }
 }
 
