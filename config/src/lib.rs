@@ -26,6 +26,7 @@ mod listen;
 pub mod model;
 pub mod names;
 mod overriding;
+pub mod pgbouncer;
 mod postgres_url;
 pub mod problem;
 mod read_auth;

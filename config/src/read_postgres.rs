@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::hosts;
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
+use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
@@ -40,6 +40,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, &server_tls))).collect(),
         users: users(section),
+        base: Base { pool_mode, limits: base },
         client_tls: read_tls::client(section),
         server_tls,
         ..defaults

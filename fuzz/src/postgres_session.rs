@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use sidepool::session::postgres::inbound::{Body, Inbound, Rewriting, Stop};
+use sidepool::session::postgres::inbound::{Body, Inbound, Rewriting, Rules, Stop};
 use sidepool::session::postgres::outbound::{News, Outbound};
 use sidepool::session::postgres::prepared::{ClientStatements, StatementTable};
 use sidepool::upstream::postgres::link::Link;
 use sidepool::worker::WorkerId;
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 
+const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true };
 const NAMES: [&str; 4] = ["", "a", "b", "longer"];
 
 /// Runs the target.
@@ -30,6 +32,7 @@ struct Talk {
     honest: Option<Server>,
     capacity: usize,
     table: StatementTable,
+    state: ParameterSet,
     client: Option<Box<ClientStatements>>,
     body: Body,
     link: Link,
@@ -49,6 +52,7 @@ impl Talk {
             honest: honest.then(Server::default),
             capacity,
             table: StatementTable::new(WorkerId(0)),
+            state: ParameterSet::new(),
             client: None,
             body: Body::default(),
             link: Link::default(),
@@ -120,9 +124,10 @@ impl Talk {
         input.extend(self.from_client.drain(..count));
         let mut scratch = Vec::new();
         let mut out = Splice::new(&input, &mut scratch);
-        let rewriting = Rewriting { client: &mut self.client, client_id: 1, table: &self.table, capacity: self.capacity };
+        let (table, capacity, state) = (&self.table, self.capacity, &self.state);
+        let rewriting = Rewriting { client: &mut self.client, client_id: 1, table, capacity, state };
         let (link, body) = (&mut self.link, &mut self.body);
-        let (consumed, stop) = Inbound { link, body, rewriting, out: &mut out }.scan(&input).ok()?;
+        let (consumed, stop) = Inbound { link, body, rewriting, rules: RULES, out: &mut out }.scan(&input).ok()?;
         let sent = out.finish();
         self.to_server.walk(sent);
         if let Some(server) = &mut self.honest {
@@ -146,8 +151,9 @@ impl Talk {
     fn look_at_server(&mut self, input: &[u8]) -> Option<()> {
         let mut scratch = Vec::new();
         let mut out = Splice::new(input, &mut scratch);
-        let mut outbound =
-            Outbound { link: &mut self.link, client: &mut self.client, notifications: true, out: &mut out, news: News::default() };
+        let (link, client, rewriting) = (&mut self.link, &mut self.client, self.capacity > 0);
+        let (max_packet, news) = (usize::MAX, News::default());
+        let mut outbound = Outbound { link, client, notifications: true, rewriting, max_packet, out: &mut out, news };
         outbound.answer_locals();
         let scanned = outbound.scan(input);
         self.ready += outbound.news.ready;

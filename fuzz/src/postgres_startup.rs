@@ -9,7 +9,7 @@ pub fn run(data: &[u8]) {
     message(data);
     let Some((head, rest)) = data.split_first_chunk::<HEAD_BYTES>() else { return };
     match startup::opening(*head) {
-        Ok(Opening::Ssl | Opening::Gss) => {}
+        Ok(Opening::Ssl | Opening::Gss | Opening::DirectTls) => {}
         Ok(Opening::Cancel(remaining)) => {
             let rest = &rest[..remaining.min(rest.len())];
             if let Some((_, secret)) = startup::cancel_key(rest) {

@@ -3,19 +3,23 @@
 pub mod banner;
 pub mod bindings;
 pub mod held;
+pub mod pgbouncer;
 pub mod reloading;
 pub mod shutdown;
 pub mod source;
+pub mod told;
 pub mod upgrade;
 
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
 use sidepool_config::model::{self, Config, LogFormat};
+use sidepool_config::pgbouncer::{Set, migrate};
 use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
@@ -23,19 +27,20 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use self::bindings::{Bindings, Doors};
 use self::reloading::Reloader;
-use self::shutdown::Way;
 use self::source::Source;
+use self::told::Ending;
 use self::upgrade::Doorway;
-use crate::admin::facts::{Facts, Trigger};
+use crate::admin::facts::Facts;
 use crate::admin::http;
-use crate::handover::channel::Channel;
 use crate::handover::taking::Predecessor;
+use crate::invocation::flags::Flags;
+use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
 use crate::session::postgres::peering::Elder;
-use crate::signals::{Request, Signals};
+use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
 
 /// The configuration cannot be used.
@@ -59,7 +64,7 @@ pub struct Opened {
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
 pub fn check(source: &Source) -> ExitCode {
-    match source.load() {
+    match source.load(&Set::new()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 println!("{warning}");
@@ -69,6 +74,19 @@ pub fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(rejected) => refuse(source, &rejected),
+    }
+}
+
+/// Prints a `pgbouncer.ini` as `sidepool.toml`.
+#[must_use]
+pub fn migrate(file: &Path) -> ExitCode {
+    match migrate::file(file) {
+        Ok(text) => {
+            // Whoever reads only the beginning (`| head`) has seen what they wanted.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(rejected) => refuse(&Source::Ini(file.to_owned(), sidepool_config::pgbouncer::Flags::default()), &rejected),
     }
 }
 
@@ -83,7 +101,10 @@ pub fn settings() -> ExitCode {
 /// Serves until it is told to end.
 #[must_use]
 pub fn run(source: Source, take_over: bool) -> ExitCode {
-    let loaded = match source.load() {
+    if let Source::Ini(file, _) = source {
+        return start::serve(&Flags { file, reboot: take_over, ..Flags::default() });
+    }
+    let loaded = match source.load(&Set::new()) {
         Ok(loaded) => loaded,
         Err(rejected) => return refuse(&source, &rejected),
     };
@@ -107,12 +128,20 @@ fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
+/// Serves until it is told to end, with the log installed.
+pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
     let Loaded { config, warnings, sources } = loaded;
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    for warning in &warnings {
+        match &config.pgbouncer {
+            Some(_) => tracing::warn!("{}", start::in_words(warning)),
+            None => tracing::warn!("{warning}"),
+        }
     }
     let max_fds = descriptors::raise_limit();
+    let as_pgbouncer = config.pgbouncer.is_some();
+    if as_pgbouncer {
+        pgbouncer::say_limits(&config);
+    }
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
     let (predecessor, inherited) = met.unzip();
@@ -124,10 +153,15 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool
     facts.gates().apply(&config);
     let doorway = Doorway::new(&config, spares);
     let elder = workers.commons().postgres.elder.clone();
-    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds), predecessor, doorway, elder };
+    // Removed at the very end, when it is dropped.
+    let _pidfile = pgbouncer::write_pidfile(&config, take_over)?;
+    let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
+    let control = Control { facts, admin, doors, banner, shown, predecessor, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
-    tracing::info!("the end");
+    if !as_pgbouncer {
+        tracing::info!("the end");
+    }
     Ok(())
 }
 
@@ -137,6 +171,8 @@ struct Control {
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
+    /// The configuration with the addresses that are really bound.
+    shown: Config,
     /// Who served before us, if we take over.
     predecessor: Option<Predecessor>,
     doorway: Doorway,
@@ -145,8 +181,9 @@ struct Control {
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner, predecessor, mut doorway, elder } = self;
-        let mut signals = Signals::install()?;
+        let Self { facts, admin, doors, banner, shown, predecessor, mut doorway, elder } = self;
+        let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
+        let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
@@ -164,17 +201,20 @@ impl Control {
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
         facts.set_started();
-        announce(&banner, config.log.format);
-        drop(config);
+        match habits {
+            Habits::Own => announce(&banner, config.log.format),
+            Habits::Pgbouncer => pgbouncer::say_up(&shown),
+        }
+        drop((config, shown));
 
         loop {
-            match until_told_to_end(&mut signals, &mut reloader, &mut doorway).await {
+            match told::until_told_to_end(&mut signals, &mut reloader, &mut doorway, &facts).await {
                 Ending::Way(way) => {
                     doorway.close();
                     let bounds = reloader.running().drain.clone();
                     tokio::select! {
                         () = shutdown::leave(&facts, opened.listening, way, &bounds) => {}
-                        () = told_again(&mut signals) => cut(&facts),
+                        () = told::told_again(&mut signals) => cut(&facts),
                     }
                     return Ok(());
                 }
@@ -185,7 +225,7 @@ impl Control {
                     let timeout = reloader.running().drain.timeout;
                     let back = tokio::select! {
                         back = doorway.give_way(&facts, opened, channel, timeout) => back?,
-                        () = told_again(&mut signals) => {
+                        () = told::told_again(&mut signals) => {
                             cut(&facts);
                             None
                         }
@@ -244,35 +284,6 @@ fn announce(lines: &[String], format: LogFormat) {
         match format {
             LogFormat::Text => println!("{line}"),
             LogFormat::Json => tracing::info!("{}", line.trim_start()),
-        }
-    }
-}
-
-/// Why the control loop goes over to the end.
-enum Ending {
-    Way(Way),
-    /// A new process serves already.
-    Successor(Channel),
-}
-
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, doorway: &mut Doorway) -> Ending {
-    loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::Reload => reloader.reload(Trigger::Signal),
-                Request::Shutdown => return Ending::Way(Way::Drain),
-            },
-            () = reloader.files_changed() => reloader.look(),
-            channel = doorway.successor() => return Ending::Successor(channel),
-        }
-    }
-}
-
-async fn told_again(signals: &mut Signals) {
-    loop {
-        match signals.next().await {
-            Request::Reload => tracing::info!("not reloading: on the way out"),
-            Request::Shutdown => return,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod dns;
 pub mod drain;
 pub mod handover;
+pub mod invocation;
 pub mod listener;
 pub mod logging;
 pub mod observe;

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
-use crate::model::{ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts};
+use crate::model::{
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts,
+};
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
 use crate::reading::key_path;
 use crate::settings::Scope;
 
-type Values = Vec<(&'static str, Shown)>;
+pub(crate) type Values = Vec<(&'static str, Shown)>;
 
 /// Every section of the PostgreSQL side.
 pub(super) fn entries(postgres: &Postgres, entries: &mut Vec<Entry>) {
@@ -71,6 +73,8 @@ fn own(postgres: &Postgres) -> Values {
         track_extra_parameters,
         ignore_startup_parameters,
         peer_id,
+        // Each database shows what it has of it.
+        base: _,
         peers: _,
         databases: _,
         users: _,
@@ -130,6 +134,20 @@ fn own(postgres: &Postgres) -> Values {
     values.extend(client_tls_values(client_tls));
     values.extend(server_tls_values(server_tls));
     values.extend(tcp_values(tcp));
+    values
+}
+
+/// What databases have that say nothing of their own, by the names it has in the section itself.
+pub(crate) fn base_values(base: &Base) -> Values {
+    let Base { pool_mode, limits } = base;
+    let mut values = vec![("pool_mode", quoted(pool_mode.name()))];
+    values.extend(limit_values(limits));
+    values.extend(own_limit_values(limits));
+    for (name, _) in &mut values {
+        if *name == "pool_size" {
+            *name = "default_pool_size";
+        }
+    }
     values
 }
 

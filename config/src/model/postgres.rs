@@ -117,12 +117,23 @@ pub struct Postgres {
     pub peer_id: u16,
     /// The other processes behind the same address, by their ids: a cancel request may reach any of them.
     pub peers: BTreeMap<u16, Peer>,
+    /// What databases have that say nothing of their own.
+    pub base: Base,
     /// Databases by the name clients ask for. `*` serves every other name, as the database of that name.
     pub databases: BTreeMap<String, PgDatabase>,
     /// Users by name.
     pub users: BTreeMap<String, PgUser>,
     /// True when this came from one URL with nothing else said: any user name is welcome, and every client becomes the user of the URL upstream.
     pub zero_config: bool,
+}
+
+/// What databases have that say nothing of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// When connections go back to the pool.
+    pub pool_mode: PoolMode,
+    /// The limits of each pool; its size is `default_pool_size`.
+    pub limits: PoolLimits,
 }
 
 /// How PostgreSQL clients prove who they are.
@@ -349,6 +360,12 @@ pub struct UserTimeouts {
 const AUTH_QUERY: &str =
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
 
+impl Default for Base {
+    fn default() -> Self {
+        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default() }
+    }
+}
+
 impl Default for Postgres {
     fn default() -> Self {
         Self {
@@ -400,6 +417,7 @@ impl Default for Postgres {
             ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
             peer_id: 0,
             peers: BTreeMap::new(),
+            base: Base::default(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),
             zero_config: false,

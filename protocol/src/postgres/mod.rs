@@ -7,6 +7,7 @@ pub mod frame;
 pub mod login;
 pub mod parameters;
 pub mod splice;
+pub mod sql;
 pub mod startup;
 pub mod statement;
 pub mod tag;

@@ -31,6 +31,8 @@ pub enum Opening {
     Ssl,
     /// May I use GSSAPI encryption?
     Gss,
+    /// A TLS handshake without asking first: these bytes are its own.
+    DirectTls,
     /// A cancel request; so many bytes follow.
     Cancel(usize),
     /// A start-up message; so many bytes follow.
@@ -104,6 +106,9 @@ impl fmt::Display for Stranger {
 pub fn opening(head: [u8; HEAD_BYTES]) -> Result<Opening, Stranger> {
     let [a, b, c, d, code @ ..] = head;
     let length = u32::from_be_bytes([a, b, c, d]);
+    if head.starts_with(&[0x16, 0x03]) {
+        return Ok(Opening::DirectTls);
+    }
     if let Some(stranger) = stranger(&head) {
         return Err(stranger);
     }
@@ -133,7 +138,6 @@ fn stranger(head: &[u8; HEAD_BYTES]) -> Option<Stranger> {
         return Some(Stranger::Http);
     }
     match head {
-        [0x16, 0x03, ..] => Some(Stranger::Tls),
         [b'*', b'0'..=b'9', b'\r' | b'0'..=b'9', ..] => Some(Stranger::Redis),
         _ if head[..4].eq_ignore_ascii_case(b"PING") => Some(Stranger::Redis),
         _ => None,

@@ -45,7 +45,7 @@ fn strangers_are_named() {
     assert_eq!(opening(*b"POST /x "), Err(Stranger::Http));
     assert_eq!(opening(*b"OPTIONS "), Err(Stranger::Http));
     assert_eq!(opening(*b"PRI * HT"), Err(Stranger::Http));
-    assert_eq!(opening(*b"\x16\x03\x01\x02\x00\x01\x00\x01"), Err(Stranger::Tls));
+    assert_eq!(opening(*b"\x16\x03\x01\x02\x00\x01\x00\x01"), Ok(Opening::DirectTls));
     assert_eq!(opening(*b"*1\r\n$4\r\n"), Err(Stranger::Redis));
     assert_eq!(opening(*b"PING\r\n\0\0"), Err(Stranger::Redis));
     for stranger in

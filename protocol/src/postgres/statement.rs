@@ -87,6 +87,38 @@ fn put_target(out: &mut Vec<u8>, tag: u8, statement: &[u8]) {
     out.push(0);
 }
 
+/// Writes what runs a command that gives no rows, inside of any batch: Parse (of the unnamed statement), Bind, Execute, and Close of the portal.
+/// The portal has a name, because the unnamed one may be the client's.
+pub fn put_run(out: &mut Vec<u8>, portal: &[u8], command: &[&[u8]]) {
+    let length: usize = command.iter().map(|part| part.len()).sum();
+    put_head(out, b'P', 1 + length + 1 + 2);
+    out.push(0);
+    command.iter().for_each(|part| out.extend_from_slice(part));
+    // The end of the text, and no types of parameters.
+    out.extend_from_slice(&[0, 0, 0]);
+    put_bind_start(out, portal, b"", 6);
+    // No formats, no parameters, no formats of results.
+    out.extend_from_slice(&[0; 6]);
+    put_head(out, b'E', portal.len() + 1 + 4);
+    out.extend_from_slice(portal);
+    // All rows.
+    out.extend_from_slice(&[0; 5]);
+    put_head(out, b'C', portal.len() + 2);
+    out.push(b'P');
+    out.extend_from_slice(portal);
+    out.push(0);
+}
+
+/// Writes a simple query.
+pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
+    put_head(out, b'Q', text.len() + 1);
+    out.extend_from_slice(text);
+    out.push(0);
+}
+
+/// Sync.
+pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+
 /// ParseComplete.
 pub const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
 
@@ -129,5 +161,16 @@ mod tests {
         out.clear();
         put_describe(&mut out, b"x");
         assert_eq!(target(&out[HEAD_BYTES..]), Some(Target::Statement(b"x")));
+        out.clear();
+        put_run(&mut out, b"p", &[b"PREPARE ", b"x"]);
+        let (mut rest, mut seen) = (&out[..], Vec::new());
+        while let Some(h) = head(rest).unwrap() {
+            seen.push((h.tag, rest[HEAD_BYTES..h.message_bytes()].to_vec()));
+            rest = &rest[h.message_bytes()..];
+        }
+        assert!(rest.is_empty());
+        let expected: [(u8, &[u8]); 4] =
+            [(b'P', b"\0PREPARE x\0\0\0"), (b'B', b"p\0\0\0\0\0\0\0\0"), (b'E', b"p\0\0\0\0\0"), (b'C', b"Pp\0")];
+        assert!(seen.iter().map(|(tag, body)| (*tag, &body[..])).eq(expected));
     }
 }

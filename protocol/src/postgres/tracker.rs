@@ -44,7 +44,7 @@ impl TransactionStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owed<N> {
     /// A simple query: ends with ReadyForQuery.
-    Query,
+    Query(N),
     /// A function call: ends with ReadyForQuery.
     FunctionCall,
     /// A Sync: ends with ReadyForQuery.
@@ -58,15 +58,21 @@ pub enum Owed<N> {
     /// A Parse that needs no server: the proxy answers when its turn comes.
     LocalParse(N),
     /// A Bind.
-    Bind,
+    Bind(N),
     /// A Describe.
-    Describe,
+    Describe(N),
     /// An Execute.
     Execute,
     /// A Close of the client.
     Close,
+    /// A Bind of the proxy itself; its reply is swallowed.
+    OwnBind,
+    /// An Execute of the proxy itself; its reply is swallowed.
+    OwnExecute(N),
     /// A Close of the proxy itself; its reply is swallowed.
     OwnClose(N),
+    /// A Sync of the proxy itself, behind its own messages alone; its reply is swallowed, and so is an error in them.
+    OwnSync,
     /// A Close that needs no server: the proxy answers when its turn comes.
     LocalClose(N),
     /// COPY data that was sent before the server asked for any.
@@ -80,17 +86,20 @@ impl<N> Owed<N> {
     fn is_local(&self) -> bool {
         match self {
             Self::LocalParse(_) | Self::LocalClose(_) | Self::CopyData | Self::CopyEnd => true,
-            Self::Query
+            Self::Query(_)
             | Self::FunctionCall
             | Self::Sync
             | Self::OwnQuery
             | Self::Parse(_)
             | Self::OwnParse(_)
-            | Self::Bind
-            | Self::Describe
+            | Self::Bind(_)
+            | Self::Describe(_)
             | Self::Execute
             | Self::Close
-            | Self::OwnClose(_) => false,
+            | Self::OwnBind
+            | Self::OwnExecute(_)
+            | Self::OwnClose(_)
+            | Self::OwnSync => false,
         }
     }
 }
@@ -233,20 +242,50 @@ impl<N> Tracker<N> {
     pub fn batch_has(&self, matters: impl Fn(&N) -> bool) -> bool {
         let mut batch = self.owed.iter().rev().take_while(|owed| !matches!(owed, Owed::Sync));
         batch.any(|owed| match owed {
-            Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) | Owed::OwnClose(note) | Owed::LocalClose(note) => {
-                matters(note)
-            }
-            Owed::Query
-            | Owed::FunctionCall
+            Owed::Parse(note)
+            | Owed::OwnParse(note)
+            | Owed::LocalParse(note)
+            | Owed::OwnExecute(note)
+            | Owed::OwnClose(note)
+            | Owed::LocalClose(note)
+            | Owed::Query(note)
+            | Owed::Bind(note)
+            | Owed::Describe(note) => matters(note),
+            Owed::FunctionCall
             | Owed::Sync
             | Owed::OwnQuery
-            | Owed::Bind
-            | Owed::Describe
+            | Owed::OwnBind
+            | Owed::OwnSync
             | Owed::Execute
             | Owed::Close
             | Owed::CopyData
             | Owed::CopyEnd => false,
         })
+    }
+
+    /// What was noted with the simple query that the server is answering now.
+    pub fn query_note_mut(&mut self) -> Option<&mut N> {
+        match self.owed.front_mut() {
+            Some(Owed::Query(note)) => Some(note),
+            _ => None,
+        }
+    }
+
+    /// Whether extended messages were sent since the last Sync.
+    #[must_use]
+    pub fn is_batch_open(&self) -> bool {
+        self.batch_open
+    }
+
+    /// Takes the one request that is left over for the proxy's own: what still comes of it is swallowed. False, and nothing changes, when more
+    /// than the end of one request is owed.
+    pub fn disown(&mut self) -> bool {
+        let only = matches!((self.owed.front(), self.owed.len()), (Some(Owed::Sync | Owed::Query(_)), 1));
+        if only && !self.skipping {
+            self.owed[0] = Owed::OwnQuery;
+            return true;
+        }
+        false
     }
 
     /// How many replies are owed.
@@ -274,12 +313,12 @@ impl<N> Tracker<N> {
             FrontendTag::Flush | FrontendTag::Terminate | FrontendTag::Password => {
                 return if self.skipping { Inbound::Drop } else { Inbound::Forward };
             }
-            FrontendTag::Query => Owed::Query,
+            FrontendTag::Query => Owed::Query(note),
             FrontendTag::FunctionCall => Owed::FunctionCall,
             FrontendTag::Sync => Owed::Sync,
             FrontendTag::Parse => Owed::Parse(note),
-            FrontendTag::Bind => Owed::Bind,
-            FrontendTag::Describe => Owed::Describe,
+            FrontendTag::Bind => Owed::Bind(note),
+            FrontendTag::Describe => Owed::Describe(note),
             FrontendTag::Execute => Owed::Execute,
             FrontendTag::Close => Owed::Close,
         };
@@ -308,15 +347,17 @@ impl<N> Tracker<N> {
             Copy::Both => return Inbound::Forward,
         }
         self.batch_open = match owed {
-            Owed::Sync | Owed::Query | Owed::FunctionCall => false,
+            Owed::Sync | Owed::OwnSync | Owed::Query(_) | Owed::FunctionCall => false,
             Owed::OwnQuery | Owed::CopyData | Owed::CopyEnd => self.batch_open,
             Owed::Parse(_)
             | Owed::OwnParse(_)
             | Owed::LocalParse(_)
-            | Owed::Bind
-            | Owed::Describe
+            | Owed::Bind(_)
+            | Owed::Describe(_)
             | Owed::Execute
             | Owed::Close
+            | Owed::OwnBind
+            | Owed::OwnExecute(_)
             | Owed::OwnClose(_)
             | Owed::LocalClose(_) => true,
         };
@@ -340,7 +381,7 @@ impl<N> Tracker<N> {
     /// Sent ahead of the server's question, perhaps: remembered while something owed could still become a COPY.
     fn remember_early(&mut self, owed: Owed<N>) {
         let repeated = matches!((self.owed.back(), &owed), (Some(Owed::CopyData), Owed::CopyData));
-        if self.copy == Copy::No && !repeated && self.owed.iter().any(|owed| matches!(owed, Owed::Query | Owed::Execute)) {
+        if self.copy == Copy::No && !repeated && self.owed.iter().any(|owed| matches!(owed, Owed::Query(_) | Owed::Execute)) {
             self.owed.push_back(owed);
         }
     }
@@ -360,17 +401,20 @@ impl<N> Tracker<N> {
                 Owed::LocalClose(_) => Some(Local::CloseComplete),
                 // Its COPY never began, so the server ignored it.
                 Owed::CopyData | Owed::CopyEnd => None,
-                Owed::Query
+                Owed::Query(_)
                 | Owed::FunctionCall
                 | Owed::Sync
                 | Owed::OwnQuery
                 | Owed::Parse(_)
                 | Owed::OwnParse(_)
-                | Owed::Bind
-                | Owed::Describe
+                | Owed::Bind(_)
+                | Owed::Describe(_)
                 | Owed::Execute
                 | Owed::Close
-                | Owed::OwnClose(_) => return None,
+                | Owed::OwnBind
+                | Owed::OwnExecute(_)
+                | Owed::OwnClose(_)
+                | Owed::OwnSync => return None,
             };
             self.owed.pop_front();
             if local.is_some() {
@@ -400,21 +444,22 @@ impl<N> Tracker<N> {
                 Ok(Outbound::Forward)
             }
             BackendTag::RowDescription => match self.owed.front() {
-                Some(Owed::Describe) => self.pop(Outbound::Forward),
-                Some(Owed::Query | Owed::Execute) => Ok(Outbound::Forward),
+                Some(Owed::Describe(_)) => self.pop(Outbound::Forward),
+                Some(Owed::Query(_) | Owed::Execute) => Ok(Outbound::Forward),
                 Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
                 _ => desync,
             },
             BackendTag::NoData => match self.owed.front() {
-                Some(Owed::Describe) => self.pop(Outbound::Forward),
+                Some(Owed::Describe(_)) => self.pop(Outbound::Forward),
                 _ => desync,
             },
             BackendTag::CommandComplete | BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended => {
                 self.doubtful = false;
                 match self.owed.front() {
                     Some(Owed::Execute) => self.pop(Outbound::Forward),
-                    Some(Owed::Query) => Ok(Outbound::Forward),
+                    Some(Owed::Query(_)) => Ok(Outbound::Forward),
                     Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
+                    Some(Owed::OwnExecute(_)) => self.pop(Outbound::Swallow),
                     _ if self.copy == Copy::Both => Ok(Outbound::Forward),
                     _ => desync,
                 }
@@ -425,7 +470,8 @@ impl<N> Tracker<N> {
                 _ => desync,
             },
             BackendTag::BindComplete => match self.owed.front() {
-                Some(Owed::Bind) => self.pop(Outbound::Forward),
+                Some(Owed::Bind(_)) => self.pop(Outbound::Forward),
+                Some(Owed::OwnBind) => self.pop(Outbound::Swallow),
                 _ => desync,
             },
             BackendTag::CloseComplete => match self.owed.front() {
@@ -448,7 +494,7 @@ impl<N> Tracker<N> {
 
     /// The server wants COPY data for the head of the queue. What was sent behind it has a new meaning.
     fn on_copy_in(&mut self) -> Result<Outbound, Desync> {
-        if !matches!(self.owed.front(), Some(Owed::Query | Owed::Execute)) {
+        if !matches!(self.owed.front(), Some(Owed::Query(_) | Owed::Execute)) {
             return Err(Desync { tag: BackendTag::CopyInResponse });
         }
         self.copy = Copy::In;
@@ -460,17 +506,19 @@ impl<N> Tracker<N> {
             match next {
                 Owed::CopyData => self.data_sent = true,
                 Owed::CopyEnd => self.copy = Copy::No,
-                Owed::Sync => self.doubtful |= self.data_sent,
-                Owed::Query
+                Owed::Sync | Owed::OwnSync => self.doubtful |= self.data_sent,
+                Owed::Query(_)
                 | Owed::FunctionCall
                 | Owed::OwnQuery
                 | Owed::Parse(_)
                 | Owed::OwnParse(_)
                 | Owed::LocalParse(_)
-                | Owed::Bind
-                | Owed::Describe
+                | Owed::Bind(_)
+                | Owed::Describe(_)
                 | Owed::Execute
                 | Owed::Close
+                | Owed::OwnBind
+                | Owed::OwnExecute(_)
                 | Owed::OwnClose(_)
                 | Owed::LocalClose(_) => {
                     self.copy = Copy::No;
@@ -490,20 +538,20 @@ impl<N> Tracker<N> {
         match self.owed.front() {
             // Unasked: the server says goodbye.
             None => Outbound::Forward,
-            Some(Owed::Query | Owed::FunctionCall | Owed::Sync) => {
+            Some(Owed::Query(_) | Owed::FunctionCall | Owed::Sync) => {
                 self.copy = Copy::No;
                 Outbound::Forward
             }
-            Some(Owed::OwnQuery) => Outbound::Swallow,
+            Some(Owed::OwnQuery | Owed::OwnSync) => Outbound::Swallow,
             Some(_) => {
                 self.copy = Copy::No;
-                let sync = self.owed.iter().position(|owed| matches!(owed, Owed::Sync));
+                let sync = self.owed.iter().position(|owed| matches!(owed, Owed::Sync | Owed::OwnSync));
                 self.owed.drain(..sync.unwrap_or(self.owed.len())).rev().for_each(&mut dropped);
                 if sync.is_none() {
                     self.skipping = true;
                     self.batch_open = true;
                 }
-                Outbound::Forward
+                if matches!(self.owed.front(), Some(Owed::OwnSync)) { Outbound::Swallow } else { Outbound::Forward }
             }
         }
     }
@@ -513,8 +561,8 @@ impl<N> Tracker<N> {
         let outbound = match self.owed.front() {
             // Nobody can tell how many more answers there will be.
             _ if self.doubtful => return Err(Desync { tag: BackendTag::ReadyForQuery }),
-            Some(Owed::Query | Owed::FunctionCall | Owed::Sync) => Outbound::Forward,
-            Some(Owed::OwnQuery) => Outbound::Swallow,
+            Some(Owed::Query(_) | Owed::FunctionCall | Owed::Sync) => Outbound::Forward,
+            Some(Owed::OwnQuery | Owed::OwnSync) => Outbound::Swallow,
             _ => return Err(Desync { tag: BackendTag::ReadyForQuery }),
         };
         self.status = status;

@@ -80,7 +80,7 @@ fn after_an_error_everything_up_to_sync_is_dropped() {
     send(&mut t, "PBES");
     let mut dropped = Vec::new();
     t.on_error(|owed| dropped.push(owed));
-    assert_eq!(dropped, [Owed::Execute, Owed::Bind, Owed::Parse(0)]);
+    assert_eq!(dropped, [Owed::Execute, Owed::Bind(0), Owed::Parse(0)]);
     receive(&mut t, "Z");
     assert!(t.is_free());
 }
@@ -133,7 +133,7 @@ fn a_local_reply_that_never_ran_is_dropped_with_the_batch() {
     send(&mut t, "S");
     let mut dropped = Vec::new();
     t.on_error(|owed| dropped.push(owed));
-    assert_eq!(dropped, [Owed::LocalParse(7), Owed::Bind]);
+    assert_eq!(dropped, [Owed::LocalParse(7), Owed::Bind(0)]);
     assert_eq!(t.next_local(), None);
 }
 

@@ -12,6 +12,10 @@ pub fn effective(running: &Config, loaded: &Config) -> Arc<Config> {
     effective.workers = running.workers;
     effective.admin = running.admin.clone();
     effective.log.format = running.log.format;
+    effective.pgbouncer = match (&running.pgbouncer, &loaded.pgbouncer) {
+        (Some(running), Some(loaded)) => Some(Box::new(running.held(loaded))),
+        (running, _) => running.clone(),
+    };
     effective.postgres = match (&running.postgres, effective.postgres) {
         (Some(running), Some(mut postgres)) => {
             postgres.listen.clone_from(&running.listen);
@@ -35,6 +39,9 @@ pub fn effective(running: &Config, loaded: &Config) -> Arc<Config> {
 /// The keys that differ between what runs and what was read, and that need a restart.
 #[must_use]
 pub fn pending(running: &Config, loaded: &Config) -> Vec<String> {
+    if let (Some(running), Some(loaded)) = (&running.pgbouncer, &loaded.pgbouncer) {
+        return running.pending(loaded).into_iter().map(str::to_owned).collect();
+    }
     let changes = diff(running, loaded).into_iter();
     changes
         .filter(|change| match change.class {

@@ -1,4 +1,4 @@
-//! The ways out.
+//! The ways out of the process: how it stops listening, for whom it waits, and when it ends.
 //!
 //! Our own: not ready at once, no new clients after a while, idle clients leave, transactions finish, and what is left is cut in the end.
 //! PgBouncer's: no new clients at once, and then nobody is cut: the process waits for clients, or for servers.

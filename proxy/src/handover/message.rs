@@ -129,10 +129,24 @@ pub struct ClientState {
     pub key: CancelBytes,
     /// The session's parameters: name and value.
     pub parameters: Vec<(String, String)>,
-    /// Its prepared statements: name, and what follows the name in Parse.
-    pub statements: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Its prepared statements by the names that it gave them.
+    pub statements: Vec<(Vec<u8>, MovedStatement)>,
     /// Its unnamed statement.
     pub unnamed: Option<Vec<u8>>,
+}
+
+/// A prepared statement on its way to another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MovedStatement {
+    /// Prepared by Parse.
+    Parsed {
+        /// What follows the name there.
+        body: Vec<u8>,
+        /// The search path that it was parsed under.
+        search_path: String,
+    },
+    /// Prepared by PREPARE: what follows the name.
+    Sql(Vec<u8>),
 }
 
 impl fmt::Debug for ClientState {
@@ -192,7 +206,10 @@ mod tests {
             database: "shop".to_owned(),
             key: CancelBytes([1, 2, 3, 4, 5, 6, 7, 8]),
             parameters: vec![("TimeZone".to_owned(), "Asia/Tokyo".to_owned())],
-            statements: vec![(b"s1".to_vec(), b"SELECT 1\0\0\0".to_vec())],
+            statements: vec![
+                (b"s1".to_vec(), MovedStatement::Parsed { body: b"SELECT 1\0\0\0".to_vec(), search_path: "tenant".to_owned() }),
+                (b"s2".to_vec(), MovedStatement::Sql(b" AS SELECT 2".to_vec())),
+            ],
             unnamed: Some(b"SELECT 2\0\0\0".to_vec()),
         }
     }

@@ -5,9 +5,11 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
+use sidepool_config::tls::ClientContext;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -16,6 +18,7 @@ use tokio::task::spawn_local;
 use super::gate::{Door, GateNumbers, Permit};
 use crate::session;
 use crate::transport::stream::Stream;
+use crate::transport::tls;
 use crate::worker::Worker;
 
 /// How many refusals are under way at most; a client beyond them is closed without a word.
@@ -66,7 +69,11 @@ impl Refusals {
         spawn_local(async move {
             let refusal = async {
                 match &*door {
-                    Door::Postgres => postgres(stream, reason).await,
+                    Door::Postgres => {
+                        let config = Arc::clone(&worker.config.borrow());
+                        let tls = config.postgres.as_ref().and_then(|postgres| postgres.client_tls.context.as_ref());
+                        postgres(stream, tls, reason).await
+                    }
                     Door::Redis(_) => farewell(stream, reason.redis().as_bytes()).await.map(|()| None),
                 }
             };
@@ -94,15 +101,22 @@ impl Drop for UnderWay {
     }
 }
 
-/// Answers requests for encryption with no, and refuses everything else but cancel requests: they free room, and must work above all when
+/// Answers requests for encryption, for TLS with yes where it is configured (a client that insists on it would not hear us otherwise), and refuses everything else but cancel requests: they free room, and must work above all when
 /// there is none, so their stream is handed back untouched.
-async fn postgres(mut stream: Stream, reason: Reason) -> io::Result<Option<Stream>> {
+async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: Reason) -> io::Result<Option<Stream>> {
     let mut requests_for_encryption = 0;
     loop {
-        let Some((length, code)) = peek_head(&stream).await? else { return Ok(None) };
-        match code {
-            CANCEL_REQUEST => return Ok(Some(stream)),
-            SSL_REQUEST | GSS_REQUEST if length == 8 && requests_for_encryption < 2 => {
+        let Some((length, code)) = peek_head(&mut stream).await? else { return Ok(None) };
+        let tls = if let Stream::Tcp(_) = &stream { tls } else { None };
+        match (code, tls) {
+            (CANCEL_REQUEST, _) => return Ok(Some(stream)),
+            (SSL_REQUEST, Some(context)) if length == 8 => {
+                stream.read_exact(&mut [0; 8]).await?;
+                stream.write_all(b"S").await?;
+                tls::accept(&mut stream, context, Vec::new()).await?;
+            }
+            (_, Some(context)) if length.to_be_bytes().starts_with(&[0x16, 0x03]) => tls::accept(&mut stream, context, Vec::new()).await?,
+            (SSL_REQUEST | GSS_REQUEST, _) if length == 8 && requests_for_encryption < 2 => {
                 requests_for_encryption += 1;
                 stream.read_exact(&mut [0; 8]).await?;
                 stream.write_all(b"N").await?;
@@ -119,14 +133,17 @@ async fn postgres(mut stream: Stream, reason: Reason) -> io::Result<Option<Strea
 }
 
 /// The first eight bytes, left where they are; `None` at the end of the stream.
-async fn peek_head(stream: &Stream) -> io::Result<Option<(u32, u32)>> {
+async fn peek_head(stream: &mut Stream) -> io::Result<Option<(u32, u32)>> {
     loop {
         let mut head = [0; 8];
         let peeked = match stream {
-            Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
-            Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream, &mut head)).await?,
-            // Towards servers only: no client comes in like this.
-            Stream::Tls(_) => return Ok(None),
+            Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut head)).await?,
+            Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut head)).await?,
+            Stream::Tls(stream) => {
+                stream.read_exact(&mut head).await?;
+                stream.unread(&head);
+                head.len()
+            }
         };
         if peeked == 0 {
             return Ok(None);

@@ -1,6 +1,7 @@
 //! A TCP socket that can leave its runtime while something (TLS) is wrapped around it, and join another.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -33,6 +34,26 @@ impl Socket {
             *self = Self::Attached(TcpStream::from_std(stream)?);
         }
         Ok(())
+    }
+
+    /// Where the other end found us.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Attached(stream) => stream.local_addr().ok(),
+            Self::Detached(stream) => stream.local_addr().ok(),
+            Self::Gone => None,
+        }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Attached(stream) => stream.peer_addr().ok(),
+            Self::Detached(stream) => stream.peer_addr().ok(),
+            Self::Gone => None,
+        }
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {

@@ -5,15 +5,17 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project::pin_project;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
 
 use super::socket::Socket;
+use super::tls::{Tls, TlsPeer};
 
 /// A connected socket.
 #[pin_project(project = StreamProjection)]
@@ -23,8 +25,8 @@ pub enum Stream {
     Tcp(#[pin] TcpStream),
     /// A Unix socket.
     Unix(#[pin] UnixStream),
-    /// TCP under TLS, towards a server.
-    Tls(#[pin] Box<TlsStream<Socket>>),
+    /// TCP under TLS.
+    Tls(#[pin] Box<Tls>),
 }
 
 /// Who is at the other end of a stream.
@@ -56,10 +58,36 @@ pub enum Parcel {
     /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
     /// TCP under TLS.
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<Tls>),
 }
 
 impl Stream {
+    /// What is known of the connection, if it is under TLS.
+    #[must_use]
+    pub fn tls_peer(&self) -> Option<TlsPeer<'_>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(stream) => Some(stream.peer()),
+        }
+    }
+
+    /// The connection's TLS as PgBouncer describes it (`TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`), if it is under TLS.
+    #[must_use]
+    pub fn tls_description(&self) -> Option<String> {
+        self.tls_peer().map(|peer| peer.to_string())
+    }
+
+    /// Puts TLS over a TCP stream; leaves any other as it is.
+    pub(super) fn cover(&mut self, make: impl FnOnce(Socket) -> Tls) {
+        if let Self::Tcp(_) = self {
+            let mut covered = Self::Tls(Box::new(make(Socket::Gone)));
+            std::mem::swap(self, &mut covered);
+            if let (Self::Tls(tls), Self::Tcp(stream)) = (self, covered) {
+                *tls.socket_mut() = Socket::Attached(stream);
+            }
+        }
+    }
+
     /// Reads what is there into `buffer`; `Ok(0)` is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut target = ReadBuf::new(buffer);
@@ -83,12 +111,25 @@ impl Stream {
         }
     }
 
+    /// Whether bytes of the other end lie in the socket that nobody has read.
+    #[must_use]
+    pub fn has_unread_bytes(&self) -> bool {
+        let peeked =
+            |socket: BorrowedFd<'_>| recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0);
+        match self {
+            Self::Tcp(stream) => peeked(stream.as_fd()),
+            Self::Unix(stream) => peeked(stream.as_fd()),
+            Self::Tls(_) => false,
+        }
+    }
+
     /// Where the other end found us, if that has an address.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
-            Self::Unix(_) | Self::Tls(_) => None,
+            Self::Unix(_) => None,
+            Self::Tls(stream) => stream.socket().local_address(),
         }
     }
 
@@ -98,11 +139,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
             Self::Unix(_) => Peer::Unix,
-            Self::Tls(stream) => match stream.get_ref().0 {
-                Socket::Attached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
-                Socket::Detached(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
-                Socket::Gone => Peer::Gone,
-            },
+            Self::Tls(stream) => stream.socket().peer_address().map_or(Peer::Gone, Peer::Tcp),
         }
     }
 
@@ -121,7 +158,7 @@ impl Stream {
             Self::Tcp(stream) => stream.into_std().map(Parcel::Tcp),
             Self::Unix(stream) => stream.into_std().map(Parcel::Unix),
             Self::Tls(mut stream) => {
-                stream.get_mut().0.detach()?;
+                stream.socket_mut().detach()?;
                 Ok(Parcel::Tls(stream))
             }
         }
@@ -133,7 +170,7 @@ impl Stream {
             Parcel::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
             Parcel::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
             Parcel::Tls(mut stream) => {
-                stream.get_mut().0.attach()?;
+                stream.socket_mut().attach()?;
                 Ok(Self::Tls(stream))
             }
         }

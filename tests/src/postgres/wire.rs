@@ -1,15 +1,20 @@
 //! A client that speaks the bare PostgreSQL protocol: every byte it sends is the test's choice, every message it gets can be looked at.
 //!
-//! It logs in by trust, clear text, md5 and SCRAM-SHA-256 (the field's own library computes those). No TLS.
+//! It logs in by trust, clear text, md5 and SCRAM-SHA-256 (the field's own library computes those), and speaks TLS when told to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::frame;
 use crate::wait;
@@ -59,9 +64,31 @@ pub fn first_error(messages: &[Message]) -> Option<&Message> {
     messages.iter().find(|message| message.tag == b'E')
 }
 
+/// What a connection runs over.
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Between the two.
+    Gone,
+}
+
+impl Socket {
+    fn duplex(&mut self) -> &mut (dyn Duplex + Send) {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream,
+            Self::Gone => panic!("a handshake has failed on this connection"),
+        }
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
 /// A connection.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Socket,
     buffer: BytesMut,
     /// What the server reported about the session, the latest value of each.
     pub parameters: BTreeMap<String, String>,
@@ -74,7 +101,41 @@ impl Wire {
     pub async fn connect(port: u16) -> Self {
         let stream = wait::soon("a TCP connection", TcpStream::connect(("127.0.0.1", port))).await.expect("somebody listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, buffer: BytesMut::new(), parameters: BTreeMap::new(), cancel_key: None }
+        Self { stream: Socket::Plain(stream), buffer: BytesMut::new(), parameters: BTreeMap::new(), cancel_key: None }
+    }
+
+    /// Asks for TLS, and speaks it as `localhost`'s client; with `direct` it does not ask.
+    pub async fn secure(&mut self, config: Arc<ClientConfig>, direct: bool) -> std::io::Result<()> {
+        if !direct {
+            self.send(&frame::ssl_request()).await;
+            assert_eq!(self.read_exactly(1).await, b"S", "TLS is offered");
+        }
+        let Socket::Plain(stream) = std::mem::replace(&mut self.stream, Socket::Gone) else { panic!("TLS is spoken already") };
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = wait::soon("a TLS handshake", TlsConnector::from(config).connect(name, stream)).await?;
+        self.stream = Socket::Tls(Box::new(stream));
+        Ok(())
+    }
+
+    /// The certificate that the server has shown.
+    pub fn certificate(&self) -> Vec<u8> {
+        let Socket::Tls(stream) = &self.stream else { panic!("no TLS") };
+        stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec()
+    }
+
+    /// Logs in on a connection on which nothing was said yet, or only TLS was agreed on.
+    pub async fn enter(&mut self, user: &str, database: &str, password: &str) -> Result<(), Message> {
+        let parameters = [("user", user), ("database", database)];
+        self.send(&frame::startup(&parameters)).await;
+        self.authenticate(user, password).await?;
+        loop {
+            let message = self.read().await.expect("a server that accepted us goes on");
+            match message.tag {
+                b'E' => return Err(message),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
     }
 
     /// Connects and logs in.
@@ -142,7 +203,7 @@ impl Wire {
 
     /// Sends bytes to somebody who may have gone.
     pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        wait::soon("the server to take what we send", self.stream.write_all(bytes)).await
+        wait::soon("the server to take what we send", self.stream.duplex().write_all(bytes)).await
     }
 
     /// The next message, or `None` when the server has closed the connection.
@@ -157,7 +218,7 @@ impl Wire {
                 self.remember(&message);
                 return Some(message);
             }
-            match self.stream.read_buf(&mut self.buffer).await {
+            match self.stream.duplex().read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
             }
@@ -212,7 +273,7 @@ impl Wire {
     /// The next `size` bytes, whatever they are.
     pub async fn read_exactly(&mut self, size: usize) -> Vec<u8> {
         while self.buffer.len() < size {
-            let read = wait::soon("bytes of the server", self.stream.read_buf(&mut self.buffer)).await.expect("a live connection");
+            let read = wait::soon("bytes of the server", self.stream.duplex().read_buf(&mut self.buffer)).await.expect("a live connection");
             assert!(read > 0, "the server closed after {} of {size} bytes", self.buffer.len());
         }
         self.buffer.split_to(size).to_vec()
@@ -225,12 +286,15 @@ impl Wire {
 
     /// Closes our writing side only.
     pub async fn half_close(&mut self) {
-        self.stream.shutdown().await.expect("a live connection");
+        self.stream.duplex().shutdown().await.expect("a live connection");
     }
 
     /// The stream itself, for tests that do without messages.
     pub fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        match &mut self.stream {
+            Socket::Plain(stream) => stream,
+            Socket::Tls(_) | Socket::Gone => panic!("it is under TLS"),
+        }
     }
 
     fn take(&mut self) -> Option<Message> {

@@ -11,9 +11,10 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::binding::{EndPoint, PLUS};
 use super::keys::ScramKeys;
 use super::md5;
-use super::scram::{Accepted, Exchange, MECHANISM, Parameters, Proof, ScramError};
+use super::scram::{Accepted, Binding, Exchange, MECHANISM, Parameters, Proof, ScramError};
 use super::secret::Stored;
 use crate::postgres::encode;
 use crate::postgres::fault::{Fault, SqlState};
@@ -44,6 +45,8 @@ pub struct Challenge {
     pub scram_nonce: String,
     /// For SCRAM: those of the user's verifier, or made-up ones.
     pub scram: Parameters,
+    /// For SCRAM under TLS: what the exchange can be bound to.
+    pub end_point: Option<EndPoint>,
 }
 
 /// A client that has been asked.
@@ -81,6 +84,7 @@ pub struct ExpectMd5Answer([u8; 4]);
 pub struct ExpectSaslInitial {
     nonce: String,
     parameters: Parameters,
+    end_point: Option<EndPoint>,
 }
 
 /// Waits for the client's proof.
@@ -101,8 +105,10 @@ impl Asked {
                 Self::Md5(ExpectMd5Answer(challenge.md5_salt))
             }
             Method::Scram => {
-                encode::authentication_sasl(&[MECHANISM], out);
-                Self::SaslInitial(ExpectSaslInitial { nonce: challenge.scram_nonce, parameters: challenge.scram })
+                let offered: &[&str] = if challenge.end_point.is_some() { &[PLUS, MECHANISM] } else { &[MECHANISM] };
+                encode::authentication_sasl(offered, out);
+                let Challenge { scram_nonce: nonce, scram: parameters, end_point, md5_salt: _ } = challenge;
+                Self::SaslInitial(ExpectSaslInitial { nonce, parameters, end_point })
             }
         }
     }
@@ -138,14 +144,19 @@ impl ExpectMd5Answer {
 impl ExpectSaslInitial {
     fn on_answer(self, body: &[u8], out: &mut Vec<u8>) -> Result<ExpectSaslResponse, Fault> {
         let (mechanism, rest) = frame::cstr(body).ok_or_else(|| malformed("SASLInitialResponse", "no mechanism"))?;
-        if mechanism != MECHANISM.as_bytes() {
-            return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism"));
-        }
+        let binding = match &self.end_point {
+            Some(end_point) if mechanism == PLUS.as_bytes() => Binding::To(end_point),
+            Some(_) if mechanism == MECHANISM.as_bytes() => Binding::Declined,
+            None if mechanism == MECHANISM.as_bytes() => Binding::None,
+            Some(_) | None => {
+                return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism"));
+            }
+        };
         let (length, data) = rest.split_first_chunk::<4>().ok_or_else(|| malformed("SASLInitialResponse", "no length"))?;
         if usize::try_from(i32::from_be_bytes(*length)) != Ok(data.len()) {
             return Err(malformed("SASLInitialResponse", "wrong length"));
         }
-        let exchange = Exchange::begin(data, &self.nonce, &self.parameters).map_err(scram_fault)?;
+        let exchange = Exchange::begin(data, &self.nonce, &self.parameters, binding).map_err(scram_fault)?;
         encode::authentication_sasl_continue(exchange.server_first().as_bytes(), out);
         Ok(ExpectSaslResponse(exchange))
     }
@@ -226,13 +237,12 @@ impl fmt::Debug for Claim {
 
 /// The one answer to a wrong password and to a user that does not exist.
 #[must_use]
-pub fn wrong_password(method: Method, user: &str) -> Fault {
+pub fn wrong_password(method: Method) -> Fault {
     let message = match method {
         Method::Plain | Method::Md5 => "password authentication failed",
         Method::Scram => "SASL authentication failed",
     };
-    Fault::fatal(SqlState::INVALID_PASSWORD, message)
-        .with_detail(format!("The password of user \"{user}\" is wrong, or there is no such user."))
+    Fault::fatal(SqlState::INVALID_PASSWORD, message).with_detail("The password is wrong, or there is no such user.")
 }
 
 fn terminated(body: &[u8]) -> Result<&[u8], Fault> {
@@ -252,6 +262,10 @@ fn scram_fault(error: ScramError) -> Fault {
         ScramError::Unsupported(what) => {
             Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("client requires SCRAM {what}, which is not supported"))
         }
+        ScramError::Downgraded => Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SCRAM channel binding negotiation error").with_detail(
+            "The client supports SCRAM channel binding but thinks the server does not. However, this server does support channel binding.",
+        ),
+        ScramError::WrongBinding => Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SCRAM channel binding check failed"),
         ScramError::WrongProof => Fault::fatal(SqlState::INVALID_PASSWORD, "SASL authentication failed"),
     }
 }
@@ -266,7 +280,7 @@ mod tests {
     use super::*;
 
     fn challenge() -> Challenge {
-        Challenge { md5_salt: *b"salt", scram_nonce: "nonce".into(), scram: Parameters::made_up(&[0; 32], "bob", 4096) }
+        Challenge { md5_salt: *b"salt", scram_nonce: "nonce".into(), scram: Parameters::made_up(&[0; 32], "bob", 4096), end_point: None }
     }
 
     fn ask(method: Method) -> (Asked, Vec<u8>) {

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::binding::OurBinding;
 use super::scram::{Key, Parameters, mac};
 
 /// The keys of one password and one verifier.
@@ -59,19 +60,20 @@ pub(super) enum KeyFault {
 pub(super) struct KeyedExchange {
     keys: ScramKeys,
     nonce: String,
+    binding: OurBinding,
     /// What the server has to answer at the end, once our proof is made.
     signature: Option<Key>,
 }
 
 impl KeyedExchange {
     /// `nonce` is random, printable, and has no comma.
-    pub(super) fn new(keys: ScramKeys, nonce: String) -> Self {
-        Self { keys, nonce, signature: None }
+    pub(super) fn new(keys: ScramKeys, nonce: String, binding: OurBinding) -> Self {
+        Self { keys, nonce, binding, signature: None }
     }
 
     /// Our first message.
     pub(super) fn client_first(&self) -> String {
-        format!("n,,{}", self.bare())
+        format!("{}{}", self.binding.header(), self.bare())
     }
 
     /// Takes the server's first message; the answer is our last one, with the proof.
@@ -88,7 +90,7 @@ impl KeyedExchange {
         if *salt != *self.keys.parameters.salt || iterations != self.keys.parameters.iterations {
             return Err(KeyFault::OtherVerifier);
         }
-        let without_proof = format!("c=biws,r={nonce}");
+        let without_proof = format!("c={},r={nonce}", BASE64.encode(self.binding.repeated()));
         let signed = format!("{},{text},{without_proof}", self.bare());
         let stored_key: Key = Sha256::digest(self.keys.client_key.as_slice()).into();
         let mut proof = mac(&stored_key, &[signed.as_bytes()]);
@@ -116,7 +118,7 @@ impl KeyedExchange {
 mod tests {
     use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
-    use super::super::scram::{Exchange, Verifier};
+    use super::super::scram::{Binding, Exchange, Verifier};
     use super::*;
 
     fn verifier(password: &str) -> Verifier {
@@ -127,7 +129,7 @@ mod tests {
     fn keys(password: &str) -> ScramKeys {
         let verifier = verifier(password);
         let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        let exchange = Exchange::begin(client.message(), "server", &verifier.parameters).unwrap();
+        let exchange = Exchange::begin(client.message(), "server", &verifier.parameters, Binding::None).unwrap();
         client.update(exchange.server_first().as_bytes()).unwrap();
         exchange.finish(client.message()).unwrap().check(Some(&verifier)).unwrap().keys
     }
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn the_keys_of_a_proof_log_in_to_a_server_with_the_same_verifier() {
         let verifier = verifier("pencil");
-        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned());
-        let exchange = Exchange::begin(keyed.client_first().as_bytes(), "server", &verifier.parameters).unwrap();
+        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned(), OurBinding::None);
+        let exchange = Exchange::begin(keyed.client_first().as_bytes(), "server", &verifier.parameters, Binding::None).unwrap();
         let last = keyed.prove(exchange.server_first().as_bytes()).unwrap();
         let accepted = exchange.finish(last.as_bytes()).unwrap().check(Some(&verifier)).unwrap();
         assert_eq!(keyed.finish(accepted.message.as_bytes()), Ok(()));
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn another_verifier_is_named() {
-        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned());
+        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned(), OurBinding::None);
         let salt = BASE64.encode("0123456789abcdef");
         let other = BASE64.encode("0123456789abcdeX");
         for (message, fault) in [

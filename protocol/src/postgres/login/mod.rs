@@ -1,5 +1,6 @@
 //! Logging in, on both sides, as state machines without IO: messages in, bytes and verdicts out.
 
+pub mod binding;
 pub mod client_side;
 pub mod keys;
 pub mod md5;

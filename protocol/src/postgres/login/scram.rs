@@ -1,7 +1,7 @@
 //! SCRAM-SHA-256, the server's side: verifiers, and the exchange with a client. (The client's side is `postgres-protocol`'s.)
 //!
 //! Source: RFC 5802, RFC 7677, and PostgreSQL's `scram-common` for what a stored verifier looks like. Nonces and salts are arguments.
-//! Channel binding is not offered: that needs TLS.
+//! Under TLS it may be bound to the server's certificate (RFC 5929): `binding`.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::binding::{EndPoint, KIND};
 use super::keys::ScramKeys;
 
 /// The name of the mechanism.
@@ -99,6 +100,10 @@ pub enum ScramError {
     Malformed(&'static str),
     /// The client wants something that we did not offer.
     Unsupported(&'static str),
+    /// The client could bind the exchange but believes that we cannot, which we said: somebody in the middle has changed our words.
+    Downgraded,
+    /// The exchange is bound to another certificate than ours: somebody in the middle passes it on.
+    WrongBinding,
     /// The proof is not that of the right password.
     WrongProof,
 }
@@ -109,31 +114,42 @@ pub fn nonce(random: [u8; 18]) -> String {
     BASE64.encode(random)
 }
 
+/// What an exchange is bound to.
+#[derive(Debug, Clone, Copy)]
+pub enum Binding<'a> {
+    /// To nothing, and nothing was offered.
+    None,
+    /// To nothing, though a binding was offered.
+    Declined,
+    /// To our certificate.
+    To(&'a EndPoint),
+}
+
 /// An exchange after the client's first message.
 #[derive(Debug)]
 pub struct Exchange {
     client_first_bare: Box<str>,
     server_first: String,
     nonce: Box<str>,
-    /// The client's header in base64, which its last message has to repeat.
-    binding: &'static str,
+    /// The client's header, and what it is bound to, in base64: its last message has to repeat them.
+    binding: Box<str>,
+    is_bound: bool,
 }
 
 impl Exchange {
     /// Takes the client's first message. `server_nonce` is random, printable, and has no comma.
-    pub fn begin(client_first: &[u8], server_nonce: &str, parameters: &Parameters) -> Result<Self, ScramError> {
+    pub fn begin(client_first: &[u8], server_nonce: &str, parameters: &Parameters, binding: Binding<'_>) -> Result<Self, ScramError> {
         let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed("encoding"))?;
-        let (binding, bare) = if let Some(bare) = text.strip_prefix("n,,") {
-            ("biws", bare)
-        } else if let Some(bare) = text.strip_prefix("y,,") {
-            ("eSws", bare)
-        } else if text.starts_with("p=") {
-            return Err(ScramError::Unsupported("channel binding"));
-        } else if text.starts_with("n,a=") || text.starts_with("y,a=") {
-            return Err(ScramError::Unsupported("authorization identity"));
-        } else {
-            return Err(ScramError::Malformed("header"));
+        let (header, bare) = header(text, binding)?;
+        let mut bound = header.as_bytes().to_vec();
+        let is_bound = match binding {
+            Binding::None | Binding::Declined => false,
+            Binding::To(end_point) => {
+                bound.extend_from_slice(end_point.bytes());
+                true
+            }
         };
+        let binding = BASE64.encode(bound).into();
         if bare.starts_with("m=") {
             return Err(ScramError::Unsupported("mandatory extension"));
         }
@@ -146,7 +162,7 @@ impl Exchange {
         }
         let nonce = format!("{client_nonce}{server_nonce}");
         let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&parameters.salt), parameters.iterations);
-        Ok(Self { client_first_bare: bare.into(), server_first, nonce: nonce.into(), binding })
+        Ok(Self { client_first_bare: bare.into(), server_first, nonce: nonce.into(), binding, is_bound })
     }
 
     /// Our first message.
@@ -162,8 +178,8 @@ impl Exchange {
         let proof = BASE64.decode(proof).ok().and_then(|proof| proof.try_into().ok()).ok_or(ScramError::Malformed("proof"))?;
         let mut attributes = without_proof.split(',');
         let binding = attributes.next().and_then(|binding| binding.strip_prefix("c=")).ok_or(ScramError::Malformed("channel binding"))?;
-        if binding != self.binding {
-            return Err(ScramError::Malformed("channel binding"));
+        if *binding != *self.binding {
+            return Err(if self.is_bound { ScramError::WrongBinding } else { ScramError::Malformed("channel binding") });
         }
         let nonce = attributes.next().and_then(|nonce| nonce.strip_prefix("r=")).ok_or(ScramError::Malformed("nonce"))?;
         if nonce != &*self.nonce {
@@ -172,6 +188,32 @@ impl Exchange {
         let signed = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
         Ok(Proof { signed, proof })
     }
+}
+
+/// The client's header and what follows it.
+fn header<'a>(text: &'a str, binding: Binding<'_>) -> Result<(&'a str, &'a str), ScramError> {
+    let mut parts = text.splitn(3, ',');
+    let (Some(flag), Some(identity), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(ScramError::Malformed("header"));
+    };
+    match (flag, binding) {
+        ("n", Binding::None | Binding::Declined) | ("y", Binding::None) => {}
+        ("y", Binding::Declined) => return Err(ScramError::Downgraded),
+        ("n" | "y", Binding::To(_)) => return Err(ScramError::Malformed("channel binding")),
+        (_, Binding::To(_)) if flag.strip_prefix("p=") == Some(KIND) => {}
+        (_, Binding::To(_)) if flag.starts_with("p=") => return Err(ScramError::Unsupported("channel binding of this kind")),
+        (_, Binding::None) if flag.starts_with("p=") => return Err(ScramError::Unsupported("channel binding")),
+        (_, Binding::Declined) if flag.starts_with("p=") => return Err(ScramError::Malformed("channel binding")),
+        (_, _) => return Err(ScramError::Malformed("header")),
+    }
+    if !identity.is_empty() {
+        return Err(if identity.starts_with("a=") {
+            ScramError::Unsupported("authorization identity")
+        } else {
+            ScramError::Malformed("header")
+        });
+    }
+    Ok((&text[..text.len() - bare.len()], bare))
 }
 
 /// A client's proof that it knows the password.
@@ -272,7 +314,7 @@ mod tests {
     }
 
     fn rfc_exchange() -> Exchange {
-        Exchange::begin(CLIENT_FIRST, SERVER_NONCE, &rfc_parameters()).unwrap()
+        Exchange::begin(CLIENT_FIRST, SERVER_NONCE, &rfc_parameters(), Binding::None).unwrap()
     }
 
     #[test]
@@ -320,7 +362,7 @@ mod tests {
             let parameters = Parameters::made_up(&[7; 32], "bob", ITERATIONS);
             let verifier = Verifier::derive(password, parameters.clone());
             let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-            let exchange = Exchange::begin(client.message(), "servernonce", &parameters).unwrap();
+            let exchange = Exchange::begin(client.message(), "servernonce", &parameters, Binding::None).unwrap();
             client.update(exchange.server_first().as_bytes()).unwrap();
             let last = exchange.finish(client.message()).unwrap().check(Some(&verifier)).unwrap();
             client.finish(last.message.as_bytes()).unwrap();
@@ -329,7 +371,7 @@ mod tests {
 
     #[test]
     fn what_we_do_not_offer_is_refused() {
-        let begin = |text: &str| Exchange::begin(text.as_bytes(), "s", &rfc_parameters()).map(|_| ());
+        let begin = |text: &str| Exchange::begin(text.as_bytes(), "s", &rfc_parameters(), Binding::None).map(|_| ());
         assert_eq!(begin("p=tls-unique,,n=,r=x"), Err(ScramError::Unsupported("channel binding")));
         assert_eq!(begin("n,a=other,n=,r=x"), Err(ScramError::Unsupported("authorization identity")));
         assert_eq!(begin("n,,m=x,n=,r=x"), Err(ScramError::Unsupported("mandatory extension")));
@@ -355,6 +397,41 @@ mod tests {
         }
     }
 
+    fn bound() -> EndPoint {
+        let key = rcgen::KeyPair::generate().unwrap();
+        EndPoint::of(rcgen::CertificateParams::new(["db".to_owned()]).unwrap().self_signed(&key).unwrap().der()).unwrap()
+    }
+
+    #[test]
+    fn an_exchange_bound_to_our_certificate_is_bound_to_no_other() {
+        let (ours, other) = (bound(), bound());
+        let parameters = rfc_parameters();
+        let verifier = Verifier::derive("pw", parameters.clone());
+        let exchange = |of_client: &EndPoint| {
+            let mut client = ScramSha256::new(b"pw", ChannelBinding::tls_server_end_point(of_client.bytes().to_vec()));
+            let exchange = Exchange::begin(client.message(), "nonce", &parameters, Binding::To(&ours)).unwrap();
+            client.update(exchange.server_first().as_bytes()).unwrap();
+            exchange.finish(client.message()).map(|proof| proof.check(Some(&verifier)).is_ok())
+        };
+        assert_eq!(exchange(&ours), Ok(true));
+        assert_eq!(exchange(&other), Err(ScramError::WrongBinding));
+    }
+
+    #[test]
+    fn what_somebody_in_the_middle_took_away_is_missed() {
+        let ours = bound();
+        let begin = |text: &str, binding| Exchange::begin(text.as_bytes(), "s", &rfc_parameters(), binding).map(|_| ());
+        assert_eq!(begin("y,,n=,r=x", Binding::Declined), Err(ScramError::Downgraded));
+        assert_eq!(begin("n,,n=,r=x", Binding::Declined), Ok(()));
+        assert_eq!(begin("p=tls-server-end-point,,n=,r=x", Binding::Declined), Err(ScramError::Malformed("channel binding")));
+        for without in ["n,,n=,r=x", "y,,n=,r=x"] {
+            assert_eq!(begin(without, Binding::To(&ours)), Err(ScramError::Malformed("channel binding")));
+        }
+        assert_eq!(begin("p=tls-server-end-point,,n=,r=x", Binding::To(&ours)), Ok(()));
+        assert_eq!(begin("p=tls-unique,,n=,r=x", Binding::To(&ours)), Err(ScramError::Unsupported("channel binding of this kind")));
+        assert_eq!(begin("p=tls-server-end-point,a=x,n=,r=x", Binding::To(&ours)), Err(ScramError::Unsupported("authorization identity")));
+    }
+
     #[test]
     fn a_made_up_salt_belongs_to_the_name_and_the_process() {
         let of = |seed: u8, user: &str| Parameters::made_up(&[seed; 32], user, 7).salt;
@@ -368,7 +445,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(first in ".{0,60}", last in ".{0,60}", verifier in ".{0,80}", bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             for message in [first.as_bytes(), &bytes] {
-                let _ = Exchange::begin(message, "s", &rfc_parameters());
+                let _ = Exchange::begin(message, "s", &rfc_parameters(), Binding::None);
             }
             for message in [last.as_bytes(), &bytes] {
                 let _ = rfc_exchange().finish(message);

@@ -10,13 +10,13 @@
 use std::fmt;
 
 use bytes::BytesMut;
-use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use postgres_protocol::authentication::sasl::ScramSha256;
 use postgres_protocol::message::frontend;
 use zeroize::Zeroizing;
 
+use super::binding::{EndPoint, OurBinding, PLUS};
 use super::keys::{KeyFault, KeyedExchange, ScramKeys};
 use super::md5;
-use super::scram::MECHANISM;
 use super::secret::Stored;
 use crate::postgres::fault::SqlState;
 use crate::postgres::frame;
@@ -33,6 +33,7 @@ pub const MAX_MESSAGES: u32 = 1000;
 pub struct UpstreamLogin {
     user: Box<str>,
     password: Option<Zeroizing<String>>,
+    end_point: Option<EndPoint>,
     /// Keys of a client's login, and a nonce for using them.
     keys: Option<Box<(ScramKeys, String)>>,
     expect: Expect,
@@ -175,12 +176,19 @@ impl UpstreamLogin {
         Some(Self {
             user: user.into(),
             password: password.map(|password| Zeroizing::new(password.to_owned())),
+            end_point: None,
             keys: None,
             expect: Expect::Authentication,
             parameters: ParameterSet::new(),
             key: Box::default(),
             messages: 0,
         })
+    }
+
+    /// The connection is under TLS, and the server has shown this certificate: SCRAM is bound to it where the server can do that.
+    #[must_use]
+    pub fn bound_to(self, end_point: Option<EndPoint>) -> Self {
+        Self { end_point, ..self }
     }
 
     /// Gives it the keys that a client's login brought, for a server that asks for SCRAM where no plain password is known. The nonce is
@@ -281,21 +289,29 @@ impl UpstreamLogin {
     }
 
     fn begin_sasl(&mut self, mechanisms: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
-        if !mechanisms.split(|byte| *byte == 0).any(|mechanism| mechanism == MECHANISM.as_bytes()) {
+        let offers = |wanted: &str| mechanisms.split(|byte| *byte == 0).any(|mechanism| mechanism == wanted.as_bytes());
+        let binding = match &self.end_point {
+            Some(end_point) if offers(PLUS) => OurBinding::To(end_point.clone()),
+            // If somebody in the middle has taken the offer away, the server learns by this that we could have bound it.
+            Some(_) => OurBinding::NotOffered,
+            None => OurBinding::None,
+        };
+        if !offers(binding.mechanism()) {
             let offered = String::from_utf8_lossy(mechanisms).replace('\0', " ");
             return Err(UpstreamError::Unsupported(format!("the SASL mechanism {}", offered.trim())));
         }
         let password = match self.stored() {
             Some(Stored::Plain(password)) => password,
-            Some(Stored::Md5(_) | Stored::Scram(_)) | None => return self.begin_keyed(out),
+            Some(Stored::Md5(_) | Stored::Scram(_)) | None => return self.begin_keyed(binding, out),
         };
-        let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        frontend::sasl_initial_response(MECHANISM, scram.message(), out).map_err(unencodable)?;
+        let mechanism = binding.mechanism();
+        let scram = ScramSha256::new(password.as_bytes(), binding.channel_binding());
+        frontend::sasl_initial_response(mechanism, scram.message(), out).map_err(unencodable)?;
         self.expect = Expect::SaslContinue(Box::new(scram));
         Ok(Progress::Read)
     }
 
-    fn begin_keyed(&mut self, out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+    fn begin_keyed(&mut self, binding: OurBinding, out: &mut BytesMut) -> Result<Progress, UpstreamError> {
         let Some(keys) = self.keys.take() else {
             return Err(match self.stored() {
                 Some(Stored::Scram(_)) => UpstreamError::NoKeys,
@@ -303,8 +319,9 @@ impl UpstreamLogin {
             });
         };
         let (keys, nonce) = *keys;
-        let keyed = KeyedExchange::new(keys, nonce);
-        frontend::sasl_initial_response(MECHANISM, keyed.client_first().as_bytes(), out).map_err(unencodable)?;
+        let mechanism = binding.mechanism();
+        let keyed = KeyedExchange::new(keys, nonce, binding);
+        frontend::sasl_initial_response(mechanism, keyed.client_first().as_bytes(), out).map_err(unencodable)?;
         self.expect = Expect::KeyedContinue(Box::new(keyed));
         Ok(Progress::Read)
     }

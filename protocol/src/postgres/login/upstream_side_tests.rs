@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::client_side::{Asked, Challenge, Method, Proven, Step};
-use super::super::scram::{Parameters, Verifier};
+use super::super::scram::{MECHANISM, Parameters, Verifier};
 use super::*;
 use crate::postgres::encode;
 use crate::postgres::fault::Fault;
@@ -63,33 +63,41 @@ fn md5_from_a_password_or_a_digest() {
     }
 }
 
+fn some_end_point() -> Option<EndPoint> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["db".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let end_point = EndPoint::of(certificate.der());
+    assert!(end_point.is_some());
+    end_point
+}
+
 #[test]
-fn scram_against_our_own_server_side() {
-    let parameters = Parameters::made_up(&[0; 32], "bob", 4096);
-    let stored = Stored::Scram(Box::new(Verifier::derive("pw", parameters.clone())));
-    let challenge = Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: parameters };
-    let mut login = begin(Some("pw"));
-    let mut from_server = Vec::new();
-    let asked = Asked::begin(Method::Scram, challenge, &mut from_server);
-    let mut to_server = BytesMut::new();
-    assert!(matches!(login.on_message(b'R', &from_server[5..], &mut to_server), Ok(Progress::Read)));
+fn scram_against_our_own_server_side_bound_or_not() {
+    let verifier = Verifier::derive("pw", Parameters::made_up(&[0; 32], "bob", 64));
+    for end_point in [None, some_end_point()] {
+        let mut login = begin(Some("pw")).bound_to(end_point.clone());
+        let Ok(Some(Proven::Keys(keys))) = exchange(&mut login, &verifier) else { panic!() };
+        finish(&mut login);
+        let mut keyed = begin(None).bound_to(end_point).with_keys(keys, "abc".into());
+        assert!(exchange(&mut keyed, &verifier).unwrap().is_some());
+        finish(&mut keyed);
+    }
+}
 
-    from_server.clear();
-    let Ok(Step::Ask(asked)) = asked.on_message(b'p', &to_server[5..], &mut from_server) else { panic!() };
-    to_server.clear();
-    let Ok(Progress::Compute(compute)) = login.on_message(b'R', &from_server[5..], &mut to_server) else { panic!() };
-    login.on_computed(compute.run(), &mut to_server).unwrap();
-
-    from_server.clear();
-    let Ok(Step::Check(claim)) = asked.on_message(b'p', &to_server[5..], &mut from_server) else { panic!() };
-    assert!(claim.check("bob", Some(&stored), &mut from_server).is_some());
-    assert!(matches!(login.on_message(b'R', &from_server[5..], &mut to_server), Ok(Progress::Read)));
-    finish(&mut login);
+#[test]
+fn it_binds_where_the_server_can_and_says_that_it_could_where_not() {
+    for (offered, said) in [(&[PLUS, MECHANISM][..], "SCRAM-SHA-256-PLUS\0"), (&[MECHANISM], "y,,n=")] {
+        let mut login = begin(Some("pw")).bound_to(some_end_point());
+        let (progress, out) = feed(&mut login, |out| encode::authentication_sasl(offered, out));
+        assert!(matches!(progress, Ok(Progress::Read)));
+        assert!(String::from_utf8_lossy(&out).contains(said), "{said}");
+    }
 }
 
 /// Logs `login` in to our own server side, which has `verifier`; what that learns of the password.
 fn exchange(login: &mut UpstreamLogin, verifier: &Verifier) -> Result<Option<Proven>, UpstreamError> {
-    let challenge = Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: verifier.parameters.clone() };
+    let challenge =
+        Challenge { md5_salt: [0; 4], scram_nonce: "nonce".into(), scram: verifier.parameters.clone(), end_point: login.end_point.clone() };
     let (mut from_server, mut to_server) = (Vec::new(), BytesMut::new());
     let mut asked = Asked::begin(Method::Scram, challenge, &mut from_server);
     loop {

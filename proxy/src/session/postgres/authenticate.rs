@@ -20,6 +20,7 @@ use sidepool_config::model::Postgres;
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::login::binding::EndPoint;
 use sidepool_protocol::postgres::login::client_side::{Asked, Challenge, Claim, Method, Proven, Step, wrong_password};
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::login::scram::{self, Parameters};
@@ -102,7 +103,7 @@ impl Keeper<'_> {
 
     async fn by_ldap(&self, stream: &mut Stream, ldap: Ldap, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
         let user = &*self.startup.user;
-        let asked = Asked::begin(Method::Plain, challenge(self.made_up())?, out);
+        let asked = Asked::begin(Method::Plain, challenge(self.made_up(), None)?, out);
         let Claim::Password(password) = self.answers(stream, asked, out).await? else { return Err(method::no_ldap().into()) };
         let password = Secret::new(password.to_string());
         if !ldap::knows(ldap, user, &password).await {
@@ -121,7 +122,7 @@ impl Keeper<'_> {
             Some(Stored::Scram(verifier)) => verifier.parameters.clone(),
             Some(Stored::Plain(_) | Stored::Md5(_)) | None => self.made_up(),
         };
-        let asked = Asked::begin(method, challenge(scram.clone())?, out);
+        let asked = Asked::begin(method, challenge(scram.clone(), end_point(stream, method))?, out);
         let claim = self.answers(stream, asked, out).await?;
         let given = claim.password().map(Secret::new);
         let proven = match (claim, &stored, secret) {
@@ -134,7 +135,7 @@ impl Keeper<'_> {
             (claim @ Claim::Password(_), Some(Stored::Scram(_)), Some(secret)) => check_elsewhere(claim, user, secret).await,
             (claim, stored, _) => claim.check(user, stored.as_ref(), out),
         };
-        let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method, user).into()) };
+        let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method).into()) };
         Ok(credentials(proven, known, given))
     }
 
@@ -210,12 +211,20 @@ fn credentials(proven: Proven, known: Known, given: Option<Secret>) -> Admitted 
     }
 }
 
-fn challenge(scram: Parameters) -> Result<Challenge, Fault> {
+/// What a SCRAM exchange with this client can be bound to.
+fn end_point(stream: &Stream, method: Method) -> Option<EndPoint> {
+    match method {
+        Method::Scram => EndPoint::of(stream.tls_peer()?.server_certificate()?),
+        Method::Plain | Method::Md5 => None,
+    }
+}
+
+fn challenge(scram: Parameters, end_point: Option<EndPoint>) -> Result<Challenge, Fault> {
     let (mut md5_salt, mut nonce) = ([0; 4], [0; 18]);
     let no_random = |_| Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had");
     getrandom::fill(&mut md5_salt).map_err(no_random)?;
     getrandom::fill(&mut nonce).map_err(no_random)?;
-    Ok(Challenge { md5_salt, scram_nonce: scram::nonce(nonce), scram })
+    Ok(Challenge { md5_salt, scram_nonce: scram::nonce(nonce), scram, end_point })
 }
 
 /// A clear-text password against a verifier takes milliseconds, so it is checked off the worker's thread.

@@ -65,7 +65,7 @@ pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) {
     let is_its_fault = match farewell {
         Farewell::Stranger(_) => true,
         Farewell::Refused(fault) => fault.sqlstate == SqlState::PROTOCOL_VIOLATION,
-        Farewell::Silent | Farewell::Left | Farewell::Broken(_) => false,
+        Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => false,
     };
     if is_its_fault {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);

@@ -6,23 +6,30 @@
 //!   Bind / Describe name           renamed; where this server has not seen the text, a Parse of our own goes before
 //!   Close name                     answered here; the server keeps the statement for the others
 //!   a name the client never made   passed as it is, so that the server itself says what PostgreSQL says (26000, 42P05)
+//!   PREPARE, EXECUTE … in SQL      `sql_names`
 //! ```
 //! Not here: reading, writing, waiting. The input may end anywhere; what was not consumed comes again with more behind it.
 
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
+use sidepool_protocol::postgres::sql;
 use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
-use crate::upstream::postgres::link::{Link, Note};
+use super::sql_names::Named;
+use crate::upstream::postgres::link::{Hold, Link, Note};
 use crate::upstream::postgres::statements::{Statement, UnnamedOwner};
 
 /// The longest Parse whose text is kept. PostgreSQL allows 1 GiB; a statement of this size is machine-made and belongs into a table.
 pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The portal that the proxy itself uses.
+const OWN_PORTAL: &[u8] = b"sidepool";
 
 /// The message that the client is in the middle of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,8 +45,8 @@ pub struct Body {
 pub enum Stop {
     /// Everything that can be decided was; what was not consumed needs more bytes.
     NeedMore,
-    /// The next message names a statement, and an earlier batch that is not answered yet decides what the name means.
-    Unsettled,
+    /// The next message names a statement, and what is not answered yet decides what the name means.
+    Held(Hold),
     /// The client said goodbye.
     Terminate,
 }
@@ -57,6 +64,10 @@ pub enum Violation {
     ParseTooLong(usize),
     /// More named statements than [`MAX_CLIENT_STATEMENTS`].
     TooManyStatements,
+    /// A simple query where `disable_pqexec` forbids it.
+    SimpleQuery,
+    /// A message longer than `max_packet_size`: what there is of its head.
+    Packet([u8; 8], usize),
 }
 
 /// What rewriting needs to know of the client, beside its bytes.
@@ -69,6 +80,34 @@ pub struct Rewriting<'a> {
     pub table: &'a StatementTable,
     /// How many statements a server connection keeps; 0: names are passed as they are.
     pub capacity: usize,
+    /// The parameters that follow the client.
+    pub state: &'a ParameterSet,
+}
+
+/// What the configuration allows a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The longest message, head included (`max_packet_size`).
+    pub max_packet: u32,
+    /// Whether simple queries are allowed (`disable_pqexec` is off).
+    pub simple_queries: bool,
+}
+
+impl Rules {
+    /// What does not depend on the state of anything.
+    pub fn check(self, head: Head, message: &[u8]) -> Result<FrontendTag, Violation> {
+        let tag = FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))?;
+        if head.message_bytes() > self.max_packet as usize {
+            let mut start = [0; 8];
+            let here = message.len().min(8);
+            start[..here].copy_from_slice(&message[..here]);
+            return Err(Violation::Packet(start, here));
+        }
+        if tag == FrontendTag::Query && !self.simple_queries {
+            return Err(Violation::SimpleQuery);
+        }
+        Ok(tag)
+    }
 }
 
 /// One look at the client's bytes, with the server connection they go to.
@@ -79,6 +118,8 @@ pub struct Inbound<'a, 's> {
     pub body: &'a mut Body,
     /// The rewriting.
     pub rewriting: Rewriting<'a>,
+    /// What is allowed.
+    pub rules: Rules,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
@@ -91,10 +132,10 @@ impl Inbound<'_, '_> {
             at += self.pass_body(at, input.len());
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, Stop::NeedMore)) };
-            let tag = FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))?;
+            let tag = self.rules.check(head, rest)?;
             let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
             if rewrite && self.is_unsettled(tag) {
-                return Ok((at, Stop::Unsettled));
+                return Ok((at, Stop::Held(Hold::Names)));
             }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
@@ -102,13 +143,14 @@ impl Inbound<'_, '_> {
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
-                FrontendTag::Query => {
-                    // One that is skipped destroys nothing.
-                    if !self.link.tracker.is_skipping() {
-                        self.forget_unnamed();
+                FrontendTag::Query if rewrite && rest.get(HEAD_BYTES).is_none_or(|first| sql::may_name(*first)) => {
+                    match self.on_named_query(rest, head, at)? {
+                        Named::Consumed(bytes) => Some(bytes),
+                        Named::NeedMore => None,
+                        Named::Held => return Ok((at, Stop::Held(Hold::All))),
                     }
-                    Some(self.start(head, at, tag))
                 }
+                FrontendTag::Query => Some(self.pass_query(head, at)),
                 FrontendTag::Parse
                 | FrontendTag::Bind
                 | FrontendTag::Describe
@@ -133,7 +175,7 @@ impl Inbound<'_, '_> {
         match tag {
             FrontendTag::Parse | FrontendTag::Bind | FrontendTag::Describe | FrontendTag::Close => {
                 self.link.unsettled = self.link.unsettled && self.link.tracker.owes_sync();
-                self.link.unsettled
+                self.link.unsettled || self.link.naming && self.link.is_naming()
             }
             FrontendTag::Sync => {
                 self.link.unsettled |= self.link.tracker.batch_has(Note::is_about_a_name);
@@ -176,8 +218,17 @@ impl Inbound<'_, '_> {
         HEAD_BYTES
     }
 
+    /// A simple query as it is.
+    pub(super) fn pass_query(&mut self, head: Head, at: usize) -> usize {
+        // One that is skipped destroys nothing.
+        if !self.link.tracker.is_skipping() {
+            self.forget_unnamed();
+        }
+        self.start(head, at, FrontendTag::Query)
+    }
+
     /// A simple query destroys the unnamed statement (PostgreSQL documentation, "Extended Query").
-    fn forget_unnamed(&mut self) {
+    pub(super) fn forget_unnamed(&mut self) {
         if let Some(client) = self.rewriting.client.as_mut() {
             client.unnamed = None;
             client.unnamed_version += 1;
@@ -207,7 +258,8 @@ impl Inbound<'_, '_> {
         if client.named.len() >= MAX_CLIENT_STATEMENTS {
             return Err(Violation::TooManyStatements);
         }
-        let parsed = self.rewriting.table.intern(text);
+        let search_path = self.rewriting.state.get("search_path").unwrap_or_default();
+        let parsed = self.rewriting.table.intern(text, search_path);
         client.named.insert(name.into(), Rc::clone(&parsed));
         let id = parsed.id();
         let known = self.link.statements.touch(id);
@@ -254,7 +306,7 @@ impl Inbound<'_, '_> {
             self.ensure_unnamed();
         } else if let Some(known) = self.named(names.statement) {
             self.ensure(&known);
-            self.link.tracker.owe(Owed::Bind);
+            self.link.tracker.owe(Owed::Bind(Note::Uses(known.id())));
             let body = head.body - names.bytes;
             statement::put_bind_start(self.out.put(), names.portal, known.id().server_name().as_bytes(), body);
             *self.body = Body { remaining: body, forward: true };
@@ -279,7 +331,7 @@ impl Inbound<'_, '_> {
             self.ensure_unnamed();
         } else if let Some(known) = self.named(name) {
             self.ensure(&known);
-            self.link.tracker.owe(Owed::Describe);
+            self.link.tracker.owe(Owed::Describe(Note::Uses(known.id())));
             statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
             return Ok(Some(head.message_bytes()));
         }
@@ -299,19 +351,35 @@ impl Inbound<'_, '_> {
         self.start(head, at, FrontendTag::Close)
     }
 
-    fn named(&self, name: &[u8]) -> Option<Rc<Statement>> {
+    pub(super) fn named(&self, name: &[u8]) -> Option<Rc<Statement>> {
         self.rewriting.client.as_ref()?.named.get(name).map(Rc::clone)
     }
 
     /// Makes sure that the server knows the statement by the time it reads what comes next.
     fn ensure(&mut self, statement: &Rc<Statement>) {
-        let id = statement.id();
-        if self.link.statements.touch(id) {
+        if self.link.statements.touch(statement.id()) {
+            self.link.reused = true;
             return;
         }
         self.make_room(statement);
-        self.link.tracker.owe(Owed::OwnParse(Note::Server(id)));
-        statement::put_parse(self.out.put(), id.server_name().as_bytes(), statement.body());
+        self.prepare(statement);
+    }
+
+    /// Prepares a statement that is marked as known already.
+    pub(super) fn prepare(&mut self, statement: &Statement) {
+        let id = statement.id();
+        let name = id.server_name();
+        if let Some((body, _)) = statement.parse() {
+            self.link.tracker.owe(Owed::OwnParse(Note::Server(id)));
+            statement::put_parse(self.out.put(), name.as_bytes(), body);
+            return;
+        }
+        // This makes use of the unnamed statement.
+        self.link.statements.unnamed = None;
+        for own in [Owed::OwnParse(Note::None), Owed::OwnBind, Owed::OwnExecute(Note::Server(id)), Owed::OwnClose(Note::None)] {
+            self.link.tracker.owe(own);
+        }
+        statement::put_run(self.out.put(), OWN_PORTAL, &[b"PREPARE ", name.as_bytes(), statement.key()]);
     }
 
     /// Marks the statement as known, and closes another one where that is one too many.

@@ -26,6 +26,7 @@ use super::application_name;
 use super::authenticate::Keeper;
 use super::cancel::{CancelTicket, Login};
 use super::count::turned_away;
+use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
@@ -72,7 +73,7 @@ impl Loss {
         match &self.farewell {
             Farewell::Stranger(_) => true,
             Farewell::Refused(fault) => broken.contains(&fault.sqlstate) && self.counter != WorkerCounter::PostgresLoginTimeout,
-            Farewell::Silent | Farewell::Left | Farewell::Broken(_) => false,
+            Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => false,
         }
     }
 }
@@ -147,6 +148,7 @@ impl Inside {
             pool: Rc::clone(&self.pool.pool),
             mode: self.route.mode,
             statement_capacity: postgres.max_prepared_statements as usize,
+            rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             state: self.state,
             ticket: self.ticket,
         }
@@ -155,7 +157,7 @@ impl Inside {
 
 async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
-    let (packet, minor) = match opening::wish(stream).await.map_err(nobody)? {
+    let (packet, minor) = match opening::wish(stream, &postgres.client_tls).await.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };
@@ -293,6 +295,7 @@ fn log(loss: &Loss, stream: &Stream, started: Instant) {
         Farewell::Silent => tracing::debug!(%peer, "client left without a word"),
         Farewell::Left => tracing::info!(%peer, ?user, ?database, ms, "client left during login"),
         Farewell::Broken(error) => tracing::info!(%peer, ?user, ?database, ms, %error, "client lost during login"),
+        Farewell::Handshake(error) => tracing::warn!(%peer, ms, %error, "TLS handshake with a client failed"),
         Farewell::Stranger(stranger) => tracing::warn!(%peer, reason = stranger.label(), "not a PostgreSQL client: {stranger}"),
         Farewell::Refused(fault) => tracing::warn!(%peer, ?user, ?database, ms, sqlstate = %fault.sqlstate, "login refused: {fault}"),
     }
@@ -324,7 +327,7 @@ async fn bid_farewell(mut stream: Stream, farewell: &Farewell) {
 fn last_words(farewell: &Farewell) -> Vec<u8> {
     let mut words = Vec::new();
     match farewell {
-        Farewell::Silent | Farewell::Left | Farewell::Broken(_) => {}
+        Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => {}
         Farewell::Refused(fault) => encode::error_response(fault, &mut words),
         Farewell::Stranger(stranger) => match stranger {
             Stranger::Http => words.extend_from_slice(

@@ -34,6 +34,10 @@ mod application_name;
 mod authenticate;
 mod count;
 mod opening;
+mod own_names;
+mod replay;
+mod sql_names;
+mod undo;
 mod welcome;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.

@@ -14,12 +14,14 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::cancel::{CancelTicket, Login};
 use super::count::Present;
+use super::inbound::Rules;
 use super::prepared::{ClientStatements, StatementTable};
 use super::refusal;
 use super::route::{self, Route};
 use super::run::{Session, Start};
-use crate::handover::message::{CancelBytes, ClientState};
+use crate::handover::message::{CancelBytes, ClientState, MovedStatement};
 use crate::transport::stream::{Parcel, Stream};
+use crate::upstream::postgres::link::Hold;
 use crate::worker::Worker;
 
 /// A client on its way to another process.
@@ -42,7 +44,7 @@ impl Session {
             && self.to_client.is_empty()
             && self.body.remaining == 0
             && !self.skipping
-            && !self.unsettled
+            && self.hold == Hold::No
             && self.worker.postgres.leavers.borrow().is_some()
     }
 }
@@ -86,9 +88,16 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
                 return say_farewell(stream, &refusal::closed()).await;
             };
             let config = Arc::clone(&worker.config.borrow());
-            let capacity = config.postgres.as_ref().map_or(0, |postgres| postgres.max_prepared_statements as usize);
-            let pool = Rc::clone(&pool.pool);
-            let start = Start { client: stream, pool, mode: route.mode, statement_capacity: capacity, state: parameters, ticket };
+            let postgres = config.postgres.as_ref()?;
+            let start = Start {
+                client: stream,
+                pool: Rc::clone(&pool.pool),
+                mode: route.mode,
+                statement_capacity: postgres.max_prepared_statements as usize,
+                rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
+                state: parameters,
+                ticket,
+            };
             let present = Present::new(&worker, &start);
             let mut session = Session::new(&worker, start);
             session.statements = statements(&worker.postgres.statements, &state.statements, state.unnamed);
@@ -121,7 +130,7 @@ fn prepare(state: &ClientState, worker: &Worker) -> Result<(Route, ParameterSet)
     Ok((route, parameters))
 }
 
-fn statements(table: &StatementTable, named: &[(Vec<u8>, Vec<u8>)], unnamed: Option<Vec<u8>>) -> Option<Box<ClientStatements>> {
+fn statements(table: &StatementTable, named: &[(Vec<u8>, MovedStatement)], unnamed: Option<Vec<u8>>) -> Option<Box<ClientStatements>> {
     if named.is_empty() && unnamed.is_none() {
         return None;
     }

@@ -2,7 +2,10 @@
 //! nothing is held for strangers and nothing that belongs to the session is taken from it.
 
 use std::io;
+use std::sync::Arc;
 
+use sidepool_config::model::{ClientSslMode, ClientTls};
+use sidepool_config::tls::{ALPN, ClientContext};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
@@ -11,6 +14,7 @@ use sidepool_protocol::postgres::startup::{self, MAX_PACKET_BYTES, Opening, Star
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::transport::stream::Stream;
+use crate::transport::tls;
 
 /// Room for what clients usually say.
 const FIRST_ROOM: usize = 512;
@@ -34,6 +38,8 @@ pub(super) enum Farewell {
     Broken(io::Error),
     /// It does not speak PostgreSQL.
     Stranger(Stranger),
+    /// The TLS handshake failed.
+    Handshake(io::Error),
     /// It is told why.
     Refused(Fault),
 }
@@ -56,23 +62,75 @@ impl From<StartupError> for Farewell {
     }
 }
 
-/// Reads up to what the client came for. Requests for encryption are answered: not here.
-pub(super) async fn wish(stream: &mut Stream) -> Result<Wish, Farewell> {
+/// Reads up to what the client came for. Requests for encryption are answered, and TLS is spoken where the configuration has it.
+pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls) -> Result<Wish, Farewell> {
+    let offered = match stream {
+        Stream::Tcp(_) => tls.context.as_ref(),
+        // Whoever can read along there can do anything.
+        Stream::Unix(_) | Stream::Tls(_) => None,
+    };
     let (mut asked_ssl, mut asked_gss) = (false, false);
     loop {
-        let said_something = asked_ssl || asked_gss;
-        let head = head(stream, said_something).await?;
-        let asked_before = match startup::opening(head).map_err(Farewell::Stranger)? {
-            Opening::Ssl => std::mem::replace(&mut asked_ssl, true),
-            Opening::Gss => std::mem::replace(&mut asked_gss, true),
-            Opening::Cancel(remaining) => return Ok(Wish::Cancel(key(&exactly(stream, remaining).await?))),
-            Opening::Startup { minor, remaining } => return Ok(Wish::Startup(exactly(stream, remaining).await?, minor)),
+        let is_secure = stream.tls_peer().is_some();
+        let head = head(stream, asked_ssl || asked_gss || is_secure).await?;
+        let asked_before = match (startup::opening(head).map_err(Farewell::Stranger)?, offered) {
+            (Opening::Ssl | Opening::Gss, _) if is_secure => {
+                return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, "SSL req inside SSL").into());
+            }
+            (Opening::Ssl, Some(context)) => {
+                secure(stream, context).await?;
+                continue;
+            }
+            (Opening::DirectTls, Some(context)) if !asked_ssl && !asked_gss && !is_secure => {
+                secure_directly(stream, context, head).await?;
+                continue;
+            }
+            (Opening::DirectTls, _) => return Err(Farewell::Stranger(Stranger::Tls)),
+            (Opening::Ssl, None) => std::mem::replace(&mut asked_ssl, true),
+            (Opening::Gss, _) => std::mem::replace(&mut asked_gss, true),
+            (Opening::Cancel(remaining), _) => return Ok(Wish::Cancel(key(&exactly(stream, remaining).await?))),
+            (Opening::Startup { minor, remaining }, _) => {
+                let packet = exactly(stream, remaining).await?;
+                if offered.is_some() && !is_secure && is_required(tls.sslmode) {
+                    return Err(Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SSL required").with_hint("Set sslmode=require.").into());
+                }
+                return Ok(Wish::Startup(packet, minor));
+            }
         };
         if asked_before {
             return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, "encryption was asked for twice").into());
         }
         stream.write_all(b"N").await?;
     }
+}
+
+fn is_required(mode: ClientSslMode) -> bool {
+    match mode {
+        ClientSslMode::Disable | ClientSslMode::Allow | ClientSslMode::Prefer => false,
+        ClientSslMode::Require | ClientSslMode::VerifyCa | ClientSslMode::VerifyFull => true,
+    }
+}
+
+/// Answers SSLRequest with yes. What came behind the request came in the clear, and may be somebody else's words: nothing of it is ever taken for
+/// what the client says under TLS, and it is said aloud (CVE-2021-23222).
+async fn secure(stream: &mut Stream, context: &Arc<ClientContext>) -> Result<(), Farewell> {
+    if stream.has_unread_bytes() {
+        let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request");
+        let detail = "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.";
+        return Err(fault.with_detail(detail).into());
+    }
+    stream.write_all(b"S").await?;
+    tls::accept(stream, context, Vec::new()).await.map_err(Farewell::Handshake)
+}
+
+/// TLS from the first byte, as of PostgreSQL 17: such a client has to name the protocol, or it may have meant another server.
+async fn secure_directly(stream: &mut Stream, context: &Arc<ClientContext>, head: [u8; startup::HEAD_BYTES]) -> Result<(), Farewell> {
+    tls::accept(stream, context, head.to_vec()).await.map_err(Farewell::Handshake)?;
+    if stream.tls_peer().is_some_and(|peer| peer.alpn() == Some(ALPN)) {
+        return Ok(());
+    }
+    let message = "received direct SSL connection request without ALPN protocol negotiation extension";
+    Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, message).into())
 }
 
 /// Reads a message of a client that is logging in.

@@ -5,8 +5,6 @@
 
 use std::collections::HashMap;
 
-use sidepool_protocol::postgres::encode;
-use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::statement::{CLOSE_COMPLETE, PARSE_COMPLETE};
@@ -14,7 +12,8 @@ use sidepool_protocol::postgres::tag::BackendTag;
 use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::ClientStatements;
-use crate::upstream::postgres::link::{Link, Note};
+use crate::upstream::postgres::link::{Effect, Link, Note};
+use crate::upstream::postgres::statements::StatementId;
 
 /// Messages up to this size are looked at as a whole; longer ones of the same kinds flow past unread.
 const WHOLE_BYTES: usize = 16 * 1024;
@@ -36,6 +35,10 @@ pub struct News {
     pub own_ready: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
+    /// Statements of which the plan is of no use any more.
+    pub outdated: Vec<StatementId>,
+    /// What the client sent last shall be sent once more; the client was told nothing.
+    pub replay: bool,
 }
 
 /// What the server may not send.
@@ -49,6 +52,8 @@ pub enum ServerFault {
     Desync(Desync),
     /// A ReadyForQuery without a status.
     Status,
+    /// A message longer than `max_packet_size`.
+    Packet(usize),
 }
 
 /// One look at the server's bytes.
@@ -59,6 +64,10 @@ pub struct Outbound<'a, 's> {
     pub client: &'a mut Option<Box<ClientStatements>>,
     /// Whether notifications go to this client.
     pub notifications: bool,
+    /// Whether names of statements are the proxy's.
+    pub rewriting: bool,
+    /// The longest message, head included.
+    pub max_packet: usize,
     /// What is sent to the client.
     pub out: &'a mut Splice<'s>,
     /// What came by.
@@ -74,6 +83,9 @@ impl Outbound<'_, '_> {
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(ServerFault::Length)? else { return Ok(at) };
             let tag = BackendTag::from_byte(head.tag).ok_or(ServerFault::Tag(head.tag))?;
+            if head.message_bytes() > self.max_packet {
+                return Err(ServerFault::Packet(head.message_bytes()));
+            }
             let whole = if is_read_whole(tag) && head.body <= WHOLE_BYTES {
                 let Some(message) = rest.get(..head.message_bytes()) else { return Ok(at) };
                 Some(&message[HEAD_BYTES..])
@@ -114,6 +126,8 @@ impl Outbound<'_, '_> {
         self.link.forward = verdict == Verdict::Forward;
         self.link.remaining = head.body;
         if self.link.forward {
+            // What the client has seen something of is not sent again.
+            self.link.replay.bytes.clear();
             self.out.pass(at, HEAD_BYTES);
         }
     }
@@ -160,90 +174,17 @@ impl Outbound<'_, '_> {
     fn on_ready(&mut self, body: Option<&[u8]>) -> Result<Verdict, ServerFault> {
         let Some(&[status]) = body else { return Err(ServerFault::Status) };
         let status = TransactionStatus::from_byte(status).ok_or(ServerFault::Status)?;
+        let own = self.link.tracker.is_own_query_next();
         let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
+        self.link.ran = false;
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
                 self.news.transactions += u64::from(status == TransactionStatus::Idle);
             }
-            Verdict::Swallow => self.news.own_ready = true,
+            Verdict::Swallow => self.news.own_ready = own && !self.link.tracker.is_own_query_next(),
         }
         Ok(verdict)
-    }
-
-    fn on_error(&mut self, body: Option<&[u8]>) -> Verdict {
-        let link = &mut *self.link;
-        let statements = &mut link.statements;
-        let client = &mut *self.client;
-        // The last one taken back is the one that failed.
-        let mut duplicate = None;
-        let mut unnamed_failed = false;
-        let verdict = link.tracker.on_error(|owed| {
-            duplicate = None;
-            unnamed_failed = false;
-            match owed {
-                Owed::Parse(Note::Duplicate(name)) => duplicate = Some(name),
-                Owed::Parse(Note::Unnamed { before, version }) => {
-                    statements.unnamed = None;
-                    let client = client.get_or_insert_default();
-                    if client.unnamed_version == version {
-                        client.unnamed = before;
-                        client.unnamed_version -= 1;
-                        unnamed_failed = true;
-                    }
-                }
-                Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) => match note {
-                    Note::Unnamed { .. } => statements.unnamed = None,
-                    Note::Named { name, id } => {
-                        if let Some(client) = client {
-                            client.named.remove(&name);
-                        }
-                        if let Some(id) = id {
-                            statements.remove(id);
-                        }
-                    }
-                    Note::Server(id) => statements.remove(id),
-                    Note::None | Note::Duplicate(_) | Note::Closed { .. } | Note::ClosedUnnamed(_) => {}
-                },
-                Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
-                Owed::LocalClose(Note::Closed { name, statement }) => {
-                    // A Parse behind the next Sync may have taken the name since.
-                    client.get_or_insert_default().named.entry(name).or_insert(statement);
-                }
-                Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().unnamed = Some(text),
-                Owed::OwnClose(_)
-                | Owed::LocalClose(_)
-                | Owed::Query
-                | Owed::FunctionCall
-                | Owed::Sync
-                | Owed::OwnQuery
-                | Owed::Bind
-                | Owed::Describe
-                | Owed::Execute
-                | Owed::Close
-                | Owed::CopyData
-                | Owed::CopyEnd => {}
-            }
-        });
-        if unnamed_failed && let Some(client) = client {
-            // A Parse that fails leaves no unnamed statement.
-            client.unnamed = None;
-        }
-        let body = body.unwrap_or_default();
-        match verdict {
-            Verdict::Swallow => self.news.own_error = Some(body.into()),
-            Verdict::Forward => {
-                let code = field(body, b'C').unwrap_or(b"??");
-                self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
-                if let Some(name) = duplicate.filter(|_| code == b"42P05") {
-                    let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
-                    encode::error_response(&Fault::error(SqlState::DUPLICATE_STATEMENT, message), self.out.put());
-                    return Verdict::Swallow;
-                }
-                self.news.fatal |= matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
-            }
-        }
-        verdict
     }
 
     fn on_parameter(&mut self, body: Option<&[u8]>) {
@@ -256,6 +197,10 @@ impl Outbound<'_, '_> {
 
     /// Some command tags tell of changed state.
     fn on_command_tag(&mut self, body: &[u8]) {
+        let link = &mut *self.link;
+        let begins = matches!(body, b"BEGIN\0" | b"START TRANSACTION\0");
+        link.begun = begins && !link.ran && link.tracker.status() == TransactionStatus::Idle;
+        link.ran = true;
         match body {
             b"DISCARD ALL\0" => {
                 self.forget_statements();
@@ -264,6 +209,7 @@ impl Outbound<'_, '_> {
                 self.link.applied = None;
             }
             b"DEALLOCATE ALL\0" => self.forget_statements(),
+            b"PREPARE\0" | b"DEALLOCATE\0" => self.on_named(body),
             b"LISTEN\0" => self.link.listening = true,
             // What the proxy itself resets is known.
             b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
@@ -274,10 +220,40 @@ impl Outbound<'_, '_> {
         }
     }
 
+    /// A PREPARE or DEALLOCATE is done.
+    fn on_named(&mut self, tag: &[u8]) {
+        let link = &mut *self.link;
+        if matches!(link.tracker.owed().next(), Some(Owed::OwnExecute(_))) {
+            return;
+        }
+        let effect = match link.tracker.query_note_mut() {
+            Some(Note::Sql(sql)) => sql.effects.pop_front(),
+            _ => None,
+        };
+        match effect {
+            Some(Effect::Prepared { name, statement }) => {
+                link.statements.insert(statement.id(), usize::MAX);
+                self.client.get_or_insert_default().named.insert(name, statement);
+            }
+            Some(Effect::Deallocated { name, id }) => {
+                if let Some(client) = self.client {
+                    client.named.remove(&name);
+                }
+                if let Some(id) = id {
+                    link.statements.remove(id);
+                }
+            }
+            // Under the client's own name: nobody else may get the connection.
+            None if tag == b"PREPARE\0" => link.pinned |= self.rewriting,
+            None | Some(Effect::Nothing) => {}
+        }
+    }
+
     /// Named statements are gone, but for those of a Parse that is still to come.
     fn forget_statements(&mut self) {
-        let Link { tracker, statements, .. } = &mut *self.link;
+        let Link { tracker, statements, pinned, .. } = &mut *self.link;
         statements.forget_named();
+        *pinned = false;
         let mut kept = HashMap::new();
         for owed in tracker.owed() {
             match owed {
@@ -289,17 +265,21 @@ impl Outbound<'_, '_> {
                 Owed::LocalParse(Note::Named { name, .. }) => {
                     kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
                 }
+                Owed::OwnExecute(Note::Server(id)) => statements.put_back(*id),
                 Owed::Parse(_)
                 | Owed::OwnParse(_)
                 | Owed::LocalParse(_)
-                | Owed::Query
+                | Owed::Query(_)
                 | Owed::FunctionCall
                 | Owed::Sync
+                | Owed::OwnSync
                 | Owed::OwnQuery
-                | Owed::Bind
-                | Owed::Describe
+                | Owed::Bind(_)
+                | Owed::Describe(_)
                 | Owed::Execute
                 | Owed::Close
+                | Owed::OwnBind
+                | Owed::OwnExecute(_)
                 | Owed::OwnClose(_)
                 | Owed::LocalClose(_)
                 | Owed::CopyData

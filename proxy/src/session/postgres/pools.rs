@@ -2,7 +2,7 @@
 //!
 //! Not here: which pool a client is led to (`route`), or how a pool works (`pool`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -77,13 +77,15 @@ pub struct PgPools {
     keyring: Keyring,
     dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
+    /// Whether all pools are paused, those that are still to come included.
+    paused: Cell<bool>,
 }
 
 impl PgPools {
     /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
     pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing) -> Self {
-        Self { directory, keyring, dialing, pools: RefCell::default() }
+        Self { directory, keyring, dialing, pools: RefCell::default(), paused: Cell::new(false) }
     }
 
     /// The host `name` leads to these addresses and no others any more.
@@ -109,6 +111,9 @@ impl PgPools {
             }
         }
         let pool = Rc::new(self.make(route, worker));
+        if self.paused.get() {
+            pool.pool.pause();
+        }
         self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));
         Ok(pool)
     }
@@ -133,6 +138,18 @@ impl PgPools {
         for route in config.into_iter().flat_map(route::known_routes) {
             // Only pools that clients named are bounded in number.
             let _ = self.get(&route, worker);
+        }
+    }
+
+    /// Pauses all pools, or resumes them.
+    pub fn pause_all(&self, paused: bool) {
+        self.paused.set(paused);
+        for entry in self.pools.borrow().values() {
+            if paused {
+                entry.pool.pause();
+            } else {
+                entry.pool.resume();
+            }
         }
     }
 
@@ -182,6 +199,7 @@ impl PgPools {
         if *entry.pool.connector().target() == route.target {
             entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
             entry.pool.connector().set_context(route.tls_context.clone());
+            entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
             entry.pool.connector().set_dialer(self.dialer(route, tcp));
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
@@ -197,6 +215,7 @@ impl PgPools {
         let dialer = self.dialer(route, tcp);
         let connector = PgConnector::new(route.target.clone(), dialer, route.limits.server_connect_timeout, learned.clone());
         connector.set_context(route.tls_context.clone());
+        connector.set_reset(&route.reset.query, route.reset.always);
         connector.with_passed(passed.clone())
     }
 

@@ -10,38 +10,39 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
+use crate::handover::message::MovedStatement;
 use crate::upstream::postgres::statements::{Statement, StatementId};
 use crate::worker::WorkerId;
 
 /// The most named statements one client may hold; past it, the oldest habit of the server applies: an error.
 pub const MAX_CLIENT_STATEMENTS: usize = 10_000;
 
-/// A [`Statement`] found by its body.
-struct ByBody(Rc<Statement>);
+/// A [`Statement`] found by its key.
+struct ByKey(Rc<Statement>);
 
-impl Borrow<[u8]> for ByBody {
+impl Borrow<[u8]> for ByKey {
     fn borrow(&self) -> &[u8] {
-        self.0.body()
+        self.0.key()
     }
 }
 
-impl Hash for ByBody {
+impl Hash for ByKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.body().hash(state);
+        self.0.key().hash(state);
     }
 }
 
-impl PartialEq for ByBody {
+impl PartialEq for ByKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.body() == other.0.body()
+        self.0.key() == other.0.key()
     }
 }
 
-impl Eq for ByBody {}
+impl Eq for ByKey {}
 
 /// All statements that clients of one worker hold, each text once.
 pub struct StatementTable {
-    statements: RefCell<HashSet<ByBody>>,
+    statements: RefCell<HashSet<ByKey>>,
     /// Statements that nobody holds are swept out when the table has grown to this.
     sweep_at: Cell<usize>,
     next: Cell<u64>,
@@ -56,20 +57,48 @@ impl StatementTable {
         Self { statements: RefCell::default(), sweep_at: Cell::new(Self::FIRST_SWEEP), next: Cell::new(u64::from(worker.0) << 48) }
     }
 
-    /// The statement with this body.
-    pub fn intern(&self, body: &[u8]) -> Rc<Statement> {
+    /// The statement with this body (what follows the name in Parse), parsed under this search path: it decides what the names of tables mean, and
+    /// so of which types the parameters are.
+    pub fn intern(&self, body: &[u8], search_path: &str) -> Rc<Statement> {
+        if search_path.is_empty() {
+            return self.find_or_add(body, body.len());
+        }
+        self.find_or_add(&[body, search_path.as_bytes()].concat(), body.len())
+    }
+
+    fn find_or_add(&self, key: &[u8], body: usize) -> Rc<Statement> {
         let mut statements = self.statements.borrow_mut();
-        if let Some(found) = statements.get(body) {
+        if let Some(found) = statements.get(key) {
             return Rc::clone(&found.0);
         }
         if statements.len() >= self.sweep_at.get() {
             statements.retain(|statement| Rc::strong_count(&statement.0) > 1);
             self.sweep_at.set((statements.len() * 2).max(Self::FIRST_SWEEP));
         }
-        self.next.set(self.next.get() + 1);
-        let statement = Rc::new(Statement::new(StatementId::new(self.next.get()), body));
-        statements.insert(ByBody(Rc::clone(&statement)));
+        let statement = Rc::new(Statement::parsed(self.next_id(), key, body));
+        statements.insert(ByKey(Rc::clone(&statement)));
         statement
+    }
+
+    /// A statement that was prepared in SQL; `rest` is what follows its name. It is not shared, so that its client may deallocate it.
+    pub fn in_sql(&self, rest: &[u8]) -> Rc<Statement> {
+        Rc::new(Statement::in_sql(self.next_id(), rest))
+    }
+
+    /// The statement that takes the place of one whose plans are of no use any more: the same, under a name that no server knows yet.
+    pub fn renew(&self, old: &Rc<Statement>) -> Rc<Statement> {
+        let Some((body, _)) = old.parse() else { return self.in_sql(old.key()) };
+        let mut statements = self.statements.borrow_mut();
+        if statements.get(old.key()).is_some_and(|present| Rc::ptr_eq(&present.0, old)) {
+            statements.remove(old.key());
+        }
+        drop(statements);
+        self.find_or_add(old.key(), body.len())
+    }
+
+    fn next_id(&self) -> StatementId {
+        self.next.set(self.next.get() + 1);
+        StatementId::new(self.next.get())
     }
 
     /// How many texts are held.
@@ -95,16 +124,24 @@ pub struct ClientStatements {
 }
 
 impl ClientStatements {
-    /// The named statements as another process can take them in: name, and what follows the name in Parse.
+    /// The named statements as another process can take them in.
     #[must_use]
-    pub fn export(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.named.iter().map(|(name, statement)| (name.to_vec(), statement.body().to_vec())).collect()
+    pub fn export(&self) -> Vec<(Vec<u8>, MovedStatement)> {
+        let moved = |statement: &Statement| match statement.parse() {
+            Some((body, path)) => MovedStatement::Parsed { body: body.to_vec(), search_path: String::from_utf8_lossy(path).into_owned() },
+            None => MovedStatement::Sql(statement.key().to_vec()),
+        };
+        self.named.iter().map(|(name, statement)| (name.to_vec(), moved(statement))).collect()
     }
 
     /// What another process has [exported](Self::export), with the unnamed statement.
     #[must_use]
-    pub fn import(table: &StatementTable, named: &[(Vec<u8>, Vec<u8>)], unnamed: Option<Vec<u8>>) -> Self {
-        let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, body)| (name.as_slice().into(), table.intern(body))).collect();
+    pub fn import(table: &StatementTable, named: &[(Vec<u8>, MovedStatement)], unnamed: Option<Vec<u8>>) -> Self {
+        let found = |moved: &MovedStatement| match moved {
+            MovedStatement::Parsed { body, search_path } => table.intern(body, search_path),
+            MovedStatement::Sql(rest) => table.in_sql(rest),
+        };
+        let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
         let unnamed_version = u64::from(unnamed.is_some());
         Self { named, unnamed, unnamed_version }
     }
@@ -117,18 +154,41 @@ mod tests {
     #[test]
     fn equal_bodies_are_one_statement() {
         let table = StatementTable::new(WorkerId(0));
-        let a = table.intern(b"select 1\0\0\0");
-        let b = table.intern(b"select 1\0\0\0");
-        let c = table.intern(b"select 2\0\0\0");
+        let a = table.intern(b"select 1\0\0\0", "");
+        let b = table.intern(b"select 1\0\0\0", "");
+        let c = table.intern(b"select 2\0\0\0", "");
         assert!(Rc::ptr_eq(&a, &b));
         assert_ne!(a.id(), c.id());
         assert_eq!(a.id().server_name().as_bytes(), b"sidepool_1");
     }
 
     #[test]
+    fn the_search_path_is_a_part_of_a_statement() {
+        let table = StatementTable::new(WorkerId(0));
+        let (a, b) = (table.intern(b"x\0\0\0", "one"), table.intern(b"x\0\0\0", "two"));
+        assert_ne!(a.id(), b.id());
+        assert_eq!(a.parse(), Some((&b"x\0\0\0"[..], &b"one"[..])));
+        assert!(Rc::ptr_eq(&b, &table.intern(b"x\0\0\0", "two")));
+    }
+
+    #[test]
+    fn a_renewed_statement_is_the_one_that_is_found() {
+        let table = StatementTable::new(WorkerId(0));
+        let old = table.intern(b"x\0\0\0", "path");
+        let new = table.renew(&old);
+        assert_ne!(old.id(), new.id());
+        assert_eq!(old.parse(), new.parse());
+        assert!(Rc::ptr_eq(&new, &table.intern(b"x\0\0\0", "path")));
+        // Whoever still holds the old one gets the same new one.
+        assert!(Rc::ptr_eq(&new, &table.renew(&old)));
+        let sql = table.in_sql(b" as select 1");
+        assert_eq!((table.renew(&sql).key(), sql.parse()), (sql.key(), None));
+    }
+
+    #[test]
     fn workers_never_share_an_id() {
-        let a = StatementTable::new(WorkerId(1)).intern(b"x");
-        let b = StatementTable::new(WorkerId(2)).intern(b"x");
+        let a = StatementTable::new(WorkerId(1)).intern(b"x", "");
+        let b = StatementTable::new(WorkerId(2)).intern(b"x", "");
         assert_ne!(a.id(), b.id());
         assert!(StatementId::new(u64::MAX).server_name().as_bytes().ends_with(b"18446744073709551615"));
     }
@@ -136,11 +196,11 @@ mod tests {
     #[test]
     fn texts_that_nobody_holds_are_swept() {
         let table = StatementTable::new(WorkerId(0));
-        let held = table.intern(b"held");
+        let held = table.intern(b"held", "");
         for i in 0..100_000u32 {
-            table.intern(&i.to_be_bytes());
+            table.intern(&i.to_be_bytes(), "");
             assert!(table.len() <= StatementTable::FIRST_SWEEP);
         }
-        assert!(Rc::ptr_eq(&held, &table.intern(b"held")));
+        assert!(Rc::ptr_eq(&held, &table.intern(b"held", "")));
     }
 }

@@ -82,6 +82,15 @@ pub fn violation(violation: Violation) -> Fault {
                 .with_detail(format!("The limit is {MAX_PARSE_BYTES} bytes."))
                 .with_hint("Send it as a simple query, or its data with COPY.")
         }
+        Violation::SimpleQuery => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "PQexec disallowed")
+            .with_detail("disable_pqexec forbids simple queries.")
+            .with_hint("Let the driver use the extended query protocol (PQexecParams)."),
+        Violation::Packet(start, length) => {
+            let hex: String = start.iter().take(length).map(|byte| format!("{byte:02x}")).collect();
+            Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("bad packet header: '{hex}'"))
+                .with_detail("The message is longer than max_packet_size allows.")
+                .with_hint("Raise max_packet_size, or send less at a time.")
+        }
         Violation::TooManyStatements => Fault::fatal(SqlState::CONFIGURATION_LIMIT, "too many prepared statements")
             .with_detail(format!("A client may hold {MAX_CLIENT_STATEMENTS} named statements at a time."))
             .with_hint("Close statements that are no longer used."),
@@ -103,6 +112,7 @@ pub fn server_fault(fault: ServerFault) -> String {
         ServerFault::Length(bad) => bad.to_string(),
         ServerFault::Tag(tag) => format!("the server sent an unknown message type 0x{tag:02x}"),
         ServerFault::Desync(desync) => desync.to_string(),
+        ServerFault::Packet(bytes) => format!("the server sent a message of {bytes} bytes, and max_packet_size does not allow that"),
         ServerFault::Status => "the server sent a ReadyForQuery without a status".to_owned(),
     }
 }

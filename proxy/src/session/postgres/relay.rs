@@ -17,15 +17,17 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
-use super::inbound::{Inbound, Rewriting, Stop};
+use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::outbound::{News, Outbound, field};
+use super::prepared::ClientStatements;
 use super::run::{End, Phase, Session};
-use super::{matching, refusal};
+use super::{matching, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
+use crate::upstream::postgres::link::{Hold, Link};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -139,11 +141,11 @@ impl Session {
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
-        if self.unsettled {
-            if busy || self.with_connection(|connection| connection.link.tracker.owes_sync()) {
+        if self.hold != Hold::No {
+            let hold = self.hold;
+            if busy || self.with_connection(|connection| connection.link.holds(hold)) {
                 return Ok(Turn::Quiet);
             }
-            self.unsettled = false;
             let pending = std::mem::take(&mut self.pending);
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
@@ -217,6 +219,8 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let PgConnection { link, stream, .. } = &mut **lease;
+        // All that was held back is looked at again.
+        self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
         let rewriting = Rewriting {
@@ -224,8 +228,13 @@ impl Session {
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
             capacity: self.statement_capacity,
+            state: &self.state,
         };
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, out: &mut out }.scan(input);
+        let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
+        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
+        if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
+            replay::keep(link, input);
+        }
         let bytes = out.finish();
         if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
             // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
@@ -238,9 +247,9 @@ impl Session {
             Err(violation) => return Err(self.on_violation(cx, violation)),
             Ok((_, Stop::Terminate)) => return Err(self.client_left(0)),
             Ok((consumed, Stop::NeedMore)) => self.pending = input[consumed..].to_vec(),
-            Ok((consumed, Stop::Unsettled)) => {
+            Ok((consumed, Stop::Held(hold))) => {
                 self.pending = input[consumed..].to_vec();
-                self.unsettled = true;
+                self.hold = hold;
             }
         }
         if let Err(error) = sent {
@@ -258,8 +267,7 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(&[], &mut scratch);
-        Outbound { link: &mut lease.link, client: &mut self.statements, notifications: false, out: &mut out, news: News::default() }
-            .answer_locals();
+        outbound(&mut lease.link, &mut self.statements, self.rules, &mut out).answer_locals();
         let bytes = out.finish();
         if bytes.is_empty() {
             return Ok(());
@@ -292,7 +300,9 @@ impl Session {
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
         let notifications = link.listening || self.mode == PoolMode::Session;
-        let mut outbound = Outbound { link: &mut *link, client: &mut self.statements, notifications, out: &mut out, news: News::default() };
+        let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
+        outbound.notifications = notifications;
+        outbound.rewriting = self.statement_capacity > 0;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -341,6 +351,12 @@ impl Session {
             self.with_connection(|connection| connection.link.applied = None);
             return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
         }
+        for id in &news.outdated {
+            self.renew(*id);
+        }
+        if news.replay && self.send_again(cx)? {
+            return Ok(Turn::Moved);
+        }
         if news.own_ready {
             return self.after_matching(cx);
         }
@@ -359,7 +375,7 @@ impl Session {
         }
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.ticket.idle();
-            self.unsettled = false;
+            self.hold = Hold::No;
             give_back(lease);
         }
         self.refuse_with(&refusal::cancelled());
@@ -408,14 +424,14 @@ impl Session {
     }
 
     /// The connection of the Linked phase, for a short use.
-    fn with_connection<T>(&mut self, use_it: impl FnOnce(&mut PgConnection) -> T) -> T {
+    pub(super) fn with_connection<T>(&mut self, use_it: impl FnOnce(&mut PgConnection) -> T) -> T {
         match &mut self.phase {
             Phase::Linked(lease) => use_it(lease),
             Phase::Idle | Phase::Waiting(_) => unreachable!("only called while linked"),
         }
     }
 
-    fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {
+    pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {
         tracing::warn!(pool = %self.pool.name(), reason = "server_lost", cause, "client closed");
         // Nothing may be put into the middle of a message, and who has read the server's own farewell needs none of ours.
         let told =
@@ -439,20 +455,31 @@ impl Session {
     }
 }
 
+/// One look at the server's bytes, by default for a client that wants nothing special.
+fn outbound<'a, 's>(
+    link: &'a mut Link,
+    client: &'a mut Option<Box<ClientStatements>>,
+    rules: Rules,
+    out: &'a mut Splice<'s>,
+) -> Outbound<'a, 's> {
+    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+}
+
 /// Releases a connection, after any cancel on its way to it has arrived.
 fn give_back(lease: Lease<PgConnector>) {
+    let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
-        lease.release(Condition::Clean);
+        lease.release(condition);
         return;
     }
     tokio::task::spawn_local(async move {
         let certain = std::future::poll_fn(|cx| lease.cancel.poll_quiet(cx)).await;
-        lease.release(if certain { Condition::Clean } else { Condition::Broken });
+        lease.release(if certain { condition } else { Condition::Broken });
     });
 }
 
 /// A simple query of the proxy itself.
-fn query(sql: &str) -> Vec<u8> {
+pub(super) fn query(sql: &str) -> Vec<u8> {
     let mut message = BytesMut::with_capacity(sql.len() + 6);
     // Fails only on a zero byte, and the plan is made of printable ASCII.
     let _ = frontend::query(sql, &mut message);

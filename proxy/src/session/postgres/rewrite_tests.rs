@@ -1,9 +1,10 @@
 //! Both scanners together against scripts: what reaches the server, what reaches the client, and what is remembered.
 
 use sidepool_protocol::postgres::frame::HEAD_BYTES;
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 
-use super::inbound::{Body, Inbound, Rewriting, Stop, Violation};
+use super::inbound::{Body, Inbound, Rewriting, Rules, Stop, Violation};
 use super::outbound::{News, Outbound};
 use super::prepared::{ClientStatements, StatementTable};
 use crate::upstream::postgres::link::Link;
@@ -19,7 +20,10 @@ struct Client {
 struct World {
     table: StatementTable,
     capacity: usize,
+    state: ParameterSet,
 }
+
+const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true };
 
 impl Client {
     fn new(id: u64) -> Self {
@@ -29,7 +33,7 @@ impl Client {
 
 impl World {
     fn new(capacity: usize) -> Self {
-        Self { table: StatementTable::new(WorkerId(0)), capacity }
+        Self { table: StatementTable::new(WorkerId(0)), capacity, state: ParameterSet::new() }
     }
 
     /// The client sends; the answer is what the server is sent.
@@ -38,12 +42,18 @@ impl World {
         let input = std::mem::take(&mut client.pending);
         let mut scratch = Vec::new();
         let mut out = Splice::new(&input, &mut scratch);
-        let rewriting = Rewriting { client: &mut client.statements, client_id: client.id, table: &self.table, capacity: self.capacity };
-        let (consumed, stop) = Inbound { link, body: &mut client.body, rewriting, out: &mut out }.scan(&input)?;
-        assert!(matches!(stop, Stop::NeedMore | Stop::Unsettled));
+        let (table, capacity, state) = (&self.table, self.capacity, &self.state);
+        let rewriting = Rewriting { client: &mut client.statements, client_id: client.id, table, capacity, state };
+        let (consumed, stop) = Inbound { link, body: &mut client.body, rewriting, rules: RULES, out: &mut out }.scan(&input)?;
+        assert!(matches!(stop, Stop::NeedMore | Stop::Held(_)));
         client.pending = input[consumed..].to_vec();
         Ok(out.finish().to_vec())
     }
+}
+
+fn outbound<'a, 's>(client: &'a mut Client, link: &'a mut Link, out: &'a mut Splice<'s>) -> Outbound<'a, 's> {
+    let client = &mut client.statements;
+    Outbound { link, client, notifications: false, rewriting: true, max_packet: usize::MAX, out, news: News::default() }
 }
 
 /// The server answers; the answer is what the client is sent.
@@ -52,7 +62,7 @@ fn answer(client: &mut Client, link: &mut Link, bytes: &[u8]) -> (Vec<u8>, News)
     input.extend_from_slice(bytes);
     let mut scratch = Vec::new();
     let mut out = Splice::new(&input, &mut scratch);
-    let mut outbound = Outbound { link, client: &mut client.statements, notifications: false, out: &mut out, news: News::default() };
+    let mut outbound = outbound(client, link, &mut out);
     let consumed = outbound.scan(&input).unwrap();
     let news = outbound.news;
     link.carry = input[consumed..].to_vec();
@@ -119,7 +129,7 @@ fn a_statement_is_parsed_once_and_follows_its_clients() {
     assert_eq!(show(&sent), "B.sidepool_1....... E..... S");
     let mut scratch = Vec::new();
     let mut out = Splice::new(&[], &mut scratch);
-    Outbound { link: &mut link, client: &mut b.statements, notifications: false, out: &mut out, news: News::default() }.answer_locals();
+    outbound(&mut b, &mut link, &mut out).answer_locals();
     assert_eq!(show(out.finish()), "1");
     let (got, news) = answer(&mut b, &mut link, &[message(b'2', b""), message(b'C', b"SELECT 1\0"), ready()].concat());
     assert_eq!(show(&got), "2 CSELECT 1. ZI");
@@ -213,7 +223,7 @@ fn what_never_ran_is_taken_back_in_reverse() {
     answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
     world.send(&mut a, &mut link, &[bind("x"), statement_message(b'C', "s"), parse("s", "select 2"), sync()].concat()).unwrap();
     answer(&mut a, &mut link, &[error(), ready()].concat());
-    assert_eq!(a.statements.unwrap().named[&b"s"[..]].body(), b"select 1\0\0\0");
+    assert_eq!(a.statements.unwrap().named[&b"s"[..]].key(), b"select 1\0\0\0");
 }
 
 #[test]

@@ -58,6 +58,15 @@ impl PoolKey {
     }
 }
 
+/// How a connection is cleaned that a client has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// `server_reset_query`; empty: not at all.
+    pub query: Arc<str>,
+    /// `server_reset_query_always`: after each transaction, too.
+    pub always: bool,
+}
+
 /// Where a client is led.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -71,6 +80,8 @@ pub struct Route {
     pub limits: PoolLimits,
     /// When this client's connections go back.
     pub mode: PoolMode,
+    /// How a connection is cleaned that a client has left.
+    pub reset: Reset,
     /// Whether the configuration names the upstream user.
     pub forced_user: bool,
 }
@@ -184,7 +195,8 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
         connect_query: database.connect_query.clone(),
     };
     let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();
-    Route { key, target, tls_context, limits, mode, forced_user: database.user.is_some() }
+    let reset = Reset { query: config.server_reset_query.as_str().into(), always: config.server_reset_query_always };
+    Route { key, target, tls_context, limits, mode, reset, forced_user: database.user.is_some() }
 }
 
 #[cfg(test)]

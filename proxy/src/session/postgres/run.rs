@@ -26,7 +26,7 @@ use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::cancel::CancelTicket;
-use super::inbound::{Body, Violation};
+use super::inbound::{Body, Rules, Violation};
 use super::prepared::ClientStatements;
 use super::refusal;
 use crate::drain::Stage;
@@ -38,6 +38,7 @@ use crate::pool::lease::Lease;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;
+use crate::upstream::postgres::link::Hold;
 use crate::worker::Worker;
 
 /// How much is read from a client that has no server yet: the bound on what a waiting client keeps.
@@ -90,8 +91,10 @@ pub struct Session {
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
     pub(super) skipping: bool,
-    /// What is pending names statements, and an earlier batch that is not answered yet decides what the names mean.
-    pub(super) unsettled: bool,
+    /// What is pending waits for this.
+    pub(super) hold: Hold,
+    /// What the configuration allows.
+    pub(super) rules: Rules,
     pub(super) quiet: Quiet,
 }
 
@@ -114,6 +117,8 @@ pub struct Start {
     pub mode: PoolMode,
     /// How many prepared statements a server connection keeps.
     pub statement_capacity: usize,
+    /// What the configuration allows.
+    pub rules: Rules,
     /// The parameters that follow this client.
     pub state: ParameterSet,
     /// Its cancel key.
@@ -131,7 +136,7 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, state, ticket } = start;
+        let Start { client, pool, mode, statement_capacity, rules, state, ticket } = start;
         Self {
             client,
             worker: Rc::clone(worker),
@@ -147,7 +152,8 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
-            unsettled: false,
+            hold: Hold::No,
+            rules,
             quiet: Quiet::default(),
         }
     }
@@ -260,7 +266,7 @@ impl Session {
             at += dropped;
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, First::NeedMore)) };
-            let drop_message = match FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))? {
+            let drop_message = match self.rules.check(head, rest)? {
                 FrontendTag::Terminate => return Ok((at, First::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
                 FrontendTag::Sync => {

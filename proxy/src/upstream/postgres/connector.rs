@@ -15,7 +15,7 @@ use super::cancellable::Cancellable;
 use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
-use super::query;
+use super::query::{self, Cleaned};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -25,9 +25,6 @@ use crate::upstream::dial::{Dialer, Server};
 
 /// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What cleans a session completely.
-const RESET_QUERY: &str = "DISCARD ALL";
 
 /// What the pool's server reported at the last login: what a client is told before it has a connection.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +52,8 @@ pub struct PgConnector {
     target: Target,
     dialer: RefCell<Rc<Dialer>>,
     timeout: Cell<Duration>,
+    reset_query: RefCell<Box<str>>,
+    resets_always: Cell<bool>,
     learned: Learned,
     passed: Passed,
     /// What servers are met with under TLS.
@@ -64,6 +63,9 @@ pub struct PgConnector {
 }
 
 impl PgConnector {
+    /// What cleans a session completely.
+    pub const RESET_QUERY: &str = "DISCARD ALL";
+
     /// A connector to `target`, whose hosts `dialer` knows, that leaves what servers report at login in `learned`. `timeout` bounds opening a
     /// connection, login included.
     #[must_use]
@@ -73,6 +75,8 @@ impl PgConnector {
             target,
             dialer: RefCell::new(Rc::new(dialer)),
             timeout: Cell::new(timeout),
+            reset_query: RefCell::new(Self::RESET_QUERY.into()),
+            resets_always: Cell::default(),
             learned,
             passed: Passed::default(),
             context: RefCell::default(),
@@ -107,6 +111,20 @@ impl PgConnector {
             self.dialer().connect(self.timeout.get(), enter).await
         })
         .await
+    }
+
+    /// Cleans sessions in this way from now on (empty: not at all), and `always` says whether after each transaction.
+    pub fn set_reset(&self, query: &str, always: bool) {
+        if **self.reset_query.borrow() != *query {
+            *self.reset_query.borrow_mut() = query.into();
+        }
+        self.resets_always.set(always && !query.is_empty());
+    }
+
+    /// Whether a connection is cleaned after each transaction, and not only when its client has left.
+    #[must_use]
+    pub fn resets_always(&self) -> bool {
+        self.resets_always.get()
     }
 
     /// Where it leads.
@@ -161,8 +179,8 @@ impl PgConnector {
     async fn prepare(&self, connection: &mut PgConnection, target: &Target) -> Result<(), ConnectFault> {
         let Some(sql) = &target.connect_query else { return Ok(()) };
         match query::run_whatever(sql, connection, target).await? {
-            None => {}
-            Some(error) => tracing::warn!(server = %target.upstream, "connect_query failed: {}", error.message),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(server = %target.upstream, "connect_query failed: {}", error.message),
         }
         Ok(())
     }
@@ -196,18 +214,24 @@ impl Connector for PgConnector {
             }
             match connection.link.tracker.status() {
                 TransactionStatus::Idle => {}
-                TransactionStatus::InTransaction | TransactionStatus::Failed => query::run("ROLLBACK", connection, &self.target).await?,
+                TransactionStatus::InTransaction | TransactionStatus::Failed => {
+                    query::run("ROLLBACK", connection, &self.target).await?;
+                }
             }
-            query::run(RESET_QUERY, connection, &self.target).await?;
-            connection.link.forget_session();
-            // What it set is gone with the rest.
-            self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await
+            let query = self.reset_query.borrow().clone();
+            let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
+            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))?;
+            if cleaned.all {
+                // What the connect query set is gone with the rest.
+                self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await?;
+            }
+            Ok(())
         })
         .await
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
-        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await
+        within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await.map(drop)
     }
 }
 

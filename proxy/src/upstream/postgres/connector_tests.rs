@@ -120,7 +120,7 @@ async fn a_reset_ends_an_open_transaction_first() {
             let connector = connector(&server);
             let mut connection = connector.connect().await.unwrap();
             let tracker = &mut connection.link.tracker;
-            tracker.owe(Owed::Query);
+            tracker.owe(Owed::Query(crate::upstream::postgres::link::Note::None));
             tracker.on_ready(TransactionStatus::InTransaction).unwrap();
             connector.reset(&mut connection).await.unwrap();
             assert_eq!(server.heard()[1..], [b"Q\0\0\0\x0dROLLBACK\0".to_vec(), b"Q\0\0\0\x10DISCARD ALL\0".to_vec()]);

@@ -1,11 +1,13 @@
 //! What the proxy keeps in mind about one server connection while messages flow over it: what is owed, which statements are known, what of a
 //! message is still to come. It belongs to the connection and not to the client, of whom there are a thousand times as many.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
-use sidepool_protocol::postgres::tracker::Tracker;
+use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::query::Cleaned;
 use super::statements::{ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -41,6 +43,55 @@ pub enum Note {
         /// The statement.
         statement: Rc<Statement>,
     },
+    /// A Bind or Describe of a statement: nothing to take back, but its plan may turn out to be of no use.
+    Uses(StatementId),
+    /// A simple query in which names of statements were replaced.
+    Sql(Box<SqlNote>),
+}
+
+/// A simple query in which names of statements were replaced.
+#[derive(Debug, Default)]
+pub struct SqlNote {
+    /// What becomes true with the answers to its PREPARE and DEALLOCATE commands, in their order.
+    pub effects: VecDeque<Effect>,
+    /// The statements that it uses.
+    pub uses: Vec<StatementId>,
+    /// The names that were replaced, in their order.
+    pub renamed: Vec<Renamed>,
+}
+
+/// What a PREPARE or DEALLOCATE does when it succeeds.
+#[derive(Debug)]
+pub enum Effect {
+    /// Nothing that is kept account of.
+    Nothing,
+    /// The client has a statement more, and the server knows it.
+    Prepared {
+        /// What the client calls it.
+        name: Box<[u8]>,
+        /// The statement.
+        statement: Rc<Statement>,
+    },
+    /// The client has a statement less.
+    Deallocated {
+        /// What the client called it.
+        name: Box<[u8]>,
+        /// What the server forgets.
+        id: Option<StatementId>,
+    },
+}
+
+/// A name that was replaced in a text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Renamed {
+    /// What the client wrote, without quotes.
+    pub theirs: Box<[u8]>,
+    /// What the server was sent.
+    pub ours: Box<[u8]>,
+    /// Where that begins, in characters of what was sent.
+    pub at: usize,
+    /// How many characters the client wrote.
+    pub characters: usize,
 }
 
 impl Note {
@@ -49,8 +100,13 @@ impl Note {
     pub fn is_about_a_name(&self) -> bool {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
-            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) => false,
+            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
         }
+    }
+
+    /// Whether it is a simple query that may yet change what a name means.
+    fn is_naming(&self) -> bool {
+        matches!(self, Self::Sql(sql) if !sql.effects.is_empty())
     }
 }
 
@@ -85,13 +141,58 @@ pub struct Link {
     pub farewell: bool,
     /// The client listens for notifications, so the connection is its own until it stops.
     pub listening: bool,
+    /// The client has prepared a statement in SQL under its own name, so the connection is its own until all statements are gone.
+    pub pinned: bool,
+    /// A simple query has been sent that may change what a name means.
+    pub naming: bool,
+    /// A statement that the server had from before was used since somebody last cleared this.
+    pub reused: bool,
+    /// Of the present query: something has run, so that a BEGIN in it is not the first.
+    pub ran: bool,
+    /// The last thing that ran was a BEGIN, and nothing had run before it.
+    pub begun: bool,
+    /// What the client sent and may be sent once more.
+    pub replay: Replay,
+    /// The error that answered the proxy's own preparations for a simple query.
+    pub own_error: Option<Box<[u8]>>,
+}
+
+/// A small batch that uses prepared statements, as the client sent it, as long as none of it has been answered: when the server refuses it because
+/// a plan is of no use any more, it is sent again with the statement prepared anew, and the client never learns.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// The messages. Empty: nothing can be sent again.
+    pub bytes: Vec<u8>,
+    /// The batch asks what its rows look like, so that it does not matter when they look different from before.
+    pub described: bool,
+    /// It is the first one in a transaction that the client began by the message in `begin`.
+    pub in_block: bool,
+    /// A short simple query by which the client may have begun the present transaction.
+    pub begin: Vec<u8>,
+}
+
+impl Replay {
+    /// The longest batch that is kept.
+    pub const MAX_BYTES: usize = 4096;
+}
+
+/// What the next message of the client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hold {
+    /// Nothing.
+    #[default]
+    No,
+    /// The end of each batch and query that may yet change what its names mean.
+    Names,
+    /// All answers.
+    All,
 }
 
 impl Link {
     /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.is_quiet() && !self.listening
+        self.is_quiet() && !self.listening && !self.pinned
     }
 
     /// Whether nothing is owed, and nothing half-way in either direction.
@@ -100,8 +201,72 @@ impl Link {
         self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
     }
 
-    /// The session was reset: nothing of what was on it is left.
-    pub fn forget_session(&mut self) {
-        *self = Self::default();
+    /// Whether what is held back has to wait on.
+    #[must_use]
+    pub fn holds(&mut self, hold: Hold) -> bool {
+        match hold {
+            Hold::No => false,
+            Hold::Names => self.tracker.owes_sync() || self.is_naming(),
+            Hold::All => self.tracker.is_owed(),
+        }
+    }
+
+    /// Whether a simple query is unanswered that may change what a name means.
+    pub fn is_naming(&mut self) -> bool {
+        self.naming = self.naming && self.tracker.owed().any(|owed| matches!(owed, Owed::Query(note) if note.is_naming()));
+        self.naming
+    }
+
+    /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), &'static str> {
+        if cleaned.all {
+            *self = Self::default();
+            return Ok(());
+        }
+        if self.pinned && !cleaned.statements {
+            return Err("server_reset_query leaves a client's prepared statements on the connection");
+        }
+        if self.listening && !cleaned.listening {
+            return Err("server_reset_query leaves the connection listening");
+        }
+        let mut statements = std::mem::take(&mut self.statements);
+        if cleaned.statements {
+            statements.forget_named();
+        }
+        statements.unnamed = None;
+        let overrides = std::mem::take(&mut self.overrides);
+        // Whatever else the query did, what was set may still be.
+        *self = Self { statements, overrides, doubtful: true, ..Self::default() };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used() -> Link {
+        let mut link = Link { doubtful: true, ..Link::default() };
+        link.statements.insert(StatementId::new(1), 9);
+        link
+    }
+
+    #[test]
+    fn a_reset_leaves_what_it_does_not_clean() {
+        let mut link = used();
+        link.take_in_reset(Cleaned { all: true, ..Cleaned::default() }).unwrap();
+        assert!(link.statements.is_empty() && !link.doubtful);
+        let mut link = used();
+        link.take_in_reset(Cleaned::default()).unwrap();
+        assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
+        let statements = Cleaned { statements: true, ..Cleaned::default() };
+        link.pinned = true;
+        assert!(link.take_in_reset(Cleaned::default()).is_err());
+        link.take_in_reset(statements).unwrap();
+        assert!(link.statements.is_empty() && !link.pinned);
+        link.listening = true;
+        assert!(link.take_in_reset(statements).is_err());
+        link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
+        assert!(!link.listening);
     }
 }

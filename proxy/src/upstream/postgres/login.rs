@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use sidepool_protocol::postgres::login::binding::EndPoint;
 use sidepool_protocol::postgres::login::scram;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
 
@@ -28,6 +29,8 @@ pub(super) async fn login(
     let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, &target.startup, password, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
+    let certificate = stream.tls_peer().and_then(|peer| peer.server_certificate());
+    login = login.bound_to(certificate.and_then(|certificate| EndPoint::of(certificate)));
     if let Some(keys) = keys {
         let mut random = [0; 18];
         getrandom::fill(&mut random).map_err(|_| target.fault(ConnectFaultKind::Other, "no random numbers to be had"))?;

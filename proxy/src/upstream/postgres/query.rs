@@ -11,30 +11,44 @@ use super::messages::Messages;
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 
-/// Runs `sql`. Afterwards the server is outside of a transaction and has said all it had to say; otherwise it is an error.
-pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<(), ConnectFault> {
-    match run_whatever(sql, connection, target).await? {
-        None => Ok(()),
-        Some(error) => Err(error),
-    }
+/// What the answers of a query say that it cleaned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// DISCARD ALL has run: everything.
+    pub all: bool,
+    /// DEALLOCATE ALL has run: all prepared statements.
+    pub statements: bool,
+    /// UNLISTEN * has run (or another UNLISTEN: they look the same).
+    pub listening: bool,
 }
 
-/// As [`run`], but an error of the query alone is only told: the connection is of use all the same.
-pub(super) async fn run_whatever(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<Option<ConnectFault>, ConnectFault> {
+/// Runs `sql`. Afterwards the server is outside of a transaction and has said all it had to say; otherwise it is an error.
+pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<Cleaned, ConnectFault> {
+    run_whatever(sql, connection, target).await?
+}
+
+/// As [`run`], but an error of the query alone comes by itself: the connection is of use all the same.
+pub(super) async fn run_whatever(
+    sql: &str,
+    connection: &mut PgConnection,
+    target: &Target,
+) -> Result<Result<Cleaned, ConnectFault>, ConnectFault> {
     let mut out = BytesMut::new();
     frontend::query(sql, &mut out).map_err(|error| target.fault(ConnectFaultKind::Other, &error.to_string()))?;
     let PgConnection { stream, parameters, .. } = connection;
     let mut messages = Messages::new(stream);
     messages.send(&mut out).await.map_err(|silence| lost(silence, target))?;
     let mut error = None;
+    let mut cleaned = Cleaned::default();
     for _ in 0..MAX_MESSAGES {
         let message = messages.next().await.map_err(|silence| lost(silence, target))?;
         match BackendTag::from_byte(message.tag) {
             Some(BackendTag::ReadyForQuery) => {
                 let quiet = messages.rest().is_empty() && &*message.body == b"I";
                 return match error {
-                    _ if quiet => Ok(error),
+                    Some(error) if quiet => Ok(Err(error)),
                     Some(error) => Err(error),
+                    None if quiet => Ok(Ok(cleaned)),
                     None => Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" did not end outside of a transaction"))),
                 };
             }
@@ -46,10 +60,14 @@ pub(super) async fn run_whatever(sql: &str, connection: &mut PgConnection, targe
             Some(BackendTag::ParameterStatus) => {
                 parameters.take_in(&message.body).ok_or_else(|| target.fault(ConnectFaultKind::Protocol, "malformed ParameterStatus"))?;
             }
+            Some(BackendTag::CommandComplete) => {
+                cleaned.all |= &*message.body == b"DISCARD ALL\0";
+                cleaned.statements |= &*message.body == b"DEALLOCATE ALL\0";
+                cleaned.listening |= &*message.body == b"UNLISTEN\0";
+            }
             Some(
                 BackendTag::NoticeResponse
                 | BackendTag::NotificationResponse
-                | BackendTag::CommandComplete
                 | BackendTag::EmptyQueryResponse
                 | BackendTag::RowDescription
                 | BackendTag::DataRow,

@@ -3,18 +3,34 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 
-/// A statement's text and parameter types, as they follow the name in Parse.
+/// How a statement came to be, and so how another server connection learns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Parse. So much of the key is what follows the name in it; the rest is the search path it was parsed under.
+    Parse(usize),
+    /// PREPARE. The key is what follows the name.
+    Sql,
+}
+
+/// A statement that some client has prepared.
 #[derive(Debug)]
 pub struct Statement {
     id: StatementId,
-    body: Box<[u8]>,
+    key: Box<[u8]>,
+    origin: Origin,
 }
 
 impl Statement {
-    /// A statement with this body.
+    /// A statement by Parse: the first `body` bytes of the key are what follows its name there.
     #[must_use]
-    pub fn new(id: StatementId, body: &[u8]) -> Self {
-        Self { id, body: body.into() }
+    pub fn parsed(id: StatementId, key: &[u8], body: usize) -> Self {
+        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())) }
+    }
+
+    /// A statement by PREPARE: `rest` is what follows its name.
+    #[must_use]
+    pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
+        Self { id, key: rest.into(), origin: Origin::Sql }
     }
 
     /// Its id.
@@ -23,10 +39,19 @@ impl Statement {
         self.id
     }
 
-    /// What follows the name in its Parse.
+    /// What makes it the same as another one.
     #[must_use]
-    pub fn body(&self) -> &[u8] {
-        &self.body
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// What follows the name in its Parse, and the search path; `None` for one that was prepared in SQL.
+    #[must_use]
+    pub fn parse(&self) -> Option<(&[u8], &[u8])> {
+        match self.origin {
+            Origin::Parse(body) => Some(self.key.split_at(body)),
+            Origin::Sql => None,
+        }
     }
 }
 
@@ -53,6 +78,9 @@ impl StatementId {
         name
     }
 }
+
+/// What all names start with that the proxy gives to statements.
+pub const NAME_PREFIX: &[u8] = b"sidepool_";
 
 /// `sidepool_<id>`, on the stack.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +134,17 @@ impl ServerStatements {
         evicted
     }
 
+    /// Makes room for `more`: answers one that has to go, the least recently used, but none of those that the caller needs. Call until `None`.
+    pub fn evict(&mut self, more: usize, capacity: usize, needed: impl Fn(StatementId) -> bool) -> Option<StatementId> {
+        if self.used.len() + more <= capacity {
+            return None;
+        }
+        let (id, _) = self.used.iter().filter(|(id, _)| !needed(**id)).min_by_key(|(_, used)| **used)?;
+        let id = *id;
+        self.used.remove(&id);
+        Some(id)
+    }
+
     /// The server turns out not to have forgotten a statement: it is the first to go next time.
     pub fn put_back(&mut self, id: StatementId) {
         self.used.entry(id).or_insert(0);
@@ -148,6 +187,18 @@ mod tests {
         assert_eq!(server.insert(id(3), 2), Some(id(2)));
         assert!(!server.touch(id(2)));
         assert_eq!(server.len(), 2);
+    }
+
+    #[test]
+    fn what_is_needed_stays() {
+        let id = StatementId;
+        let mut server = ServerStatements::default();
+        (1..=3).for_each(|number| assert_eq!(server.insert(id(number), 3), None));
+        assert_eq!(server.evict(0, 3, |_| false), None);
+        assert_eq!(server.evict(1, 3, |needed| needed == id(1)), Some(id(2)));
+        assert_eq!(server.evict(1, 3, |_| false), None);
+        assert_eq!(server.evict(9, 3, |needed| needed != id(3)), Some(id(3)));
+        assert_eq!(server.evict(9, 3, |_| true), None);
     }
 
     #[test]

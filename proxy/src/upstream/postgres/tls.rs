@@ -41,7 +41,7 @@ pub(super) fn is_worth_another_way(fault: &ConnectFault) -> bool {
 
 /// Secures the connection. Unix sockets need nothing: whoever can read along can do anything.
 pub(super) async fn secure(
-    stream: Stream,
+    mut stream: Stream,
     way: Way,
     target: &Target,
     context: Option<&Arc<ServerContext>>,
@@ -50,20 +50,17 @@ pub(super) async fn secure(
         Way::Plain => return Ok(stream),
         Way::Tls => {}
     }
-    let (mut socket, host) = match (stream, &target.upstream) {
-        (Stream::Tcp(socket), Upstream::Tcp { host, .. }) => (socket, host),
-        (stream, Upstream::Tcp { .. } | Upstream::Unix(_)) => return Ok(stream),
-    };
+    let Upstream::Tcp { host, .. } = &target.upstream else { return Ok(stream) };
     let broken = |error: std::io::Error| target.fault(ConnectFaultKind::Tls, &format!("TLS failed: {error}"));
     let usual = if context.is_none() { Some(tls::usual_postgres().map_err(broken)?) } else { None };
-    let Some(context) = context.or(usual.as_ref()) else { return Ok(Stream::Tcp(socket)) };
+    let Some(context) = context.or(usual.as_ref()) else { return Ok(stream) };
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
-    socket.write_all(&request).await.map_err(broken)?;
+    stream.write_all(&request).await.map_err(broken)?;
     // Exactly one byte: what comes after it is already TLS.
-    match socket.read_u8().await.map_err(broken)? {
-        b'S' => tls::connect(socket, host, Arc::clone(context.for_mode(target.tls))).await.map_err(broken),
-        b'N' if target.tls == UpstreamTls::Prefer => Ok(Stream::Tcp(socket)),
+    match stream.read_u8().await.map_err(broken)? {
+        b'S' => tls::connect(&mut stream, host, Arc::clone(context.for_mode(target.tls))).await.map(|()| stream).map_err(broken),
+        b'N' if target.tls == UpstreamTls::Prefer => Ok(stream),
         b'N' => Err(target.fault(ConnectFaultKind::Tls, "it does not offer TLS, which the configuration requires")),
         other => Err(target.fault(ConnectFaultKind::Protocol, &format!("it answered 0x{other:02x} when asked for TLS"))),
     }

@@ -128,7 +128,9 @@ async fn dial(upstream: &Upstream, tls: UpstreamTls, shown: &str) -> Result<Stre
     }
     let broken = |error| ConnectFault::new(ConnectFaultKind::Tls, format!("TLS with Redis at {shown} failed: {error}"));
     let context = tls::usual_redis().map_err(broken)?;
-    tls::connect(stream, host, Arc::clone(context.for_mode(tls))).await.map_err(broken)
+    let mut stream = Stream::Tcp(stream);
+    tls::connect(&mut stream, host, Arc::clone(context.for_mode(tls))).await.map_err(broken)?;
+    Ok(stream)
 }
 
 async fn plain(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -40,16 +40,15 @@ pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> R
 
 fn origin(stream: &Stream) -> Option<Origin> {
     match stream.peer() {
-        Peer::Tcp(address) => Some(Origin::Tcp { address: address.ip(), tls: matches!(stream, Stream::Tls(_)) }),
+        Peer::Tcp(address) => Some(Origin::Tcp { address: address.ip(), tls: stream.tls_peer().is_some() }),
         Peer::Unix => Some(Origin::Local),
         Peer::Gone => None,
     }
 }
 
 /// Whether the client has shown a certificate, which TLS believed, of somebody who may be `user`.
-pub(super) fn holds_certificate(_stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
-    let name: Option<&str> = None;
-    name.is_some_and(|name| maps.allow(map, name, user))
+pub(super) fn holds_certificate(stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
+    stream.tls_peer().and_then(|peer| peer.common_name()).is_some_and(|name| maps.allow(map, &name, user))
 }
 
 fn refused(message: &'static str) -> Fault {

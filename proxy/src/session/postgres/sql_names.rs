@@ -1,0 +1,234 @@
+//! Names of prepared statements in SQL: PREPARE, EXECUTE and DEALLOCATE in a simple query, in transaction mode.
+//!
+//! ```text
+//!   PREPARE name    sent under a name that no other client has; once the server has answered, it is one of the client's statements
+//!   EXECUTE name    sent under the server's name; where this server has not seen the statement, it is prepared there before, apart
+//!   DEALLOCATE name sent under a name that means nothing, because other clients may use the same statement
+//!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pinned`)
+//! ```
+//! Such a query is sent when nothing else is owed, and what names a statement behind it waits for its end: so nothing has ever to be taken back.
+//! Not here: finding the names (`protocol::postgres::sql`), or what the answers mean (`outbound`).
+
+use std::rc::Rc;
+
+use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
+use sidepool_protocol::postgres::sql::{self, Command, Start, Verb};
+use sidepool_protocol::postgres::statement::{self, SYNC};
+use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+
+use super::inbound::{Inbound, MAX_PARSE_BYTES, Violation};
+use super::prepared::MAX_CLIENT_STATEMENTS;
+use crate::upstream::postgres::link::{Effect, Note, Renamed, SqlNote};
+use crate::upstream::postgres::statements::{NAME_PREFIX, Statement, StatementId};
+
+/// How much of a text is read in search of its first word.
+const MAX_LEAD_BYTES: usize = 8 * 1024;
+
+/// Most commands about statements in one text; more are passed as they are.
+const MAX_COMMANDS: usize = 100;
+
+/// What became of a query.
+pub(super) enum Named {
+    /// So much of the input is done with.
+    Consumed(usize),
+    /// The rest of the message has to be there.
+    NeedMore,
+    /// All that is owed has to be answered before.
+    Held,
+}
+
+/// What a name means in the middle of a text: a statement, or nothing any more.
+type Meaning = Option<Rc<Statement>>;
+
+/// A query with its names replaced, in the making.
+#[derive(Default)]
+struct Rewrite {
+    note: SqlNote,
+    /// Names that mean something else behind the commands that were looked at.
+    changed: Vec<(Box<[u8]>, Meaning)>,
+    /// All statements are gone by now.
+    cleared: bool,
+    /// Statements that have to be there before the query.
+    needed: Vec<Rc<Statement>>,
+    /// How many names that mean nothing are needed.
+    decoys: usize,
+    /// How many statements the server will have more.
+    more: usize,
+    text: Vec<u8>,
+    copied: usize,
+}
+
+impl Inbound<'_, '_> {
+    /// A simple query that perhaps names a statement.
+    pub(super) fn on_named_query(&mut self, rest: &[u8], head: Head, at: usize) -> Result<Named, Violation> {
+        let here = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
+        let whole = here.len() == head.body;
+        let text = match cstr(here) {
+            // With something behind the text it is no query, and the server says so.
+            Some((text, [])) => text,
+            Some(_) => return Ok(Named::Consumed(self.pass_query(head, at))),
+            None => here,
+        };
+        match sql::start(text, whole) {
+            Start::Other => return Ok(Named::Consumed(self.pass_query(head, at))),
+            Start::NeedMore if here.len() > MAX_LEAD_BYTES => return Ok(Named::Consumed(self.pass_query(head, at))),
+            Start::NeedMore => return Ok(Named::NeedMore),
+            Start::Names if head.message_bytes() > MAX_PARSE_BYTES => return Err(Violation::ParseTooLong(head.body)),
+            Start::Names if !whole => return Ok(Named::NeedMore),
+            Start::Names => {}
+        }
+        let commands = sql::commands(text).filter(|commands| commands.len() <= MAX_COMMANDS).unwrap_or_default();
+        // Between the messages of an open batch nothing of our own can be put that ends it.
+        if commands.is_empty() || self.link.tracker.is_batch_open() {
+            return Ok(Named::Consumed(self.pass_query(head, at)));
+        }
+        if self.link.tracker.is_owed() {
+            return Ok(Named::Held);
+        }
+        let mut rewrite = Rewrite::default();
+        for command in &commands {
+            self.replace_name(&mut rewrite, text, command)?;
+        }
+        if rewrite.note.renamed.is_empty() {
+            return Ok(Named::Consumed(self.pass_query(head, at)));
+        }
+        self.send_renamed(rewrite, text);
+        Ok(Named::Consumed(head.message_bytes()))
+    }
+
+    fn replace_name(&mut self, rewrite: &mut Rewrite, text: &[u8], command: &Command<'_>) -> Result<(), Violation> {
+        let name = &*command.name;
+        let known = match rewrite.meaning(name) {
+            Some(changed) => changed,
+            None => self.named(name),
+        };
+        match (command.verb, known) {
+            (Verb::Prepare, None) => {
+                let count = self.rewriting.client.as_ref().map_or(0, |client| client.named.len());
+                if count + rewrite.more >= MAX_CLIENT_STATEMENTS {
+                    return Err(Violation::TooManyStatements);
+                }
+                let statement = self.rewriting.table.in_sql(&text[command.at.end..command.end]);
+                rewrite.replace(text, command, statement.id().server_name().as_bytes());
+                rewrite.changed.push((name.into(), Some(Rc::clone(&statement))));
+                rewrite.note.effects.push_back(Effect::Prepared { name: name.into(), statement });
+                rewrite.more += 1;
+            }
+            // The server refuses it: the name is taken.
+            (Verb::Prepare, Some(_)) => {
+                let decoy = rewrite.decoy();
+                rewrite.replace(text, command, &decoy);
+                rewrite.note.effects.push_back(Effect::Nothing);
+            }
+            (Verb::Execute, Some(statement)) => {
+                let id = statement.id();
+                rewrite.replace(text, command, id.server_name().as_bytes());
+                rewrite.note.uses.push(id);
+                if !rewrite.makes(id) {
+                    rewrite.needed.push(statement);
+                }
+            }
+            (Verb::Deallocate, Some(statement)) => {
+                // What was prepared in SQL is this client's alone, and goes where it is.
+                let id = statement.id();
+                let really = rewrite.makes(id) || statement.parse().is_none() && self.link.statements.touch(id);
+                let server_name = if really { id.server_name().as_bytes().to_vec() } else { rewrite.decoy() };
+                rewrite.replace(text, command, &server_name);
+                rewrite.changed.push((name.into(), None));
+                rewrite.note.uses.extend(really.then_some(id));
+                rewrite.note.effects.push_back(Effect::Deallocated { name: name.into(), id: really.then_some(id) });
+            }
+            (Verb::Execute, None) => {}
+            (Verb::Deallocate, None) => rewrite.note.effects.push_back(Effect::Nothing),
+            (Verb::DeallocateAll, _) => {
+                rewrite.changed.clear();
+                rewrite.cleared = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the query needs before it, and the query.
+    fn send_renamed(&mut self, mut rewrite: Rewrite, text: &[u8]) {
+        rewrite.text.extend_from_slice(&text[rewrite.copied..]);
+        // In a transaction that failed the server refuses it whatever it is.
+        if self.link.tracker.status() != TransactionStatus::Failed {
+            self.send_needed(&rewrite);
+        }
+        self.forget_unnamed();
+        self.link.naming |= !rewrite.note.effects.is_empty();
+        self.link.own_error = None;
+        statement::put_query(self.out.put(), &rewrite.text);
+        self.link.tracker.owe(Owed::Query(Note::Sql(Box::new(rewrite.note))));
+    }
+
+    /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why.
+    fn send_needed(&mut self, rewrite: &Rewrite) {
+        let before = self.link.tracker.len();
+        for decoy in 0..rewrite.decoys {
+            let name = decoy_name(decoy);
+            self.link.tracker.owe(Owed::OwnClose(Note::None));
+            statement::put_close(self.out.put(), &name);
+            self.link.tracker.owe(Owed::OwnParse(Note::None));
+            statement::put_parse(self.out.put(), &name, &[0, 0, 0]);
+        }
+        for statement in &rewrite.needed {
+            if self.link.statements.touch(statement.id()) {
+                self.link.reused = true;
+            } else {
+                self.link.statements.insert(statement.id(), usize::MAX);
+                self.prepare(statement);
+            }
+        }
+        let needed = |id: StatementId| rewrite.note.uses.contains(&id);
+        while let Some(evicted) = self.link.statements.evict(rewrite.more, self.rewriting.capacity, needed) {
+            self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
+            statement::put_close(self.out.put(), evicted.server_name().as_bytes());
+        }
+        if self.link.tracker.len() > before {
+            self.link.tracker.owe(Owed::OwnSync);
+            self.out.put().extend_from_slice(&SYNC);
+        }
+    }
+}
+
+impl Rewrite {
+    /// What a name means in the middle of the text; the outer `None`: nothing has changed.
+    fn meaning(&self, name: &[u8]) -> Option<Meaning> {
+        let changed = self.changed.iter().rev().find(|(changed, _)| &**changed == name);
+        changed.map(|(_, statement)| statement.clone()).or(if self.cleared { Some(None) } else { None })
+    }
+
+    /// Whether the text itself prepares the statement.
+    fn makes(&self, id: StatementId) -> bool {
+        self.note.effects.iter().any(|effect| matches!(effect, Effect::Prepared { statement, .. } if statement.id() == id))
+    }
+
+    /// A name that the server knows, and that means nothing.
+    fn decoy(&mut self) -> Vec<u8> {
+        self.decoys += 1;
+        decoy_name(self.decoys - 1)
+    }
+
+    fn replace(&mut self, text: &[u8], command: &Command<'_>, ours: &[u8]) {
+        self.text.extend_from_slice(&text[self.copied..command.at.start]);
+        let renamed = Renamed {
+            theirs: (&*command.name).into(),
+            ours: ours.into(),
+            at: characters(&self.text),
+            characters: characters(&text[command.at.clone()]),
+        };
+        self.note.renamed.push(renamed);
+        self.text.extend_from_slice(ours);
+        self.copied = command.at.end;
+    }
+}
+
+fn decoy_name(number: usize) -> Vec<u8> {
+    [NAME_PREFIX, format!("none_{number}").as_bytes()].concat()
+}
+
+/// How many characters the server counts.
+fn characters(utf8: &[u8]) -> usize {
+    utf8.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
+}

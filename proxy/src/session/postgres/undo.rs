@@ -1,0 +1,189 @@
+//! An error of the server: what was announced and never ran is taken back, and what the client is told of it.
+//!
+//! Some errors are about the proxy's own doing, and not the client's. A plan that was made before the tables changed is made anew, and where the
+//! client has seen nothing of the batch yet, the batch is sent again. Names of statements in a message are the client's names again.
+
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed};
+
+use super::outbound::{Outbound, field};
+use super::own_names;
+use super::prepared::ClientStatements;
+use crate::upstream::postgres::link::Note;
+use crate::upstream::postgres::statements::{ServerStatements, StatementId};
+
+/// What failed.
+#[derive(Default)]
+struct Failed {
+    /// A Parse of a name that the client uses already.
+    duplicate: Option<Box<[u8]>>,
+    /// A Parse of the unnamed statement.
+    unnamed: bool,
+    /// A use of this statement.
+    used: Option<StatementId>,
+}
+
+/// What the proxy can do about an error itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    None,
+    /// The plan of a statement gives other rows than it did when it was made.
+    NewPlan,
+    /// The server does not know a statement that it should know.
+    PrepareAgain,
+}
+
+impl Outbound<'_, '_> {
+    pub(super) fn on_error(&mut self, body: Option<&[u8]>) -> Verdict {
+        let body = body.unwrap_or_default();
+        let link = &mut *self.link;
+        let own_query = link.tracker.is_own_query_next();
+        let (statements, client) = (&mut link.statements, &mut *self.client);
+        // The last one taken back is the one that failed.
+        let mut failed = Failed::default();
+        let verdict = link.tracker.on_error(|owed| failed = undo(owed, statements, client));
+        if failed.unnamed
+            && let Some(client) = client
+        {
+            // A Parse that fails leaves no unnamed statement.
+            client.unnamed = None;
+        }
+        if verdict == Verdict::Swallow {
+            let kept = Some(body.into());
+            if own_query {
+                self.news.own_error = kept
+            } else {
+                link.own_error = kept
+            }
+            return Verdict::Swallow;
+        }
+        let code = field(body, b'C').unwrap_or(b"??");
+        if self.rewriting && self.is_remedied(remedy(code, body), failed.used) {
+            return Verdict::Swallow;
+        }
+        self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
+        self.news.fatal |= matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
+        if let Some(name) = failed.duplicate.filter(|_| code == b"42P05") {
+            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
+            encode::error_response(&Fault::error(SqlState::DUPLICATE_STATEMENT, message), self.out.put());
+            return Verdict::Swallow;
+        }
+        if self.rewriting && self.put_with_own_names(code, body) { Verdict::Swallow } else { Verdict::Forward }
+    }
+
+    /// Does something about an error; true when the client need not know of it, because what it sent will be sent again.
+    fn is_remedied(&mut self, remedy: Remedy, used: Option<StatementId>) -> bool {
+        let link = &mut *self.link;
+        let in_sql: Vec<StatementId> = match link.tracker.query_note_mut() {
+            Some(Note::Sql(sql)) => sql.uses.clone(),
+            _ => Vec::new(),
+        };
+        let told = !in_sql.is_empty() || link.replay.described;
+        if used.is_none() && in_sql.is_empty() {
+            // The client's own mistake.
+            return false;
+        }
+        let affected = used.into_iter().chain(in_sql);
+        let harmless = match remedy {
+            Remedy::None => return false,
+            Remedy::NewPlan => {
+                self.news.outdated.extend(affected);
+                // Who does not ask what the rows look like would take them for what they were.
+                told
+            }
+            Remedy::PrepareAgain => {
+                affected.for_each(|id| link.statements.remove(id));
+                true
+            }
+        };
+        if !harmless || link.replay.bytes.is_empty() || !link.tracker.disown() {
+            return false;
+        }
+        link.matching = true;
+        self.news.replay = true;
+        true
+    }
+
+    /// Sends the error with the client's names of statements in the place of ours; false when there are none in it.
+    fn put_with_own_names(&mut self, code: &[u8], body: &[u8]) -> bool {
+        let link = &mut *self.link;
+        let own_error = link.own_error.take();
+        let Some(Note::Sql(sql)) = link.tracker.query_note_mut() else {
+            return own_names::put_error(body, self.client.as_deref(), &[], self.out);
+        };
+        // Preparing it failed before, and that is why it is not there.
+        let cause = own_error.filter(|_| code == b"26000" && !sql.uses.is_empty());
+        own_names::put_error(cause.as_deref().unwrap_or(body), self.client.as_deref(), &sql.renamed, self.out) || {
+            if let Some(cause) = &cause {
+                own_names::put(cause, self.out);
+            }
+            cause.is_some()
+        }
+    }
+}
+
+/// What can be done about an error. The routine's name is the same in all languages, and forks of PostgreSQL have the message in English.
+fn remedy(code: &[u8], body: &[u8]) -> Remedy {
+    match code {
+        b"0A000" => {
+            let routine = field(body, b'R') == Some(b"RevalidateCachedQuery");
+            let message = field(body, b'M') == Some(b"cached plan must not change result type");
+            if routine || message { Remedy::NewPlan } else { Remedy::None }
+        }
+        b"26000" => Remedy::PrepareAgain,
+        _ => Remedy::None,
+    }
+}
+
+/// Takes back what was announced and never ran.
+fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option<Box<ClientStatements>>) -> Failed {
+    let mut failed = Failed::default();
+    match owed {
+        Owed::Parse(Note::Duplicate(name)) => failed.duplicate = Some(name),
+        Owed::Parse(Note::Unnamed { before, version }) => {
+            statements.unnamed = None;
+            let client = client.get_or_insert_default();
+            if client.unnamed_version == version {
+                client.unnamed = before;
+                client.unnamed_version -= 1;
+                failed.unnamed = true;
+            }
+        }
+        Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) | Owed::OwnExecute(note) => match note {
+            Note::Unnamed { .. } => statements.unnamed = None,
+            Note::Named { name, id } => {
+                if let Some(client) = client {
+                    client.named.remove(&name);
+                }
+                if let Some(id) = id {
+                    statements.remove(id);
+                }
+            }
+            Note::Server(id) => statements.remove(id),
+            Note::None | Note::Duplicate(_) | Note::Closed { .. } | Note::ClosedUnnamed(_) | Note::Uses(_) | Note::Sql(_) => {}
+        },
+        Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
+        Owed::LocalClose(Note::Closed { name, statement }) => {
+            // A Parse behind the next Sync may have taken the name since.
+            client.get_or_insert_default().named.entry(name).or_insert(statement);
+        }
+        Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().unnamed = Some(text),
+        Owed::Bind(Note::Uses(id)) | Owed::Describe(Note::Uses(id)) => failed.used = Some(id),
+        Owed::OwnClose(_)
+        | Owed::LocalClose(_)
+        | Owed::Query(_)
+        | Owed::FunctionCall
+        | Owed::Sync
+        | Owed::OwnSync
+        | Owed::OwnQuery
+        | Owed::Bind(_)
+        | Owed::Describe(_)
+        | Owed::Execute
+        | Owed::Close
+        | Owed::OwnBind
+        | Owed::CopyData
+        | Owed::CopyEnd => {}
+    }
+    failed
+}

@@ -1,0 +1,109 @@
+//! The handshake. What it costs to compute (a signature of RSA takes most of a millisecond) is computed off the worker's thread, a few at a time,
+//! so that a thousand clients who reconnect at once do not stand between others and their queries.
+//!
+//! The caller bounds it in time; a handshake that is dropped half-way leaves the plain stream.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
+
+use super::session::Session;
+use crate::transport::stream::Stream;
+
+/// Most bytes of handshake that are held: rustls' own bound for one message, of which a chain of certificates is the longest.
+const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
+
+/// How much is read at a time: a ClientHello with a post-quantum key fits.
+const READ_BYTES: usize = 4096;
+
+/// The head of a record: its type, version and length.
+const RECORD_HEAD_BYTES: usize = 5;
+
+thread_local! {
+    /// How many handshakes of this thread are computed at the same time: half of the machine, the rest is for those who have work to do.
+    static SEATS: Arc<Semaphore> = Arc::new(Semaphore::new(available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))));
+}
+
+/// A finished handshake.
+pub(super) struct Done {
+    pub(super) session: Session,
+    /// Bytes of a record that is not complete.
+    pub(super) records: Vec<u8>,
+    /// What the peer has said right behind its handshake.
+    pub(super) plain: Vec<u8>,
+    /// And that it says nothing more.
+    pub(super) closed: bool,
+}
+
+/// A handshake under way, on its way to another thread and back.
+struct Step {
+    done: Done,
+    out: Vec<u8>,
+    result: Result<(), rustls::Error>,
+}
+
+/// Shakes hands over a plain stream.
+pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>) -> io::Result<Done> {
+    let mut begins = match session {
+        Session::Client(_) => true,
+        Session::Server(_) => false,
+    };
+    let mut done = Done { session, records: first, plain: Vec::new(), closed: false };
+    loop {
+        if begins || has_whole_record(&done.records) {
+            begins = false;
+            let step = compute(done).await?;
+            stream.write_all(&step.out).await?;
+            step.result.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            done = step.done;
+            if !done.session.is_handshaking() {
+                done.records.shrink_to_fit();
+                return Ok(done);
+            }
+            continue;
+        }
+        if done.records.len() >= MAX_HANDSHAKE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS handshake is too long"));
+        }
+        done.records.reserve(READ_BYTES);
+        let mut piece = (&mut *stream).take(READ_BYTES as u64);
+        if piece.read_buf(&mut done.records).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Takes the session one step on, on a thread of its own.
+async fn compute(done: Done) -> io::Result<Step> {
+    let seats = SEATS.with(Arc::clone);
+    // Held by the computation itself: it goes on when nobody waits for it any more.
+    let seat = seats.acquire_owned().await.map_err(io::Error::other)?;
+    let computed = tokio::task::spawn_blocking(move || {
+        let step = step(done);
+        drop(seat);
+        step
+    });
+    computed.await.map_err(io::Error::other)
+}
+
+fn step(mut done: Done) -> Step {
+    let mut out = Vec::new();
+    let plain = &mut done.plain;
+    let advanced = done.session.advance(&mut done.records, &mut |bytes| plain.extend_from_slice(bytes), &mut out);
+    let result = advanced.map(|advance| {
+        done.records.drain(..advance.used);
+        done.closed |= advance.closed;
+    });
+    Step { done, out, result }
+}
+
+/// Whether there is anything to compute: a client that sends byte by byte is only listened to.
+fn has_whole_record(records: &[u8]) -> bool {
+    let Some([kind, _, _, high, low]) = records.first_chunk::<RECORD_HEAD_BYTES>() else { return false };
+    // What is no handshake record at all is for rustls to refuse, without waiting for the rest of it.
+    let is_handshake = (20..=23).contains(kind);
+    !is_handshake || records.len() >= RECORD_HEAD_BYTES + usize::from(u16::from_be_bytes([*high, *low]))
+}
