@@ -21,6 +21,7 @@ pub mod reload;
 pub mod runtime;
 pub mod session;
 pub mod signals;
+pub mod suspension;
 pub mod transport;
 pub mod upstream;
 pub mod worker;

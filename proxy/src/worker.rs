@@ -16,6 +16,7 @@ use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
 use crate::session::postgres::side::{PostgresCommons, PostgresSide};
 use crate::session::redis::side::{RedisCommons, RedisSide};
+use crate::suspension::Suspension;
 use crate::transport::buffer::Buffers;
 
 /// Names a worker. Worker ids run from 0 without gaps.
@@ -89,6 +90,8 @@ pub struct Worker {
     pub record: WorkerRecord,
     /// Whether the process is on its way out; wakes idle sessions when it is.
     pub drain: DrainSignal,
+    /// Whether PostgreSQL sessions are to keep still (SUSPEND).
+    pub suspension: Suspension,
     /// Set by the last job of all.
     stopping: Cell<bool>,
 }
@@ -114,6 +117,7 @@ impl Worker {
             redis: RedisSide::new(commons.redis),
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
+            suspension: Suspension::default(),
             stopping: Cell::new(false),
         })
     }

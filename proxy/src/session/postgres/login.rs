@@ -199,7 +199,7 @@ async fn admit(
         pool.pass(admitted.secret, admitted.keys);
     }
     let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let login = Login { user: startup.user.clone(), database: startup.database.clone() };
+    let login = Login { user: admitted.user, database: startup.database.clone() };
     if let Some(kind) = startup.replication {
         let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
         let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::{Config, Postgres};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::authenticate::ldap::MOST_AT_A_TIME;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::keyring::Keyring;
@@ -102,6 +103,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Turns at asking LDAP servers.
+    pub ldap_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
     /// For salts.
@@ -124,6 +127,7 @@ impl PostgresSide {
             pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone()),
             dialing: commons.dialing,
             verifiers: Verifiers::default(),
+            ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
         }

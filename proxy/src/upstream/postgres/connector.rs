@@ -95,22 +95,15 @@ impl PgConnector {
         Self { passed, ..self }
     }
 
+    /// What clients' logins brought.
+    #[must_use]
+    pub fn passed(&self) -> &Passed {
+        &self.passed
+    }
+
     /// Bounds connections that are opened from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.set(timeout);
-    }
-
-    /// Opens a connection for one client alone, with these parameters beside those of every connection. It must not get into the pool.
-    pub async fn connect_with(&self, parameters: &[(Box<str>, Box<str>)]) -> Result<PgConnection, ConnectFault> {
-        let kept = |name: &str| !parameters.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
-        let usual = self.target.startup.iter().filter(|(name, _)| kept(name)).cloned();
-        let own = parameters.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        let target = Target { startup: usual.chain(own).collect(), ..self.target.clone() };
-        within(self.timeout.get(), &target, "connecting", async {
-            let enter = async |stream: Stream, server: &Arc<Server>| self.enter(stream, server, &target.at(&server.upstream)).await;
-            self.dialer().connect(self.timeout.get(), enter).await
-        })
-        .await
     }
 
     /// Cleans sessions in this way from now on (empty: not at all), and `always` says whether after each transaction.
@@ -125,6 +118,19 @@ impl PgConnector {
     #[must_use]
     pub fn resets_always(&self) -> bool {
         self.resets_always.get()
+    }
+
+    /// Opens a connection for one client alone, with these parameters beside those of every connection. It must not get into the pool.
+    pub async fn connect_with(&self, parameters: &[(Box<str>, Box<str>)]) -> Result<PgConnection, ConnectFault> {
+        let kept = |name: &str| !parameters.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let usual = self.target.startup.iter().filter(|(name, _)| kept(name)).cloned();
+        let own = parameters.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let target = Target { startup: usual.chain(own).collect(), ..self.target.clone() };
+        within(self.timeout.get(), &target, "connecting", async {
+            let enter = async |stream: Stream, server: &Arc<Server>| self.enter(stream, server, &target.at(&server.upstream)).await;
+            self.dialer().connect(self.timeout.get(), enter).await
+        })
+        .await
     }
 
     /// Where it leads.
@@ -222,7 +228,7 @@ impl Connector for PgConnector {
             let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
             connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))?;
             if cleaned.all {
-                // What the connect query set is gone with the rest.
+                // What connect_query set is gone with the rest.
                 self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await?;
             }
             Ok(())

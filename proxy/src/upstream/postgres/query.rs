@@ -27,7 +27,7 @@ pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Targe
     run_whatever(sql, connection, target).await?
 }
 
-/// As [`run`], but an error of the query alone comes by itself: the connection is of use all the same.
+/// As [`run`], but an error of the query alone is only told: the connection is of use all the same.
 pub(super) async fn run_whatever(
     sql: &str,
     connection: &mut PgConnection,
@@ -47,8 +47,8 @@ pub(super) async fn run_whatever(
                 let quiet = messages.rest().is_empty() && &*message.body == b"I";
                 return match error {
                     Some(error) if quiet => Ok(Err(error)),
-                    Some(error) => Err(error),
                     None if quiet => Ok(Ok(cleaned)),
+                    Some(error) => Err(error),
                     None => Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" did not end outside of a transaction"))),
                 };
             }
