@@ -104,6 +104,13 @@ async fn sigquit_and_a_second_signal_wait_for_nobody() {
     }
 }
 
+/// How many sockets listen on this port.
+fn listeners(port: u16) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let local = format!(":{port:04X} 00000000:0000 0A");
+    sockets.lines().filter(|line| line.contains(&local)).count()
+}
+
 /// What one of two peers is told: it lives at the directory with its own number, and the other one at the other.
 fn peer_ini(cluster: &Cluster, id: usize, homes: [&Path; 2]) -> String {
     let (own, other) = (homes[id - 1].display(), homes[2 - id].display());
@@ -129,8 +136,11 @@ async fn a_rolling_restart_with_peers_is_not_noticed() {
     first.process().signal(Signal::TERM);
     first.process().log().line_with("got SIGTERM").await;
     // Only the second listens now; a cancel that comes in there is for a client of the first.
-    wait::until("the first to have closed", async || std::fs::metadata(homes[0].join(format!(".s.PGSQL.{port}"))).is_err().then_some(()))
-        .await;
+    wait::until("the first to have closed", async || (listeners(port) == 1).then_some(())).await;
+    let mut late = tokio_postgres::Config::new();
+    late.host_path(homes[0]).port(port).user(cluster::USER).dbname("app");
+    let refused = late.connect(tokio_postgres::NoTls).await.err().expect("its Unix socket is there for cancel requests alone");
+    assert_eq!(refused.as_db_error().map(|error| error.message()), Some("pooler is shutting down"));
     let churn = tokio::spawn(async move { pgbench(port, &["-n", "-S", "-C", "-c", "4", "-T", "3"]).await });
     assert!(churn.await.expect("no error").transactions > 0);
     assert!(load.await.expect("no error").transactions > 0);

@@ -172,7 +172,9 @@ async fn admit(
         let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
         (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
     })?;
-    if worker.drain.stage() >= Stage::NoServers {
+    // Over TCP those who were in the queue when the listener closed are still served.
+    let last = if matches!(stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
+    if worker.drain.stage() > last {
         return Err(other(refusal::closed().into()));
     }
     let (pool, route) = find_pool(worker, config, postgres, startup, &admitted.user)?;
