@@ -59,7 +59,22 @@ pub const EXIT_START: u8 = 1;
 const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
-pub type Listening = Vec<oneshot::Sender<Closing>>;
+pub type Listening = Vec<Closer>;
+
+/// Closes a listener, also when it is dropped.
+pub struct Closer {
+    closer: oneshot::Sender<Closing>,
+    /// Whether it is a Unix socket.
+    is_unix: bool,
+}
+
+impl Closer {
+    /// Closes it like this.
+    pub fn close(self, closing: Closing) {
+        // One that has ended by itself has nobody in its queue.
+        let _ = self.closer.send(closing);
+    }
+}
 
 /// What listens, and where its clients go.
 pub struct Opened {
@@ -272,6 +287,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
     for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
         let (closer, close) = oneshot::channel();
         let gate = Arc::clone(facts.gates().get(&door).ok_or_else(|| io::Error::other("a listener without a gate"))?);
+        let is_unix = bound.address().is_none();
         let listener = Listener { bound, door, gate, places: places.clone(), close };
         let (sender, started) = oneshot::channel();
         facts.mailboxes.post(id, move |worker| {
@@ -279,7 +295,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
             let _ = sender.send(listener.start(worker));
         });
         started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
-        listening.push(closer);
+        listening.push(Closer { closer, is_unix });
     }
     Ok(Opened { listening, places })
 }

@@ -39,8 +39,25 @@ impl IniPooler {
 
     /// As [`IniPooler::start`], with more files beside the two: their names and what is in them.
     pub async fn start_with(program: Program, ini: &str, users: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_on(place::free_port(), program, ini, users, files, &[]).await
+    }
+
+    /// Starts another one on the same port (`so_reuseport`), and waits until it says that it is up.
+    pub async fn start_beside(&self, program: Program, ini: &str, users: &str) -> Self {
+        let pooler = Self::start_on(self.port, program, ini, users, &[], &[]).await;
+        pooler.process.log().line_with("process up").await;
+        pooler
+    }
+
+    /// Starts a sidepool on the same port that takes over from this one (`-R`), and waits until it says that it is up.
+    pub async fn successor(&self, ini: &str, users: &str) -> Self {
+        let pooler = Self::start_on(self.port, Program::Sidepool, ini, users, &[], &["-R"]).await;
+        pooler.process.log().line_with("process up").await;
+        pooler
+    }
+
+    async fn start_on(port: u16, program: Program, ini: &str, users: &str, files: &[(&str, &str)], flags: &[&str]) -> Self {
         let directory = place::directory("ini");
-        let port = place::free_port();
         let users_file = directory.join("userlist.txt");
         let ini = ini
             .replace("LISTEN_PORT", &port.to_string())
@@ -52,7 +69,9 @@ impl IniPooler {
         let file = directory.join("pgbouncer.ini");
         std::fs::write(&file, ini).expect("our own directory");
         std::fs::write(&users_file, users).expect("our own directory");
-        let process = Process::spawn(&format!("{program:?}"), command(program, &directory, &file));
+        let mut command = command(program, &directory, &file);
+        command.args(flags);
+        let process = Process::spawn(&format!("{program:?}"), command);
         let mut pooler = Self { process, port, directory };
         pooler.ready().await;
         pooler

@@ -212,7 +212,9 @@ async fn admit(
         return operator::admit(reached, &keeper, out).await.map(|guest| Entered::Console(Box::new(guest)));
     }
     let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
-    if worker.drain.stage() >= Stage::NoServers {
+    // Over TCP those who were in the queue when the listener closed are still served.
+    let last = if matches!(reached.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
+    if worker.drain.stage() > last {
         return Err(other(refusal::closed().into()));
     }
     let (pool, route) = find_pool(worker, config, postgres, startup, &admitted.user)?;
