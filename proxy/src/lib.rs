@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod dns;
 pub mod drain;
 pub mod handover;
 pub mod invocation;

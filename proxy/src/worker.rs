@@ -97,6 +97,13 @@ impl Worker {
     /// A worker that serves nothing yet: the sides are empty until [`apply`](Self::apply) is called.
     #[must_use]
     pub fn new(id: WorkerId, mailboxes: Mailboxes, commons: Commons) -> Rc<Self> {
+        let posts = mailboxes.clone();
+        commons.postgres.dialing.dns.on_change(Box::new(move |name, addresses| {
+            for id in posts.ids() {
+                let (name, addresses) = (name.to_owned(), Arc::clone(addresses));
+                posts.post(id, move |worker| worker.postgres.pools.retire_gone(&name, &addresses));
+            }
+        }));
         Rc::new(Self {
             id,
             mailboxes,

@@ -245,7 +245,7 @@ async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration)
 }
 
 async fn fly(seat: &Seat, flight: Flight) {
-    match seat.pool.connector().cancel(flight.target().key()).await {
+    match seat.pool.connector().cancel(flight.target()).await {
         Ok(()) => {
             flight.delivered();
             seat.pool.record().add(PoolCounter::CancelSent, 1);

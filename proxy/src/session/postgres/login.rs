@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{Config, Postgres};
+use sidepool_config::model::{Config, Postgres, TcpOptions};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
@@ -22,6 +22,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::application_name;
 use super::authenticate::Keeper;
 use super::cancel::{CancelTicket, Login};
 use super::count::turned_away;
@@ -29,6 +30,7 @@ use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::pools::PgPool;
 use super::refusal;
+use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
 use super::welcome;
@@ -37,6 +39,7 @@ use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
+use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -50,6 +53,8 @@ const FAREWELL_BYTES: usize = 64 * 1024;
 pub enum Arrival {
     /// A session.
     Session(Start),
+    /// A replication connection.
+    Replication(Box<Replicating>, Stream),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
     Cancel(CancelKey, Stream),
 }
@@ -82,12 +87,17 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         bid_farewell(stream, &Farewell::Refused(fault)).await;
         return None;
     };
+    set_options(&stream, postgres);
     let bound = postgres.client_login_timeout;
     let entered = enter(&mut stream, worker, &config, postgres);
     let result = if bound.is_zero() { entered.await } else { timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound))) };
     let loss = match result {
         Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
         Ok(Entered::Cancel(None)) => return None,
+        Ok(Entered::Replication(replicating)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Replication(replicating, stream));
+        }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Session(inside.start(stream, postgres)));
@@ -106,10 +116,21 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     None
 }
 
+/// Connections inherit the listener's options; what is configured comes on top.
+fn set_options(stream: &Stream, postgres: &Postgres) {
+    if let Stream::Tcp(socket) = stream
+        && postgres.tcp != TcpOptions::default()
+        && let Err(error) = options::client(socket, &postgres.tcp)
+    {
+        tracing::warn!(peer = %stream.peer(), %error, "the tcp_ settings could not be applied to a client's connection");
+    }
+}
+
 /// Where a login leads.
 enum Entered {
     Cancel(Option<CancelKey>),
     Session(Box<Inside>),
+    Replication(Box<Replicating>),
 }
 
 /// A client that is in and has been welcomed.
@@ -141,10 +162,13 @@ async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgr
         Wish::Startup(packet, minor) => (packet, minor),
     };
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
-    let startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
+    let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
+    if postgres.application_name_add_host {
+        application_name::add_host(&mut startup, stream);
+    }
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
-    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody).map(|inside| Entered::Session(Box::new(inside)))
+    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody)
 }
 
 /// From the start-up message to the welcome.
@@ -155,13 +179,8 @@ async fn admit(
     postgres: &Postgres,
     startup: &Startup,
     minor: u16,
-) -> Result<Inside, (Farewell, WorkerCounter)> {
+) -> Result<Entered, (Farewell, WorkerCounter)> {
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
-    if startup.replication {
-        let fault = Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
-            .with_hint("Connect to the server directly for replication.");
-        return Err(other(fault.into()));
-    }
     let mut out = Vec::new();
     if minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
@@ -179,6 +198,18 @@ async fn admit(
     if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
         pool.pass(admitted.secret, admitted.keys);
     }
+    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
+    let login = Login { user: admitted.user, database: startup.database.clone() };
+    if let Some(kind) = startup.replication {
+        let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
+        let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {
+            Refused::Pool(error) => no_baseline(&error, &route, startup),
+            Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
+        })?;
+        replicating.welcome(&mut out);
+        stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+        return Ok(Entered::Replication(Box::new(replicating)));
+    }
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
         Err(error) => {
@@ -188,15 +219,13 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let login = Login { user: admitted.user, database: startup.database.clone() };
     let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
     stream.write_all(&out).await.map_err(|error| other(error.into()))?;
-    Ok(Inside { pool, route, state: welcome.state, ticket })
+    Ok(Entered::Session(Box::new(Inside { pool, route, state: welcome.state, ticket })))
 }
 
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.

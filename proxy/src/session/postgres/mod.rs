@@ -23,12 +23,14 @@ pub mod pools;
 pub mod prepared;
 pub mod refusal;
 pub mod relay;
+pub mod replication;
 pub mod route;
 pub mod run;
 pub mod side;
 pub mod states;
 pub mod verifiers;
 
+mod application_name;
 mod authenticate;
 mod count;
 mod opening;
@@ -71,6 +73,10 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
         Arrival::Session(start) => {
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
+        }
+        Arrival::Replication(replicating, stream) => {
+            replicating.run(stream, &worker).await;
+            None
         }
         Arrival::Cancel(key, stream) => {
             cancel::deliver(&worker, key).await;

@@ -4,11 +4,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{PoolLimits, PoolMode, Postgres, TcpOptions};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -24,6 +25,7 @@ use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::worker::Worker;
@@ -73,16 +75,25 @@ pub struct TooManyPools;
 pub struct PgPools {
     directory: Directory<PoolKey>,
     keyring: Keyring,
+    dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
     /// Whether all pools are paused, those that are still to come included.
     paused: Cell<bool>,
 }
 
 impl PgPools {
-    /// No pools yet. The directory and the keyring are those of the process.
+    /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, keyring: Keyring) -> Self {
-        Self { directory, keyring, pools: RefCell::default(), paused: Cell::new(false) }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing) -> Self {
+        Self { directory, keyring, dialing, pools: RefCell::default(), paused: Cell::new(false) }
+    }
+
+    /// The host `name` leads to these addresses and no others any more.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
+        for entry in pools {
+            entry.pool.retire_gone(name, addresses);
+        }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -120,7 +131,7 @@ impl PgPools {
         let keys: Vec<PoolKey> = self.pools.borrow().keys().cloned().collect();
         for key in keys {
             match config.and_then(|config| route::route_again(config, &key)) {
-                Some(route) => self.change(&route),
+                Some(route) => self.change(&route, &tcp_of(worker)),
                 None => self.drain(&key),
             }
         }
@@ -175,27 +186,41 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, connector(route, &learned, &passed), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
         PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode }
     }
 
-    fn change(&self, route: &Route) {
+    fn change(&self, route: &Route, tcp: &TcpOptions) {
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
         if entry.limits != route.limits {
             entry.pool.resize(Limits::from(&route.limits));
         }
-        entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
-        entry.pool.connector().set_context(route.tls_context.clone());
-        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
-        if *entry.pool.connector().target() != route.target {
+        if *entry.pool.connector().target() == route.target {
+            entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+            entry.pool.connector().set_context(route.tls_context.clone());
+            entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
+            entry.pool.connector().set_dialer(self.dialer(route, tcp));
+        } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
             *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode });
         }
+    }
+
+    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
+        let dialer = self.dialer(route, tcp);
+        let connector = PgConnector::new(route.target.clone(), dialer, route.limits.server_connect_timeout, learned.clone());
+        connector.set_context(route.tls_context.clone());
+        connector.set_reset(&route.reset.query, route.reset.always);
+        connector.with_passed(passed.clone())
+    }
+
+    fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {
+        self.dialing.dialer(&route.target.hosts, route.target.balance, tcp, route.limits.server_login_retry)
     }
 
     fn drain(&self, key: &PoolKey) {
@@ -206,11 +231,9 @@ impl PgPools {
     }
 }
 
-fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
-    let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
-    connector.set_context(route.tls_context.clone());
-    connector.set_reset(&route.reset.query, route.reset.always);
-    connector.with_passed(passed.clone())
+/// The socket options in force.
+fn tcp_of(worker: &Worker) -> TcpOptions {
+    worker.config.borrow().postgres.as_ref().map(|postgres| postgres.tcp.clone()).unwrap_or_default()
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)
@@ -219,7 +242,7 @@ fn is_unused(entry: &Rc<PgPool>) -> bool {
 }
 
 fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
-    let upstream = entry.pool.connector().target().upstream.to_string();
+    let upstream = entry.pool.connector().target().shown_hosts();
     let info = PoolInfo {
         protocol: Protocol::Postgres,
         database: Arc::clone(&key.dbname),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, Postgres};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
@@ -22,8 +22,11 @@ use super::prepared::StatementTable;
 use super::route::PoolKey;
 use super::states::StateTable;
 use super::verifiers::Verifiers;
+use crate::dns;
+use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::Dialing;
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -61,6 +64,8 @@ pub struct PostgresCommons {
     pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -74,6 +79,7 @@ impl PostgresCommons {
             directory: Directory::new(workers),
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
+            dialing: Dialing::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -104,6 +110,8 @@ pub struct PostgresSide {
     pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
 }
 
 impl PostgresSide {
@@ -117,7 +125,8 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone()),
+            dialing: commons.dialing,
             verifiers: Verifiers::default(),
             ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
@@ -129,6 +138,9 @@ impl PostgresSide {
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
         if old.postgres == new.postgres {
             return;
+        }
+        if let Some(postgres) = &new.postgres {
+            self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
@@ -144,4 +156,10 @@ impl PostgresSide {
     pub fn drain(&self) {
         self.pools.drain_all();
     }
+}
+
+/// How names are resolved.
+fn names(postgres: &Postgres) -> dns::Settings {
+    let terms = Terms { max_ttl: postgres.dns_max_ttl, nxdomain_ttl: postgres.dns_nxdomain_ttl };
+    dns::Settings { terms, resolv_conf: postgres.resolv_conf.clone() }
 }

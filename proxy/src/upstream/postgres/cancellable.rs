@@ -4,13 +4,18 @@
 //! closes the connection that carried it (PostgreSQL documentation, "Canceling Requests in Progress").
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+
+use crate::upstream::dial::Server;
 
 /// What a cancel of one server connection needs, shared between the connection and whoever cancels.
 #[derive(Debug)]
 pub struct Cancellable {
     /// BackendKeyData: process id and secret, as the server sent them.
     key: Box<[u8]>,
+    /// Where it is: another server of the same pool knows nothing of the key.
+    server: Arc<Server>,
     in_flight: Cell<u32>,
     /// A cancel was sent whose delivery is not certain: it may hit at any later time.
     doubtful: Cell<bool>,
@@ -27,14 +32,20 @@ pub struct Flight {
 impl Cancellable {
     /// The connection with this key.
     #[must_use]
-    pub fn new(key: Box<[u8]>) -> Self {
-        Self { key, in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
+    pub fn new(key: Box<[u8]>, server: Arc<Server>) -> Self {
+        Self { key, server, in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
     }
 
     /// The key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Where the connection leads.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
     /// Announces a cancel. Without [`Flight::delivered`] it counts as doubtful.

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sidepool_protocol::postgres::frame;
@@ -17,8 +18,10 @@ use super::cancellable::Cancellable;
 use super::link::Link;
 use super::statements::ServerStatements;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::Connection;
+use crate::pool::traits::{Connection, Origin};
 use crate::transport::stream::{Parcel, Stream};
+use crate::upstream::dial::{Server, name_of};
+use crate::upstream::roster::Place;
 
 /// How much of what an idle connection says is looked at in one go. It says a parameter or a notice, or nothing.
 const IDLE_READ_BYTES: usize = 4096;
@@ -45,6 +48,7 @@ pub struct PgParcel {
     parameters: ParameterSet,
     baseline: ParameterSet,
     key: Box<[u8]>,
+    server: Arc<Server>,
     statements: ServerStatements,
     overrides: ParameterSet,
     doubtful: bool,
@@ -53,8 +57,15 @@ pub struct PgParcel {
 impl PgConnection {
     /// A connection that has just logged in. `key` is the body of BackendKeyData, empty when the server sent none.
     #[must_use]
-    pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>) -> Self {
-        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel: Rc::new(Cancellable::new(key)), link: Link::default() }
+    pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>, server: Arc<Server>) -> Self {
+        let cancel = Rc::new(Cancellable::new(key, server));
+        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel, link: Link::default() }
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        self.cancel.server()
     }
 }
 
@@ -91,13 +102,22 @@ impl Connection for PgConnection {
         let Self { stream, parameters, baseline, cancel, link } = self;
         let Link { statements, overrides, doubtful, .. } = link;
         let baseline = ParameterSet::clone(&baseline);
-        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key: cancel.key().into(), statements, overrides, doubtful })
+        let (key, server) = (cancel.key().into(), Arc::clone(cancel.server()));
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, overrides, doubtful })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, baseline, key, statements, overrides, doubtful } = parcel;
+        let PgParcel { stream, parameters, baseline, key, server, statements, overrides, doubtful } = parcel;
         let link = Link { statements, overrides, doubtful, ..Link::default() };
-        Ok(Self { parameters, link, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key) })
+        Ok(Self { parameters, link, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let server = self.server();
+        match (name_of(&server.upstream), &server.place) {
+            (Some(name), Place::Tcp(address)) => Some(Origin { name: name.into(), address: address.ip() }),
+            (_, Place::Tcp(_) | Place::Unix(_)) => None,
+        }
     }
 
     fn close(mut self) {
@@ -154,7 +174,7 @@ mod tests {
 
     fn pair() -> (PgConnection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default()), theirs)
+        (PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default(), Arc::new(Server::nowhere())), theirs)
     }
 
     async fn idle_now(connection: &mut PgConnection) -> Option<CloseReason> {
