@@ -44,6 +44,7 @@ use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
+use crate::service;
 use crate::session::postgres::peering::Elder;
 use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
@@ -58,7 +59,22 @@ pub const EXIT_START: u8 = 1;
 const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
-pub type Listening = Vec<oneshot::Sender<Closing>>;
+pub type Listening = Vec<Closer>;
+
+/// Closes a listener, also when it is dropped.
+pub struct Closer {
+    closer: oneshot::Sender<Closing>,
+    /// Whether it is a Unix socket.
+    is_unix: bool,
+}
+
+impl Closer {
+    /// Closes it like this.
+    pub fn close(self, closing: Closing) {
+        // One that has ended by itself has nobody in its queue.
+        let _ = self.closer.send(closing);
+    }
+}
 
 /// What listens, and where its clients go.
 pub struct Opened {
@@ -159,8 +175,6 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let doorway = Doorway::new(&config, spares);
     let commons = workers.commons();
     let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
-    // Removed at the very end, when it is dropped.
-    let _pidfile = pgbouncer::write_pidfile(&config, take_over)?;
     let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
     let control = Control { facts, orders, admin, doors, banner, shown, old, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
@@ -189,6 +203,7 @@ struct Control {
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
         let Self { facts, orders, admin, doors, banner, shown, old, mut doorway, elder } = self;
+        let takes_over = old.is_some();
         let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
         let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
@@ -210,15 +225,19 @@ impl Control {
         let mut reloader = reloader(Arc::clone(&facts));
         let mut operator = Operator::new(orders, Arc::clone(&facts));
         facts.set_started();
+        // Removed at the very end, when it is dropped.
+        let _pidfile = pgbouncer::write_pidfile(&config, takes_over)?;
         match habits {
             Habits::Own => announce(&banner, config.log.format),
             Habits::Pgbouncer => pgbouncer::say_up(&shown),
         }
+        service::ready();
         drop((config, shown));
 
         loop {
             match told::until_told_to_end(&mut signals, &mut reloader, &mut operator, &mut doorway).await {
                 Ending::Way(way) => {
+                    service::stopping();
                     doorway.close();
                     let bounds = reloader.running().drain.clone();
                     tokio::select! {
@@ -268,6 +287,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
     for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
         let (closer, close) = oneshot::channel();
         let gate = Arc::clone(facts.gates().get(&door).ok_or_else(|| io::Error::other("a listener without a gate"))?);
+        let is_unix = bound.address().is_none();
         let listener = Listener { bound, door, gate, places: places.clone(), close };
         let (sender, started) = oneshot::channel();
         facts.mailboxes.post(id, move |worker| {
@@ -275,7 +295,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
             let _ = sender.send(listener.start(worker));
         });
         started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
-        listening.push(closer);
+        listening.push(Closer { closer, is_unix });
     }
     Ok(Opened { listening, places })
 }

@@ -20,6 +20,7 @@ pub mod pool;
 pub mod probe;
 pub mod reload;
 pub mod runtime;
+pub mod service;
 pub mod session;
 pub mod signals;
 pub mod suspension;

@@ -15,6 +15,7 @@ use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
 use crate::invocation::start::in_words;
 use crate::reload::FileWatch;
+use crate::service;
 
 /// Reads and applies. Lives on the control loop, so that two reloads never overlap.
 pub struct Reloader {
@@ -52,6 +53,7 @@ impl Reloader {
 
     /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole. Says which.
     pub fn reload(&mut self, trigger: Trigger) -> Outcome {
+        service::reloading();
         self.set.clear();
         let (outcome, sources) = match self.source.load(&self.set) {
             Ok(loaded) => self.accept(loaded),
@@ -62,6 +64,7 @@ impl Reloader {
         self.watch.follow(sources.files().chain(self.sources.files()));
         self.sources = sources;
         self.reopen_log();
+        service::ready();
         outcome
     }
 

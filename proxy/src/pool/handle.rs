@@ -136,12 +136,6 @@ impl<C: Connector> Pool<C> {
         self.step(|core, now| core.mark_stale_before(now, self.epoch.get()));
     }
 
-    /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.
-    pub fn reconnect(&self, token: u64) {
-        let epoch = self.step(|core, now| core.mark_stale_once(now, token));
-        self.epoch.set(epoch);
-    }
-
     /// The host `name` leads to these addresses: connections to others that it led to are closed when nobody uses them.
     pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
         let gone: Vec<ConnId> = self.core.with(|held| {
@@ -151,6 +145,12 @@ impl<C: Connector> Pool<C> {
         for id in gone {
             self.step(|core, now| core.retire(now, id, CloseReason::Stale));
         }
+    }
+
+    /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.
+    pub fn reconnect(&self, token: u64) {
+        let epoch = self.step(|core, now| core.mark_stale_once(now, token));
+        self.epoch.set(epoch);
     }
 
     /// Something has changed that may let the next connect work, such as a new password: it is tried at once.

@@ -103,13 +103,13 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let loss = match result {
         Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
         Ok(Entered::Cancel(None)) => return None,
-        Ok(Entered::Console(guest)) => {
-            count(worker, started, WorkerCounter::PostgresLoginOk);
-            return Some(Arrival::Console(guest, stream));
-        }
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Replication(replicating, stream));
+        }
+        Ok(Entered::Console(guest)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Console(guest, stream));
         }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
@@ -226,7 +226,9 @@ async fn admit(
         return operator::admit(reached, &keeper, out).await.map(|guest| Entered::Console(Box::new(guest)));
     }
     let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
-    if worker.drain.stage() >= Stage::NoServers {
+    // Over TCP those who were in the queue when the listener closed are still served.
+    let last = if matches!(reached.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
+    if worker.drain.stage() > last {
         return Err(other(refusal::closed().into()));
     }
     let (pool, route) = find_pool(worker, config, postgres, startup, &admitted.user)?;

@@ -99,12 +99,12 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
         }
-        Arrival::Console(guest, stream) => {
-            Box::pin(console::session::serve(&worker, stream, *guest)).await;
-            None
-        }
         Arrival::Replication(replicating, stream) => {
             replicating.run(stream, &worker).await;
+            None
+        }
+        Arrival::Console(guest, stream) => {
+            Box::pin(console::session::serve(&worker, stream, *guest)).await;
             None
         }
         Arrival::Cancel(key, stream) => {

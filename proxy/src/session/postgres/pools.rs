@@ -109,6 +109,14 @@ impl PgPools {
         Self { directory, keyring, dialing, pools: RefCell::default(), switches: RefCell::default(), roll }
     }
 
+    /// The host `name` leads to these addresses and no others any more.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
+        for entry in pools {
+            entry.pool.retire_gone(name, addresses);
+        }
+    }
+
     /// What operators have switched.
     #[must_use]
     pub fn switches(&self) -> Arc<Switches> {
@@ -161,14 +169,6 @@ impl PgPools {
             if server.database == *key.database() && server.user == key.user {
                 server.close_needed.set(true);
             }
-        }
-    }
-
-    /// The host `name` leads to these addresses and no others any more.
-    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
-        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
-        for entry in pools {
-            entry.pool.retire_gone(name, addresses);
         }
     }
 

@@ -173,12 +173,12 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.quiet = Quiet::default();
-        if let Some(fate) = self.ticket.presence().fate() {
-            return Poll::Ready(self.meet(cx, fate));
-        }
         let suspension = self.worker.suspension.state();
         if suspension != suspension::State::Off {
             return self.poll_suspended(cx, suspension);
+        }
+        if let Some(fate) = self.ticket.presence().fate() {
+            return Poll::Ready(self.meet(cx, fate));
         }
         loop {
             let step = match self.phase {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sidepool_config::model::{Config, Postgres};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 
 use super::authenticate::ldap::MOST_AT_A_TIME;
 use super::cancel::CancelRegistry;
@@ -65,10 +66,10 @@ pub struct PostgresCommons {
     pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
-    /// For clients and connections.
-    pub numbers: Numbers,
     /// Names and addresses of servers.
     pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -82,8 +83,8 @@ impl PostgresCommons {
             directory: Directory::new(workers),
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
-            numbers: Numbers::default(),
             dialing: Dialing::default(),
+            numbers: Numbers::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -114,6 +115,8 @@ pub struct PostgresSide {
     pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
     /// For clients and connections.
     pub numbers: Numbers,
     /// The names that clients go by.
@@ -122,8 +125,6 @@ pub struct PostgresSide {
     pub arriving: Cell<u32>,
     /// When the worker started: clients note times as what has passed since.
     pub born: Instant,
-    /// Names and addresses of servers.
-    pub dialing: Dialing,
 }
 
 impl PostgresSide {

@@ -35,14 +35,19 @@ impl Cancellable {
     /// The connection with this key.
     #[must_use]
     pub fn new(key: Box<[u8]>, server: Arc<Server>) -> Self {
-        let (number, in_flight, doubtful) = (Cell::new(0), Cell::new(0), Cell::new(false));
-        Self { key, server, number, in_flight, doubtful, waker: RefCell::default() }
+        Self { key, server, number: Cell::new(0), in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
     }
 
     /// The key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Where the connection leads.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
     /// The connection's number; 0: it has none.
@@ -60,12 +65,6 @@ impl Cancellable {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.get()
-    }
-
-    /// Where the connection leads.
-    #[must_use]
-    pub fn server(&self) -> &Arc<Server> {
-        &self.server
     }
 
     /// Announces a cancel. Without [`Flight::delivered`] it counts as doubtful.

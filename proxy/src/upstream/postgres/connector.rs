@@ -16,7 +16,7 @@ use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
 use super::query::{self, Cleaned};
-use super::roll::{self, Page, Stage};
+use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -88,15 +88,15 @@ impl PgConnector {
         }
     }
 
+    /// Connections that are opened from now on are opened by this dialer.
+    pub fn set_dialer(&self, dialer: Dialer) {
+        *self.dialer.borrow_mut() = Rc::new(dialer);
+    }
+
     /// Has its connections written down on this page.
     #[must_use]
     pub fn written_on(self, page: Page) -> Self {
         Self { page: Some(page), ..self }
-    }
-
-    /// Connections that are opened from now on are opened by this dialer.
-    pub fn set_dialer(&self, dialer: Dialer) {
-        *self.dialer.borrow_mut() = Rc::new(dialer);
     }
 
     /// The same with what clients' logins brought for logging in.
@@ -264,7 +264,7 @@ impl Connector for PgConnector {
 }
 
 /// A connection that is being cleaned or asked whether it is alive, for as long as this lives.
-struct Tested(Option<Rc<roll::Server>>);
+struct Tested(Option<Rc<Listed>>);
 
 impl Tested {
     fn begin(connection: &PgConnection) -> Self {
