@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 /// The row that ends every script.
 const END: &str = "that was all";
-const SIMPLE: [&str; 24] = [
+const SIMPLE: [&str; 33] = [
     "SELECT 1",
     "SELECT 1; SELECT 'two', NULL; SELECT 3 WHERE false",
     "SELECT 1; SELECT 1 / 0; SELECT 3",
@@ -40,6 +40,15 @@ const SIMPLE: [&str; 24] = [
     "SELECT 5; COPY (SELECT 1) TO STDOUT; SELECT 6",
     "SET LOCAL DateStyle = 'German'; SELECT '2026-01-02'::date",
     "DEALLOCATE ALL",
+    "PREPARE s1 AS SELECT 1",
+    "PREPARE s2 (int) AS SELECT 10 / $1",
+    "EXECUTE s1",
+    "EXECUTE s2(2)",
+    "EXECUTE s2(0); SELECT 'never'",
+    "DEALLOCATE s1",
+    "DEALLOCATE s2; EXECUTE s2(1)",
+    "PREPARE s3 AS SELECT 3; EXECUTE s3; DEALLOCATE s3",
+    "/* c */ EXPLAIN (COSTS OFF) EXECUTE s1",
 ];
 const EXTENDED: [&str; 18] = [
     "SELECT $1::text",
