@@ -18,6 +18,8 @@ use crate::settings::Scope;
 use crate::sources::ContentHash;
 use crate::units::{format_duration, format_size};
 
+pub(crate) use postgres::base_values;
+
 /// One section with its settings, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -56,7 +58,7 @@ impl fmt::Display for Shown {
 /// Every section of a configuration.
 #[must_use]
 pub fn entries(config: &Config) -> Vec<Entry> {
-    let Config { workers, upgrade_socket, admin, drain, log, postgres, redis } = config;
+    let Config { workers, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
     let workers = match workers {
         Workers::Auto => quoted("auto"),
         Workers::Count(count) => number(*count),
@@ -77,7 +79,10 @@ pub fn entries(config: &Config) -> Vec<Entry> {
             values: vec![
                 ("level", quoted(log.level.name())),
                 ("format", quoted(log.format.name())),
-                ("connections", Shown::Plain(log.connections.to_string())),
+                ("connections", flag(log.connections)),
+                ("disconnections", flag(log.disconnections)),
+                ("pooler_errors", flag(log.pooler_errors)),
+                ("stats", flag(log.stats)),
             ],
         },
     ];

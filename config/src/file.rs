@@ -12,6 +12,7 @@ use crate::listen::{Protocol, parse_all, parse_tcp};
 use crate::model::{Admin, Config, Drain, Listen, Log, Workers};
 use crate::names::Named;
 use crate::overriding;
+use crate::pgbouncer::Set;
 use crate::problem::{Place, Problem, Severity, shown};
 use crate::read_postgres::postgres;
 use crate::read_redis::redis;
@@ -53,6 +54,11 @@ pub fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
 
 /// Reads a configuration file beside which something was said that wins over it.
 pub fn load_over(path: &Path, lookup: Lookup<'_>, overrides: &Overrides) -> Result<Loaded, Rejected> {
+    load_set(path, lookup, overrides, &Set::new())
+}
+
+/// Reads a configuration file beside which something was said on the command line, and on the console, in PgBouncer's words.
+pub fn load_set(path: &Path, lookup: Lookup<'_>, overrides: &Overrides, set: &Set) -> Result<Loaded, Rejected> {
     let mut sources = Sources::default();
     let refuse =
         |line, message: String, sources| Err(Rejected { problems: vec![Problem::error(Place::file(path, line), "", message)], sources });
@@ -61,7 +67,7 @@ pub fn load_over(path: &Path, lookup: Lookup<'_>, overrides: &Overrides) -> Resu
         Err(error) => return refuse(None, format!("cannot be read: {error}"), sources),
     };
     match std::str::from_utf8(&contents) {
-        Ok(text) => read(text, path, sources, lookup, overrides),
+        Ok(text) => read(text, path, sources, lookup, overrides, set),
         Err(error) => {
             let newlines = contents.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
             refuse(u32::try_from(newlines + 1).ok(), "is not UTF-8 text".to_owned(), sources)
@@ -76,11 +82,12 @@ pub fn load_text(text: &str, path: &Path, lookup: Lookup<'_>) -> Result<Loaded, 
 
 /// Reads a configuration from text beside which something was said that wins over it.
 pub fn load_text_over(text: &str, path: &Path, lookup: Lookup<'_>, overrides: &Overrides) -> Result<Loaded, Rejected> {
-    read(text, path, Sources::default(), lookup, overrides)
+    read(text, path, Sources::default(), lookup, overrides, &Set::new())
 }
 
-fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides: &Overrides) -> Result<Loaded, Rejected> {
-    let (reading, document) = Reading::start(text, path, sources, lookup);
+fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides: &Overrides, set: &Set) -> Result<Loaded, Rejected> {
+    let (mut reading, document) = Reading::start(text, path, sources, lookup);
+    reading.set(set);
     let mut config = read_document(&reading, &document);
     for problem in overriding::apply(&mut config, overrides, reading.is_whole()) {
         reading.note(problem);
@@ -104,6 +111,18 @@ fn read(text: &str, path: &Path, sources: Sources, lookup: Lookup<'_>, overrides
     conclude(config, problems, sources)
 }
 
+/// Reads a text that was made of another configuration file, as if it were the file [`DRAFT`]. Names of files are relative to where the program
+/// runs, and relations between values are not looked at: whoever made it knows them.
+pub(crate) fn load_draft(text: &str, sources: Sources) -> (Config, Vec<Problem>, Sources) {
+    let (reading, document) = Reading::start(text, Path::new(DRAFT), sources, &|_| None);
+    let config = read_document(&reading, &document);
+    let (problems, sources) = reading.finish();
+    (config, problems, sources)
+}
+
+/// The name of a configuration that stands in no file.
+pub(crate) const DRAFT: &str = "draft";
+
 /// The configuration, unless one of the problems is an error.
 pub(crate) fn conclude(config: Config, problems: Vec<Problem>, sources: Sources) -> Result<Loaded, Rejected> {
     if problems.iter().any(Problem::is_error) {
@@ -124,6 +143,7 @@ fn read_document(reading: &Reading<'_>, document: &Document<String>) -> Config {
         log: root.section("log", Scope::Log).map_or_else(Log::default, |section| log(&section)),
         postgres: root.section("postgres", Scope::Postgres).map(|section| postgres(&section)),
         redis: redis_sections.iter().map(|(name, section)| (name.clone(), redis(section))).collect::<BTreeMap<_, _>>(),
+        pgbouncer: None,
     }
 }
 
@@ -177,10 +197,14 @@ fn drain(section: &Section<'_>) -> Drain {
 
 fn log(section: &Section<'_>) -> Log {
     let defaults = Log::default();
+    let connections = section.flag("connections").unwrap_or(defaults.connections);
     Log {
         level: section.choice("level").unwrap_or(defaults.level),
         format: section.choice("format").unwrap_or(defaults.format),
-        connections: section.flag("connections").unwrap_or(defaults.connections),
+        connections,
+        disconnections: section.flag("disconnections").unwrap_or(connections),
+        pooler_errors: section.flag("pooler_errors").unwrap_or(defaults.pooler_errors),
+        stats: section.flag("stats").unwrap_or(defaults.stats),
     }
 }
 
@@ -210,6 +234,15 @@ impl Section<'_> {
             self.reading.error(line, &field.path, message);
         }
         Some(listens)
+    }
+}
+
+impl Rejected {
+    /// What is wrong, in one line and without where.
+    #[must_use]
+    pub fn errors(&self) -> String {
+        let errors: Vec<&str> = self.problems.iter().filter(|problem| problem.is_error()).map(|problem| problem.message.as_str()).collect();
+        errors.join("; ")
     }
 }
 

@@ -21,10 +21,12 @@ mod environment_tests;
 pub mod file;
 #[cfg(test)]
 mod file_tests;
+pub mod hosts;
 mod listen;
 pub mod model;
 pub mod names;
 mod overriding;
+pub mod pgbouncer;
 mod postgres_url;
 pub mod problem;
 mod read_auth;

@@ -11,10 +11,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::pgbouncer::process::Process;
 use crate::secret::Secret;
 
 pub use postgres::{
-    AuthType, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
+    AuthType, Base, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
     UserTimeouts,
 };
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub postgres: Option<Postgres>,
     /// The Redis side: each upstream server by its configured name.
     pub redis: BTreeMap<String, Redis>,
+    /// What only a `pgbouncer.ini` says; `None` where the configuration is none.
+    pub pgbouncer: Option<Box<Process>>,
 }
 
 impl Config {
@@ -48,7 +51,8 @@ impl Config {
         };
         self.upgrade_socket.clone().or_else(|| {
             self.postgres.as_ref()?.listen.iter().find_map(|listen| match listen {
-                Listen::Unix(path) => Some(beside(path)),
+                // An abstract socket has no place for a file beside it.
+                Listen::Unix(path) => Some(beside(path)).filter(|path| path.is_absolute()),
                 Listen::Tcp(_) => None,
             })
         })
@@ -88,8 +92,14 @@ pub struct Log {
     pub level: LogLevel,
     /// Text for people or JSON for machines.
     pub format: LogFormat,
-    /// Whether each client connection and disconnection is logged.
+    /// Whether each connection that is opened is logged.
     pub connections: bool,
+    /// Whether each connection that is closed is logged.
+    pub disconnections: bool,
+    /// Whether errors are logged that clients are told by us.
+    pub pooler_errors: bool,
+    /// Whether a summary is logged every `stats_period`.
+    pub stats: bool,
 }
 
 /// The least severe level that is logged.
@@ -246,7 +256,14 @@ impl Default for Drain {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text, connections: false }
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            connections: false,
+            disconnections: false,
+            pooler_errors: true,
+            stats: false,
+        }
     }
 }
 

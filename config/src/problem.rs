@@ -19,6 +19,8 @@ pub enum Place {
     Environment,
     /// On the command line.
     CommandLine,
+    /// By SET in the admin console.
+    Console,
 }
 
 /// Whether a problem stops the configuration from being used.
@@ -56,6 +58,12 @@ impl Problem {
         Self { place, key: key.into(), message: message.into(), severity: Severity::Warning }
     }
 
+    /// True if it is about the configuration as a whole.
+    #[must_use]
+    pub fn is_about_no_line(&self) -> bool {
+        matches!(self.place, Place::File { line: None, .. })
+    }
+
     /// True if the configuration cannot be used because of it.
     #[must_use]
     pub fn is_error(&self) -> bool {
@@ -78,6 +86,7 @@ impl fmt::Display for Place {
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Environment => f.write_str("environment"),
             Self::CommandLine => f.write_str("command line"),
+            Self::Console => f.write_str("console"),
         }
     }
 }

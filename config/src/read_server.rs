@@ -86,9 +86,11 @@ fn upstream_care(section: &Section<'_>, postgres: &mut Postgres) {
         (&mut postgres.server_fast_close, "server_fast_close"),
         (&mut postgres.application_name_add_host, "application_name_add_host"),
         (&mut postgres.disable_pqexec, "disable_pqexec"),
+        (&mut postgres.console_old_columns, "console_old_columns"),
     ] {
         take(value, section.flag(name));
     }
+    postgres.resolv_conf = section.path("resolv_conf");
     for (value, name) in [
         (&mut postgres.dns_max_ttl, "dns_max_ttl"),
         (&mut postgres.dns_nxdomain_ttl, "dns_nxdomain_ttl"),

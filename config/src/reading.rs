@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use toml_edit::Document;
+use toml_edit::{Document, Item, Table};
 
 use crate::environment::Lookup;
+use crate::pgbouncer::Set;
+use crate::pgbouncer::say::in_words_of_toml;
 use crate::problem::{Place, Problem};
 use crate::sources::Sources;
 
@@ -30,7 +32,14 @@ pub(crate) struct Reading<'a> {
     lines: RefCell<BTreeMap<String, u32>>,
     /// False once lines had to be blanked: what seems to be missing may have stood there.
     whole: bool,
+    /// What the console has said, by the path of the key, each as a document with one key.
+    set: BTreeMap<String, Document<String>>,
+    /// A section that is not in the file.
+    empty: Table,
 }
+
+/// The key of each document in `Reading::set`.
+const SAID: &str = "said";
 
 impl<'a> Reading<'a> {
     /// Starts on a text; gives the document beside it, without the lines that are not TOML.
@@ -45,6 +54,8 @@ impl<'a> Reading<'a> {
             line_starts,
             lines: RefCell::default(),
             whole: true,
+            set: BTreeMap::new(),
+            empty: Table::new(),
         };
         let document = reading.parse(text.to_owned());
         (reading, document)
@@ -77,6 +88,31 @@ impl<'a> Reading<'a> {
             last = Some(message);
         }
         Document::parse(String::new()).unwrap_or_else(|_| unreachable!("an empty text is TOML"))
+    }
+
+    /// Lets the console's word win over the file's.
+    pub(crate) fn set(&mut self, set: &Set) {
+        for (name, text) in set {
+            match in_words_of_toml(name, text) {
+                Ok(None) => {}
+                Ok(Some((path, value))) => match Document::parse(format!("{SAID} = {value}")) {
+                    Ok(said) => drop(self.set.insert(path, said)),
+                    Err(error) => self.note(Problem::error(Place::Console, path, error.message())),
+                },
+                Err(message) => self.note(Problem::error(Place::Console, "", message)),
+            }
+        }
+    }
+
+    /// What the console has said of a key.
+    pub(crate) fn said(&self, path: &str) -> Option<&Item> {
+        self.set.get(path)?.get(SAID)
+    }
+
+    /// An empty section in the place of one that the file does not have, if the console has said something in it.
+    pub(crate) fn stand_in(&self, section: &str) -> Option<&Table> {
+        let is_said = self.set.keys().any(|path| path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
+        is_said.then_some(&self.empty)
     }
 
     /// The line (from 1) of an offset.
@@ -181,7 +217,7 @@ impl<'a> Reading<'a> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| match &problem.place {
             Place::File { path, line } => (path.as_path() != self.path, line.unwrap_or(0)),
-            Place::Environment | Place::CommandLine => (true, 0),
+            Place::Environment | Place::CommandLine | Place::Console => (true, 0),
         });
         let mut seen = std::collections::HashSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));

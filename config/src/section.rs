@@ -51,15 +51,24 @@ impl<'r> Section<'r> {
     pub(crate) fn field(&self, name: &str) -> Option<Field<'r>> {
         let setting = setting(self.scope, name);
         debug_assert!(setting.is_some(), "{name} is not in the table of settings for {}", self.scope.header());
+        let path = key_path(&self.path, name);
+        if let Some(item) = self.reading.said(&path) {
+            return Some(Field { reading: self.reading, path, line: None, item, setting: setting? });
+        }
         let item = self.table.get(name)?;
         let line = self.line_of(name, item);
-        Some(Field { reading: self.reading, path: key_path(&self.path, name), line, item, setting: setting? })
+        Some(Field { reading: self.reading, path, line, item, setting: setting? })
     }
 
     /// The one sub-section of this name, if it is present.
     pub(crate) fn section(&self, name: &str, scope: Scope) -> Option<Self> {
-        let item = self.table.get(name)?;
-        let (path, line) = (key_path(&self.path, name), self.line_of(name, item));
+        let path = key_path(&self.path, name);
+        let Some(item) = self.table.get(name) else {
+            // Whole sides of the proxy do not come into being by a word on the console.
+            let table = self.reading.stand_in(&path).filter(|_| scope == Scope::Log)?;
+            return Some(Self::open(self.reading, scope, path, None, table));
+        };
+        let line = self.line_of(name, item);
         match item.as_table_like() {
             Some(table) => Some(Self::open(self.reading, scope, path, line, table)),
             None => {

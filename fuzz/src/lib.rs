@@ -3,7 +3,9 @@
 //! `fuzz_targets/` hands them to libFuzzer; the test below replays the committed corpus through them on stable.
 
 pub mod config_toml;
+pub mod handover;
 pub mod hba;
+pub mod pgbouncer_ini;
 pub mod pool_core;
 pub mod postgres_session;
 pub mod postgres_startup;
@@ -18,7 +20,9 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("config_toml", config_toml::run),
+    ("handover", handover::run),
     ("hba", hba::run),
+    ("pgbouncer_ini", pgbouncer_ini::run),
     ("pool_core", pool_core::run),
     ("postgres_session", postgres_session::run),
     ("postgres_startup", postgres_startup::run),

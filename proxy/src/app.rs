@@ -3,39 +3,50 @@
 pub mod banner;
 pub mod bindings;
 pub mod held;
+pub mod operator;
+pub mod pgbouncer;
 pub mod reloading;
 pub mod shutdown;
 pub mod source;
+pub mod suspend;
+pub mod told;
 pub mod upgrade;
 
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::file::{Loaded, Rejected};
 use sidepool_config::model::{self, Config, LogFormat};
+use sidepool_config::pgbouncer::{Set, migrate};
 use sidepool_config::{reference, render};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 
 use self::bindings::{Bindings, Doors};
+use self::operator::Operator;
 use self::reloading::Reloader;
-use self::shutdown::Way;
 use self::source::Source;
+use self::told::Ending;
 use self::upgrade::Doorway;
-use crate::admin::facts::{Facts, Trigger};
+use crate::admin::facts::Facts;
 use crate::admin::http;
+use crate::console::control;
 use crate::handover::channel::Channel;
 use crate::handover::taking::Predecessor;
+use crate::invocation::flags::Flags;
+use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
+use crate::service;
 use crate::session::postgres::peering::Elder;
-use crate::signals::{Request, Signals};
+use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
 
 /// The configuration cannot be used.
@@ -48,7 +59,22 @@ pub const EXIT_START: u8 = 1;
 const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
-pub type Listening = Vec<oneshot::Sender<Closing>>;
+pub type Listening = Vec<Closer>;
+
+/// Closes a listener, also when it is dropped.
+pub struct Closer {
+    closer: oneshot::Sender<Closing>,
+    /// Whether it is a Unix socket.
+    is_unix: bool,
+}
+
+impl Closer {
+    /// Closes it like this.
+    pub fn close(self, closing: Closing) {
+        // One that has ended by itself has nobody in its queue.
+        let _ = self.closer.send(closing);
+    }
+}
 
 /// What listens, and where its clients go.
 pub struct Opened {
@@ -59,7 +85,7 @@ pub struct Opened {
 /// Checks the configuration and says what is wrong with it, or what it comes to.
 #[must_use]
 pub fn check(source: &Source) -> ExitCode {
-    match source.load() {
+    match source.load(&Set::new()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 println!("{warning}");
@@ -69,6 +95,19 @@ pub fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(rejected) => refuse(source, &rejected),
+    }
+}
+
+/// Prints a `pgbouncer.ini` as `sidepool.toml`.
+#[must_use]
+pub fn migrate(file: &Path) -> ExitCode {
+    match migrate::file(file) {
+        Ok(text) => {
+            // Whoever reads only the beginning (`| head`) has seen what they wanted.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(rejected) => refuse(&Source::Ini(file.to_owned(), sidepool_config::pgbouncer::Flags::default()), &rejected),
     }
 }
 
@@ -83,7 +122,10 @@ pub fn settings() -> ExitCode {
 /// Serves until it is told to end.
 #[must_use]
 pub fn run(source: Source, take_over: bool) -> ExitCode {
-    let loaded = match source.load() {
+    if let Source::Ini(file, _) = source {
+        return start::serve(&Flags { file, reboot: take_over, ..Flags::default() });
+    }
+    let loaded = match source.load(&Set::new()) {
         Ok(loaded) => loaded,
         Err(rejected) => return refuse(&source, &rejected),
     };
@@ -107,15 +149,23 @@ fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
+/// Serves until it is told to end, with the log installed.
+pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
     let Loaded { config, warnings, sources } = loaded;
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    for warning in &warnings {
+        match &config.pgbouncer {
+            Some(_) => tracing::warn!("{}", start::in_words(warning)),
+            None => tracing::warn!("{warning}"),
+        }
     }
     let max_fds = descriptors::raise_limit();
+    let as_pgbouncer = config.pgbouncer.is_some();
+    if as_pgbouncer {
+        pgbouncer::say_limits(&config);
+    }
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
-    let (predecessor, inherited) = met.unzip();
+    let (old, inherited) = met.unzip();
     let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default())?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
@@ -123,58 +173,76 @@ fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
     let doorway = Doorway::new(&config, spares);
-    let elder = workers.commons().postgres.elder.clone();
-    let control = Control { facts, admin, doors, banner: banner::lines(&shown, max_fds), predecessor, doorway, elder };
+    let commons = workers.commons();
+    let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
+    let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
+    let control = Control { facts, orders, admin, doors, banner, shown, old, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
-    tracing::info!("the end");
+    if !as_pgbouncer {
+        tracing::info!("the end");
+    }
     Ok(())
 }
 
 /// Everything the control thread has in hand when it begins.
 struct Control {
     facts: Arc<Facts>,
+    orders: control::Control,
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
+    /// The configuration with the addresses that are really bound.
+    shown: Config,
     /// Who served before us, if we take over.
-    predecessor: Option<Predecessor>,
+    old: Option<Channel>,
     doorway: Doorway,
     elder: Elder,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner, predecessor, mut doorway, elder } = self;
-        let mut signals = Signals::install()?;
+        let Self { facts, orders, admin, doors, banner, shown, old, mut doorway, elder } = self;
+        let takes_over = old.is_some();
+        let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
+        let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
         }
-        if let Some(predecessor) = &predecessor {
-            predecessor.ready().await?;
-        }
+        let predecessor = match old {
+            Some(channel) => Some(Predecessor::ready(channel, elder).await?),
+            None => None,
+        };
         let mut opened = open(&facts, doors, Places::new(facts.mailboxes.workers())).await?;
         let mut admin = admin.map(|listener| serve_admin(listener, &facts));
         doorway.open(predecessor.is_some());
         if let Some(predecessor) = predecessor {
             predecessor.serving().await?;
-            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone(), elder));
+            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone()));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
+        let mut operator = Operator::new(orders, Arc::clone(&facts));
         facts.set_started();
-        announce(&banner, config.log.format);
-        drop(config);
+        // Removed at the very end, when it is dropped.
+        let _pidfile = pgbouncer::write_pidfile(&config, takes_over)?;
+        match habits {
+            Habits::Own => announce(&banner, config.log.format),
+            Habits::Pgbouncer => pgbouncer::say_up(&shown),
+        }
+        service::ready();
+        drop((config, shown));
 
         loop {
-            match until_told_to_end(&mut signals, &mut reloader, &mut doorway).await {
+            match told::until_told_to_end(&mut signals, &mut reloader, &mut operator, &mut doorway).await {
                 Ending::Way(way) => {
+                    service::stopping();
                     doorway.close();
                     let bounds = reloader.running().drain.clone();
                     tokio::select! {
                         () = shutdown::leave(&facts, opened.listening, way, &bounds) => {}
-                        () = told_again(&mut signals) => cut(&facts),
+                        () = told::told_again(&mut signals, &mut reloader, &mut operator) => cut(&facts),
                     }
                     return Ok(());
                 }
@@ -185,7 +253,7 @@ impl Control {
                     let timeout = reloader.running().drain.timeout;
                     let back = tokio::select! {
                         back = doorway.give_way(&facts, opened, channel, timeout) => back?,
-                        () = told_again(&mut signals) => {
+                        () = told::told_again(&mut signals, &mut reloader, &mut operator) => {
                             cut(&facts);
                             None
                         }
@@ -219,6 +287,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
     for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
         let (closer, close) = oneshot::channel();
         let gate = Arc::clone(facts.gates().get(&door).ok_or_else(|| io::Error::other("a listener without a gate"))?);
+        let is_unix = bound.address().is_none();
         let listener = Listener { bound, door, gate, places: places.clone(), close };
         let (sender, started) = oneshot::channel();
         facts.mailboxes.post(id, move |worker| {
@@ -226,7 +295,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
             let _ = sender.send(listener.start(worker));
         });
         started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
-        listening.push(closer);
+        listening.push(Closer { closer, is_unix });
     }
     Ok(Opened { listening, places })
 }
@@ -244,35 +313,6 @@ fn announce(lines: &[String], format: LogFormat) {
         match format {
             LogFormat::Text => println!("{line}"),
             LogFormat::Json => tracing::info!("{}", line.trim_start()),
-        }
-    }
-}
-
-/// Why the control loop goes over to the end.
-enum Ending {
-    Way(Way),
-    /// A new process serves already.
-    Successor(Channel),
-}
-
-async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, doorway: &mut Doorway) -> Ending {
-    loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::Reload => reloader.reload(Trigger::Signal),
-                Request::Shutdown => return Ending::Way(Way::Drain),
-            },
-            () = reloader.files_changed() => reloader.look(),
-            channel = doorway.successor() => return Ending::Successor(channel),
-        }
-    }
-}
-
-async fn told_again(signals: &mut Signals) {
-    loop {
-        match signals.next().await {
-            Request::Reload => tracing::info!("not reloading: on the way out"),
-            Request::Shutdown => return,
         }
     }
 }

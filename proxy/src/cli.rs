@@ -12,7 +12,8 @@ use clap::{Args, Parser, Subcommand};
     version,
     about,
     args_conflicts_with_subcommands = true,
-    after_help = "Without a file and without URLs, DATABASE_URL and REDIS_URL are taken from the environment.\n\
+    after_help = "sidepool FILE.ini, and the program under the name pgbouncer, take PgBouncer's flags (-d -q -v -u -R -V) and its configuration file.\n\
+                  Without a file and without URLs, DATABASE_URL and REDIS_URL are taken from the environment.\n\
                   Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end gracefully, a second one at once."
 )]
 pub struct Cli {
@@ -31,6 +32,12 @@ pub enum Command {
     Check(Box<From>),
     /// Print every setting of the configuration file with its default, what it may be and what it means.
     Settings,
+    /// Say a pgbouncer.ini as sidepool.toml, on standard output.
+    Migrate {
+        /// The pgbouncer.ini.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Ask a running sidepool whether it is alive: 0 if it is, 1 if not. For the HEALTHCHECK of images without a shell.
     Healthcheck(Target),
     /// Wait until a running sidepool is ready for clients.
@@ -47,7 +54,7 @@ pub enum Command {
 /// Where the configuration comes from.
 #[derive(Debug, Args)]
 pub struct From {
-    /// The configuration file (sidepool.toml).
+    /// The configuration file (sidepool.toml, or a pgbouncer.ini).
     #[arg(value_name = "FILE", conflicts_with_all = ["config", "postgres", "redis"])]
     pub file: Option<PathBuf>,
     /// Take over from the sidepool that runs with this configuration: its listening sockets, and its clients without dropping one.

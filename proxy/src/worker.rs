@@ -11,11 +11,14 @@ use std::sync::Arc;
 use sidepool_config::model::Config;
 use tokio::sync::mpsc;
 
+use crate::console::control::Control;
+use crate::console::guest::Guests;
 use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
 use crate::session::postgres::side::{PostgresCommons, PostgresSide};
 use crate::session::redis::side::{RedisCommons, RedisSide};
+use crate::suspension::Suspension;
 use crate::transport::buffer::Buffers;
 
 /// Names a worker. Worker ids run from 0 without gaps.
@@ -60,12 +63,14 @@ pub struct Commons {
     pub postgres: PostgresCommons,
     /// What the Redis side needs.
     pub redis: RedisCommons,
+    /// A way to the control loop.
+    pub control: Control,
 }
 
 impl Commons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers) })
+        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers), control: Control::default() })
     }
 }
 
@@ -85,10 +90,16 @@ pub struct Worker {
     pub postgres: PostgresSide,
     /// Pools and lanes of the Redis side.
     pub redis: RedisSide,
+    /// The clients of the admin console.
+    pub guests: Guests,
+    /// A way to the control loop.
+    pub control: Control,
     /// What this worker counts that belongs to no pool.
     pub record: WorkerRecord,
     /// Whether the process is on its way out; wakes idle sessions when it is.
     pub drain: DrainSignal,
+    /// Whether PostgreSQL sessions are to keep still (SUSPEND).
+    pub suspension: Suspension,
     /// Set by the last job of all.
     stopping: Cell<bool>,
 }
@@ -97,6 +108,13 @@ impl Worker {
     /// A worker that serves nothing yet: the sides are empty until [`apply`](Self::apply) is called.
     #[must_use]
     pub fn new(id: WorkerId, mailboxes: Mailboxes, commons: Commons) -> Rc<Self> {
+        let posts = mailboxes.clone();
+        commons.postgres.dialing.dns.on_change(Box::new(move |name, addresses| {
+            for id in posts.ids() {
+                let (name, addresses) = (name.to_owned(), Arc::clone(addresses));
+                posts.post(id, move |worker| worker.postgres.pools.retire_gone(&name, &addresses));
+            }
+        }));
         Rc::new(Self {
             id,
             mailboxes,
@@ -105,8 +123,11 @@ impl Worker {
             pools: PoolTable::default(),
             postgres: PostgresSide::new(id, commons.postgres),
             redis: RedisSide::new(commons.redis),
+            guests: Guests::default(),
+            control: commons.control,
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
+            suspension: Suspension::default(),
             stopping: Cell::new(false),
         })
     }

@@ -5,9 +5,12 @@
 
 pub mod binary;
 pub mod conformance;
+pub mod console;
+pub mod dns;
 pub mod fault;
 pub mod guardian;
 pub mod ini;
+pub mod ldap;
 pub mod load;
 pub mod log;
 pub mod place;

@@ -1,12 +1,15 @@
 //! `auth_hba_file` and `auth_ident_file`: each kind of line, the first that fits, changes while it runs; peer over a Unix socket.
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::cluster::{PASSWORD, USER};
+use sidepool_tests::postgres::cluster::{PASSWORD, USER, program};
 use sidepool_tests::postgres::{Cluster, Message, Wire};
 use sidepool_tests::settings::Settings;
+use sidepool_tests::tls::{self, Authority};
 use sidepool_tests::wait;
 
 /// A place for the files.
@@ -56,6 +59,13 @@ fn said(code: &str, message: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_line_that_fits_says_how() {
+    let _proof = proves(&[
+        "setting auth_hba_file",
+        "setting auth_type",
+        "message login rejected",
+        "message no authentication method is found",
+        "message \"trust\" authentication failed",
+    ]);
     let cluster = Cluster::start().await;
     let files = Files::new(
         "host app rejected 127.0.0.1/32 reject\n\
@@ -111,6 +121,7 @@ async fn changed_rules_hold_at_once_and_broken_ones_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_of_the_other_end_of_a_unix_socket_may_come_in() {
+    let _proof = proves(&["message unix socket login rejected", "setting auth_ident_file"]);
     let cluster = Cluster::start().await;
     let files = Files::new("local all second peer\nlocal all all peer map=ops\n");
     let directory = place::directory("socket");
@@ -137,14 +148,72 @@ async fn the_owner_of_the_other_end_of_a_unix_socket_may_come_in() {
     assert_eq!(refused(&pool, USER, "app", PASSWORD).await.1, "no authentication method is found", "over TCP");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_holder_of_a_certificate_may_come_in() {
+    let _proof = proves(&["setting auth_ident_file", "message certificate authentication failed"]);
+    let cluster = Cluster::start().await;
+    let authority = Authority::new("the authority");
+    let certificates = tls::Files::new(&[("ca.crt", &authority.pem())]);
+    for (name, identity) in [
+        ("server", authority.issue("localhost", &["localhost"])),
+        ("app", authority.issue(USER, &[])),
+        ("staff", authority.issue("Jo Doe", &[])),
+    ] {
+        certificates.put(&format!("{name}.crt"), &identity.cert);
+        certificates.put(&format!("{name}.key"), &identity.key);
+    }
+    let files = Files::new("hostssl other all all cert map=people\nhostssl all all all cert\nhostnossl all all all reject\n");
+    files.write("ident.conf", "people \"Jo Doe\" app\n");
+    let settings = files
+        .settings(&cluster)
+        .database("other", &cluster)
+        .set("postgres.client_tls_sslmode", "allow")
+        .set("postgres.client_tls_ca_file", certificates.path("ca.crt"))
+        .set("postgres.client_tls_key_file", certificates.path("server.key"))
+        .set("postgres.client_tls_cert_file", certificates.path("server.crt"));
+    let by_setting = settings.clone().set("postgres.auth_type", "cert");
+    let pool = Pooler::start(settings).await;
+    let psql = async |pool: &Pooler, database: &str, with: &str| {
+        let given = match with {
+            "" => "sslmode=require".to_owned(),
+            "plain" => "sslmode=disable".to_owned(),
+            name => format!(
+                "sslmode=require sslcert={} sslkey={}",
+                certificates.path(&format!("{name}.crt")),
+                certificates.path(&format!("{name}.key"))
+            ),
+        };
+        let connection = format!("host=127.0.0.1 port={} user={USER} dbname={database} {given}", pool.postgres_port());
+        let mut psql = Command::new(program("psql"));
+        psql.args(["-X", "-A", "-t", "-c", "SELECT current_user", &connection]).env_remove("PGSSLMODE").env("HOME", "/nonexistent");
+        let output = wait::soon("psql", tokio::task::spawn_blocking(move || psql.output().expect("psql starts"))).await.expect("it ends");
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    assert_eq!(psql(&pool, "app", "app").await.trim(), USER);
+    assert_eq!(psql(&pool, "other", "staff").await.trim(), USER, "by the map");
+    for (database, with) in [("app", "staff"), ("other", "app"), ("app", "")] {
+        let said = psql(&pool, database, with).await;
+        assert!(said.contains("certificate authentication failed"), "{database} {with}: {said}");
+    }
+    assert!(psql(&pool, "app", "plain").await.contains("login rejected"));
+    drop(pool);
+    let pool = Pooler::start(by_setting).await;
+    assert_eq!(psql(&pool, "app", "app").await.trim(), USER);
+    for with in ["staff", "", "plain"] {
+        let said = psql(&pool, "app", with).await;
+        assert!(said.contains("certificate authentication failed"), "{with}: {said}");
+    }
+}
+
 /// The name of the user that the tests run as.
 fn system_user() -> String {
-    let output = std::process::Command::new("id").arg("-un").output().expect("every Unix has it");
+    let output = Command::new("id").arg("-un").output().expect("every Unix has it");
     String::from_utf8(output.stdout).expect("a name").trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_that_vanish_from_the_file_come_in_no_more() {
+    let _proof = proves(&["setting auth_file", "message SASL authentication failed"]);
     let cluster = Cluster::start().await;
     let directory = place::directory("users");
     let list = directory.join("userlist.txt");

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::auth::hba::PAM;
-use crate::model::{AuthType, ClientSslMode, Postgres};
+use crate::model::{AuthType, ClientSslMode, ClientTls, Postgres};
 use crate::reading::key_path;
 
 /// The name of the console's database.
@@ -19,9 +19,9 @@ impl Findings {
             AuthType::Ldap if rules.ldap.is_none() && postgres.auth_ldap_options.is_none() => {
                 self.error(&["postgres.auth_type", "postgres"], "\"ldap\" needs auth_ldap_options");
             }
-            AuthType::Cert if !asks_for_certificates(postgres.client_tls.sslmode) => self.warning(
+            AuthType::Cert if !believes_certificates(&postgres.client_tls) => self.warning(
                 &["postgres.auth_type", "postgres"],
-                "\"cert\" needs client_tls_sslmode \"verify-ca\" or \"verify-full\": without, no certificate is believed and nobody can log in",
+                "\"cert\" needs TLS with clients and a client_tls_ca_file: without, no certificate is believed and nobody can log in",
             ),
             AuthType::Pam => self.error(&["postgres.auth_type", "postgres"], PAM),
             AuthType::Any
@@ -66,11 +66,8 @@ impl Findings {
     }
 }
 
-fn asks_for_certificates(mode: ClientSslMode) -> bool {
-    match mode {
-        ClientSslMode::VerifyCa | ClientSslMode::VerifyFull => true,
-        ClientSslMode::Disable | ClientSslMode::Allow | ClientSslMode::Prefer | ClientSslMode::Require => false,
-    }
+fn believes_certificates(tls: &ClientTls) -> bool {
+    tls.sslmode != ClientSslMode::Disable && tls.ca_file.is_some()
 }
 
 #[cfg(test)]
@@ -94,7 +91,7 @@ mod tests {
             ("auth_type = \"hba\"", "needs an auth_hba_file"),
             ("auth_type = \"ldap\"", "needs auth_ldap_options"),
             ("auth_type = \"pam\"", "not built into sidepool"),
-            ("auth_type = \"cert\"", "warning: postgres.auth_type: \"cert\" needs client_tls_sslmode"),
+            ("auth_type = \"cert\"", "warning: postgres.auth_type: \"cert\" needs TLS with clients"),
             ("auth_type = \"ldap\"\nauth_ldap_options = \"ldapserver=x\"", "f:3: postgres.auth_ldap_options: "),
             ("auth_dbname = \"pgbouncer\"", "the console cannot"),
             ("auth_dbname = \"none\"", "there is no database \"none\""),

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
-use crate::model::{ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts,
+};
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
 use crate::reading::key_path;
 use crate::settings::Scope;
 
-type Values = Vec<(&'static str, Shown)>;
+pub(crate) type Values = Vec<(&'static str, Shown)>;
 
 /// Every section of the PostgreSQL side.
 pub(super) fn entries(postgres: &Postgres, entries: &mut Vec<Entry>) {
@@ -63,13 +65,17 @@ fn own(postgres: &Postgres) -> Values {
         dns_max_ttl,
         dns_nxdomain_ttl,
         dns_zone_check_period,
+        resolv_conf,
         application_name_add_host,
         disable_pqexec,
+        console_old_columns,
         max_packet_size,
         max_prepared_statements,
         track_extra_parameters,
         ignore_startup_parameters,
         peer_id,
+        // Each database shows what it has of it.
+        base: _,
         peers: _,
         databases: _,
         users: _,
@@ -116,8 +122,10 @@ fn own(postgres: &Postgres) -> Values {
         ("dns_max_ttl", duration(*dns_max_ttl)),
         ("dns_nxdomain_ttl", duration(*dns_nxdomain_ttl)),
         ("dns_zone_check_period", duration(*dns_zone_check_period)),
+        ("resolv_conf", path(resolv_conf.as_deref())),
         ("application_name_add_host", flag(*application_name_add_host)),
         ("disable_pqexec", flag(*disable_pqexec)),
+        ("console_old_columns", flag(*console_old_columns)),
         ("max_packet_size", number(*max_packet_size)),
         ("max_prepared_statements", number(*max_prepared_statements)),
         ("track_extra_parameters", list(track_extra_parameters)),
@@ -128,6 +136,20 @@ fn own(postgres: &Postgres) -> Values {
     values.extend(client_tls_values(client_tls));
     values.extend(server_tls_values(server_tls));
     values.extend(tcp_values(tcp));
+    values
+}
+
+/// What databases have that say nothing of their own, by the names it has in the section itself.
+pub(crate) fn base_values(base: &Base) -> Values {
+    let Base { pool_mode, limits } = base;
+    let mut values = vec![("pool_mode", quoted(pool_mode.name()))];
+    values.extend(limit_values(limits));
+    values.extend(own_limit_values(limits));
+    for (name, _) in &mut values {
+        if *name == "pool_size" {
+            *name = "default_pool_size";
+        }
+    }
     values
 }
 
@@ -244,7 +266,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         max_db_client_connections,
         limits,
     } = database;
-    let (host, port) = hosts.first().map_or((Shown::Unset, Shown::Unset), address);
+    let (host, port) = host_list(hosts);
     let mut values = vec![
         ("host", host),
         ("port", port),
@@ -270,6 +292,15 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     Entry { path, scope: Scope::PgDatabase, values }
+}
+
+/// Hosts and the port that they share, as they would be written.
+fn host_list(hosts: &[Upstream]) -> (Shown, Shown) {
+    match hosts {
+        [] => (Shown::Unset, Shown::Unset),
+        [host] => address(host),
+        [first, ..] => (quoted(crate::hosts::shown(hosts)), address(first).1),
+    }
 }
 
 /// The limits that only the pools of PostgreSQL have.

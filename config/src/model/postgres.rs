@@ -97,11 +97,15 @@ pub struct Postgres {
     pub dns_nxdomain_ttl: Duration,
     /// How often a zone's serial number is looked at. Zero: never.
     pub dns_zone_check_period: Duration,
+    /// The file that names the name servers; `None`: the system's.
+    pub resolv_conf: Option<PathBuf>,
 
     /// Whether the client's address is added to its `application_name`.
     pub application_name_add_host: bool,
     /// Whether the simple query protocol is refused.
     pub disable_pqexec: bool,
+    /// Whether SHOW STATS and SHOW DATABASES end with a column that PgBouncer had before 1.8 and before 1.24.
+    pub console_old_columns: bool,
     /// The longest message that a client or a server may send, in bytes.
     pub max_packet_size: u32,
     /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
@@ -115,12 +119,23 @@ pub struct Postgres {
     pub peer_id: u16,
     /// The other processes behind the same address, by their ids: a cancel request may reach any of them.
     pub peers: BTreeMap<u16, Peer>,
+    /// What databases have that say nothing of their own.
+    pub base: Base,
     /// Databases by the name clients ask for. `*` serves every other name, as the database of that name.
     pub databases: BTreeMap<String, PgDatabase>,
     /// Users by name.
     pub users: BTreeMap<String, PgUser>,
     /// True when this came from one URL with nothing else said: any user name is welcome, and every client becomes the user of the URL upstream.
     pub zero_config: bool,
+}
+
+/// What databases have that say nothing of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// When connections go back to the pool.
+    pub pool_mode: PoolMode,
+    /// The limits of each pool; its size is `default_pool_size`.
+    pub limits: PoolLimits,
 }
 
 /// How PostgreSQL clients prove who they are.
@@ -347,6 +362,12 @@ pub struct UserTimeouts {
 const AUTH_QUERY: &str =
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
 
+impl Default for Base {
+    fn default() -> Self {
+        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default() }
+    }
+}
+
 impl Default for Postgres {
     fn default() -> Self {
         Self {
@@ -389,14 +410,17 @@ impl Default for Postgres {
             dns_max_ttl: Duration::from_secs(15),
             dns_nxdomain_ttl: Duration::from_secs(15),
             dns_zone_check_period: Duration::ZERO,
+            resolv_conf: None,
             application_name_add_host: false,
             disable_pqexec: false,
+            console_old_columns: false,
             max_packet_size: i32::MAX.unsigned_abs(),
             max_prepared_statements: 200,
             track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
             ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
             peer_id: 0,
             peers: BTreeMap::new(),
+            base: Base::default(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),
             zero_config: false,

@@ -33,16 +33,21 @@ pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>) -> io::Result
     let (mut doors, mut spares) = (Vec::new(), Vec::new());
     let mut shown = config.clone();
     let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
-        for listen in listens {
-            let bound = match take(&mut inherited, Some(&door), listen) {
-                Some(socket) => Bound::inherit(listen, socket),
-                None => Bound::bind(listen, options),
+        for listen in std::mem::take(listens) {
+            let bound = match take(&mut inherited, Some(&door), &listen) {
+                Some(socket) => Bound::inherit(&listen, socket),
+                None => Bound::bind(&listen, options),
             };
-            let bound = bound.map_err(|error| cannot_listen(&*listen, &error))?;
+            let bound = match bound {
+                Ok(bound) => bound,
+                Err(error) if options.may_be_without(&listen, &error) => {
+                    tracing::warn!("cannot listen on {listen}: {error}; going on without IPv6");
+                    continue;
+                }
+                Err(error) => return Err(cannot_listen(&listen, &error)),
+            };
             spares.push(Spare { door: Some(door.clone()), listen: listen.clone(), socket: bound.spare()? });
-            if let Some(address) = bound.address() {
-                *listen = Listen::Tcp(address);
-            }
+            listens.push(bound.address().map_or(listen, Listen::Tcp));
             doors.push((door.clone(), bound));
         }
         Ok(())

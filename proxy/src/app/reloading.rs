@@ -5,13 +5,17 @@ use std::sync::Arc;
 use sidepool_config::diff::diff;
 use sidepool_config::file::{Loaded, Rejected};
 use sidepool_config::model::Config;
+use sidepool_config::pgbouncer::Set;
 use sidepool_config::sources::{ContentHash, Sources};
 
 use super::held;
+use super::pgbouncer;
 use super::source::Source;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
+use crate::invocation::start::in_words;
 use crate::reload::FileWatch;
+use crate::service;
 
 /// Reads and applies. Lives on the control loop, so that two reloads never overlap.
 pub struct Reloader {
@@ -22,6 +26,8 @@ pub struct Reloader {
     attempted: ContentHash,
     watch: FileWatch,
     facts: Arc<Facts>,
+    /// What the console has said since the last reload, which forgets it.
+    set: Set,
 }
 
 impl Reloader {
@@ -30,7 +36,7 @@ impl Reloader {
     pub fn new(source: Source, running: Arc<Config>, sources: Sources, facts: Arc<Facts>) -> Self {
         let watch = FileWatch::start(sources.files());
         let attempted = sources.hash();
-        Self { source, running, sources, attempted, watch, facts }
+        Self { source, running, sources, attempted, watch, facts, set: Set::new() }
     }
 
     /// Waits until files may have changed. May be dropped and called again.
@@ -41,13 +47,15 @@ impl Reloader {
     /// Reloads if the files' contents are others than at the last attempt.
     pub fn look(&mut self) {
         if self.sources.hash_now() != self.attempted {
-            self.reload(Trigger::File);
+            let _ = self.reload(Trigger::File);
         }
     }
 
-    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
-    pub fn reload(&mut self, trigger: Trigger) {
-        let (outcome, sources) = match self.source.load() {
+    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole. Says which.
+    pub fn reload(&mut self, trigger: Trigger) -> Outcome {
+        service::reloading();
+        self.set.clear();
+        let (outcome, sources) = match self.source.load(&self.set) {
             Ok(loaded) => self.accept(loaded),
             Err(rejected) => self.reject(rejected),
         };
@@ -55,12 +63,48 @@ impl Reloader {
         self.attempted = sources.hash();
         self.watch.follow(sources.files().chain(self.sources.files()));
         self.sources = sources;
+        self.reopen_log();
+        service::ready();
+        outcome
+    }
+
+    /// Puts one setting of PgBouncer into force until the next reload, or says why not. Where the configuration is in no file there is nothing
+    /// that it could win over.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if let Source::Given(_) = self.source {
+            return Err("settings that were said as URLs cannot be changed: start with a configuration file".to_owned());
+        }
+        let mut set = self.set.clone();
+        set.insert(name.to_owned(), value.to_owned());
+        let loaded = self.source.load(&set).map_err(|rejected| rejected.errors())?;
+        self.set = set;
+        let effective = held::effective(&self.running, &loaded.config);
+        if *effective != *self.running {
+            self.apply(effective);
+            self.reopen_log();
+        }
+        Ok(())
+    }
+
+    /// PgBouncer's log file is opened again with each reload, so that it can be moved away.
+    fn reopen_log(&self) {
+        let Some(process) = &self.running.pgbouncer else { return };
+        let targets = pgbouncer::targets(process);
+        if let Err(error) = self.facts.logging.redirect(&targets) {
+            let file = targets.file.unwrap_or_default();
+            tracing::error!("Cannot open logfile: '{}': {error}; the old one is kept", file.display());
+        }
     }
 
     fn accept(&mut self, loaded: Loaded) -> (Outcome, Sources) {
         let Loaded { config, warnings, sources } = loaded;
-        for warning in warnings {
-            tracing::warn!("{warning}");
+        for warning in &warnings {
+            match &self.running.pgbouncer {
+                // What changes nothing has been named at the start.
+                Some(_) if warning.is_about_no_line() => {}
+                Some(_) => tracing::warn!("{}", in_words(warning)),
+                None => tracing::warn!("{warning}"),
+            }
         }
         let effective = held::effective(&self.running, &config);
         let pending = held::pending(&self.running, &config);
@@ -99,7 +143,13 @@ impl Reloader {
 
     fn reject(&self, rejected: Rejected) -> (Outcome, Sources) {
         for problem in &rejected.problems {
-            tracing::error!("{problem}");
+            match &self.running.pgbouncer {
+                Some(_) => tracing::error!("{}", in_words(problem)),
+                None => tracing::error!("{problem}"),
+            }
+        }
+        if self.running.pgbouncer.is_some() {
+            tracing::warn!("config file loading failed");
         }
         tracing::error!(
             problems = rejected.problems.len(),

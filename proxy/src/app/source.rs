@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use sidepool_config::environment::{Given, Overrides, from_given};
-use sidepool_config::file::{Loaded, Rejected, load_over};
+use sidepool_config::file::{Loaded, Rejected, load_set};
+use sidepool_config::pgbouncer::{self, Flags, Set};
 
 use crate::cli::From;
 
@@ -11,6 +12,8 @@ use crate::cli::From;
 pub enum Source {
     /// A file, and the flags that win over it.
     File(PathBuf, Box<Overrides>),
+    /// A `pgbouncer.ini`, and PgBouncer's flags.
+    Ini(PathBuf, Flags),
     /// URLs and a few settings, from the command line or the environment.
     Given(Box<UrlsGiven>),
 }
@@ -40,6 +43,9 @@ impl Source {
             default_password: None,
         };
         if let Some(file) = from.file.as_ref().or(from.config.as_ref()) {
+            if file.extension().is_some_and(|extension| extension == "ini") {
+                return Self::Ini(file.clone(), Flags::default());
+            }
             return Self::File(file.clone(), Box::new(flags));
         }
         let said = [flag("--postgres", &from.postgres), flag("--redis", &from.redis)];
@@ -52,10 +58,11 @@ impl Source {
         Self::Given(Box::new(UrlsGiven { postgres, redis, overrides }))
     }
 
-    /// Reads it (again).
-    pub fn load(&self) -> Result<Loaded, Rejected> {
+    /// Reads it (again); `set` is what SET has said since, which wins.
+    pub fn load(&self, set: &Set) -> Result<Loaded, Rejected> {
         match self {
-            Self::File(path, flags) => load_over(path, &variable, flags),
+            Self::File(path, flags) => load_set(path, &variable, flags, set),
+            Self::Ini(path, flags) => pgbouncer::load(path, flags, set),
             Self::Given(given) => from_given(given.postgres.as_ref(), given.redis.as_ref(), &given.overrides),
         }
     }
@@ -64,7 +71,7 @@ impl Source {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::File(path, _) => path.display().to_string(),
+            Self::File(path, _) | Self::Ini(path, _) => path.display().to_string(),
             Self::Given(_) => "the command line and the environment".to_owned(),
         }
     }

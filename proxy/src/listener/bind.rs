@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Options {
     pub backlog: u32,
     /// Whether other processes may listen on the same address; the kernel then spreads the clients.
     pub reuse_port: bool,
+    /// Whether `[::]` takes IPv6 clients alone, because `0.0.0.0` is listened on as well.
+    pub only_v6: bool,
     /// Permissions of a Unix socket's file.
     pub unix_mode: u32,
     /// Group of a Unix socket's file, by name or number.
@@ -33,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backlog: 4096, reuse_port: false, unix_mode: 0o777, unix_group: None }
+        Self { backlog: 4096, reuse_port: false, only_v6: false, unix_mode: 0o777, unix_group: None }
     }
 }
 
@@ -42,13 +45,32 @@ impl From<&Postgres> for Options {
         Self {
             backlog: postgres.listen_backlog,
             reuse_port: postgres.so_reuseport,
+            only_v6: listens_on_all_v4(postgres),
             unix_mode: postgres.unix_socket_mode,
             unix_group: postgres.unix_socket_group.clone(),
         }
     }
 }
 
+fn listens_on_all_v4(postgres: &Postgres) -> bool {
+    postgres.listen.iter().any(|listen| match listen {
+        Listen::Tcp(address) => address.ip() == Ipv4Addr::UNSPECIFIED,
+        Listen::Unix(_) => false,
+    })
+}
+
 impl Options {
+    /// Whether that listener was asked for only because every address was, on a machine that has no IPv6.
+    #[must_use]
+    pub fn may_be_without(&self, listen: &Listen, error: &io::Error) -> bool {
+        let is_v6 = match listen {
+            Listen::Tcp(address) => address.ip() == Ipv6Addr::UNSPECIFIED,
+            Listen::Unix(_) => false,
+        };
+        let cannot = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL].map(rustix::io::Errno::raw_os_error);
+        self.only_v6 && is_v6 && error.raw_os_error().is_some_and(|number| cannot.contains(&number))
+    }
+
     fn backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
@@ -111,6 +133,9 @@ fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListen
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
+    if address.is_ipv6() && options.only_v6 {
+        socket.set_only_v6(true)?;
+    }
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     socket.set_nonblocking(true)?;
@@ -120,6 +145,9 @@ fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListen
 }
 
 fn unix(path: &Path, options: &Options) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    if let Some(name) = path.to_str().and_then(|path| path.strip_prefix('@')) {
+        return abstract_unix(path, name, options);
+    }
     remove_stale(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     let file = SocketFile::of(path)?;
@@ -130,6 +158,15 @@ fn unix(path: &Path, options: &Options) -> io::Result<(std::os::unix::net::UnixL
     SockRef::from(&listener).listen(options.backlog())?;
     listener.set_nonblocking(true)?;
     Ok((listener, file))
+}
+
+/// A socket with a name and no file: it goes with the process.
+fn abstract_unix(path: &Path, name: &str, options: &Options) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+    SockRef::from(&listener).listen(options.backlog())?;
+    listener.set_nonblocking(true)?;
+    Ok((listener, SocketFile { path: path.to_owned(), device: 0, inode: 0, given_away: Default::default() }))
 }
 
 /// The number of a group that is given by name or by number.

@@ -1,11 +1,14 @@
-//! Log lines: text or JSON on standard error, never at the expense of clients.
+//! Log lines: text or JSON on standard error, or PgBouncer's lines where its log goes; never at the expense of clients.
 //!
 //! The thread that logs hands the finished line to a queue with a bound (`writer`), so that a terminal or a pipe which is not read stalls
 //! nobody; a line that does not fit is dropped and counted. Lines that repeat in a storm are thinned out and counted (`limit`).
 
 mod limit;
+pub mod pgbouncer;
+pub mod targets;
 mod writer;
 
+use std::io;
 use std::panic;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use limit::Limiter;
+use targets::{Opened, Targets};
 use writer::{Lines, Queue};
 
 /// How long the end of the program waits for lines that are not written yet.
@@ -34,11 +38,9 @@ impl Logging {
     /// Installs logging for the whole process. `RUST_LOG` overrides the configured level, and is how the lines of libraries are had.
     #[must_use]
     pub fn install(config: &Log) -> Arc<Self> {
-        let queue = Queue::start();
+        let queue = Queue::start(Opened::stderr());
         let limiter = Arc::new(Limiter::default());
-        let overridden = std::env::var(EnvFilter::DEFAULT_ENV).ok().and_then(|text| filter_of_environment(&text));
-        let is_overridden = overridden.is_some();
-        let (level, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter(config.level)));
+        let (level, set_level) = levels(config.level);
         let format = tracing_subscriber::fmt::layer().with_writer(Lines(Arc::clone(&queue)));
         let format = match config.format {
             LogFormat::Text => format.with_ansi(false).boxed(),
@@ -47,12 +49,24 @@ impl Logging {
         // A second installation (tests) keeps the first.
         let _ = tracing_subscriber::registry().with(level).with(limit::Layer(Arc::clone(&limiter))).with(format).try_init();
         panic::set_hook(Box::new(log_panic));
-        let set_level = Box::new(move |level| {
-            if !is_overridden {
-                let _ = handle.reload(filter(level));
-            }
-        });
         Arc::new(Self { queue, limiter, set_level })
+    }
+
+    /// Installs logging for the whole process in PgBouncer's format and with none of its lines left out. A file that cannot be opened is the
+    /// error.
+    pub fn install_as_pgbouncer(config: &Log, targets: &Targets) -> io::Result<Arc<Self>> {
+        let queue = Queue::start(Opened::open(targets)?);
+        let (level, set_level) = levels(config.level);
+        let format = tracing_subscriber::fmt::layer().event_format(pgbouncer::Format::new()).with_writer(Lines(Arc::clone(&queue)));
+        let _ = tracing_subscriber::registry().with(level).with(format).try_init();
+        panic::set_hook(Box::new(log_panic));
+        Ok(Arc::new(Self { queue, limiter: Arc::default(), set_level }))
+    }
+
+    /// Opens the targets (again) and writes there from now on; where that fails everything stays as it was.
+    pub fn redirect(&self, targets: &Targets) -> io::Result<()> {
+        self.queue.redirect(Opened::open(targets)?);
+        Ok(())
     }
 
     /// Logging that is not installed, for tests.
@@ -95,6 +109,21 @@ impl Drop for Logging {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+type Reloadable = reload::Layer<EnvFilter, tracing_subscriber::Registry>;
+
+/// The filter of levels, and what changes it. `RUST_LOG` wins over the configuration.
+fn levels(level: LogLevel) -> (Reloadable, Box<dyn Fn(LogLevel) + Send + Sync>) {
+    let overridden = std::env::var(EnvFilter::DEFAULT_ENV).ok().and_then(|text| filter_of_environment(&text));
+    let is_overridden = overridden.is_some();
+    let (layer, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter(level)));
+    let set_level = move |level| {
+        if !is_overridden {
+            let _ = handle.reload(filter(level));
+        }
+    };
+    (layer, Box::new(set_level))
 }
 
 /// Our own lines of this level. Of the libraries below only what is alarming: their debug lines tell nothing of what we do, and are many.

@@ -1,4 +1,4 @@
-//! The queue between those who log and the one thread that writes to standard error. Bounded: past the bound a line is dropped and counted.
+//! The queue between those who log and the one thread that writes. Bounded: past the bound a line is dropped and counted.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -7,7 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
+
+use super::targets::{Line, Opened};
 
 /// The most lines that wait.
 const BOUND: usize = 4096;
@@ -23,21 +26,28 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    lines: VecDeque<Box<[u8]>>,
+    lines: VecDeque<Line>,
     /// Taken out and not yet written.
     in_hand: bool,
+    /// Where to write from the next line on.
+    opened: Option<Opened>,
 }
 
 impl Queue {
     /// A queue with a thread that empties it.
-    pub(super) fn start() -> Arc<Self> {
+    pub(super) fn start(opened: Opened) -> Arc<Self> {
         let queue = Arc::new(Self::default());
         let writer = Arc::clone(&queue);
-        let spawned = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(&mut io::stderr()));
+        let spawned = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(opened));
         if let Err(error) = spawned {
             eprintln!("cannot start the thread that writes the log: {error}");
         }
         queue
+    }
+
+    /// Writes there from now on; lines that wait already are written there, too.
+    pub(super) fn redirect(&self, opened: Opened) {
+        self.lock().opened = Some(opened);
     }
 
     /// How many lines were dropped.
@@ -52,33 +62,35 @@ impl Queue {
         drop(self.written.wait_timeout_while(waiting, patience, unwritten));
     }
 
-    fn push(&self, line: &[u8]) {
+    fn push(&self, level: Level, text: &[u8]) {
         let mut waiting = self.lock();
         if waiting.lines.len() >= BOUND {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.lines.push_back(line.into());
+        waiting.lines.push_back(Line { level, text: text.into() });
         drop(waiting);
         self.arrived.notify_one();
     }
 
-    fn write_to(&self, target: &mut impl Write) {
+    fn write_to(&self, mut opened: Opened) {
         loop {
-            let line = self.next();
-            // Nobody is left to be told that the log cannot be written.
-            let _ = target.write_all(&line);
+            let (line, redirected) = self.next();
+            if let Some(redirected) = redirected {
+                opened = redirected;
+            }
+            opened.write(&line);
             self.lock().in_hand = false;
             self.written.notify_all();
         }
     }
 
-    fn next(&self) -> Box<[u8]> {
+    fn next(&self) -> (Line, Option<Opened>) {
         let mut waiting = self.lock();
         loop {
             if let Some(line) = waiting.lines.pop_front() {
                 waiting.in_hand = true;
-                return line;
+                return (line, waiting.opened.take());
             }
             waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
@@ -90,11 +102,11 @@ impl Queue {
 }
 
 /// What the formatter writes one finished line to.
-pub(super) struct Line<'a>(&'a Queue);
+pub(super) struct Pen<'a>(&'a Queue, Level);
 
-impl Write for Line<'_> {
+impl Write for Pen<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
+        self.0.push(self.1, bytes);
         Ok(bytes.len())
     }
 
@@ -103,14 +115,18 @@ impl Write for Line<'_> {
     }
 }
 
-/// Gives the formatter a [`Line`] for each event.
+/// Gives the formatter a [`Pen`] for each event.
 pub(super) struct Lines(pub(super) Arc<Queue>);
 
 impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+    type Writer = Pen<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.0)
+    fn make_writer(&'a self) -> Pen<'a> {
+        Pen(&self.0, Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Pen<'a> {
+        Pen(&self.0, *metadata.level())
     }
 }
 
@@ -122,7 +138,7 @@ mod tests {
     fn lines_past_the_bound_are_dropped_and_counted() {
         let queue = Queue::default();
         for _ in 0..BOUND + 3 {
-            Line(&queue).write_all(b"line\n").unwrap();
+            Pen(&queue, Level::INFO).write_all(b"line\n").unwrap();
         }
         assert_eq!(queue.dropped(), 3);
         queue.flush(Duration::from_millis(1));

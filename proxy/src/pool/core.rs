@@ -38,6 +38,8 @@ pub struct Core {
     pub(super) draining: bool,
     /// Counts changes of address or credentials.
     pub(super) epoch: u32,
+    /// Who asked last that all connections be replaced.
+    pub(super) stale_token: u64,
     /// The latest time we were told: with several workers, one may have read the clock before another and come after it.
     pub(super) now: Instant,
     /// Since when sessions wait while every connection that is allowed is open.
@@ -73,6 +75,7 @@ impl Core {
             paused: false,
             draining: false,
             epoch: 0,
+            stale_token: 0,
             now,
             saturated_since: None,
             saturated: Duration::ZERO,
@@ -155,6 +158,18 @@ impl Core {
         Some(self.conns.id(slot))
     }
 
+    /// A place for a connection that the pool does not open: leased from the start. `None` when there is no room now, or others wait for it.
+    pub fn occupy(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
+        let now = self.advance(now);
+        if self.paused || self.draining || !self.queue.is_empty() || self.conns.total() >= self.limits.max {
+            return None;
+        }
+        let slot = self.conns.insert(now, worker, self.epoch);
+        self.conns.lease(slot, worker);
+        self.settle(now);
+        Some(self.conns.id(slot))
+    }
+
     /// A session does not wait any more. False when it had been granted a connection, or refused, already.
     pub fn cancel(&mut self, now: Instant, waiter: WaiterId) -> bool {
         let now = self.advance(now);
@@ -220,7 +235,7 @@ impl Core {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
-            if failure == Failure::Permanent && self.conns.open() == 0 {
+            if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
                 self.refuse_all(now, RefuseReason::UpstreamRefuses);
             }
         }
@@ -274,6 +289,18 @@ impl Core {
         self.settle(now);
     }
 
+    /// The connection is to be closed when nobody uses it any more.
+    pub fn retire(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        let now = self.advance(now);
+        match self.conns.find(conn) {
+            None | Some((_, ConnState::Closing)) => return,
+            Some((slot, ConnState::Connecting | ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing)) => {
+                self.conns.retire(slot, reason)
+            }
+        }
+        self.settle(now);
+    }
+
     /// New limits, from now on.
     pub fn resize(&mut self, now: Instant, limits: Limits) {
         let now = self.advance(now);
@@ -309,6 +336,15 @@ impl Core {
             self.abandon_connects(CloseReason::Stale);
         }
         self.settle(now);
+    }
+
+    /// As [`Core::mark_stale`], but only once for each `token`. Answers the epoch of what is opened from now on.
+    pub fn mark_stale_once(&mut self, now: Instant, token: u64) -> u32 {
+        if self.stale_token != token {
+            self.stale_token = token;
+            self.mark_stale(now);
+        }
+        self.epoch
     }
 
     /// Something has changed that may let the next connect work: it is tried at once.
@@ -373,6 +409,18 @@ impl Core {
         &self.limits
     }
 
+    /// How many connections there are, in any state.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.conns.total() as usize
+    }
+
+    /// Whether there still is such a connection.
+    #[must_use]
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.conns.find(conn).is_some()
+    }
+
     /// How often address or credentials changed.
     #[must_use]
     pub fn epoch(&self) -> u32 {
@@ -396,6 +444,7 @@ impl Core {
             resetting: self.conns.count(ConnState::Resetting),
             probing: self.conns.count(ConnState::Probing),
             closing: self.conns.count(ConnState::Closing),
+            retiring: self.conns.retiring(),
             max: self.limits.max,
             min: self.limits.min,
             waiters: self.queue.len(),

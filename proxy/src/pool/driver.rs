@@ -184,6 +184,9 @@ impl<C: Connector> Pool<C> {
         match result {
             Ok(connection) => {
                 self.record().add(PoolCounter::ConnectOk, 1);
+                if let Some(origin) = connection.origin() {
+                    self.core.with(|held| held.note_origin(id, origin));
+                }
                 self.table.borrow_mut().keep(id, Box::new(connection));
                 if self.core.with(|held| held.fault.take()).is_some() {
                     tracing::info!(pool = %self.name(), "the upstream takes connections again");
@@ -213,7 +216,10 @@ impl<C: Connector> Pool<C> {
         }
         match connection.detach() {
             Ok(parcel) => self.post(to, move |pool| match C::Connection::attach(parcel) {
-                Ok(connection) => pool.deliver(waiter, Delivery::Connection(id, Box::new(connection))),
+                Ok(mut connection) => {
+                    pool.connector().arrived(&mut connection);
+                    pool.deliver(waiter, Delivery::Connection(id, Box::new(connection)));
+                }
                 Err(_) => pool.lose(waiter, id, to, CloseReason::Broken),
             }),
             Err(_) => self.lose(waiter, id, to, CloseReason::Broken),
@@ -284,7 +290,10 @@ impl<C: Connector> Pool<C> {
             self.record().add(measure::close(reason), 1);
             connection.close();
         }
-        self.core.with(|held| held.core.on_closed(clock::now(), id));
+        self.core.with(|held| {
+            held.origins.remove(&id);
+            held.core.on_closed(clock::now(), id);
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 //! the connections that live on this worker and nobody holds, and the seats of those who wait. What the core wants done is in `driver`.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ use super::driver::{self, Alarm};
 use super::id::{ConnId, IdentityId};
 use super::lease::Lease;
 use super::limits::Limits;
-use super::reason::Condition;
+use super::reason::{CloseReason, Condition};
 use super::registry::{CoreRef, PoolId, PoolTable};
 use super::snapshot::Snapshot;
 use super::table::Table;
@@ -133,6 +134,23 @@ impl<C: Connector> Pool<C> {
         *self.connector.borrow_mut() = Rc::new(connector);
         self.epoch.set(self.epoch.get().saturating_add(1));
         self.step(|core, now| core.mark_stale_before(now, self.epoch.get()));
+    }
+
+    /// The host `name` leads to these addresses: connections to others that it led to are closed when nobody uses them.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let gone: Vec<ConnId> = self.core.with(|held| {
+            let origins = held.origins.iter();
+            origins.filter(|(_, origin)| &*origin.name == name && !addresses.contains(&origin.address)).map(|(id, _)| *id).collect()
+        });
+        for id in gone {
+            self.step(|core, now| core.retire(now, id, CloseReason::Stale));
+        }
+    }
+
+    /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.
+    pub fn reconnect(&self, token: u64) {
+        let epoch = self.step(|core, now| core.mark_stale_once(now, token));
+        self.epoch.set(epoch);
     }
 
     /// Something has changed that may let the next connect work, such as a new password: it is tried at once.

@@ -2,10 +2,21 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::fault::ConnectFault;
 use super::reason::CloseReason;
+
+/// Where a connection leads whose server has a name: names may come to lead elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name.
+    pub name: Arc<str>,
+    /// The address that it had.
+    pub address: IpAddr,
+}
 
 /// An open, logged-in upstream connection.
 pub trait Connection: Sized + 'static {
@@ -22,6 +33,11 @@ pub trait Connection: Sized + 'static {
     /// Puts it onto this worker's runtime.
     fn attach(parcel: Self::Parcel) -> io::Result<Self>;
 
+    /// The host name that led to the server, and where; `None` where no name did.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
+
     /// Says goodbye as the protocol wants it, without waiting.
     fn close(self);
 }
@@ -33,6 +49,9 @@ pub trait Connector: 'static {
 
     /// Opens a connection and logs in. Bounded in time by the implementation (`server_connect_timeout`).
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectFault>>;
+
+    /// A connection has come from another worker.
+    fn arrived(&self, _connection: &mut Self::Connection) {}
 
     /// Brings a connection that was released dirty back to the state of a new one. Bounded in time by the implementation.
     fn reset(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<(), ConnectFault>>;

@@ -4,19 +4,21 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{PoolLimits, PoolMode, Postgres, TcpOptions};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::keyring::Keyring;
 use super::route::{self, PoolKey, Route};
+use super::switches::Switches;
 use crate::clock;
-use crate::observe::record::PoolRecord;
+use crate::observe::record::{PoolNumbers, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::handle::{Pool, PoolSetup};
@@ -24,8 +26,11 @@ use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
+use crate::pool::snapshot::Snapshot;
+use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::upstream::postgres::passed::{Credential, Passed};
+use crate::upstream::postgres::roll::{Page, Roll};
 use crate::worker::Worker;
 
 /// Most pools of databases that clients, not the configuration, named: each costs memory and shows up in metrics.
@@ -73,14 +78,98 @@ pub struct TooManyPools;
 pub struct PgPools {
     directory: Directory<PoolKey>,
     keyring: Keyring,
+    dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
+    switches: RefCell<Arc<Switches>>,
+    /// The connections of all pools.
+    pub roll: Rc<Roll>,
+}
+
+/// A pool as the admin console sees it.
+#[derive(Debug, Clone)]
+pub struct PoolFacts {
+    /// Which pool.
+    pub key: PoolKey,
+    /// When its connections go back.
+    pub mode: PoolMode,
+    /// The state of the pool, which all workers share.
+    pub snapshot: Snapshot,
+    /// This worker's cells.
+    pub numbers: PoolNumbers,
+    /// Cancels that are on their way from this worker.
+    pub cancels: u32,
+    /// Connections of this worker that they are for.
+    pub being_cancelled: u32,
 }
 
 impl PgPools {
-    /// No pools yet. The directory and the keyring are those of the process.
+    /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, keyring: Keyring) -> Self {
-        Self { directory, keyring, pools: RefCell::default() }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing, roll: Rc<Roll>) -> Self {
+        Self { directory, keyring, dialing, pools: RefCell::default(), switches: RefCell::default(), roll }
+    }
+
+    /// The host `name` leads to these addresses and no others any more.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
+        for entry in pools {
+            entry.pool.retire_gone(name, addresses);
+        }
+    }
+
+    /// What operators have switched.
+    #[must_use]
+    pub fn switches(&self) -> Arc<Switches> {
+        Arc::clone(&self.switches.borrow())
+    }
+
+    /// Brings all pools in line with what operators have switched.
+    pub fn switch(&self, switches: &Arc<Switches>) {
+        *self.switches.borrow_mut() = Arc::clone(switches);
+        for (key, entry) in &*self.pools.borrow() {
+            if switches.is_paused(key.database()) {
+                entry.pool.pause();
+            } else {
+                entry.pool.resume();
+            }
+        }
+    }
+
+    /// Has the connections that are open closed when nobody uses them any more, in the pools that are chosen. Each worker has to be told, with the
+    /// same `token`.
+    pub fn reconnect(&self, token: u64, choose: impl Fn(&PoolKey) -> bool) {
+        let pools = self.pools.borrow();
+        for (key, entry) in pools.iter().filter(|(key, _)| choose(key)) {
+            entry.pool.reconnect(token);
+            self.note_stale(key);
+        }
+    }
+
+    /// The pools as the admin console sees them.
+    #[must_use]
+    pub fn facts(&self, now: Instant) -> Vec<PoolFacts> {
+        let servers: Vec<_> = self.roll.servers().into_iter().filter(|server| server.cancels() > 0).collect();
+        let facts = |(key, entry): (&PoolKey, &Rc<PgPool>)| {
+            let own = servers.iter().filter(|server| server.database == *key.database() && server.user == key.user);
+            let cancels: Vec<u32> = own.map(|server| server.cancels()).collect();
+            PoolFacts {
+                key: key.clone(),
+                mode: entry.mode,
+                snapshot: entry.pool.snapshot(now),
+                numbers: entry.pool.record().numbers(),
+                cancels: cancels.iter().sum(),
+                being_cancelled: u32::try_from(cancels.len()).unwrap_or(u32::MAX),
+            }
+        };
+        self.pools.borrow().iter().map(facts).collect()
+    }
+
+    fn note_stale(&self, key: &PoolKey) {
+        for server in self.roll.servers() {
+            if server.database == *key.database() && server.user == key.user {
+                server.close_needed.set(true);
+            }
+        }
     }
 
     /// The pool at the end of `route`, made if it is not there.
@@ -115,7 +204,7 @@ impl PgPools {
         let keys: Vec<PoolKey> = self.pools.borrow().keys().cloned().collect();
         for key in keys {
             match config.and_then(|config| route::route_again(config, &key)) {
-                Some(route) => self.change(&route),
+                Some(route) => self.change(&route, &tcp_of(worker)),
                 None => self.drain(&key),
             }
         }
@@ -158,27 +247,46 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, connector(route, &learned, &passed), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
+        if self.switches.borrow().is_paused(route.key.database()) {
+            pool.pause();
+        }
         PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode }
     }
 
-    fn change(&self, route: &Route) {
+    fn change(&self, route: &Route, tcp: &TcpOptions) {
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
         if entry.limits != route.limits {
             entry.pool.resize(Limits::from(&route.limits));
         }
-        entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
-        entry.pool.connector().set_context(route.tls_context.clone());
-        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
-        if *entry.pool.connector().target() != route.target {
+        if *entry.pool.connector().target() == route.target {
+            entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+            entry.pool.connector().set_context(route.tls_context.clone());
+            entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
+            entry.pool.connector().set_dialer(self.dialer(route, tcp));
+        } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(connector(route, &entry.learned, &entry.passed));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
+            self.note_stale(&route.key);
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
             *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode });
         }
+    }
+
+    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
+        let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
+        let (dialer, timeout) = (self.dialer(route, tcp), route.limits.server_connect_timeout);
+        let connector = PgConnector::new(route.target.clone(), dialer, timeout, learned.clone()).written_on(page);
+        connector.set_context(route.tls_context.clone());
+        connector.set_reset(&route.reset.query, route.reset.always);
+        connector.with_passed(passed.clone())
+    }
+
+    fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {
+        self.dialing.dialer(&route.target.hosts, route.target.balance, tcp, route.limits.server_login_retry)
     }
 
     fn drain(&self, key: &PoolKey) {
@@ -189,11 +297,9 @@ impl PgPools {
     }
 }
 
-fn connector(route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
-    let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone());
-    connector.set_context(route.tls_context.clone());
-    connector.set_reset(&route.reset.query, route.reset.always);
-    connector.with_passed(passed.clone())
+/// The socket options in force.
+fn tcp_of(worker: &Worker) -> TcpOptions {
+    worker.config.borrow().postgres.as_ref().map(|postgres| postgres.tcp.clone()).unwrap_or_default()
 }
 
 /// Whether no session holds the pool. (The table itself holds it once.)
@@ -202,7 +308,7 @@ fn is_unused(entry: &Rc<PgPool>) -> bool {
 }
 
 fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
-    let upstream = entry.pool.connector().target().upstream.to_string();
+    let upstream = entry.pool.connector().target().shown_hosts();
     let info = PoolInfo {
         protocol: Protocol::Postgres,
         database: Arc::clone(&key.dbname),

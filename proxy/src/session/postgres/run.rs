@@ -35,6 +35,7 @@ use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
+use crate::suspension;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;
@@ -59,6 +60,8 @@ pub enum End {
     Mode,
     /// The proxy shuts down.
     Drained,
+    /// Somebody else ended the session.
+    Ended,
     /// The client has moved to a new process.
     Moved,
 }
@@ -119,9 +122,7 @@ pub struct Start {
     pub statement_capacity: usize,
     /// What the configuration allows.
     pub rules: Rules,
-    /// The parameters that follow this client.
-    pub state: ParameterSet,
-    /// Its cancel key.
+    /// Its cancel key, and the parameters that follow it.
     pub ticket: CancelTicket,
 }
 
@@ -136,17 +137,17 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, rules, state, ticket } = start;
+        let Start { client, pool, mode, statement_capacity, rules, ticket } = start;
         Self {
             client,
             worker: Rc::clone(worker),
             pool,
+            state: ticket.presence().state(),
             ticket,
             phase: Phase::Idle,
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
             statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
-            state: worker.postgres.states.intern(state),
             statements: None,
             pending: Vec::new(),
             to_client: Backlog::default(),
@@ -160,6 +161,11 @@ impl Session {
 
     /// Runs until the client is gone.
     pub async fn run(&mut self) -> End {
+        std::future::poll_fn(|cx| {
+            self.ticket.begin(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end
@@ -167,6 +173,13 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.quiet = Quiet::default();
+        let suspension = self.worker.suspension.state();
+        if suspension != suspension::State::Off {
+            return self.poll_suspended(cx, suspension);
+        }
+        if let Some(fate) = self.ticket.presence().fate() {
+            return Poll::Ready(self.meet(cx, fate));
+        }
         loop {
             let step = match self.phase {
                 Phase::Idle => ready!(self.poll_idle(cx)),
@@ -177,6 +190,34 @@ impl Session {
                 return Poll::Ready(end);
             }
         }
+    }
+
+    /// SUSPEND: sends what is held, and reads nothing.
+    fn poll_suspended(&mut self, cx: &mut Context<'_>, state: suspension::State) -> Poll<End> {
+        let (mut sent, mut lost) = (true, None);
+        match self.to_client.poll_flush(&mut self.client, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => lost = Some(End::Lost),
+            Poll::Pending => sent = false,
+        }
+        if let Phase::Linked(lease) = &mut self.phase {
+            let connection = &mut **lease;
+            match connection.link.to_server.poll_flush(&mut connection.stream, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => lost = Some(End::ServerLost),
+                Poll::Pending => sent = false,
+            }
+        }
+        if let Some(lost) = lost {
+            return Poll::Ready(lost);
+        }
+        if !sent {
+            self.worker.suspension.note_unsent();
+            if state == suspension::State::Closing {
+                return Poll::Ready(End::Lost);
+            }
+        }
+        Poll::Pending
     }
 
     /// Idle: flushes, then reads one message's worth and decides.
@@ -316,6 +357,9 @@ impl Session {
             }
             Poll::Pending => {
                 self.pending = input.to_vec();
+                if let Some(since) = acquire.since() {
+                    self.ticket.presence().has_asked(self.worker.postgres.micros(since));
+                }
                 self.ticket.waiting(cx.waker());
                 self.phase = Phase::Waiting(acquire);
                 self.quiet.queue = true;

@@ -1,14 +1,16 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, Postgres};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
+use super::authenticate::ldap::MOST_AT_A_TIME;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::keyring::Keyring;
@@ -18,10 +20,15 @@ use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
-use super::states::StateTable;
+use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::clock;
+use crate::dns;
+use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::Dialing;
+use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -59,6 +66,10 @@ pub struct PostgresCommons {
     pub keyring: Keyring,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -72,6 +83,8 @@ impl PostgresCommons {
             directory: Directory::new(workers),
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
+            dialing: Dialing::default(),
+            numbers: Numbers::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -96,10 +109,22 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Turns at asking LDAP servers.
+    pub ldap_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
     /// For salts.
     pub seed: LoginSeed,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
+    /// The names that clients go by.
+    pub names: WhoTable,
+    /// How many clients have not logged in yet.
+    pub arriving: Cell<u32>,
+    /// When the worker started: clients note times as what has passed since.
+    pub born: Instant,
 }
 
 impl PostgresSide {
@@ -113,10 +138,16 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone(), Roll::new(commons.numbers.clone())),
+            dialing: commons.dialing,
             verifiers: Verifiers::default(),
+            ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
+            numbers: commons.numbers,
+            names: WhoTable::default(),
+            arriving: Cell::new(0),
+            born: clock::now(),
         }
     }
 
@@ -125,8 +156,17 @@ impl PostgresSide {
         if old.postgres == new.postgres {
             return;
         }
+        if let Some(postgres) = &new.postgres {
+            self.dialing.dns.configure(names(postgres));
+        }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
+    }
+
+    /// A time as clients note it: microseconds since the worker started, never 0.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// What the pools have to report to a scrape.
@@ -139,4 +179,10 @@ impl PostgresSide {
     pub fn drain(&self) {
         self.pools.drain_all();
     }
+}
+
+/// How names are resolved.
+fn names(postgres: &Postgres) -> dns::Settings {
+    let terms = Terms { max_ttl: postgres.dns_max_ttl, nxdomain_ttl: postgres.dns_nxdomain_ttl };
+    dns::Settings { terms, resolv_conf: postgres.resolv_conf.clone() }
 }

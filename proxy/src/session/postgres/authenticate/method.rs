@@ -4,7 +4,7 @@ use sidepool_config::auth::hba::{Approach, Method, Origin};
 use sidepool_config::auth::ident::Maps;
 use sidepool_config::model::{AuthType, Postgres};
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
-use sidepool_protocol::postgres::startup::Startup;
+use sidepool_protocol::postgres::startup::{Replication, Startup};
 
 use crate::session::postgres::opening::Farewell;
 use crate::transport::stream::{Peer, Stream};
@@ -25,7 +25,12 @@ pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> R
         AuthType::Pam => return Err(misconfigured(false).into()),
         AuthType::Hba => {
             let origin = origin(stream).ok_or(Farewell::Left)?;
-            let approach = Approach { origin, database: &startup.database, user: &startup.user, replication: startup.replication };
+            let approach = Approach {
+                origin,
+                database: &startup.database,
+                user: &startup.user,
+                replication: startup.replication == Some(Replication::Physical),
+            };
             let rule = config.auth_rules.hba.find(&approach).ok_or_else(no_rule)?;
             tracing::debug!(line = rule.line, user = ?startup.user, database = ?startup.database, "login goes by auth_hba_file");
             rule.method.clone()
@@ -35,16 +40,15 @@ pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> R
 
 fn origin(stream: &Stream) -> Option<Origin> {
     match stream.peer() {
-        Peer::Tcp(address) => Some(Origin::Tcp { address: address.ip(), tls: matches!(stream, Stream::Tls(_)) }),
+        Peer::Tcp(address) => Some(Origin::Tcp { address: address.ip(), tls: stream.tls_peer().is_some() }),
         Peer::Unix => Some(Origin::Local),
         Peer::Gone => None,
     }
 }
 
 /// Whether the client has shown a certificate, which TLS believed, of somebody who may be `user`.
-pub(super) fn holds_certificate(_stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
-    let name: Option<&str> = None;
-    name.is_some_and(|name| maps.allow(map, name, user))
+pub(super) fn holds_certificate(stream: &Stream, maps: &Maps, map: Option<&str>, user: &str) -> bool {
+    stream.tls_peer().and_then(|peer| peer.common_name()).is_some_and(|name| maps.allow(map, &name, user))
 }
 
 fn refused(message: &'static str) -> Fault {

@@ -1,0 +1,24 @@
+//! Started as PgBouncer is: `sidepool [OPTION]... FILE.ini`, or the program under the name `pgbouncer`.
+//!
+//! ```text
+//! flags ─► load ─► identity (who to become; never root) ─► socket in use? pidfile? ─► daemon ─► app
+//! ```
+
+mod daemon;
+pub mod flags;
+mod identity;
+pub mod pidfile;
+mod socket;
+pub mod start;
+
+/// Which PgBouncer this one takes the place of.
+pub const PGBOUNCER_VERSION: &str = "1.25.2";
+
+/// As `-V` and the log say it.
+#[must_use]
+pub fn version() -> String {
+    format!("PgBouncer {PGBOUNCER_VERSION} (sidepool {})", env!("CARGO_PKG_VERSION"))
+}
+
+/// What does the work of PgBouncer's libraries, as `-V` and the log say it.
+pub const LIBRARIES: [&str; 3] = ["runtime: tokio (epoll)", "adns: system", "tls: rustls (aws-lc-rs)"];
