@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 
 /// The row that ends every script.
 const END: &str = "that was all";
+/// So many of the simple queries are not about prepared statements.
+const NAMELESS: usize = 24;
 const SIMPLE: [&str; 33] = [
     "SELECT 1",
     "SELECT 1; SELECT 'two', NULL; SELECT 3 WHERE false",
@@ -192,7 +194,15 @@ fn extended(dice: &mut Dice, sql: &str) -> Step {
 /// Any message at any time.
 fn anything(dice: &mut Dice, seed: u64) -> Step {
     match dice.roll(20) {
-        0..=4 => simple(dice),
+        0..=2 => {
+            let sql = dice.pick(&SIMPLE[..NAMELESS]);
+            step(query(sql), format!("Query {sql:?}"))
+        }
+        3 | 4 => {
+            // Behind a batch without its Sync the names of statements in SQL are not followed.
+            let named = simple(dice);
+            step([sync(), named.bytes].concat(), format!("Sync, {}", named.words))
+        }
         5..=10 => {
             // A text of its own: one that the server knows already is not parsed again, not even inside of a transaction that failed.
             let sql = format!("{} -- {seed} {}", dice.pick(&EXTENDED), dice.roll(1000));
