@@ -53,9 +53,7 @@ mod tests {
         let path = directory.path().join("notify");
         let name = format!("sidepool-notify-{}", std::process::id());
         let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        for (manager, socket) in
-            [(UnixDatagram::bind(&path).unwrap(), path.as_os_str().to_owned()), (by_name, format!("@{name}").into())]
-        {
+        for (manager, socket) in [(UnixDatagram::bind(&path).unwrap(), path.as_os_str().to_owned()), (by_name, format!("@{name}").into())] {
             send(&socket, "READY=1").unwrap();
             let mut heard = [0; 64];
             let length = manager.recv(&mut heard).unwrap();

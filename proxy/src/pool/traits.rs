@@ -22,6 +22,9 @@ pub trait Connection: Sized + 'static {
     /// Puts it onto this worker's runtime.
     fn attach(parcel: Self::Parcel) -> io::Result<Self>;
 
+    /// It is about to be closed, and this is why.
+    fn closing(&mut self, _reason: CloseReason) {}
+
     /// Says goodbye as the protocol wants it, without waiting.
     fn close(self);
 }

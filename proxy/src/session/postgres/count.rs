@@ -5,7 +5,9 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::fault::SqlState;
 
 use super::opening::Farewell;
+use super::presence::Presence;
 use super::run::{End, Start};
+use super::say;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::pool::handle::Pool;
 use crate::upstream::postgres::connector::PgConnector;
@@ -24,15 +26,16 @@ impl Present {
         start.pool.record().shift(PoolGauge::Clients, 1);
         start.pool.record().add(PoolCounter::Logins, 1);
         let client = start.ticket.number();
-        if worker.config.borrow().log.connections {
+        let config = worker.config.borrow();
+        if config.log.connections && config.pgbouncer.is_none() {
             tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
         }
         Self { pool: Rc::clone(&start.pool), client }
     }
 
     /// It is gone, and this is why.
-    pub(super) fn left(self, worker: &Worker, end: End) {
-        if worker.config.borrow().log.connections {
+    pub(super) fn left(self, worker: &Worker, presence: &Presence, end: End) {
+        if !say::gone(worker, presence, end) && worker.config.borrow().log.disconnections {
             tracing::info!(client = self.client, pool = %self.pool.name(), reason = ?end, "client disconnected");
         }
         let record = self.pool.record();

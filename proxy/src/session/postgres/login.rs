@@ -33,6 +33,7 @@ use super::presence::{Presence, Who};
 use super::refusal;
 use super::route::{self, Route};
 use super::run::Start;
+use super::say;
 use super::welcome;
 use crate::clock;
 use crate::console::guest::Guest;
@@ -113,7 +114,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if loss.is_violation() {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
-    log(&loss, &stream, started);
+    let who = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
+    if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
+        log(&loss, &stream, started);
+    }
     bid_farewell(stream, &loss.farewell).await;
     None
 }
@@ -163,6 +167,7 @@ async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, p
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
     let startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
+    say::attempt(config, reached.id, reached.stream, &startup);
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
     admit(&mut reached, worker, config, postgres, &startup, minor).await.map_err(somebody)
 }
