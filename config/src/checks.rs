@@ -115,6 +115,7 @@ impl Findings {
             let path = key_path("postgres.users", name);
             let own = format!("{path}.password");
             match user.password.as_ref().map(|secret| secret.reveal()) {
+                None if postgres.auth_user.is_some() => {}
                 None => self.warning(&[&own, &path, "postgres.auth_file"], format!("user \"{name}\" has no password and cannot log in")),
                 Some(secret) if postgres.auth_type == AuthType::ScramSha256 && is_md5(secret) => self.warning(
                     &[&own, &path, "postgres.auth_file"],

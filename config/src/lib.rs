@@ -21,6 +21,7 @@ mod environment_tests;
 pub mod file;
 #[cfg(test)]
 mod file_tests;
+pub mod hosts;
 mod listen;
 pub mod model;
 pub mod names;

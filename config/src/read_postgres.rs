@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::hosts;
 use crate::listen::{Protocol, fits, postgres_socket};
 use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
 use crate::names::{self, Named};
@@ -97,14 +98,16 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, serve
     if host.is_none() && section.field("host").is_none() && (whole || section.field("url").is_none()) {
         section.missing("says no server: set host (a name, an address or the directory of a Unix socket) or url");
     }
+    let hosts = upstreams(section, &host.unwrap_or_default(), port);
     let mut database = PgDatabase {
+        hosts,
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
         pool_mode: section.choice("pool_mode").unwrap_or(pool_mode),
         limits: postgres_limits(section, "pool_size", base),
-        ..PgDatabase::at(upstream(section, host.unwrap_or_default(), port))
+        ..PgDatabase::at(Upstream::Tcp { host: String::new(), port })
     };
     database.server_tls = read_tls::of_database(section, server_tls, database.tls);
     read_server::database(section, &mut database);
@@ -130,6 +133,19 @@ pub(crate) fn once<T>(section: &Section<'_>, name: &str, own: Option<T>, of_url:
         field.wrong::<()>("is said here and in url: keep one of them");
     }
     own.or(of_url)
+}
+
+/// Where the servers of a database are: one, or several with commas between.
+fn upstreams(section: &Section<'_>, given: &str, port: u16) -> Vec<Upstream> {
+    if !given.contains(',') {
+        return vec![upstream(section, given.to_owned(), port)];
+    }
+    hosts::parse(given, port).unwrap_or_else(|message| {
+        if let Some(field) = section.field("host") {
+            field.wrong::<()>(message);
+        }
+        vec![Upstream::Tcp { host: given.to_owned(), port }]
+    })
 }
 
 /// Where a server is: a name or an address, or the directory of its Unix socket.

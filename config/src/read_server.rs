@@ -90,6 +90,7 @@ fn upstream_care(section: &Section<'_>, postgres: &mut Postgres) {
     ] {
         take(value, section.flag(name));
     }
+    postgres.resolv_conf = section.path("resolv_conf");
     for (value, name) in [
         (&mut postgres.dns_max_ttl, "dns_max_ttl"),
         (&mut postgres.dns_nxdomain_ttl, "dns_nxdomain_ttl"),

@@ -52,6 +52,7 @@ impl Bytes<'_> {
             connect_parallelism: u32::from(self.or_zero() % 5),
             backoff_initial: Duration::from_millis(u64::from(self.or_zero())),
             backoff_max: Duration::from_millis(u64::from(self.or_zero()) * 4),
+            fail_fast_after: None,
             affinity_patience: Duration::from_millis(u64::from(self.or_zero())),
         }
     }

@@ -8,6 +8,7 @@ pub mod pgbouncer;
 pub mod reloading;
 pub mod shutdown;
 pub mod source;
+pub mod suspend;
 pub mod told;
 pub mod upgrade;
 
@@ -35,6 +36,7 @@ use self::upgrade::Doorway;
 use crate::admin::facts::Facts;
 use crate::admin::http;
 use crate::console::control;
+use crate::handover::channel::Channel;
 use crate::handover::taking::Predecessor;
 use crate::invocation::flags::Flags;
 use crate::invocation::start;
@@ -148,7 +150,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     }
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
-    let (predecessor, inherited) = met.unzip();
+    let (old, inherited) = met.unzip();
     let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default())?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
@@ -159,7 +161,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let commons = workers.commons();
     let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
     let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
-    let control = Control { facts, orders, admin, doors, banner, shown, predecessor, doorway, elder };
+    let control = Control { facts, orders, admin, doors, banner, shown, old, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
     if !as_pgbouncer {
@@ -178,30 +180,31 @@ struct Control {
     /// The configuration with the addresses that are really bound.
     shown: Config,
     /// Who served before us, if we take over.
-    predecessor: Option<Predecessor>,
+    old: Option<Channel>,
     doorway: Doorway,
     elder: Elder,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, orders, admin, doors, banner, shown, predecessor, mut doorway, elder } = self;
-        let takes_over = predecessor.is_some();
+        let Self { facts, orders, admin, doors, banner, shown, old, mut doorway, elder } = self;
+        let takes_over = old.is_some();
         let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
         let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
             let config = Arc::clone(&config);
             facts.mailboxes.post(id, move |worker| worker.apply(&config));
         }
-        if let Some(predecessor) = &predecessor {
-            predecessor.ready().await?;
-        }
+        let predecessor = match old {
+            Some(channel) => Some(Predecessor::ready(channel, elder).await?),
+            None => None,
+        };
         let mut opened = open(&facts, doors, Places::new(facts.mailboxes.workers())).await?;
         let mut admin = admin.map(|listener| serve_admin(listener, &facts));
         doorway.open(predecessor.is_some());
         if let Some(predecessor) = predecessor {
             predecessor.serving().await?;
-            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone(), elder));
+            spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone()));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));

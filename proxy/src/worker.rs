@@ -18,6 +18,7 @@ use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
 use crate::session::postgres::side::{PostgresCommons, PostgresSide};
 use crate::session::redis::side::{RedisCommons, RedisSide};
+use crate::suspension::Suspension;
 use crate::transport::buffer::Buffers;
 
 /// Names a worker. Worker ids run from 0 without gaps.
@@ -97,6 +98,8 @@ pub struct Worker {
     pub record: WorkerRecord,
     /// Whether the process is on its way out; wakes idle sessions when it is.
     pub drain: DrainSignal,
+    /// Whether PostgreSQL sessions are to keep still (SUSPEND).
+    pub suspension: Suspension,
     /// Set by the last job of all.
     stopping: Cell<bool>,
 }
@@ -105,6 +108,13 @@ impl Worker {
     /// A worker that serves nothing yet: the sides are empty until [`apply`](Self::apply) is called.
     #[must_use]
     pub fn new(id: WorkerId, mailboxes: Mailboxes, commons: Commons) -> Rc<Self> {
+        let posts = mailboxes.clone();
+        commons.postgres.dialing.dns.on_change(Box::new(move |name, addresses| {
+            for id in posts.ids() {
+                let (name, addresses) = (name.to_owned(), Arc::clone(addresses));
+                posts.post(id, move |worker| worker.postgres.pools.retire_gone(&name, &addresses));
+            }
+        }));
         Rc::new(Self {
             id,
             mailboxes,
@@ -117,6 +127,7 @@ impl Worker {
             control: commons.control,
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
+            suspension: Suspension::default(),
             stopping: Cell::new(false),
         })
     }

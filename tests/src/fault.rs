@@ -36,7 +36,12 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// Starts one in front of `target` on 127.0.0.1, passing everything on at first.
     pub async fn start(target: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, crate::place::free_port())).await.expect("a free port");
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, crate::place::free_port())), target).await
+    }
+
+    /// Starts one at an address of the test's choice.
+    pub async fn start_at(address: SocketAddr, target: u16) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let (behaviour, ordered) = watch::channel(Behaviour::Pass);
         let (cut, cuts) = watch::channel(0);

@@ -70,6 +70,22 @@ impl Pooler {
         pooler
     }
 
+    /// Starts a sidepool that takes over from this one (`--take-over`) with these settings, and gives its process at once: it may fail.
+    pub fn try_successor(&self, settings: &Settings) -> Process {
+        let directory = place::directory("successor");
+        write(Kind::Sidepool, &directory, settings);
+        let mut command = command(Kind::Sidepool, Build::Checked, &directory);
+        command.arg("--take-over");
+        Process::spawn("successor", command)
+    }
+
+    /// The same, and waits until it serves.
+    pub async fn successor(&self, settings: Settings) -> Self {
+        let process = self.try_successor(&settings);
+        process.log().line_with(" is ready").await;
+        Self { kind: Kind::Sidepool, settings, directory: self.directory.clone(), process }
+    }
+
     /// Who this is.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
-use sidepool_tests::postgres::{Cluster, Message, Wire};
+use sidepool_tests::postgres::{Cluster, Message, Wire, frame};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 use tokio::task::JoinSet;
@@ -275,4 +275,52 @@ async fn pools_of_looked_up_users_survive_a_reload() {
     let before = wire.value("SELECT pg_backend_pid()").await;
     pool.reload(settings.set("postgres.default_pool_size", 7)).await;
     assert_eq!(wire.value("SELECT pg_backend_pid()").await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_may_look_up_in_its_own_way() {
+    let _proof = proves(&["setting [databases] auth_user", "setting [databases] auth_query", "setting [databases] auth_dbname"]);
+    let cluster = cluster().await;
+    let own = "SELECT usename, passwd FROM lookup($1)";
+    let settings = Settings::postgres(&cluster)
+        .without("postgres.users.app")
+        .set("postgres.auth_type", "scram-sha-256")
+        .set("postgres.users.looker.password", "looker-secret")
+        .set("postgres.databases.app.auth_user", "looker")
+        .set("postgres.databases.app.auth_query", own)
+        .database("other", &cluster)
+        .set("postgres.databases.other.auth_user", "looker")
+        .set("postgres.databases.other.auth_query", own)
+        .set("postgres.databases.other.auth_dbname", "app")
+        .database("closed", &cluster)
+        .set("postgres.databases.closed.dbname", "app");
+    let pool = Pooler::start(settings).await;
+    for database in ["app", "other"] {
+        let mut wire = attempt(&pool, USER, database, PASSWORD).await.unwrap_or_else(|error| panic!("{database}: {:?}", told(&error)));
+        assert_eq!(wire.value("SELECT current_database()").await, database);
+    }
+    assert_eq!(told(&attempt(&pool, USER, "closed", PASSWORD).await.err().expect("nobody is looked up there")).0, "28P01");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_iterations_are_those_that_are_set() {
+    let _proof = proves(&["setting scram_iterations"]);
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.auth_type", "scram-sha-256").set("postgres.scram_iterations", 777);
+    let mut pool = Pooler::start(settings.clone()).await;
+    for iterations in ["777", "1234"] {
+        // The user has a plain secret, the stranger nothing: both are told the same.
+        for user in [USER, "stranger"] {
+            let mut wire = Wire::connect(pool.postgres_port()).await;
+            wire.send(&frame::startup(&[("user", user), ("database", "app")])).await;
+            wire.read().await.expect("the mechanisms");
+            let first = b"n,,n=,r=rOprNGfwEbeRWgbNEkqO";
+            wire.send(&frame::message(b'p', &[b"SCRAM-SHA-256\0".as_slice(), &[0, 0, 0, 28], first].concat())).await;
+            let challenge = wire.read().await.expect("a challenge");
+            let text = String::from_utf8_lossy(&challenge.body[4..]).into_owned();
+            assert!(text.ends_with(&format!(",i={iterations}")), "{user}: {text}");
+        }
+        drop(attempt(&pool, USER, "app", PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", told(&error))));
+        pool.reload(settings.clone().set("postgres.scram_iterations", 1234)).await;
+    }
 }

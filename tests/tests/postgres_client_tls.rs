@@ -3,6 +3,8 @@
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use sidepool_tests::conformance::proves;
+use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER, program};
 use sidepool_tests::postgres::frame::{self, cancel, query};
@@ -19,6 +21,7 @@ struct Scene {
     pool: Pooler,
     authority: Authority,
     files: Files,
+    host: String,
 }
 
 /// A pooler that speaks TLS in this mode, as `localhost`.
@@ -33,13 +36,13 @@ async fn scene(sslmode: &str, change: impl FnOnce(Settings) -> Settings) -> Scen
         .set("postgres.client_tls_key_file", files.path("server.key"))
         .set("postgres.client_tls_cert_file", files.path("server.crt"));
     let pool = Pooler::start(change(settings)).await;
-    Scene { _cluster: cluster, pool, authority, files }
+    Scene { _cluster: cluster, pool, authority, files, host: "host=localhost hostaddr=127.0.0.1".to_owned() }
 }
 
 /// What psql says to a query, with these parameters of the connection beside the usual ones.
 async fn psql(scene: &Scene, parameters: &str) -> Output {
     let port = scene.pool.postgres_port();
-    let connection = format!("host=localhost hostaddr=127.0.0.1 port={port} user={USER} dbname=app password={PASSWORD} {parameters}");
+    let connection = format!("{} port={port} user={USER} dbname=app password={PASSWORD} {parameters}", scene.host);
     let mut psql = Command::new(program("psql"));
     psql.args(["-X", "-A", "-t", "-c", "SELECT 'served'", &connection]).env_remove("PGSSLMODE").env("HOME", "/nonexistent");
     wait::soon("psql", tokio::task::spawn_blocking(move || psql.output().expect("psql starts"))).await.expect("it ends")
@@ -59,6 +62,8 @@ async fn refused(scene: &Scene, parameters: &str, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_in_all_its_modes() {
+    let _proof =
+        proves(&["setting client_tls_sslmode", "setting client_tls_key_file", "setting client_tls_cert_file", "message SSL required"]);
     let scene = scene("require", |settings| settings).await;
     let root = format!("sslrootcert={}", scene.files.path("ca.crt"));
     for sslmode in ["require", "prefer", "verify-ca", "verify-full"] {
@@ -81,6 +86,16 @@ async fn where_it_is_offered_nobody_has_to_use_it() {
             served(&scene, &format!("sslmode={sslmode}")).await;
         }
     }
+    let directory = place::directory("sockets").to_string_lossy().into_owned();
+    let change = |settings: Settings| {
+        let listen = vec![format!("127.0.0.1:{}", settings.postgres_port()), format!("unix:{directory}")];
+        settings.set("postgres.listen", listen)
+    };
+    let mut local = scene("require", change).await;
+    for sslmode in ["disable", "prefer"] {
+        local.host = format!("host={directory}");
+        served(&local, &format!("sslmode={sslmode}")).await;
+    }
     let without = scene("disable", |settings| settings).await;
     served(&without, "sslmode=prefer").await;
     refused(&without, "sslmode=require", "server does not support SSL").await;
@@ -88,6 +103,7 @@ async fn where_it_is_offered_nobody_has_to_use_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_clients_are_asked_for_and_checked() {
+    let _proof = proves(&["setting client_tls_ca_file"]);
     let mut ca = String::new();
     let authority = Authority::new("who vouches for clients");
     let files = Files::new(&[("clients.crt", &authority.pem())]);
@@ -121,6 +137,13 @@ async fn certificates_of_clients_are_asked_for_and_checked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_and_suites_are_those_of_the_settings() {
+    let _proof = proves(&[
+        "setting client_tls_protocols",
+        "setting client_tls_ciphers",
+        "setting client_tls13_ciphers",
+        "setting client_tls_ecdhcurve",
+        "setting client_tls_dheparams",
+    ]);
     let old = scene("require", |settings| settings.set("postgres.client_tls_protocols", "tlsv1.2")).await;
     served(&old, "sslmode=require").await;
     refused(&old, "sslmode=require ssl_min_protocol_version=TLSv1.3", "protocol version").await;
@@ -131,6 +154,15 @@ async fn versions_and_suites_are_those_of_the_settings() {
     let some = scene("require", |settings| settings.set("postgres.client_tls_ciphers", suites)).await;
     served(&some, "sslmode=require").await;
     some.pool.process().log().line_with("\"AES256-SHA\" has no equal here").await;
+    let change = |settings: Settings| {
+        let settings = settings.set("postgres.client_tls13_ciphers", "TLS_AES_128_GCM_SHA256");
+        settings.set("postgres.client_tls_ecdhcurve", "secp384r1").set("postgres.client_tls_dheparams", "/etc/dh.pem")
+    };
+    let narrow = scene("require", change).await;
+    let mut wire = secured(&narrow).await;
+    assert_eq!(wire.tls_description(), "TLSv1_3 TLS13_AES_128_GCM_SHA256 secp384r1");
+    assert_eq!(wire.value("SELECT 1").await, "1");
+    narrow.pool.process().log().line_with("key exchange is by elliptic curves alone").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,4 +313,23 @@ async fn one_too_many_is_told_under_tls() {
     messenger.secure(client(&scene.authority, None, &["postgresql"]), true).await.unwrap();
     messenger.send(&cancel(process, &key)).await;
     assert_eq!(first_error(&only.until_ready().await).unwrap().field(b'C').as_deref(), Some("57014"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_a_login() {
+    let authority = Authority::new("who vouches for clients");
+    let files = Files::new(&[("clients.crt", &authority.pem())]);
+    for (name, identity) in [("right", authority.issue(USER, &[])), ("other", authority.issue("somebody", &[]))] {
+        files.put(&format!("{name}.crt"), &identity.cert);
+        files.put(&format!("{name}.key"), &identity.key);
+    }
+    let change =
+        |settings: Settings| settings.set("postgres.auth_type", "cert").set("postgres.client_tls_ca_file", files.path("clients.crt"));
+    let scene = scene("verify-full", change).await;
+    let with = |name: &str| {
+        let (cert, key) = (files.path(&format!("{name}.crt")), files.path(&format!("{name}.key")));
+        format!("sslmode=require sslcert={cert} sslkey={key}")
+    };
+    served(&scene, &with("right")).await;
+    refused(&scene, &with("other"), "certificate authentication failed").await;
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
-use crate::model::{Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts,
+};
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
 use crate::reading::key_path;
@@ -63,6 +65,7 @@ fn own(postgres: &Postgres) -> Values {
         dns_max_ttl,
         dns_nxdomain_ttl,
         dns_zone_check_period,
+        resolv_conf,
         application_name_add_host,
         disable_pqexec,
         console_old_columns,
@@ -119,6 +122,7 @@ fn own(postgres: &Postgres) -> Values {
         ("dns_max_ttl", duration(*dns_max_ttl)),
         ("dns_nxdomain_ttl", duration(*dns_nxdomain_ttl)),
         ("dns_zone_check_period", duration(*dns_zone_check_period)),
+        ("resolv_conf", path(resolv_conf.as_deref())),
         ("application_name_add_host", flag(*application_name_add_host)),
         ("disable_pqexec", flag(*disable_pqexec)),
         ("console_old_columns", flag(*console_old_columns)),
@@ -262,7 +266,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         max_db_client_connections,
         limits,
     } = database;
-    let (host, port) = hosts.first().map_or((Shown::Unset, Shown::Unset), address);
+    let (host, port) = host_list(hosts);
     let mut values = vec![
         ("host", host),
         ("port", port),
@@ -288,6 +292,15 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     Entry { path, scope: Scope::PgDatabase, values }
+}
+
+/// Hosts and the port that they share, as they would be written.
+fn host_list(hosts: &[Upstream]) -> (Shown, Shown) {
+    match hosts {
+        [] => (Shown::Unset, Shown::Unset),
+        [host] => address(host),
+        [first, ..] => (quoted(crate::hosts::shown(hosts)), address(first).1),
+    }
 }
 
 /// The limits that only the pools of PostgreSQL have.

@@ -97,6 +97,8 @@ pub struct Postgres {
     pub dns_nxdomain_ttl: Duration,
     /// How often a zone's serial number is looked at. Zero: never.
     pub dns_zone_check_period: Duration,
+    /// The file that names the name servers; `None`: the system's.
+    pub resolv_conf: Option<PathBuf>,
 
     /// Whether the client's address is added to its `application_name`.
     pub application_name_add_host: bool,
@@ -408,6 +410,7 @@ impl Default for Postgres {
             dns_max_ttl: Duration::from_secs(15),
             dns_nxdomain_ttl: Duration::from_secs(15),
             dns_zone_check_period: Duration::ZERO,
+            resolv_conf: None,
             application_name_add_host: false,
             disable_pqexec: false,
             console_old_columns: false,

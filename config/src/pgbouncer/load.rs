@@ -51,7 +51,7 @@ fn finish(mut document: Document, mut problems: Vec<Problem>, sources: Sources, 
     let mut draft = draft::draft(&document);
     problems.append(&mut draft.problems);
     let (mut config, found, mut sources) = load_draft(&draft.text(), sources);
-    problems.extend(found.into_iter().map(|problem| from_draft(&document, &draft, problem)));
+    problems.extend(found.into_iter().map(|problem| skipped_line(&config, from_draft(&document, &draft, problem))));
     problems.extend(draft.notes.into_iter().map(|note| Problem::warning(Place::file(&document.path, None), "", note)));
     let mut loading = Loading { document: &document, problems, sources: &mut sources };
     loading.process(&mut config);
@@ -97,6 +97,17 @@ fn from_draft(document: &Document, draft: &Draft, problem: Problem) -> Problem {
     let key = problem.key.strip_prefix("postgres.").unwrap_or(&problem.key);
     let message = if key.is_empty() { problem.message } else { format!("invalid value for parameter {key}; {}", problem.message) };
     Problem { place, key: String::new(), message, severity: problem.severity }
+}
+
+/// A line of the HBA or ident file that cannot be read is a warning, as with PgBouncer: it lets nobody in, and the others hold.
+fn skipped_line(config: &Config, problem: Problem) -> Problem {
+    let files = config.postgres.iter().flat_map(|postgres| [&postgres.auth_hba_file, &postgres.auth_ident_file]).flatten();
+    match &problem.place {
+        Place::File { path, line: Some(_) } if files.into_iter().any(|file| file == path) => {
+            Problem::warning(problem.place.clone(), "", format!("{}; this line lets nobody in", problem.message))
+        }
+        Place::File { .. } | Place::Environment | Place::CommandLine | Place::Console => problem,
+    }
 }
 
 struct Loading<'l> {

@@ -160,6 +160,29 @@ fn files_are_read_relative_to_where_the_program_runs_and_a_broken_auth_file_is_a
 }
 
 #[test]
+fn a_broken_line_of_the_hba_file_is_a_warning_and_lets_nobody_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (hba, ident) = (path("hba"), path("ident"));
+    let ini = format!(
+        "[databases]\nx =\n[pgbouncer]\nauth_type = hba\nauth_hba_file = {}\nauth_ident_file = {}\n",
+        hba.display(),
+        ident.display()
+    );
+    fs::write(path("p.ini"), ini).unwrap();
+    fs::write(&hba, "host all bob all rejct\nnonsense\nhost all all all md5\n").unwrap();
+    fs::write(&ident, "short\n").unwrap();
+    let loaded = load(&path("p.ini"), &Flags::default(), &Set::new()).unwrap();
+    let said: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    for expected in ["hba:1: warning: unknown method \"rejct\"", "hba:2: warning: too short", "ident:1: warning: expected three columns"] {
+        assert!(said.iter().any(|line| line.contains(expected) && line.ends_with("this line lets nobody in")), "{expected}: {said:?}");
+    }
+    assert_eq!(loaded.config.postgres.unwrap().auth_rules.hba.len(), 2);
+    fs::remove_file(&hba).unwrap();
+    assert!(load(&path("p.ini"), &Flags::default(), &Set::new()).is_err(), "without its rules it does not start");
+}
+
+#[test]
 fn flags_and_set_win_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("p.ini");

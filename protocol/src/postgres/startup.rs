@@ -154,6 +154,35 @@ pub fn cancel_key(rest: &[u8]) -> Option<(u32, &[u8])> {
 /// A session parameter: name and value.
 pub type Parameter = (Box<str>, Box<str>);
 
+/// What kind of replication connection is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Replication {
+    /// Of the whole cluster.
+    Physical,
+    /// Of one database.
+    Logical,
+}
+
+impl Replication {
+    /// The value of the startup parameter.
+    #[must_use]
+    pub const fn value(self) -> &'static str {
+        match self {
+            Self::Physical => "true",
+            Self::Logical => "database",
+        }
+    }
+
+    /// The word that PgBouncer has for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+}
+
 /// A start-up message, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Startup {
@@ -161,8 +190,10 @@ pub struct Startup {
     pub user: Box<str>,
     /// Where to; without a word about it, the database of the user's name.
     pub database: Box<str>,
-    /// Whether replication is asked for.
-    pub replication: bool,
+    /// Whether replication is asked for, and which.
+    pub replication: Option<Replication>,
+    /// For replication: the parameters as they came, `options` whole.
+    pub forwarded: Vec<Parameter>,
     /// Session parameters in the order in which they apply: those in `options` first, as with PostgreSQL.
     pub parameters: Vec<Parameter>,
     /// The `_pq_.` options, none of which we know.
@@ -182,6 +213,8 @@ pub enum StartupError {
     LongName(&'static str),
     /// Something in `options` other than `-c name=value` or `--name=value`.
     Option(Box<str>),
+    /// A value of `replication` that is neither yes, no nor `database`.
+    Replication(Box<str>),
 }
 
 impl StartupError {
@@ -195,6 +228,10 @@ impl StartupError {
             Self::NoUser => Fault::fatal(SqlState::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet"),
             Self::LongName(what) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("{what} name too long"))
                 .with_detail(format!("The limit is {MAX_NAME_BYTES} bytes.")),
+            Self::Replication(value) => {
+                Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"replication\": \"{value}\""))
+                    .with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+            }
             Self::Option(option) => Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("unsupported startup option: {option}"))
                 .with_hint("The startup parameter \"options\" may hold -c name=value and --name=value; or list \"options\" in ignore_startup_parameters."),
         }
@@ -206,7 +243,7 @@ pub fn startup(rest: &[u8], ignore_options: bool) -> Result<Startup, StartupErro
     let rest = rest.strip_suffix(b"\0").ok_or(StartupError::Layout)?;
     let text = std::str::from_utf8(rest).map_err(|_| StartupError::Encoding)?;
     let (mut user, mut database, mut options) = ("", "", None);
-    let mut replication = false;
+    let mut replication = None;
     let mut parameters = Vec::new();
     let mut protocol_options = Vec::new();
     let mut strings = text.split_terminator('\0');
@@ -220,12 +257,17 @@ pub fn startup(rest: &[u8], ignore_options: bool) -> Result<Startup, StartupErro
             "user" => user = value,
             "database" => database = value,
             "options" => options = Some(value),
-            "replication" => replication = !is_no(value),
+            "replication" => replication = kind(value)?,
             _ if name.starts_with("_pq_.") => protocol_options.push(name.into()),
             _ => parameters.push((name.into(), value.into())),
         }
     }
-    if let Some(options) = options {
+    let mut forwarded = Vec::new();
+    if replication.is_some() {
+        // The server reads them: nobody else will ever use the connection.
+        forwarded = std::mem::take(&mut parameters);
+        forwarded.extend(options.map(|options| ("options".into(), options.into())));
+    } else if let Some(options) = options {
         let mut first = parse_options(options, ignore_options)?;
         first.append(&mut parameters);
         parameters = first;
@@ -235,12 +277,19 @@ pub fn startup(rest: &[u8], ignore_options: bool) -> Result<Startup, StartupErro
         ("", _) => Err(StartupError::NoUser),
         _ if user.len() > MAX_NAME_BYTES => Err(StartupError::LongName("user")),
         _ if database.len() > MAX_NAME_BYTES => Err(StartupError::LongName("database")),
-        _ => Ok(Startup { user: user.into(), database: database.into(), replication, parameters, protocol_options }),
+        _ => Ok(Startup { user: user.into(), database: database.into(), replication, forwarded, parameters, protocol_options }),
     }
 }
 
-fn is_no(value: &str) -> bool {
-    ["false", "off", "no", "0"].iter().any(|no| no.eq_ignore_ascii_case(value))
+/// Reads `replication` as the server does: `database`, or anything that is a truth value there.
+fn kind(value: &str) -> Result<Option<Replication>, StartupError> {
+    let is = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(value));
+    match value {
+        "database" => Ok(Some(Replication::Logical)),
+        _ if is(&["true", "tru", "tr", "t", "yes", "ye", "y", "on", "1"]) => Ok(Some(Replication::Physical)),
+        _ if is(&["false", "fals", "fal", "fa", "f", "no", "n", "off", "of", "0"]) => Ok(None),
+        _ => Err(StartupError::Replication(value.into())),
+    }
 }
 
 /// Reads `-c name=value`, `-cname=value` and `--name=value`, with backslashes before spaces and backslashes (`pg_split_opts`).

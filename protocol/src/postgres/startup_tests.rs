@@ -65,7 +65,7 @@ fn a_cancel_key_has_an_id_and_a_secret() {
 #[test]
 fn a_startup_message() {
     let startup = startup(b"user\0bob\0database\0shop\0application_name\0psql\0DateStyle\0ISO\0_pq_.x\0on\0\0", false).unwrap();
-    assert_eq!((&*startup.user, &*startup.database, startup.replication), ("bob", "shop", false));
+    assert_eq!((&*startup.user, &*startup.database, startup.replication), ("bob", "shop", None));
     assert_eq!(startup.parameters, pairs(&[("application_name", "psql"), ("DateStyle", "ISO")]));
     assert_eq!(startup.protocol_options, [Box::<str>::from("_pq_.x")]);
 }
@@ -99,9 +99,24 @@ fn malformed_startup_messages_are_named() {
 
 #[test]
 fn replication_is_noticed_unless_denied() {
-    assert!(startup(b"user\0a\0replication\0database\0\0", false).unwrap().replication);
-    assert!(startup(b"user\0a\0replication\0true\0\0", false).unwrap().replication);
-    assert!(!startup(b"user\0a\0replication\0off\0\0", false).unwrap().replication);
+    let kind = |value: &str| startup(format!("user\0a\0replication\0{value}\0\0").as_bytes(), false).map(|startup| startup.replication);
+    assert_eq!(kind("database"), Ok(Some(Replication::Logical)));
+    for yes in ["true", "on", "1", "YES", "t"] {
+        assert_eq!(kind(yes), Ok(Some(Replication::Physical)), "{yes}");
+    }
+    for no in ["off", "0", "False"] {
+        assert_eq!(kind(no), Ok(None), "{no}");
+    }
+    assert_eq!(kind("maybe"), Err(StartupError::Replication("maybe".into())));
+}
+
+#[test]
+fn replication_forwards_its_parameters_as_they_came() {
+    let packet = b"user\0a\0replication\0true\0application_name\0walreceiver\0options\0-c geqo=off -d 5\0\0";
+    let read = startup(packet, false).unwrap();
+    assert_eq!(read.parameters, []);
+    assert_eq!(read.forwarded, pairs(&[("application_name", "walreceiver"), ("options", "-c geqo=off -d 5")]));
+    assert_eq!(startup(b"user\0a\0application_name\0x\0\0", false).unwrap().forwarded, []);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sidepool_config::diff::{Class, diff};
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, Postgres};
 
 /// The configuration to put into force when `loaded` was read while `running` is in force: `loaded`, except for what needs a restart.
 #[must_use]
@@ -19,6 +19,7 @@ pub fn effective(running: &Config, loaded: &Config) -> Arc<Config> {
     effective.postgres = match (&running.postgres, effective.postgres) {
         (Some(running), Some(mut postgres)) => {
             postgres.listen.clone_from(&running.listen);
+            keep_sessions(running, &mut postgres);
             Some(postgres)
         }
         // A side that comes or goes takes its listeners along.
@@ -34,6 +35,16 @@ pub fn effective(running: &Config, loaded: &Config) -> Arc<Config> {
         })
         .collect();
     Arc::new(effective)
+}
+
+/// Contexts made of the same files are the old ones, so that the TLS sessions that were begun under them can be resumed.
+fn keep_sessions(running: &Postgres, loaded: &mut Postgres) {
+    if loaded.client_tls == running.client_tls {
+        loaded.client_tls.clone_from(&running.client_tls);
+    }
+    if loaded.server_tls == running.server_tls {
+        loaded.server_tls.clone_from(&running.server_tls);
+    }
 }
 
 /// The keys that differ between what runs and what was read, and that need a restart.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::reloading::Reloader;
 use super::shutdown::ShutdownMode;
+use super::suspend;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
 use crate::console::command::Ending;
@@ -99,9 +100,8 @@ impl Operator {
                 let _ = answer.send(done);
             }
             Order::Suspend(answer) => {
-                let fault =
-                    refused("SUSPEND is not supported".into()).with_hint("Start the new process beside this one with so_reuseport.");
-                let _ = answer.send(Err(fault));
+                let done = self.suspend(reloader.running()).await;
+                let _ = answer.send(done);
             }
             Order::Shutdown(how, answer) => {
                 let _ = answer.send(());
@@ -129,6 +129,30 @@ impl Operator {
         gather::ask_all(&self.facts.mailboxes, |_| ()).await;
     }
 
+    /// Has everybody send what is half-way and then stand still.
+    async fn suspend(&mut self, config: &Config) -> Result<(), Fault> {
+        if self.is_paused() {
+            return Err(refused("already suspended/paused".into()));
+        }
+        // What is half-way could not be sent.
+        if !self.switches.paused_databases.is_empty() {
+            return Err(refused("cannot suspend with paused databases".into()));
+        }
+        self.switches.suspended = true;
+        self.tell_switches().await;
+        let bound = config.postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.suspend_timeout);
+        let closed = suspend::suspend(&self.facts, bound).await;
+        if closed > 0 {
+            tracing::warn!(closed, "suspend_timeout: clients that did not take what was theirs have been closed");
+        }
+        Ok(())
+    }
+
+    async fn tell_switches(&self) {
+        let switches = Arc::new(self.switches.clone());
+        gather::ask_all(&self.facts.mailboxes, move |worker| worker.postgres.pools.switch(&switches)).await;
+    }
+
     async fn switch(&mut self, switch: Switch, config: &Config) -> Result<(), Fault> {
         let mailboxes = &self.facts.mailboxes;
         let in_use: BTreeSet<Box<str>> = gather::pools(mailboxes).await.into_keys().map(|key| (&**key.database()).into()).collect();
@@ -138,8 +162,10 @@ impl Operator {
         let before = self.switches.clone();
         switch.turn(&mut self.switches, &known)?;
         if self.switches != before {
-            let switches = Arc::new(self.switches.clone());
-            gather::ask_all(mailboxes, move |worker| worker.postgres.pools.switch(&switches)).await;
+            self.tell_switches().await;
+        }
+        if before.suspended && !self.switches.suspended {
+            suspend::resume(&self.facts);
         }
         match switch {
             Switch::Reconnect(_) => {

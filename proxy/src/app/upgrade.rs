@@ -23,7 +23,7 @@ use crate::listener::bind::Bound;
 use crate::listener::gate::Door;
 
 /// Knocks at the process that runs with this configuration. `None` when there is none: then there is nothing to take over.
-pub async fn meet(config: &Config) -> io::Result<Option<(Predecessor, Vec<Inherited>)>> {
+pub async fn meet(config: &Config) -> io::Result<Option<(Channel, Vec<Inherited>)>> {
     let Some(path) = config.upgrade_path() else {
         let why = "nothing says where the running process is found: set upgrade_socket, here and there";
         return Err(io::Error::new(io::ErrorKind::NotFound, why));

@@ -133,6 +133,10 @@ pub struct ClientState {
     pub statements: Vec<(Vec<u8>, MovedStatement)>,
     /// Its unnamed statement.
     pub unnamed: Option<Vec<u8>>,
+    /// The secret with which new connections log in for it, where the configuration has none.
+    pub secret: Option<String>,
+    /// The keys of its SCRAM proof, likewise.
+    pub keys: Option<Vec<u8>>,
 }
 
 /// A prepared statement on its way to another process.
@@ -211,6 +215,8 @@ mod tests {
                 (b"s2".to_vec(), MovedStatement::Sql(b" AS SELECT 2".to_vec())),
             ],
             unnamed: Some(b"SELECT 2\0\0\0".to_vec()),
+            secret: Some("md5x".to_owned()),
+            keys: Some(vec![1, 2, 3]),
         }
     }
 

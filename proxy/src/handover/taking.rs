@@ -39,11 +39,15 @@ pub struct Inherited {
 }
 
 /// The process that served up to now.
-pub struct Predecessor(Channel);
+pub struct Predecessor {
+    channel: Channel,
+    elder: Elder,
+    asked: mpsc::Receiver<Ask>,
+}
 
 impl Predecessor {
     /// Knocks at `path` and gets the listening sockets. Must be called on a runtime.
-    pub async fn meet(path: &Path) -> io::Result<(Self, Vec<Inherited>)> {
+    pub async fn meet(path: &Path) -> io::Result<(Channel, Vec<Inherited>)> {
         let channel = Channel::connect(path)?;
         channel.send(&Message::Hello { version: VERSION }, None).await?;
         match word(&channel).await? {
@@ -58,31 +62,33 @@ impl Predecessor {
         loop {
             match word(&channel).await? {
                 (Message::Listener { door, address }, Some(socket)) => inherited.push(Inherited { door, address, socket }),
-                (Message::AllListeners, _) => return Ok((Self(channel), inherited)),
+                (Message::AllListeners, _) => return Ok((channel, inherited)),
                 (message, _) => return Err(unexpected(&message)),
             }
         }
     }
 
-    /// Says that we could serve, and waits until we may.
-    pub async fn ready(&self) -> io::Result<()> {
-        self.0.send(&Message::Ready, None).await?;
-        match word(&self.0).await? {
-            (Message::Go, _) => Ok(()),
-            (message, _) => Err(unexpected(&message)),
+    /// Says that we could serve, and waits until we may. From here on `elder` stands for the old process.
+    pub async fn ready(channel: Channel, elder: Elder) -> io::Result<Self> {
+        channel.send(&Message::Ready, None).await?;
+        match word(&channel).await? {
+            (Message::Go, _) => {}
+            (message, _) => return Err(unexpected(&message)),
         }
+        let (sender, asked) = mpsc::channel(MAX_ASKED);
+        elder.set(Some(sender));
+        Ok(Self { channel, elder, asked })
     }
 
     /// Says that we serve: from here on the old process gives its clients away.
     pub async fn serving(&self) -> io::Result<()> {
-        self.0.send(&Message::Serving, None).await
+        self.channel.send(&Message::Serving, None).await
     }
 
     /// Takes clients in until there are no more, and sends cancels to where clients still are.
-    pub async fn take_clients(self, facts: Arc<Facts>, places: Places, elder: Elder) {
-        let (sender, asked) = mpsc::channel(MAX_ASKED);
-        elder.set(Some(sender));
-        let mut taking = Taking { channel: self.0, asked, waiting: HashMap::new(), next: 0, coming: None, taken: 0 };
+    pub async fn take_clients(self, facts: Arc<Facts>, places: Places) {
+        let Self { channel, elder, asked } = self;
+        let mut taking = Taking { channel, asked, waiting: HashMap::new(), next: 0, coming: None, taken: 0 };
         let ended = taking.run(&facts, &places).await;
         elder.set(None);
         match ended {

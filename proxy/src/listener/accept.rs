@@ -126,6 +126,9 @@ impl Acceptor {
             match self.socket.accept().await {
                 Ok(stream) => {
                     pause = FIRST_PAUSE;
+                    if *self.door == Door::Postgres {
+                        self.worker.suspension.over().await;
+                    }
                     self.admit(stream);
                 }
                 Err(error) if is_of_the_client(&error) => {}

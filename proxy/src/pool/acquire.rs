@@ -161,7 +161,7 @@ impl fmt::Display for AcquireError {
             RefuseReason::WaitTimeout => {
                 write!(f, "no connection of pool \"{pool}\" came free within {}", Shown(refusal.waited))?;
             }
-            RefuseReason::UpstreamRefuses => write!(f, "pool \"{pool}\" cannot connect to its server")?,
+            RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing => write!(f, "pool \"{pool}\" cannot connect to its server")?,
             RefuseReason::Paused => write!(f, "pool \"{pool}\" is paused and takes no more waiters")?,
             RefuseReason::Draining => write!(f, "pool \"{pool}\" is being shut down")?,
         }

@@ -8,12 +8,17 @@ use super::reason::Failure;
 /// The shortest pause, whatever the settings say.
 const SHORTEST: Duration = Duration::from_millis(10);
 
+/// The longest pause when something is missing that may be made at any time.
+const MISSING: Duration = Duration::from_secs(1);
+
 /// The connect history of one pool, as far as it matters for the next attempt.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Backoff {
     failures: u32,
     last: Option<Failure>,
     retry_at: Option<Instant>,
+    /// Since when nothing has been heard of the upstream but failures.
+    since: Option<Instant>,
 }
 
 impl Backoff {
@@ -37,9 +42,21 @@ impl Backoff {
         self.failures > 0
     }
 
-    /// Whether somebody who asks now would wait for nothing: the upstream refused us for good, and the next attempt is not due.
-    pub(super) fn refuses(&self, now: Instant) -> bool {
-        self.last == Some(Failure::Permanent) && self.retry_at(now).is_some()
+    /// Whether somebody who asks now would wait for nothing: the upstream refused us for good, or has been away for longer than `patience`, and
+    /// the next attempt is not due.
+    pub(super) fn refuses(&self, now: Instant, patience: Option<Duration>) -> bool {
+        self.is_hopeless(now, patience) && self.retry_at(now).is_some()
+    }
+
+    /// Whether those who wait are to be told that there will be nothing: after an attempt that failed.
+    pub(super) fn is_hopeless(&self, now: Instant, patience: Option<Duration>) -> bool {
+        match self.last {
+            None | Some(Failure::Starting) => false,
+            Some(Failure::Permanent | Failure::Missing) => true,
+            Some(Failure::Transient) => {
+                patience.zip(self.since).is_some_and(|(patience, since)| now.saturating_duration_since(since) >= patience)
+            }
+        }
     }
 
     /// A connect worked.
@@ -50,9 +67,11 @@ impl Backoff {
     /// A connect failed. Attempts that were under way together count as one: the pause grows only once per round.
     pub(super) fn failed(&mut self, now: Instant, failure: Failure, initial: Duration, most: Duration, random: &mut Random) {
         self.last = Some(failure);
+        self.since = if failure == Failure::Starting { None } else { self.since.or(Some(now)) };
         if self.retry_at(now).is_some() {
             return;
         }
+        let most = if failure == Failure::Missing { most.min(MISSING) } else { most };
         let doubled = initial.saturating_mul(1 << self.failures.min(20)).min(most.max(initial));
         self.failures = self.failures.saturating_add(1);
         self.retry_at = Some(now + random.share(doubled, 500, 1000).max(SHORTEST));
@@ -91,7 +110,35 @@ mod tests {
             backoff.failed(now, Failure::Permanent, INITIAL, MOST, &mut random);
         }
         assert_eq!(backoff.failures(), 1);
-        assert!(backoff.refuses(now));
-        assert!(!backoff.refuses(now + INITIAL));
+        assert!(backoff.refuses(now, None));
+        assert!(!backoff.refuses(now + INITIAL, None));
+    }
+
+    #[test]
+    fn an_upstream_that_is_away_for_long_is_not_waited_for() {
+        let (start, patience) = (crate::clock::now(), Some(Duration::from_secs(10)));
+        let (mut backoff, mut random) = (Backoff::default(), Random::new(1));
+        let fail = |backoff: &mut Backoff, now, failure, random: &mut Random| backoff.failed(now, failure, INITIAL, MOST, random);
+        fail(&mut backoff, start, Failure::Transient, &mut random);
+        assert!(!backoff.refuses(start, patience));
+        let later = start + Duration::from_secs(10);
+        fail(&mut backoff, later, Failure::Transient, &mut random);
+        assert!(backoff.refuses(later, patience) && !backoff.refuses(later, None));
+        // It starts up: there is hope again.
+        fail(&mut backoff, later, Failure::Starting, &mut random);
+        assert!(!backoff.refuses(later, patience));
+    }
+
+    #[test]
+    fn what_is_missing_is_looked_for_again_soon() {
+        let mut now = crate::clock::now();
+        let (mut backoff, mut random) = (Backoff::default(), Random::new(1));
+        for _ in 0..12 {
+            backoff.failed(now, Failure::Missing, INITIAL, MOST, &mut random);
+            assert!(backoff.refuses(now, None));
+            now = backoff.retry_at(now).expect("a pause");
+        }
+        backoff.failed(now, Failure::Missing, INITIAL, MOST, &mut random);
+        assert!(backoff.retry_at(now).unwrap() <= now + MISSING);
     }
 }

@@ -158,6 +158,18 @@ impl Core {
         Some(self.conns.id(slot))
     }
 
+    /// A place for a connection that the pool does not open: leased from the start. `None` when there is no room now, or others wait for it.
+    pub fn occupy(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
+        let now = self.advance(now);
+        if self.paused || self.draining || !self.queue.is_empty() || self.conns.total() >= self.limits.max {
+            return None;
+        }
+        let slot = self.conns.insert(now, worker, self.epoch);
+        self.conns.lease(slot, worker);
+        self.settle(now);
+        Some(self.conns.id(slot))
+    }
+
     /// A session does not wait any more. False when it had been granted a connection, or refused, already.
     pub fn cancel(&mut self, now: Instant, waiter: WaiterId) -> bool {
         let now = self.advance(now);
@@ -223,7 +235,7 @@ impl Core {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
-            if failure == Failure::Permanent && self.conns.open() == 0 {
+            if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
                 self.refuse_all(now, RefuseReason::UpstreamRefuses);
             }
         }
@@ -273,6 +285,18 @@ impl Core {
             ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing => self.close(slot, reason),
             // Not open yet: the one who opens it will say what became of it.
             ConnState::Connecting => return,
+        }
+        self.settle(now);
+    }
+
+    /// The connection is to be closed when nobody uses it any more.
+    pub fn retire(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        let now = self.advance(now);
+        match self.conns.find(conn) {
+            None | Some((_, ConnState::Closing)) => return,
+            Some((slot, ConnState::Connecting | ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing)) => {
+                self.conns.retire(slot, reason)
+            }
         }
         self.settle(now);
     }
@@ -383,6 +407,18 @@ impl Core {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How many connections there are, in any state.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.conns.total() as usize
+    }
+
+    /// Whether there still is such a connection.
+    #[must_use]
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.conns.find(conn).is_some()
     }
 
     /// How often address or credentials changed.

@@ -184,6 +184,9 @@ impl<C: Connector> Pool<C> {
         match result {
             Ok(connection) => {
                 self.record().add(PoolCounter::ConnectOk, 1);
+                if let Some(origin) = connection.origin() {
+                    self.core.with(|held| held.note_origin(id, origin));
+                }
                 self.table.borrow_mut().keep(id, Box::new(connection));
                 if self.core.with(|held| held.fault.take()).is_some() {
                     tracing::info!(pool = %self.name(), "the upstream takes connections again");
@@ -289,7 +292,10 @@ impl<C: Connector> Pool<C> {
             connection.closing(reason);
             connection.close();
         }
-        self.core.with(|held| held.core.on_closed(clock::now(), id));
+        self.core.with(|held| {
+            held.origins.remove(&id);
+            held.core.on_closed(clock::now(), id);
+        });
     }
 }
 

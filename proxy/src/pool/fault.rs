@@ -29,6 +29,9 @@ pub enum ConnectFaultKind {
     Other,
 }
 
+/// The code of a server that starts up or shuts down (`cannot_connect_now`).
+const STARTING_UP: &str = "57P03";
+
 /// A failed connect. Its text names the upstream and the cause, and holds no secret.
 #[derive(Debug, Clone)]
 pub struct ConnectFault {
@@ -38,19 +41,31 @@ pub struct ConnectFault {
     pub message: Arc<str>,
     /// The server's own error code where it gave one: an SQLSTATE, or the first word of a Redis error.
     pub code: Option<Arc<str>>,
+    /// The server's own words, where it had any.
+    pub said: Option<Arc<str>>,
 }
 
 impl ConnectFault {
     /// A fault of this kind.
     pub fn new(kind: ConnectFaultKind, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, message: message.into(), code: None }
+        Self { kind, message: message.into(), code: None, said: None }
+    }
+
+    /// The cause in the server's words, or else in ours.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        self.said.as_deref().unwrap_or(&self.message)
     }
 
     /// Whether waiting helps.
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self.kind {
-            ConnectFaultKind::Auth | ConnectFaultKind::NoDatabase => Failure::Permanent,
+            ConnectFaultKind::Auth => Failure::Permanent,
+            ConnectFaultKind::NoDatabase => Failure::Missing,
+            // It has answered, and the answer is no.
+            ConnectFaultKind::Other if self.said.is_some() => Failure::Permanent,
+            ConnectFaultKind::Unavailable if self.code.as_deref() == Some(STARTING_UP) => Failure::Starting,
             ConnectFaultKind::Refused
             | ConnectFaultKind::Timeout
             | ConnectFaultKind::Resolve

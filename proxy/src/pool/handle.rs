@@ -2,6 +2,7 @@
 //! the connections that live on this worker and nobody holds, and the seats of those who wait. What the core wants done is in `driver`.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ use super::driver::{self, Alarm};
 use super::id::{ConnId, IdentityId};
 use super::lease::Lease;
 use super::limits::Limits;
-use super::reason::Condition;
+use super::reason::{CloseReason, Condition};
 use super::registry::{CoreRef, PoolId, PoolTable};
 use super::snapshot::Snapshot;
 use super::table::Table;
@@ -139,6 +140,17 @@ impl<C: Connector> Pool<C> {
     pub fn reconnect(&self, token: u64) {
         let epoch = self.step(|core, now| core.mark_stale_once(now, token));
         self.epoch.set(epoch);
+    }
+
+    /// The host `name` leads to these addresses: connections to others that it led to are closed when nobody uses them.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let gone: Vec<ConnId> = self.core.with(|held| {
+            let origins = held.origins.iter();
+            origins.filter(|(_, origin)| &*origin.name == name && !addresses.contains(&origin.address)).map(|(id, _)| *id).collect()
+        });
+        for id in gone {
+            self.step(|core, now| core.retire(now, id, CloseReason::Stale));
+        }
     }
 
     /// Something has changed that may let the next connect work, such as a new password: it is tried at once.

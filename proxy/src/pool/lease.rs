@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::handle::Pool;
 use super::id::ConnId;
 use super::reason::Condition;
-use super::traits::Connector;
+use super::slot::Slot;
+use super::traits::{Connection, Connector};
 
 /// A leased connection. Dropped without [`Lease::release`], the connection is closed: a future that ended half-way may have left a reply
 /// half-read.
@@ -27,6 +28,15 @@ impl<C: Connector> Lease<C> {
     /// Gives the connection back.
     pub fn release(mut self, condition: Condition) {
         self.end(condition);
+    }
+
+    /// Closes the connection and keeps its place.
+    #[must_use]
+    pub fn hollow(mut self) -> Slot<C> {
+        if let Some(connection) = self.connection.take() {
+            connection.close();
+        }
+        Slot::new(Rc::clone(&self.pool), self.id)
     }
 
     /// Whether the pool wants the connection back at the next quiet moment.

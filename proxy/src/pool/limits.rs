@@ -7,6 +7,9 @@ use sidepool_config::model::PoolLimits;
 /// PgBouncer's default `server_check_delay`.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 
+/// PgBouncer's default `server_login_retry`: it fails clients at once for so long after one failed login.
+const LONG_OUTAGE: Duration = Duration::from_secs(15);
+
 /// The limits of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -30,6 +33,8 @@ pub struct Limits {
     pub backoff_initial: Duration,
     /// Longest pause after failed connects.
     pub backoff_max: Duration,
+    /// When connects have failed for so long, nobody waits for one any more; `None`: everybody waits as long as they may.
+    pub fail_fast_after: Option<Duration>,
     /// With several workers: how much longer than a waiter of its own worker a waiter elsewhere must have waited before a released connection
     /// moves to it, when the other worker has connections of its own that will come free.
     pub affinity_patience: Duration,
@@ -55,6 +60,12 @@ impl Limits {
     }
 }
 
+/// An upstream that has been away for longer than anybody may wait, or for long enough to doubt that it comes back soon, is not waited for.
+fn fail_fast_after(config: &PoolLimits) -> Duration {
+    let longest_wait = if config.query_wait_timeout.is_zero() { LONG_OUTAGE } else { config.query_wait_timeout.min(LONG_OUTAGE) };
+    longest_wait.max(config.server_login_retry)
+}
+
 impl From<&PoolLimits> for Limits {
     fn from(config: &PoolLimits) -> Self {
         let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
@@ -69,6 +80,7 @@ impl From<&PoolLimits> for Limits {
             connect_parallelism: config.server_connect_parallelism,
             backoff_initial: config.server_connect_backoff,
             backoff_max: config.server_login_retry,
+            fail_fast_after: Some(fail_fast_after(config)),
             affinity_patience: Duration::from_millis(5),
         }
     }

@@ -11,7 +11,7 @@ pub(super) fn refusal(reason: RefuseReason) -> PoolCounter {
     match reason {
         RefuseReason::QueueFull => PoolCounter::RefusedQueueFull,
         RefuseReason::WaitTimeout => PoolCounter::RefusedWaitTimeout,
-        RefuseReason::UpstreamRefuses => PoolCounter::RefusedByUpstream,
+        RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing => PoolCounter::RefusedByUpstream,
         RefuseReason::Paused => PoolCounter::RefusedPaused,
         RefuseReason::Draining => PoolCounter::RefusedDraining,
     }

@@ -22,6 +22,7 @@ pub mod reason;
 pub mod registry;
 mod settle;
 mod sizing;
+pub mod slot;
 pub mod snapshot;
 pub mod state;
 mod table;

@@ -43,8 +43,11 @@ pub enum RefuseReason {
     QueueFull,
     /// It waited for the longest allowed time.
     WaitTimeout,
-    /// The upstream refuses us for a reason that waiting does not mend (wrong password, no such database).
+    /// While it waited, the upstream refused us for a reason that waiting does not mend (wrong password, no such database), or has been away for
+    /// so long that nobody is to wait any more.
     UpstreamRefuses,
+    /// The upstream did so a moment ago, or is away for so long, and nobody has to wait to learn it.
+    LoginFailing,
     /// The pool is paused by an operator, and the queue is full or the wait was too long.
     Paused,
     /// The pool drains.
@@ -56,8 +59,12 @@ pub enum RefuseReason {
 pub enum Failure {
     /// It may work in a moment: refused, timed out, starting up, too many connections.
     Transient,
-    /// It will not until somebody changes something: wrong password, no such database. Waiters are told at once.
+    /// The server is there and will take connections soon: whoever waits goes on waiting.
+    Starting,
+    /// It will not until somebody changes something: wrong password. Waiters are told at once.
     Permanent,
+    /// As [`Failure::Permanent`], but what is missing may be made at any time: it is looked for again soon.
+    Missing,
 }
 
 /// In what state a lease is given back.

@@ -11,8 +11,9 @@ use std::time::Instant;
 use super::core::Core;
 use super::fault::ConnectFault;
 use super::handle::Pool;
+use super::id::ConnId;
 use super::limits::Limits;
-use super::traits::Connector;
+use super::traits::{Connector, Origin};
 
 /// Names a pool in this process. Not used again after the pool is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +24,28 @@ pub(super) struct Held {
     pub(super) core: Core,
     /// Why the last connect failed; `None` after one that worked.
     pub(super) fault: Option<ConnectFault>,
+    /// Where those open connections lead whose server has a name.
+    pub(super) origins: BTreeMap<ConnId, Origin>,
 }
+
+impl Held {
+    fn new(core: Core) -> Self {
+        Self { core, fault: None, origins: BTreeMap::new() }
+    }
+
+    /// Remembers where an open connection leads.
+    pub(super) fn note_origin(&mut self, id: ConnId, origin: Origin) {
+        // Those of a worker that is gone went without a word.
+        if self.origins.len() > 2 * self.core.connections() + SPARE_ORIGINS {
+            let core = &self.core;
+            self.origins.retain(|id, _| core.is_open(*id));
+        }
+        self.origins.insert(id, origin);
+    }
+}
+
+/// How many origins of connections that are gone are kept at least before they are swept out.
+const SPARE_ORIGINS: usize = 64;
 
 /// The core of a pool as one worker holds it: alone, or shared with others.
 #[derive(Clone)]
@@ -40,7 +62,7 @@ impl CoreRef {
     /// The core of a pool that only this worker uses.
     #[must_use]
     pub fn single(core: Core) -> Self {
-        Self(Kind::Single(Rc::new(RefCell::new(Held { core, fault: None }))))
+        Self(Kind::Single(Rc::new(RefCell::new(Held::new(core)))))
     }
 
     /// Runs `work` on the core. It must not call back into the pool.
@@ -91,7 +113,7 @@ impl<K: Ord> Directory<K> {
         }
         inner.pools.retain(|_, (_, core)| core.strong_count() > 0);
         let id = inner.name();
-        let core = Arc::new(Mutex::new(Held { core: Core::new(now, limits, seed), fault: None }));
+        let core = Arc::new(Mutex::new(Held::new(Core::new(now, limits, seed))));
         inner.pools.insert(key, (id, Arc::downgrade(&core)));
         (id, CoreRef(Kind::Shared(core)))
     }

@@ -31,8 +31,8 @@ impl Core {
     pub(super) fn refuses(&self, now: Instant) -> Option<RefuseReason> {
         if self.draining {
             Some(RefuseReason::Draining)
-        } else if self.backoff.refuses(now) && self.conns.open() == 0 {
-            Some(RefuseReason::UpstreamRefuses)
+        } else if self.backoff.refuses(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
+            Some(RefuseReason::LoginFailing)
         } else if self.queue.len() >= self.limits.queue_length {
             Some(if self.paused { RefuseReason::Paused } else { RefuseReason::QueueFull })
         } else {

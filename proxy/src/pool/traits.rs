@@ -2,10 +2,21 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::fault::ConnectFault;
 use super::reason::CloseReason;
+
+/// Where a connection leads whose server has a name: names may come to lead elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name.
+    pub name: Arc<str>,
+    /// The address that it had.
+    pub address: IpAddr,
+}
 
 /// An open, logged-in upstream connection.
 pub trait Connection: Sized + 'static {
@@ -24,6 +35,11 @@ pub trait Connection: Sized + 'static {
 
     /// It is about to be closed, and this is why.
     fn closing(&mut self, _reason: CloseReason) {}
+
+    /// The host name that led to the server, and where; `None` where no name did.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
 
     /// Says goodbye as the protocol wants it, without waiting.
     fn close(self);

@@ -3,6 +3,7 @@
 pub mod backlog;
 pub mod buffer;
 pub mod ends;
+pub mod options;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -1,93 +1,339 @@
-//! Opens a socket to an upstream server: name resolution, every address in turn, socket options. The same for both protocols.
+//! Opens connections to one of the hosts of a database: names are resolved, the best address is tried first, and one that does not answer soon
+//! gets company instead of being waited for.
 //!
-//! Not here: TLS, logging in, trying again (the pool does).
+//! ```text
+//!   hosts ── dns ──▶ addresses ── roster: in which order ──▶ race ──▶ enter (TLS, login) ──▶ a connection
+//!                                      ▲                      │            │ no: the next one
+//!                                      └──── worked / failed ─┴────────────┘
+//! ```
+//! Not here: TLS and logging in (the caller's `enter`), trying again later (the pool).
 
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use sidepool_config::model::Upstream;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use sidepool_config::model::{LoadBalance, TcpOptions, Upstream};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::time::{sleep, timeout};
 
+use super::roster::{Choice, Place, Roster};
+use crate::clock;
+use crate::dns::{Dns, Watch};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
+use crate::pool::reason::Failure;
+use crate::transport::options;
 use crate::transport::stream::Stream;
 
-/// A silent peer is asked whether it is there after this, then every [`KEEPALIVE_INTERVAL`]: a cut network is noticed in half a minute.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// How long an address has for itself before the next one is tried beside it (RFC 8305, "Connection Attempt Delay").
+const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Between two such questions.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long names are waited for when others are resolved already.
+const RESOLVE_GRACE: Duration = Duration::from_millis(250);
 
-/// How many of them may stay without an answer.
-const KEEPALIVE_RETRIES: u32 = 3;
+/// What one address may take of a connect that has no bound, where there are others.
+const UNBOUNDED_SHARE: Duration = Duration::from_secs(15);
 
-/// How long bytes that we sent may stay unacknowledged: keepalive does not run while there are any.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// What the dialers of a process share: names, and the memory of which addresses fail.
+#[derive(Clone, Default)]
+pub struct Dialing {
+    /// Addresses of names.
+    pub dns: Dns,
+    rosters: Arc<Mutex<Rosters>>,
+}
 
-/// Most addresses of one name that are tried in one attempt.
-const MAX_ADDRESSES: usize = 16;
+/// The memories of lists of hosts that are in use.
+type Rosters = BTreeMap<Vec<Upstream>, Weak<Mutex<Roster>>>;
 
-/// Connects to `upstream`. The caller bounds the whole in time; `patience` is its bound, of which one dead address may not take everything.
-pub async fn dial(upstream: &Upstream, patience: Duration) -> Result<Stream, ConnectFault> {
+/// A server that a connection leads to: what was configured and where that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The configured host.
+    pub upstream: Upstream,
+    /// Its address.
+    pub place: Place,
+}
+
+#[cfg(test)]
+impl Server {
+    /// For tests of connections that lead nowhere.
+    pub(crate) fn nowhere() -> Self {
+        Self { upstream: Upstream::Unix("/nowhere".into()), place: Place::Unix("/nowhere".into()) }
+    }
+}
+
+/// Opens connections to the hosts of one database.
+pub struct Dialer {
+    hosts: Vec<Upstream>,
+    roster: Arc<Mutex<Roster>>,
+    dns: Dns,
+    tcp: TcpOptions,
+    /// The longest pause of an address that fails.
+    longest: Duration,
+    #[expect(dead_code, reason = "kept for its drop: the names are kept up to date as long as this lives")]
+    watches: Vec<Watch>,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl Dialing {
+    /// A dialer. Those with the same hosts share what they learn of them.
+    #[must_use]
+    pub fn dialer(&self, hosts: &[Upstream], policy: LoadBalance, tcp: &TcpOptions, longest: Duration) -> Dialer {
+        let mut rosters = self.rosters.lock().unwrap_or_else(PoisonError::into_inner);
+        rosters.retain(|_, roster| roster.strong_count() > 0);
+        let known = rosters.get(hosts).and_then(Weak::upgrade).filter(|roster| lock(roster).policy() == policy);
+        let roster = known.unwrap_or_else(|| {
+            let new = Arc::new(Mutex::new(Roster::new(policy)));
+            rosters.insert(hosts.to_vec(), Arc::downgrade(&new));
+            new
+        });
+        let names = hosts.iter().filter_map(name_of);
+        let watches = names.map(|name| self.dns.watch(name)).collect();
+        Dialer { hosts: hosts.to_vec(), roster, dns: self.dns.clone(), tcp: tcp.clone(), longest, watches }
+    }
+}
+
+/// The name that has to be resolved to get to a host.
+#[must_use]
+pub fn name_of(upstream: &Upstream) -> Option<&str> {
     match upstream {
-        Upstream::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => Ok(Stream::Unix(stream)),
-            Err(error) => Err(fault_of(&error, upstream)),
-        },
-        Upstream::Tcp { host, port } => {
-            let addresses = resolve(host, *port).await.map_err(|why| {
-                ConnectFault::new(ConnectFaultKind::Resolve, format!("cannot resolve the name of the server {}: {why}", upstream))
-            })?;
-            dial_any(&addresses, upstream, patience).await
+        Upstream::Tcp { host, .. } => host.parse::<IpAddr>().is_err().then_some(host),
+        Upstream::Unix(_) => None,
+    }
+}
+
+impl Dialer {
+    /// Connects to one host after the other until `enter` succeeds on one. The caller bounds the whole in time; `patience` is its bound, of which
+    /// one dead address may not take everything.
+    pub async fn connect<T>(
+        &self,
+        patience: Duration,
+        enter: impl AsyncFn(Stream, &Arc<Server>) -> Result<T, ConnectFault>,
+    ) -> Result<T, ConnectFault> {
+        let deadline = (!patience.is_zero()).then(|| clock::now() + patience);
+        let (mut found, mut fault) = (Vec::with_capacity(self.hosts.len()), None);
+        for places in self.find().await {
+            found.push(places.unwrap_or_else(|unresolved| {
+                keep_worse(&mut fault, unresolved);
+                Vec::new()
+            }));
         }
-    }
-}
-
-/// The addresses of a name. The operating system's resolver runs on a thread of its own.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(|error| error.to_string())?.take(MAX_ADDRESSES).collect();
-    addresses.dedup();
-    if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
-}
-
-async fn dial_any(addresses: &[SocketAddr], upstream: &Upstream, patience: Duration) -> Result<Stream, ConnectFault> {
-    let mut last = ConnectFault::new(ConnectFaultKind::Resolve, format!("the server {} has no address", upstream));
-    for (index, address) in addresses.iter().enumerate() {
-        let connecting = TcpStream::connect(address);
-        let is_last = index + 1 == addresses.len();
-        let result = if is_last || patience.is_zero() {
-            connecting.await
-        } else {
-            let share = patience / u32::try_from(addresses.len()).unwrap_or(1);
-            match tokio::time::timeout(share, connecting).await {
-                Ok(result) => result,
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        let plan = lock(&self.roster).plan(clock::now(), &found);
+        let mut race = Race { dialer: self, alone: plan.len() == 1, waiting: plan.into(), running: Vec::new(), deadline, fault };
+        while let Some((choice, stream)) = race.next().await {
+            let server = Arc::new(Server { upstream: self.hosts[choice.host].clone(), place: choice.place.clone() });
+            let entering = enter(stream, &server);
+            let entered = match race.share() {
+                Some(share) => timeout(share, entering).await.unwrap_or_else(|_| Err(too_slow(&server.upstream, share))),
+                None => entering.await,
+            };
+            match entered {
+                Ok(entered) => {
+                    lock(&self.roster).worked(&choice);
+                    return Ok(entered);
+                }
+                Err(fault) => race.lost(&choice, fault),
             }
+        }
+        Err(race.fault.unwrap_or_else(|| ConnectFault::new(ConnectFaultKind::Resolve, "the server has no address")))
+    }
+
+    /// Connects to a server that there is a connection to: for what has to go to the very same.
+    pub async fn again(&self, server: &Server) -> Result<Stream, ConnectFault> {
+        self.open(&server.place).await.map_err(|error| fault_of(&error, &server.upstream, &server.place))
+    }
+
+    /// Where the hosts are, each by itself. Names that are slow are not waited for when others are at hand.
+    async fn find(&self) -> Vec<Result<Vec<Place>, ConnectFault>> {
+        let mut asking: Vec<_> = self.hosts.iter().map(|host| Box::pin(self.places(host))).collect();
+        let mut found: Vec<Option<Result<Vec<Place>, ConnectFault>>> = self.hosts.iter().map(|_| None).collect();
+        let mut grace = pin!(sleep(RESOLVE_GRACE));
+        poll_fn(|cx| {
+            for (asking, found) in asking.iter_mut().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                if let Poll::Ready(places) = asking.as_mut().poll(cx) {
+                    *found = Some(places);
+                }
+            }
+            let enough = found.iter().any(|found| matches!(found, Some(Ok(_)))) && grace.as_mut().poll(cx).is_ready();
+            if enough || found.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        drop(asking);
+        let slow = |host: &Upstream| {
+            Err(ConnectFault::new(ConnectFaultKind::Resolve, format!("the name of the server {host} is not resolved yet")))
         };
-        match result.and_then(|stream| prepare(&stream).map(|()| stream)) {
-            Ok(stream) => return Ok(Stream::Tcp(stream)),
-            Err(error) => last = fault_of(&error, upstream),
+        found.into_iter().zip(&self.hosts).map(|(found, host)| found.unwrap_or_else(|| slow(host))).collect()
+    }
+
+    async fn places(&self, host: &Upstream) -> Result<Vec<Place>, ConnectFault> {
+        let (name, port) = match host {
+            Upstream::Unix(path) => return Ok(vec![Place::Unix(path.clone())]),
+            Upstream::Tcp { host, port } => (host, *port),
+        };
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![Place::Tcp(SocketAddr::new(address, port))]);
+        }
+        match self.dns.addresses(name).await {
+            Ok(addresses) => Ok(addresses.iter().map(|address| Place::Tcp(SocketAddr::new(*address, port))).collect()),
+            Err(why) => Err(ConnectFault::new(ConnectFaultKind::Resolve, format!("cannot resolve the name of the server {host}: {why}"))),
         }
     }
-    Err(last)
+
+    async fn open(&self, place: &Place) -> io::Result<Stream> {
+        match place {
+            Place::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            Place::Tcp(address) => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                options::before_connect(&socket, &self.tcp)?;
+                let stream = socket.connect(*address).await?;
+                options::server(&stream, &self.tcp)?;
+                Ok(Stream::Tcp(stream))
+            }
+        }
+    }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    Ok(())
+type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Stream>> + 'a>>;
+
+/// Addresses that are being connected to, and those whose turn has not come.
+struct Race<'a> {
+    dialer: &'a Dialer,
+    /// There never was another one.
+    alone: bool,
+    waiting: VecDeque<Choice>,
+    /// In the order in which they were started.
+    running: Vec<(Choice, Opening<'a>)>,
+    deadline: Option<Instant>,
+    fault: Option<ConnectFault>,
+}
+
+/// What happens next in a race.
+enum News {
+    Finished(usize, io::Result<Stream>),
+    HeadStartIsOver,
+}
+
+impl Race<'_> {
+    /// The next open socket; `None` when no address is left.
+    async fn next(&mut self) -> Option<(Choice, Stream)> {
+        loop {
+            if self.running.is_empty() && !self.start() {
+                return None;
+            }
+            match self.news().await {
+                News::HeadStartIsOver => {
+                    self.start();
+                }
+                News::Finished(index, Ok(stream)) => {
+                    let (choice, _) = self.running.remove(index);
+                    self.call_off(index);
+                    return Some((choice, stream));
+                }
+                News::Finished(index, Err(error)) => {
+                    let (choice, _) = self.running.remove(index);
+                    let fault = fault_of(&error, &self.dialer.hosts[choice.host], &choice.place);
+                    self.lost(&choice, fault);
+                    self.start();
+                }
+            }
+        }
+    }
+
+    /// What of the time that is left the next one may take for itself; `None`: all of it.
+    fn share(&self) -> Option<Duration> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let rest = u32::try_from(self.waiting.len() + 1).unwrap_or(u32::MAX);
+        Some(self.deadline.map_or(UNBOUNDED_SHARE, |deadline| deadline.saturating_duration_since(clock::now()) / rest))
+    }
+
+    /// This address is of no use now.
+    fn lost(&mut self, choice: &Choice, fault: ConnectFault) {
+        lock(&self.dialer.roster).failed(clock::now(), choice, self.dialer.longest);
+        if !self.alone {
+            tracing::warn!(address = %choice.place, "a server address is passed over for a while: {}", fault.message);
+        }
+        keep_worse(&mut self.fault, fault);
+    }
+
+    fn start(&mut self) -> bool {
+        let Some(choice) = self.waiting.pop_front() else { return false };
+        let (dialer, place) = (self.dialer, choice.place.clone());
+        self.running.push((choice, Box::pin(async move { dialer.open(&place).await })));
+        true
+    }
+
+    async fn news(&mut self) -> News {
+        let head_start = match self.dialer.hosts.len() > 1 && lock(&self.dialer.roster).policy() == LoadBalance::Disable {
+            // The next host is for when this one has failed, and not for when it is slow.
+            true => self.share(),
+            false => (!self.waiting.is_empty()).then_some(HEAD_START),
+        };
+        let mut timer = pin!(async {
+            match head_start {
+                Some(head_start) => sleep(head_start).await,
+                None => std::future::pending().await,
+            }
+        });
+        poll_fn(|cx| {
+            for (index, (_, opening)) in self.running.iter_mut().enumerate() {
+                if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
+                    return Poll::Ready(News::Finished(index, opened));
+                }
+            }
+            timer.as_mut().poll(cx).map(|()| News::HeadStartIsOver)
+        })
+        .await
+    }
+
+    /// One has won: the others are not needed now. Those that were started before it are slow, or dead.
+    fn call_off(&mut self, winner: usize) {
+        for (index, (choice, _)) in std::mem::take(&mut self.running).into_iter().enumerate() {
+            if index < winner {
+                let slow =
+                    ConnectFault::new(ConnectFaultKind::Timeout, format!("the server {} does not answer", self.dialer.hosts[choice.host]));
+                self.lost(&choice, slow);
+            }
+            self.waiting.push_back(choice);
+        }
+    }
+}
+
+fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
+    roster.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of several faults the one to tell: that waiting may help, as long as it may somewhere; of two alike the later.
+fn keep_worse(kept: &mut Option<ConnectFault>, new: ConnectFault) {
+    let hopeless = |fault: &ConnectFault| match fault.failure() {
+        Failure::Permanent | Failure::Missing => true,
+        Failure::Transient | Failure::Starting => false,
+    };
+    if kept.as_ref().is_none_or(|kept| hopeless(kept) || !hopeless(&new)) {
+        *kept = Some(new);
+    }
+}
+
+fn too_slow(upstream: &Upstream, share: Duration) -> ConnectFault {
+    ConnectFault::new(
+        ConnectFaultKind::Timeout,
+        format!("the server {upstream} did not finish the login within its share of {} ms", share.as_millis()),
+    )
 }
 
 /// A failed dial in the pool's terms. Out of descriptors is our own trouble, and waiting helps.
-fn fault_of(error: &io::Error, upstream: &Upstream) -> ConnectFault {
+fn fault_of(error: &io::Error, upstream: &Upstream, place: &Place) -> ConnectFault {
     let kind = match error.kind() {
         io::ErrorKind::TimedOut => ConnectFaultKind::Timeout,
         io::ErrorKind::ConnectionRefused
@@ -99,54 +345,10 @@ fn fault_of(error: &io::Error, upstream: &Upstream) -> ConnectFault {
         | io::ErrorKind::PermissionDenied => ConnectFaultKind::Refused,
         _ => ConnectFaultKind::Other,
     };
-    ConnectFault::new(kind, format!("cannot connect to the server {}: {error}", upstream))
+    let at = if name_of(upstream).is_some() { format!(" ({place})") } else { String::new() };
+    ConnectFault::new(kind, format!("cannot connect to the server {upstream}{at}: {error}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::{TcpListener, UnixListener};
-
-    fn tcp(host: &str, port: u16) -> Upstream {
-        Upstream::Tcp { host: host.to_owned(), port }
-    }
-
-    #[tokio::test]
-    async fn it_connects_by_address_name_and_path() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        for host in ["127.0.0.1", "localhost"] {
-            let stream = dial(&tcp(host, port), Duration::from_secs(5)).await.unwrap();
-            let Stream::Tcp(stream) = stream else { panic!() };
-            assert!(stream.nodelay().unwrap());
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let _listener = UnixListener::bind(&path).unwrap();
-        assert!(matches!(dial(&Upstream::Unix(path), Duration::ZERO).await, Ok(Stream::Unix(_))));
-    }
-
-    #[tokio::test]
-    async fn a_dead_address_is_followed_by_the_next() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let alive = listener.local_addr().unwrap();
-        let dead = {
-            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            gone.local_addr().unwrap()
-        };
-        let upstream = tcp("db", 1);
-        assert!(dial_any(&[dead, alive], &upstream, Duration::from_secs(5)).await.is_ok());
-        let fault = dial_any(&[dead, dead], &upstream, Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!(fault.kind, ConnectFaultKind::Refused);
-        assert!(fault.message.contains("db:1"), "{}", fault.message);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_there_is_named() {
-        let fault = dial(&Upstream::Unix("/nowhere/socket".into()), Duration::ZERO).await.unwrap_err();
-        assert_eq!(fault.kind, ConnectFaultKind::Refused);
-        assert!(fault.message.contains("/nowhere/socket"));
-        let fault = dial(&tcp("no-such-host.invalid", 5432), Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!(fault.kind, ConnectFaultKind::Resolve);
-    }
-}
+#[path = "dial_tests.rs"]
+mod tests;

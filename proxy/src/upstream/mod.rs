@@ -3,3 +3,4 @@
 pub mod dial;
 pub mod postgres;
 pub mod redis;
+pub mod roster;

@@ -106,6 +106,22 @@ impl Cluster {
         self.superuser("app").await.query(sql, &[]).await.expect(sql).iter().map(|row| row.get(0)).collect()
     }
 
+    /// How many connections replicate.
+    pub async fn walsenders(&self) -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'";
+        self.superuser("app").await.query_one(sql, &[]).await.expect(sql).get(0)
+    }
+
+    /// Puts a line in front of `pg_hba.conf`.
+    pub async fn allow(&self, line: &str) {
+        let path = self.data.join("pg_hba.conf");
+        let rest = std::fs::read_to_string(&path).expect("the cluster has it");
+        std::fs::write(&path, format!("{line}\n{rest}")).expect("ours to write");
+        self.sql("SELECT pg_reload_conf()").await;
+        let sql = "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL";
+        assert_eq!(self.superuser("app").await.query_one(sql, &[]).await.expect(sql).get::<_, i64>(0), 0, "{line}");
+    }
+
     /// Ends every connection that is not the superuser's, as an administrator would, and waits until those are gone. Gives their number.
     pub async fn terminate_connections(&self) -> usize {
         let admin = self.superuser("app").await;

@@ -123,6 +123,16 @@ impl Wire {
         stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec()
     }
 
+    /// Version, cipher suite and curve that were agreed on.
+    pub fn tls_description(&self) -> String {
+        let Socket::Tls(stream) = &self.stream else { panic!("no TLS") };
+        let session = stream.get_ref().1;
+        let version = session.protocol_version().expect("a version");
+        let suite = session.negotiated_cipher_suite().expect("a suite").suite();
+        let curve = session.negotiated_key_exchange_group().expect("a curve").name();
+        format!("{version:?} {suite:?} {curve:?}")
+    }
+
     /// Logs in on a connection on which nothing was said yet, or only TLS was agreed on.
     pub async fn enter(&mut self, user: &str, database: &str, password: &str) -> Result<(), Message> {
         let parameters = [("user", user), ("database", database)];

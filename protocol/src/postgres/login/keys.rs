@@ -30,6 +30,25 @@ impl ScramKeys {
     }
 }
 
+impl ScramKeys {
+    /// As bytes, for another process of the same program.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let Self { parameters: Parameters { salt, iterations }, client_key, server_key } = self;
+        Zeroizing::new([&iterations.to_be_bytes(), client_key.as_slice(), server_key.as_slice(), salt].concat())
+    }
+
+    /// From such bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (iterations, rest) = bytes.split_first_chunk()?;
+        let (client_key, rest) = rest.split_first_chunk()?;
+        let (server_key, salt) = rest.split_first_chunk()?;
+        let parameters = Parameters { salt: salt.into(), iterations: u32::from_be_bytes(*iterations) };
+        (!salt.is_empty()).then(|| Self::new(parameters, *client_key, *server_key))
+    }
+}
+
 impl PartialEq for ScramKeys {
     fn eq(&self, other: &Self) -> bool {
         let keys = self.client_key.ct_eq(&*other.client_key) & self.server_key.ct_eq(&*other.server_key);
@@ -171,5 +190,7 @@ mod tests {
     fn keys_show_nothing_of_themselves() {
         assert_eq!(format!("{:?}", keys("x")), "ScramKeys(***)");
         assert_ne!(keys("x"), keys("y"));
+        assert_eq!(ScramKeys::from_bytes(&keys("x").to_bytes()), Some(keys("x")));
+        assert_eq!(ScramKeys::from_bytes(&[0; 68]), None, "without a salt");
     }
 }

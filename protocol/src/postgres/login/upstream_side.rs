@@ -167,10 +167,12 @@ impl fmt::Debug for Compute {
 }
 
 impl UpstreamLogin {
-    /// Begins a login: the start-up message is appended to `out`. `None` for names with a zero byte in them.
+    /// Begins a login: the start-up message, with these parameters beside user and database, is appended to `out`. `None` for names with a zero
+    /// byte in them.
     #[must_use]
-    pub fn begin(user: &str, database: &str, password: Option<&str>, out: &mut BytesMut) -> Option<Self> {
-        frontend::startup_message([("user", user), ("database", database)], out).ok()?;
+    pub fn begin(user: &str, database: &str, parameters: &[(String, String)], password: Option<&str>, out: &mut BytesMut) -> Option<Self> {
+        let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        frontend::startup_message([("user", user), ("database", database)].into_iter().chain(parameters), out).ok()?;
         Some(Self {
             user: user.into(),
             password: password.map(|password| Zeroizing::new(password.to_owned())),

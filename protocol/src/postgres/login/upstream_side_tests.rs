@@ -11,7 +11,7 @@ use crate::postgres::tracker::TransactionStatus;
 
 fn begin(password: Option<&str>) -> UpstreamLogin {
     let mut out = BytesMut::new();
-    let login = UpstreamLogin::begin("bob", "shop", password, &mut out).unwrap();
+    let login = UpstreamLogin::begin("bob", "shop", &[], password, &mut out).unwrap();
     assert_eq!(&out[8..], b"user\0bob\0database\0shop\0\0");
     login
 }

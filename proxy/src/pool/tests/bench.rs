@@ -26,6 +26,7 @@ pub(super) const LIMITS: Limits = Limits {
     connect_parallelism: 4,
     backoff_initial: Duration::from_millis(100),
     backoff_max: Duration::from_secs(15),
+    fail_fast_after: None,
     affinity_patience: Duration::from_millis(5),
 };
 

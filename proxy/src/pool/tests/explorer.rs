@@ -295,6 +295,7 @@ const SMALL: Limits = Limits {
     connect_parallelism: 2,
     backoff_initial: TICK,
     backoff_max: TICK,
+    fail_fast_after: None,
     affinity_patience: Duration::ZERO,
     ..LIMITS
 };

@@ -8,7 +8,7 @@
 //! ```
 //! Not here: where the client is led afterwards (`route`).
 
-mod ldap;
+pub(super) mod ldap;
 mod method;
 mod peer;
 
@@ -106,7 +106,7 @@ impl Keeper<'_> {
         let asked = Asked::begin(Method::Plain, challenge(self.made_up(), None)?, out);
         let Claim::Password(password) = self.answers(stream, asked, out).await? else { return Err(method::no_ldap().into()) };
         let password = Secret::new(password.to_string());
-        if !ldap::knows(ldap, user, &password).await {
+        if !ldap::knows(ldap, user, &password, &self.worker.postgres.ldap_turns).await {
             return Err(method::no_ldap().into());
         }
         Ok(Admitted { user: user.into(), secret: Some(password), keys: None })

@@ -59,7 +59,7 @@ impl Seat {
         match &*self.doing.borrow() {
             Doing::Nothing => Activity::Idle,
             Doing::Waiting | Doing::Cancelled => Activity::Waiting,
-            Doing::Running(on) => Activity::Active(on.server()),
+            Doing::Running(on) => Activity::Active(on.number()),
         }
     }
 }
@@ -345,7 +345,7 @@ async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration)
 }
 
 async fn fly(seat: &Seat, flight: Flight) {
-    match seat.pool.connector().cancel(flight.target().key()).await {
+    match seat.pool.connector().cancel(flight.target()).await {
         Ok(()) => {
             flight.delivered();
             seat.pool.record().add(PoolCounter::CancelSent, 1);

@@ -10,6 +10,7 @@ use super::run::{End, Start};
 use super::say;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::pool::handle::Pool;
+use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::worker::Worker;
 
@@ -23,14 +24,18 @@ pub(super) struct Present {
 impl Present {
     /// It is here.
     pub(super) fn new(worker: &Worker, start: &Start) -> Self {
-        start.pool.record().shift(PoolGauge::Clients, 1);
-        start.pool.record().add(PoolCounter::Logins, 1);
-        let client = start.ticket.number();
+        Self::arrived(worker, &start.pool, start.ticket.number(), &start.client)
+    }
+
+    /// The client of this number and pool is here.
+    pub(super) fn arrived(worker: &Worker, pool: &Rc<Pool<PgConnector>>, client: u64, stream: &Stream) -> Self {
+        pool.record().shift(PoolGauge::Clients, 1);
+        pool.record().add(PoolCounter::Logins, 1);
         let config = worker.config.borrow();
         if config.log.connections && config.pgbouncer.is_none() {
-            tracing::info!(peer = %start.client.peer(), client, pool = %start.pool.name(), "client connected");
+            tracing::info!(peer = %stream.peer(), client, pool = %pool.name(), "client connected");
         }
-        Self { pool: Rc::clone(&start.pool), client }
+        Self { pool: Rc::clone(pool), client }
     }
 
     /// It is gone, and this is why.

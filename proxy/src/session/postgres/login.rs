@@ -13,15 +13,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{Config, Postgres};
+use sidepool_config::model::{Config, Postgres, TcpOptions};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::startup::{self, NEWEST_MINOR, Startup, Stranger};
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::application_name;
 use super::authenticate::Keeper;
 use super::cancel::CancelTicket;
 use super::count::turned_away;
@@ -31,6 +33,7 @@ use super::operator;
 use super::pools::PgPool;
 use super::presence::{Presence, Who};
 use super::refusal;
+use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
 use super::say;
@@ -42,6 +45,7 @@ use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::transport::ends::Ends;
+use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::roll;
 use crate::worker::Worker;
@@ -56,6 +60,8 @@ const FAREWELL_BYTES: usize = 64 * 1024;
 pub enum Arrival {
     /// A session.
     Session(Start),
+    /// A replication connection.
+    Replication(Box<Replicating>, Stream),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
     Cancel(CancelKey, Stream),
     /// An operator.
@@ -91,6 +97,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         bid_farewell(stream, &Farewell::Refused(fault)).await;
         return None;
     };
+    set_options(&stream, postgres);
     let bound = postgres.client_login_timeout;
     let entered = enter(Reached { stream: &mut stream, id, connected }, worker, &config, postgres);
     let result = if bound.is_zero() { entered.await } else { timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound))) };
@@ -100,6 +107,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         Ok(Entered::Console(guest)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Console(guest, stream));
+        }
+        Ok(Entered::Replication(replicating)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Replication(replicating, stream));
         }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
@@ -131,11 +142,36 @@ pub(super) struct Reached<'a> {
     pub(super) connected: u32,
 }
 
+impl Reached<'_> {
+    /// What others see of it, now that it is in.
+    fn presence(&self, worker: &Worker, user: Box<str>, startup: &Startup, state: ParameterSet) -> Presence {
+        let who = Who {
+            user,
+            database: startup.database.clone(),
+            tls: self.stream.tls_description().unwrap_or_default().into(),
+            replication: startup.replication,
+        };
+        let side = &worker.postgres;
+        Presence::new(self.id, side.names.intern(who), Ends::of(self.stream), self.connected, side.states.intern(state))
+    }
+}
+
+/// Connections inherit the listener's options; what is configured comes on top.
+fn set_options(stream: &Stream, postgres: &Postgres) {
+    if let Stream::Tcp(socket) = stream
+        && postgres.tcp != TcpOptions::default()
+        && let Err(error) = options::client(socket, &postgres.tcp)
+    {
+        tracing::warn!(peer = %stream.peer(), %error, "the tcp_ settings could not be applied to a client's connection");
+    }
+}
+
 /// Where a login leads.
 enum Entered {
     Cancel(Option<CancelKey>),
     Console(Box<Guest>),
     Session(Box<Inside>),
+    Replication(Box<Replicating>),
 }
 
 /// A client that is in and has been welcomed.
@@ -165,9 +201,12 @@ async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, p
         Wish::Startup(packet, minor) => (packet, minor),
     };
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
-    let startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
+    let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
     say::attempt(config, reached.id, reached.stream, &startup);
+    if postgres.application_name_add_host {
+        application_name::add_host(&mut startup, reached.stream);
+    }
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
     admit(&mut reached, worker, config, postgres, &startup, minor).await.map_err(somebody)
 }
@@ -182,11 +221,6 @@ async fn admit(
     minor: u16,
 ) -> Result<Entered, (Farewell, WorkerCounter)> {
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
-    if startup.replication {
-        let fault = Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
-            .with_hint("Connect to the server directly for replication.");
-        return Err(other(fault.into()));
-    }
     let mut out = Vec::new();
     if minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
@@ -204,6 +238,17 @@ async fn admit(
     if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
         pool.pass(admitted.secret, admitted.keys);
     }
+    if let Some(kind) = startup.replication {
+        let presence = reached.presence(worker, admitted.user, startup, ParameterSet::new());
+        let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
+        let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {
+            Refused::Pool(error) => no_baseline(&error, &route, startup),
+            Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
+        })?;
+        replicating.welcome(&mut out);
+        reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+        return Ok(Entered::Replication(Box::new(replicating)));
+    }
     let baseline = match pool.baseline().await {
         Ok(baseline) => baseline,
         Err(error) => {
@@ -213,10 +258,7 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let tls = reached.stream.tls_description().unwrap_or_default().into();
-    let who = side.names.intern(Who { user: admitted.user.clone(), database: startup.database.clone(), tls });
-    let state = side.states.intern(welcome.state);
-    let presence = Presence::new(reached.id, who, Ends::of(reached.stream), reached.connected, state);
+    let presence = reached.presence(worker, admitted.user, startup, welcome.state);
     let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();

@@ -63,7 +63,7 @@ async fn say(worker: &Rc<Worker>, words: &[u8]) -> Vec<u8> {
 
 fn packet(user: &str, database: &str) -> Vec<u8> {
     let mut out = BytesMut::new();
-    UpstreamLogin::begin(user, database, None, &mut out).unwrap();
+    UpstreamLogin::begin(user, database, &[], None, &mut out).unwrap();
     out.to_vec()
 }
 
@@ -77,7 +77,7 @@ async fn log_in(
     let (mut client, ours) = pair().await;
     let (arrival, (result, tags)) = tokio::join!(login(ours, worker), async move {
         let mut out = BytesMut::new();
-        let mut machine = UpstreamLogin::begin(user, database, password, &mut out).unwrap();
+        let mut machine = UpstreamLogin::begin(user, database, &[], password, &mut out).unwrap();
         let mut tags = String::new();
         loop {
             client.write_all(&out).await.unwrap();
@@ -358,16 +358,28 @@ async fn a_cancel_request_is_passed_on_with_its_key() {
 }
 
 #[tokio::test]
-async fn replication_is_refused_with_a_reason() {
-    on_worker(
-        |_, _| {},
+async fn a_replication_connection_is_opened_with_the_clients_own_parameters() {
+    let scripts = vec![vec![welcome()]];
+    let mut heard = None;
+    behind(
+        scripts,
+        |postgres, server| {
+            postgres.auth_type = AuthType::Trust;
+            heard = Some(server.log());
+        },
         |worker| async move {
-            let body = b"\0\x03\0\0user\0bob\0replication\0database\0\0";
+            let (mut client, ours) = pair().await;
+            let body = b"\0\x03\0\0user\0bob\0database\0shop\0replication\0on\0options\0-c geqo=off\0\0";
             let words = [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], body].concat();
-            assert!(String::from_utf8_lossy(&say(&worker, &words).await).contains("0A000"));
+            client.write_all(&words).await.unwrap();
+            let Some(Arrival::Replication(replicating, _)) = login(ours, &worker).await else { panic!() };
+            assert_eq!(replicating.kind().label(), "physical");
         },
     )
     .await;
+    let heard = heard.unwrap().borrow().clone();
+    assert_eq!(heard.len(), 1, "it takes a connection of its own, and no other is opened for it");
+    assert!(heard[0].ends_with(b"user\0bob\0database\0shop\0replication\0true\0options\0-c geqo=off\0\0"), "{:?}", heard[0]);
 }
 
 #[tokio::test]

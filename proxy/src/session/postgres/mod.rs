@@ -26,6 +26,7 @@ pub mod prepared;
 pub mod presence;
 pub mod refusal;
 pub mod relay;
+pub mod replication;
 pub mod route;
 pub mod run;
 pub mod side;
@@ -33,6 +34,7 @@ pub mod states;
 pub mod switches;
 pub mod verifiers;
 
+mod application_name;
 mod authenticate;
 mod count;
 mod opening;
@@ -100,6 +102,10 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
         }
         Arrival::Console(guest, stream) => {
             Box::pin(console::session::serve(&worker, stream, *guest)).await;
+            None
+        }
+        Arrival::Replication(replicating, stream) => {
+            replicating.run(stream, &worker).await;
             None
         }
         Arrival::Cancel(key, stream) => {

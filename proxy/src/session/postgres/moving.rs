@@ -6,9 +6,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use tokio::io::AsyncWriteExt as _;
 
@@ -68,6 +70,8 @@ pub(super) fn send_away(session: Session, worker: &Worker) {
 
 fn state_of(session: &Session) -> ClientState {
     let statements = session.statements.as_ref();
+    let credential = session.pool.connector().passed().held();
+    let (secret, keys) = credential.map_or((None, None), |credential| (credential.secret, credential.keys));
     let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     ClientState {
         user: session.ticket.presence().who.user.to_string(),
@@ -76,6 +80,8 @@ fn state_of(session: &Session) -> ClientState {
         parameters: session.state.iter().map(text).collect(),
         statements: statements.map(|statements| statements.export()).unwrap_or_default(),
         unnamed: statements.and_then(|statements| statements.unnamed.clone()),
+        secret: secret.map(|secret| secret.reveal().to_owned()),
+        keys: keys.map(|keys| keys.to_bytes().to_vec()),
     }
 }
 
@@ -87,6 +93,9 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
             let Ok(pool) = worker.postgres.pools.get(&route, &worker) else {
                 return say_farewell(stream, &refusal::closed()).await;
             };
+            if state.secret.is_some() || state.keys.is_some() {
+                pool.pass(state.secret.map(Secret::new), state.keys.and_then(|keys| ScramKeys::from_bytes(&keys)));
+            }
             let Ok(ticket) = CancelTicket::with_key(&worker, &pool.pool, CancelKey::from_bytes(state.key.0), presence) else {
                 return say_farewell(stream, &refusal::closed()).await;
             };
@@ -116,7 +125,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
 fn presence(stream: &Stream, worker: &Worker, user: Box<str>, database: Box<str>, parameters: ParameterSet) -> Presence {
     let side = &worker.postgres;
     let tls = stream.tls_description().unwrap_or_default().into();
-    let who = side.names.intern(Who { user, database, tls });
+    let who = side.names.intern(Who { user, database, tls, replication: None });
     Presence::new(side.numbers.next(), who, Ends::of(stream), roll::seconds_now(), side.states.intern(parameters))
 }
 

@@ -77,7 +77,7 @@ async fn to_peer(worker: &Rc<Worker>, postgres: &Postgres, peer: &Peer, key: Can
         return;
     };
     tracing::debug!(peer = id, "forwarding cancellation request to peer");
-    if let Err(fault) = cancel::send_to_peer(&peer.upstream, key).await {
+    if let Err(fault) = cancel::send_to_peer(&worker.postgres.dialing, &peer.upstream, key).await {
         tracing::warn!(peer = id, fault = %fault.message, "cancel request not forwarded");
     }
 }

@@ -4,11 +4,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::{PoolLimits, PoolMode, Postgres};
+use sidepool_config::model::{PoolLimits, PoolMode, Postgres, TcpOptions};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -26,6 +27,7 @@ use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::pool::snapshot::Snapshot;
+use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::upstream::postgres::roll::{Page, Roll};
@@ -76,6 +78,7 @@ pub struct TooManyPools;
 pub struct PgPools {
     directory: Directory<PoolKey>,
     keyring: Keyring,
+    dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
     switches: RefCell<Arc<Switches>>,
     /// The connections of all pools.
@@ -100,10 +103,10 @@ pub struct PoolFacts {
 }
 
 impl PgPools {
-    /// No pools yet. The directory and the keyring are those of the process.
+    /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, roll: Rc<Roll>) -> Self {
-        Self { directory, keyring, pools: RefCell::default(), switches: RefCell::default(), roll }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing, roll: Rc<Roll>) -> Self {
+        Self { directory, keyring, dialing, pools: RefCell::default(), switches: RefCell::default(), roll }
     }
 
     /// What operators have switched.
@@ -161,6 +164,14 @@ impl PgPools {
         }
     }
 
+    /// The host `name` leads to these addresses and no others any more.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
+        for entry in pools {
+            entry.pool.retire_gone(name, addresses);
+        }
+    }
+
     /// The pool at the end of `route`, made if it is not there.
     pub fn get(&self, route: &Route, worker: &Rc<Worker>) -> Result<Rc<PgPool>, TooManyPools> {
         if let Some(pool) = self.pools.borrow().get(&route.key) {
@@ -193,7 +204,7 @@ impl PgPools {
         let keys: Vec<PoolKey> = self.pools.borrow().keys().cloned().collect();
         for key in keys {
             match config.and_then(|config| route::route_again(config, &key)) {
-                Some(route) => self.change(&route),
+                Some(route) => self.change(&route, &tcp_of(worker)),
                 None => self.drain(&key),
             }
         }
@@ -236,25 +247,27 @@ impl PgPools {
             mailboxes: worker.mailboxes.clone(),
             record: Rc::new(PoolRecord::default()),
         };
-        let pool = Pool::new(setup, self.connector(route, &learned, &passed), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
         if self.switches.borrow().is_paused(route.key.database()) {
             pool.pause();
         }
         PgPool { pool, learned, passed, limits: route.limits.clone(), mode: route.mode }
     }
 
-    fn change(&self, route: &Route) {
+    fn change(&self, route: &Route, tcp: &TcpOptions) {
         let mut pools = self.pools.borrow_mut();
         let Some(entry) = pools.get_mut(&route.key) else { return };
         if entry.limits != route.limits {
             entry.pool.resize(Limits::from(&route.limits));
         }
-        entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
-        entry.pool.connector().set_context(route.tls_context.clone());
-        entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
-        if *entry.pool.connector().target() != route.target {
+        if *entry.pool.connector().target() == route.target {
+            entry.pool.connector().set_timeout(route.limits.server_connect_timeout);
+            entry.pool.connector().set_context(route.tls_context.clone());
+            entry.pool.connector().set_reset(&route.reset.query, route.reset.always);
+            entry.pool.connector().set_dialer(self.dialer(route, tcp));
+        } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed));
+            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
             self.note_stale(&route.key);
         }
         if entry.limits != route.limits || entry.mode != route.mode {
@@ -263,12 +276,17 @@ impl PgPools {
         }
     }
 
-    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed) -> PgConnector {
+    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
         let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
-        let connector = PgConnector::new(route.target.clone(), route.limits.server_connect_timeout, learned.clone()).written_on(page);
+        let (dialer, timeout) = (self.dialer(route, tcp), route.limits.server_connect_timeout);
+        let connector = PgConnector::new(route.target.clone(), dialer, timeout, learned.clone()).written_on(page);
         connector.set_context(route.tls_context.clone());
         connector.set_reset(&route.reset.query, route.reset.always);
         connector.with_passed(passed.clone())
+    }
+
+    fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {
+        self.dialing.dialer(&route.target.hosts, route.target.balance, tcp, route.limits.server_login_retry)
     }
 
     fn drain(&self, key: &PoolKey) {
@@ -279,13 +297,18 @@ impl PgPools {
     }
 }
 
+/// The socket options in force.
+fn tcp_of(worker: &Worker) -> TcpOptions {
+    worker.config.borrow().postgres.as_ref().map(|postgres| postgres.tcp.clone()).unwrap_or_default()
+}
+
 /// Whether no session holds the pool. (The table itself holds it once.)
 fn is_unused(entry: &Rc<PgPool>) -> bool {
     Rc::strong_count(entry) == 1 && Rc::strong_count(&entry.pool) == 1
 }
 
 fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
-    let upstream = entry.pool.connector().target().upstream.to_string();
+    let upstream = entry.pool.connector().target().shown_hosts();
     let info = PoolInfo {
         protocol: Protocol::Postgres,
         database: Arc::clone(&key.dbname),

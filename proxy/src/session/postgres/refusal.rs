@@ -1,13 +1,18 @@
 //! What a client is told when it cannot have what it asked for: what, why, which limit, and what to do.
 
-use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
 
 use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use super::presence::Fate;
 use crate::pool::acquire::AcquireError;
+use crate::pool::fault::ConnectFault;
 use crate::pool::reason::{Refusal, RefuseReason};
+
+/// What to do about a server that does not let us in.
+const CHECK_LOGIN: &str =
+    "Check the host, user and password that sidepool is configured with for this database, and whether the server runs.";
 
 /// No server connection for this query. The client may stay and try again.
 #[must_use]
@@ -22,15 +27,30 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
             format!("no connection of pool \"{pool}\" became free within query_wait_timeout ({} ms)", refusal.waited.as_millis()),
         )
         .with_hint("Retry later; look for long transactions, raise pool_size if the database has room, or query_wait_timeout if clients may wait longer."),
-        RefuseReason::UpstreamRefuses => Fault::error(
-            SqlState::UNABLE_TO_CONNECT,
-            format!("the server of pool \"{pool}\" refuses connections{}", cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default()),
+        RefuseReason::UpstreamRefuses => servers_own(error.fault.as_ref()),
+        RefuseReason::LoginFailing => Fault::error(
+            SqlState::PROTOCOL_VIOLATION,
+            format!("server login has been failing, cached error: {} (server_login_retry)", error.fault.as_ref().map_or("unknown", ConnectFault::words)),
         )
-        .with_hint("Check the host, user and password that sidepool is configured with for this database."),
+        .with_hint(CHECK_LOGIN),
         RefuseReason::Paused => Fault::error(SqlState::CANNOT_CONNECT_NOW, format!("pool \"{pool}\" is paused")).with_hint("An operator paused it; retry later."),
         RefuseReason::Draining => Fault::error(SqlState::ADMIN_SHUTDOWN, format!("pool \"{pool}\" is shutting down")).with_hint("Reconnect."),
     };
-    fault.with_detail(facts(pool, refusal, cause.as_deref().filter(|_| refusal.reason != RefuseReason::UpstreamRefuses)))
+    fault.with_detail(facts(pool, refusal, cause.as_deref()))
+}
+
+/// What the server said when it refused us, or what kept us from it.
+fn servers_own(fault: Option<&ConnectFault>) -> Fault {
+    let Some(fault) = fault else { return Fault::error(SqlState::UNABLE_TO_CONNECT, "the server refuses connections") };
+    let code = fault.code.as_deref().and_then(|code| SqlState::parse(code.as_bytes()));
+    Fault::error(code.unwrap_or(SqlState::UNABLE_TO_CONNECT), fault.words().to_owned()).with_hint(CHECK_LOGIN)
+}
+
+/// The server does not let a client in that has a connection of its own.
+#[must_use]
+pub fn server_refused(pool: &str, fault: &ConnectFault) -> Fault {
+    let told = Fault { severity: Severity::Fatal, ..servers_own(Some(fault)) };
+    told.with_detail(format!("Pool \"{pool}\": {}.", fault.message))
 }
 
 /// The numbers behind a refusal.

@@ -190,10 +190,14 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let password = database.password.clone().or_else(|| upstream_user?.password.clone());
     let target = Target {
         upstream: database.hosts[0].clone(),
+        hosts: database.hosts.clone(),
+        balance: database.load_balance_hosts,
         tls: database.tls,
         dbname: Arc::clone(&key.dbname),
         user: Arc::clone(&key.user),
         password,
+        startup: database.startup.clone(),
+        connect_query: database.connect_query.clone(),
     };
     let tls_context = database.server_tls.as_deref().unwrap_or(&config.server_tls).context.clone();
     let reset = Reset { query: config.server_reset_query.as_str().into(), always: config.server_reset_query_always };

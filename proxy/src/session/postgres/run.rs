@@ -37,6 +37,7 @@ use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
+use crate::suspension;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::connector::PgConnector;
@@ -183,6 +184,10 @@ impl Session {
         if let Some(fate) = self.ticket.presence().fate() {
             return Poll::Ready(self.meet(cx, fate));
         }
+        let suspension = self.worker.suspension.state();
+        if suspension != suspension::State::Off {
+            return self.poll_suspended(cx, suspension);
+        }
         loop {
             let step = match self.phase {
                 Phase::Idle => ready!(self.poll_idle(cx)),
@@ -193,6 +198,34 @@ impl Session {
                 return Poll::Ready(end);
             }
         }
+    }
+
+    /// SUSPEND: sends what is held, and reads nothing.
+    fn poll_suspended(&mut self, cx: &mut Context<'_>, state: suspension::State) -> Poll<End> {
+        let (mut sent, mut lost) = (true, None);
+        match self.to_client.poll_flush(&mut self.client, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => lost = Some(End::Lost),
+            Poll::Pending => sent = false,
+        }
+        if let Phase::Linked(lease) = &mut self.phase {
+            let connection = &mut **lease;
+            match connection.link.to_server.poll_flush(&mut connection.stream, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => lost = Some(End::ServerLost),
+                Poll::Pending => sent = false,
+            }
+        }
+        if let Some(lost) = lost {
+            return Poll::Ready(lost);
+        }
+        if !sent {
+            self.worker.suspension.note_unsent();
+            if state == suspension::State::Closing {
+                return Poll::Ready(End::Lost);
+            }
+        }
+        Poll::Pending
     }
 
     /// Idle: flushes, then reads one message's worth and decides.

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use sidepool_config::model::{Config, Listen};
 use sidepool_protocol::postgres::fault::Fault;
-use sidepool_protocol::postgres::startup::Startup;
+use sidepool_protocol::postgres::startup::{Replication, Startup};
 
 use super::opening::Farewell;
 use super::presence::Presence;
@@ -32,7 +32,11 @@ pub(super) fn attempt(config: &Config, id: u64, stream: &Stream, startup: &Start
     }
     let (db, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), config));
     let tls = stream.tls_description().unwrap_or_else(|| "no".to_owned());
-    let replication = if startup.replication { "yes" } else { "no" };
+    let replication = match startup.replication {
+        None => "no",
+        Some(Replication::Physical) => "physical",
+        Some(Replication::Logical) => "logical",
+    };
     tracing::info!(name: "login_attempt", client = id, db, user, peer, tls, replication, "login attempt");
 }
 

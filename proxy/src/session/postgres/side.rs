@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sidepool_config::model::Config;
-use tokio::sync::mpsc;
+use sidepool_config::model::{Config, Postgres};
+use tokio::sync::{Semaphore, mpsc};
 
+use super::authenticate::ldap::MOST_AT_A_TIME;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::keyring::Keyring;
@@ -21,8 +22,11 @@ use super::route::PoolKey;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
 use crate::clock;
+use crate::dns;
+use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
+use crate::upstream::dial::Dialing;
 use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
 
@@ -63,6 +67,8 @@ pub struct PostgresCommons {
     pub seed: LoginSeed,
     /// For clients and connections.
     pub numbers: Numbers,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -77,6 +83,7 @@ impl PostgresCommons {
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
             numbers: Numbers::default(),
+            dialing: Dialing::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -101,6 +108,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
+    /// Turns at asking LDAP servers.
+    pub ldap_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
     /// For salts.
@@ -115,6 +124,8 @@ pub struct PostgresSide {
     pub last_words: RefCell<Option<Box<str>>>,
     /// When the worker started: clients note times as what has passed since.
     pub born: Instant,
+    /// Names and addresses of servers.
+    pub dialing: Dialing,
 }
 
 impl PostgresSide {
@@ -128,8 +139,10 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring, Roll::new(commons.numbers.clone())),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone(), Roll::new(commons.numbers.clone())),
+            dialing: commons.dialing,
             verifiers: Verifiers::default(),
+            ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
             numbers: commons.numbers,
@@ -146,6 +159,9 @@ impl PostgresSide {
         self.pools.roll.log(as_pgbouncer && new.log.connections, as_pgbouncer && new.log.disconnections);
         if old.postgres == new.postgres {
             return;
+        }
+        if let Some(postgres) = &new.postgres {
+            self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
@@ -167,4 +183,10 @@ impl PostgresSide {
     pub fn drain(&self) {
         self.pools.drain_all();
     }
+}
+
+/// How names are resolved.
+fn names(postgres: &Postgres) -> dns::Settings {
+    let terms = Terms { max_ttl: postgres.dns_max_ttl, nxdomain_ttl: postgres.dns_nxdomain_ttl };
+    dns::Settings { terms, resolv_conf: postgres.resolv_conf.clone() }
 }

@@ -67,7 +67,8 @@ mod tests {
         Startup {
             user: "bob".into(),
             database: "shop".into(),
-            replication: false,
+            replication: None,
+            forwarded: Vec::new(),
             parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             protocol_options: Vec::new(),
         }

@@ -30,6 +30,8 @@ pub fn line(error: &AcquireError) -> String {
         RefuseReason::QueueFull | RefuseReason::WaitTimeout => {
             format!("POOLEXHAUSTED {error}. Raise pool_size, or send fewer blocking commands and transactions at a time.")
         }
-        RefuseReason::UpstreamRefuses | RefuseReason::Paused | RefuseReason::Draining => format!("UPSTREAM {error}"),
+        RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => {
+            format!("UPSTREAM {error}")
+        }
     }
 }

@@ -96,6 +96,12 @@ impl Tls {
         self.plain = Pending { bytes: rest, done: 0 };
     }
 
+    /// How much memory its buffers hold.
+    #[cfg(test)]
+    pub(super) fn buffered_capacity(&self) -> usize {
+        self.records.capacity() + self.plain.bytes.capacity() + self.outgoing.bytes.capacity()
+    }
+
     /// What is known of the connection.
     #[must_use]
     pub fn peer(&self) -> TlsPeer<'_> {

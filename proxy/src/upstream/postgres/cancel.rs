@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use sidepool_config::model::Upstream;
+use sidepool_config::model::{LoadBalance, TcpOptions, Upstream};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
-use crate::upstream::dial::dial;
+use crate::upstream::dial::Dialing;
 
 /// How long all of it may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,9 +29,10 @@ pub(super) async fn send(stream: Stream, key: &[u8], target: &Target) -> Result<
 }
 
 /// Sends the request on to the pooler at `peer`, and waits until it closes, which it does when it has acted.
-pub async fn send_to_peer(peer: &Upstream, key: CancelKey) -> Result<(), ConnectFault> {
+pub async fn send_to_peer(dialing: &Dialing, peer: &Upstream, key: CancelKey) -> Result<(), ConnectFault> {
     let sending = async {
-        let stream = dial(peer, TIMEOUT).await?;
+        let dialer = dialing.dialer(std::slice::from_ref(peer), LoadBalance::default(), &TcpOptions::default(), TIMEOUT);
+        let stream = dialer.connect(TIMEOUT, async |stream, _| Ok(stream)).await?;
         let sent = deliver(stream, key.process_id(), &key.secret()).await;
         sent.map_err(|error| {
             ConnectFault::new(ConnectFaultKind::Other, format!("the peer {peer} did not take the cancel request: {error}"))

@@ -4,15 +4,20 @@
 //! closes the connection that carried it (PostgreSQL documentation, "Canceling Requests in Progress").
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+
+use crate::upstream::dial::Server;
 
 /// What a cancel of one server connection needs, shared between the connection and whoever cancels.
 #[derive(Debug)]
 pub struct Cancellable {
     /// BackendKeyData: process id and secret, as the server sent them.
     key: Box<[u8]>,
+    /// Where it is: another server of the same pool knows nothing of the key.
+    server: Arc<Server>,
     /// The connection's number, by which it is known to whoever looks; 0: none.
-    server: Cell<u64>,
+    number: Cell<u64>,
     in_flight: Cell<u32>,
     /// A cancel was sent whose delivery is not certain: it may hit at any later time.
     doubtful: Cell<bool>,
@@ -29,8 +34,9 @@ pub struct Flight {
 impl Cancellable {
     /// The connection with this key.
     #[must_use]
-    pub fn new(key: Box<[u8]>) -> Self {
-        Self { key, server: Cell::new(0), in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
+    pub fn new(key: Box<[u8]>, server: Arc<Server>) -> Self {
+        let (number, in_flight, doubtful) = (Cell::new(0), Cell::new(0), Cell::new(false));
+        Self { key, server, number, in_flight, doubtful, waker: RefCell::default() }
     }
 
     /// The key.
@@ -41,19 +47,25 @@ impl Cancellable {
 
     /// The connection's number; 0: it has none.
     #[must_use]
-    pub fn server(&self) -> u64 {
-        self.server.get()
+    pub fn number(&self) -> u64 {
+        self.number.get()
     }
 
     /// Gives the connection its number.
-    pub fn set_server(&self, number: u64) {
-        self.server.set(number);
+    pub fn set_number(&self, number: u64) {
+        self.number.set(number);
     }
 
     /// How many cancels are on their way.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.get()
+    }
+
+    /// Where the connection leads.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
     /// Announces a cancel. Without [`Flight::delivered`] it counts as doubtful.

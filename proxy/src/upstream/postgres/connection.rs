@@ -6,6 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sidepool_protocol::postgres::frame;
@@ -18,8 +19,10 @@ use super::link::Link;
 use super::roll::{Born, Entry};
 use super::statements::ServerStatements;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::Connection;
+use crate::pool::traits::{Connection, Origin};
 use crate::transport::stream::{Parcel, Stream};
+use crate::upstream::dial::{Server, name_of};
+use crate::upstream::roster::Place;
 
 /// How much of what an idle connection says is looked at in one go. It says a parameter or a notice, or nothing.
 const IDLE_READ_BYTES: usize = 4096;
@@ -50,6 +53,7 @@ pub struct PgParcel {
     parameters: ParameterSet,
     baseline: ParameterSet,
     key: Box<[u8]>,
+    server: Arc<Server>,
     statements: ServerStatements,
     overrides: ParameterSet,
     doubtful: bool,
@@ -59,9 +63,15 @@ pub struct PgParcel {
 impl PgConnection {
     /// A connection that has just logged in. `key` is the body of BackendKeyData, empty when the server sent none.
     #[must_use]
-    pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>) -> Self {
-        let cancel = Rc::new(Cancellable::new(key));
+    pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>, server: Arc<Server>) -> Self {
+        let cancel = Rc::new(Cancellable::new(key, server));
         Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel, link: Link::default(), entry: None, born: None }
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        self.cancel.server()
     }
 
     /// Puts the connection, which is open, on this place of the roll.
@@ -110,13 +120,22 @@ impl Connection for PgConnection {
         let born = entry.as_ref().map(Entry::born).or(born);
         let Link { statements, overrides, doubtful, .. } = link;
         let baseline = ParameterSet::clone(&baseline);
-        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key: cancel.key().into(), statements, overrides, doubtful, born })
+        let (key, server) = (cancel.key().into(), Arc::clone(cancel.server()));
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, overrides, doubtful, born })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, baseline, key, statements, overrides, doubtful, born } = parcel;
+        let PgParcel { stream, parameters, baseline, key, server, statements, overrides, doubtful, born } = parcel;
         let link = Link { statements, overrides, doubtful, ..Link::default() };
-        Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key) })
+        Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let server = self.server();
+        match (name_of(&server.upstream), &server.place) {
+            (Some(name), Place::Tcp(address)) => Some(Origin { name: name.into(), address: address.ip() }),
+            (_, Place::Tcp(_) | Place::Unix(_)) => None,
+        }
     }
 
     fn closing(&mut self, reason: CloseReason) {
@@ -179,7 +198,7 @@ mod tests {
 
     fn pair() -> (PgConnection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default()), theirs)
+        (PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default(), Arc::new(Server::nowhere())), theirs)
     }
 
     async fn idle_now(connection: &mut PgConnection) -> Option<CloseReason> {

@@ -11,17 +11,18 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::cancel;
+use super::cancellable::Cancellable;
 use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
 use super::query::{self, Cleaned};
-use super::roll::{Page, Server, Stage};
+use super::roll::{self, Page, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
-use crate::upstream::dial::dial;
+use crate::upstream::dial::{Dialer, Server};
 
 /// How long a reset or a probe may take: both are one round trip to a server that has nothing else to do for us.
 const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +51,7 @@ impl Learned {
 #[derive(Debug)]
 pub struct PgConnector {
     target: Target,
+    dialer: RefCell<Rc<Dialer>>,
     timeout: Cell<Duration>,
     reset_query: RefCell<Box<str>>,
     resets_always: Cell<bool>,
@@ -67,12 +69,14 @@ impl PgConnector {
     /// What cleans a session completely.
     pub const RESET_QUERY: &str = "DISCARD ALL";
 
-    /// A connector to `target` that leaves what servers report at login in `learned`. `timeout` bounds opening a connection, login included.
+    /// A connector to `target`, whose hosts `dialer` knows, that leaves what servers report at login in `learned`. `timeout` bounds opening a
+    /// connection, login included.
     #[must_use]
-    pub fn new(target: Target, timeout: Duration, learned: Learned) -> Self {
+    pub fn new(target: Target, dialer: Dialer, timeout: Duration, learned: Learned) -> Self {
         let way = Cell::new(tls::ways(target.tls).0);
         Self {
             target,
+            dialer: RefCell::new(Rc::new(dialer)),
             timeout: Cell::new(timeout),
             reset_query: RefCell::new(Self::RESET_QUERY.into()),
             resets_always: Cell::default(),
@@ -90,10 +94,21 @@ impl PgConnector {
         Self { page: Some(page), ..self }
     }
 
+    /// Connections that are opened from now on are opened by this dialer.
+    pub fn set_dialer(&self, dialer: Dialer) {
+        *self.dialer.borrow_mut() = Rc::new(dialer);
+    }
+
     /// The same with what clients' logins brought for logging in.
     #[must_use]
     pub fn with_passed(self, passed: Passed) -> Self {
         Self { passed, ..self }
+    }
+
+    /// What clients' logins brought.
+    #[must_use]
+    pub fn passed(&self) -> &Passed {
+        &self.passed
     }
 
     /// Bounds connections that are opened from now on.
@@ -115,18 +130,34 @@ impl PgConnector {
         self.resets_always.get()
     }
 
+    /// Opens a connection for one client alone, with these parameters beside those of every connection. It must not get into the pool.
+    pub async fn connect_with(&self, parameters: &[(Box<str>, Box<str>)]) -> Result<PgConnection, ConnectFault> {
+        let kept = |name: &str| !parameters.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let usual = self.target.startup.iter().filter(|(name, _)| kept(name)).cloned();
+        let own = parameters.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let target = Target { startup: usual.chain(own).collect(), ..self.target.clone() };
+        within(self.timeout.get(), &target, "connecting", async {
+            let enter = async |stream: Stream, server: &Arc<Server>| self.enter(stream, server, &target.at(&server.upstream)).await;
+            self.dialer().connect(self.timeout.get(), enter).await
+        })
+        .await
+    }
+
     /// Where it leads.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Asks the server to cancel what the connection with this `key` (the body of its BackendKeyData) is doing. Returns when the server has taken
-    /// it: from then on, the cancel cannot hit anything later.
-    pub async fn cancel(&self, key: &[u8]) -> Result<(), ConnectFault> {
-        within(cancel::TIMEOUT, &self.target, "cancelling", async {
-            let stream = self.open(self.way.get()).await?;
-            cancel::send(stream, key, &self.target).await
+    /// Asks the server that a connection leads to to cancel what that connection is doing. Returns when the server has taken it: from then on,
+    /// the cancel cannot hit anything later.
+    pub async fn cancel(&self, connection: &Cancellable) -> Result<(), ConnectFault> {
+        let target = self.target.at(&connection.server().upstream);
+        within(cancel::TIMEOUT, &target, "cancelling", async {
+            let stream = self.dialer().again(connection.server()).await?;
+            let context = self.context.borrow().clone();
+            let stream = tls::secure(stream, self.way.get(), &target, context.as_ref()).await?;
+            cancel::send(stream, connection.key(), &target).await
         })
         .await
     }
@@ -136,16 +167,38 @@ impl PgConnector {
         *self.context.borrow_mut() = context;
     }
 
-    async fn open(&self, way: Way) -> Result<Stream, ConnectFault> {
-        let stream = dial(&self.target.upstream, self.timeout.get()).await?;
-        let context = self.context.borrow().clone();
-        tls::secure(stream, way, &self.target, context.as_ref()).await
+    fn dialer(&self) -> Rc<Dialer> {
+        Rc::clone(&self.dialer.borrow())
     }
 
-    async fn log_in(&self, way: Way) -> Result<PgConnection, ConnectFault> {
-        let connection = login::login(self.open(way).await?, &self.target, &self.passed).await?;
+    /// From an open socket to a connection that is logged in.
+    async fn enter(&self, stream: Stream, server: &Arc<Server>, target: &Target) -> Result<PgConnection, ConnectFault> {
+        let (first, second) = tls::ways(target.tls);
+        match (self.log_in(stream, first, server, target).await, second) {
+            (Err(fault), Some(second)) if tls::is_worth_another_way(&fault) => {
+                let stream = self.dialer().again(server).await?;
+                self.log_in(stream, second, server, target).await.map_err(|_| fault)
+            }
+            (result, _) => result,
+        }
+    }
+
+    async fn log_in(&self, stream: Stream, way: Way, server: &Arc<Server>, target: &Target) -> Result<PgConnection, ConnectFault> {
+        let context = self.context.borrow().clone();
+        let stream = tls::secure(stream, way, target, context.as_ref()).await?;
+        let connection = login::login(stream, target, &self.passed, server).await?;
         self.way.set(way);
         Ok(connection)
+    }
+
+    /// Runs the connect query. That it fails is told in the log and nowhere else, as long as the connection is of use.
+    async fn prepare(&self, connection: &mut PgConnection, target: &Target) -> Result<(), ConnectFault> {
+        let Some(sql) = &target.connect_query else { return Ok(()) };
+        match query::run_whatever(sql, connection, target).await? {
+            Ok(_) => {}
+            Err(error) => tracing::warn!(server = %target.upstream, "connect_query failed: {}", error.message),
+        }
+        Ok(())
     }
 }
 
@@ -155,11 +208,14 @@ impl Connector for PgConnector {
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
             let entry = self.page.as_ref().map(Page::enter);
-            let (first, second) = tls::ways(self.target.tls);
-            let mut connection = match (self.log_in(first).await, second) {
-                (Err(fault), Some(second)) if tls::is_worth_another_way(&fault) => self.log_in(second).await.map_err(|_| fault)?,
-                (result, _) => result?,
+            let enter = async |stream: Stream, server: &Arc<Server>| {
+                let target = self.target.at(&server.upstream);
+                let mut connection = self.enter(stream, server, &target).await?;
+                self.prepare(&mut connection, &target).await?;
+                connection.baseline = Rc::new(connection.parameters.clone());
+                Ok(connection)
             };
+            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
             if let Some(entry) = entry {
                 connection.enter(entry);
             }
@@ -191,7 +247,12 @@ impl Connector for PgConnector {
             }
             let query = self.reset_query.borrow().clone();
             let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
-            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))
+            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))?;
+            if cleaned.all {
+                // What connect_query set is gone with the rest.
+                self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await?;
+            }
+            Ok(())
         })
         .await
     }
@@ -203,7 +264,7 @@ impl Connector for PgConnector {
 }
 
 /// A connection that is being cleaned or asked whether it is alive, for as long as this lives.
-struct Tested(Option<Rc<Server>>);
+struct Tested(Option<Rc<roll::Server>>);
 
 impl Tested {
     fn begin(connection: &PgConnection) -> Self {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use sidepool_config::model::{Upstream, UpstreamTls};
+use sidepool_config::model::{TcpOptions, Upstream, UpstreamTls};
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::tracker::Owed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,15 +12,22 @@ use tokio::task::LocalSet;
 
 use super::super::scripted::{Script, Scripted, complete, refusal, welcome};
 use super::*;
+use crate::upstream::dial::Dialing;
+use crate::upstream::roster::Place;
 
 const BOUND: Duration = Duration::from_millis(300);
 
 fn target(upstream: Upstream) -> Target {
-    Target { upstream, tls: UpstreamTls::Disable, dbname: "shop".into(), user: "bob".into(), password: None }
+    Target::of_bob(upstream)
+}
+
+fn to(target: Target) -> PgConnector {
+    let dialer = Dialing::default().dialer(&target.hosts, target.balance, &TcpOptions::default(), BOUND);
+    PgConnector::new(target, dialer, BOUND, Learned::default())
 }
 
 fn connector(server: &Scripted) -> PgConnector {
-    PgConnector::new(target(Upstream::Unix(server.path())), BOUND, Learned::default())
+    to(target(Upstream::Unix(server.path())))
 }
 
 async fn connect(script: Script) -> Result<PgConnection, ConnectFault> {
@@ -170,9 +177,13 @@ async fn a_cancel_is_over_when_the_server_closes() {
     LocalSet::new()
         .run_until(async {
             let server = Scripted::start(vec![vec![]]);
-            connector(&server).cancel(&[0, 0, 0, 42, 1, 2, 3, 4]).await.unwrap();
+            let at = |key: &[u8]| {
+                let path = server.path();
+                Cancellable::new(key.into(), Arc::new(Server { upstream: Upstream::Unix(path.clone()), place: Place::Unix(path) }))
+            };
+            connector(&server).cancel(&at(&[0, 0, 0, 42, 1, 2, 3, 4])).await.unwrap();
             assert_eq!(server.heard(), [b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a\x01\x02\x03\x04".to_vec()]);
-            assert!(connector(&server).cancel(&[]).await.is_err());
+            assert!(connector(&server).cancel(&at(&[])).await.is_err());
             drop(server);
         })
         .await;
@@ -191,7 +202,7 @@ async fn tls_against(answer: u8, tls: UpstreamTls) -> Result<PgConnection, Conne
         super::super::scripted::play(stream, vec![welcome()], Rc::new(RefCell::default())).await;
     });
     let target = Target { tls, ..target(Upstream::Tcp { host: "127.0.0.1".into(), port }) };
-    PgConnector::new(target, BOUND, Learned::default()).connect().await
+    to(target).connect().await
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Logs in to a server on an open socket: the IO around `protocol`'s state machine, and its errors in the pool's terms.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use sidepool_protocol::postgres::login::binding::EndPoint;
@@ -13,13 +14,19 @@ use super::passed::Passed;
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
+use crate::upstream::dial::Server;
 
 /// Logs in; the connection is ready for its first query. The caller bounds it in time.
-pub(super) async fn login(mut stream: Stream, target: &Target, passed: &Passed) -> Result<PgConnection, ConnectFault> {
+pub(super) async fn login(
+    mut stream: Stream,
+    target: &Target,
+    passed: &Passed,
+    server: &Arc<Server>,
+) -> Result<PgConnection, ConnectFault> {
     let mut out = BytesMut::new();
     let (password, keys) = passed.best(target.password.as_ref());
     let password = password.as_ref().map(|password| password.reveal());
-    let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, password, &mut out) else {
+    let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, &target.startup, password, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
     let certificate = stream.tls_peer().and_then(|peer| peer.server_certificate());
@@ -49,7 +56,7 @@ pub(super) async fn login(mut stream: Stream, target: &Target, passed: &Passed) 
         return Err(target.fault(ConnectFaultKind::Protocol, "it went on talking after the login"));
     }
     welcome.parameters.shrink_to_fit();
-    Ok(PgConnection::new(stream, Rc::new(welcome.parameters), welcome.key))
+    Ok(PgConnection::new(stream, Rc::new(welcome.parameters), welcome.key, Arc::clone(server)))
 }
 
 /// The conversation ended before we were in.
@@ -62,16 +69,17 @@ pub(super) fn lost(silence: Silence, target: &Target) -> ConnectFault {
 }
 
 fn refused(error: &UpstreamError, target: &Target) -> ConnectFault {
-    let (kind, code) = match error {
-        UpstreamError::Refused(ServerError { sqlstate, .. }) => {
-            (kind_of(sqlstate.as_ref().map_or("", |code| code.as_str())), sqlstate.map(|code| code.as_str().into()))
+    let (kind, code, said) = match error {
+        UpstreamError::Refused(ServerError { sqlstate, message }) => {
+            let code = sqlstate.as_ref().map_or("", |code| code.as_str());
+            (kind_of(code), sqlstate.map(|code| code.as_str().into()), Some(message.as_str().into()))
         }
         UpstreamError::NoPassword(_) | UpstreamError::NoKeys | UpstreamError::OtherVerifier | UpstreamError::Unsupported(_) => {
-            (ConnectFaultKind::Auth, None)
+            (ConnectFaultKind::Auth, None, None)
         }
-        UpstreamError::Protocol(_) => (ConnectFaultKind::Protocol, None),
+        UpstreamError::Protocol(_) => (ConnectFaultKind::Protocol, None, None),
     };
-    ConnectFault { code, ..target.fault(kind, &error.to_string()) }
+    ConnectFault { code, said, ..target.fault(kind, &error.to_string()) }
 }
 
 /// What a server's code at login means for those who wait. Source: PostgreSQL documentation, "PostgreSQL Error Codes".
@@ -98,7 +106,7 @@ mod tests {
         for (code, kind, failure) in [
             ("28P01", ConnectFaultKind::Auth, Failure::Permanent),
             ("28000", ConnectFaultKind::Auth, Failure::Permanent),
-            ("3D000", ConnectFaultKind::NoDatabase, Failure::Permanent),
+            ("3D000", ConnectFaultKind::NoDatabase, Failure::Missing),
             ("53300", ConnectFaultKind::TooMany, Failure::Transient),
             ("57P03", ConnectFaultKind::Unavailable, Failure::Transient),
             ("08P01", ConnectFaultKind::Protocol, Failure::Transient),

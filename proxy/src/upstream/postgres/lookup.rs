@@ -128,7 +128,7 @@ mod tests {
     use std::rc::Rc;
     use std::sync::Arc;
 
-    use sidepool_config::model::{Upstream, UpstreamTls};
+    use sidepool_config::model::Upstream;
     use sidepool_protocol::postgres::encode as server;
     use sidepool_protocol::postgres::fault::{Fault, SqlState};
     use sidepool_protocol::postgres::tracker::TransactionStatus;
@@ -163,14 +163,9 @@ mod tests {
 
     async fn ask(bytes: &[u8]) -> Result<Option<Found>, LookupFault> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut connection = PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default());
-        let target = Target {
-            upstream: Upstream::Unix("/s".into()),
-            tls: UpstreamTls::Disable,
-            dbname: Arc::from("d"),
-            user: Arc::from("u"),
-            password: None,
-        };
+        let mut connection =
+            PgConnection::new(Stream::Unix(ours), Rc::default(), Box::default(), Arc::new(crate::upstream::dial::Server::nowhere()));
+        let target = Target::of_bob(Upstream::Unix("/s".into()));
         theirs.write_all(bytes).await.unwrap();
         let answer = look_up("SELECT $1", "bob'; --", &mut connection, &target).await;
         let mut asked = vec![0; 1024];

@@ -30,11 +30,23 @@ pub struct WeakPassed(Weak<Mutex<Option<Credential>>>);
 
 impl Passed {
     /// Takes what a login brought; true if that is something new.
-    pub fn offer(&self, credential: Credential) -> bool {
+    pub fn offer(&self, mut credential: Credential) -> bool {
         let mut held = self.lock();
+        // Who came in without SCRAM brings no keys, but those of the same secret are as good as before.
+        if let (None, Some(before)) = (&credential.keys, &*held)
+            && (&before.configured, &before.secret) == (&credential.configured, &credential.secret)
+        {
+            credential.keys.clone_from(&before.keys);
+        }
         let is_new = held.as_ref() != Some(&credential);
         *held = Some(credential);
         is_new
+    }
+
+    /// What is held, to be passed on to another process.
+    #[must_use]
+    pub fn held(&self) -> Option<Credential> {
+        self.lock().clone()
     }
 
     /// What is good for a user for whom the configuration has this secret: the secret to use, and keys.
@@ -97,6 +109,17 @@ mod tests {
         let other = Secret::from("md5ffff56789abcdef0123456789abcdef0");
         assert_eq!(passed.best(Some(&other)).0, Some(other.clone()), "another secret was configured since");
         assert_eq!(passed.best(None).0, None);
+    }
+
+    #[test]
+    fn keys_stay_while_the_secret_does() {
+        let (passed, stored) = (Passed::default(), "SCRAM-SHA-256$1:YQ==$x");
+        let keys = ScramKeys::from_bytes(&[7; 70]).unwrap();
+        passed.offer(Credential { keys: Some(keys.clone()), ..credential(None, Some(stored)) });
+        assert!(!passed.offer(credential(None, Some(stored))), "a login by certificate, for example");
+        assert_eq!(passed.held().unwrap().keys, Some(keys));
+        assert!(passed.offer(credential(None, Some("rotated"))));
+        assert_eq!(passed.held().unwrap().keys, None);
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub struct Cleaned {
 
 /// Runs `sql`. Afterwards the server is outside of a transaction and has said all it had to say; otherwise it is an error.
 pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<Cleaned, ConnectFault> {
+    run_whatever(sql, connection, target).await?
+}
+
+/// As [`run`], but an error of the query alone is only told: the connection is of use all the same.
+pub(super) async fn run_whatever(
+    sql: &str,
+    connection: &mut PgConnection,
+    target: &Target,
+) -> Result<Result<Cleaned, ConnectFault>, ConnectFault> {
     let mut out = BytesMut::new();
     frontend::query(sql, &mut out).map_err(|error| target.fault(ConnectFaultKind::Other, &error.to_string()))?;
     let PgConnection { stream, parameters, .. } = connection;
@@ -37,8 +46,9 @@ pub(super) async fn run(sql: &str, connection: &mut PgConnection, target: &Targe
             Some(BackendTag::ReadyForQuery) => {
                 let quiet = messages.rest().is_empty() && &*message.body == b"I";
                 return match error {
+                    Some(error) if quiet => Ok(Err(error)),
+                    None if quiet => Ok(Ok(cleaned)),
                     Some(error) => Err(error),
-                    None if quiet => Ok(cleaned),
                     None => Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" did not end outside of a transaction"))),
                 };
             }

@@ -236,7 +236,7 @@ impl Entry {
 
     /// The connection is open.
     pub fn open(&self, stream: &Stream, cancel: &Rc<Cancellable>) {
-        cancel.set_server(self.server.id);
+        cancel.set_number(self.server.id);
         *self.server.ends.borrow_mut() = Ends::of(stream);
         *self.server.tls.borrow_mut() = stream.tls_description().unwrap_or_default();
         *self.server.cancel.borrow_mut() = Some(Rc::clone(cancel));

@@ -40,6 +40,11 @@ impl Scripted {
         self.directory.path().join("socket")
     }
 
+    /// Where the packets are written down, for when the server is gone.
+    pub(crate) fn log(&self) -> Rc<RefCell<Vec<Vec<u8>>>> {
+        Rc::clone(&self.heard)
+    }
+
     /// Every packet of every connection, as it came.
     pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
         self.heard.borrow().clone()

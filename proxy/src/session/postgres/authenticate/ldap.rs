@@ -7,9 +7,13 @@ use std::time::Duration;
 use ldap3::{LdapConnAsync, LdapConnSettings, LdapError, SearchEntry};
 use sidepool_config::auth::ldap::{Ldap, Scope, Way};
 use sidepool_config::secret::Secret;
+use tokio::sync::Semaphore;
 
 /// How long one server may take to answer, all in all.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many passwords a worker has checked at a time; the others wait their turn, no longer than a login may take.
+pub(in crate::session::postgres) const MOST_AT_A_TIME: usize = 32;
 
 /// The server says no.
 const INVALID_CREDENTIALS: u32 = 49;
@@ -23,11 +27,12 @@ enum Answer {
 }
 
 /// Whether the password of `user` is right.
-pub(super) async fn knows(ldap: Ldap, user: &str, password: &Secret) -> bool {
+pub(super) async fn knows(ldap: Ldap, user: &str, password: &Secret, turns: &Semaphore) -> bool {
     // A bind without a password succeeds for everybody (RFC 4513, 5.1.2).
     if password.reveal().is_empty() {
         return false;
     }
+    let Ok(_turn) = turns.acquire().await else { return false };
     for server in &ldap.servers {
         let answer = match tokio::time::timeout(TIMEOUT, ask(server, &ldap, user, password)).await {
             Ok(Ok(answer)) => answer,

@@ -4,7 +4,7 @@ use sidepool_config::auth::hba::{Approach, Method, Origin};
 use sidepool_config::auth::ident::Maps;
 use sidepool_config::model::{AuthType, Postgres};
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
-use sidepool_protocol::postgres::startup::Startup;
+use sidepool_protocol::postgres::startup::{Replication, Startup};
 
 use crate::session::postgres::opening::Farewell;
 use crate::transport::stream::{Peer, Stream};
@@ -25,7 +25,12 @@ pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> R
         AuthType::Pam => return Err(misconfigured(false).into()),
         AuthType::Hba => {
             let origin = origin(stream).ok_or(Farewell::Left)?;
-            let approach = Approach { origin, database: &startup.database, user: &startup.user, replication: startup.replication };
+            let approach = Approach {
+                origin,
+                database: &startup.database,
+                user: &startup.user,
+                replication: startup.replication == Some(Replication::Physical),
+            };
             let rule = config.auth_rules.hba.find(&approach).ok_or_else(no_rule)?;
             tracing::debug!(line = rule.line, user = ?startup.user, database = ?startup.database, "login goes by auth_hba_file");
             rule.method.clone()

@@ -1,0 +1,127 @@
+//! Tests of dialing, with listeners of our own as servers.
+
+use super::*;
+use tokio::net::{TcpListener, UnixListener};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn tcp(host: &str, port: u16) -> Upstream {
+    Upstream::Tcp { host: host.to_owned(), port }
+}
+
+fn dialer(hosts: &[Upstream], policy: LoadBalance) -> Dialer {
+    Dialing::default().dialer(hosts, policy, &TcpOptions::default(), Duration::from_secs(15))
+}
+
+async fn dial(dialer: &Dialer) -> Result<(Stream, Arc<Server>), ConnectFault> {
+    dialer.connect(PATIENCE, async |stream, server| Ok((stream, Arc::clone(server)))).await
+}
+
+async fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// A port that nobody listens on.
+async fn dead_port() -> u16 {
+    listener().await.1
+}
+
+/// Where nobody answers: a listener whose queue is full. Kept in the vector.
+async fn silent() -> (Vec<TcpStream>, TcpListener, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(Ok(stream)) = timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
+        filling.push(stream);
+    }
+    (filling, listener, address.port())
+}
+
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn it_connects_by_address_name_and_path() {
+    let (_listener, port) = listener().await;
+    for host in ["127.0.0.1", "localhost"] {
+        let (stream, server) = dial(&dialer(&[tcp(host, port)], LoadBalance::RoundRobin)).await.unwrap();
+        let Stream::Tcp(stream) = stream else { panic!() };
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(server.place, Place::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let dialer = dialer(&[Upstream::Unix(path)], LoadBalance::RoundRobin);
+    let (stream, server) = dial(&dialer).await.unwrap();
+    assert!(matches!(stream, Stream::Unix(_)));
+    assert!(dialer.again(&server).await.is_ok());
+}
+
+#[tokio::test]
+async fn hosts_take_turns_and_a_dead_one_is_followed_by_the_next() {
+    let ((_one, first), (_two, second), dead) = (listener().await, listener().await, dead_port().await);
+    let dialer = dialer(&[tcp("127.0.0.1", first), tcp("127.0.0.1", dead), tcp("127.0.0.1", second)], LoadBalance::RoundRobin);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let (_, server) = dial(&dialer).await.unwrap();
+        let Place::Tcp(address) = &server.place else { panic!() };
+        seen.push(address.port());
+    }
+    assert!(seen.contains(&first) && seen.contains(&second) && !seen.contains(&dead), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_silent_host_costs_a_moment_once() {
+    let ((_filling, _silent, silent), (_listener, alive)) = (silent().await, listener().await);
+    let dialer = dialer(&[tcp("127.0.0.1", silent), tcp("127.0.0.1", alive)], LoadBalance::RoundRobin);
+    let started = clock::now();
+    dial(&dialer).await.unwrap();
+    let first = clock::now() - started;
+    assert!(first >= HEAD_START && first < PATIENCE / 2, "{first:?}");
+    let started = clock::now();
+    for _ in 0..4 {
+        dial(&dialer).await.unwrap();
+    }
+    assert!(clock::now() - started < HEAD_START, "it is remembered");
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_let_us_in_is_followed_by_the_next() {
+    let ((_one, first), (_two, second)) = (listener().await, listener().await);
+    let dialer = dialer(&[tcp("127.0.0.1", first), tcp("127.0.0.1", second)], LoadBalance::Disable);
+    let enter = async |_: Stream, server: &Arc<Server>| match server.upstream == tcp("127.0.0.1", first) {
+        true => Err(ConnectFault::new(ConnectFaultKind::Unavailable, "starting up")),
+        false => Ok(()),
+    };
+    assert!(dialer.connect(PATIENCE, enter).await.is_ok());
+    // One that hangs in the login has its share of the time, and no more.
+    let hang = async |_: Stream, server: &Arc<Server>| match server.upstream == tcp("127.0.0.1", second) {
+        true => std::future::pending().await,
+        false => Ok(()),
+    };
+    assert!(timeout(PATIENCE, dialer.connect(Duration::from_millis(400), hang)).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn the_fault_that_is_told_is_the_one_with_hope() {
+    let ((_one, first), dead) = (listener().await, dead_port().await);
+    let refuse = async |_: Stream, _: &Arc<Server>| Err::<(), _>(ConnectFault::new(ConnectFaultKind::Auth, "no"));
+    let both = dialer(&[tcp("127.0.0.1", dead), tcp("127.0.0.1", first)], LoadBalance::RoundRobin);
+    assert_eq!(both.connect(PATIENCE, refuse).await.unwrap_err().kind, ConnectFaultKind::Refused);
+    let one = dialer(&[tcp("127.0.0.1", first)], LoadBalance::RoundRobin);
+    assert_eq!(one.connect(PATIENCE, refuse).await.unwrap_err().kind, ConnectFaultKind::Auth);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let fault = dial(&dialer(&[Upstream::Unix("/nowhere/socket".into())], LoadBalance::RoundRobin)).await.unwrap_err();
+    assert_eq!(fault.kind, ConnectFaultKind::Refused);
+    assert!(fault.message.contains("/nowhere/socket"));
+    let fault = dial(&dialer(&[tcp("no-such-host.invalid", 5432)], LoadBalance::RoundRobin)).await.unwrap_err();
+    assert_eq!(fault.kind, ConnectFaultKind::Resolve);
+    assert!(fault.message.contains("no-such-host.invalid:5432"), "{}", fault.message);
+}
