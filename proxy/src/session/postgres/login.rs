@@ -36,6 +36,7 @@ use super::refusal;
 use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
+use super::say;
 use super::welcome;
 use crate::clock;
 use crate::console::guest::Guest;
@@ -124,7 +125,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if loss.is_violation() {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
-    log(&loss, &stream, started);
+    let who = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
+    if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
+        log(&loss, &stream, started);
+    }
     bid_farewell(stream, &loss.farewell).await;
     None
 }
@@ -199,6 +203,7 @@ async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, p
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
     let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
+    say::attempt(config, reached.id, reached.stream, &startup);
     if postgres.application_name_add_host {
         application_name::add_host(&mut startup, reached.stream);
     }
