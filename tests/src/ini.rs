@@ -4,10 +4,11 @@
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use crate::binary::{self, Build};
 use crate::place;
+use crate::postgres::cluster::{PASSWORD, USER};
 use crate::process::Process;
 use crate::wait;
 
@@ -76,6 +77,33 @@ impl IniPooler {
         pooler
     }
 
+    /// Runs sidepool with these words behind the program's name, as who may run it, until it ends; `directory` is made that user's. Gives its exit
+    /// status and everything it printed.
+    pub async fn run(directory: &Path, words: &[&str]) -> (ExitStatus, String) {
+        let mut command = Command::new(binary::path(Build::Checked));
+        command.args(words);
+        as_nobody(&mut command, directory);
+        let mut process = Process::spawn("sidepool", command);
+        let status = process.ended().await;
+        let log = process.log().clone();
+        wait::until("its last words", async || log.has_ended().then_some(())).await;
+        (status, log.tail(usize::MAX))
+    }
+
+    /// A directory with `pgbouncer.ini` and a `userlist.txt` with user `app`, for [`IniPooler::run`]; the words in capitals are put in as in
+    /// [`IniPooler::start`].
+    pub fn directory_with(ini: &str) -> PathBuf {
+        let directory = place::directory("ini");
+        put(&directory, "userlist.txt", &format!("\"{USER}\" \"{PASSWORD}\"\n"));
+        put(&directory, "pgbouncer.ini", &filled(ini, place::free_port(), &directory));
+        directory
+    }
+
+    /// Replaces its configuration.
+    pub fn rewrite(&self, ini: &str) {
+        put(&self.directory, "pgbouncer.ini", &filled(ini, self.port, &self.directory));
+    }
+
     /// Where clients connect.
     pub fn port(&self) -> u16 {
         self.port
@@ -120,6 +148,12 @@ fn command(program: Program, directory: &Path, file: &Path) -> Command {
         Program::Pgbouncer => Command::new("/usr/sbin/pgbouncer"),
     };
     command.arg(file);
+    as_nobody(&mut command, directory);
+    command
+}
+
+/// Where this process is root's, the command is nobody's, and so is the directory.
+fn as_nobody(command: &mut Command, directory: &Path) {
     if rustix::process::getuid().is_root() {
         chown(directory, Some(NOBODY), Some(NOBODY)).expect("root may give away its files");
         for entry in std::fs::read_dir(directory).expect("our own directory").flatten() {
@@ -127,5 +161,19 @@ fn command(program: Program, directory: &Path, file: &Path) -> Command {
         }
         command.uid(NOBODY).gid(NOBODY);
     }
-    command
+}
+
+/// The text with what is different each time.
+fn filled(ini: &str, port: u16, directory: &Path) -> String {
+    ini.replace("LISTEN_PORT", &port.to_string())
+        .replace("SOCKET_DIRECTORY", &directory.to_string_lossy())
+        .replace("USERS_FILE", &directory.join("userlist.txt").to_string_lossy())
+}
+
+/// Writes a file that is replaced as a whole.
+fn put(directory: &Path, name: &str, text: &str) {
+    let new = directory.join(format!(".{name}.new"));
+    std::fs::write(&new, text).expect("our own directory");
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644)).expect("our own file");
+    std::fs::rename(&new, directory.join(name)).expect("the same directory");
 }

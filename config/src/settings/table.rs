@@ -108,6 +108,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "dns_zone_check_period", NEVER, "\"0s\"", Live, "How often a zone's serial number is looked at. Without effect: names are asked for again when their answers hold no more."),
     row(&[Postgres], "resolv_conf", Kind::Path, "", Live, "The file that names the name servers (nameserver ADDRESS or ADDRESS:PORT, search, options); empty: the system's."),
     row(&[Postgres], "application_name_add_host", Kind::Flag, "false", NewSessions, "Whether a client's address is added to its application_name."),
+    row(&[Postgres], "console_old_columns", Kind::Flag, "false", Live, "Whether SHOW STATS and SHOW DATABASES end with columns of older PgBouncers (total_requests, reserve_pool), for tools that ask for them."),
     row(&[Postgres], "disable_pqexec", Kind::Flag, "false", NeedsRestart, "Whether the simple query protocol is refused."),
     row(&[Postgres], "max_packet_size", Kind::Count { min: 1024, max: i32::MAX.unsigned_abs() }, "2147483647", NewSessions, "The longest message that a client or a server may send, in bytes."),
     row(&[PgDatabase], "load_balance_hosts", Kind::Choice(BALANCES), "\"round-robin\"", Live, "Which of several hosts is connected to: each in turn, or always the first that can be."),

@@ -216,7 +216,10 @@ impl<C: Connector> Pool<C> {
         }
         match connection.detach() {
             Ok(parcel) => self.post(to, move |pool| match C::Connection::attach(parcel) {
-                Ok(connection) => pool.deliver(waiter, Delivery::Connection(id, Box::new(connection))),
+                Ok(mut connection) => {
+                    pool.connector().arrived(&mut connection);
+                    pool.deliver(waiter, Delivery::Connection(id, Box::new(connection)));
+                }
                 Err(_) => pool.lose(waiter, id, to, CloseReason::Broken),
             }),
             Err(_) => self.lose(waiter, id, to, CloseReason::Broken),

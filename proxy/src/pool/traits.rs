@@ -50,6 +50,9 @@ pub trait Connector: 'static {
     /// Opens a connection and logs in. Bounded in time by the implementation (`server_connect_timeout`).
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectFault>>;
 
+    /// A connection has come from another worker.
+    fn arrived(&self, _connection: &mut Self::Connection) {}
+
     /// Brings a connection that was released dirty back to the state of a new one. Bounded in time by the implementation.
     fn reset(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<(), ConnectFault>>;
 

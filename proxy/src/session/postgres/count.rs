@@ -28,6 +28,7 @@ impl Present {
     /// The client of this number and pool is here.
     pub(super) fn arrived(worker: &Worker, pool: &Rc<Pool<PgConnector>>, client: u64, stream: &Stream) -> Self {
         pool.record().shift(PoolGauge::Clients, 1);
+        pool.record().add(PoolCounter::Logins, 1);
         if worker.config.borrow().log.connections {
             tracing::info!(peer = %stream.peer(), client, pool = %pool.name(), "client connected");
         }
@@ -49,6 +50,7 @@ impl Present {
             }
             End::ServerLost => record.add(PoolCounter::ErrorUpstreamLost, 1),
             End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
+            End::Ended => {}
             End::Drained => record.add(PoolCounter::ErrorShutdown, 1),
         }
     }

@@ -17,6 +17,7 @@ use sidepool_config::model::{Config, Postgres, TcpOptions};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::startup::{self, NEWEST_MINOR, Startup, Stranger};
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,23 +25,28 @@ use tokio::time::timeout;
 
 use super::application_name;
 use super::authenticate::Keeper;
-use super::cancel::{CancelTicket, Login};
+use super::cancel::CancelTicket;
 use super::count::turned_away;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
+use super::operator;
 use super::pools::PgPool;
+use super::presence::{Presence, Who};
 use super::refusal;
 use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
 use super::welcome;
 use crate::clock;
+use crate::console::guest::Guest;
 use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
+use crate::transport::ends::Ends;
 use crate::transport::options;
 use crate::transport::stream::Stream;
+use crate::upstream::postgres::roll;
 use crate::worker::Worker;
 
 /// How long a client that is sent away has to take our last words.
@@ -57,6 +63,8 @@ pub enum Arrival {
     Replication(Box<Replicating>, Stream),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
     Cancel(CancelKey, Stream),
+    /// An operator.
+    Console(Box<Guest>, Stream),
 }
 
 /// A client that did not get in: why, and who it said it was.
@@ -81,6 +89,7 @@ impl Loss {
 /// Lets a client in; `None` when that did not work out, in which case everybody has been told.
 pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let started = clock::now();
+    let (id, connected) = (worker.postgres.numbers.next(), roll::seconds_now());
     let config = Arc::clone(&worker.config.borrow());
     let Some(postgres) = &config.postgres else {
         let fault = Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "sidepool serves PostgreSQL no longer");
@@ -89,7 +98,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     };
     set_options(&stream, postgres);
     let bound = postgres.client_login_timeout;
-    let entered = enter(&mut stream, worker, &config, postgres);
+    let entered = enter(Reached { stream: &mut stream, id, connected }, worker, &config, postgres);
     let result = if bound.is_zero() { entered.await } else { timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound))) };
     let loss = match result {
         Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
@@ -97,6 +106,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Replication(replicating, stream));
+        }
+        Ok(Entered::Console(guest)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Console(guest, stream));
         }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
@@ -126,9 +139,19 @@ fn set_options(stream: &Stream, postgres: &Postgres) {
     }
 }
 
+/// A client that has reached us.
+pub(super) struct Reached<'a> {
+    pub(super) stream: &'a mut Stream,
+    /// Its number.
+    pub(super) id: u64,
+    /// When, in seconds since the epoch.
+    pub(super) connected: u32,
+}
+
 /// Where a login leads.
 enum Entered {
     Cancel(Option<CancelKey>),
+    Console(Box<Guest>),
     Session(Box<Inside>),
     Replication(Box<Replicating>),
 }
@@ -137,7 +160,6 @@ enum Entered {
 struct Inside {
     pool: Rc<PgPool>,
     route: Route,
-    state: sidepool_protocol::postgres::parameters::ParameterSet,
     ticket: CancelTicket,
 }
 
@@ -149,15 +171,14 @@ impl Inside {
             mode: self.route.mode,
             statement_capacity: postgres.max_prepared_statements as usize,
             rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
-            state: self.state,
             ticket: self.ticket,
         }
     }
 }
 
-async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
+async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
-    let (packet, minor) = match opening::wish(stream, &postgres.client_tls).await.map_err(nobody)? {
+    let (packet, minor) = match opening::wish(reached.stream, &postgres.client_tls).await.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };
@@ -165,15 +186,15 @@ async fn enter(stream: &mut Stream, worker: &Rc<Worker>, config: &Config, postgr
     let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
     if postgres.application_name_add_host {
-        application_name::add_host(&mut startup, stream);
+        application_name::add_host(&mut startup, reached.stream);
     }
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
-    admit(stream, worker, config, postgres, &startup, minor).await.map_err(somebody)
+    admit(&mut reached, worker, config, postgres, &startup, minor).await.map_err(somebody)
 }
 
 /// From the start-up message to the welcome.
 async fn admit(
-    stream: &mut Stream,
+    reached: &mut Reached<'_>,
     worker: &Rc<Worker>,
     config: &Config,
     postgres: &Postgres,
@@ -187,12 +208,12 @@ async fn admit(
     }
     let side = &worker.postgres;
     let keeper = Keeper { worker, config: postgres, startup };
-    let admitted = keeper.authenticate(stream, &mut out).await.map_err(|farewell| {
-        let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
-        (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
-    })?;
+    if operator::is_wanted(startup) {
+        return operator::admit(reached, &keeper, out).await.map(|guest| Entered::Console(Box::new(guest)));
+    }
+    let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
     // Over TCP those who were in the queue when the listener closed are still served.
-    let last = if matches!(stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
+    let last = if matches!(reached.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
     if worker.drain.stage() > last {
         return Err(other(refusal::closed().into()));
     }
@@ -200,16 +221,19 @@ async fn admit(
     if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
         pool.pass(admitted.secret, admitted.keys);
     }
-    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let login = Login { user: admitted.user, database: startup.database.clone() };
+    let tls = reached.stream.tls_description().unwrap_or_default().into();
+    let who = side.names.intern(Who { user: admitted.user, database: startup.database.clone(), tls });
+    let presence =
+        |state| Presence::new(reached.id, Rc::clone(&who), Ends::of(reached.stream), reached.connected, side.states.intern(state));
+    let no_random = |_| other(no_random().into());
     if let Some(kind) = startup.replication {
-        let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
+        let ticket = CancelTicket::new(worker, &pool.pool, presence(ParameterSet::new())).map_err(no_random)?;
         let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {
             Refused::Pool(error) => no_baseline(&error, &route, startup),
             Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
         })?;
         replicating.welcome(&mut out);
-        stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+        reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
     let baseline = match pool.baseline().await {
@@ -221,13 +245,23 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
+    let ticket = CancelTicket::new(worker, &pool.pool, presence(welcome.state)).map_err(no_random)?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
-    stream.write_all(&out).await.map_err(|error| other(error.into()))?;
-    Ok(Entered::Session(Box::new(Inside { pool, route, state: welcome.state, ticket })))
+    reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+    Ok(Entered::Session(Box::new(Inside { pool, route, ticket })))
+}
+
+pub(super) fn no_random() -> Fault {
+    Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had")
+}
+
+/// A client that has not proven who it is.
+pub(super) fn failed(farewell: Farewell) -> (Farewell, WorkerCounter) {
+    let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
+    (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
 }
 
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.
@@ -251,6 +285,11 @@ fn find_pool(
             .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
             .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
         return Err((fault.into(), WorkerCounter::PostgresLoginOther));
+    }
+    if worker.postgres.pools.switches().is_disabled(route.key.database()) {
+        let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("database \"{}\" is disabled", startup.database))
+            .with_hint("An operator has disabled it (DISABLE on the admin console); ENABLE lets clients in again.");
+        return Err((fault.into(), WorkerCounter::PostgresLoginRefused));
     }
     match worker.postgres.pools.get(&route, worker) {
         Ok(pool) => Ok((pool, route)),

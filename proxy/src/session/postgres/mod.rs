@@ -1,10 +1,12 @@
 //! PostgreSQL sessions.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use self::count::Present;
 use self::login::Arrival;
 use self::run::{End, Session};
+use crate::console;
 use crate::handover::message::ClientState;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -21,6 +23,7 @@ pub mod outbound;
 pub mod peering;
 pub mod pools;
 pub mod prepared;
+pub mod presence;
 pub mod refusal;
 pub mod relay;
 pub mod replication;
@@ -28,12 +31,14 @@ pub mod route;
 pub mod run;
 pub mod side;
 pub mod states;
+pub mod switches;
 pub mod verifiers;
 
 mod application_name;
 mod authenticate;
 mod count;
 mod opening;
+mod operator;
 mod own_names;
 mod replay;
 mod sql_names;
@@ -67,15 +72,39 @@ pub fn take_over(stream: Stream, state: ClientState, worker: Rc<Worker>) -> impl
     serve_who_arrives(arriving, worker)
 }
 
+/// A client that has not logged in yet, for as long as this lives.
+struct Arriving<'a>(&'a Cell<u32>);
+
+impl<'a> Arriving<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        let count = &worker.postgres.arriving;
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// From the first byte to the end of the login, or of what else the client came for.
 async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)> {
-    match login::login(stream, &worker).await? {
+    let arriving = Arriving::new(&worker);
+    let arrival = login::login(stream, &worker).await;
+    drop(arriving);
+    match arrival? {
         Arrival::Session(start) => {
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
         }
         Arrival::Replication(replicating, stream) => {
             replicating.run(stream, &worker).await;
+            None
+        }
+        Arrival::Console(guest, stream) => {
+            Box::pin(console::session::serve(&worker, stream, *guest)).await;
             None
         }
         Arrival::Cancel(key, stream) => {

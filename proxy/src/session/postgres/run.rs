@@ -60,6 +60,8 @@ pub enum End {
     Mode,
     /// The proxy shuts down.
     Drained,
+    /// Somebody else ended the session.
+    Ended,
     /// The client has moved to a new process.
     Moved,
 }
@@ -120,9 +122,7 @@ pub struct Start {
     pub statement_capacity: usize,
     /// What the configuration allows.
     pub rules: Rules,
-    /// The parameters that follow this client.
-    pub state: ParameterSet,
-    /// Its cancel key.
+    /// Its cancel key, and the parameters that follow it.
     pub ticket: CancelTicket,
 }
 
@@ -137,17 +137,17 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, rules, state, ticket } = start;
+        let Start { client, pool, mode, statement_capacity, rules, ticket } = start;
         Self {
             client,
             worker: Rc::clone(worker),
             pool,
+            state: ticket.presence().state(),
             ticket,
             phase: Phase::Idle,
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
             statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
-            state: worker.postgres.states.intern(state),
             statements: None,
             pending: Vec::new(),
             to_client: Backlog::default(),
@@ -161,6 +161,11 @@ impl Session {
 
     /// Runs until the client is gone.
     pub async fn run(&mut self) -> End {
+        std::future::poll_fn(|cx| {
+            self.ticket.begin(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end
@@ -171,6 +176,9 @@ impl Session {
         let suspension = self.worker.suspension.state();
         if suspension != suspension::State::Off {
             return self.poll_suspended(cx, suspension);
+        }
+        if let Some(fate) = self.ticket.presence().fate() {
+            return Poll::Ready(self.meet(cx, fate));
         }
         loop {
             let step = match self.phase {
@@ -349,6 +357,9 @@ impl Session {
             }
             Poll::Pending => {
                 self.pending = input.to_vec();
+                if let Some(since) = acquire.since() {
+                    self.ticket.presence().has_asked(self.worker.postgres.micros(since));
+                }
                 self.ticket.waiting(cx.waker());
                 self.phase = Phase::Waiting(acquire);
                 self.quiet.queue = true;

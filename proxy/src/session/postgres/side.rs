@@ -1,17 +1,13 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-<<<<<<< HEAD
 use sidepool_config::model::{Config, Postgres};
-=======
-use sidepool_config::model::Config;
 use tokio::sync::Semaphore;
->>>>>>> heads/auth
 use tokio::sync::mpsc;
 
 use super::authenticate::ldap::MOST_AT_A_TIME;
@@ -24,13 +20,15 @@ use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
-use super::states::StateTable;
+use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::clock;
 use crate::dns;
 use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
 use crate::upstream::dial::Dialing;
+use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -70,6 +68,8 @@ pub struct PostgresCommons {
     pub seed: LoginSeed,
     /// Names and addresses of servers.
     pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -84,6 +84,7 @@ impl PostgresCommons {
             keyring: Keyring::default(),
             seed: LoginSeed::random()?,
             dialing: Dialing::default(),
+            numbers: Numbers::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -116,6 +117,14 @@ pub struct PostgresSide {
     pub seed: LoginSeed,
     /// Names and addresses of servers.
     pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
+    /// The names that clients go by.
+    pub names: WhoTable,
+    /// How many clients have not logged in yet.
+    pub arriving: Cell<u32>,
+    /// When the worker started: clients note times as what has passed since.
+    pub born: Instant,
 }
 
 impl PostgresSide {
@@ -129,12 +138,16 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone()),
+            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone(), Roll::new(commons.numbers.clone())),
             dialing: commons.dialing,
             verifiers: Verifiers::default(),
             ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
+            numbers: commons.numbers,
+            names: WhoTable::default(),
+            arriving: Cell::new(0),
+            born: clock::now(),
         }
     }
 
@@ -148,6 +161,12 @@ impl PostgresSide {
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
+    }
+
+    /// A time as clients note it: microseconds since the worker started, never 0.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// What the pools have to report to a scrape.

@@ -16,6 +16,7 @@ use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
 use super::query::{self, Cleaned};
+use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -56,6 +57,8 @@ pub struct PgConnector {
     resets_always: Cell<bool>,
     learned: Learned,
     passed: Passed,
+    /// Where its connections are written down.
+    page: Option<Page>,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
     /// How the last connection was opened: cancels go the same way.
@@ -79,6 +82,7 @@ impl PgConnector {
             resets_always: Cell::default(),
             learned,
             passed: Passed::default(),
+            page: None,
             context: RefCell::default(),
             way,
         }
@@ -87,6 +91,12 @@ impl PgConnector {
     /// Connections that are opened from now on are opened by this dialer.
     pub fn set_dialer(&self, dialer: Dialer) {
         *self.dialer.borrow_mut() = Rc::new(dialer);
+    }
+
+    /// Has its connections written down on this page.
+    #[must_use]
+    pub fn written_on(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
     }
 
     /// The same with what clients' logins brought for logging in.
@@ -197,6 +207,7 @@ impl Connector for PgConnector {
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
+            let entry = self.page.as_ref().map(Page::enter);
             let enter = async |stream: Stream, server: &Arc<Server>| {
                 let target = self.target.at(&server.upstream);
                 let mut connection = self.enter(stream, server, &target).await?;
@@ -204,14 +215,24 @@ impl Connector for PgConnector {
                 connection.baseline = Rc::new(connection.parameters.clone());
                 Ok(connection)
             };
-            let connection = self.dialer().connect(self.timeout.get(), enter).await?;
+            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
+            if let Some(entry) = entry {
+                connection.enter(entry);
+            }
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
         .await
     }
 
+    fn arrived(&self, connection: &mut PgConnection) {
+        if let (Some(page), Some(born)) = (&self.page, connection.take_born()) {
+            connection.enter(page.enter_again(born));
+        }
+    }
+
     async fn reset(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "resetting", async {
             // A cancel that is still on its way would hit the reset, or whoever comes after it.
             let cancel = Rc::clone(&connection.cancel);
@@ -237,7 +258,29 @@ impl Connector for PgConnector {
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run("", connection, &self.target)).await.map(drop)
+    }
+}
+
+/// A connection that is being cleaned or asked whether it is alive, for as long as this lives.
+struct Tested(Option<Rc<Listed>>);
+
+impl Tested {
+    fn begin(connection: &PgConnection) -> Self {
+        let server = connection.entry.as_ref().map(|entry| Rc::clone(entry.server()));
+        if let Some(server) = &server {
+            server.stage.set(Stage::Tested);
+        }
+        Self(server)
+    }
+}
+
+impl Drop for Tested {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.stage.set(Stage::Open);
+        }
     }
 }
 
