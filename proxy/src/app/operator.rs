@@ -10,10 +10,12 @@ use sidepool_config::model::{Config, Postgres};
 use sidepool_config::pgbouncer::show;
 use sidepool_protocol::postgres::fault::Fault;
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
 
 use super::reloading::Reloader;
 use super::shutdown::ShutdownMode;
+use super::suspend;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
 use crate::console::command::Ending;
@@ -98,10 +100,22 @@ impl Operator {
                 let done = self.switch(switch, reloader.running()).await;
                 let _ = answer.send(done);
             }
+            Order::Suspend(answer) if self.is_paused() => {
+                let _ = answer.send(Err(refused("already suspended/paused".into())));
+            }
             Order::Suspend(answer) => {
-                let fault =
-                    refused("SUSPEND is not supported".into()).with_hint("Start the new process beside this one with so_reuseport.");
-                let _ = answer.send(Err(fault));
+                self.switches.suspended = true;
+                self.spread().await;
+                let bound = reloader.running().postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.suspend_timeout);
+                let facts = Arc::clone(&self.facts);
+                // Beside this loop, which has to hear a RESUME meanwhile.
+                spawn_local(async move {
+                    let closed = suspend::suspend(&facts, bound).await;
+                    if closed > 0 {
+                        tracing::warn!(clients = closed, "suspend_timeout: closed those who had not taken what was sent to them");
+                    }
+                    let _ = answer.send(Ok(()));
+                });
             }
             Order::Shutdown(how, answer) => {
                 let _ = answer.send(());
@@ -129,6 +143,18 @@ impl Operator {
         gather::ask_all(&self.facts.mailboxes, |_| ()).await;
     }
 
+    /// Tells all workers what is switched.
+    async fn spread(&self) {
+        let switches = Arc::new(self.switches.clone());
+        gather::ask_all(&self.facts.mailboxes, move |worker| worker.postgres.pools.switch(&switches)).await;
+    }
+
+    /// Whether all sessions keep still: then none of them can be waited for.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.switches.suspended
+    }
+
     async fn switch(&mut self, switch: Switch, config: &Config) -> Result<(), Fault> {
         let mailboxes = &self.facts.mailboxes;
         let in_use: BTreeSet<Box<str>> = gather::pools(mailboxes).await.into_keys().map(|key| (&**key.database()).into()).collect();
@@ -138,8 +164,10 @@ impl Operator {
         let before = self.switches.clone();
         switch.turn(&mut self.switches, &known)?;
         if self.switches != before {
-            let switches = Arc::new(self.switches.clone());
-            gather::ask_all(mailboxes, move |worker| worker.postgres.pools.switch(&switches)).await;
+            self.spread().await;
+        }
+        if before.suspended && !self.switches.suspended {
+            suspend::resume(&self.facts);
         }
         match switch {
             Switch::Reconnect(_) => {
