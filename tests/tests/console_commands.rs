@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::console::{number, of, rows, value};
 use sidepool_tests::load::{pgbench, script};
 use sidepool_tests::pooler::Pooler;
@@ -50,6 +51,7 @@ async fn under_load<T>(pool: &Pooler, work: impl Future<Output = T>) -> T {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_waits_for_the_servers_and_resume_lets_everybody_go_on() {
+    let _proof = proves(&["command PAUSE", "command PAUSE db", "command RESUME", "command RESUME db"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut admin = console(&pool).await;
@@ -108,6 +110,7 @@ async fn a_pause_that_waits_ends_by_a_cancel_and_by_a_resume() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnect_replaces_all_servers_without_an_error() {
+    let _proof = proves(&["command RECONNECT", "command RECONNECT db", "command WAIT_CLOSE", "command WAIT_CLOSE db"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut admin = console(&pool).await;
@@ -142,6 +145,7 @@ async fn reconnect_replaces_all_servers_without_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_closes_the_clients_of_a_database_and_pauses_it() {
+    let _proof = proves(&["command KILL", "command KILL db", "message admin forced disconnect"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster).database("postgres", &cluster)).await;
     let (mut idle, mut busy) = (pool.wire().await, pool.wire().await);
@@ -171,6 +175,7 @@ async fn kill_closes_the_clients_of_a_database_and_pauses_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_client_closes_one() {
+    let _proof = proves(&["command KILL_CLIENT id"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut admin = console(&pool).await;
@@ -186,6 +191,7 @@ async fn kill_client_closes_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_database_lets_nobody_in_and_nobody_out() {
+    let _proof = proves(&["command DISABLE db", "command ENABLE db", "message database \"X\" is disabled"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut inside = pool.wire().await;
@@ -202,6 +208,7 @@ async fn a_disabled_database_lets_nobody_in_and_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reload_says_whether_the_file_is_in_force() {
+    let _proof = proves(&["command RELOAD", "command SET key = value"]);
     let cluster = Cluster::start().await;
     let mut pool = Pooler::start(settings(&cluster)).await;
     let mut admin = console(&pool).await;
@@ -210,16 +217,24 @@ async fn reload_says_whether_the_file_is_in_force() {
     assert_eq!(run(&mut admin, "RELOAD").await, "RELOAD");
     let databases = rows(&mut admin, "SHOW DATABASES").await;
     assert_eq!(number(of(&databases, "name", "app"), "pool_size"), 2);
-    pool.write(old.set("postgres.default_pool_size", "many"));
+    pool.write(old.clone().set("postgres.default_pool_size", "many"));
     let answer = admin.query("RELOAD").await;
     let error = first_error(&answer).expect("a broken file");
     let words = (error.field(b'C').unwrap(), error.field(b'M').unwrap());
     assert_eq!(words, ("F0000".into(), "RELOAD failed, see logs for additional details".into()));
     assert_eq!(number(of(&rows(&mut admin, "SHOW DATABASES").await, "name", "app"), "pool_size"), 2, "the old one holds");
+    pool.write(old);
+    assert_eq!(run(&mut admin, "SET default_pool_size = 3").await, "SET default_pool_size=3");
+    assert_eq!(number(of(&rows(&mut admin, "SHOW DATABASES").await, "name", "app"), "pool_size"), 3);
+    assert_eq!(value(of(&rows(&mut admin, "SHOW CONFIG").await, "key", "default_pool_size"), "value"), "3");
+    assert_eq!(refused(&mut admin, "SET default_pool_size = many").await, "SET failed");
+    assert_eq!(run(&mut admin, "RELOAD").await, "RELOAD");
+    assert_eq!(number(of(&rows(&mut admin, "SHOW DATABASES").await, "name", "app"), "pool_size"), 5, "the file counts again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_has_room_when_nobody_else_has() {
+    let _proof = proves(&["message no more connections allowed (max_client_conn)"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster).set("postgres.max_client_conn", 2)).await;
     let (_one, _two) = (pool.wire().await, pool.wire().await);
@@ -233,6 +248,7 @@ async fn the_console_has_room_when_nobody_else_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_at_once_cuts_and_shutdown_for_clients_waits() {
+    let _proof = proves(&["command SHUTDOWN", "command SHUTDOWN WAIT_FOR_CLIENTS"]);
     let cluster = Cluster::start().await;
     let mut pool = Pooler::start(settings(&cluster)).await;
     let (mut client, mut admin) = (pool.wire().await, console(&pool).await);

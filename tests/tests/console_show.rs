@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use sidepool::console::show::Show;
+use sidepool_tests::conformance::proves;
 use sidepool_tests::console::{column_names, number, of, rows, value};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
@@ -26,6 +27,7 @@ async fn console(pool: &Pooler, user: &str) -> Wire {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lists_say_who_may_come_and_what_they_may() {
+    let _proof = proves(&["setting admin_users", "setting stats_users"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut admin = console(&pool, "app").await;
@@ -61,7 +63,14 @@ async fn every_list_has_its_columns() {
     let mut client = pool.wire().await;
     client.value("SELECT 1").await;
     let mut admin = console(&pool, "app").await;
+    let mut proof = proves(&["command SHOW HELP"]);
     for show in Show::ALL {
+        // Lists that never have a row here prove nothing.
+        if ![Show::Help, Show::Fds, Show::DnsHosts, Show::DnsZones].contains(&show) {
+            let name = show.name().to_uppercase();
+            proof.add(&format!("command SHOW {name}"));
+            show.columns().iter().for_each(|column| proof.add(&format!("column SHOW {name}.{}", column.name)));
+        }
         for command in [format!("SHOW {}", show.name()), format!("select {};", show.name().to_uppercase())] {
             let messages = admin.query(&command).await;
             assert_eq!(messages[messages.len() - 2].text(), "SHOW", "{command}");
@@ -141,6 +150,43 @@ async fn numbers_name_clients_and_servers_one_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_longer_than_what_is_fetched_at_a_time_is_whole() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(settings(&cluster)).await;
+    let mut clients = Vec::new();
+    for _ in 0..600 {
+        clients.push(pool.wire().await);
+    }
+    let mut admin = console(&pool, "app").await;
+    let mut ids: Vec<u64> = rows(&mut admin, "SHOW CLIENTS").await.iter().map(|row| number(row, "id")).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 601);
+    assert_eq!(admin.query("KILL app").await[0].text(), "KILL");
+    assert_eq!(rows(&mut admin, "SHOW CLIENTS").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn averages_are_taken_over_the_last_periods() {
+    let _proof = proves(&["setting stats_period"]);
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(settings(&cluster).set("postgres.stats_period", "1s")).await;
+    let mut client = pool.wire().await;
+    let mut admin = console(&pool, "app").await;
+    for _ in 0..100 {
+        client.value("SELECT 1").await;
+    }
+    let stats = rows(&mut admin, "SHOW STATS").await;
+    assert!(number(of(&stats, "database", "app"), "avg_query_count") > 0);
+    wait::until("the averages to be zero again", async || {
+        let stats = rows(&mut admin, "SHOW STATS_AVERAGES").await;
+        (number(of(&stats, "database", "app"), "query_count") == 0).then_some(())
+    })
+    .await;
+    assert_eq!(number(of(&rows(&mut admin, "SHOW STATS").await, "database", "app"), "total_query_count"), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statistics_are_those_of_the_traffic() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
@@ -193,6 +239,7 @@ async fn drivers_prepare_their_commands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_commands_are_told_so_and_harm_nobody() {
+    let _proof = proves(&["command SHOW client_encoding"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster)).await;
     let mut admin = console(&pool, "app").await;
@@ -214,7 +261,7 @@ async fn wrong_commands_are_told_so_and_harm_nobody() {
         assert_eq!(tags(&answer), "EZ", "{command}");
         assert_eq!(answer[0].field(b'M').unwrap(), message, "{command}");
     }
-    assert_eq!(admin.value("SHOW timezone").await, "GMT");
+    assert_eq!((admin.value("SHOW timezone").await, admin.value("SHOW client_encoding").await), ("GMT".into(), "UTF-8".into()));
     let ignored = admin.query("SET extra_float_digits = 3").await;
     assert_eq!((tags(&ignored).as_str(), ignored[0].field(b'M').unwrap().as_str()), ("NCZ", "SET ignored"));
     admin.send(&frame::message(b'F', b"\0\0\0\0")).await;

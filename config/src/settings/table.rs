@@ -138,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "tcp_keepidle", SYSTEM, "\"0s\"", NewSessions, "How long a peer is silent before the first question."),
     row(&[Postgres], "tcp_keepintvl", SYSTEM, "\"0s\"", NewSessions, "How long between two questions."),
     row(&[Postgres], "tcp_user_timeout", SYSTEM, "\"0s\"", NewSessions, "How long sent data may stay without an acknowledgement."),
-    row(&[Postgres], "tcp_defer_accept", Kind::Flag, "true", NeedsRestart, "Whether a connection is accepted only when its first bytes have come."),
+    row(&[Postgres], "tcp_defer_accept", Kind::Flag, "true", NeedsRestart, "Whether a connection is accepted only when its first bytes have come. Without effect."),
     row(&[Postgres], "tcp_socket_buffer", SYSTEM_COUNT, "0", NewSessions, "Size of the system's socket buffers in bytes; 0: what the system does."),
     row(&[PgDatabase], "url", Kind::Secret, "", Live, "The server in one: postgres://USER:PASSWORD@HOST:PORT/DBNAME?sslmode=MODE."),
     row(&[Redis], "url", Kind::Secret, "", Live, "The server in one: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix:/PATH."),

@@ -100,19 +100,20 @@ impl Operator {
                 let done = self.switch(switch, reloader.running()).await;
                 let _ = answer.send(done);
             }
-            Order::Suspend(answer) if self.is_paused() => {
-                let _ = answer.send(Err(refused("already suspended/paused".into())));
-            }
             Order::Suspend(answer) => {
+                if let Err(fault) = self.may_suspend() {
+                    let _ = answer.send(Err(fault));
+                    return None;
+                }
                 self.switches.suspended = true;
-                self.spread().await;
+                self.tell_switches().await;
                 let bound = reloader.running().postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.suspend_timeout);
                 let facts = Arc::clone(&self.facts);
                 // Beside this loop, which has to hear a RESUME meanwhile.
                 spawn_local(async move {
                     let closed = suspend::suspend(&facts, bound).await;
                     if closed > 0 {
-                        tracing::warn!(clients = closed, "suspend_timeout: closed those who had not taken what was sent to them");
+                        tracing::warn!(closed, "suspend_timeout: clients that did not take what was theirs have been closed");
                     }
                     let _ = answer.send(Ok(()));
                 });
@@ -143,8 +144,19 @@ impl Operator {
         gather::ask_all(&self.facts.mailboxes, |_| ()).await;
     }
 
-    /// Tells all workers what is switched.
-    async fn spread(&self) {
+    /// Whether everybody can be asked to send what is half-way and then stand still.
+    fn may_suspend(&self) -> Result<(), Fault> {
+        if self.is_paused() {
+            return Err(refused("already suspended/paused".into()));
+        }
+        // What is half-way could not be sent.
+        if !self.switches.paused_databases.is_empty() {
+            return Err(refused("cannot suspend with paused databases".into()));
+        }
+        Ok(())
+    }
+
+    async fn tell_switches(&self) {
         let switches = Arc::new(self.switches.clone());
         gather::ask_all(&self.facts.mailboxes, move |worker| worker.postgres.pools.switch(&switches)).await;
     }
@@ -164,7 +176,7 @@ impl Operator {
         let before = self.switches.clone();
         switch.turn(&mut self.switches, &known)?;
         if self.switches != before {
-            self.spread().await;
+            self.tell_switches().await;
         }
         if before.suspended && !self.switches.suspended {
             suspend::resume(&self.facts);

@@ -207,8 +207,12 @@ impl Desk {
                 let switches = self.worker.postgres.pools.switches();
                 tables::state(&mut self.rows(show, formats), &switches);
             }
-            // Names are resolved when a connection is opened, and nothing is kept of it; sockets are handed over by other means.
-            Show::DnsHosts | Show::DnsZones | Show::Fds => {}
+            Show::DnsHosts => {
+                let hosts = self.worker.postgres.dialing.dns.snapshot();
+                tables::dns_hosts(&mut self.rows(show, formats), &hosts);
+            }
+            // Zones are not watched, and sockets are handed over by other means.
+            Show::DnsZones | Show::Fds => {}
         }
         Ok(())
     }
@@ -250,6 +254,8 @@ impl Desk {
             login_clients: gather::ask_all(&mailboxes, |worker| u64::from(worker.postgres.arriving.get())).await.into_iter().sum(),
             free_clients: u64::from(postgres.max_client_conn).saturating_sub(clients),
             servers,
+            dns_names: self.worker.postgres.dialing.dns.snapshot().len(),
+            dns_pending: self.worker.postgres.dialing.dns.pending(),
         };
         match show {
             Show::Users => {

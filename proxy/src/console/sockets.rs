@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sidepool_protocol::postgres::cancel_key::KEY_BYTES;
 use sidepool_protocol::postgres::result::{Formats, Row};
+use sidepool_protocol::postgres::startup::Replication;
 
 use super::guest::CONSOLE_DATABASE;
 use super::rows::Rows;
@@ -48,6 +49,7 @@ impl Frame {
 /// One connection.
 struct Socket<'a> {
     kind: &'static str,
+    replication: Option<Replication>,
     user: &'a str,
     database: &'a str,
     state: &'static str,
@@ -69,7 +71,7 @@ impl Socket<'_> {
         let show = rows.show();
         let mut row = rows.row();
         let state: &str = self.state;
-        row.text(self.kind).text(self.user).text(self.database).text("none");
+        row.text(self.kind).text(self.user).text(self.database).text(self.replication.map_or("none", Replication::label));
         if matches!(show, Show::Sockets | Show::ActiveSockets) {
             row.text(&format!("{}_{}", if self.kind == "C" { "cl" } else { "sv" }, if state == "new" { "login" } else { state }));
         } else {
@@ -137,6 +139,7 @@ fn client(rows: &mut Rows<'_>, frame: Frame, presence: &Presence, activity: Acti
     let asked = presence.asked();
     Socket {
         kind: "C",
+        replication: presence.who.replication,
         user: &presence.who.user,
         database: &presence.who.database,
         // PgBouncer's list of sockets knows no idle clients.
@@ -164,6 +167,7 @@ pub(super) fn guests(worker: &Worker, show: Show, formats: &Formats, port: u16) 
     for guest in worker.guests.present() {
         Socket {
             kind: "C",
+            replication: None,
             user: &guest.user,
             database: CONSOLE_DATABASE,
             state: if show == Show::Clients { "idle" } else { "active" },
@@ -216,6 +220,7 @@ fn server(rows: &mut Rows<'_>, frame: Frame, server: &Rc<Server>, client: Option
     let (applied, ends, tls) = (server.applied.borrow(), server.ends.borrow(), server.tls.borrow());
     Socket {
         kind: "S",
+        replication: None,
         user: &server.user,
         database: &server.database,
         state,
@@ -244,6 +249,7 @@ mod tests {
     fn socket<'a>(ends: &'a Ends, kind: &'static str, state: &'static str) -> Socket<'a> {
         Socket {
             kind,
+            replication: Some(Replication::Physical),
             user: "bob",
             database: "app",
             state,
@@ -273,7 +279,7 @@ mod tests {
                 ("type", "C"),
                 ("user", "bob"),
                 ("database", "app"),
-                ("replication", "none"),
+                ("replication", "physical"),
                 ("state", "waiting"),
                 ("addr", "10.0.0.1"),
                 ("port", "5000"),

@@ -3,7 +3,8 @@
 //! Not here: clients and servers (`sockets`), what they have done (`statistics`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use sidepool_config::model::{Listen, LoadBalance, PgDatabase, PgUser, PoolMode, Postgres, Upstream};
 use sidepool_config::pgbouncer::show::Row;
@@ -219,6 +220,8 @@ pub(super) struct Counts {
     pub(super) login_clients: u64,
     pub(super) free_clients: u64,
     pub(super) servers: u64,
+    pub(super) dns_names: usize,
+    pub(super) dns_pending: usize,
 }
 
 /// SHOW LISTS.
@@ -235,10 +238,10 @@ pub(super) fn lists(rows: &mut Rows<'_>, counts: Counts) {
         ("login_clients", counts.login_clients),
         ("free_servers", 0),
         ("used_servers", counts.servers),
-        ("dns_names", 0),
+        ("dns_names", small(counts.dns_names)),
         ("dns_zones", 0),
-        ("dns_queries", 0),
-        ("dns_pending", 0),
+        ("dns_queries", small(counts.dns_pending)),
+        ("dns_pending", small(counts.dns_pending)),
     ] {
         rows.row().text(name).number(count).end();
     }
@@ -267,6 +270,14 @@ pub(super) fn state(rows: &mut Rows<'_>, switches: &Switches) {
     let active = !switches.paused && !switches.suspended;
     for (key, is_so) in [("active", active), ("paused", switches.paused && !switches.suspended), ("suspended", switches.suspended)] {
         rows.row().text(key).text(if is_so { "yes" } else { "no" }).end();
+    }
+}
+
+/// SHOW DNS_HOSTS. A name has no port, which PgBouncer shows as 0.
+pub(super) fn dns_hosts(rows: &mut Rows<'_>, hosts: &[(String, Duration, Vec<IpAddr>)]) {
+    for (name, ttl, addresses) in hosts {
+        let addresses: Vec<String> = addresses.iter().map(|address| SocketAddr::new(*address, 0).to_string()).collect();
+        rows.row().text(name).number(ttl.as_secs()).text(&addresses.join(",")).end();
     }
 }
 

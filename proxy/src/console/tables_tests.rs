@@ -134,7 +134,18 @@ fn users_have_blank_padded_sizes() {
 
 #[test]
 fn lists_are_counted_under_their_names() {
-    let counts = Counts { databases: 1, users: 2, peers: 3, pools: 4, clients: 5, login_clients: 6, free_clients: 7, servers: 8 };
+    let counts = Counts {
+        databases: 1,
+        users: 2,
+        peers: 3,
+        pools: 4,
+        clients: 5,
+        login_clients: 6,
+        free_clients: 7,
+        servers: 8,
+        dns_names: 9,
+        dns_pending: 1,
+    };
     let rows = read(Show::Lists, |rows| lists(rows, counts));
     let rows: Vec<_> = rows.iter().map(|row| (row[0].as_deref().unwrap(), row[1].as_deref().unwrap())).collect();
     let wanted = [
@@ -148,10 +159,10 @@ fn lists_are_counted_under_their_names() {
         ("login_clients", "6"),
         ("free_servers", "0"),
         ("used_servers", "8"),
-        ("dns_names", "0"),
+        ("dns_names", "9"),
         ("dns_zones", "0"),
-        ("dns_queries", "0"),
-        ("dns_pending", "0"),
+        ("dns_queries", "1"),
+        ("dns_pending", "1"),
     ];
     assert_eq!(rows, wanted);
 }
@@ -177,6 +188,9 @@ fn settings_peers_and_memory() {
     let rows = read(Show::Peers, |rows| peers(rows, &config));
     assert_eq!(rows, [["3", "p", "6432", "20"].map(|value| Some(value.to_owned())).to_vec()]);
     assert_eq!(read(Show::PeerPools, |rows| peer_pools(rows, &config))[0][0].as_deref(), Some("3"));
+    let hosts = [("db".to_owned(), Duration::from_secs(15), vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()])];
+    let rows = read(Show::DnsHosts, |rows| dns_hosts(rows, &hosts));
+    assert_eq!(rows, [["db", "15", "10.0.0.1:0,[::1]:0"].map(|value| Some(value.to_owned())).to_vec()]);
     let rows = read(Show::Mem, |rows| mem(rows, &[("x", 10, 3)]));
     assert_eq!(rows, [["x", "10", "3", "0", "30"].map(|value| Some(value.to_owned())).to_vec()]);
 }

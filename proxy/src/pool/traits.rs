@@ -33,6 +33,9 @@ pub trait Connection: Sized + 'static {
     /// Puts it onto this worker's runtime.
     fn attach(parcel: Self::Parcel) -> io::Result<Self>;
 
+    /// It is about to be closed, and this is why.
+    fn closing(&mut self, _reason: CloseReason) {}
+
     /// The host name that led to the server, and where; `None` where no name did.
     fn origin(&self) -> Option<Origin> {
         None

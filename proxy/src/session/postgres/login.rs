@@ -36,6 +36,7 @@ use super::refusal;
 use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
+use super::say;
 use super::welcome;
 use crate::clock;
 use crate::console::guest::Guest;
@@ -124,9 +125,35 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if loss.is_violation() {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
-    log(&loss, &stream, started);
+    let who = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
+    if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
+        log(&loss, &stream, started);
+    }
     bid_farewell(stream, &loss.farewell).await;
     None
+}
+
+/// A client that has reached us.
+pub(super) struct Reached<'a> {
+    pub(super) stream: &'a mut Stream,
+    /// Its number.
+    pub(super) id: u64,
+    /// When, in seconds since the epoch.
+    pub(super) connected: u32,
+}
+
+impl Reached<'_> {
+    /// What others see of it, now that it is in.
+    fn presence(&self, worker: &Worker, user: Box<str>, startup: &Startup, state: ParameterSet) -> Presence {
+        let who = Who {
+            user,
+            database: startup.database.clone(),
+            tls: self.stream.tls_description().unwrap_or_default().into(),
+            replication: startup.replication,
+        };
+        let side = &worker.postgres;
+        Presence::new(self.id, side.names.intern(who), Ends::of(self.stream), self.connected, side.states.intern(state))
+    }
 }
 
 /// Connections inherit the listener's options; what is configured comes on top.
@@ -137,15 +164,6 @@ fn set_options(stream: &Stream, postgres: &Postgres) {
     {
         tracing::warn!(peer = %stream.peer(), %error, "the tcp_ settings could not be applied to a client's connection");
     }
-}
-
-/// A client that has reached us.
-pub(super) struct Reached<'a> {
-    pub(super) stream: &'a mut Stream,
-    /// Its number.
-    pub(super) id: u64,
-    /// When, in seconds since the epoch.
-    pub(super) connected: u32,
 }
 
 /// Where a login leads.
@@ -185,6 +203,7 @@ async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, p
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
     let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
+    say::attempt(config, reached.id, reached.stream, &startup);
     if postgres.application_name_add_host {
         application_name::add_host(&mut startup, reached.stream);
     }
@@ -221,13 +240,9 @@ async fn admit(
     if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
         pool.pass(admitted.secret, admitted.keys);
     }
-    let tls = reached.stream.tls_description().unwrap_or_default().into();
-    let who = side.names.intern(Who { user: admitted.user, database: startup.database.clone(), tls });
-    let presence =
-        |state| Presence::new(reached.id, Rc::clone(&who), Ends::of(reached.stream), reached.connected, side.states.intern(state));
-    let no_random = |_| other(no_random().into());
     if let Some(kind) = startup.replication {
-        let ticket = CancelTicket::new(worker, &pool.pool, presence(ParameterSet::new())).map_err(no_random)?;
+        let presence = reached.presence(worker, admitted.user, startup, ParameterSet::new());
+        let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
         let replicating = Replicating::open(&pool.pool, startup, kind, ticket).await.map_err(|refused| match refused {
             Refused::Pool(error) => no_baseline(&error, &route, startup),
             Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
@@ -245,7 +260,8 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let ticket = CancelTicket::new(worker, &pool.pool, presence(welcome.state)).map_err(no_random)?;
+    let presence = reached.presence(worker, admitted.user, startup, welcome.state);
+    let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);

@@ -41,6 +41,7 @@ mod opening;
 mod operator;
 mod own_names;
 mod replay;
+mod say;
 mod sql_names;
 mod undo;
 mod welcome;
@@ -60,10 +61,10 @@ where
 {
     let Some((mut session, present)) = arriving.await else { return };
     let end = session.run().await;
+    present.left(&worker, session.presence(), end);
     if end == End::Moved {
         moving::send_away(session, &worker);
     }
-    present.left(&worker, end);
 }
 
 /// Goes on serving a client that another process has served up to now.

@@ -125,7 +125,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
 fn presence(stream: &Stream, worker: &Worker, user: Box<str>, database: Box<str>, parameters: ParameterSet) -> Presence {
     let side = &worker.postgres;
     let tls = stream.tls_description().unwrap_or_default().into();
-    let who = side.names.intern(Who { user, database, tls });
+    let who = side.names.intern(Who { user, database, tls, replication: None });
     Presence::new(side.numbers.next(), who, Ends::of(stream), roll::seconds_now(), side.states.intern(parameters))
 }
 

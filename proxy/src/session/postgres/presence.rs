@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::startup::Replication;
 
 use crate::transport::ends::Ends;
 
@@ -19,6 +20,8 @@ pub struct Who {
     pub database: Box<str>,
     /// Its TLS, as PgBouncer describes it; empty without.
     pub tls: Box<str>,
+    /// Whether it replicates, and how.
+    pub replication: Option<Replication>,
 }
 
 /// Why somebody else ends a session.

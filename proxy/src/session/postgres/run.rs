@@ -28,7 +28,9 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel::CancelTicket;
 use super::inbound::{Body, Rules, Violation};
 use super::prepared::ClientStatements;
+use super::presence::Presence;
 use super::refusal;
+use super::say;
 use crate::drain::Stage;
 use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
@@ -157,6 +159,12 @@ impl Session {
             rules,
             quiet: Quiet::default(),
         }
+    }
+
+    /// What the worker knows of the client.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        self.ticket.presence()
     }
 
     /// Runs until the client is gone.
@@ -426,6 +434,7 @@ impl Session {
 
     /// Refuses the batch at the front of `pending`: one error, and one ReadyForQuery at its end.
     pub(super) fn refuse_with(&mut self, fault: &Fault) {
+        say::told(&self.worker, self.ticket.presence(), fault, false);
         let mut answer = Vec::new();
         encode::error_response(fault, &mut answer);
         self.to_client.push(&answer);
@@ -449,6 +458,7 @@ impl Session {
 
     /// Tells the client why, as far as its socket takes it, and ends the session.
     pub(super) fn say_goodbye(&mut self, cx: &mut Context<'_>, fault: &Fault, end: End) -> End {
+        say::told(&self.worker, self.ticket.presence(), fault, true);
         let mut answer = Vec::new();
         encode::error_response(fault, &mut answer);
         let sent: io::Result<()> = self.to_client.send(&mut self.client, cx, &answer);

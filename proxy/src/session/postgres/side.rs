@@ -123,6 +123,8 @@ pub struct PostgresSide {
     pub names: WhoTable,
     /// How many clients have not logged in yet.
     pub arriving: Cell<u32>,
+    /// What the client was told whose session is just ending.
+    pub last_words: RefCell<Option<Box<str>>>,
     /// When the worker started: clients note times as what has passed since.
     pub born: Instant,
 }
@@ -147,12 +149,15 @@ impl PostgresSide {
             numbers: commons.numbers,
             names: WhoTable::default(),
             arriving: Cell::new(0),
+            last_words: RefCell::default(),
             born: clock::now(),
         }
     }
 
     /// Takes over from `old` to `new`: at the start (`old` is then empty) and at each reload. Cannot fail: `new` is validated.
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
+        let as_pgbouncer = new.pgbouncer.is_some();
+        self.pools.roll.log(as_pgbouncer && new.log.connections, as_pgbouncer && new.log.disconnections);
         if old.postgres == new.postgres {
             return;
         }

@@ -138,6 +138,12 @@ impl Connection for PgConnection {
         }
     }
 
+    fn closing(&mut self, reason: CloseReason) {
+        if let Some(entry) = &self.entry {
+            entry.server().reason.set(Some(reason));
+        }
+    }
+
     fn close(mut self) {
         // If the socket does not take five bytes at once, the server learns it from the end of the stream.
         let _ = self.stream.poll_write(&mut Context::from_waker(Waker::noop()), b"X\0\0\0\x04");

@@ -217,6 +217,10 @@ impl Link {
     /// Whether what is held back has to wait on.
     #[must_use]
     pub fn holds(&mut self, hold: Hold) -> bool {
+        // A COPY that has begun meanwhile goes on only with what the client sends next, whatever that is.
+        if !self.tracker.is_plain() {
+            return false;
+        }
         match hold {
             Hold::No => false,
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),

@@ -13,7 +13,8 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::cancellable::Cancellable;
 use crate::clock;
-use crate::transport::ends::Ends;
+use crate::pool::reason::CloseReason;
+use crate::transport::ends::{End, Ends};
 use crate::transport::stream::Stream;
 
 /// Gives each client and each server connection of the process a number of its own.
@@ -70,6 +71,8 @@ pub struct Server {
     pub cancel: RefCell<Option<Rc<Cancellable>>>,
     /// The client state it carries.
     pub applied: RefCell<Option<Rc<ParameterSet>>>,
+    /// Why it is being closed, once the pool has said so.
+    pub reason: Cell<Option<CloseReason>>,
 }
 
 impl Server {
@@ -78,6 +81,33 @@ impl Server {
     pub fn pid(&self) -> u32 {
         let cancel = self.cancel.borrow();
         cancel.as_ref().and_then(|cancel| cancel.key().first_chunk().copied()).map_or(0, u32::from_be_bytes)
+    }
+
+    fn log_opened(&self) {
+        let (peer, from) = self.place();
+        tracing::info!(name: "server_connected", server = self.id, db = &*self.database, user = &*self.user, peer, from, "new server connection");
+    }
+
+    fn log_closed(&self) {
+        let age = u64::from(seconds_now().saturating_sub(self.connected));
+        let reason = match (self.stage.get(), self.reason.get()) {
+            (Stage::New, _) => "login failed",
+            (_, Some(reason)) => in_words(reason),
+            (_, None) => "client disconnect while server was not ready",
+        };
+        let (peer, _) = self.place();
+        tracing::info!(name: "closing", server = self.id, db = &*self.database, user = &*self.user, peer, age, reason, "closing");
+    }
+
+    /// The server's address, and ours where it has one.
+    fn place(&self) -> (String, String) {
+        let ends = self.ends.borrow();
+        let shown = |end: End, unix: &str| match end {
+            End::Tcp(address) => address.to_string(),
+            End::Unix => unix.to_owned(),
+            End::Unknown => String::new(),
+        };
+        (shown(ends.theirs(), "unix:5432"), shown(ends.ours(), ""))
     }
 
     /// How many cancels of what runs on it are on their way.
@@ -92,13 +122,15 @@ impl Server {
 pub struct Roll {
     numbers: Numbers,
     servers: RefCell<BTreeMap<u64, Rc<Server>>>,
+    /// Whether connections that are opened and closed are logged, as PgBouncer does it.
+    logs: Cell<(bool, bool)>,
 }
 
 impl Roll {
     /// No connections; they will be numbered by `numbers`.
     #[must_use]
     pub fn new(numbers: Numbers) -> Rc<Self> {
-        Rc::new(Self { numbers, servers: RefCell::default() })
+        Rc::new(Self { numbers, servers: RefCell::default(), logs: Cell::default() })
     }
 
     /// All connections, by their numbers.
@@ -107,10 +139,15 @@ impl Roll {
         self.servers.borrow().values().map(Rc::clone).collect()
     }
 
+    /// Logs connections that are opened, and those that are closed, from now on.
+    pub fn log(&self, opened: bool, closed: bool) {
+        self.logs.set((opened, closed));
+    }
+
     fn enter(self: &Rc<Self>, server: Server) -> Entry {
         let server = Rc::new(server);
         self.servers.borrow_mut().insert(server.id, Rc::clone(&server));
-        Entry { roll: Rc::clone(self), server }
+        Entry { roll: Rc::clone(self), server, moves: Cell::new(false) }
     }
 }
 
@@ -151,7 +188,24 @@ impl Page {
             tls: RefCell::default(),
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
+            reason: Cell::new(None),
         })
+    }
+}
+
+/// Why a connection is closed, in PgBouncer's words.
+fn in_words(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Idle => "server idle timeout",
+        CloseReason::Lifetime => "server lifetime over",
+        CloseReason::Shrunk => "too many servers in the pool",
+        CloseReason::Broken => "unclean server",
+        CloseReason::ServerClosed => "server conn crashed?",
+        CloseReason::ResetFailed => "reset query failed",
+        CloseReason::ProbeFailed => "test query failed",
+        CloseReason::Stale => "database configuration changed",
+        CloseReason::Paused => "pause mode",
+        CloseReason::Drain => "shutting down",
     }
 }
 
@@ -169,6 +223,8 @@ pub struct Born {
 pub struct Entry {
     roll: Rc<Roll>,
     server: Rc<Server>,
+    /// It is not closed but goes to another worker.
+    moves: Cell<bool>,
 }
 
 impl Entry {
@@ -184,12 +240,15 @@ impl Entry {
         *self.server.ends.borrow_mut() = Ends::of(stream);
         *self.server.tls.borrow_mut() = stream.tls_description().unwrap_or_default();
         *self.server.cancel.borrow_mut() = Some(Rc::clone(cancel));
-        self.server.stage.set(Stage::Open);
+        if self.server.stage.replace(Stage::Open) == Stage::New && self.roll.logs.get().0 {
+            self.server.log_opened();
+        }
     }
 
     /// What it keeps on its way to another worker.
     #[must_use]
     pub fn born(&self) -> Born {
+        self.moves.set(true);
         Born { id: self.server.id, connected: self.server.connected }
     }
 }
@@ -197,6 +256,9 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.roll.servers.borrow_mut().remove(&self.server.id);
+        if self.roll.logs.get().1 && !self.moves.get() {
+            self.server.log_closed();
+        }
     }
 }
 
