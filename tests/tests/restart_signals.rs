@@ -174,3 +174,41 @@ async fn the_flag_r_takes_over_with_an_ini_file() {
     tokio::spawn(connection);
     assert_eq!(fresh.query_one("SELECT 8", &[]).await.expect("served").get::<_, i32>(0), 8);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspend_keeps_everybody_still_until_resume() {
+    let cluster = Cluster::start().await;
+    let pooler = start(&cluster, "admin_users = app\nsuspend_timeout = 1\n").await;
+    let mut console = Wire::login(pooler.port(), cluster::USER, "pgbouncer", cluster::PASSWORD).await;
+    let (mut idle, mut busy, mut greedy) = (client(&pooler).await, client(&pooler).await, client(&pooler).await);
+    busy.query("BEGIN").await;
+    // This one asks for more than fits between us, and takes nothing of it: it cannot be flushed.
+    greedy.send(&frame::query("SELECT repeat('x', 100000000)")).await;
+    runs_out_of_room(&cluster).await;
+    assert_eq!(tags(&console.query("SUSPEND").await), "CZ");
+    assert!(!tags(&greedy.until_closed().await).contains('Z'), "closed by suspend_timeout");
+    idle.send(&frame::query("SELECT 'idle'")).await;
+    busy.send(&frame::query("SELECT 'busy'")).await;
+    assert!(idle.is_silent().await && busy.is_silent().await);
+    let again = console.query("SUSPEND").await;
+    assert_eq!(told(&again).as_deref(), Some("already suspended/paused"));
+    assert_eq!(tags(&console.query("RESUME").await), "CZ");
+    assert_eq!(tags(&idle.until_ready().await), "TDCZ");
+    assert_eq!(tags(&busy.until_ready().await), "TDCZ");
+    assert_eq!(tags(&busy.query("COMMIT").await), "CZ");
+    // While it is suspended nobody could be waited for.
+    let mut pooler = pooler;
+    assert_eq!(tags(&console.query("SUSPEND").await), "CZ");
+    pooler.process().signal(Signal::TERM);
+    pooler.process_mut().ended().await;
+}
+
+/// Waits until a server process is stuck in sending to its client.
+async fn runs_out_of_room(cluster: &Cluster) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND query LIKE '%repeat%' AND usename = 'app'";
+    let superuser = cluster.superuser("app").await;
+    wait::until("a server that cannot send on", async || {
+        (superuser.query_one(sql, &[]).await.expect(sql).get::<_, i64>(0) > 0).then_some(())
+    })
+    .await;
+}

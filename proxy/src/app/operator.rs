@@ -10,6 +10,7 @@ use sidepool_config::model::{Config, Postgres};
 use sidepool_config::pgbouncer::show;
 use sidepool_protocol::postgres::fault::Fault;
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
 
 use super::reloading::Reloader;
@@ -100,8 +101,22 @@ impl Operator {
                 let _ = answer.send(done);
             }
             Order::Suspend(answer) => {
-                let done = self.suspend(reloader.running()).await;
-                let _ = answer.send(done);
+                if let Err(fault) = self.may_suspend() {
+                    let _ = answer.send(Err(fault));
+                    return None;
+                }
+                self.switches.suspended = true;
+                self.tell_switches().await;
+                let bound = reloader.running().postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.suspend_timeout);
+                let facts = Arc::clone(&self.facts);
+                // Beside this loop, which has to hear a RESUME meanwhile.
+                spawn_local(async move {
+                    let closed = suspend::suspend(&facts, bound).await;
+                    if closed > 0 {
+                        tracing::warn!(closed, "suspend_timeout: clients that did not take what was theirs have been closed");
+                    }
+                    let _ = answer.send(Ok(()));
+                });
             }
             Order::Shutdown(how, answer) => {
                 let _ = answer.send(());
@@ -129,8 +144,8 @@ impl Operator {
         gather::ask_all(&self.facts.mailboxes, |_| ()).await;
     }
 
-    /// Has everybody send what is half-way and then stand still.
-    async fn suspend(&mut self, config: &Config) -> Result<(), Fault> {
+    /// Whether everybody can be asked to send what is half-way and then stand still.
+    fn may_suspend(&self) -> Result<(), Fault> {
         if self.is_paused() {
             return Err(refused("already suspended/paused".into()));
         }
@@ -138,19 +153,18 @@ impl Operator {
         if !self.switches.paused_databases.is_empty() {
             return Err(refused("cannot suspend with paused databases".into()));
         }
-        self.switches.suspended = true;
-        self.tell_switches().await;
-        let bound = config.postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.suspend_timeout);
-        let closed = suspend::suspend(&self.facts, bound).await;
-        if closed > 0 {
-            tracing::warn!(closed, "suspend_timeout: clients that did not take what was theirs have been closed");
-        }
         Ok(())
     }
 
     async fn tell_switches(&self) {
         let switches = Arc::new(self.switches.clone());
         gather::ask_all(&self.facts.mailboxes, move |worker| worker.postgres.pools.switch(&switches)).await;
+    }
+
+    /// Whether all sessions keep still: then none of them can be waited for.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.switches.suspended
     }
 
     async fn switch(&mut self, switch: Switch, config: &Config) -> Result<(), Fault> {

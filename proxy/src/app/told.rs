@@ -25,6 +25,10 @@ pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, o
                     say(signals, name, "re-reading config");
                     reloader.reload(Trigger::Signal);
                 }
+                Request::Shutdown(_) if operator.is_suspended() => {
+                    say(signals, name, "suspend was in progress, going down immediately");
+                    return Ending::Way(Way::Mode(ShutdownMode::Immediate));
+                }
                 Request::Shutdown(way) => {
                     say(signals, name, how(way));
                     return Ending::Way(way);
