@@ -84,6 +84,7 @@ fn upstream_care(section: &Section<'_>, postgres: &mut Postgres) {
         (&mut postgres.server_fast_close, "server_fast_close"),
         (&mut postgres.application_name_add_host, "application_name_add_host"),
         (&mut postgres.disable_pqexec, "disable_pqexec"),
+        (&mut postgres.console_old_columns, "console_old_columns"),
     ] {
         take(value, section.flag(name));
     }

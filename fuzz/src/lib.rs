@@ -3,6 +3,7 @@
 //! `fuzz_targets/` hands them to libFuzzer; the test below replays the committed corpus through them on stable.
 
 pub mod config_toml;
+pub mod console;
 pub mod handover;
 pub mod hba;
 pub mod pgbouncer_ini;
@@ -20,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("config_toml", config_toml::run),
+    ("console", console::run),
     ("handover", handover::run),
     ("hba", hba::run),
     ("pgbouncer_ini", pgbouncer_ini::run),

@@ -12,8 +12,19 @@ use sidepool::worker::WorkerId;
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
+use sidepool_protocol::postgres::sql::{self, Verb};
 
 const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true };
+const SQL: [&str; 8] = [
+    "select 1\0",
+    "PREPARE a AS SELECT 1\0",
+    "EXECUTE a\0",
+    "DEALLOCATE a\0",
+    "PREPARE b AS SELECT 2; EXECUTE a; DEALLOCATE b\0",
+    "EXPLAIN EXECUTE b\0",
+    "EXECUTE b('\\'; EXECUTE a')\0",
+    "; -- c\n DEALLOCATE b; PREPARE a AS SELECT 3\0",
+];
 const NAMES: [&str; 4] = ["", "a", "b", "longer"];
 
 /// Runs the target.
@@ -201,6 +212,8 @@ struct Server {
     wire: Vec<u8>,
     inbox: Vec<(u8, Vec<u8>)>,
     known: BTreeSet<Vec<u8>>,
+    /// The text of the unnamed statement.
+    unnamed: Vec<u8>,
     skipping: bool,
     readies: u64,
 }
@@ -216,7 +229,8 @@ impl Server {
     }
 
     fn ours(&self) -> usize {
-        self.known.iter().filter(|name| name.starts_with(b"sidepool_")).count()
+        let ours = |name: &&Vec<u8>| name.starts_with(b"sidepool_") && !name.starts_with(b"sidepool_none_");
+        self.known.iter().filter(ours).count()
     }
 
     /// Answers the oldest message; `fails`: with an error where one is possible.
@@ -235,14 +249,20 @@ impl Server {
             b'Q' | b'F' => {
                 self.readies += 1;
                 self.known.remove(&Vec::new());
-                let done: (u8, &[u8]) = if tag == b'Q' { (b'C', b"SELECT 1\0") } else { (b'V', b"\xff\xff\xff\xff") };
-                out.extend(if fails { error(b"42601") } else { message(done.0, done.1) });
+                match tag {
+                    _ if fails => out.extend(error(b"42601")),
+                    b'Q' => self.run(&body, out),
+                    _ => out.extend(message(b'V', b"\xff\xff\xff\xff")),
+                }
                 out.extend(message(b'Z', b"I"));
             }
             _ if fails && b"PBDEC".contains(&tag) => self.refuse(b"22023", out),
             b'P' => {
-                let Some((name, _)) = frame::cstr(&body) else { return self.refuse(b"08P01", out) };
-                let name = name.to_vec();
+                let Some((name, text)) = frame::cstr(&body) else { return self.refuse(b"08P01", out) };
+                let (name, text) = (name.to_vec(), frame::cstr(text).map(|(text, _)| text.to_vec()));
+                if name.is_empty() {
+                    self.unnamed = [&text.unwrap_or_default()[..], b"\0"].concat();
+                }
                 if !name.is_empty() && self.known.contains(&name) {
                     return self.refuse(b"42P05", out);
                 }
@@ -258,6 +278,8 @@ impl Server {
                 self.use_of(name, message(b'n', b""), out);
             }
             b'D' => out.extend(message(b'n', b"")),
+            // The proxy's own portal is made from the unnamed statement, and used at once.
+            b'E' if body.starts_with(b"sidepool\0") => self.run(&self.unnamed.clone(), out),
             b'E' => out.extend(message(b'C', b"SELECT 1\0")),
             b'C' => {
                 if let Some((name, _)) = body.strip_prefix(b"S").and_then(frame::cstr) {
@@ -267,6 +289,27 @@ impl Server {
             }
             // Flush, and COPY messages when no COPY is under way, which PostgreSQL passes over.
             _ => {}
+        }
+    }
+
+    /// Runs the commands about statements in a text.
+    fn run(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        let commands = body.split_last().and_then(|(_, text)| sql::commands(text)).unwrap_or_default();
+        if commands.is_empty() {
+            out.extend(message(b'C', b"SELECT 1\0"));
+        }
+        for command in commands {
+            let name = command.name.to_vec();
+            let (done, tag): (bool, &[u8]) = match command.verb {
+                Verb::Prepare => (self.known.insert(name), b"PREPARE\0"),
+                Verb::Execute => (self.known.contains(&name), b"SELECT 1\0"),
+                Verb::Deallocate => (self.known.remove(&name), b"DEALLOCATE\0"),
+                Verb::DeallocateAll => (true, b"DEALLOCATE ALL\0"),
+            };
+            if !done {
+                return out.extend(error(if command.verb == Verb::Prepare { b"42P05" } else { b"26000" }));
+            }
+            out.extend(message(b'C', tag));
         }
     }
 
@@ -312,7 +355,7 @@ fn client_message(what: u8, how: u8) -> Vec<u8> {
         6 => message(b'E', b"\0\0\0\0\0"),
         7 | 8 => message(b'S', b""),
         9 => message(b'C', format!("S{name}\0").as_bytes()),
-        10 => message(b'Q', b"select 1\0"),
+        10 => message(b'Q', SQL[usize::from(how) % SQL.len()].as_bytes()),
         11 => message(b'H', b""),
         12 => message([b'd', b'c', b'f'][usize::from(how % 3)], b"x\0"),
         13 => message(b'F', &[0; 10]),

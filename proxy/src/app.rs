@@ -3,6 +3,7 @@
 pub mod banner;
 pub mod bindings;
 pub mod held;
+pub mod operator;
 pub mod pgbouncer;
 pub mod reloading;
 pub mod shutdown;
@@ -27,12 +28,14 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 
 use self::bindings::{Bindings, Doors};
+use self::operator::Operator;
 use self::reloading::Reloader;
 use self::source::Source;
 use self::told::Ending;
 use self::upgrade::Doorway;
 use crate::admin::facts::Facts;
 use crate::admin::http;
+use crate::console::control;
 use crate::handover::channel::Channel;
 use crate::handover::taking::Predecessor;
 use crate::invocation::flags::Flags;
@@ -41,6 +44,7 @@ use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
 use crate::runtime::{self, Workers, descriptors};
+use crate::service;
 use crate::session::postgres::peering::Elder;
 use crate::signals::{Habits, Signals};
 use crate::worker::WorkerId;
@@ -55,7 +59,22 @@ pub const EXIT_START: u8 = 1;
 const SUPPRESSION: Duration = Duration::from_secs(1);
 
 /// The sockets that accept clients; dropping them closes all.
-pub type Listening = Vec<oneshot::Sender<Closing>>;
+pub type Listening = Vec<Closer>;
+
+/// Closes a listener, also when it is dropped.
+pub struct Closer {
+    closer: oneshot::Sender<Closing>,
+    /// Whether it is a Unix socket.
+    is_unix: bool,
+}
+
+impl Closer {
+    /// Closes it like this.
+    pub fn close(self, closing: Closing) {
+        // One that has ended by itself has nobody in its queue.
+        let _ = self.closer.send(closing);
+    }
+}
 
 /// What listens, and where its clients go.
 pub struct Opened {
@@ -154,11 +173,10 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
     let doorway = Doorway::new(&config, spares);
-    let elder = workers.commons().postgres.elder.clone();
-    // Removed at the very end, when it is dropped.
-    let _pidfile = pgbouncer::write_pidfile(&config, take_over)?;
+    let commons = workers.commons();
+    let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
     let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
-    let control = Control { facts, admin, doors, banner, shown, old, doorway, elder };
+    let control = Control { facts, orders, admin, doors, banner, shown, old, doorway, elder };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
     if !as_pgbouncer {
@@ -170,6 +188,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
 /// Everything the control thread has in hand when it begins.
 struct Control {
     facts: Arc<Facts>,
+    orders: control::Control,
     admin: Option<TcpListener>,
     doors: Doors,
     banner: Vec<String>,
@@ -183,7 +202,8 @@ struct Control {
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, admin, doors, banner, shown, old, mut doorway, elder } = self;
+        let Self { facts, orders, admin, doors, banner, shown, old, mut doorway, elder } = self;
+        let takes_over = old.is_some();
         let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
         let mut signals = Signals::install(habits)?;
         for id in facts.mailboxes.ids() {
@@ -203,21 +223,26 @@ impl Control {
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         let mut reloader = reloader(Arc::clone(&facts));
+        let mut operator = Operator::new(orders, Arc::clone(&facts));
         facts.set_started();
+        // Removed at the very end, when it is dropped.
+        let _pidfile = pgbouncer::write_pidfile(&config, takes_over)?;
         match habits {
             Habits::Own => announce(&banner, config.log.format),
             Habits::Pgbouncer => pgbouncer::say_up(&shown),
         }
+        service::ready();
         drop((config, shown));
 
         loop {
-            match told::until_told_to_end(&mut signals, &mut reloader, &mut doorway, &facts).await {
+            match told::until_told_to_end(&mut signals, &mut reloader, &mut operator, &mut doorway).await {
                 Ending::Way(way) => {
+                    service::stopping();
                     doorway.close();
                     let bounds = reloader.running().drain.clone();
                     tokio::select! {
                         () = shutdown::leave(&facts, opened.listening, way, &bounds) => {}
-                        () = told::told_again(&mut signals) => cut(&facts),
+                        () = told::told_again(&mut signals, &mut reloader, &mut operator) => cut(&facts),
                     }
                     return Ok(());
                 }
@@ -228,7 +253,7 @@ impl Control {
                     let timeout = reloader.running().drain.timeout;
                     let back = tokio::select! {
                         back = doorway.give_way(&facts, opened, channel, timeout) => back?,
-                        () = told::told_again(&mut signals) => {
+                        () = told::told_again(&mut signals, &mut reloader, &mut operator) => {
                             cut(&facts);
                             None
                         }
@@ -262,6 +287,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
     for ((door, bound), id) in doors.into_iter().zip(facts.mailboxes.ids().collect::<Vec<WorkerId>>().into_iter().cycle()) {
         let (closer, close) = oneshot::channel();
         let gate = Arc::clone(facts.gates().get(&door).ok_or_else(|| io::Error::other("a listener without a gate"))?);
+        let is_unix = bound.address().is_none();
         let listener = Listener { bound, door, gate, places: places.clone(), close };
         let (sender, started) = oneshot::channel();
         facts.mailboxes.post(id, move |worker| {
@@ -269,7 +295,7 @@ async fn open(facts: &Arc<Facts>, doors: Doors, places: Places) -> io::Result<Op
             let _ = sender.send(listener.start(worker));
         });
         started.await.map_err(|_| io::Error::other("a worker has ended while starting"))??;
-        listening.push(closer);
+        listening.push(Closer { closer, is_unix });
     }
     Ok(Opened { listening, places })
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use sidepool_config::model::Config;
 use tokio::sync::mpsc;
 
+use crate::console::control::Control;
+use crate::console::guest::Guests;
 use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
 use crate::pool::registry::PoolTable;
@@ -61,12 +63,14 @@ pub struct Commons {
     pub postgres: PostgresCommons,
     /// What the Redis side needs.
     pub redis: RedisCommons,
+    /// A way to the control loop.
+    pub control: Control,
 }
 
 impl Commons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers) })
+        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers), control: Control::default() })
     }
 }
 
@@ -86,6 +90,10 @@ pub struct Worker {
     pub postgres: PostgresSide,
     /// Pools and lanes of the Redis side.
     pub redis: RedisSide,
+    /// The clients of the admin console.
+    pub guests: Guests,
+    /// A way to the control loop.
+    pub control: Control,
     /// What this worker counts that belongs to no pool.
     pub record: WorkerRecord,
     /// Whether the process is on its way out; wakes idle sessions when it is.
@@ -115,6 +123,8 @@ impl Worker {
             pools: PoolTable::default(),
             postgres: PostgresSide::new(id, commons.postgres),
             redis: RedisSide::new(commons.redis),
+            guests: Guests::default(),
+            control: commons.control,
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
             suspension: Suspension::default(),

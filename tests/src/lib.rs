@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod conformance;
+pub mod console;
 pub mod dns;
 pub mod fault;
 pub mod guardian;

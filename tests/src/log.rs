@@ -35,6 +35,11 @@ impl Log {
         self.lines.lock().expect("the collector does not panic").clone()
     }
 
+    /// Whether the process has closed its end: nothing more will come.
+    pub fn has_ended(&self) -> bool {
+        self.grown.has_changed().is_err()
+    }
+
     /// The number of lines so far: a place to start waiting from.
     pub fn len(&self) -> usize {
         *self.grown.borrow()

@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 
 /// The row that ends every script.
 const END: &str = "that was all";
-const SIMPLE: [&str; 24] = [
+/// So many of the simple queries are not about prepared statements.
+const NAMELESS: usize = 24;
+const SIMPLE: [&str; 33] = [
     "SELECT 1",
     "SELECT 1; SELECT 'two', NULL; SELECT 3 WHERE false",
     "SELECT 1; SELECT 1 / 0; SELECT 3",
@@ -40,6 +42,15 @@ const SIMPLE: [&str; 24] = [
     "SELECT 5; COPY (SELECT 1) TO STDOUT; SELECT 6",
     "SET LOCAL DateStyle = 'German'; SELECT '2026-01-02'::date",
     "DEALLOCATE ALL",
+    "PREPARE s1 AS SELECT 1",
+    "PREPARE s2 (int) AS SELECT 10 / $1",
+    "EXECUTE s1",
+    "EXECUTE s2(2)",
+    "EXECUTE s2(0); SELECT 'never'",
+    "DEALLOCATE s1",
+    "DEALLOCATE s2; EXECUTE s2(1)",
+    "PREPARE s3 AS SELECT 3; EXECUTE s3; DEALLOCATE s3",
+    "/* c */ EXPLAIN (COSTS OFF) EXECUTE s1",
 ];
 const EXTENDED: [&str; 18] = [
     "SELECT $1::text",
@@ -183,7 +194,15 @@ fn extended(dice: &mut Dice, sql: &str) -> Step {
 /// Any message at any time.
 fn anything(dice: &mut Dice, seed: u64) -> Step {
     match dice.roll(20) {
-        0..=4 => simple(dice),
+        0..=2 => {
+            let sql = dice.pick(&SIMPLE[..NAMELESS]);
+            step(query(sql), format!("Query {sql:?}"))
+        }
+        3 | 4 => {
+            // Behind a batch without its Sync the names of statements in SQL are not followed.
+            let named = simple(dice);
+            step([sync(), named.bytes].concat(), format!("Sync, {}", named.words))
+        }
         5..=10 => {
             // A text of its own: one that the server knows already is not parsed again, not even inside of a transaction that failed.
             let sql = format!("{} -- {seed} {}", dice.pick(&EXTENDED), dice.roll(1000));

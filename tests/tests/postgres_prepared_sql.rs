@@ -227,6 +227,20 @@ async fn pipelined_commands_see_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_waits_for_data_is_ended_by_them_as_by_anything_else() {
+    let (cluster, pool) = start(1).await;
+    cluster.sql("CREATE TABLE sink (n int); GRANT ALL ON sink TO app").await;
+    let mut direct = Wire::login(cluster.port(), "app", "app", "app-secret-0815").await;
+    let mut pooled = pool.wire().await;
+    let requests = [query("PREPARE q AS SELECT 1"), query("COPY sink FROM STDIN"), query("EXECUTE q"), query("EXECUTE q")].concat();
+    direct.send(&requests).await;
+    pooled.send(&requests).await;
+    for _ in 0..3 {
+        assert_eq!(tags(&direct.until_ready().await), tags(&pooled.until_ready().await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn long_texts_are_prepared_too() {
     let (_cluster, pool) = start(1).await;
     let mut wire = pool.wire().await;

@@ -14,6 +14,7 @@ use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::process::Signal;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::tls::{Authority, Files, Identity, client, encrypt, give};
+use sidepool_tests::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -173,8 +174,9 @@ async fn new_certificates_hold_for_new_connections() {
     assert_eq!(secured(port).await.certificate(), der(&first));
     files.put("server.crt", &second.cert);
     pool.process().log().line_with("postgres.client_tls_cert_file: changed").await;
-    let mut new = secured(port).await;
-    assert_eq!(new.certificate(), der(&second));
+    // The workers hear of it a moment later.
+    let shows = async |identity: &Identity| Some(secured(port).await).filter(|wire| wire.certificate() == der(identity));
+    let mut new = wait::until("the new certificate", async || shows(&second).await).await;
     assert_eq!((old.value("SELECT 'old'").await, new.value("SELECT 'new'").await), ("old".into(), "new".into()));
 
     // By signal, too.
@@ -183,7 +185,7 @@ async fn new_certificates_hold_for_new_connections() {
     files.put("server.key", &first.key);
     pool.process().signal(Signal::HUP);
     pool.process().log().line_with_after(before, "postgres.client_tls_cert_file: changed").await;
-    assert_eq!(secured(port).await.certificate(), der(&first));
+    wait::until("the first certificate", async || shows(&first).await).await;
     pool.reload(settings.set("postgres.client_tls_sslmode", "disable")).await;
     assert_eq!(old.value("SELECT 'still there'").await, "still there");
     let mut plain = Wire::connect(port).await;

@@ -104,6 +104,8 @@ pub struct Postgres {
     pub application_name_add_host: bool,
     /// Whether the simple query protocol is refused.
     pub disable_pqexec: bool,
+    /// Whether SHOW STATS and SHOW DATABASES end with a column that PgBouncer had before 1.8 and before 1.24.
+    pub console_old_columns: bool,
     /// The longest message that a client or a server may send, in bytes.
     pub max_packet_size: u32,
     /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
@@ -411,6 +413,7 @@ impl Default for Postgres {
             resolv_conf: None,
             application_name_add_host: false,
             disable_pqexec: false,
+            console_old_columns: false,
             max_packet_size: i32::MAX.unsigned_abs(),
             max_prepared_statements: 200,
             track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],

@@ -6,6 +6,7 @@ pub mod fault;
 pub mod frame;
 pub mod login;
 pub mod parameters;
+pub mod result;
 pub mod splice;
 pub mod sql;
 pub mod startup;

@@ -155,7 +155,7 @@ pub fn cancel_key(rest: &[u8]) -> Option<(u32, &[u8])> {
 pub type Parameter = (Box<str>, Box<str>);
 
 /// What kind of replication connection is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Replication {
     /// Of the whole cluster.
     Physical,

@@ -19,11 +19,13 @@ pub enum Trigger {
     Signal,
     /// A file changed.
     File,
+    /// RELOAD on the admin console.
+    Console,
 }
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Signal, Self::File];
+    pub const ALL: [Self; 3] = [Self::Signal, Self::File, Self::Console];
 
     /// As a label value.
     #[must_use]
@@ -31,6 +33,7 @@ impl Trigger {
         match self {
             Self::Signal => "sighup",
             Self::File => "file",
+            Self::Console => "console",
         }
     }
 }

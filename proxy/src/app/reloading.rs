@@ -15,6 +15,7 @@ use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
 use crate::invocation::start::in_words;
 use crate::reload::FileWatch;
+use crate::service;
 
 /// Reads and applies. Lives on the control loop, so that two reloads never overlap.
 pub struct Reloader {
@@ -46,12 +47,13 @@ impl Reloader {
     /// Reloads if the files' contents are others than at the last attempt.
     pub fn look(&mut self) {
         if self.sources.hash_now() != self.attempted {
-            self.reload(Trigger::File);
+            let _ = self.reload(Trigger::File);
         }
     }
 
-    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole.
-    pub fn reload(&mut self, trigger: Trigger) {
+    /// Reads the configuration and puts it into force, whole; or leaves the old one in force, whole. Says which.
+    pub fn reload(&mut self, trigger: Trigger) -> Outcome {
+        service::reloading();
         self.set.clear();
         let (outcome, sources) = match self.source.load(&self.set) {
             Ok(loaded) => self.accept(loaded),
@@ -62,6 +64,8 @@ impl Reloader {
         self.watch.follow(sources.files().chain(self.sources.files()));
         self.sources = sources;
         self.reopen_log();
+        service::ready();
+        outcome
     }
 
     /// Puts one setting of PgBouncer into force until the next reload, or says why not. Where the configuration is in no file there is nothing

@@ -52,17 +52,14 @@ pub async fn leave(facts: &Arc<Facts>, listening: Listening, way: Way, bounds: &
         Way::Mode(ShutdownMode::WaitForClients) => {
             facts.set_draining();
             advance(facts, Stage::NobodyNew);
-            for listener in listening {
-                // One that has ended by itself has nobody in its queue.
-                let _ = listener.send(Closing::ServeTheRest);
-            }
+            let _kept = close_tcp(listening, Closing::ServeTheRest);
             everybody_has_left(facts).await;
             tracing::info!("client connections dropped, exiting");
         }
         Way::Mode(ShutdownMode::WaitForServers) => {
             facts.set_draining();
             advance(facts, Stage::NoServers);
-            drop(listening);
+            let _kept = close_tcp(listening, Closing::TurnAway);
             servers_are_released(facts).await;
             tracing::info!("server connections dropped, exiting");
             advance(facts, Stage::Leaving);
@@ -71,6 +68,13 @@ pub async fn leave(facts: &Arc<Facts>, listening: Listening, way: Way, bounds: &
             }
         }
     }
+}
+
+/// Closes the TCP listeners. Unix sockets stay open to the end: peers bring cancel requests there, and whoever wants to log in is told why not.
+fn close_tcp(listening: Listening, closing: Closing) -> Listening {
+    let (kept, closed): (Listening, Listening) = listening.into_iter().partition(|listener| listener.is_unix);
+    closed.into_iter().for_each(|listener| listener.close(closing));
+    kept
 }
 
 fn advance(facts: &Facts, stage: Stage) {

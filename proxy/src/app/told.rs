@@ -1,9 +1,10 @@
 //! What the control loop does with each signal, and what it says of it: in PgBouncer's words where those are the habits.
 
+use super::operator::Operator;
 use super::reloading::Reloader;
 use super::shutdown::{ShutdownMode, Way};
 use super::upgrade::Doorway;
-use crate::admin::facts::{Facts, Trigger};
+use crate::admin::facts::Trigger;
 use crate::handover::channel::Channel;
 use crate::signals::{Habits, Name, Request, Signals};
 
@@ -15,9 +16,8 @@ pub enum Ending {
     Successor(Channel),
 }
 
-/// Serves signals and changed files until one says how to end, or a successor is there.
-pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, doorway: &mut Doorway, facts: &Facts) -> Ending {
-    let mut paused = false;
+/// Serves signals, the console and changed files until one says how to end, or a successor is there.
+pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator, doorway: &mut Doorway) -> Ending {
     loop {
         tokio::select! {
             name = signals.next() => match name.request(signals.habits()) {
@@ -25,33 +25,45 @@ pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, d
                     say(signals, name, "re-reading config");
                     reloader.reload(Trigger::Signal);
                 }
+                Request::Shutdown(_) if operator.is_suspended() => {
+                    say(signals, name, "suspend was in progress, going down immediately");
+                    return Ending::Way(Way::Mode(ShutdownMode::Immediate));
+                }
                 Request::Shutdown(way) => {
                     say(signals, name, how(way));
                     return Ending::Way(way);
                 }
-                Request::Pause if paused => say(signals, name, "but already paused/suspended"),
-                Request::Resume if !paused => say(signals, name, "but not paused/suspended"),
+                Request::Pause if operator.is_paused() => say(signals, name, "but already paused/suspended"),
+                Request::Resume if !operator.is_paused() => say(signals, name, "but not paused/suspended"),
                 Request::Pause => {
                     say(signals, name, "pausing all activity");
-                    paused = true;
-                    pause(facts, true);
+                    operator.pause(true, reloader.running()).await;
                 }
                 Request::Resume => {
                     say(signals, name, "continuing from PAUSE");
-                    paused = false;
-                    pause(facts, false);
+                    operator.pause(false, reloader.running()).await;
                 }
             },
             () = reloader.files_changed() => reloader.look(),
+            work = operator.next() => if let Some(mode) = operator.work(work, reloader).await {
+                return Ending::Way(Way::Mode(mode));
+            },
             channel = doorway.successor() => return Ending::Successor(channel),
         }
     }
 }
 
-/// Serves signals on the way out until one says to be quick about it.
-pub async fn told_again(signals: &mut Signals) {
+/// Serves signals and the console on the way out until one says to be quick about it.
+pub async fn told_again(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator) {
     loop {
-        let name = signals.next().await;
+        let name = tokio::select! {
+            name = signals.next() => name,
+            work = operator.next() => match operator.work(work, reloader).await {
+                Some(ShutdownMode::Immediate) => return,
+                // The process is on its way already.
+                Some(ShutdownMode::WaitForServers | ShutdownMode::WaitForClients) | None => continue,
+            },
+        };
         match name.request(signals.habits()) {
             Request::Reload => tracing::info!("got {}: not reloading on the way out", name.label()),
             Request::Pause | Request::Resume => tracing::info!("got {} while shutting down, ignoring", name.label()),
@@ -81,11 +93,5 @@ fn how(way: Way) -> &'static str {
         Way::Mode(ShutdownMode::Immediate) => "fast exit",
         Way::Mode(ShutdownMode::WaitForServers) => "shutting down, waiting for all servers connections to be released",
         Way::Mode(ShutdownMode::WaitForClients) => "shutting down, waiting for all clients disconnect",
-    }
-}
-
-fn pause(facts: &Facts, paused: bool) {
-    for id in facts.mailboxes.ids() {
-        facts.mailboxes.post(id, move |worker| worker.postgres.pools.pause_all(paused));
     }
 }

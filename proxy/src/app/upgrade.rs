@@ -114,8 +114,7 @@ impl Doorway {
         tracing::info!(clients = facts.gates().open(), "a new process serves; giving the clients to it");
         self.knocking = None;
         for listener in opened.listening {
-            // One that has ended by itself has nothing to give away.
-            let _ = listener.send(Closing::GiveAway);
+            listener.close(Closing::GiveAway);
         }
         match giving::give_clients(facts, &channel, bound).await {
             Ok(moved) => {

@@ -162,6 +162,7 @@ impl Acceptor {
         let Some(permit) = self.gate.enter() else {
             let gate = self.gate.numbers();
             tracing::warn!(
+                name: "too_many_clients",
                 listener = self.door.label(),
                 clients = gate.open,
                 max = gate.max,

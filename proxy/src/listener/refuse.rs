@@ -12,10 +12,12 @@ use rustix::net::{RecvFlags, recv};
 use sidepool_config::tls::ClientContext;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
+use sidepool_protocol::postgres::startup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::task::spawn_local;
 
 use super::gate::{Door, GateNumbers, Permit};
+use crate::console::guest::CONSOLE_DATABASE;
 use crate::session;
 use crate::transport::stream::Stream;
 use crate::transport::tls;
@@ -101,8 +103,9 @@ impl Drop for UnderWay {
     }
 }
 
-/// Answers requests for encryption, for TLS with yes where it is configured (a client that insists on it would not hear us otherwise), and refuses everything else but cancel requests: they free room, and must work above all when
-/// there is none, so their stream is handed back untouched.
+/// Answers requests for encryption, for TLS with yes where it is configured (a client that insists on it would not hear us otherwise), and refuses
+/// everything else but cancel requests and the admin console: they free room, and must work above all when there is none, so their stream is
+/// handed back untouched.
 async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: Reason) -> io::Result<Option<Stream>> {
     let mut requests_for_encryption = 0;
     loop {
@@ -121,6 +124,7 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
                 stream.read_exact(&mut [0; 8]).await?;
                 stream.write_all(b"N").await?;
             }
+            _ if matches!(reason, Reason::TooMany(_)) && wants_console(&mut stream, length).await? => return Ok(Some(stream)),
             _ => {
                 // Read what it said first: closing a socket with unread bytes in it would take our answer away from the client.
                 let length = if length > LONGEST_STARTUP { 0 } else { length };
@@ -157,7 +161,24 @@ async fn peek_head(stream: &mut Stream) -> io::Result<Option<(u32, u32)>> {
     }
 }
 
-fn peek(socket: impl AsFd, head: &mut [u8; 8]) -> io::Result<usize> {
+/// Whether a startup packet of this length asks for the admin console. It is looked at only when it is there as a whole.
+async fn wants_console(stream: &mut Stream, length: u32) -> io::Result<bool> {
+    let Some(bytes) = usize::try_from(length).ok().filter(|_| length <= LONGEST_STARTUP) else { return Ok(false) };
+    let mut packet = vec![0; bytes];
+    let peeked = match stream {
+        Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut packet)).await?,
+        Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut packet)).await?,
+        Stream::Tls(stream) => {
+            stream.read_exact(&mut packet).await?;
+            stream.unread(&packet);
+            packet.len()
+        }
+    };
+    let startup = packet.get(8..).filter(|_| peeked == bytes).and_then(|rest| startup::startup(rest, true).ok());
+    Ok(startup.is_some_and(|startup| &*startup.database == CONSOLE_DATABASE))
+}
+
+fn peek(socket: impl AsFd, head: &mut [u8]) -> io::Result<usize> {
     let (peeked, _) = recv(socket, head, RecvFlags::PEEK)?;
     Ok(peeked)
 }

@@ -176,10 +176,22 @@ fn words(name: &str, said: &Said, out: &mut dyn fmt::Write) -> Result<bool, fmt:
             "" => out.write_str("new connection to server")?,
             from => write!(out, "new connection to server (from {from})")?,
         },
-        "server_login_failed" => write!(out, "server login failed: {} {}", said.field("severity"), one_line(&said.message))?,
+        "connect_failed" => connect_failed(said, out)?,
+        "too_many_clients" => out.write_str("pooler error: no more connections allowed (max_client_conn)")?,
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// A server that said no, or none that could say anything.
+fn connect_failed(said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
+    let what = match said.field("kind") {
+        "Auth" | "TooMany" | "Unavailable" | "NoDatabase" | "Other" => "server login failed",
+        _ => "closing because: connect failed",
+    };
+    let message = one_line(&said.message);
+    let message = message.strip_prefix("cannot open an upstream connection: ").unwrap_or(&message);
+    write!(out, "{what}: {message} (pool {})", one_line(said.field("pool")))
 }
 
 /// Control characters of others must not make lines of their own.

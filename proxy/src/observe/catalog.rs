@@ -123,6 +123,10 @@ families! {
     Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";
     Queries = "sidepool_queries_total" Counter, ["pool"], "Queries sent upstream (Redis: commands).";
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
+    ServerAssignments = "sidepool_server_assignments_total" Counter, ["pool"], "How often a client was given an upstream connection.";
+    PoolClientLogins = "sidepool_pool_client_logins_total" Counter, ["pool"], "Clients that logged in to the pool.";
+    Parses = "sidepool_parses_total" Counter, ["pool", "side"], "Parse messages: those that clients sent, and those that were sent upstream.";
+    Binds = "sidepool_binds_total" Counter, ["pool"], "Bind messages that clients sent.";
     Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";
     Cancels = "sidepool_cancels_total" Counter, ["pool", "result"], "Cancel requests.";
     PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";

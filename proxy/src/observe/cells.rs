@@ -73,6 +73,17 @@ cells! {
         /// Bytes that we sent upstream.
         BytesToServer: Bytes ["server", "out"] for Both,
 
+        /// A client was given a connection.
+        Assignments: ServerAssignments [] for Postgres,
+        /// A client logged in.
+        Logins: PoolClientLogins [] for Postgres,
+        /// Parse messages of clients.
+        ClientParses: Parses ["client"] for Postgres,
+        /// Parse messages to the server.
+        ServerParses: Parses ["server"] for Postgres,
+        /// Bind messages of clients.
+        Binds: Binds [] for Postgres,
+
         /// Refused: the queue was full.
         RefusedQueueFull: PoolRejections ["queue_full"] for Both,
         /// Refused: waited for the longest allowed time.

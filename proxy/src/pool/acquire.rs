@@ -74,6 +74,15 @@ impl<C: Connector> Acquire<C> {
         }
     }
 
+    /// Since when it waits, if it does.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting { since, .. } => Some(since),
+            State::New | State::Done => None,
+        }
+    }
+
     /// Asks the core, as often as it grants a connection that turns out to be dead.
     fn ask(&mut self, again: Option<Instant>, cx: &Context<'_>) -> Poll<Result<Lease<C>, AcquireError>> {
         let pool = Rc::clone(&self.pool);

@@ -44,6 +44,8 @@ pub struct Core {
     pub(super) last_expired: Option<Instant>,
     /// Counts changes of address or credentials.
     pub(super) epoch: u32,
+    /// Who asked last that all connections be replaced.
+    pub(super) stale_token: u64,
     /// The latest time we were told: with several workers, one may have read the clock before another and come after it.
     pub(super) now: Instant,
     /// Since when sessions wait while every connection that is allowed is open.
@@ -84,6 +86,7 @@ impl Core {
             owed: 0,
             last_expired: None,
             epoch: 0,
+            stale_token: 0,
             now,
             saturated_since: None,
             saturated: Duration::ZERO,
@@ -423,6 +426,15 @@ impl Core {
         self.settle(now);
     }
 
+    /// As [`Core::mark_stale`], but only once for each `token`. Answers the epoch of what is opened from now on.
+    pub fn mark_stale_once(&mut self, now: Instant, token: u64) -> u32 {
+        if self.stale_token != token {
+            self.stale_token = token;
+            self.mark_stale(now);
+        }
+        self.epoch
+    }
+
     /// Something has changed that may let the next connect work: it is tried at once.
     pub fn try_again(&mut self, now: Instant) {
         let now = self.advance(now);
@@ -527,6 +539,7 @@ impl Core {
             resetting: self.conns.count(ConnState::Resetting),
             probing: self.conns.count(ConnState::Probing),
             closing: self.conns.count(ConnState::Closing),
+            retiring: self.conns.retiring(),
             max: self.limits.max,
             min: self.limits.min,
             waiters: self.queue.len(),

@@ -207,7 +207,7 @@ impl<C: Connector> Pool<C> {
             }
             Err(fault) => {
                 self.record().add(measure::connect_failure(fault.kind), 1);
-                tracing::warn!(pool = %self.name(), kind = ?fault.kind, "cannot open an upstream connection: {}", fault.message);
+                tracing::warn!(name: "connect_failed", pool = %self.name(), kind = ?fault.kind, "cannot open an upstream connection: {}", fault.message);
                 let failure = fault.failure();
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));
@@ -223,12 +223,16 @@ impl<C: Connector> Pool<C> {
             return self.deliver(waiter, Delivery::Connection(id, connection));
         }
         if let Poll::Ready(reason) = connection.poll_idle(&mut Context::from_waker(Waker::noop())) {
+            connection.closing(reason);
             connection.close();
             return self.lose(waiter, id, to, reason);
         }
         match connection.detach() {
             Ok(parcel) => self.post(to, move |pool| match C::Connection::attach(parcel) {
-                Ok(connection) => pool.deliver(waiter, Delivery::Connection(id, Box::new(connection))),
+                Ok(mut connection) => {
+                    pool.connector().arrived(&mut connection);
+                    pool.deliver(waiter, Delivery::Connection(id, Box::new(connection)));
+                }
                 Err(_) => pool.lose(waiter, id, to, CloseReason::Broken),
             }),
             Err(_) => self.lose(waiter, id, to, CloseReason::Broken),
@@ -295,8 +299,9 @@ impl<C: Connector> Pool<C> {
 
     fn close(&self, id: ConnId, reason: CloseReason) {
         let connection = self.table.borrow_mut().take(id);
-        if let Some(connection) = connection {
+        if let Some(mut connection) = connection {
             self.record().add(measure::close(reason), 1);
+            connection.closing(reason);
             connection.close();
         }
         self.core.with(|held| {

@@ -163,6 +163,12 @@ impl<C: Connector> Pool<C> {
         }
     }
 
+    /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.
+    pub fn reconnect(&self, token: u64) {
+        let epoch = self.step(|core, now| core.mark_stale_once(now, token));
+        self.epoch.set(epoch);
+    }
+
     /// Something has changed that may let the next connect work, such as a new password: it is tried at once.
     pub fn try_again(&self) {
         self.step(|core, now| core.try_again(now));

@@ -57,6 +57,12 @@ impl<C: Connector> Lease<C> {
         &self.pool
     }
 
+    /// When the lease began.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
     /// The connection's name in its pool.
     #[must_use]
     pub fn id(&self) -> ConnId {

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub probing: u32,
     /// Being closed.
     pub closing: u32,
+    /// To be closed when nobody uses them any more.
+    pub retiring: u32,
     /// Most connections.
     pub max: u32,
     /// Kept open even when idle.

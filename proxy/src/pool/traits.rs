@@ -33,6 +33,9 @@ pub trait Connection: Sized + 'static {
     /// Puts it onto this worker's runtime.
     fn attach(parcel: Self::Parcel) -> io::Result<Self>;
 
+    /// It is about to be closed, and this is why.
+    fn closing(&mut self, _reason: CloseReason) {}
+
     /// The host name that led to the server, and where; `None` where no name did.
     fn origin(&self) -> Option<Origin> {
         None
@@ -49,6 +52,9 @@ pub trait Connector: 'static {
 
     /// Opens a connection and logs in. Bounded in time by the implementation (`server_connect_timeout`).
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectFault>>;
+
+    /// A connection has come from another worker.
+    fn arrived(&self, _connection: &mut Self::Connection) {}
 
     /// Brings a connection that was released dirty back to the state of a new one. Bounded in time by the implementation.
     fn reset(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<(), ConnectFault>>;

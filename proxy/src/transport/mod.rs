@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod buffer;
+pub mod ends;
 pub mod options;
 pub mod socket;
 pub mod stream;

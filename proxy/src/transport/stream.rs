@@ -133,6 +133,33 @@ impl Stream {
         }
     }
 
+    /// The addresses of both ends, theirs first, if they have any.
+    #[must_use]
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let both = |stream: &TcpStream| stream.peer_addr().ok().zip(stream.local_addr().ok());
+        match self {
+            Self::Tcp(stream) => both(stream),
+            Self::Unix(_) => None,
+            Self::Tls(stream) => match stream.socket() {
+                Socket::Attached(stream) => both(stream),
+                Socket::Detached(_) | Socket::Gone => None,
+            },
+        }
+    }
+
+    /// The process at the other end of a Unix socket, as the kernel knows it: its id (0 if it has none) and its user. `None`: not a Unix socket.
+    #[must_use]
+    pub fn unix_peer(&self) -> Option<(u32, Option<u32>)> {
+        match self {
+            Self::Unix(stream) => {
+                let peer = stream.peer_cred().ok();
+                let pid = peer.and_then(|peer| u32::try_from(peer.pid()?).ok()).unwrap_or(0);
+                Some((pid, peer.map(|peer| peer.uid())))
+            }
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+
     /// Who is at the other end, for logs.
     #[must_use]
     pub fn peer(&self) -> Peer {

@@ -116,6 +116,12 @@ impl Cluster {
         assert_eq!(self.superuser("app").await.query_one(sql, &[]).await.expect(sql).get::<_, i64>(0), 0, "{line}");
     }
 
+    /// The server processes of all connections that are not the superuser's.
+    pub async fn pids(&self) -> Vec<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres'";
+        self.superuser("app").await.query(sql, &[]).await.expect(sql).iter().map(|row| row.get(0)).collect()
+    }
+
     /// Ends every connection that is not the superuser's, as an administrator would, and waits until those are gone. Gives their number.
     pub async fn terminate_connections(&self) -> usize {
         let admin = self.superuser("app").await;

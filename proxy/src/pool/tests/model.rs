@@ -79,7 +79,7 @@ impl Model {
             self.leased.push(conn);
             effects.granted_at_once = Some(conn);
         } else if refused {
-            effects.refused_at_once = Some(RefuseReason::UpstreamRefuses);
+            effects.refused_at_once = Some(RefuseReason::LoginFailing);
         } else if self.waiters.len() >= self.limits.queue_length as usize {
             effects.refused_at_once = Some(RefuseReason::QueueFull);
         } else {

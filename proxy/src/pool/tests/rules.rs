@@ -5,6 +5,7 @@ use crate::pool::action::Action;
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
+use crate::worker::WorkerId;
 
 #[test]
 fn a_released_connection_goes_to_the_oldest_waiter() {
@@ -287,12 +288,52 @@ fn a_server_that_refuses_us_for_good_is_told_to_those_who_wait() {
     assert_eq!(refusals.iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>(), waiters);
     assert!(refusals.iter().all(|(_, refusal)| refusal.reason == RefuseReason::UpstreamRefuses));
     bench.fail(opens[1].0, Failure::Permanent);
-    assert_eq!(bench.refused().reason, RefuseReason::UpstreamRefuses);
+    assert_eq!(bench.refused().reason, RefuseReason::LoginFailing);
     bench.pass(ms(100));
     bench.queue(ALICE);
     assert_eq!(bench.opens().len(), 1, "the next attempt is due");
     bench.queue(ALICE);
     assert_eq!(bench.opens().len(), 0, "one at a time while the server refuses");
+}
+
+#[test]
+fn a_server_that_is_away_for_long_is_not_waited_for_unless_it_starts_up() {
+    let mut bench = Bench::new(Limits { fail_fast_after: Some(ms(5000)), wait_timeout: None, ..LIMITS });
+    bench.queue(ALICE);
+    let mut opens = bench.opens();
+    let mut refused = 0;
+    for _ in 0..8 {
+        bench.fail(opens[0].0, Failure::Transient);
+        refused = bench.refusals().len();
+        if refused > 0 {
+            break;
+        }
+        bench.pass(ms(2000));
+        opens = bench.opens();
+    }
+    assert_eq!(refused, 1, "told after five seconds, not before");
+    assert_eq!(bench.refused().reason, RefuseReason::LoginFailing);
+    bench.pass(ms(15_000));
+    bench.queue(ALICE);
+    let opens = bench.opens();
+    bench.fail(opens[0].0, Failure::Starting);
+    assert_eq!(bench.refusals(), []);
+    bench.queue(BOB);
+}
+
+#[test]
+fn a_place_is_taken_without_a_connection_and_counts() {
+    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+    let now = bench.now;
+    let slot = bench.core.occupy(now, WorkerId(0)).expect("there is room");
+    assert_eq!(bench.opens().len(), 0, "nothing is opened for it");
+    assert_eq!(bench.core.occupy(now, WorkerId(0)), None);
+    bench.queue(ALICE);
+    assert_eq!(bench.opens().len(), 0, "the pool is full");
+    bench.core.release(now, slot, Condition::Broken);
+    bench.core.on_closed(now, slot);
+    assert_eq!(bench.core.occupy(now, WorkerId(0)), None, "somebody waits");
+    assert_eq!(bench.core.snapshot(now).connecting, 1);
 }
 
 #[test]

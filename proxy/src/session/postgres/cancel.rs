@@ -9,26 +9,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
 use sidepool_protocol::postgres::cancel_key::{CancelKey, KEY_BYTES};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::cancel_lines::{CancelLines, LineKey};
 use super::peering;
+use super::presence::{Fate, Presence};
 use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
 use crate::upstream::postgres::cancellable::{Cancellable, Flight};
 use crate::upstream::postgres::connector::PgConnector;
 use crate::worker::Worker;
-
-/// Where in a client's number the worker stands.
-const WORKER_SHIFT: u32 = 48;
 
 /// What a client is doing, as far as a cancel is concerned.
 enum Doing {
@@ -40,32 +37,131 @@ enum Doing {
     Running(Rc<Cancellable>),
 }
 
-/// What a client said when it logged in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login {
-    /// Who it is.
-    pub user: Box<str>,
-    /// What it asked for.
-    pub database: Box<str>,
-}
-
 struct Seat {
     key: CancelKey,
-    number: u64,
-    login: Login,
     pool: Rc<Pool<PgConnector>>,
     doing: RefCell<Doing>,
     /// Counts the times that the client was given a connection: a cancel is meant for one of them.
     turn: Cell<u32>,
-    /// Wakes the session; unknown until it waits for the first time.
+    /// Wakes the session; unknown before its first turn.
     waker: RefCell<Option<Waker>>,
+    presence: Presence,
+}
+
+impl Seat {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn doing(&self) -> Activity {
+        match &*self.doing.borrow() {
+            Doing::Nothing => Activity::Idle,
+            Doing::Waiting | Doing::Cancelled => Activity::Waiting,
+            Doing::Running(on) => Activity::Active(on.number()),
+        }
+    }
+}
+
+/// What a client is doing, for those who look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It has no server and wants none.
+    Idle,
+    /// It waits for a server.
+    Waiting,
+    /// It has the server connection with this number.
+    Active(u64),
 }
 
 /// All clients of one worker, by their keys.
 #[derive(Default)]
 pub struct CancelRegistry {
     seats: RefCell<HashMap<[u8; KEY_BYTES], Rc<Seat>>>,
-    next: Cell<u64>,
+    /// Sessions of the admin console, which have no pool: what to tell them.
+    consoles: RefCell<HashMap<[u8; KEY_BYTES], Rc<Notify>>>,
+}
+
+impl CancelRegistry {
+    fn has(&self, key: &CancelKey) -> bool {
+        self.seats.borrow().contains_key(&key.bytes()) || self.consoles.borrow().contains_key(&key.bytes())
+    }
+
+    /// The keys of all clients of this moment, to look at them a few at a time.
+    #[must_use]
+    pub fn clients(&self) -> Vec<[u8; KEY_BYTES]> {
+        self.seats.borrow().keys().copied().collect()
+    }
+
+    /// Looks at those of these clients that are still here.
+    pub fn look_at(&self, clients: &[[u8; KEY_BYTES]], mut look: impl FnMut(&Presence, Activity)) {
+        let seats = self.seats.borrow();
+        for seat in clients.iter().filter_map(|client| seats.get(client)) {
+            look(&seat.presence, seat.doing());
+        }
+    }
+
+    /// Looks at all clients.
+    pub fn look_at_all(&self, mut look: impl FnMut(&Presence, Activity)) {
+        for seat in self.seats.borrow().values() {
+            look(&seat.presence, seat.doing());
+        }
+    }
+
+    /// Ends the sessions of the clients that are chosen, at their next turn, which is soon. Answers how many there are.
+    pub fn end(&self, fate: Fate, mut choose: impl FnMut(&Presence) -> bool) -> usize {
+        let seats = self.seats.borrow();
+        let chosen = seats.values().filter(|seat| choose(&seat.presence));
+        chosen
+            .map(|seat| {
+                seat.presence.seal(fate);
+                seat.wake()
+            })
+            .count()
+    }
+}
+
+/// A session of the admin console, as far as a cancel is concerned; gone when dropped.
+pub struct ConsoleTicket {
+    worker: Rc<Worker>,
+    key: CancelKey,
+    /// Notified by a cancel.
+    pub cancelled: Rc<Notify>,
+}
+
+impl ConsoleTicket {
+    /// Enters one. Fails when there are no random numbers to be had.
+    pub fn new(worker: &Rc<Worker>) -> Result<Self, getrandom::Error> {
+        let registry = &worker.postgres.cancels;
+        let mut key = new_key(worker)?;
+        while registry.has(&key) {
+            key = new_key(worker)?;
+        }
+        let cancelled = Rc::new(Notify::new());
+        registry.consoles.borrow_mut().insert(key.bytes(), Rc::clone(&cancelled));
+        Ok(Self { worker: Rc::clone(worker), key, cancelled })
+    }
+
+    /// The key to tell the client.
+    #[must_use]
+    pub fn key(&self) -> CancelKey {
+        self.key
+    }
+}
+
+/// A key by chance, with this process's place among its peers in it.
+fn new_key(worker: &Worker) -> Result<CancelKey, getrandom::Error> {
+    let peer = worker.config.borrow().postgres.as_ref().map_or(0, |postgres| postgres.peer_id);
+    let mut random = [0; KEY_BYTES];
+    getrandom::fill(&mut random)?;
+    Ok(CancelKey::new(random, peer))
+}
+
+impl Drop for ConsoleTicket {
+    fn drop(&mut self) {
+        self.worker.postgres.cancels.consoles.borrow_mut().remove(&self.key.bytes());
+    }
 }
 
 /// One client's entry in the registry, gone when dropped.
@@ -76,47 +172,49 @@ pub struct CancelTicket {
 
 impl CancelTicket {
     /// Enters a client of this pool, with a new key. Fails when there are no random numbers to be had.
-    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, login: &Login) -> Result<Self, getrandom::Error> {
-        let peer = worker.config.borrow().postgres.as_ref().map_or(0, |postgres| postgres.peer_id);
+    pub fn new(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, presence: Presence) -> Result<Self, getrandom::Error> {
+        let mut presence = presence;
         loop {
-            let mut random = [0; KEY_BYTES];
-            getrandom::fill(&mut random)?;
-            if let Some(ticket) = Self::with_key(worker, pool, login.clone(), CancelKey::new(random, peer)) {
-                return Ok(ticket);
+            match Self::with_key(worker, pool, new_key(worker)?, presence) {
+                Ok(ticket) => return Ok(ticket),
+                Err(again) => presence = again,
             }
         }
     }
 
-    /// Enters a client that has its key already; `None` when somebody else has the same.
-    #[must_use]
-    pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, login: Login, key: CancelKey) -> Option<Self> {
+    /// Enters a client that has its key already; what is known of it comes back when somebody else has the same key.
+    pub fn with_key(worker: &Rc<Worker>, pool: &Rc<Pool<PgConnector>>, key: CancelKey, presence: Presence) -> Result<Self, Presence> {
         let registry = &worker.postgres.cancels;
-        let mut seats = registry.seats.borrow_mut();
-        let Entry::Vacant(place) = seats.entry(key.bytes()) else { return None };
-        registry.next.set(registry.next.get() + 1);
-        let number = (u64::from(worker.id.0) << WORKER_SHIFT) | registry.next.get();
-        let (doing, waker) = (RefCell::new(Doing::Nothing), RefCell::new(None));
-        let seat = Rc::new(Seat { key, number, login, pool: Rc::clone(pool), doing, turn: Cell::new(0), waker });
-        place.insert(Rc::clone(&seat));
-        Some(Self { worker: Rc::clone(worker), seat })
-    }
-
-    /// Who the client is.
-    #[must_use]
-    pub fn login(&self) -> &Login {
-        &self.seat.login
+        if registry.has(&key) {
+            return Err(presence);
+        }
+        let doing = RefCell::new(Doing::Nothing);
+        let seat = Rc::new(Seat { key, pool: Rc::clone(pool), doing, turn: Cell::new(0), waker: RefCell::new(None), presence });
+        registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
+        Ok(Self { worker: Rc::clone(worker), seat })
     }
 
     /// The client's number in this process: not a secret, never used again.
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.seat.number
+        self.seat.presence.id
     }
 
     /// The key to tell the client.
     #[must_use]
     pub fn key(&self) -> CancelKey {
         self.seat.key
+    }
+
+    /// What others see of the client.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.seat.presence
+    }
+
+    /// The session's task: `waker` is woken when somebody wants something of it.
+    pub fn begin(&self, waker: &Waker) {
+        *self.seat.waker.borrow_mut() = Some(waker.clone());
     }
 
     /// The client does nothing that could be cancelled.
@@ -187,13 +285,11 @@ pub async fn deliver_in_process(worker: &Rc<Worker>, key: CancelKey) -> bool {
 }
 
 async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
-    let seat = {
-        let seats = worker.postgres.cancels.seats.borrow();
-        // A key that peers have sent on has changed on the way.
-        let found = seats.get(&key.bytes()).or_else(|| seats.get(&key.as_made_by_a_peer().bytes()).filter(|_| is_of_peers(worker, key)));
-        found.map(Rc::clone)
-    };
-    let Some(seat) = seat else { return false };
+    if let Some(console) = find(&worker.postgres.cancels.consoles.borrow(), worker, key) {
+        console.notify_waiters();
+        return true;
+    }
+    let Some(seat) = find(&worker.postgres.cancels.seats.borrow(), worker, key) else { return false };
     let record = seat.pool.record();
     match &mut *seat.doing.borrow_mut() {
         Doing::Nothing | Doing::Cancelled => {
@@ -202,9 +298,7 @@ async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
         }
         doing @ Doing::Waiting => {
             *doing = Doing::Cancelled;
-            if let Some(waker) = &*seat.waker.borrow() {
-                waker.wake_by_ref();
-            }
+            seat.wake();
             record.add(PoolCounter::CancelQueued, 1);
             return true;
         }
@@ -214,6 +308,12 @@ async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
     let patience = config.postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.cancel_wait_timeout);
     deliver_to_server(&seat, &worker.postgres.cancel_lines, patience).await;
     true
+}
+
+/// What has this key. One that peers have sent on has changed on the way.
+fn find<T>(those: &HashMap<[u8; KEY_BYTES], Rc<T>>, worker: &Worker, key: CancelKey) -> Option<Rc<T>> {
+    let by_peers = || those.get(&key.as_made_by_a_peer().bytes()).filter(|_| is_of_peers(worker, key));
+    those.get(&key.bytes()).or_else(by_peers).map(Rc::clone)
 }
 
 fn is_of_peers(worker: &Worker, key: CancelKey) -> bool {

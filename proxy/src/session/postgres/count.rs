@@ -5,7 +5,9 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::fault::SqlState;
 
 use super::opening::Farewell;
+use super::presence::Presence;
 use super::run::{End, Start};
+use super::say;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::pool::handle::Pool;
 use crate::transport::stream::Stream;
@@ -29,15 +31,17 @@ impl Present {
     pub(super) fn arrived(worker: &Worker, pool: &Rc<Pool<PgConnector>>, client: u64, stream: &Stream) -> Self {
         pool.record().shift(PoolGauge::Clients, 1);
         pool.enter();
-        if worker.config.borrow().log.connections {
+        pool.record().add(PoolCounter::Logins, 1);
+        let config = worker.config.borrow();
+        if config.log.connections && config.pgbouncer.is_none() {
             tracing::info!(peer = %stream.peer(), client, pool = %pool.name(), "client connected");
         }
         Self { pool: Rc::clone(pool), client }
     }
 
     /// It is gone, and this is why.
-    pub(super) fn left(self, worker: &Worker, end: End) {
-        if worker.config.borrow().log.connections {
+    pub(super) fn left(self, worker: &Worker, presence: &Presence, end: End) {
+        if !say::gone(worker, presence, end) && worker.config.borrow().log.disconnections {
             tracing::info!(client = self.client, pool = %self.pool.name(), reason = ?end, "client disconnected");
         }
         let record = self.pool.record();
@@ -52,6 +56,7 @@ impl Present {
             End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
             End::TimedOut => record.add(PoolCounter::ErrorTimedOut, 1),
             End::Reconfigured => record.add(PoolCounter::ErrorReconfigured, 1),
+            End::Ended => {}
             End::Drained => record.add(PoolCounter::ErrorShutdown, 1),
         }
     }

@@ -163,10 +163,10 @@ impl Inbound<'_, '_> {
                 | FrontendTag::CopyDone
                 | FrontendTag::CopyFail => Some(self.start(head, at, tag)),
             };
-            match consumed {
-                Some(bytes) => at += bytes,
-                None => return Ok((at, Stop::NeedMore)),
-            }
+            let Some(bytes) = consumed else { return Ok((at, Stop::NeedMore)) };
+            at += bytes;
+            self.link.counts.client_parses += u32::from(tag == FrontendTag::Parse);
+            self.link.counts.binds += u32::from(tag == FrontendTag::Bind);
         }
     }
 
@@ -206,6 +206,7 @@ impl Inbound<'_, '_> {
     /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
     fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
         let verdict = self.link.tracker.on_frontend(tag, Note::None);
+        self.link.counts.server_parses += u32::from(tag == FrontendTag::Parse && verdict == Verdict::Forward);
         self.follow(head, at, verdict)
     }
 
@@ -244,6 +245,7 @@ impl Inbound<'_, '_> {
         let (name, text) = frame::cstr(&message[HEAD_BYTES..]).ok_or(Violation::Names(FrontendTag::Parse))?;
         if name.is_empty() {
             self.parse_unnamed(text);
+            self.link.counts.server_parses += 1;
             return Ok(Some(self.pass_whole(head, at)));
         }
         let client = self.rewriting.client.get_or_insert_default();
@@ -252,6 +254,7 @@ impl Inbound<'_, '_> {
             let existing = Rc::clone(existing);
             self.ensure(&existing);
             self.link.tracker.owe(Owed::Parse(Note::Duplicate(name.into())));
+            self.link.counts.server_parses += 1;
             statement::put_parse(self.out.put(), existing.id().server_name().as_bytes(), text);
             return Ok(Some(head.message_bytes()));
         }
@@ -274,6 +277,7 @@ impl Inbound<'_, '_> {
         }
         self.make_room(&parsed);
         self.link.tracker.owe(Owed::Parse(Note::Named { name: name.into(), id: Some(id) }));
+        self.link.counts.server_parses += 1;
         statement::put_parse(self.out.put(), id.server_name().as_bytes(), text);
         Ok(Some(head.message_bytes()))
     }
@@ -369,6 +373,7 @@ impl Inbound<'_, '_> {
     pub(super) fn prepare(&mut self, statement: &Statement) {
         let id = statement.id();
         let name = id.server_name();
+        self.link.counts.server_parses += 1;
         if let Some((body, _)) = statement.parse() {
             self.link.tracker.owe(Owed::OwnParse(Note::Server(id)));
             statement::put_parse(self.out.put(), name.as_bytes(), body);
@@ -406,6 +411,7 @@ impl Inbound<'_, '_> {
         }
         self.link.statements.unnamed = Some(mine);
         self.link.tracker.owe(Owed::OwnParse(Note::Unnamed { before: None, version: mine.version }));
+        self.link.counts.server_parses += 1;
         statement::put_parse(self.out.put(), b"", text);
     }
 }

@@ -18,6 +18,7 @@ use sidepool_config::model::{Config, Postgres, TcpOptions};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::startup::{self, NEWEST_MINOR, Startup, Stranger};
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,23 +27,29 @@ use tokio::time::timeout;
 use super::account::Member;
 use super::application_name;
 use super::authenticate::Keeper;
-use super::cancel::{CancelTicket, Login};
+use super::cancel::CancelTicket;
 use super::count::turned_away;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
+use super::operator;
 use super::pools::PgPool;
+use super::presence::{Presence, Who};
 use super::refusal;
 use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
+use super::say;
 use super::welcome;
 use crate::clock;
+use crate::console::guest::Guest;
 use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
+use crate::transport::ends::Ends;
 use crate::transport::options;
 use crate::transport::stream::Stream;
+use crate::upstream::postgres::roll;
 use crate::worker::Worker;
 
 /// How long a client that is sent away has to take our last words.
@@ -59,6 +66,8 @@ pub enum Arrival {
     Replication(Box<Replicating>, Stream),
     /// A request to cancel what another client does; the connection is to be closed when that is done.
     Cancel(CancelKey, Stream),
+    /// An operator.
+    Console(Box<Guest>, Stream),
 }
 
 /// A client that did not get in: why, and who it said it was.
@@ -83,6 +92,7 @@ impl Loss {
 /// Lets a client in; `None` when that did not work out, in which case everybody has been told.
 pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let started = clock::now();
+    let (id, connected) = (worker.postgres.numbers.next(), roll::seconds_now());
     let config = Arc::clone(&worker.config.borrow());
     let Some(postgres) = &config.postgres else {
         let fault = Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "sidepool serves PostgreSQL no longer");
@@ -93,7 +103,8 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let bound = postgres.client_login_timeout;
     // Whether it is the server that we wait for, and not the client.
     let server_wait = Cell::new(false);
-    let entered = enter(&mut stream, worker, &config, postgres, &server_wait);
+    let reached = Reached { stream: &mut stream, id, connected, server_wait: &server_wait };
+    let entered = enter(reached, worker, &config, postgres);
     let result = if bound.is_zero() {
         entered.await
     } else {
@@ -105,6 +116,10 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Replication(replicating, stream));
+        }
+        Ok(Entered::Console(guest)) => {
+            count(worker, started, WorkerCounter::PostgresLoginOk);
+            return Some(Arrival::Console(guest, stream));
         }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
@@ -119,9 +134,37 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if loss.is_violation() {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
-    log(&loss, &stream, started);
+    let who = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
+    if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
+        log(&loss, &stream, started);
+    }
     bid_farewell(stream, &loss.farewell).await;
     None
+}
+
+/// A client that has reached us.
+pub(super) struct Reached<'a> {
+    pub(super) stream: &'a mut Stream,
+    /// Its number.
+    pub(super) id: u64,
+    /// When, in seconds since the epoch.
+    pub(super) connected: u32,
+    /// Whether it is the server that we wait for, and not the client.
+    server_wait: &'a Cell<bool>,
+}
+
+impl Reached<'_> {
+    /// What others see of it, now that it is in.
+    fn presence(&self, worker: &Worker, user: Box<str>, startup: &Startup, state: ParameterSet) -> Presence {
+        let who = Who {
+            user,
+            database: startup.database.clone(),
+            tls: self.stream.tls_description().unwrap_or_default().into(),
+            replication: startup.replication,
+        };
+        let side = &worker.postgres;
+        Presence::new(self.id, side.names.intern(who), Ends::of(self.stream), self.connected, side.states.intern(state))
+    }
 }
 
 /// Connections inherit the listener's options; what is configured comes on top.
@@ -137,6 +180,7 @@ fn set_options(stream: &Stream, postgres: &Postgres) {
 /// Where a login leads.
 enum Entered {
     Cancel(Option<CancelKey>),
+    Console(Box<Guest>),
     Session(Box<Inside>),
     Replication(Box<Replicating>),
 }
@@ -145,7 +189,6 @@ enum Entered {
 struct Inside {
     pool: Rc<PgPool>,
     route: Route,
-    state: sidepool_protocol::postgres::parameters::ParameterSet,
     ticket: CancelTicket,
     member: Member,
 }
@@ -158,44 +201,37 @@ impl Inside {
             mode: self.route.mode,
             statement_capacity: postgres.max_prepared_statements as usize,
             rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
-            state: self.state,
             ticket: self.ticket,
             member: self.member,
         }
     }
 }
 
-async fn enter(
-    stream: &mut Stream,
-    worker: &Rc<Worker>,
-    config: &Config,
-    postgres: &Postgres,
-    server_wait: &Cell<bool>,
-) -> Result<Entered, Loss> {
+async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
-    let (packet, minor) = match opening::wish(stream, &postgres.client_tls).await.map_err(nobody)? {
+    let (packet, minor) = match opening::wish(reached.stream, &postgres.client_tls).await.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
     let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
     drop(packet);
+    say::attempt(config, reached.id, reached.stream, &startup);
     if postgres.application_name_add_host {
-        application_name::add_host(&mut startup, stream);
+        application_name::add_host(&mut startup, reached.stream);
     }
     let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
-    admit(stream, worker, config, postgres, &startup, minor, server_wait).await.map_err(somebody)
+    admit(&mut reached, worker, config, postgres, &startup, minor).await.map_err(somebody)
 }
 
 /// From the start-up message to the welcome.
 async fn admit(
-    stream: &mut Stream,
+    reached: &mut Reached<'_>,
     worker: &Rc<Worker>,
     config: &Config,
     postgres: &Postgres,
     startup: &Startup,
     minor: u16,
-    server_wait: &Cell<bool>,
 ) -> Result<Entered, (Farewell, WorkerCounter)> {
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
     let mut out = Vec::new();
@@ -204,32 +240,33 @@ async fn admit(
     }
     let side = &worker.postgres;
     let keeper = Keeper { worker, config: postgres, startup };
-    let admitted = keeper.authenticate(stream, &mut out).await.map_err(|farewell| {
-        let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
-        (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
-    })?;
-    if worker.drain.stage() >= Stage::NoServers {
+    if operator::is_wanted(startup) {
+        return operator::admit(reached, &keeper, out).await.map(|guest| Entered::Console(Box::new(guest)));
+    }
+    let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
+    // Over TCP those who were in the queue when the listener closed are still served.
+    let last = if matches!(reached.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
+    if worker.drain.stage() > last {
         return Err(other(refusal::closed().into()));
     }
     let (pool, route, member) = find_pool(worker, config, postgres, startup, &admitted.user)?;
     if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
         pool.pass(admitted.secret, admitted.keys);
     }
-    server_wait.set(true);
-    let no_random = |_| other(Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had").into());
-    let login = Login { user: admitted.user, database: startup.database.clone() };
+    reached.server_wait.set(true);
     if let Some(kind) = startup.replication {
-        let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
+        let presence = reached.presence(worker, admitted.user, startup, ParameterSet::new());
+        let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
         let replicating = Replicating::open(&pool.pool, startup, kind, ticket, member).await.map_err(|refused| match refused {
             Refused::Pool(error) => no_baseline(&error, &route, startup),
             Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
         })?;
         replicating.welcome(&mut out);
-        stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+        reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
     let baseline = pool.baseline(member.account().patience()).await;
-    server_wait.set(false);
+    reached.server_wait.set(false);
     let baseline = match baseline {
         Ok(baseline) => baseline,
         Err(error) => {
@@ -239,13 +276,24 @@ async fn admit(
         }
     };
     let welcome = welcome::compose(startup, &baseline, postgres).map_err(|fault| other(fault.into()))?;
-    let ticket = CancelTicket::new(worker, &pool.pool, &login).map_err(no_random)?;
+    let presence = reached.presence(worker, admitted.user, startup, welcome.state);
+    let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
     encode::parameter_statuses(&welcome.reported, &mut out);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
-    stream.write_all(&out).await.map_err(|error| other(error.into()))?;
-    Ok(Entered::Session(Box::new(Inside { pool, route, state: welcome.state, ticket, member })))
+    reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+    Ok(Entered::Session(Box::new(Inside { pool, route, ticket, member })))
+}
+
+pub(super) fn no_random() -> Fault {
+    Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had")
+}
+
+/// A client that has not proven who it is.
+pub(super) fn failed(farewell: Farewell) -> (Farewell, WorkerCounter) {
+    let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
+    (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
 }
 
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.
@@ -269,6 +317,11 @@ fn find_pool(
             .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
             .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
         return Err((fault.into(), WorkerCounter::PostgresLoginOther));
+    }
+    if worker.postgres.pools.switches().is_disabled(route.key.database()) {
+        let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("database \"{}\" is disabled", startup.database))
+            .with_hint("An operator has disabled it (DISABLE on the admin console); ENABLE lets clients in again.");
+        return Err((fault.into(), WorkerCounter::PostgresLoginRefused));
     }
     let member = worker
         .postgres

@@ -335,7 +335,7 @@ async fn what_belongs_to_the_session_is_left_for_it() {
             let mut rest = [0; 14];
             start.client.read_exact(&mut rest).await.unwrap();
             assert_eq!(rest, *b"Q\0\0\0\x0dselect 1\0");
-            assert_eq!(start.state.get("TimeZone"), Some("UTC"));
+            assert_eq!(start.ticket.presence().state().get("TimeZone"), Some("UTC"));
         },
     )
     .await;

@@ -1,10 +1,12 @@
 //! PostgreSQL sessions.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use self::count::Present;
 use self::login::Arrival;
 use self::run::{End, Session};
+use crate::console;
 use crate::handover::message::ClientState;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -23,6 +25,7 @@ pub mod outbound;
 pub mod peering;
 pub mod pools;
 pub mod prepared;
+pub mod presence;
 pub mod refusal;
 pub mod relay;
 pub mod replication;
@@ -30,15 +33,18 @@ pub mod route;
 pub mod run;
 pub mod side;
 pub mod states;
+pub mod switches;
 pub mod verifiers;
 
 mod application_name;
 mod authenticate;
 mod count;
 mod opening;
+mod operator;
 mod overdue;
 mod own_names;
 mod replay;
+mod say;
 mod sql_names;
 mod undo;
 mod welcome;
@@ -58,10 +64,10 @@ where
     let Some((mut session, present)) = arriving.await else { return };
     let end = session.run().await;
     let worker = session.worker();
+    present.left(&worker, session.presence(), end);
     if end == End::Moved {
         moving::send_away(session, &worker);
     }
-    present.left(&worker, end);
 }
 
 /// Goes on serving a client that another process has served up to now.
@@ -69,15 +75,39 @@ pub fn take_over(stream: Stream, state: ClientState, worker: Rc<Worker>) -> impl
     serve_who_arrives(Box::pin(moving::revive(stream, state, worker)))
 }
 
+/// A client that has not logged in yet, for as long as this lives.
+struct Arriving<'a>(&'a Cell<u32>);
+
+impl<'a> Arriving<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        let count = &worker.postgres.arriving;
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// From the first byte to the end of the login, or of what else the client came for.
 async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)> {
-    match login::login(stream, &worker).await? {
+    let arriving = Arriving::new(&worker);
+    let arrival = login::login(stream, &worker).await;
+    drop(arriving);
+    match arrival? {
         Arrival::Session(start) => {
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
         }
         Arrival::Replication(replicating, stream) => {
             replicating.run(stream, &worker).await;
+            None
+        }
+        Arrival::Console(guest, stream) => {
+            Box::pin(console::session::serve(&worker, stream, *guest)).await;
             None
         }
         Arrival::Cancel(key, stream) => {

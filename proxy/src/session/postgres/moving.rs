@@ -14,16 +14,19 @@ use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use tokio::io::AsyncWriteExt as _;
 
-use super::cancel::{CancelTicket, Login};
+use super::cancel::CancelTicket;
 use super::count::Present;
 use super::inbound::Rules;
 use super::prepared::{ClientStatements, StatementTable};
+use super::presence::{Presence, Who};
 use super::refusal;
 use super::route::{self, Route};
 use super::run::{Session, Start};
 use crate::handover::message::{CancelBytes, ClientState, MovedStatement};
+use crate::transport::ends::Ends;
 use crate::transport::stream::{Parcel, Stream};
 use crate::upstream::postgres::link::Hold;
+use crate::upstream::postgres::roll;
 use crate::worker::Worker;
 
 /// A client on its way to another process.
@@ -71,8 +74,8 @@ fn state_of(session: &Session) -> ClientState {
     let (secret, keys) = credential.map_or((None, None), |credential| (credential.secret, credential.keys));
     let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     ClientState {
-        user: session.ticket.login().user.to_string(),
-        database: session.ticket.login().database.to_string(),
+        user: session.ticket.presence().who.user.to_string(),
+        database: session.ticket.presence().who.database.to_string(),
         key: CancelBytes(session.ticket.key().bytes()),
         parameters: session.state.iter().map(text).collect(),
         statements: statements.map(|statements| statements.export()).unwrap_or_default(),
@@ -86,27 +89,26 @@ fn state_of(session: &Session) -> ClientState {
 pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker>) -> Option<(Session, Present)> {
     match prepare(&state, &worker) {
         Ok((route, parameters)) => {
-            let login = Login { user: state.user.into(), database: state.database.into() };
+            let presence = presence(&stream, &worker, state.user.into(), state.database.into(), parameters);
             let Ok(pool) = worker.postgres.pools.get(&route, &worker) else {
                 return say_farewell(stream, &refusal::closed()).await;
             };
             if state.secret.is_some() || state.keys.is_some() {
                 pool.pass(state.secret.map(Secret::new), state.keys.and_then(|keys| ScramKeys::from_bytes(&keys)));
             }
-            let Some(ticket) = CancelTicket::with_key(&worker, &pool.pool, login, CancelKey::from_bytes(state.key.0)) else {
+            let Ok(ticket) = CancelTicket::with_key(&worker, &pool.pool, CancelKey::from_bytes(state.key.0), presence) else {
                 return say_farewell(stream, &refusal::closed()).await;
             };
             let config = Arc::clone(&worker.config.borrow());
             let postgres = config.postgres.as_ref()?;
             // It has been a client all along, however many there may be now.
-            let member = worker.postgres.accounts.enter_anyway(postgres, &ticket.login().database, &ticket.login().user);
+            let member = worker.postgres.accounts.enter_anyway(postgres, &ticket.presence().who.database, &ticket.presence().who.user);
             let start = Start {
                 client: stream,
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,
                 statement_capacity: postgres.max_prepared_statements as usize,
                 rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
-                state: parameters,
                 ticket,
                 member,
             };
@@ -120,6 +122,14 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
             say_farewell(stream, &fault).await
         }
     }
+}
+
+/// What others see of the client here: from now on, for what was before is the other process's.
+fn presence(stream: &Stream, worker: &Worker, user: Box<str>, database: Box<str>, parameters: ParameterSet) -> Presence {
+    let side = &worker.postgres;
+    let tls = stream.tls_description().unwrap_or_default().into();
+    let who = side.names.intern(Who { user, database, tls, replication: None });
+    Presence::new(side.numbers.next(), who, Ends::of(stream), roll::seconds_now(), side.states.intern(parameters))
 }
 
 async fn say_farewell<T>(mut stream: Stream, fault: &Fault) -> Option<T> {

@@ -16,8 +16,9 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::keyring::Keyring;
 use super::route::{self, PoolKey, Route};
+use super::switches::Switches;
 use crate::clock;
-use crate::observe::record::PoolRecord;
+use crate::observe::record::{PoolNumbers, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::caps::Caps;
@@ -27,9 +28,11 @@ use crate::pool::limits::Limits;
 use crate::pool::reason::Condition;
 use crate::pool::registry::Directory;
 use crate::pool::sharing::Shared;
+use crate::pool::snapshot::Snapshot;
 use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
 use crate::upstream::postgres::passed::{Credential, Passed};
+use crate::upstream::postgres::roll::{Page, Roll};
 use crate::worker::Worker;
 
 /// Most pools of databases that clients, not the configuration, named: each costs memory and shows up in metrics.
@@ -94,15 +97,34 @@ pub struct PgPools {
     caps: Caps,
     dialing: Dialing,
     pools: RefCell<BTreeMap<PoolKey, Rc<PgPool>>>,
-    /// Whether all pools are paused, those that are still to come included.
-    paused: Cell<bool>,
+    switches: RefCell<Arc<Switches>>,
+    /// The connections of all pools.
+    pub roll: Rc<Roll>,
+}
+
+/// A pool as the admin console sees it.
+#[derive(Debug, Clone)]
+pub struct PoolFacts {
+    /// Which pool.
+    pub key: PoolKey,
+    /// When its connections go back.
+    pub mode: PoolMode,
+    /// The state of the pool, which all workers share.
+    pub snapshot: Snapshot,
+    /// This worker's cells.
+    pub numbers: PoolNumbers,
+    /// Cancels that are on their way from this worker.
+    pub cancels: u32,
+    /// Connections of this worker that they are for.
+    pub being_cancelled: u32,
 }
 
 impl PgPools {
     /// No pools yet. The directory, the keyring and what is known of hosts are those of the process.
     #[must_use]
-    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing, caps: Caps) -> Self {
-        Self { directory, looking: Cell::new(false), keyring, caps, dialing, pools: RefCell::default(), paused: Cell::new(false) }
+    pub fn new(directory: Directory<PoolKey>, keyring: Keyring, dialing: Dialing, roll: Rc<Roll>, caps: Caps) -> Self {
+        let (looking, pools, switches) = (Cell::new(false), RefCell::default(), RefCell::default());
+        Self { directory, looking, keyring, caps, dialing, pools, switches, roll }
     }
 
     /// The host `name` leads to these addresses and no others any more.
@@ -110,6 +132,61 @@ impl PgPools {
         let pools: Vec<Rc<PgPool>> = self.pools.borrow().values().cloned().collect();
         for entry in pools {
             entry.pool.retire_gone(name, addresses);
+        }
+    }
+
+    /// What operators have switched.
+    #[must_use]
+    pub fn switches(&self) -> Arc<Switches> {
+        Arc::clone(&self.switches.borrow())
+    }
+
+    /// Brings all pools in line with what operators have switched.
+    pub fn switch(&self, switches: &Arc<Switches>) {
+        *self.switches.borrow_mut() = Arc::clone(switches);
+        for (key, entry) in &*self.pools.borrow() {
+            if switches.is_paused(key.database()) {
+                entry.pool.pause();
+            } else {
+                entry.pool.resume();
+            }
+        }
+    }
+
+    /// Has the connections that are open closed when nobody uses them any more, in the pools that are chosen. Each worker has to be told, with the
+    /// same `token`.
+    pub fn reconnect(&self, token: u64, choose: impl Fn(&PoolKey) -> bool) {
+        let pools = self.pools.borrow();
+        for (key, entry) in pools.iter().filter(|(key, _)| choose(key)) {
+            entry.pool.reconnect(token);
+            self.note_stale(key);
+        }
+    }
+
+    /// The pools as the admin console sees them.
+    #[must_use]
+    pub fn facts(&self, now: Instant) -> Vec<PoolFacts> {
+        let servers: Vec<_> = self.roll.servers().into_iter().filter(|server| server.cancels() > 0).collect();
+        let facts = |(key, entry): (&PoolKey, &Rc<PgPool>)| {
+            let own = servers.iter().filter(|server| server.database == *key.database() && server.user == key.user);
+            let cancels: Vec<u32> = own.map(|server| server.cancels()).collect();
+            PoolFacts {
+                key: key.clone(),
+                mode: entry.mode,
+                snapshot: entry.pool.snapshot(now),
+                numbers: entry.pool.record().numbers(),
+                cancels: cancels.iter().sum(),
+                being_cancelled: u32::try_from(cancels.len()).unwrap_or(u32::MAX),
+            }
+        };
+        self.pools.borrow().iter().map(facts).collect()
+    }
+
+    fn note_stale(&self, key: &PoolKey) {
+        for server in self.roll.servers() {
+            if server.database == *key.database() && server.user == key.user {
+                server.close_needed.set(true);
+            }
         }
     }
 
@@ -128,9 +205,6 @@ impl PgPools {
             }
         }
         let pool = Rc::new(self.make(route, worker));
-        if self.paused.get() {
-            pool.pool.pause();
-        }
         self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));
         Ok(pool)
     }
@@ -179,18 +253,6 @@ impl PgPools {
         any.into_iter().chain(auto).min().map(|timeout| (timeout / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
     }
 
-    /// Pauses all pools, or resumes them.
-    pub fn pause_all(&self, paused: bool) {
-        self.paused.set(paused);
-        for entry in self.pools.borrow().values() {
-            if paused {
-                entry.pool.pause();
-            } else {
-                entry.pool.resume();
-            }
-        }
-    }
-
     /// Drains all pools.
     pub fn drain_all(&self) {
         for entry in self.pools.borrow().values() {
@@ -227,6 +289,9 @@ impl PgPools {
             shared: Some(Shared { caps: self.caps.clone(), keys: route.caps.clone().map(|(key, _)| key) }),
         };
         let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
+        if self.switches.borrow().is_paused(route.key.database()) {
+            pool.pause();
+        }
         PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
     }
 
@@ -247,6 +312,7 @@ impl PgPools {
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
             entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
+            self.note_stale(&route.key);
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
@@ -261,8 +327,9 @@ impl PgPools {
     }
 
     fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
-        let dialer = self.dialer(route, tcp);
-        let connector = PgConnector::new(route.target.clone(), dialer, route.connect_timeout, learned.clone());
+        let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
+        let (dialer, timeout) = (self.dialer(route, tcp), route.connect_timeout);
+        let connector = PgConnector::new(route.target.clone(), dialer, timeout, learned.clone()).written_on(page);
         connector.set_check_query(&route.check_query);
         connector.set_context(route.tls_context.clone());
         connector.set_reset(&route.reset.query, route.reset.always);

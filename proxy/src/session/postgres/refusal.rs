@@ -7,6 +7,7 @@ use super::deadlines::Overdue;
 use super::inbound::{MAX_PARSE_BYTES, Violation};
 use super::outbound::ServerFault;
 use super::prepared::MAX_CLIENT_STATEMENTS;
+use super::presence::Fate;
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFault;
 use crate::pool::reason::{Refusal, RefuseReason};
@@ -169,6 +170,15 @@ pub fn state_not_set(message: &str) -> Fault {
 pub fn no_transactions() -> Fault {
     Fault::fatal(SqlState::PROTOCOL_VIOLATION, "transaction blocks not allowed in statement pooling mode")
         .with_hint("Use a database entry with pool_mode = \"transaction\".")
+}
+
+/// Somebody else ended the session.
+#[must_use]
+pub fn ended(fate: Fate) -> Fault {
+    match fate {
+        Fate::Killed => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "admin forced disconnect")
+            .with_detail("An operator closed this connection on the admin console."),
+    }
 }
 
 /// Nobody new is let in any more.

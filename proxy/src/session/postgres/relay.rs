@@ -20,6 +20,7 @@ use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::outbound::{News, Outbound, field};
 use super::prepared::ClientStatements;
+use super::presence::Fate;
 use super::run::{End, Phase, Session};
 use super::{matching, refusal, replay};
 use crate::observe::record::PoolCounter;
@@ -49,6 +50,8 @@ impl Session {
     /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
     pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
         self.quiet.server = false;
+        self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
+        self.pool.record().add(PoolCounter::Assignments, 1);
         let Some(query) = self.state_query(&mut lease) else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
@@ -68,7 +71,7 @@ impl Session {
 
     /// The query that brings the connection into this client's state, if it is not in it.
     fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
-        let PgConnection { link, parameters, .. } = &mut **lease;
+        let PgConnection { link, parameters, entry, .. } = &mut **lease;
         if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &self.state)) {
             return None;
         }
@@ -81,6 +84,9 @@ impl Session {
         }
         link.doubtful = false;
         link.applied = Some(Rc::clone(&self.state));
+        if let Some(entry) = entry {
+            *entry.server().applied.borrow_mut() = Some(Rc::clone(&self.state));
+        }
         sql.map(|sql| query(&sql))
     }
 
@@ -253,7 +259,14 @@ impl Session {
             return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
         }
         let sent = if bytes.is_empty() { Ok(()) } else { link.to_server.send(stream, cx, bytes) };
-        self.pool.record().add(PoolCounter::BytesToServer, bytes.len() as u64);
+        let record = self.pool.record();
+        record.add(PoolCounter::BytesToServer, bytes.len() as u64);
+        let counts = std::mem::take(&mut link.counts);
+        if counts.client_parses + counts.server_parses + counts.binds > 0 {
+            record.add(PoolCounter::ClientParses, counts.client_parses.into());
+            record.add(PoolCounter::ServerParses, counts.server_parses.into());
+            record.add(PoolCounter::Binds, counts.binds.into());
+        }
         drop(scratch);
         match scanned {
             Err(violation) => return Err(self.on_violation(cx, violation)),
@@ -417,6 +430,7 @@ impl Session {
         }
         if let Some(state) = state {
             self.state = self.worker.postgres.states.intern(state);
+            self.ticket.presence().set_state(&self.state);
         }
         if !lease.link.doubtful {
             lease.link.applied = Some(Rc::clone(&self.state));
@@ -427,10 +441,32 @@ impl Session {
     fn unlink_if_free(&mut self) -> bool {
         let free = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_free());
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.note_statements(&lease);
             self.ticket.idle();
             give_back(lease);
         }
         free
+    }
+
+    /// Leaves behind how many statements there are, for whoever looks.
+    fn note_statements(&self, lease: &Lease<PgConnector>) {
+        let client = self.statements.as_ref().map_or(0, |statements| statements.named.len());
+        self.ticket.presence().statements.set(u32::try_from(client).unwrap_or(u32::MAX));
+        if let Some(entry) = &lease.entry {
+            entry.server().statements.set(u32::try_from(lease.link.statements.len()).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Somebody else ends the session, for which the client is told the reason, unless it is in the middle of a message.
+    pub(super) fn meet(&mut self, cx: &mut Context<'_>, fate: Fate) -> End {
+        let in_message = match &self.phase {
+            Phase::Linked(lease) => lease.link.remaining > 0 && lease.link.forward,
+            Phase::Idle | Phase::Waiting(_) => false,
+        };
+        if in_message {
+            return End::Ended;
+        }
+        self.say_goodbye(cx, &refusal::ended(fate), End::Ended)
     }
 
     /// Whether the server waits for the rest of a message of the client.

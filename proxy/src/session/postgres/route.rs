@@ -50,13 +50,18 @@ impl PoolKey {
         &*self.entry == ANY
     }
 
+    /// The database by the name that clients ask for.
+    #[must_use]
+    pub fn database(&self) -> &Arc<str> {
+        if self.is_auto() { &self.dbname } else { &self.entry }
+    }
+
     /// The pool's name in messages and metrics.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
-        let database = if self.is_auto() { &self.dbname } else { &self.entry };
         match self.purpose {
-            Purpose::Clients => format!("{database}.{}", self.user).into(),
-            Purpose::Lookups => format!("{database}.{}/auth_query", self.user).into(),
+            Purpose::Clients => format!("{}.{}", self.database(), self.user).into(),
+            Purpose::Lookups => format!("{}.{}/auth_query", self.database(), self.user).into(),
         }
     }
 }

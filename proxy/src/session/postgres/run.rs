@@ -30,7 +30,9 @@ use super::cancel::CancelTicket;
 use super::deadlines::Watched;
 use super::inbound::{Body, Rules, Violation};
 use super::prepared::ClientStatements;
+use super::presence::Presence;
 use super::refusal;
+use super::say;
 use crate::drain::Stage;
 use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
@@ -66,6 +68,8 @@ pub enum End {
     Reconfigured,
     /// The proxy shuts down.
     Drained,
+    /// Somebody else ended the session.
+    Ended,
     /// The client has moved to a new process.
     Moved,
 }
@@ -129,9 +133,7 @@ pub struct Start {
     pub statement_capacity: usize,
     /// What the configuration allows.
     pub rules: Rules,
-    /// The parameters that follow this client.
-    pub state: ParameterSet,
-    /// Its cancel key.
+    /// Its cancel key, and the parameters that follow it.
     pub ticket: CancelTicket,
     /// The right to be a client of its user and database.
     pub member: Member,
@@ -148,11 +150,12 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, rules, state, ticket, member } = start;
+        let Start { client, pool, mode, statement_capacity, rules, ticket, member } = start;
         Self {
             client,
             worker: Rc::clone(worker),
             pool,
+            state: ticket.presence().state(),
             ticket,
             member,
             watched: None,
@@ -160,7 +163,6 @@ impl Session {
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
             statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
-            state: worker.postgres.states.intern(state),
             statements: None,
             pending: Vec::new(),
             to_client: Backlog::default(),
@@ -178,8 +180,19 @@ impl Session {
         Rc::clone(&self.worker)
     }
 
+    /// What the worker knows of the client.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        self.ticket.presence()
+    }
+
     /// Runs until the client is gone.
     pub async fn run(&mut self) -> End {
+        std::future::poll_fn(|cx| {
+            self.ticket.begin(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.leave();
         end
@@ -190,6 +203,9 @@ impl Session {
         let suspension = self.worker.suspension.state();
         if suspension != suspension::State::Off {
             return self.poll_suspended(cx, suspension);
+        }
+        if let Some(fate) = self.ticket.presence().fate() {
+            return Poll::Ready(self.meet(cx, fate));
         }
         loop {
             match self.turn(cx) {
@@ -385,6 +401,9 @@ impl Session {
             }
             Poll::Pending => {
                 self.pending = input.to_vec();
+                if let Some(since) = acquire.since() {
+                    self.ticket.presence().has_asked(self.worker.postgres.micros(since));
+                }
                 self.ticket.waiting(cx.waker());
                 self.phase = Phase::Waiting(acquire);
                 self.quiet.queue = true;
@@ -456,6 +475,7 @@ impl Session {
 
     /// Refuses the batch at the front of `pending`: one error, and one ReadyForQuery at its end.
     pub(super) fn refuse_with(&mut self, fault: &Fault) {
+        say::told(&self.worker, self.ticket.presence(), fault, false);
         let mut answer = Vec::new();
         encode::error_response(fault, &mut answer);
         self.to_client.push(&answer);
@@ -479,6 +499,7 @@ impl Session {
 
     /// Tells the client why, as far as its socket takes it, and ends the session.
     pub(super) fn say_goodbye(&mut self, cx: &mut Context<'_>, fault: &Fault, end: End) -> End {
+        say::told(&self.worker, self.ticket.presence(), fault, true);
         let mut answer = Vec::new();
         encode::error_response(fault, &mut answer);
         let sent: io::Result<()> = self.to_client.send(&mut self.client, cx, &answer);

@@ -1,6 +1,6 @@
 //! What one worker knows of the PostgreSQL side: pools, cancel keys, statement texts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,14 +22,16 @@ use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::route::PoolKey;
-use super::states::StateTable;
+use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::clock;
 use crate::dns;
 use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::caps::Caps;
 use crate::pool::registry::Directory;
 use crate::upstream::dial::Dialing;
+use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
 
 /// Random bytes of the process, from which the salts of users without a verifier are made: the same on all workers, or a client that connects
@@ -73,6 +75,8 @@ pub struct PostgresCommons {
     pub caps: Caps,
     /// Names and addresses of servers.
     pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -89,6 +93,7 @@ impl PostgresCommons {
             clients: ClientCounts::default(),
             caps: Caps::default(),
             dialing: Dialing::default(),
+            numbers: Numbers::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -125,6 +130,16 @@ pub struct PostgresSide {
     pub seed: LoginSeed,
     /// Names and addresses of servers.
     pub dialing: Dialing,
+    /// For clients and connections.
+    pub numbers: Numbers,
+    /// The names that clients go by.
+    pub names: WhoTable,
+    /// How many clients have not logged in yet.
+    pub arriving: Cell<u32>,
+    /// What the client was told whose session is just ending.
+    pub last_words: RefCell<Option<Box<str>>>,
+    /// When the worker started: clients note times as what has passed since.
+    pub born: Instant,
 }
 
 impl PostgresSide {
@@ -140,17 +155,30 @@ impl PostgresSide {
             elder: commons.elder,
             statements: StatementTable::new(worker),
             states: StateTable::default(),
-            pools: PgPools::new(commons.directory, commons.keyring, commons.dialing.clone(), commons.caps),
+            pools: PgPools::new(
+                commons.directory,
+                commons.keyring,
+                commons.dialing.clone(),
+                Roll::new(commons.numbers.clone()),
+                commons.caps,
+            ),
             dialing: commons.dialing,
             verifiers: Verifiers::default(),
             ldap_turns: Semaphore::new(MOST_AT_A_TIME),
             lookups: Lookups::default(),
             seed: commons.seed,
+            numbers: commons.numbers,
+            names: WhoTable::default(),
+            arriving: Cell::new(0),
+            last_words: RefCell::default(),
+            born: clock::now(),
         }
     }
 
     /// Takes over from `old` to `new`: at the start (`old` is then empty) and at each reload. Cannot fail: `new` is validated.
     pub fn apply(&self, old: &Config, new: &Arc<Config>, worker: &Rc<Worker>) {
+        let as_pgbouncer = new.pgbouncer.is_some();
+        self.pools.roll.log(as_pgbouncer && new.log.connections, as_pgbouncer && new.log.disconnections);
         if old.postgres == new.postgres {
             return;
         }
@@ -163,6 +191,12 @@ impl PostgresSide {
             worker.drain.wake_all();
         }
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
+    }
+
+    /// A time as clients note it: microseconds since the worker started, never 0.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// What the pools have to report to a scrape.

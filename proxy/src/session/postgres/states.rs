@@ -1,29 +1,39 @@
-//! Session states of clients, each distinct one once, so that "does this connection carry my state?" is a comparison of two pointers.
+//! What many clients have in common, each distinct one once: session states, so that "does this connection carry my state?" is a comparison of
+//! two pointers, and names.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::presence::Who;
+
 /// All states that clients of one worker are in.
-pub struct StateTable {
-    states: RefCell<HashSet<Rc<ParameterSet>>>,
+pub type StateTable = Interned<ParameterSet>;
+
+/// All names that clients of one worker go by.
+pub type WhoTable = Interned<Who>;
+
+/// All distinct values that are in use.
+pub struct Interned<T> {
+    states: RefCell<HashSet<Rc<T>>>,
     /// States that nobody is in are swept out when the table has grown to this.
     sweep_at: Cell<usize>,
 }
 
-impl Default for StateTable {
+impl<T: Eq + Hash> Default for Interned<T> {
     fn default() -> Self {
         Self { states: RefCell::default(), sweep_at: Cell::new(Self::FIRST_SWEEP) }
     }
 }
 
-impl StateTable {
+impl<T: Eq + Hash> Interned<T> {
     const FIRST_SWEEP: usize = 64;
 
-    /// The one state equal to this.
-    pub fn intern(&self, state: ParameterSet) -> Rc<ParameterSet> {
+    /// The one value equal to this.
+    pub fn intern(&self, state: T) -> Rc<T> {
         let mut states = self.states.borrow_mut();
         if let Some(found) = states.get(&state) {
             return Rc::clone(found);
@@ -37,7 +47,7 @@ impl StateTable {
         state
     }
 
-    /// How many distinct states are held.
+    /// How many distinct values are held.
     pub fn len(&self) -> usize {
         self.states.borrow().len()
     }

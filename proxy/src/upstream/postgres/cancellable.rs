@@ -16,6 +16,8 @@ pub struct Cancellable {
     key: Box<[u8]>,
     /// Where it is: another server of the same pool knows nothing of the key.
     server: Arc<Server>,
+    /// The connection's number, by which it is known to whoever looks; 0: none.
+    number: Cell<u64>,
     in_flight: Cell<u32>,
     /// A cancel was sent whose delivery is not certain: it may hit at any later time.
     doubtful: Cell<bool>,
@@ -33,7 +35,7 @@ impl Cancellable {
     /// The connection with this key.
     #[must_use]
     pub fn new(key: Box<[u8]>, server: Arc<Server>) -> Self {
-        Self { key, server, in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
+        Self { key, server, number: Cell::new(0), in_flight: Cell::new(0), doubtful: Cell::new(false), waker: RefCell::default() }
     }
 
     /// The key.
@@ -46,6 +48,23 @@ impl Cancellable {
     #[must_use]
     pub fn server(&self) -> &Arc<Server> {
         &self.server
+    }
+
+    /// The connection's number; 0: it has none.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number.get()
+    }
+
+    /// Gives the connection its number.
+    pub fn set_number(&self, number: u64) {
+        self.number.set(number);
+    }
+
+    /// How many cancels are on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
     }
 
     /// Announces a cancel. Without [`Flight::delivered`] it counts as doubtful.

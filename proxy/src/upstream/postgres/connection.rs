@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::cancellable::Cancellable;
 use super::link::Link;
+use super::roll::{Born, Entry};
 use super::statements::ServerStatements;
 use crate::pool::reason::CloseReason;
 use crate::pool::traits::{Connection, Origin};
@@ -39,6 +40,10 @@ pub struct PgConnection {
     pub cancel: Rc<Cancellable>,
     /// The state of what flows over it.
     pub link: Link,
+    /// Its place on the worker's roll of connections.
+    pub entry: Option<Entry>,
+    /// The place it had on another worker's.
+    born: Option<Born>,
 }
 
 /// A [`PgConnection`] on its way from one worker to another. It is idle, so of its link only what the server remembers travels.
@@ -52,6 +57,7 @@ pub struct PgParcel {
     statements: ServerStatements,
     overrides: ParameterSet,
     doubtful: bool,
+    born: Option<Born>,
 }
 
 impl PgConnection {
@@ -59,13 +65,24 @@ impl PgConnection {
     #[must_use]
     pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>, server: Arc<Server>) -> Self {
         let cancel = Rc::new(Cancellable::new(key, server));
-        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel, link: Link::default() }
+        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel, link: Link::default(), entry: None, born: None }
     }
 
     /// Where it leads.
     #[must_use]
     pub fn server(&self) -> &Arc<Server> {
         self.cancel.server()
+    }
+
+    /// Puts the connection, which is open, on this place of the roll.
+    pub fn enter(&mut self, entry: Entry) {
+        entry.open(&self.stream, &self.cancel);
+        self.entry = Some(entry);
+    }
+
+    /// The place that the connection had on another worker's roll, once.
+    pub fn take_born(&mut self) -> Option<Born> {
+        self.born.take()
     }
 }
 
@@ -99,17 +116,18 @@ impl Connection for PgConnection {
     }
 
     fn detach(self) -> io::Result<PgParcel> {
-        let Self { stream, parameters, baseline, cancel, link } = self;
+        let Self { stream, parameters, baseline, cancel, link, entry, born } = self;
+        let born = entry.as_ref().map(Entry::born).or(born);
         let Link { statements, overrides, doubtful, .. } = link;
         let baseline = ParameterSet::clone(&baseline);
         let (key, server) = (cancel.key().into(), Arc::clone(cancel.server()));
-        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, overrides, doubtful })
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, overrides, doubtful, born })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, baseline, key, server, statements, overrides, doubtful } = parcel;
+        let PgParcel { stream, parameters, baseline, key, server, statements, overrides, doubtful, born } = parcel;
         let link = Link { statements, overrides, doubtful, ..Link::default() };
-        Ok(Self { parameters, link, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
+        Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -117,6 +135,12 @@ impl Connection for PgConnection {
         match (name_of(&server.upstream), &server.place) {
             (Some(name), Place::Tcp(address)) => Some(Origin { name: name.into(), address: address.ip() }),
             (_, Place::Tcp(_) | Place::Unix(_)) => None,
+        }
+    }
+
+    fn closing(&mut self, reason: CloseReason) {
+        if let Some(entry) = &self.entry {
+            entry.server().reason.set(Some(reason));
         }
     }
 

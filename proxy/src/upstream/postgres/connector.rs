@@ -16,6 +16,7 @@ use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
 use super::query::{self, Cleaned};
+use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -57,6 +58,8 @@ pub struct PgConnector {
     learned: Learned,
     check_query: RefCell<Arc<str>>,
     passed: Passed,
+    /// Where its connections are written down.
+    page: Option<Page>,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
     /// How the last connection was opened: cancels go the same way.
@@ -81,6 +84,7 @@ impl PgConnector {
             learned,
             check_query: RefCell::new("".into()),
             passed: Passed::default(),
+            page: None,
             context: RefCell::default(),
             way,
         }
@@ -89,6 +93,12 @@ impl PgConnector {
     /// Connections that are opened from now on are opened by this dialer.
     pub fn set_dialer(&self, dialer: Dialer) {
         *self.dialer.borrow_mut() = Rc::new(dialer);
+    }
+
+    /// Has its connections written down on this page.
+    #[must_use]
+    pub fn written_on(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
     }
 
     /// The same with what clients' logins brought for logging in.
@@ -204,6 +214,7 @@ impl Connector for PgConnector {
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         within(self.timeout.get(), &self.target, "connecting", async {
+            let entry = self.page.as_ref().map(Page::enter);
             let enter = async |stream: Stream, server: &Arc<Server>| {
                 let target = self.target.at(&server.upstream);
                 let mut connection = self.enter(stream, server, &target).await?;
@@ -211,14 +222,24 @@ impl Connector for PgConnector {
                 connection.baseline = Rc::new(connection.parameters.clone());
                 Ok(connection)
             };
-            let connection = self.dialer().connect(self.timeout.get(), enter).await?;
+            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
+            if let Some(entry) = entry {
+                connection.enter(entry);
+            }
             self.learned.set(&connection.baseline);
             Ok(connection)
         })
         .await
     }
 
+    fn arrived(&self, connection: &mut PgConnection) {
+        if let (Some(page), Some(born)) = (&self.page, connection.take_born()) {
+            connection.enter(page.enter_again(born));
+        }
+    }
+
     async fn reset(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         within(ROUND_TRIP_TIMEOUT, &self.target, "resetting", async {
             // A cancel that is still on its way would hit the reset, or whoever comes after it.
             let cancel = Rc::clone(&connection.cancel);
@@ -244,8 +265,30 @@ impl Connector for PgConnector {
     }
 
     async fn probe(&self, connection: &mut PgConnection) -> Result<(), ConnectFault> {
+        let _tested = Tested::begin(connection);
         let sql = Arc::clone(&self.check_query.borrow());
         within(ROUND_TRIP_TIMEOUT, &self.target, "probing", query::run(&sql, connection, &self.target)).await.map(drop)
+    }
+}
+
+/// A connection that is being cleaned or asked whether it is alive, for as long as this lives.
+struct Tested(Option<Rc<Listed>>);
+
+impl Tested {
+    fn begin(connection: &PgConnection) -> Self {
+        let server = connection.entry.as_ref().map(|entry| Rc::clone(entry.server()));
+        if let Some(server) = &server {
+            server.stage.set(Stage::Tested);
+        }
+        Self(server)
+    }
+}
+
+impl Drop for Tested {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.stage.set(Stage::Open);
+        }
     }
 }
 

@@ -110,6 +110,17 @@ impl Note {
     }
 }
 
+/// What has been sent to a server since somebody looked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Parse messages of the client.
+    pub client_parses: u32,
+    /// Parse messages to the server.
+    pub server_parses: u32,
+    /// Bind messages of the client.
+    pub binds: u32,
+}
+
 /// The state of the flow over one server connection.
 #[derive(Debug, Default)]
 pub struct Link {
@@ -141,6 +152,8 @@ pub struct Link {
     pub farewell: bool,
     /// The client listens for notifications, so the connection is its own until it stops.
     pub listening: bool,
+    /// What has been sent, for the statistics.
+    pub counts: Counts,
     /// The client has prepared a statement in SQL under its own name, so the connection is its own until all statements are gone.
     pub pinned: bool,
     /// A simple query has been sent that may change what a name means.
@@ -204,6 +217,10 @@ impl Link {
     /// Whether what is held back has to wait on.
     #[must_use]
     pub fn holds(&mut self, hold: Hold) -> bool {
+        // A COPY that has begun meanwhile goes on only with what the client sends next, whatever that is.
+        if !self.tracker.is_plain() {
+            return false;
+        }
         match hold {
             Hold::No => false,
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),

@@ -97,7 +97,7 @@ pub(crate) fn refusal(code: &[u8], message: &'static str) -> Vec<u8> {
 
 /// A command that worked.
 pub(crate) fn complete(status: TransactionStatus) -> Vec<u8> {
-    let mut out = b"C\0\0\0\x0cDISCARD\0".to_vec();
+    let mut out = b"C\0\0\0\x10DISCARD ALL\0".to_vec();
     encode::ready_for_query(status, &mut out);
     out
 }

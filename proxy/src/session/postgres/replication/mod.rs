@@ -93,8 +93,8 @@ impl Replicating {
             Relay { client, connection, pool, to_server: Pipe::default(), to_client: Pipe::default(), frames: Frames::default() };
         let end = poll_fn(|cx| relay.poll(cx, worker)).await;
         relay.connection.close();
+        present.left(worker, ticket.presence(), end);
         drop((ticket, slot, member));
-        present.left(worker, end);
     }
 }
 

@@ -1,0 +1,102 @@
+//! What a worker knows of each of its clients beside the session itself: what the admin console shows, and how it closes one.
+//!
+//! There is one for each client, so it is small, and what can be found out when somebody asks is not kept. Nothing here is written per message:
+//! a client notes when it asked for a server, with the time that the pool has read anyway.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::startup::Replication;
+
+use crate::transport::ends::Ends;
+
+/// Who a client is: as whom it logged in, to which database, and under what TLS. The same for all clients that agree in these.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Who {
+    /// The user.
+    pub user: Box<str>,
+    /// The database, by the name it was asked for.
+    pub database: Box<str>,
+    /// Its TLS, as PgBouncer describes it; empty without.
+    pub tls: Box<str>,
+    /// Whether it replicates, and how.
+    pub replication: Option<Replication>,
+}
+
+/// Why somebody else ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// An operator said so.
+    Killed,
+}
+
+/// What is kept of one client.
+pub struct Presence {
+    /// A number that no other client or server connection of this process has.
+    pub id: u64,
+    /// Who it is.
+    pub who: Rc<Who>,
+    /// Where it is.
+    pub ends: Ends,
+    /// When it connected, in seconds since the epoch.
+    pub connected: u32,
+    /// How many prepared statements it had when it last gave a server back.
+    pub statements: Cell<u32>,
+    /// When it last asked for a server, in microseconds since the worker started; 0: never.
+    asked: Cell<u64>,
+    /// The parameters that follow it.
+    state: RefCell<Rc<ParameterSet>>,
+    fate: Cell<Option<Fate>>,
+}
+
+impl Presence {
+    /// Of a client that has just logged in.
+    #[must_use]
+    pub fn new(id: u64, who: Rc<Who>, ends: Ends, connected: u32, state: Rc<ParameterSet>) -> Self {
+        Self { id, who, ends, connected, statements: Cell::new(0), asked: Cell::new(0), state: RefCell::new(state), fate: Cell::new(None) }
+    }
+
+    /// It has asked for a server, so many microseconds after the worker started.
+    pub fn has_asked(&self, micros: u64) {
+        self.asked.set(micros);
+    }
+
+    /// When it did so last; 0: never.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked.get()
+    }
+
+    /// Its parameters are others now.
+    pub fn set_state(&self, state: &Rc<ParameterSet>) {
+        *self.state.borrow_mut() = Rc::clone(state);
+    }
+
+    /// Its parameters.
+    #[must_use]
+    pub fn state(&self) -> Rc<ParameterSet> {
+        Rc::clone(&self.state.borrow())
+    }
+
+    /// It is to end. Its task has to be woken to learn of it.
+    pub fn seal(&self, fate: Fate) {
+        self.fate.set(Some(fate));
+    }
+
+    /// Whether it is to end, and why.
+    #[must_use]
+    pub fn fate(&self) -> Option<Fate> {
+        self.fate.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Presence>() <= 80, "{}", size_of::<Presence>());
+    }
+}

@@ -1,0 +1,142 @@
+//! What PgBouncer's log says of each client, as events that `logging::pgbouncer` puts into its words. Silent where the configuration is not a
+//! `pgbouncer.ini`: our own log has other lines (`count`, `login`).
+
+use std::time::UNIX_EPOCH;
+
+use sidepool_config::model::{Config, Listen};
+use sidepool_protocol::postgres::fault::Fault;
+use sidepool_protocol::postgres::startup::{Replication, Startup};
+
+use super::opening::Farewell;
+use super::presence::Presence;
+use super::run::End;
+use crate::clock;
+use crate::transport::ends::{self, Ends};
+use crate::transport::stream::Stream;
+use crate::worker::Worker;
+
+/// A client in the log.
+struct Subject<'a> {
+    id: u64,
+    user: &'a str,
+    database: &'a str,
+    peer: String,
+    /// Whole seconds since it connected.
+    age: u64,
+}
+
+/// A client says who it is and where it wants to.
+pub(super) fn attempt(config: &Config, id: u64, stream: &Stream, startup: &Startup) {
+    if config.pgbouncer.is_none() || !config.log.connections {
+        return;
+    }
+    let (db, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), config));
+    let tls = stream.tls_description().unwrap_or_else(|| "no".to_owned());
+    let replication = match startup.replication {
+        None => "no",
+        Some(Replication::Physical) => "physical",
+        Some(Replication::Logical) => "logical",
+    };
+    tracing::info!(name: "login_attempt", client = id, db, user, peer, tls, replication, "login attempt");
+}
+
+/// A client did not get in; false if that is not said here.
+pub(super) fn not_let_in(config: &Config, id: u64, connected: u32, stream: &Stream, who: (&str, &str), farewell: &Farewell) -> bool {
+    if config.pgbouncer.is_none() {
+        return false;
+    }
+    let (user, database) = who;
+    let subject = Subject { id, user, database, peer: place(&Ends::of(stream), config), age: age(connected) };
+    match farewell {
+        Farewell::Silent | Farewell::Left => closing(config, &subject, "client unexpected eof"),
+        Farewell::Broken(error) => closing(config, &subject, &format!("client unexpected eof ({error})")),
+        Farewell::Handshake(error) => closing(config, &subject, &format!("TLS handshake failed: {error}")),
+        Farewell::Stranger(stranger) => closing(config, &subject, &stranger.to_string()),
+        Farewell::Refused(fault) => {
+            closing(config, &subject, &fault.message);
+            pooler_error(config, &subject, &fault.message);
+        }
+    }
+    true
+}
+
+/// A client is told that something is wrong; with its last words, if it is closed because of it.
+pub(super) fn told(worker: &Worker, presence: &Presence, fault: &Fault, is_last: bool) {
+    let config = worker.config.borrow();
+    if config.pgbouncer.is_none() {
+        return;
+    }
+    pooler_error(&config, &subject(presence, &config), &fault.message);
+    if is_last {
+        worker.postgres.last_words.replace(Some(fault.message.as_ref().into()));
+    }
+}
+
+/// A client is gone; false if that is not said here.
+pub(super) fn gone(worker: &Worker, presence: &Presence, end: End) -> bool {
+    let config = worker.config.borrow();
+    let last_words = worker.postgres.last_words.take();
+    if config.pgbouncer.is_none() {
+        return false;
+    }
+    closing(&config, &subject(presence, &config), last_words.as_deref().unwrap_or(reason(end)));
+    true
+}
+
+/// Why, where nothing was said to the client.
+fn reason(end: End) -> &'static str {
+    match end {
+        End::Left => "client close request",
+        End::Lost => "client unexpected eof",
+        End::Violation => "bad packet",
+        End::ServerLost => "server conn crashed?",
+        End::Mode => "transaction blocks not allowed in statement pooling mode",
+        End::TimedOut => "query timeout",
+        End::Reconfigured => "database configuration changed",
+        End::Drained => "server shutting down",
+        End::Ended => "admin forced disconnect",
+        End::Moved => "client taken over by a new process",
+    }
+}
+
+fn subject<'a>(presence: &'a Presence, config: &Config) -> Subject<'a> {
+    let (id, who) = (presence.id, &presence.who);
+    Subject { id, user: &who.user, database: &who.database, peer: place(&presence.ends, config), age: age(presence.connected) }
+}
+
+fn closing(config: &Config, subject: &Subject<'_>, reason: &str) {
+    if config.log.disconnections {
+        let Subject { id, user, database, peer, age } = subject;
+        tracing::info!(name: "closing", client = *id, db = *database, user = *user, peer, age = *age, reason, "closing");
+    }
+}
+
+fn pooler_error(config: &Config, subject: &Subject<'_>, message: &str) {
+    if config.log.pooler_errors {
+        let Subject { id, user, database, peer, age: _ } = subject;
+        tracing::warn!(name: "pooler_error", client = *id, db = *database, user = *user, peer, "{message}");
+    }
+}
+
+fn age(connected: u32) -> u64 {
+    let now = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    now.saturating_sub(u64::from(connected))
+}
+
+/// Where a client is. One on a Unix socket has the port of ours.
+fn place(at: &Ends, config: &Config) -> String {
+    let port = || {
+        let listens = config.postgres.iter().flat_map(|postgres| &postgres.listen);
+        let mut ports = listens.filter_map(|listen| match listen {
+            Listen::Tcp(address) => Some(address.port()),
+            Listen::Unix(path) => path.extension().and_then(|port| port.to_str()?.parse().ok()),
+        });
+        ports.next().unwrap_or(0)
+    };
+    match (at.theirs(), at.process()) {
+        (ends::End::Tcp(address), _) => address.to_string(),
+        (ends::End::Unix, 0) => format!("unix:{}", port()),
+        (ends::End::Unix, process) => format!("unix({process}):{}", port()),
+        (ends::End::Unknown, _) => "unknown:0".to_owned(),
+    }
+}
