@@ -25,7 +25,7 @@ pub(crate) fn check(path: &Path) -> Result<Found, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(format!("could not open pidfile '{shown}': {error}")),
     };
-    let pid = text.trim().parse::<i32>().ok().and_then(Pid::from_raw);
+    let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw);
     match pid.map(test_kill_process) {
         Some(Err(Errno::SRCH)) => match fs::remove_file(path) {
             Ok(()) => Ok(Found::Stale),
