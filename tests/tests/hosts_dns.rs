@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::dns::{Answer, NameServer};
 use sidepool_tests::fault::FaultProxy;
 use sidepool_tests::pooler::Pooler;
@@ -57,6 +58,7 @@ async fn a_name_with_two_addresses_leads_to_both() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_moves_takes_its_connections_along() {
+    let _proof = proves(&["setting dns_max_ttl", "setting resolv_conf"]);
     let (servers, names) = (Two::start().await, NameServer::start().await);
     names.lead("db.example", &["127.0.0.1"]);
     let pool = Pooler::start(by_name(&servers.one, &names, "db.example")).await;
@@ -135,6 +137,7 @@ async fn one_question_serves_all_who_wait_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_does_not_exist_is_said_and_found_when_it_does() {
+    let _proof = proves(&["setting dns_nxdomain_ttl"]);
     let (servers, names) = (Two::start().await, NameServer::start().await);
     let settings = by_name(&servers.one, &names, "db.example").set("postgres.query_wait_timeout", "200ms");
     let mut pool = Pooler::start(settings.clone()).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::{Cluster, Wire};
@@ -36,6 +37,7 @@ fn distinct(seen: &[String]) -> BTreeSet<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_spread_over_all_hosts() {
+    let _proof = proves(&["setting [databases] host", "setting [databases] port"]);
     let (one, two) = (Cluster::start().await, Cluster::start().await);
     let hosts = format!("127.0.0.1,127.0.0.1:{},{}", two.port(), one.socket_directory().display());
     let pool = Pooler::start(over(&one, &hosts)).await;
@@ -82,6 +84,7 @@ async fn a_host_that_comes_back_is_used_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_load_balancing_one_host_is_stayed_on() {
+    let _proof = proves(&["setting [databases] load_balance_hosts"]);
     let (one, two) = (Cluster::start().await, Cluster::start().await);
     let first = FaultProxy::start(one.port()).await;
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", first.port(), two.port());

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::wire::first_error;
@@ -21,6 +22,13 @@ async fn refused(pool: &Pooler, database: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_has_startup_values_and_a_connect_query() {
+    let _proof = proves(&[
+        "setting [databases] client_encoding",
+        "setting [databases] datestyle",
+        "setting [databases] timezone",
+        "setting [databases] application_name",
+        "setting [databases] connect_query",
+    ]);
     let cluster = Cluster::start().await;
     let entry = |name: &str| format!("postgres.databases.app.{name}");
     let settings = Settings::postgres(&cluster)
@@ -61,6 +69,7 @@ async fn a_connect_query_that_fails_is_logged_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clients_address_stands_behind_its_name() {
+    let _proof = proves(&["setting application_name_add_host"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.application_name_add_host", true)).await;
     let login = [("user", USER), ("database", "app"), ("application_name", "shop")];
@@ -93,6 +102,7 @@ async fn startup_options_are_applied_like_set() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_let_us_in_is_told_at_once_and_in_its_words() {
+    let _proof = proves(&["message server login has been failing, cached error: X (server_login_retry)"]);
     let cluster = Cluster::start().await;
     cluster.sql("ALTER DATABASE app CONNECTION LIMIT 0; ALTER ROLE app NOLOGIN").await;
     let settings = Settings::postgres(&cluster).set("postgres.query_wait_timeout", "20s").set("postgres.server_connect_backoff", "5s");

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
@@ -13,6 +14,7 @@ const LOGIN: &[(&str, &str)] = &[("user", "app"), ("database", "app")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_client_too_many_is_told_and_cancels_come_through() {
+    let _proof = proves(&["setting max_client_conn"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.max_client_conn", 2)).await;
     let (mut first, mut second) = (pool.wire().await, pool.wire().await);

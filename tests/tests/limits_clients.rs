@@ -1,5 +1,6 @@
 //! How many clients a database and a user may have: at each level, in PgBouncer's words, over all workers, and with room again for the next.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::{Cluster, Wire};
@@ -35,6 +36,11 @@ async fn comes_in(pool: &Pooler, user: &str, database: &str) -> Wire {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_has_as_many_clients_as_it_may() {
+    let _proof = proves(&[
+        "setting max_db_client_connections",
+        "setting [databases] max_db_client_connections",
+        "message client connections exceeded (max_db_client_connections)",
+    ]);
     let cluster = Cluster::start().await;
     let settings = settings(&cluster)
         .set("workers", 2)
@@ -55,6 +61,11 @@ async fn a_database_has_as_many_clients_as_it_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_has_as_many_clients_as_it_may_over_all_databases() {
+    let _proof = proves(&[
+        "setting max_user_client_connections",
+        "setting [users] max_user_client_connections",
+        "message client connections exceeded (max_user_client_connections)",
+    ]);
     let cluster = Cluster::start().await;
     let settings = settings(&cluster)
         .set("workers", 2)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::{first_column, first_error};
@@ -36,6 +37,7 @@ async fn warm(pool: &Pooler, user: &str, database: &str, count: usize) -> Vec<Wi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_databases_idle_connections_make_room_for_another_user() {
+    let _proof = proves(&["setting max_db_connections", "setting [databases] max_db_connections"]);
     let cluster = Cluster::start().await;
     for workers in [1, 2] {
         let settings = settings(&cluster).set("workers", workers).set("postgres.databases.app.max_db_connections", 2);
@@ -57,6 +59,7 @@ async fn a_databases_idle_connections_make_room_for_another_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_idle_connections_make_room_in_another_database() {
+    let _proof = proves(&["setting max_user_connections", "setting [users] max_user_connections"]);
     let cluster = Cluster::start().await;
     let settings = settings(&cluster).set("postgres.max_user_connections", 2).set("postgres.users.second.max_user_connections", 1);
     let pool = Pooler::start(settings).await;

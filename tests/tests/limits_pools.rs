@@ -1,5 +1,6 @@
 //! How large pools are and how their connections are used: the reserve, the minimum, turns, checks, ages, and pools that nobody uses.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::first_column;
@@ -23,6 +24,7 @@ fn forced(cluster: &Cluster) -> Settings {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reserve_is_opened_for_who_has_waited_for_long() {
+    let _proof = proves(&["setting reserve_pool_size", "setting reserve_pool_timeout"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster)
         .set("postgres.default_pool_size", 1)
@@ -51,6 +53,7 @@ async fn the_reserve_is_opened_for_who_has_waited_for_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_minimum_is_kept_where_the_user_is_known_or_a_client_is_there() {
+    let _proof = proves(&["setting min_pool_size"]);
     let cluster = Cluster::start().await;
     let minimum = |settings: Settings| settings.set("postgres.min_pool_size", 3).set("postgres.server_idle_timeout", "200ms");
     let known = Pooler::start(minimum(forced(&cluster))).await;
@@ -67,6 +70,7 @@ async fn the_minimum_is_kept_where_the_user_is_known_or_a_client_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn round_robin_uses_all_connections_in_turn() {
+    let _proof = proves(&["setting server_round_robin"]);
     let cluster = Cluster::start().await;
     for (round_robin, expected) in [(false, 1), (true, 3)] {
         let settings = Settings::postgres(&cluster).set("postgres.server_round_robin", round_robin);
@@ -90,6 +94,7 @@ async fn round_robin_uses_all_connections_in_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_checked_by_the_query_that_is_set() {
+    let _proof = proves(&["setting server_check_query", "setting server_check_delay"]);
     let cluster = Cluster::start_with(&["log_statement=all"]).await;
     let settings = Settings::postgres(&cluster).set("postgres.server_check_delay", "100ms");
     let pool = Pooler::start(settings.clone().set("postgres.server_check_query", "SELECT 'are you there'")).await;
@@ -120,6 +125,7 @@ async fn connections_are_checked_by_the_query_that_is_set() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_connections_are_replaced_one_after_the_other() {
+    let _proof = proves(&["setting server_lifetime"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 4).set("postgres.server_lifetime", "2s");
     let pool = Pooler::start(settings).await;
@@ -165,6 +171,7 @@ async fn a_burst_opens_connections_side_by_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_that_clients_named_are_forgotten_when_nobody_uses_them() {
+    let _proof = proves(&["setting autodb_idle_timeout", "setting pool_idle_timeout"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster)
         .set("postgres.databases.\"*\".host", "127.0.0.1")
@@ -186,6 +193,7 @@ async fn databases_that_clients_named_are_forgotten_when_nobody_uses_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fast_close_ends_clients_in_session_mode_whose_database_has_changed() {
+    let _proof = proves(&["setting server_fast_close", "message database configuration changed"]);
     let cluster = Cluster::start().await;
     let settings = forced(&cluster).set("postgres.pool_mode", "session").set("postgres.server_fast_close", true);
     let mut pool = Pooler::start(settings.clone()).await;

@@ -1,5 +1,6 @@
 //! Timeouts of queries, transactions and pauses: who took too long is told in PgBouncer's words, the server really stops, others go on.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::{first_column, first_error};
@@ -33,6 +34,7 @@ async fn server_stops(cluster: &Cluster, marker: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_takes_too_long_ends_with_its_connection_and_really_stops() {
+    let _proof = proves(&["setting query_timeout", "message query timeout"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.query_timeout", "300ms")).await;
     let (mut slow, mut other) = (pool.wire().await, pool.wire().await);
@@ -75,6 +77,7 @@ async fn a_query_that_takes_too_long_is_cancelled_where_that_is_wanted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_a_cancel_does_not_end_ends_with_its_connection() {
+    let _proof = proves(&["setting cancel_wait_timeout"]);
     let cluster = Cluster::start().await;
     // A statement that swallows its cancel.
     cluster
@@ -105,6 +108,7 @@ async fn a_query_that_waits_too_long_for_its_connection_ends_its_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_idle_in_a_transaction_is_closed_and_its_locks_are_freed() {
+    let _proof = proves(&["setting idle_transaction_timeout", "message idle transaction timeout"]);
     let cluster = Cluster::start().await;
     cluster.sql("CREATE TABLE t (n int); INSERT INTO t VALUES (1); GRANT ALL ON t TO app").await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.idle_transaction_timeout", "300ms")).await;
@@ -123,6 +127,7 @@ async fn a_client_idle_in_a_transaction_is_closed_and_its_locks_are_freed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_takes_too_long_ends_at_work_or_in_a_pause() {
+    let _proof = proves(&["setting transaction_timeout", "message transaction timeout"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.transaction_timeout", "400ms")).await;
     let (mut working, mut pausing) = (pool.wire().await, pool.wire().await);
@@ -144,6 +149,7 @@ async fn a_transaction_that_takes_too_long_ends_at_work_or_in_a_pause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_is_closed() {
+    let _proof = proves(&["setting client_idle_timeout", "message client_idle_timeout"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.client_idle_timeout", "400ms");
     for mode in ["transaction", "session"] {
@@ -159,6 +165,12 @@ async fn a_client_that_says_nothing_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_own_timeouts_beat_those_of_all() {
+    let _proof = proves(&[
+        "setting [users] query_timeout",
+        "setting [users] idle_transaction_timeout",
+        "setting [users] transaction_timeout",
+        "setting [users] client_idle_timeout",
+    ]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster)
         .set("postgres.query_timeout", "300ms")
@@ -199,6 +211,7 @@ async fn a_reload_bounds_sessions_that_had_no_bounds_and_frees_them_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_while_is_told_once_and_served_in_the_end() {
+    let _proof = proves(&["setting query_wait_notify", "message No server connection available in postgres backend, client being queued"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1).set("postgres.query_wait_notify", "200ms");
     let pool = Pooler::start(settings).await;
@@ -216,6 +229,12 @@ async fn who_waits_for_a_while_is_told_once_and_served_in_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn how_long_a_client_waits_is_said_by_its_user_its_database_or_for_all() {
+    let _proof = proves(&[
+        "setting query_wait_timeout",
+        "setting [users] query_wait_timeout",
+        "setting [databases] query_wait_timeout",
+        "message query_wait_timeout",
+    ]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster)
         .database("other", &cluster)
@@ -242,6 +261,7 @@ async fn how_long_a_client_waits_is_said_by_its_user_its_database_or_for_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_waits_for_a_server_that_is_down_says_so() {
+    let _proof = proves(&["setting client_login_timeout", "message client_login_timeout (server down)"]);
     let cluster = Cluster::start().await;
     // Nobody answers there.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -1,5 +1,6 @@
 //! Logins of PostgreSQL clients: each method, wrong secrets, strangers, and those who do not speak the protocol at all.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::wire::{first_error, tags};
@@ -219,6 +220,7 @@ async fn a_password_message_that_lies_about_its_length_ends_the_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_connection_ends_at_the_login_timeout() {
+    let _proof = proves(&["message client_login_timeout"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.auth_type", "plain").set("postgres.client_login_timeout", "1s");
     let pool = Pooler::start(settings).await;

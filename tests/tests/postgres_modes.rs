@@ -1,5 +1,6 @@
 //! Pool modes: when an upstream connection goes back, and what a client may do meanwhile.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::{first_error, tags};
 use sidepool_tests::postgres::{Cluster, frame};
@@ -14,6 +15,7 @@ fn one_connection(cluster: &Cluster, mode: &str) -> Settings {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transaction_mode_shares_between_transactions() {
+    let _proof = proves(&["setting pool_mode"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(one_connection(&cluster, "transaction")).await;
     let (mut first, mut second) = (pool.wire().await, pool.wire().await);
@@ -76,6 +78,7 @@ async fn statement_mode_refuses_transaction_blocks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_may_have_a_mode_of_its_own() {
+    let _proof = proves(&["setting [databases] pool_mode"]);
     let cluster = Cluster::start().await;
     let settings = one_connection(&cluster, "transaction")
         .database("whole", &cluster)

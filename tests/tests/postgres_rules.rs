@@ -1,5 +1,6 @@
 //! What the configuration forbids clients, and how it has connections cleaned.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::frame::{bind, execute, parse, query, sync, terminate};
 use sidepool_tests::postgres::wire::{first_column, first_error};
@@ -17,6 +18,7 @@ async fn pooler(cluster: &Cluster, mode: &str, set: &[(&str, &str)]) -> Pooler {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn simple_queries_can_be_forbidden() {
+    let _proof = proves(&["setting disable_pqexec", "message PQexec disallowed"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.disable_pqexec", true)).await;
     let mut wire = pool.wire().await;
@@ -32,6 +34,7 @@ async fn simple_queries_can_be_forbidden() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_can_be_limited_in_both_directions() {
+    let _proof = proves(&["setting max_packet_size"]);
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.max_packet_size", 2000)).await;
     let mut wire = pool.wire().await;
@@ -48,6 +51,7 @@ async fn messages_can_be_limited_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transaction_blocks_are_refused_in_statement_mode() {
+    let _proof = proves(&["message transaction blocks not allowed in statement pooling mode"]);
     let cluster = Cluster::start().await;
     let pool = pooler(&cluster, "statement", &[]).await;
     for begin in [query("BEGIN"), query("SELECT 1; BEGIN"), [parse("", "BEGIN"), bind("", "", &[]), execute("", 0), sync()].concat()] {
@@ -72,6 +76,7 @@ async fn left_behind(pool: &Pooler, does: &str, find: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reset_query_runs_when_a_client_of_a_session_pool_leaves() {
+    let _proof = proves(&["setting server_reset_query"]);
     let cluster = Cluster::start().await;
     let make = "CREATE TEMP TABLE mine (n int); PREPARE p AS SELECT 1; SET work_mem = '7MB'";
     let (tables, statements) = ("SELECT count(*) FROM pg_class WHERE relname = 'mine'", "SELECT count(*) FROM pg_prepared_statements");
@@ -89,6 +94,7 @@ async fn the_reset_query_runs_when_a_client_of_a_session_pool_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_runs_in_transaction_mode_when_it_always_does() {
+    let _proof = proves(&["setting server_reset_query_always"]);
     let cluster = Cluster::start().await;
     let find = "SELECT count(*) FROM pg_class WHERE relname = 'mine'";
     let mut pool = pooler(&cluster, "transaction", &[]).await;

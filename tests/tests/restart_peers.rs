@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::first_error;
@@ -64,6 +65,7 @@ async fn a_key_says_whose_it_is_where_pgbouncer_says_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_is_sent_on_to_the_peer_that_made_the_key() {
+    let _proof = proves(&["setting peer_id", "setting [peers] host", "setting [peers] port"]);
     let cluster = Cluster::start().await;
     let (_, fleet) = fleet(&cluster, 3).await;
     let mut client = fleet[0].wire().await;
@@ -96,6 +98,7 @@ async fn a_peer_is_reached_over_its_unix_socket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_shared_port_it_does_not_matter_whom_the_kernel_picks() {
+    let _proof = proves(&["setting so_reuseport"]);
     let cluster = Cluster::start().await;
     let (shared, fleet) = fleet(&cluster, 3).await;
     let mut clients = Vec::new();

@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::load::{pgbench, pgbench_tables};
 use sidepool_tests::place;
@@ -45,6 +46,7 @@ fn told(messages: &[Message]) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_serves_everybody_who_is_there_until_they_leave() {
+    let _proof = proves(&["signal SIGTERM", "message pooler is shutting down"]);
     let cluster = Cluster::start().await;
     let mut pooler = start(&cluster, "").await;
     let (mut idle, mut busy) = (client(&pooler).await, client(&pooler).await);
@@ -68,6 +70,7 @@ async fn sigterm_serves_everybody_who_is_there_until_they_leave() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigint_waits_for_servers_and_sends_away_who_needs_one() {
+    let _proof = proves(&["signal SIGINT", "message server shutting down"]);
     let cluster = Cluster::start().await;
     let mut pooler = start(&cluster, "default_pool_size = 1\n").await;
     let (mut busy, mut waiter, mut idle) = (client(&pooler).await, client(&pooler).await, client(&pooler).await);
@@ -87,6 +90,7 @@ async fn sigint_waits_for_servers_and_sends_away_who_needs_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigquit_and_a_second_signal_wait_for_nobody() {
+    let _proof = proves(&["signal SIGQUIT"]);
     let cluster = Cluster::start().await;
     for (first, second) in
         [(Signal::QUIT, None), (Signal::TERM, Some(Signal::TERM)), (Signal::INT, Some(Signal::INT)), (Signal::TERM, Some(Signal::INT))]
@@ -156,6 +160,7 @@ async fn a_rolling_restart_with_peers_is_not_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flag_r_takes_over_with_an_ini_file() {
+    let _proof = proves(&["flag -R"]);
     let cluster = Cluster::start().await;
     let home = place::directory("home");
     std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o777)).expect("our own directory");
@@ -177,6 +182,7 @@ async fn the_flag_r_takes_over_with_an_ini_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suspend_keeps_everybody_still_until_resume() {
+    let _proof = proves(&["command SUSPEND", "setting suspend_timeout"]);
     let cluster = Cluster::start().await;
     let pooler = start(&cluster, "admin_users = app\nsuspend_timeout = 1\n").await;
     let mut console = Wire::login(pooler.port(), cluster::USER, "pgbouncer", cluster::PASSWORD).await;

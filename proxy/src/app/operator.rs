@@ -186,11 +186,16 @@ impl Operator {
                 self.reconnects += 1;
                 let token = self.reconnects;
                 let concerned = move |key: &PoolKey| switch.concerns(key.database());
-                gather::ask_all(mailboxes, move |worker| worker.postgres.pools.reconnect(token, concerned)).await;
+                gather::ask_all(mailboxes, move |worker| {
+                    worker.postgres.pools.reconnect(token, concerned);
+                    // Whoever keeps a connection between transactions may have to give it up (server_fast_close).
+                    worker.drain.wake_all();
+                })
+                .await;
             }
             Switch::Kill(_) => {
                 gather::ask_all(mailboxes, move |worker| {
-                    worker.postgres.cancels.end(Fate::Killed, |presence| switch.concerns(&presence.who.database))
+                    worker.postgres.cancels.end(Fate::Removed, |presence| switch.concerns(&presence.who.database))
                 })
                 .await;
                 // The sessions' tasks, which have been woken, run before the next job does.

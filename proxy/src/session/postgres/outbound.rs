@@ -140,7 +140,9 @@ impl Outbound<'_, '_> {
                 self.on_parameter(body);
                 Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
-            BackendTag::NotificationResponse => Ok(if self.notifications { Verdict::Forward } else { Verdict::Swallow }),
+            BackendTag::NotificationResponse => {
+                Ok(if self.notifications || self.link.listening { Verdict::Forward } else { Verdict::Swallow })
+            }
             BackendTag::CommandComplete => {
                 self.on_command_tag(body.unwrap_or_default());
                 self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)

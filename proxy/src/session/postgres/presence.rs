@@ -29,6 +29,8 @@ pub struct Who {
 pub enum Fate {
     /// An operator said so.
     Killed,
+    /// Its database is gone, or an operator ended all that are in it.
+    Removed,
 }
 
 /// What is kept of one client.

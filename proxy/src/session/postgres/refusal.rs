@@ -178,6 +178,8 @@ pub fn ended(fate: Fate) -> Fault {
     match fate {
         Fate::Killed => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "admin forced disconnect")
             .with_detail("An operator closed this connection on the admin console."),
+        Fate::Removed => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "database removed")
+            .with_detail("It was taken out of the configuration, or an operator ended all its clients on the admin console (KILL)."),
     }
 }
 

@@ -21,6 +21,7 @@ use super::moving::Leaver;
 use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
+use super::presence::Fate;
 use super::route::PoolKey;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
@@ -189,6 +190,10 @@ impl PostgresSide {
         if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres) || postgres.server_fast_close) {
             // Whoever had no bounds is not watched yet; whoever keeps a connection may have to give it up.
             worker.drain.wake_all();
+        }
+        if let Some(postgres) = new.postgres.as_ref().filter(|_| as_pgbouncer) {
+            // As in PgBouncer; without an ini, who is in a transaction may end it first.
+            self.cancels.end(Fate::Removed, |presence| postgres.database(&presence.who.database).is_none());
         }
         self.verifiers.retain(|user| new.postgres.as_ref()?.users.get(user));
     }
