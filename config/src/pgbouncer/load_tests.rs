@@ -121,10 +121,10 @@ fn nowhere_to_listen_is_a_problem() {
 #[test]
 fn what_changes_nothing_is_named_once() {
     let loaded =
-        load_text("[databases]\nx = password=a\n[pgbouncer]\npkt_buf = 1\npkt_buf = 2\nresolv_conf = x\n", Path::new("p.ini")).unwrap();
+        load_text("[databases]\nx = password=a\n[pgbouncer]\npkt_buf = 1\npkt_buf = 2\nsbuf_loopcnt = 7\n", Path::new("p.ini")).unwrap();
     let warnings: Vec<_> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    assert!(warnings[0].starts_with("pkt_buf changes nothing: ") && warnings[1].starts_with("resolv_conf changes nothing: "));
+    assert!(warnings[0].starts_with("pkt_buf changes nothing: ") && warnings[1].starts_with("sbuf_loopcnt changes nothing: "));
 }
 
 #[test]

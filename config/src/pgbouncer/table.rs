@@ -132,7 +132,7 @@ pub const SETTINGS: &[Setting] = &[
     row("query_wait_timeout", Kind::Time, "120", true),
     row("reserve_pool_size", COUNT, "0", true),
     row("reserve_pool_timeout", Kind::Time, "5", true),
-    idle("resolv_conf", Kind::Text, "", false, Use::Nothing("names are resolved by the system's own resolver")),
+    row("resolv_conf", Kind::Text, "", false),
     idle("sbuf_loopcnt", COUNT, "5", true, Use::Nothing("fairness between clients is the runtime's")),
     row("scram_iterations", Kind::Int(1, 10_000_000), "4096", true),
     row("server_check_delay", Kind::Time, "30", true),
@@ -179,6 +179,7 @@ pub const SETTINGS: &[Setting] = &[
 #[rustfmt::skip]
 pub const OWN: &[Setting] = &[
     row("metrics_listen", Kind::Text, "", false),
+    row("console_old_columns", Kind::Flag, "0", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),
