@@ -21,4 +21,4 @@ pub fn version() -> String {
 }
 
 /// What does the work of PgBouncer's libraries, as `-V` and the log say it.
-pub const LIBRARIES: [&str; 3] = ["runtime: tokio (epoll)", "adns: system", "tls: rustls (aws-lc-rs)"];
+pub const LIBRARIES: [&str; 3] = ["runtime: tokio (epoll)", "adns: hickory", "tls: rustls (aws-lc-rs)"];
