@@ -2,7 +2,7 @@
 //! extended protocol, clients that leave in the middle of a message.
 
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::frame::{bind, execute, function_call, parse, query, sync};
+use sidepool_tests::postgres::frame::{bind, execute, function_call, parse, query, startup, sync};
 use sidepool_tests::postgres::wire::tags;
 use sidepool_tests::postgres::{Cluster, Message, Wire};
 use sidepool_tests::settings::Settings;
@@ -74,4 +74,18 @@ async fn who_leaves_in_the_middle_of_a_message_leaves_nothing_of_it_behind() {
         let mut other = pool.wire().await;
         assert_eq!(other.value("SELECT 'mine'").await, "mine");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_while_the_server_is_awaited_is_not_waited_for() {
+    let cluster = Cluster::start().await;
+    // Where nobody listens, which is tried again and again.
+    let settings = Settings::postgres(&cluster).set("postgres.databases.app.port", 1).set("postgres.client_login_timeout", "60s");
+    let pool = Pooler::start(settings).await;
+    let mut client = Wire::connect(pool.postgres_port()).await;
+    client.send(&startup(&[("user", "app"), ("database", "app")])).await;
+    pool.metrics_show("the client waiting", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) >= 1.0).await;
+    drop(client);
+    pool.metrics_show("nobody waiting", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) < 1.0).await;
+    pool.process().log().line_with("client left during login").await;
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 use rustix::net::{RecvFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::socket::Socket;
@@ -95,6 +95,23 @@ impl Stream {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(target.filled().len())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits until the other side has left, without taking anything that it says. Once it has said something this waits for ever: whether it leaves
+    /// behind that is seen when it is read. The same under TLS, where leaving is something that is said.
+    pub async fn left(&self) {
+        let peek = |socket: BorrowedFd<'_>| recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).map_err(io::Error::from);
+        loop {
+            let peeked = match self {
+                Self::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream.as_fd())).await,
+                Self::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream.as_fd())).await,
+                Self::Tls(_) => std::future::pending().await,
+            };
+            match peeked {
+                Ok((0, _)) | Err(_) => return,
+                Ok(_) => std::future::pending().await,
+            }
         }
     }
 

@@ -265,7 +265,12 @@ async fn admit(
         reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
-    let baseline = pool.baseline(member.account().patience()).await;
+    let baseline = tokio::select! {
+        biased;
+        baseline = pool.baseline(member.account().patience()) => baseline,
+        // Nobody is let in for who does not wait any more.
+        () = reached.stream.left() => return Err(other(Farewell::Left)),
+    };
     reached.server_wait.set(false);
     let baseline = match baseline {
         Ok(baseline) => baseline,
