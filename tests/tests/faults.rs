@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::{first_column, first_error};
@@ -237,6 +238,7 @@ async fn scrape_status(pool: &Pooler) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connect_that_stalls_ends_at_its_time_limit_and_others_go_on() {
+    let _proof = proves(&["setting server_connect_timeout"]);
     let cluster = Cluster::start().await;
     let stalling = FaultProxy::start(cluster.port()).await;
     stalling.behave(Behaviour::Stall);

@@ -24,7 +24,7 @@ fn forced(cluster: &Cluster) -> Settings {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reserve_is_opened_for_who_has_waited_for_long() {
-    let _proof = proves(&["setting reserve_pool_size", "setting reserve_pool_timeout"]);
+    let _proof = proves(&["setting [users] reserve_pool_size", "setting reserve_pool_size", "setting reserve_pool_timeout"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster)
         .set("postgres.default_pool_size", 1)

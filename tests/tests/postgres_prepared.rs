@@ -1,5 +1,6 @@
 //! Named prepared statements in transaction mode: each client has its own names, whatever connection it gets.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::frame::{bind, close, describe, execute, parse, sync};
 use sidepool_tests::postgres::wire::{first_column, first_error};
@@ -90,6 +91,7 @@ async fn mistakes_are_answered_as_the_server_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_keeps_a_bounded_number_of_statements() {
+    let _proof = proves(&["setting max_prepared_statements"]);
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1).set("postgres.max_prepared_statements", 5);
     let pool = Pooler::start(settings).await;

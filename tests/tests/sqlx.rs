@@ -6,7 +6,7 @@ use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::Cluster;
 use sidepool_tests::settings::Settings;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use sqlx::{Executor as _, Row as _};
 
 /// Servers with a pool of three in between, and sqlx's own pool of twenty in front.
 async fn start() -> (Cluster, Pooler, String) {
@@ -61,17 +61,6 @@ async fn statements_transactions_and_errors_over_a_few_connections() {
     let error = sqlx::query("SELECT 1 / $1").bind(0).execute(&pool).await.unwrap_err();
     assert_eq!(error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned())).as_deref(), Some("22012"));
     pool.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn statements_are_described_as_its_macros_do_at_compile_time() {
-    let (_cluster, _pooler, url) = start().await;
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    connection.execute("CREATE TABLE note (id int PRIMARY KEY, body text)").await.unwrap();
-    // It asks with EXPLAIN EXECUTE of the name that it has prepared by protocol.
-    let described = connection.describe("SELECT id, body FROM note WHERE id = $1").await.unwrap();
-    assert_eq!(described.columns().len(), 2);
-    assert_eq!((described.nullable(0), described.nullable(1)), (Some(false), Some(true)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

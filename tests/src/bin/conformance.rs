@@ -21,8 +21,9 @@ fn main() -> ExitCode {
     let claims = arguments.next().expect("usage: conformance CLAIMS [--write]");
     let write = arguments.next().is_some_and(|argument| argument == "--write");
     let proofs = proofs(Path::new(&claims));
-    let items: Vec<&str> = ITEMS.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let unknown: Vec<&String> = proofs.keys().filter(|item| !items.contains(&item.as_str())).collect();
+    let lines = ITEMS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let items: Vec<(&str, &str)> = lines.map(|line| line.split_once('\t').unwrap_or((line, ""))).collect();
+    let unknown: Vec<&String> = proofs.keys().filter(|item| !items.iter().any(|(known, _)| known == item)).collect();
     let table = table(&items, &proofs);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("CONFORMANCE.md");
     let mut good = true;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         println!("{} is not what the tests have shown: run the program with --write and commit it", path.display());
         good = false;
     }
-    println!("{} items, {} of them proven", items.len(), items.iter().filter(|item| proofs.contains_key(**item)).count());
+    println!("{} items, {} of them proven", items.len(), items.iter().filter(|(item, _)| proofs.contains_key(*item)).count());
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -52,17 +53,18 @@ fn proofs(claims: &Path) -> BTreeMap<String, BTreeSet<String>> {
     proofs
 }
 
-fn table(items: &[&str], proofs: &BTreeMap<String, BTreeSet<String>>) -> String {
+fn table(items: &[(&str, &str)], proofs: &BTreeMap<String, BTreeSet<String>>) -> String {
     let mut text = HEAD.to_owned();
     let mut last = "";
-    for item in items {
+    for (item, otherwise) in items {
         let (kind, name) = item.split_once(' ').expect("KIND NAME");
         if kind != last {
             let _ = writeln!(text, "\n## {}\n\n| {kind} | shown by |\n|---|---|", title(kind));
             last = kind;
         }
-        let tests = proofs.get(*item).into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
-        let _ = writeln!(text, "| `{}` | {} |", name.replace('|', "\\|"), tests.join("<br>"));
+        let why = Some(*otherwise).filter(|why| !why.is_empty()).map(|why| format!("otherwise on purpose: {why}"));
+        let shown = proofs.get(*item).into_iter().flatten().cloned().chain(why).collect::<Vec<_>>();
+        let _ = writeln!(text, "| `{}` | {} |", name.replace('|', "\\|"), shown.join("<br>"));
     }
     text
 }
