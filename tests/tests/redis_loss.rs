@@ -36,8 +36,9 @@ async fn reads_in_flight_are_asked_again() {
     network.behave(sidepool_tests::fault::Behaviour::Stall);
     wire.send(&[request(&["GET", "k"]), request(&["STRLEN", "k"]), request(&["GET", "k"])].concat()).await;
     assert!(wire.is_silent().await);
-    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    // In this order: what was held back must not slip through before the cut.
     network.cut();
+    network.behave(sidepool_tests::fault::Behaviour::Pass);
     assert_eq!(wire.reply().await.text(), "value");
     assert_eq!(wire.reply().await, Reply::Integer(5));
     assert_eq!(wire.reply().await.text(), "value");
@@ -51,8 +52,9 @@ async fn a_write_in_flight_is_called_unknown_and_not_repeated() {
     network.behave(sidepool_tests::fault::Behaviour::Stall);
     wire.send(&[request(&["GET", "n"]), request(&["INCR", "n"]), request(&["GET", "n"])].concat()).await;
     assert!(wire.is_silent().await);
-    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    // In this order: what was held back must not slip through before the cut.
     network.cut();
+    network.behave(sidepool_tests::fault::Behaviour::Pass);
     assert!(wire.reply().await.is_error("UPSTREAM"), "the read before the write may have been overtaken by it");
     let unknown = wire.reply().await;
     assert!(unknown.is_error("UPSTREAM") && unknown.text().contains("unknown"), "{unknown:?}");
