@@ -345,7 +345,7 @@ mod tests {
             let stream = || Stream::Unix(tokio::net::UnixStream::pair().unwrap().0);
             let postgres = size_of_val(&session::postgres::serve(stream(), Rc::clone(&worker)));
             let redis = size_of_val(&session::redis::serve(stream(), "cache".into(), worker));
-            assert!(postgres <= 328 && redis <= 512, "the futures have {postgres} and {redis} bytes");
+            assert!(postgres <= 320 && redis <= 512, "the futures have {postgres} and {redis} bytes");
         });
     }
 

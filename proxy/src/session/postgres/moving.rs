@@ -77,7 +77,7 @@ fn state_of(session: &Session) -> ClientState {
         user: session.ticket.presence().who.user.to_string(),
         database: session.ticket.presence().who.database.to_string(),
         key: CancelBytes(session.ticket.key().bytes()),
-        parameters: session.state.iter().map(text).collect(),
+        parameters: session.state().iter().map(text).collect(),
         statements: statements.map(|statements| statements.export()).unwrap_or_default(),
         unnamed: statements.and_then(|statements| statements.unnamed.clone()),
         secret: secret.map(|secret| secret.reveal().to_owned()),

@@ -72,20 +72,21 @@ impl Session {
     /// The query that brings the connection into this client's state, if it is not in it.
     fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
         let PgConnection { link, parameters, entry, .. } = &mut **lease;
-        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &self.state)) {
+        let state = self.state();
+        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &state)) {
             return None;
         }
-        let sql = matching::plan(&self.state, parameters, &link.overrides, link.doubtful);
+        let sql = matching::plan(&state, parameters, &link.overrides, link.doubtful);
         // From here on the connection carries what the server does not report, too.
         link.overrides = ParameterSet::new();
-        for (name, value) in self.state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
+        for (name, value) in state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
             // Cannot be full: the set it comes from has the same bound.
             let _ = link.overrides.set(name, value);
         }
         link.doubtful = false;
-        link.applied = Some(Rc::clone(&self.state));
+        link.applied = Some(Rc::clone(&state));
         if let Some(entry) = entry {
-            *entry.server().applied.borrow_mut() = Some(Rc::clone(&self.state));
+            *entry.server().applied.borrow_mut() = Some(Rc::clone(&state));
         }
         sql.map(|sql| query(&sql))
     }
@@ -234,7 +235,7 @@ impl Session {
 
     /// Sends the client's bytes on; what cannot be decided yet stays pending.
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
-        let worker = Rc::clone(&self.worker);
+        let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let PgConnection { link, stream, .. } = &mut **lease;
         // All that was held back is looked at again.
@@ -246,7 +247,7 @@ impl Session {
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
             capacity: self.statement_capacity,
-            state: &self.state,
+            state: &state,
         };
         let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
         let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
@@ -412,14 +413,15 @@ impl Session {
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.
     fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
+        let mut present = self.state();
         let Phase::Linked(lease) = &mut self.phase else { return };
         let matching = lease.link.matching;
-        let mut state = None;
+        let mut changed = None;
         for (name, value) in reported {
             // Full, or not a name: then it is not one that is tracked either.
             let _ = lease.parameters.set(name, value);
-            if self.state.get(name).is_some_and(|present| present != &**value) {
-                let _ = state.get_or_insert_with(|| (*self.state).clone()).set(name, value);
+            if present.get(name).is_some_and(|present| present != &**value) {
+                let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
                 if matching {
                     // The server spells the client's value in its own way: the client shall know it by that.
                     let mut status = Vec::new();
@@ -428,12 +430,12 @@ impl Session {
                 }
             }
         }
-        if let Some(state) = state {
-            self.state = self.worker.postgres.states.intern(state);
-            self.ticket.presence().set_state(&self.state);
+        if let Some(changed) = changed {
+            present = self.worker.postgres.states.intern(changed);
+            self.ticket.presence().set_state(&present);
         }
         if !lease.link.doubtful {
-            lease.link.applied = Some(Rc::clone(&self.state));
+            lease.link.applied = Some(present);
         }
     }
 

@@ -94,8 +94,6 @@ pub struct Session {
     pub(super) mode: PoolMode,
     /// How many prepared statements a server connection keeps; 0: names are passed as they are.
     pub(super) statement_capacity: usize,
-    /// The parameters that follow this client.
-    pub(super) state: Rc<ParameterSet>,
     pub(super) statements: Option<Box<ClientStatements>>,
     /// What the client sent and could not be sent on yet.
     pub(super) pending: Vec<u8>,
@@ -155,7 +153,6 @@ impl Session {
             client,
             worker: Rc::clone(worker),
             pool,
-            state: ticket.presence().state(),
             ticket,
             member,
             watched: None,
@@ -178,6 +175,11 @@ impl Session {
     #[must_use]
     pub fn worker(&self) -> Rc<Worker> {
         Rc::clone(&self.worker)
+    }
+
+    /// The parameters that follow this client.
+    pub(super) fn state(&self) -> Rc<ParameterSet> {
+        self.presence().state()
     }
 
     /// What the worker knows of the client.
