@@ -15,7 +15,7 @@ use crate::pgbouncer::process::Process;
 use crate::secret::Secret;
 
 pub use postgres::{
-    AuthType, Base, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
+    AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
     UserTimeouts,
 };
 

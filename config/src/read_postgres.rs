@@ -38,6 +38,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
+        listen_gap: section.choice("listen_gap").unwrap_or(defaults.listen_gap),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, caps, &server_tls))).collect(),

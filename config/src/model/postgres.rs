@@ -110,6 +110,8 @@ pub struct Postgres {
     pub max_packet_size: u32,
     /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
     pub max_prepared_statements: u32,
+    /// What becomes of clients that listen when notifications may have been lost.
+    pub listen_gap: ListenGap,
     /// Reported parameters that follow the client, beside the standard ones.
     pub track_extra_parameters: Vec<String>,
     /// Startup parameters that are dropped in silence (lower case).
@@ -180,6 +182,16 @@ pub enum LoadBalance {
     RoundRobin,
     /// One, and the next only when it cannot be connected to.
     Disable,
+}
+
+/// What becomes of clients that listen when the connection that listens for them was lost: they may have missed notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenGap {
+    /// They are closed, as by a server that restarts: drivers know what to do then.
+    #[default]
+    Close,
+    /// They stay, and are warned.
+    Warn,
 }
 
 /// TLS with clients, in libpq's terms.
@@ -416,6 +428,7 @@ impl Default for Postgres {
             console_old_columns: false,
             max_packet_size: i32::MAX.unsigned_abs(),
             max_prepared_statements: 200,
+            listen_gap: ListenGap::default(),
             track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
             ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
             peer_id: 0,

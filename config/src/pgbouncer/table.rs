@@ -180,6 +180,7 @@ pub const SETTINGS: &[Setting] = &[
 pub const OWN: &[Setting] = &[
     row("metrics_listen", Kind::Text, "", false),
     row("console_old_columns", Kind::Flag, "0", true),
+    row("listen_gap", Kind::Choice(&["close", "warn"]), "close", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),

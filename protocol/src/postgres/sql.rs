@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// PostgreSQL keeps this many bytes of a name.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 
 /// What a command does with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub fn commands(text: &[u8]) -> Option<Vec<Command<'_>>> {
     }
 }
 
-fn is(word: &[u8], keyword: &[u8]) -> bool {
+pub(super) fn is(word: &[u8], keyword: &[u8]) -> bool {
     word.eq_ignore_ascii_case(keyword)
 }
 
@@ -116,11 +116,11 @@ fn is(word: &[u8], keyword: &[u8]) -> bool {
 type Found<'a> = (Verb, Cow<'a, [u8]>, Range<usize>);
 
 /// The text can be read in two ways.
-struct Unclear;
+pub(super) struct Unclear;
 
 /// One token; comments and white space stand between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     /// A keyword or a name without quotes.
     Word(Range<usize>),
     /// A name in quotes.
@@ -136,12 +136,17 @@ enum Token {
 }
 
 #[derive(Clone)]
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
+    /// From the beginning of a text.
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
     /// Reads the first words of a statement, up to the name.
     fn command(&mut self) -> Result<Option<Found<'a>>, Unclear> {
         let before = self.clone();
@@ -247,7 +252,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Goes behind the end of the statement, and answers where that is; `None`: at the end of the text.
-    fn skip_statement(&mut self) -> Result<Option<usize>, Unclear> {
+    pub(super) fn skip_statement(&mut self) -> Result<Option<usize>, Unclear> {
         let mut depth = 0_usize;
         loop {
             match self.next() {
@@ -261,7 +266,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    fn next(&mut self) -> Token {
+    pub(super) fn next(&mut self) -> Token {
         if !self.skip_blanks() {
             return Token::End;
         }
@@ -399,7 +404,7 @@ fn is_word_part(byte: u8) -> bool {
     is_word_start(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
-fn undouble(inner: &[u8]) -> Vec<u8> {
+pub(super) fn undouble(inner: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter();
     while let Some(byte) = bytes.next() {

@@ -17,6 +17,7 @@ pub mod cancel_lines;
 pub mod deadlines;
 pub mod inbound;
 pub mod keyring;
+pub mod listening;
 pub mod login;
 pub mod lookups;
 pub mod matching;

@@ -21,6 +21,9 @@ const CONSOLE: &str = "pgbouncer";
 /// Most connections of a pool in which users are looked up: a lookup takes a round trip.
 const LOOKUP_CONNECTIONS: u32 = 4;
 
+/// How long the connection that listens is kept when nobody does.
+const LISTENING_IDLE: Duration = Duration::from_secs(10);
+
 /// What makes a pool one pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
@@ -41,6 +44,8 @@ pub enum Purpose {
     Clients,
     /// `auth_query`, which must not run on connections that clients have set anything on.
     Lookups,
+    /// The connection that listens for all clients of a database.
+    Listening,
 }
 
 impl PoolKey {
@@ -62,7 +67,18 @@ impl PoolKey {
         match self.purpose {
             Purpose::Clients => format!("{}.{}", self.database(), self.user).into(),
             Purpose::Lookups => format!("{}.{}/auth_query", self.database(), self.user).into(),
+            Purpose::Listening => format!("{}.{}/listen", self.database(), self.user).into(),
         }
+    }
+
+    /// The pool whose clients' logins bring what its connections log in with.
+    #[must_use]
+    pub fn of_clients(&self) -> Self {
+        let purpose = match self.purpose {
+            Purpose::Clients | Purpose::Listening => Purpose::Clients,
+            Purpose::Lookups => Purpose::Lookups,
+        };
+        Self { purpose, ..self.clone() }
     }
 }
 
@@ -115,6 +131,9 @@ pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
 #[must_use]
 pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     let database = config.databases.get(&*key.entry)?;
+    if key.purpose == Purpose::Listening {
+        return listening_route(config, &key.of_clients());
+    }
     if key.purpose == Purpose::Lookups {
         let users = config.databases.values().filter_map(|database| database.auth_user.as_deref()).chain(config.auth_user.as_deref());
         let is_used = users.into_iter().any(|user| user == &*key.user);
@@ -135,6 +154,18 @@ pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     }
     let mode = database.pool_mode_for(config.users.get(&*key.user));
     Some(route_of(config, database, key.clone(), mode))
+}
+
+/// The pool of the one connection that listens for the clients of this pool; `None` when the configuration leads nobody there any more.
+#[must_use]
+pub fn listening_route(config: &Postgres, clients: &PoolKey) -> Option<Route> {
+    let mut route = route_again(config, clients)?;
+    route.key.purpose = Purpose::Listening;
+    // A query on it would hear of nothing: it is never idle for long, and never more than one.
+    let limits = route.limits;
+    route.limits =
+        Limits { max: 1, min: 0, reserve: 0, idle_timeout: Some(LISTENING_IDLE), lifetime: None, probe_after: None, probe_always: false, ..limits };
+    Some(route)
 }
 
 /// How users that the configuration does not list are looked up.
