@@ -168,7 +168,8 @@ async fn within_a_batch_each_command_sees_those_before_it() {
     let mut pooled = pool.wire().await;
     let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)].concat();
     let batches = [
-        [run("PREPARE q AS SELECT 1"), run("EXECUTE q"), run("DEALLOCATE q"), run("PREPARE q AS SELECT 2"), run("EXECUTE q"), sync()].concat(),
+        [run("PREPARE q AS SELECT 1"), run("EXECUTE q"), run("DEALLOCATE q"), run("PREPARE q AS SELECT 2"), run("EXECUTE q"), sync()]
+            .concat(),
         // What ran before the error stays, what came behind it never was.
         [run("DEALLOCATE q"), run("SELECT 1 / 0"), run("PREPARE q AS SELECT 3"), sync()].concat(),
         [run("EXECUTE q"), sync()].concat(),
@@ -250,8 +251,10 @@ async fn one_statement_a_connection_is_enough() {
     let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1).set("postgres.max_prepared_statements", 1);
     let pool = Pooler::start(settings).await;
     let mut wire = pool.wire().await;
-    wire.ask(&[parse("a", "SELECT 'a'"), parse("b", "SELECT 'b'"), parse("run_a", "EXECUTE a"), parse("run_b", "EXECUTE b"), sync()].concat())
-        .await;
+    wire.ask(
+        &[parse("a", "SELECT 'a'"), parse("b", "SELECT 'b'"), parse("run_a", "EXECUTE a"), parse("run_b", "EXECUTE b"), sync()].concat(),
+    )
+    .await;
     for _ in 0..3 {
         for (name, value) in [("run_a", "a"), ("run_b", "b"), ("a", "a"), ("b", "b")] {
             let answer = wire.ask(&[describe(b'S', name), bind("", name, &[]), execute("", 0), sync()].concat()).await;

@@ -166,7 +166,13 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
                 }
             }
             Note::Server(id) => statements.remove(id),
-            Note::None | Note::Duplicate(_) | Note::Closed { .. } | Note::ClosedUnnamed(_) | Note::Uses(_) | Note::Sql(_) | Note::Text(_) => {}
+            Note::None
+            | Note::Duplicate(_)
+            | Note::Closed { .. }
+            | Note::ClosedUnnamed(_)
+            | Note::Uses(_)
+            | Note::Sql(_)
+            | Note::Text(_) => {}
         },
         Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
         Owed::LocalClose(Note::Closed { name, statement }) => {
