@@ -38,8 +38,10 @@ pub fn may_begin_listening(start: &[u8]) -> bool {
 
 const LISTEN: &[u8; 6] = b"listen";
 
+/// Whether the first statement of the text is LISTEN. A text that is parsed has no other.
+#[must_use]
 #[inline]
-fn begins_so(text: &[u8]) -> bool {
+pub fn begins_so(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     match text.first() {
         Some(b'l' | b'L') => text.get(..LISTEN.len()).is_some_and(|word| is(word, LISTEN)),

@@ -12,6 +12,7 @@
 
 use std::rc::Rc;
 
+use sidepool_config::model::{PoolMode, Postgres};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
@@ -20,6 +21,7 @@ use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
+use super::listening::gate::{Gate, Passage};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
 use super::sql_names::Named;
@@ -92,9 +94,19 @@ pub struct Rules {
     pub max_packet: u32,
     /// Whether simple queries are allowed (`disable_pqexec` is off).
     pub simple_queries: bool,
+    /// Whether one connection listens for all clients.
+    pub shared_listening: bool,
 }
 
 impl Rules {
+    /// Those for a client in this mode.
+    #[must_use]
+    pub fn new(postgres: &Postgres, mode: PoolMode) -> Self {
+        let (max_packet, simple_queries) = (postgres.max_packet_size, !postgres.disable_pqexec);
+        // In session mode the connection is the client's own, and listens itself.
+        Self { max_packet, simple_queries, shared_listening: mode != PoolMode::Session }
+    }
+
     /// What does not depend on the state of anything.
     pub fn check(self, head: Head, message: &[u8]) -> Result<FrontendTag, Violation> {
         let tag = FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))?;
@@ -121,6 +133,8 @@ pub struct Inbound<'a, 's> {
     pub rewriting: Rewriting<'a>,
     /// What is allowed.
     pub rules: Rules,
+    /// Who listens for the client, where that is shared.
+    pub gate: Option<Gate<'a>>,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
@@ -137,6 +151,11 @@ impl Inbound<'_, '_> {
             let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
+            }
+            match self.gate(tag, rest, head) {
+                Passage::Free => {}
+                Passage::NeedMore => return Ok((at, Stop::NeedMore)),
+                Passage::Held => return Ok((at, Stop::Held(Hold::Channels))),
             }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),

@@ -50,6 +50,8 @@ impl Session {
             && self.body.remaining == 0
             && !self.skipping
             && self.hold == Hold::No
+            // What is notified between its two LISTENs would be lost.
+            && !self.ticket.listens()
             && self.worker.postgres.leavers.borrow().is_some()
     }
 }
@@ -108,7 +110,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,
                 statement_capacity: postgres.max_prepared_statements as usize,
-                rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
+                rules: Rules::new(postgres, route.mode),
                 ticket,
                 member,
             };

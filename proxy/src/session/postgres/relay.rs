@@ -18,7 +18,8 @@ use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
-use super::outbound::{News, Outbound, field};
+use super::listening::gate::Gate;
+use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
@@ -29,7 +30,6 @@ use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
-use crate::upstream::postgres::pins::Cause;
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -53,19 +53,24 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        let Some(query) = self.state_query(&mut lease) else {
+        let queries = [self.state_query(&mut lease), self.channels_query(&mut lease)];
+        if queries.iter().all(Option::is_none) {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
-        };
+        }
         // A cancel is meant for the client's query, which still waits.
         self.ticket.waiting(cx.waker());
         self.phase = Phase::Linked(lease);
         self.pending = input.to_vec();
         self.with_connection(|connection| {
             connection.link.matching = true;
-            connection.link.tracker.owe(Owed::OwnQuery);
-            connection.link.to_server.send(&mut connection.stream, cx, &query)
+            // A simple query destroys it.
+            connection.link.statements.unnamed = None;
+            queries.into_iter().flatten().try_for_each(|query| {
+                connection.link.tracker.owe(Owed::OwnQuery);
+                connection.link.to_server.send(&mut connection.stream, cx, &query)
+            })
         })
         .map_err(|error| self.server_lost(cx, &error.to_string()))
     }
@@ -113,8 +118,11 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             if !moved {
+                if self.ticket.listens() {
+                    self.listen_linked(cx)?;
+                }
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() && self.unlink_if_free() {
+                if (self.pending.is_empty() || self.hold == Hold::Channels) && self.unlink_if_free(cx)? {
                     return Poll::Ready(Ok(()));
                 }
                 if self.is_to_be_closed() {
@@ -151,7 +159,13 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        let busy = self.with_connection(|connection| {
+            let link = &connection.link;
+            link.matching || link.hearing.asking.is_some() || !link.to_server.is_empty()
+        });
+        if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
+            return Ok(Turn::Quiet);
+        }
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -251,7 +265,8 @@ impl Session {
             state: &state,
         };
         let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
+        let gate = self.rules.shared_listening.then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
+        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, gate, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }
@@ -309,6 +324,7 @@ impl Session {
         }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
+        let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
         let PgConnection { link, stream, .. } = &mut **lease;
         let kept = link.carry.len();
@@ -326,7 +342,6 @@ impl Session {
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.statement_capacity > 0;
@@ -376,7 +391,9 @@ impl Session {
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
         }
-        if let Some(error) = news.own_error {
+        if news.own_error.is_some() && self.with_connection(|connection| connection.link.hearing.asking.is_some()) {
+            self.with_connection(|connection| connection.link.hearing.failed = true);
+        } else if let Some(error) = news.own_error {
             let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
             self.with_connection(|connection| connection.link.applied = None);
             return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
@@ -387,10 +404,15 @@ impl Session {
         if news.replay && self.send_again(cx)? {
             return Ok(Turn::Moved);
         }
-        if news.own_ready {
+        if news.own_ready && self.with_connection(|connection| connection.link.hearing.asking.is_some()) {
+            self.after_asking(cx)?;
+        } else if news.own_ready {
             return self.after_matching(cx);
         }
-        Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
+        if news.ready > 0 {
+            self.note_time();
+        }
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
@@ -441,14 +463,17 @@ impl Session {
     }
 
     /// Gives the connection back when the mode and the server allow it.
-    fn unlink_if_free(&mut self) -> bool {
-        let free = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_free());
+    fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.mode == PoolMode::Session || self.is_half_sent() || self.ask_for_channels(cx)? {
+            return Ok(false);
+        }
+        let free = self.with_connection(|connection| connection.link.is_free());
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.note_statements(&lease);
             self.ticket.idle();
             give_back(lease);
         }
-        free
+        Ok(free)
     }
 
     /// Leaves behind how many statements there are, for whoever looks.
@@ -473,7 +498,7 @@ impl Session {
     }
 
     /// Whether the server waits for the rest of a message of the client.
-    fn is_half_sent(&self) -> bool {
+    pub(super) fn is_half_sent(&self) -> bool {
         self.body.remaining > 0 && self.body.forward
     }
 
@@ -516,7 +541,7 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+    Outbound { link, client, notifications: Notifications::Pinned, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

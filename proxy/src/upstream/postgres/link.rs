@@ -178,6 +178,34 @@ impl Note {
     }
 }
 
+/// What the connection itself listens to, for the client that has it.
+#[derive(Debug, Default)]
+pub struct Hearing {
+    /// It has been told channels: before it serves others it is asked for them, and forgets them.
+    pub carries: bool,
+    /// The client's channels may be others than when it was last asked.
+    pub changed: bool,
+    /// A LISTEN has succeeded since: perhaps one that nobody saw coming.
+    pub listened: bool,
+    /// A query of the proxy itself about that is under way.
+    pub asking: Option<Asking>,
+    /// The channels that it has named in answer.
+    pub channels: Vec<Box<[u8]>>,
+    /// The query has failed.
+    pub failed: bool,
+    /// How often that has happened.
+    pub failures: u8,
+}
+
+/// What the proxy asks a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// Which channels it listens to.
+    Channels,
+    /// That, and to listen to none from now on.
+    ChannelsAndForget,
+}
+
 /// What has been sent to a server since somebody looked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -220,6 +248,8 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// What the connection itself listens to.
+    pub hearing: Hearing,
     /// What has been sent, for the statistics.
     pub counts: Counts,
     /// A simple query has been sent that may change what a name means.
@@ -267,6 +297,8 @@ pub enum Hold {
     Names,
     /// All answers.
     All,
+    /// The connection that listens for all clients.
+    Channels,
 }
 
 impl Link {
@@ -290,7 +322,7 @@ impl Link {
             return false;
         }
         match hold {
-            Hold::No => false,
+            Hold::No | Hold::Channels => false,
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),
             Hold::All => self.tracker.is_owed(),
         }
@@ -311,7 +343,7 @@ impl Link {
         if self.pins.has(Cause::Statements) && !cleaned.statements {
             return Err("server_reset_query leaves a client's prepared statements on the connection");
         }
-        if self.pins.has(Cause::Listening) && !cleaned.listening {
+        if (self.pins.has(Cause::Listening) || self.hearing.carries) && !cleaned.listening {
             return Err("server_reset_query leaves the connection listening");
         }
         let mut statements = std::mem::take(&mut self.statements);

@@ -66,8 +66,8 @@ pub struct Listener {
     end: Cell<Option<Why>>,
     /// It may have missed something, and is to be told.
     missed: Cell<bool>,
-    /// The session waits for the hub.
-    waits: Cell<bool>,
+    /// What the session waits for.
+    wanted: RefCell<Vec<Channel>>,
     refusal: RefCell<Option<Arc<Fault>>>,
 }
 
@@ -95,7 +95,7 @@ impl Listener {
             bytes: Cell::new(0),
             end: Cell::new(None),
             missed: Cell::new(false),
-            waits: Cell::new(false),
+            wanted: RefCell::default(),
             refusal: RefCell::default(),
         }
     }
@@ -107,8 +107,7 @@ impl Listener {
 
     /// The client is about to LISTEN to these; `turn` numbers a request to the hub.
     pub fn want(self: &Rc<Self>, names: &[impl AsRef<[u8]>], pool: &PoolKey, mut turn: impl FnMut() -> u64) -> Wanted {
-        if let Some(fault) = self.refusal.take() {
-            self.waits.set(false);
+        if let Some(fault) = self.take_refusal() {
             return Wanted::Refused(fault);
         }
         for name in names {
@@ -124,13 +123,29 @@ impl Listener {
             self.branch.join(channel, self, pool, &mut turn);
         }
         let ready = names.iter().all(|name| self.branch.is_listening(name.as_ref()));
-        self.waits.set(!ready);
+        let waits = names.iter().filter(|_| !ready);
+        *self.wanted.borrow_mut() = waits.map(|name| Channel::from(name.as_ref())).collect();
         if ready { Wanted::Ready } else { Wanted::Wait }
     }
 
     /// Whether something was refused that the session has not been told.
     pub fn is_refused(&self) -> bool {
         self.refusal.borrow().is_some()
+    }
+
+    /// What was refused.
+    pub fn take_refusal(&self) -> Option<Arc<Fault>> {
+        self.refusal.take().inspect(|_| drop(self.wanted.take()))
+    }
+
+    /// What was refused will be told later.
+    pub fn put_back(&self, fault: Arc<Fault>) {
+        *self.refusal.borrow_mut() = Some(fault);
+    }
+
+    /// Whether the session has to wait on.
+    pub fn is_waiting(&self) -> bool {
+        !self.is_refused() && self.wanted.borrow().iter().any(|channel| !self.branch.is_listening(channel))
     }
 
     /// The channels that it listens to, beside those that are not sure yet.
@@ -144,20 +159,21 @@ impl Listener {
         self.channels.borrow().contains_key(channel)
     }
 
-    /// A transaction has ended, and the server says that these are the channels now. Answers whether there is one that the hub does not know of.
-    pub fn settle(&self, truth: &BTreeSet<Box<[u8]>>) -> bool {
+    /// A transaction has ended, and the server says that these are the channels now. What the client's next message is about stays as it is.
+    pub fn settle(&self, truth: &BTreeSet<Box<[u8]>>) {
         let left: Vec<Channel> = {
-            let mut channels = self.channels.borrow_mut();
-            let left = channels.keys().filter(|channel| !truth.contains(&***channel)).map(Arc::clone).collect();
-            channels.retain(|channel, standing| {
-                *standing = Standing::Settled;
-                truth.contains(&**channel)
+            let (mut channels, wanted) = (self.channels.borrow_mut(), self.wanted.borrow());
+            let gone = channels.extract_if(.., |channel, standing| {
+                let is_true = truth.contains(&**channel);
+                if is_true {
+                    *standing = Standing::Settled;
+                }
+                !is_true && !(*standing == Standing::Early && wanted.contains(channel))
             });
-            left
+            gone.map(|(channel, _)| channel).collect()
         };
         self.leave(&left);
         self.count();
-        truth.iter().any(|channel| !self.has(channel))
     }
 
     /// The client is inside of a transaction and has nothing under way: what has come on channels that are not sure yet came before its commit.
@@ -216,7 +232,7 @@ impl Listener {
 
     /// A channel that the session waited for is there.
     pub(super) fn joined(&self) {
-        if self.waits.get() {
+        if !self.wanted.borrow().is_empty() {
             self.waker.wake_by_ref();
         }
     }
@@ -231,7 +247,7 @@ impl Listener {
 
     /// The hub has no connection: who waits for it is told.
     pub(super) fn down(&self, fault: &Arc<Fault>) {
-        if self.waits.get() {
+        if !self.wanted.borrow().is_empty() {
             *self.refusal.borrow_mut() = Some(Arc::clone(fault));
             self.waker.wake_by_ref();
         }

@@ -28,10 +28,11 @@ use crate::worker::{Mailboxes, Worker, WorkerId};
 
 pub mod branch;
 pub mod flight;
+pub mod gate;
 pub mod hub;
 pub mod listener;
 
-mod session;
+pub(super) mod session;
 mod words;
 
 /// Most channels that one client may listen to.
