@@ -15,8 +15,8 @@ use crate::pgbouncer::process::Process;
 use crate::secret::Secret;
 
 pub use postgres::{
-    AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
-    UserTimeouts,
+    AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
+    Timeouts, UserTimeouts,
 };
 
 /// The whole configuration.

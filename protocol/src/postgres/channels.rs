@@ -149,7 +149,9 @@ mod tests {
             assert!(!may_listen(text.as_bytes()), "{text}");
             assert_eq!(listens(text.as_bytes()), Listens::No);
         }
-        for text in ["SELECT $$;LISTEN a$$", "SELECT ';listen a'", "/*;LISTEN a*/ SELECT 1", "LISTENING a", "LISTEN", "LISTEN 'a'", "LISTEN \"\""] {
+        for text in
+            ["SELECT $$;LISTEN a$$", "SELECT ';listen a'", "/*;LISTEN a*/ SELECT 1", "LISTENING a", "LISTEN", "LISTEN 'a'", "LISTEN \"\""]
+        {
             assert_eq!(names(text), Vec::<String>::new(), "{text}");
         }
     }
@@ -164,7 +166,9 @@ mod tests {
 
     #[test]
     fn a_beginning_is_enough_to_say_no() {
-        for (start, may) in [("", true), (" L", true), ("lis", true), ("LISTEN a", true), ("--", true), ("SEL", false), ("LOCK", false), ("UNL", false)] {
+        for (start, may) in
+            [("", true), (" L", true), ("lis", true), ("LISTEN a", true), ("--", true), ("SEL", false), ("LOCK", false), ("UNL", false)]
+        {
             assert_eq!(may_begin_listening(start.as_bytes()), may, "{start}");
         }
     }

@@ -248,7 +248,9 @@ mod tests {
     #[test]
     fn what_does_not_belong_there_ends_it() {
         let long = [b"A".as_slice(), &100_000_u32.to_be_bytes()].concat();
-        for bytes in [ready(), message(b'E', b"SFATAL\0C57P01\0Mbye\0\0"), message(b'A', b"\0\0"), message(b'G', b""), message(b'?', b""), long] {
+        for bytes in
+            [ready(), message(b'E', b"SFATAL\0C57P01\0Mbye\0\0"), message(b'A', b"\0\0"), message(b'G', b""), message(b'?', b""), long]
+        {
             assert!(Subscriber::default().on_bytes(&bytes, |_| {}).is_err(), "{bytes:?}");
         }
     }

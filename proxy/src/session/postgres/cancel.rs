@@ -191,7 +191,15 @@ impl CancelTicket {
             return Err(presence);
         }
         let doing = RefCell::new(Doing::Nothing);
-        let seat = Rc::new(Seat { key, pool: Rc::clone(pool), doing, turn: Cell::new(0), listens: Cell::new(false), waker: RefCell::new(None), presence });
+        let seat = Rc::new(Seat {
+            key,
+            pool: Rc::clone(pool),
+            doing,
+            turn: Cell::new(0),
+            listens: Cell::new(false),
+            waker: RefCell::new(None),
+            presence,
+        });
         registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
         Ok(Self { worker: Rc::clone(worker), seat })
     }

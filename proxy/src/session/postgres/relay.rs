@@ -541,7 +541,15 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound { link, client, notifications: Notifications::Pinned, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+    Outbound {
+        link,
+        client,
+        notifications: Notifications::Pinned,
+        rewriting: false,
+        max_packet: rules.max_packet as usize,
+        out,
+        news: News::default(),
+    }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

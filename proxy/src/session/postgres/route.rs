@@ -163,8 +163,16 @@ pub fn listening_route(config: &Postgres, clients: &PoolKey) -> Option<Route> {
     route.key.purpose = Purpose::Listening;
     // A query on it would hear of nothing: it is never idle for long, and never more than one.
     let limits = route.limits;
-    route.limits =
-        Limits { max: 1, min: 0, reserve: 0, idle_timeout: Some(LISTENING_IDLE), lifetime: None, probe_after: None, probe_always: false, ..limits };
+    route.limits = Limits {
+        max: 1,
+        min: 0,
+        reserve: 0,
+        idle_timeout: Some(LISTENING_IDLE),
+        lifetime: None,
+        probe_after: None,
+        probe_always: false,
+        ..limits
+    };
     Some(route)
 }
 

@@ -277,7 +277,12 @@ impl Hub {
     async fn serve(&self, lease: Lease<PgConnector>, worker: &Rc<Worker>) {
         self.begin();
         let pool = Rc::clone(lease.pool());
-        tracing::info!(database = &*self.key.dbname, channels = self.topics.borrow().len(), pool = &**pool.name(), "listening for notifications");
+        tracing::info!(
+            database = &*self.key.dbname,
+            channels = self.topics.borrow().len(),
+            pool = &**pool.name(),
+            "listening for notifications"
+        );
         let mut tick = Box::pin(interval(TICK));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held = Held { lease, sent: 0, tick, silent: 0 };

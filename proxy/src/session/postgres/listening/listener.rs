@@ -168,7 +168,8 @@ impl Listener {
                 if is_true {
                     *standing = Standing::Settled;
                 }
-                !is_true && !(*standing == Standing::Early && wanted.contains(channel))
+                let is_next = *standing == Standing::Early && wanted.contains(channel);
+                !(is_true || is_next)
             });
             gone.map(|(channel, _)| channel).collect()
         };

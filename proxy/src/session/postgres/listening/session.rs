@@ -301,8 +301,11 @@ impl Session {
     /// These are the client's channels now. Answers whether some of them are on the present connection alone, where that keeps its channels.
     fn settle(&mut self, cx: &mut Context<'_>, truth: &BTreeSet<Box<[u8]>>, kept: bool) -> bool {
         let known = self.listener();
-        let strange: Vec<Cow<'_, [u8]>> =
-            truth.iter().filter(|channel| !known.as_ref().is_some_and(|listener| listener.has(channel))).map(|channel| Cow::from(&**channel)).collect();
+        let strange: Vec<Cow<'_, [u8]>> = truth
+            .iter()
+            .filter(|channel| !known.as_ref().is_some_and(|listener| listener.has(channel)))
+            .map(|channel| Cow::from(&**channel))
+            .collect();
         if !kept && !strange.is_empty() {
             // From a function, on a connection that has forgotten them by now.
             let gate = Gate { worker: &self.worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() };

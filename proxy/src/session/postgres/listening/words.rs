@@ -39,7 +39,8 @@ pub(super) fn no_database() -> Fault {
 #[must_use]
 pub(super) fn refused(refusal: &Refusal) -> Fault {
     let code = refusal.sqlstate.unwrap_or(SqlState::UNABLE_TO_CONNECT);
-    Fault::error(code, refusal.message.clone()).with_detail("The server said so to the connection that listens for all clients of the database.")
+    Fault::error(code, refusal.message.clone())
+        .with_detail("The server said so to the connection that listens for all clients of the database.")
 }
 
 /// Why a client that listens is closed.
@@ -51,7 +52,9 @@ pub(super) fn farewell(why: Why) -> Fault {
             .with_hint("Read notifications as they come, and keep transactions short on connections that listen."),
         Why::Gap => Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because notifications may have been lost")
             .with_detail("The server connection that listens for the clients of this database was lost.")
-            .with_hint("Reconnect, LISTEN again, and read again what the notifications are about. listen_gap = \"warn\" keeps such clients."),
+            .with_hint(
+                "Reconnect, LISTEN again, and read again what the notifications are about. listen_gap = \"warn\" keeps such clients.",
+            ),
         Why::Gone => Fault::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection because its database is not configured any more"),
     }
 }
