@@ -278,7 +278,8 @@ impl Outbound<'_, '_> {
                     TakeBack::Name(name) => kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name))),
                     TakeBack::Prepared { name, id } => {
                         statements.put_back(*id);
-                        kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                        let named = name.as_ref().zip(self.client.as_mut());
+                        kept.extend(named.and_then(|(name, client)| client.named.remove_entry(name)));
                     }
                     TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } => {}
                 },

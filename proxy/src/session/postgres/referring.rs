@@ -115,13 +115,13 @@ impl Inbound<'_, '_> {
                     return Err(Violation::TooManyStatements);
                 }
                 let id = statement.id();
-                match client.named.entry(name.clone()) {
-                    // A Parse has taken the name since the Bind. What the server now gets under ours, nobody will ever use.
-                    Entry::Occupied(_) => return Ok(TakeBack::Nothing),
-                    Entry::Vacant(free) => free.insert(Rc::clone(&statement)),
+                let named = match client.named.entry(name.clone()) {
+                    // By a Parse since the Bind. What the server now gets under our name, nobody will ever use.
+                    Entry::Occupied(_) => None,
+                    Entry::Vacant(free) => Some(free.insert(Rc::clone(&statement))).map(|_| name),
                 };
                 self.make_room(&statement);
-                Ok(TakeBack::Prepared { name, id })
+                Ok(TakeBack::Prepared { name: named, id })
             }
             Some(Effect::Deallocated { name, .. }) => {
                 let gone = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(&name));

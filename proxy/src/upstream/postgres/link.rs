@@ -78,8 +78,8 @@ pub enum TakeBack {
     },
     /// A PREPARE: the client's name, and what the server was to learn.
     Prepared {
-        /// What the client calls it.
-        name: Box<[u8]>,
+        /// What the client calls it; none, when the client has taken the name for something else meanwhile.
+        name: Option<Box<[u8]>>,
         /// The statement.
         id: StatementId,
     },
@@ -120,6 +120,8 @@ pub struct Portal {
 pub struct SqlNote {
     /// What becomes true with the answers to its PREPARE and DEALLOCATE commands, in their order.
     pub effects: VecDeque<Effect>,
+    /// Something was sent before it that this server was to learn for it.
+    pub prepares: bool,
     /// The statements that it uses.
     pub uses: Vec<StatementId>,
     /// The names that were replaced, in their order.
@@ -173,7 +175,7 @@ impl Note {
 
     /// Whether it is a simple query that may yet change what a name means.
     fn is_naming(&self) -> bool {
-        matches!(self, Self::Sql(sql) if !sql.effects.is_empty())
+        matches!(self, Self::Sql(sql) if sql.prepares || !sql.effects.is_empty())
     }
 }
 
