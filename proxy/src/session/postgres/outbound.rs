@@ -13,6 +13,7 @@ use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, O
 
 use super::prepared::ClientStatements;
 use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
+use crate::upstream::postgres::pins::Cause;
 use crate::upstream::postgres::statements::StatementId;
 
 /// Messages up to this size are looked at as a whole; longer ones of the same kinds flow past unread.
@@ -141,7 +142,7 @@ impl Outbound<'_, '_> {
                 Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
             BackendTag::NotificationResponse => {
-                Ok(if self.notifications || self.link.listening { Verdict::Forward } else { Verdict::Swallow })
+                Ok(if self.notifications || self.link.pins.has(Cause::Listening) { Verdict::Forward } else { Verdict::Swallow })
             }
             BackendTag::CommandComplete => {
                 self.on_command_tag(body.unwrap_or_default());
@@ -209,13 +210,13 @@ impl Outbound<'_, '_> {
         match body {
             b"DISCARD ALL\0" => {
                 self.forget_statements();
-                self.link.listening = false;
+                self.link.pins.remove(Cause::Listening);
                 self.link.overrides = Default::default();
                 self.link.applied = None;
             }
             b"DEALLOCATE ALL\0" => self.forget_statements(),
             b"PREPARE\0" | b"DEALLOCATE\0" => self.on_named(body),
-            b"LISTEN\0" => self.link.listening = true,
+            b"LISTEN\0" => self.link.pins.add(Cause::Listening),
             // What the proxy itself resets is known.
             b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
                 self.link.doubtful = true;
@@ -252,16 +253,16 @@ impl Outbound<'_, '_> {
                 }
             }
             // Under the client's own name: nobody else may get the connection.
-            None if tag == b"PREPARE\0" => link.pinned |= self.rewriting,
+            None if tag == b"PREPARE\0" && self.rewriting => link.pins.add(Cause::Statements),
             None | Some(Effect::Nothing) => {}
         }
     }
 
     /// Named statements are gone, but for those of a Parse that is still to come.
     fn forget_statements(&mut self) {
-        let Link { tracker, statements, pinned, .. } = &mut *self.link;
+        let Link { tracker, statements, pins, .. } = &mut *self.link;
         statements.forget_named();
-        *pinned = false;
+        pins.remove(Cause::Statements);
         let mut kept = HashMap::new();
         for owed in tracker.owed() {
             match owed {

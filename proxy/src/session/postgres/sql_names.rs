@@ -4,7 +4,7 @@
 //!   PREPARE name    sent under a name that no other client has; once the server has answered, it is one of the client's statements
 //!   EXECUTE name    sent under the server's name; where this server has not seen the statement, it is prepared there before, apart
 //!   DEALLOCATE name sent under a name that means nothing, because other clients may use the same statement
-//!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pinned`)
+//!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pins`)
 //! ```
 //! Such a query is sent when nothing else is owed (but for an open batch), and what names a statement behind it waits for its end: so nothing has
 //! ever to be taken back.

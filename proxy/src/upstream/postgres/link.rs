@@ -7,6 +7,7 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::pins::{Cause, Pins};
 use super::query::Cleaned;
 use super::statements::{ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
@@ -219,12 +220,10 @@ pub struct Link {
     pub unsettled: bool,
     /// The server has said that it closes the connection.
     pub farewell: bool,
-    /// The client listens for notifications, so the connection is its own until it stops.
-    pub listening: bool,
+    /// Why the connection is the client's own past the end of its transaction.
+    pub pins: Pins,
     /// What has been sent, for the statistics.
     pub counts: Counts,
-    /// The client has prepared a statement in SQL under its own name, so the connection is its own until all statements are gone.
-    pub pinned: bool,
     /// A simple query has been sent that may change what a name means.
     pub naming: bool,
     /// A statement that the server had from before was used since somebody last cleared this.
@@ -276,7 +275,7 @@ impl Link {
     /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.is_quiet() && !self.listening && !self.pinned
+        self.is_quiet() && self.pins.is_empty()
     }
 
     /// Whether nothing is owed, and nothing half-way in either direction.
@@ -311,10 +310,10 @@ impl Link {
             *self = Self::default();
             return Ok(());
         }
-        if self.pinned && !cleaned.statements {
+        if self.pins.has(Cause::Statements) && !cleaned.statements {
             return Err("server_reset_query leaves a client's prepared statements on the connection");
         }
-        if self.listening && !cleaned.listening {
+        if self.pins.has(Cause::Listening) && !cleaned.listening {
             return Err("server_reset_query leaves the connection listening");
         }
         let mut statements = std::mem::take(&mut self.statements);
@@ -348,13 +347,13 @@ mod tests {
         link.take_in_reset(Cleaned::default()).unwrap();
         assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
-        link.pinned = true;
+        link.pins.add(Cause::Statements);
         assert!(link.take_in_reset(Cleaned::default()).is_err());
         link.take_in_reset(statements).unwrap();
-        assert!(link.statements.is_empty() && !link.pinned);
-        link.listening = true;
+        assert!(link.statements.is_empty() && link.pins.is_empty());
+        link.pins.add(Cause::Listening);
         assert!(link.take_in_reset(statements).is_err());
         link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
-        assert!(!link.listening);
+        assert!(link.pins.is_empty());
     }
 }
