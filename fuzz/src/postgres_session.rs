@@ -15,7 +15,7 @@ use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::sql::{self, Verb};
 
 const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true };
-const SQL: [&str; 8] = [
+const SQL: [&str; 10] = [
     "select 1\0",
     "PREPARE a AS SELECT 1\0",
     "EXECUTE a\0",
@@ -24,6 +24,8 @@ const SQL: [&str; 8] = [
     "EXPLAIN EXECUTE b\0",
     "EXECUTE b('\\'; EXECUTE a')\0",
     "; -- c\n DEALLOCATE b; PREPARE a AS SELECT 3\0",
+    "EXECUTE a; DISCARD ALL\0",
+    "DEALLOCATE ALL; PREPARE a AS SELECT 4\0",
 ];
 /// What comes through Parse and names another statement.
 const REFERRING: [&str; 8] = [

@@ -25,7 +25,7 @@ use sidepool_protocol::postgres::tracker::Owed;
 use super::inbound::{Body, Inbound, Violation};
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use super::sql_names::{characters, decoy_name};
-use crate::upstream::postgres::link::{Effect, Note, Portal, Renamed, TakeBack, TextNote};
+use crate::upstream::postgres::link::{AllGone, Effect, Note, Portal, Renamed, TakeBack, TextNote};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, StatementId};
 
 /// Portals that wait for their Execute; past it the oldest is forgotten, and then its Execute changes no names.
@@ -127,6 +127,11 @@ impl Inbound<'_, '_> {
                 let gone = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(&name));
                 Ok(gone.map_or(TakeBack::Nothing, |(name, statement)| TakeBack::Deallocated { name, statement }))
             }
+            Some(Effect::AllGone) => {
+                let named = self.rewriting.client.as_mut().map(|client| std::mem::take(&mut client.named)).unwrap_or_default();
+                let known = self.link.statements.take_named();
+                Ok(TakeBack::AllGone(Box::new(AllGone { named, known })))
+            }
             Some(Effect::Nothing) | None => Ok(TakeBack::Nothing),
         }
     }
@@ -148,7 +153,10 @@ impl Inbound<'_, '_> {
         let name = &*command.name;
         let mut reading = Reading::default();
         let ours: Vec<u8> = match (command.verb, self.named(name)) {
-            (Verb::DeallocateAll, _) => return Ok(reading),
+            (Verb::DeallocateAll, _) => {
+                reading.effect = runs.then_some(Effect::AllGone);
+                return Ok(reading);
+            }
             (Verb::Execute, Some(target)) if !target.refers() => {
                 self.ensure(&target);
                 reading.uses = Some(target.id());

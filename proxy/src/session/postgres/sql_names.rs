@@ -95,7 +95,7 @@ impl Inbound<'_, '_> {
         for command in &commands {
             self.replace_name(&mut rewrite, text, command)?;
         }
-        if rewrite.note.renamed.is_empty() {
+        if rewrite.note.renamed.is_empty() && !rewrite.cleared {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
         self.send_renamed(rewrite, text);
@@ -154,6 +154,7 @@ impl Inbound<'_, '_> {
             (Verb::DeallocateAll, _) => {
                 rewrite.changed.clear();
                 rewrite.cleared = true;
+                rewrite.note.effects.push_back(Effect::AllGone);
             }
         }
         Ok(())

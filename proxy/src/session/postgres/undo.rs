@@ -229,6 +229,10 @@ fn take_back(back: TakeBack, statements: &mut ServerStatements, client: &mut Opt
         TakeBack::Deallocated { name, statement } => {
             client.get_or_insert_default().named.entry(name).or_insert(statement);
         }
+        TakeBack::AllGone(gone) => {
+            client.get_or_insert_default().named.extend(gone.named);
+            statements.restore(gone.known);
+        }
     }
     false
 }

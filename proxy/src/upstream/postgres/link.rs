@@ -1,7 +1,7 @@
 //! What the proxy keeps in mind about one server connection while messages flow over it: what is owed, which statements are known, what of a
 //! message is still to come. It belongs to the connection and not to the client, of whom there are a thousand times as many.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -9,7 +9,7 @@ use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
 use super::pins::{Cause, Pins};
 use super::query::Cleaned;
-use super::statements::{ServerStatements, Statement, StatementId};
+use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
 /// What to take back when an announced message never runs.
@@ -91,13 +91,24 @@ pub enum TakeBack {
         /// The statement.
         statement: Rc<Statement>,
     },
+    /// DEALLOCATE ALL or DISCARD ALL.
+    AllGone(Box<AllGone>),
+}
+
+/// What was known before all statements went.
+#[derive(Debug)]
+pub struct AllGone {
+    /// The client's names.
+    pub named: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// What the server knew.
+    pub known: Known,
 }
 
 impl TakeBack {
     /// Whether it changes what a name means.
     fn is_about_a_name(&self) -> bool {
         match self {
-            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } => true,
+            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } | Self::AllGone(_) => true,
             Self::Nothing | Self::Unnamed { .. } => false,
         }
     }
@@ -148,6 +159,8 @@ pub enum Effect {
         /// What the server forgets.
         id: Option<StatementId>,
     },
+    /// All are gone.
+    AllGone,
 }
 
 /// A name that was replaced in a text.
