@@ -12,7 +12,8 @@ use sidepool_protocol::postgres::tag::BackendTag;
 use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::ClientStatements;
-use crate::upstream::postgres::link::{Effect, Link, Note};
+use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
+use crate::upstream::postgres::pins::Cause;
 use crate::upstream::postgres::statements::StatementId;
 
 /// Messages up to this size are looked at as a whole; longer ones of the same kinds flow past unread.
@@ -141,7 +142,7 @@ impl Outbound<'_, '_> {
                 Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
             BackendTag::NotificationResponse => {
-                Ok(if self.notifications || self.link.listening { Verdict::Forward } else { Verdict::Swallow })
+                Ok(if self.notifications || self.link.pins.has(Cause::Listening) { Verdict::Forward } else { Verdict::Swallow })
             }
             BackendTag::CommandComplete => {
                 self.on_command_tag(body.unwrap_or_default());
@@ -179,6 +180,9 @@ impl Outbound<'_, '_> {
         let own = self.link.tracker.is_own_query_next();
         let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
         self.link.ran = false;
+        if !self.link.portals.is_empty() && self.link.tracker.is_free() {
+            self.link.portals.clear();
+        }
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
@@ -206,13 +210,13 @@ impl Outbound<'_, '_> {
         match body {
             b"DISCARD ALL\0" => {
                 self.forget_statements();
-                self.link.listening = false;
+                self.link.pins.remove(Cause::Listening);
                 self.link.overrides = Default::default();
                 self.link.applied = None;
             }
             b"DEALLOCATE ALL\0" => self.forget_statements(),
             b"PREPARE\0" | b"DEALLOCATE\0" => self.on_named(body),
-            b"LISTEN\0" => self.link.listening = true,
+            b"LISTEN\0" => self.link.pins.add(Cause::Listening),
             // What the proxy itself resets is known.
             b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
                 self.link.doubtful = true;
@@ -225,8 +229,11 @@ impl Outbound<'_, '_> {
     /// A PREPARE or DEALLOCATE is done.
     fn on_named(&mut self, tag: &[u8]) {
         let link = &mut *self.link;
-        if matches!(link.tracker.owed().next(), Some(Owed::OwnExecute(_))) {
-            return;
+        match link.tracker.owed().next() {
+            Some(Owed::OwnExecute(_)) => return,
+            // What it does was done when it was sent.
+            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => return,
+            _ => {}
         }
         let effect = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.effects.pop_front(),
@@ -246,16 +253,16 @@ impl Outbound<'_, '_> {
                 }
             }
             // Under the client's own name: nobody else may get the connection.
-            None if tag == b"PREPARE\0" => link.pinned |= self.rewriting,
+            None if tag == b"PREPARE\0" && self.rewriting => link.pins.add(Cause::Statements),
             None | Some(Effect::Nothing) => {}
         }
     }
 
     /// Named statements are gone, but for those of a Parse that is still to come.
     fn forget_statements(&mut self) {
-        let Link { tracker, statements, pinned, .. } = &mut *self.link;
+        let Link { tracker, statements, pins, .. } = &mut *self.link;
         statements.forget_named();
-        *pinned = false;
+        pins.remove(Cause::Statements);
         let mut kept = HashMap::new();
         for owed in tracker.owed() {
             match owed {
@@ -268,6 +275,14 @@ impl Outbound<'_, '_> {
                     kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
                 }
                 Owed::OwnExecute(Note::Server(id)) => statements.put_back(*id),
+                Owed::Parse(Note::Text(text)) | Owed::Execute(Note::Text(text)) => match &text.back {
+                    TakeBack::Name(name) => kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name))),
+                    TakeBack::Prepared { name, id } => {
+                        statements.put_back(*id);
+                        kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                    }
+                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } => {}
+                },
                 Owed::Parse(_)
                 | Owed::OwnParse(_)
                 | Owed::LocalParse(_)
@@ -278,7 +293,7 @@ impl Outbound<'_, '_> {
                 | Owed::OwnQuery
                 | Owed::Bind(_)
                 | Owed::Describe(_)
-                | Owed::Execute
+                | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
                 | Owed::OwnExecute(_)

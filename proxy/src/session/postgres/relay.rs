@@ -29,6 +29,7 @@ use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
+use crate::upstream::postgres::pins::Cause;
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -325,7 +326,7 @@ impl Session {
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.listening || self.mode == PoolMode::Session;
+        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.statement_capacity > 0;

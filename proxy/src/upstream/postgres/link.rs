@@ -7,6 +7,7 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::pins::{Cause, Pins};
 use super::query::Cleaned;
 use super::statements::{ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
@@ -47,6 +48,72 @@ pub enum Note {
     Uses(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
+    /// Something about a statement whose text names another one.
+    Text(Box<TextNote>),
+}
+
+/// Something about a statement of the extended protocol whose text names another one.
+#[derive(Debug)]
+pub struct TextNote {
+    /// The other one.
+    pub uses: Option<StatementId>,
+    /// The name that was replaced in the text.
+    pub renamed: Option<Renamed>,
+    /// What to take back.
+    pub back: TakeBack,
+}
+
+/// What to take back of a statement whose text names another one, when it never ran.
+#[derive(Debug)]
+pub enum TakeBack {
+    /// Nothing.
+    Nothing,
+    /// A Parse: what the client calls the statement.
+    Name(Box<[u8]>),
+    /// A Parse of the unnamed statement; as in [`Note::Unnamed`].
+    Unnamed {
+        /// The one before it.
+        before: Option<Vec<u8>>,
+        /// The client's count of Parses with this one.
+        version: u64,
+    },
+    /// A PREPARE: the client's name, and what the server was to learn.
+    Prepared {
+        /// What the client calls it.
+        name: Box<[u8]>,
+        /// The statement.
+        id: StatementId,
+    },
+    /// A DEALLOCATE: what the client lost.
+    Deallocated {
+        /// What the client called it.
+        name: Box<[u8]>,
+        /// The statement.
+        statement: Rc<Statement>,
+    },
+}
+
+impl TakeBack {
+    /// Whether it changes what a name means.
+    fn is_about_a_name(&self) -> bool {
+        match self {
+            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } => true,
+            Self::Nothing | Self::Unnamed { .. } => false,
+        }
+    }
+}
+
+/// A portal of a statement whose text names another one, as long as it has not run.
+#[derive(Debug)]
+pub struct Portal {
+    /// What the client calls it.
+    pub name: Box<[u8]>,
+    /// What its Execute does to the client's names.
+    pub effect: Option<Effect>,
+    /// The statement that it runs.
+    pub uses: Option<StatementId>,
+    /// The name that was replaced in its text.
+    pub renamed: Option<Renamed>,
 }
 
 /// A simple query in which names of statements were replaced.
@@ -82,7 +149,7 @@ pub enum Effect {
 }
 
 /// A name that was replaced in a text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
     /// What the client wrote, without quotes.
     pub theirs: Box<[u8]>,
@@ -100,6 +167,7 @@ impl Note {
     pub fn is_about_a_name(&self) -> bool {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
+            Self::Text(text) => text.back.is_about_a_name(),
             Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
         }
     }
@@ -150,12 +218,10 @@ pub struct Link {
     pub unsettled: bool,
     /// The server has said that it closes the connection.
     pub farewell: bool,
-    /// The client listens for notifications, so the connection is its own until it stops.
-    pub listening: bool,
+    /// Why the connection is the client's own past the end of its transaction.
+    pub pins: Pins,
     /// What has been sent, for the statistics.
     pub counts: Counts,
-    /// The client has prepared a statement in SQL under its own name, so the connection is its own until all statements are gone.
-    pub pinned: bool,
     /// A simple query has been sent that may change what a name means.
     pub naming: bool,
     /// A statement that the server had from before was used since somebody last cleared this.
@@ -166,6 +232,8 @@ pub struct Link {
     pub begun: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
+    /// Portals of statements whose text names another one.
+    pub portals: Vec<Portal>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }
@@ -205,7 +273,7 @@ impl Link {
     /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.is_quiet() && !self.listening && !self.pinned
+        self.is_quiet() && self.pins.is_empty()
     }
 
     /// Whether nothing is owed, and nothing half-way in either direction.
@@ -240,10 +308,10 @@ impl Link {
             *self = Self::default();
             return Ok(());
         }
-        if self.pinned && !cleaned.statements {
+        if self.pins.has(Cause::Statements) && !cleaned.statements {
             return Err("server_reset_query leaves a client's prepared statements on the connection");
         }
-        if self.listening && !cleaned.listening {
+        if self.pins.has(Cause::Listening) && !cleaned.listening {
             return Err("server_reset_query leaves the connection listening");
         }
         let mut statements = std::mem::take(&mut self.statements);
@@ -277,13 +345,13 @@ mod tests {
         link.take_in_reset(Cleaned::default()).unwrap();
         assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
-        link.pinned = true;
+        link.pins.add(Cause::Statements);
         assert!(link.take_in_reset(Cleaned::default()).is_err());
         link.take_in_reset(statements).unwrap();
-        assert!(link.statements.is_empty() && !link.pinned);
-        link.listening = true;
+        assert!(link.statements.is_empty() && link.pins.is_empty());
+        link.pins.add(Cause::Listening);
         assert!(link.take_in_reset(statements).is_err());
         link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
-        assert!(!link.listening);
+        assert!(link.pins.is_empty());
     }
 }
