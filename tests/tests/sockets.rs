@@ -111,12 +111,12 @@ async fn as_many_may_knock_at_once_as_is_set() {
 }
 
 fn stands_still(pid: u32) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a live process").flatten();
+    let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a live process").flatten();
     let state = |task: std::fs::DirEntry| {
         let text = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     };
-    tasks.map(state).all(|stopped| stopped)
+    tasks.all(state)
 }
 
 fn knock(path: &Path) -> std::io::Result<Socket> {
