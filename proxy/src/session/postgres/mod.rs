@@ -27,6 +27,7 @@ mod pinning;
 pub mod pools;
 pub mod prepared;
 pub mod presence;
+mod referring;
 pub mod refusal;
 pub mod relay;
 pub mod replication;

@@ -10,6 +10,8 @@ enum Origin {
     Parse(usize),
     /// PREPARE. The key is what follows the name.
     Sql,
+    /// Parse of a text that names another statement. The key is what follows the name. No server keeps it.
+    Referring,
 }
 
 /// A statement that some client has prepared.
@@ -33,6 +35,18 @@ impl Statement {
         Self { id, key: rest.into(), origin: Origin::Sql }
     }
 
+    /// A statement by Parse whose text names another one, and which means something else each time: `body` is what follows its name.
+    #[must_use]
+    pub fn referring(id: StatementId, body: &[u8]) -> Self {
+        Self { id, key: body.into(), origin: Origin::Referring }
+    }
+
+    /// Whether its text names another statement, so that no server ever knows it.
+    #[must_use]
+    pub fn refers(&self) -> bool {
+        self.origin == Origin::Referring
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> StatementId {
@@ -50,6 +64,7 @@ impl Statement {
     pub fn parse(&self) -> Option<(&[u8], &[u8])> {
         match self.origin {
             Origin::Parse(body) => Some(self.key.split_at(body)),
+            Origin::Referring => Some((&self.key, &[])),
             Origin::Sql => None,
         }
     }
@@ -81,6 +96,9 @@ impl StatementId {
 
 /// What all names start with that the proxy gives to statements.
 pub const NAME_PREFIX: &[u8] = b"sidepool_";
+
+/// A name that no server knows.
+pub const NOBODY: &[u8] = b"sidepool_nobody";
 
 /// `sidepool_<id>`, on the stack.
 #[derive(Debug, Clone, Copy)]
