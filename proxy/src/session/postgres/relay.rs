@@ -334,6 +334,7 @@ impl Session {
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.statement_capacity > 0;
+        outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -524,7 +525,16 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+    Outbound {
+        link,
+        client,
+        notifications: false,
+        rewriting: false,
+        shared: false,
+        max_packet: rules.max_packet as usize,
+        out,
+        news: News::default(),
+    }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
