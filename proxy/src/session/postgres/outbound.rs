@@ -67,6 +67,8 @@ pub struct Outbound<'a, 's> {
     pub notifications: bool,
     /// Whether names of statements are the proxy's.
     pub rewriting: bool,
+    /// Whether the connection goes to others when nothing keeps it.
+    pub shared: bool,
     /// The longest message, head included.
     pub max_packet: usize,
     /// What is sent to the client.
@@ -216,6 +218,7 @@ impl Outbound<'_, '_> {
             }
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" => self.link.pins.add(Cause::Listening),
+            b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
             // What the proxy itself resets is known.
             b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
                 self.link.doubtful = true;

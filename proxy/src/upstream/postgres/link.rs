@@ -7,7 +7,7 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
-use super::pins::{Cause, Pins};
+use super::pins::Pins;
 use super::query::Cleaned;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
@@ -235,6 +235,8 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// For which of them the pool knows it to be pinned.
+    pub counted: Pins,
     /// What has been sent, for the statistics.
     pub counts: Counts,
     /// A simple query has been sent that may change what a name means.
@@ -285,7 +287,7 @@ pub enum Hold {
 }
 
 impl Link {
-    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
+    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction, nothing left behind.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.is_quiet() && self.pins.is_empty()
@@ -318,16 +320,14 @@ impl Link {
     }
 
     /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
-    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), &'static str> {
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), Pins> {
+        let left = cleaned.leaves(self.pins);
+        if !left.is_empty() {
+            return Err(left);
+        }
         if cleaned.all {
             *self = Self::default();
             return Ok(());
-        }
-        if self.pins.has(Cause::Statements) && !cleaned.statements {
-            return Err("server_reset_query leaves a client's prepared statements on the connection");
-        }
-        if self.pins.has(Cause::Listening) && !cleaned.listening {
-            return Err("server_reset_query leaves the connection listening");
         }
         let mut statements = std::mem::take(&mut self.statements);
         if cleaned.statements {
@@ -343,6 +343,7 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pins::Cause;
     use super::*;
 
     fn used() -> Link {
