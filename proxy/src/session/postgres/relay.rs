@@ -30,6 +30,7 @@ use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
+use crate::upstream::postgres::pins::Cause;
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -122,8 +123,12 @@ impl Session {
                     self.listen_linked(cx)?;
                 }
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if (self.pending.is_empty() || self.hold == Hold::Channels) && self.unlink_if_free(cx)? {
-                    return Poll::Ready(Ok(()));
+                if self.pending.is_empty() || self.hold == Hold::Channels {
+                    match self.unlink_if_free(cx) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => {}
+                        Err(end) => return Poll::Ready(Err(end)),
+                    }
                 }
                 if self.is_to_be_closed() {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
@@ -345,6 +350,7 @@ impl Session {
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.statement_capacity > 0;
+        outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -464,10 +470,13 @@ impl Session {
 
     /// Gives the connection back when the mode and the server allow it.
     fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.mode == PoolMode::Session || self.is_half_sent() || self.ask_for_channels(cx)? {
+        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
             return Ok(false);
         }
-        let free = self.with_connection(|connection| connection.link.is_free());
+        if self.ask_for_channels(cx)? {
+            return Ok(false);
+        }
+        let free = self.settle_pins(cx)?;
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.note_statements(&lease);
             self.ticket.idle();
@@ -524,8 +533,11 @@ impl Session {
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            let reusable = lease.link.is_quiet() && !self.is_half_sent();
+        if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
+            lease.link.pins.set(Cause::Listening, listens);
+            let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
+            self.forget_pins(&lease);
             self.ticket.idle();
             if reusable {
                 lease.release(Condition::Dirty);
@@ -546,6 +558,7 @@ fn outbound<'a, 's>(
         client,
         notifications: Notifications::Pinned,
         rewriting: false,
+        shared: false,
         max_packet: rules.max_packet as usize,
         out,
         news: News::default(),
