@@ -17,6 +17,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
+use super::count::error_counter;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::listening::gate::Gate;
 use super::outbound::{News, Notifications, Outbound, field};
@@ -584,23 +585,4 @@ pub(super) fn query(sql: &str) -> Vec<u8> {
     // Fails only on a zero byte, and the plan is made of printable ASCII.
     let _ = frontend::query(sql, &mut message);
     message.to_vec()
-}
-
-/// The counter of an SQLSTATE class.
-fn error_counter(class: [u8; 2]) -> PoolCounter {
-    match &class {
-        b"08" => PoolCounter::Error08,
-        b"22" => PoolCounter::Error22,
-        b"23" => PoolCounter::Error23,
-        b"25" => PoolCounter::Error25,
-        b"26" => PoolCounter::Error26,
-        b"28" => PoolCounter::Error28,
-        b"40" => PoolCounter::Error40,
-        b"42" => PoolCounter::Error42,
-        b"53" => PoolCounter::Error53,
-        b"55" => PoolCounter::Error55,
-        b"57" => PoolCounter::Error57,
-        b"XX" => PoolCounter::ErrorXx,
-        _ => PoolCounter::ErrorOtherClass,
-    }
 }
