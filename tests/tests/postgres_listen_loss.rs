@@ -246,18 +246,46 @@ async fn a_client_may_have_so_many_channels_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_connection_is_to_be_had_a_listen_is_refused_and_the_client_stays() {
+async fn where_no_connection_may_be_had_a_listen_is_refused() {
     let cluster = Cluster::start().await;
-    let settings = two(&cluster).set("postgres.default_pool_size", 1).set("postgres.max_db_connections", 1);
-    let pool = Pooler::start(settings).await;
-    let (mut holder, mut wire) = (pool.wire().await, pool.wire().await);
-    holder.query("BEGIN").await;
-    let refused = wire.query("LISTEN a").await;
-    assert_eq!(tags(&refused), "EZ");
-    assert_eq!(refused[0].field(b'C').as_deref(), Some("53300"));
-    assert!(refused[0].field(b'H').unwrap().contains("max_db_connections"), "{:?}", refused[0].field(b'H'));
-    holder.query("COMMIT").await;
-    assert_eq!(wire.value("SELECT 1").await, "1");
+    let pool = Pooler::start(two(&cluster).set("postgres.max_db_connections", 1)).await;
+    let mut wire = pool.wire().await;
+    let batch = [frame::parse("", "LISTEN a"), frame::bind("", "", &[]), frame::execute("", 0), frame::sync()].concat();
+    for listen in [frame::query("LISTEN a"), batch] {
+        let refused = wire.ask(&listen).await;
+        assert_eq!(tags(&refused), "EZ");
+        assert_eq!(refused[0].field(b'C').as_deref(), Some("53400"));
+        assert!(refused[0].field(b'D').unwrap().contains("max_db_connections"), "{:?}", refused[0].field(b'D'));
+        assert_eq!(wire.value("SELECT 1").await, "1", "the client stays");
+    }
+    // In the middle of a transaction nobody but the server can fail it.
+    wire.query("BEGIN").await;
+    wire.send(&frame::query("LISTEN a")).await;
+    let last = wire.until_closed().await;
+    assert_eq!(first_error(&last).expect("it is told").field(b'S').as_deref(), Some("FATAL"));
+    assert_eq!(pool.wire().await.value("SELECT 1").await, "1");
+    assert_eq!(pool.scrape().await.sum("sidepool_listen_clients", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_a_connection_of_its_own_hears_too() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let mut wire = pool.wire().await;
+    // A name that nobody reads before it has run keeps the connection; the others are heard by way of the one that listens for all.
+    wire.query("LISTEN a; LISTEN U&\"\\006fwn\"").await;
+    wire.query("BEGIN; LISTEN a; LISTEN b; COMMIT").await;
+    let pinned = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("pool", "app.app"), ("state", "leased")]) == 1.0;
+    pool.metrics_show("the connection kept", pinned).await;
+    for round in 0..3 {
+        wire.query("BEGIN").await;
+        cluster.sql(&format!("NOTIFY a, '{round}'; NOTIFY b, '{round}'")).await;
+        assert_eq!(wire.value("SELECT 1").await, "1");
+        assert!(wire.is_silent().await, "not inside of a transaction");
+        wire.query("COMMIT").await;
+        assert_eq!([heard(&mut wire).await, heard(&mut wire).await], [format!("a={round}"), format!("b={round}")]);
+        assert!(wire.is_silent().await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -343,7 +343,6 @@ impl Session {
         let rest = &input[at..];
         let step = match first {
             First::Terminate => Err(End::Left),
-            First::NeedsServer if self.waits_for_hub(cx, rest) => Ok(()),
             First::NeedsServer => self.seek_server(cx, rest),
             First::NeedMore => {
                 self.pending = rest.to_vec();

@@ -75,7 +75,7 @@ impl Gate<'_> {
 
 /// Whether texts of a client in this state are such that the hub can listen to what they name: what it hears is in UTF-8.
 #[must_use]
-pub fn is_utf8(state: &ParameterSet) -> bool {
+fn is_utf8(state: &ParameterSet) -> bool {
     let Some(encoding) = state.get("client_encoding") else { return true };
     let plain: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
     plain.eq_ignore_ascii_case("utf8") || plain.eq_ignore_ascii_case("unicode")
@@ -83,7 +83,7 @@ pub fn is_utf8(state: &ParameterSet) -> bool {
 
 /// The text of a Query or Parse, as far as it is there, and whether that is all of it. `None`: not even its beginning is.
 #[must_use]
-pub fn text_of(tag: FrontendTag, rest: &[u8], head: Head) -> Option<(&[u8], bool)> {
+fn text_of(tag: FrontendTag, rest: &[u8], head: Head) -> Option<(&[u8], bool)> {
     let message = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
     let text = if tag == FrontendTag::Parse { frame::cstr(message)?.1 } else { message };
     Some(frame::cstr(text).map_or((text, message.len() == head.body), |(text, _)| (text, true)))
@@ -117,7 +117,12 @@ impl Inbound<'_, '_> {
         match text_of(tag, rest, head) {
             None if short => Passage::NeedMore,
             None => Passage::Free,
-            Some((text, true)) => self.gate_whole(text),
+            Some((text, true)) => {
+                if tag == FrontendTag::Parse && channels::begins_so(text) {
+                    self.rewriting.client.get_or_insert_default().listens = true;
+                }
+                self.gate_whole(text)
+            }
             Some((text, false)) if short && channels::may_begin_listening(text) => Passage::NeedMore,
             Some((_, false)) => Passage::Free,
         }
@@ -126,6 +131,9 @@ impl Inbound<'_, '_> {
     /// A statement that was parsed before, perhaps on another connection.
     fn gate_bind(&mut self, rest: &[u8], head: Head) -> Passage {
         let available = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
+        if !self.rewriting.client.as_ref().is_some_and(|client| client.listens) {
+            return Passage::Free;
+        }
         let Some(names) = statement::bind_names(available) else { return Passage::Free };
         let body = if names.statement.is_empty() {
             self.rewriting.client.as_ref().and_then(|client| client.unnamed.clone()).filter(|body| channels::begins_so(body))

@@ -269,6 +269,9 @@ impl Hub {
         let Some(postgres) = &config.postgres else { return Ok(None) };
         let found = self.pools.borrow().iter().find_map(|pool| route::listening_route(postgres, pool));
         let Some(route) = found else { return Ok(None) };
+        if let Some((_, max)) = route.caps.iter().find(|(_, max)| *max == 1) {
+            return Err(words::too_few_connections(*max));
+        }
         let pool = worker.postgres.pools.get(&route, worker).map_err(|_| words::no_database())?;
         let acquire = pool.pool.acquire(IdentityId::default()).within(Some(PATIENCE));
         acquire.await.map(Some).map_err(|error| words::no_connection(&error))

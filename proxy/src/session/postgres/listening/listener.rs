@@ -110,6 +110,10 @@ impl Listener {
         if let Some(fault) = self.take_refusal() {
             return Wanted::Refused(fault);
         }
+        if self.end.get().is_some() {
+            // It is closed before it could miss any more.
+            return Wanted::Ready;
+        }
         for name in names {
             let name: &[u8] = name.as_ref();
             if self.channels.borrow().contains_key(name) {

@@ -7,17 +7,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use sidepool_config::model::PoolMode;
-use sidepool_protocol::postgres::channels::{self, Listens};
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity};
-use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::statement::put_query;
 use sidepool_protocol::postgres::subscriber::put_quoted;
-use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::Owed;
 
-use super::gate::{Gate, is_utf8, text_of};
-use super::listener::{Listener, Wanted, Why};
+use super::gate::Gate;
+use super::listener::{Listener, Why};
 use super::words;
 use crate::observe::record::PoolCounter;
 use crate::session::postgres::outbound::Notifications;
@@ -82,41 +79,13 @@ impl Session {
             return Ok(Step::GoOn);
         }
         if listener.is_waiting() {
+            self.ticket.waiting(cx.waker());
             self.listen_while_waiting(cx)?;
             return Ok(Step::Rest);
         }
         self.hold = Hold::No;
         self.ticket.idle();
         Ok(Step::GoOn)
-    }
-
-    /// An idle client's next message: whether it has to wait for the hub, or was refused. The message is pending then.
-    pub(in crate::session::postgres) fn waits_for_hub(&mut self, cx: &mut Context<'_>, input: &[u8]) -> bool {
-        if !self.rules.shared_listening {
-            return false;
-        }
-        let Some(head) = frame::head(input).ok().flatten() else { return false };
-        let tag = FrontendTag::from_byte(head.tag);
-        let Some(tag) = tag.filter(|tag| matches!(tag, FrontendTag::Query | FrontendTag::Parse)) else { return false };
-        let Some((text, true)) = text_of(tag, input, head) else { return false };
-        let Listens::To(names) = channels::listens(text) else { return false };
-        if !is_utf8(&self.state()) {
-            return false;
-        }
-        let gate = Gate { worker: &self.worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() };
-        match gate.want(&names) {
-            Wanted::Ready => return false,
-            Wanted::Wait => {
-                self.ticket.waiting(cx.waker());
-                self.hold = Hold::Channels;
-                self.pending = input.to_vec();
-            }
-            Wanted::Refused(fault) => {
-                self.pending = input.to_vec();
-                self.refuse_listening(&fault);
-            }
-        }
-        true
     }
 
     /// Refuses the message at the front of what is pending.

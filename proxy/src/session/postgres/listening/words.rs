@@ -29,6 +29,14 @@ pub(super) fn no_connection(error: &AcquireError) -> Fault {
         .with_hint("One connection per database listens for all clients. It counts toward max_db_connections and max_user_connections, and not toward pool_size.")
 }
 
+/// There may not be one beside those that run queries.
+#[must_use]
+pub(super) fn too_few_connections(max: u32) -> Fault {
+    Fault::error(SqlState::CONFIGURATION_LIMIT, "cannot listen: there may be no server connection for notifications")
+        .with_detail(format!("max_db_connections or max_user_connections is {max}, and that one has to run the queries."))
+        .with_hint("Raise the limit by one: one connection per database listens for all clients.")
+}
+
 /// The database is gone from the configuration.
 #[must_use]
 pub(super) fn no_database() -> Fault {
