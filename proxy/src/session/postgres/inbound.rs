@@ -137,6 +137,9 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
+            if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
+                return Ok((at, Stop::NeedMore));
+            }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
@@ -306,9 +309,16 @@ impl Inbound<'_, '_> {
             let unfinished = available.len() < head.body && available.len() <= MAX_NAME_BYTES;
             return if unfinished { Ok(None) } else { Err(Violation::Names(FrontendTag::Bind)) };
         };
+        let values = &available[names.bytes..];
         if names.statement.is_empty() {
+            if !self.hint_unnamed(values, head) {
+                return Ok(None);
+            }
             self.ensure_unnamed();
         } else if let Some(known) = self.named(names.statement) {
+            if !self.hint_bind(&known, values, head) {
+                return Ok(None);
+            }
             self.ensure(&known);
             self.link.tracker.owe(Owed::Bind(Note::Uses(known.id())));
             let body = head.body - names.bytes;

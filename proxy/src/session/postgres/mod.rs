@@ -38,6 +38,9 @@ pub mod verifiers;
 
 mod application_name;
 mod authenticate;
+mod concluding;
+mod following;
+mod hinting;
 mod count;
 mod opening;
 mod operator;

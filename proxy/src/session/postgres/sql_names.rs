@@ -121,6 +121,7 @@ impl Inbound<'_, '_> {
                 rewrite.note.effects.push_back(Effect::Nothing);
             }
             (Verb::Execute, Some(statement)) => {
+                self.hint_executed(&statement);
                 let id = statement.id();
                 rewrite.replace(text, command, id.server_name().as_bytes());
                 rewrite.note.uses.push(id);

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 
+use sidepool_protocol::postgres::hints::{self, Hints};
+
 /// How a statement came to be, and so how another server connection learns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -18,25 +20,32 @@ pub struct Statement {
     id: StatementId,
     key: Box<[u8]>,
     origin: Origin,
+    hints: Hints,
 }
 
 impl Statement {
     /// A statement by Parse: the first `body` bytes of the key are what follows its name there.
     #[must_use]
     pub fn parsed(id: StatementId, key: &[u8], body: usize) -> Self {
-        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())) }
+        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())), hints: hints::look_at_parse(key) }
     }
 
     /// A statement by PREPARE: `rest` is what follows its name.
     #[must_use]
     pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
-        Self { id, key: rest.into(), origin: Origin::Sql }
+        Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest) }
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> StatementId {
         self.id
+    }
+
+    /// What it may change of a session's state.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     /// What makes it the same as another one.
