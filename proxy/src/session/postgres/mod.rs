@@ -26,6 +26,7 @@ pub mod peering;
 pub mod pools;
 pub mod prepared;
 pub mod presence;
+mod referring;
 pub mod refusal;
 pub mod relay;
 pub mod replication;

@@ -12,7 +12,7 @@ use sidepool_protocol::postgres::tag::BackendTag;
 use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::ClientStatements;
-use crate::upstream::postgres::link::{Effect, Link, Note};
+use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
 use crate::upstream::postgres::pins::Cause;
 use crate::upstream::postgres::statements::StatementId;
 
@@ -195,6 +195,9 @@ impl Outbound<'_, '_> {
         let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
         self.link.ran = false;
         self.link.own_done += u8::from(own);
+        if !self.link.portals.is_empty() && self.link.tracker.is_free() {
+            self.link.portals.clear();
+        }
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
@@ -255,8 +258,11 @@ impl Outbound<'_, '_> {
     /// A PREPARE or DEALLOCATE is done.
     fn on_named(&mut self, tag: &[u8]) {
         let link = &mut *self.link;
-        if matches!(link.tracker.owed().next(), Some(Owed::OwnExecute(_))) {
-            return;
+        match link.tracker.owed().next() {
+            Some(Owed::OwnExecute(_)) => return,
+            // What it does was done when it was sent.
+            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => return,
+            _ => {}
         }
         let effect = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.effects.pop_front(),
@@ -298,6 +304,14 @@ impl Outbound<'_, '_> {
                     kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
                 }
                 Owed::OwnExecute(Note::Server(id)) => statements.put_back(*id),
+                Owed::Parse(Note::Text(text)) | Owed::Execute(Note::Text(text)) => match &text.back {
+                    TakeBack::Name(name) => kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name))),
+                    TakeBack::Prepared { name, id } => {
+                        statements.put_back(*id);
+                        kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                    }
+                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } => {}
+                },
                 Owed::Parse(_)
                 | Owed::OwnParse(_)
                 | Owed::LocalParse(_)
@@ -308,7 +322,7 @@ impl Outbound<'_, '_> {
                 | Owed::OwnQuery
                 | Owed::Bind(_)
                 | Owed::Describe(_)
-                | Owed::Execute
+                | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
                 | Owed::OwnExecute(_)

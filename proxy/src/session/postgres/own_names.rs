@@ -72,7 +72,7 @@ fn put_position(position: &[u8], renamed: &[Renamed], out: &mut Vec<u8>) {
         return out.extend_from_slice(position);
     };
     let mut theirs = sent;
-    for name in renamed.iter().filter(|name| name.at + name.ours.len() < sent) {
+    for name in renamed.iter().filter(|name| name.at.saturating_add(name.ours.len()) < sent) {
         theirs = (theirs + name.characters).saturating_sub(name.ours.len());
     }
     out.extend_from_slice(theirs.to_string().as_bytes());

@@ -6,7 +6,8 @@
 //!   DEALLOCATE name sent under a name that means nothing, because other clients may use the same statement
 //!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pins`)
 //! ```
-//! Such a query is sent when nothing else is owed, and what names a statement behind it waits for its end: so nothing has ever to be taken back.
+//! Such a query is sent when nothing else is owed (but for an open batch), and what names a statement behind it waits for its end: so nothing has
+//! ever to be taken back.
 //! Not here: finding the names (`protocol::postgres::sql`), or what the answers mean (`outbound`).
 
 use std::rc::Rc;
@@ -14,12 +15,13 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::sql::{self, Command, Start, Verb};
 use sidepool_protocol::postgres::statement::{self, SYNC};
+use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
 use super::inbound::{Inbound, MAX_PARSE_BYTES, Violation};
 use super::prepared::MAX_CLIENT_STATEMENTS;
-use crate::upstream::postgres::link::{Effect, Note, Renamed, SqlNote};
-use crate::upstream::postgres::statements::{NAME_PREFIX, Statement, StatementId};
+use crate::upstream::postgres::link::{Effect, Hold, Note, Renamed, SqlNote};
+use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, StatementId};
 
 /// How much of a text is read in search of its first word.
 const MAX_LEAD_BYTES: usize = 8 * 1024;
@@ -33,8 +35,8 @@ pub(super) enum Named {
     Consumed(usize),
     /// The rest of the message has to be there.
     NeedMore,
-    /// All that is owed has to be answered before.
-    Held,
+    /// This has to be answered before.
+    Held(Hold),
 }
 
 /// What a name means in the middle of a text: a statement, or nothing any more.
@@ -78,12 +80,16 @@ impl Inbound<'_, '_> {
             Start::Names => {}
         }
         let commands = sql::commands(text).filter(|commands| commands.len() <= MAX_COMMANDS).unwrap_or_default();
-        // Between the messages of an open batch nothing of our own can be put that ends it.
-        if commands.is_empty() || self.link.tracker.is_batch_open() {
+        if commands.is_empty() {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
-        if self.link.tracker.is_owed() {
-            return Ok(Named::Held);
+        // The answers to an open batch may never come before its Sync. What it changes of names is taken for done, as within the batch.
+        let open = self.link.tracker.is_batch_open();
+        if open && self.is_unsettled(FrontendTag::Bind) {
+            return Ok(Named::Held(Hold::Names));
+        }
+        if !open && self.link.tracker.is_owed() {
+            return Ok(Named::Held(Hold::All));
         }
         let mut rewrite = Rewrite::default();
         for command in &commands {
@@ -120,6 +126,8 @@ impl Inbound<'_, '_> {
                 rewrite.replace(text, command, &decoy);
                 rewrite.note.effects.push_back(Effect::Nothing);
             }
+            // What a server would need for this it never keeps.
+            (Verb::Execute, Some(statement)) if statement.refers() => {}
             (Verb::Execute, Some(statement)) => {
                 self.hint_executed(&statement);
                 let id = statement.id();
@@ -139,8 +147,11 @@ impl Inbound<'_, '_> {
                 rewrite.note.uses.extend(really.then_some(id));
                 rewrite.note.effects.push_back(Effect::Deallocated { name: name.into(), id: really.then_some(id) });
             }
-            (Verb::Execute, None) => {}
-            (Verb::Deallocate, None) => rewrite.note.effects.push_back(Effect::Nothing),
+            (Verb::Execute, None) => rewrite.hide(text, command),
+            (Verb::Deallocate, None) => {
+                rewrite.hide(text, command);
+                rewrite.note.effects.push_back(Effect::Nothing);
+            }
             (Verb::DeallocateAll, _) => {
                 rewrite.changed.clear();
                 rewrite.cleared = true;
@@ -165,13 +176,9 @@ impl Inbound<'_, '_> {
 
     /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why.
     fn send_needed(&mut self, rewrite: &Rewrite) {
-        let before = self.link.tracker.len();
+        let (open, before) = (self.link.tracker.is_batch_open(), self.link.tracker.len());
         for decoy in 0..rewrite.decoys {
-            let name = decoy_name(decoy);
-            self.link.tracker.owe(Owed::OwnClose(Note::None));
-            statement::put_close(self.out.put(), &name);
-            self.link.tracker.owe(Owed::OwnParse(Note::None));
-            statement::put_parse(self.out.put(), &name, &[0, 0, 0]);
+            self.put_decoy(decoy);
         }
         for statement in &rewrite.needed {
             if self.link.statements.touch(statement.id()) {
@@ -186,7 +193,8 @@ impl Inbound<'_, '_> {
             self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());
         }
-        if self.link.tracker.len() > before {
+        // A Sync would end the client's own batch. Without it a failure of what was put here ends the batch, as any other in it.
+        if self.link.tracker.len() > before && !open {
             self.link.tracker.owe(Owed::OwnSync);
             self.out.put().extend_from_slice(&SYNC);
         }
@@ -211,6 +219,13 @@ impl Rewrite {
         decoy_name(self.decoys - 1)
     }
 
+    /// A name that looks like ours, and is the client's own invention, shall not hit what others have prepared.
+    fn hide(&mut self, text: &[u8], command: &Command<'_>) {
+        if command.name.starts_with(NAME_PREFIX) {
+            self.replace(text, command, NOBODY);
+        }
+    }
+
     fn replace(&mut self, text: &[u8], command: &Command<'_>, ours: &[u8]) {
         self.text.extend_from_slice(&text[self.copied..command.at.start]);
         let renamed = Renamed {
@@ -225,11 +240,12 @@ impl Rewrite {
     }
 }
 
-fn decoy_name(number: usize) -> Vec<u8> {
+/// What names are called that the server knows, and that mean nothing.
+pub(super) fn decoy_name(number: usize) -> Vec<u8> {
     [NAME_PREFIX, format!("none_{number}").as_bytes()].concat()
 }
 
 /// How many characters the server counts.
-fn characters(utf8: &[u8]) -> usize {
+pub(super) fn characters(utf8: &[u8]) -> usize {
     utf8.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }

@@ -50,6 +50,72 @@ pub enum Note {
     Uses(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
+    /// Something about a statement whose text names another one.
+    Text(Box<TextNote>),
+}
+
+/// Something about a statement of the extended protocol whose text names another one.
+#[derive(Debug)]
+pub struct TextNote {
+    /// The other one.
+    pub uses: Option<StatementId>,
+    /// The name that was replaced in the text.
+    pub renamed: Option<Renamed>,
+    /// What to take back.
+    pub back: TakeBack,
+}
+
+/// What to take back of a statement whose text names another one, when it never ran.
+#[derive(Debug)]
+pub enum TakeBack {
+    /// Nothing.
+    Nothing,
+    /// A Parse: what the client calls the statement.
+    Name(Box<[u8]>),
+    /// A Parse of the unnamed statement; as in [`Note::Unnamed`].
+    Unnamed {
+        /// The one before it.
+        before: Option<Vec<u8>>,
+        /// The client's count of Parses with this one.
+        version: u64,
+    },
+    /// A PREPARE: the client's name, and what the server was to learn.
+    Prepared {
+        /// What the client calls it.
+        name: Box<[u8]>,
+        /// The statement.
+        id: StatementId,
+    },
+    /// A DEALLOCATE: what the client lost.
+    Deallocated {
+        /// What the client called it.
+        name: Box<[u8]>,
+        /// The statement.
+        statement: Rc<Statement>,
+    },
+}
+
+impl TakeBack {
+    /// Whether it changes what a name means.
+    fn is_about_a_name(&self) -> bool {
+        match self {
+            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } => true,
+            Self::Nothing | Self::Unnamed { .. } => false,
+        }
+    }
+}
+
+/// A portal of a statement whose text names another one, as long as it has not run.
+#[derive(Debug)]
+pub struct Portal {
+    /// What the client calls it.
+    pub name: Box<[u8]>,
+    /// What its Execute does to the client's names.
+    pub effect: Option<Effect>,
+    /// The statement that it runs.
+    pub uses: Option<StatementId>,
+    /// The name that was replaced in its text.
+    pub renamed: Option<Renamed>,
 }
 
 /// A simple query in which names of statements were replaced.
@@ -85,7 +151,7 @@ pub enum Effect {
 }
 
 /// A name that was replaced in a text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
     /// What the client wrote, without quotes.
     pub theirs: Box<[u8]>,
@@ -103,6 +169,7 @@ impl Note {
     pub fn is_about_a_name(&self) -> bool {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
+            Self::Text(text) => text.back.is_about_a_name(),
             Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
         }
     }
@@ -177,6 +244,8 @@ pub struct Link {
     pub begun: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
+    /// Portals of statements whose text names another one.
+    pub portals: Vec<Portal>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }

@@ -12,6 +12,8 @@ enum Origin {
     Parse(usize),
     /// PREPARE. The key is what follows the name.
     Sql,
+    /// Parse of a text that names another statement. The key is what follows the name. No server keeps it.
+    Referring,
 }
 
 /// A statement that some client has prepared.
@@ -34,6 +36,18 @@ impl Statement {
     #[must_use]
     pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
         Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest) }
+    }
+
+    /// A statement by Parse whose text names another one, and which means something else each time: `body` is what follows its name.
+    #[must_use]
+    pub fn referring(id: StatementId, body: &[u8]) -> Self {
+        Self { id, key: body.into(), origin: Origin::Referring, hints: hints::look_at_parse(body) }
+    }
+
+    /// Whether its text names another statement, so that no server ever knows it.
+    #[must_use]
+    pub fn refers(&self) -> bool {
+        self.origin == Origin::Referring
     }
 
     /// Its id.
@@ -59,6 +73,7 @@ impl Statement {
     pub fn parse(&self) -> Option<(&[u8], &[u8])> {
         match self.origin {
             Origin::Parse(body) => Some(self.key.split_at(body)),
+            Origin::Referring => Some((&self.key, &[])),
             Origin::Sql => None,
         }
     }
@@ -90,6 +105,9 @@ impl StatementId {
 
 /// What all names start with that the proxy gives to statements.
 pub const NAME_PREFIX: &[u8] = b"sidepool_";
+
+/// A name that no server knows.
+pub const NOBODY: &[u8] = b"sidepool_nobody";
 
 /// `sidepool_<id>`, on the stack.
 #[derive(Debug, Clone, Copy)]
