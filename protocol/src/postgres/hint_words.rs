@@ -115,7 +115,8 @@ fn set(tokens: &mut Tokens<'_>, hints: &mut Hints) {
             let Some(name) = tokens.name() else { return hints.add(Kinds::UNKNOWN) };
             match &*name.to_ascii_lowercase() {
                 b"characteristics" => {
-                    for name in [&b"default_transaction_isolation"[..], b"default_transaction_read_only", b"default_transaction_deferrable"] {
+                    for name in [&b"default_transaction_isolation"[..], b"default_transaction_read_only", b"default_transaction_deferrable"]
+                    {
                         hints.name(name);
                     }
                     return;

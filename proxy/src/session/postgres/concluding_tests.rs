@@ -73,7 +73,13 @@ fn a_role_and_a_user_that_are_the_logins_own_are_none() {
 #[test]
 fn after_a_cleaning_the_list_is_all_there_is() {
     let found = answer(
-        &[("role", Some("boss")), ("session_authorization", Some("login")), ("app.x", Some("1")), ("app.y", Some("")), ("work_mem", Some("4MB"))],
+        &[
+            ("role", Some("boss")),
+            ("session_authorization", Some("login")),
+            ("app.x", Some("1")),
+            ("app.y", Some("")),
+            ("work_mem", Some("4MB")),
+        ],
         Some(&[("TimeZone", "UTC"), ("application_name", "mine")]),
     );
     let (state, carried) = after("DO $$$$", &[("work_mem", "1MB"), ("app.y", "2")], &[("work_mem", "1MB")], &found, true);

@@ -74,8 +74,10 @@ pub fn plan(desired: &ParameterSet, found: Found<'_>) -> Option<String> {
             }
             put_identity(after, &mut sql);
         }
-        separate(&mut sql);
-        sql.push_str(&sets);
+        if !sets.is_empty() {
+            separate(&mut sql);
+            sql.push_str(&sets);
+        }
     }
     (!sql.is_empty()).then_some(sql)
 }

@@ -176,8 +176,11 @@ pub fn state_not_known(code: &str, message: &str) -> Fault {
 /// More of a session's state than is carried from connection to connection.
 #[must_use]
 pub fn state_too_large(error: ParameterError) -> Fault {
-    Fault::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("the session's parameters cannot follow it to another server connection: {error}"))
-        .with_hint("RESET those that are not needed any more, or use SET LOCAL; a database with pool_mode = \"session\" has no such limit.")
+    Fault::fatal(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("the session's parameters cannot follow it to another server connection: {error}"),
+    )
+    .with_hint("RESET those that are not needed any more, or use SET LOCAL; a database with pool_mode = \"session\" has no such limit.")
 }
 
 /// A transaction block in statement mode.

@@ -229,7 +229,19 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let database_name = if key.is_auto() { &key.dbname } else { &key.entry };
     let of_user = upstream_user.and_then(|user| user.max_user_connections).unwrap_or(config.max_user_connections);
     let caps = [(CapKey::Database(Arc::clone(database_name)), database.max_db_connections), (CapKey::User(Arc::clone(&key.user)), of_user)];
-    Route { key, target, tls_context, caps, limits, connect_timeout, check_query, mode, reset, session_state: database.session_state.clone(), forced_user }
+    Route {
+        key,
+        target,
+        tls_context,
+        caps,
+        limits,
+        connect_timeout,
+        check_query,
+        mode,
+        reset,
+        session_state: database.session_state.clone(),
+        forced_user,
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,11 @@ impl Outbound<'_, '_> {
         }
         if verdict == Verdict::Swallow {
             let kept = Some(body.into());
-            if own_query { self.on_own_error(body) } else { link.own_error = kept }
+            if own_query {
+                self.on_own_error(body)
+            } else {
+                link.own_error = kept
+            }
             return Verdict::Swallow;
         }
         link.dirt.on_undone();
@@ -79,7 +83,9 @@ impl Outbound<'_, '_> {
             return tracing::warn!("connect_query failed: {message}");
         }
         match &mut link.asking {
-            Some(asking) => asking.on_error(field(body, b'C').unwrap_or_default(), &String::from_utf8_lossy(field(body, b'M').unwrap_or_default())),
+            Some(asking) => {
+                asking.on_error(field(body, b'C').unwrap_or_default(), &String::from_utf8_lossy(field(body, b'M').unwrap_or_default()))
+            }
             None => self.news.own_error = Some(body.into()),
         }
     }

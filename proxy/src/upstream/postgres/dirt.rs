@@ -74,12 +74,13 @@ impl Dirt {
         self.kinds = self.kinds.with(hints.kinds.without(Kinds::BOUND));
         self.explained |= hints.sets;
         for name in &hints.names {
+            if self.names.contains(name) {
+                continue;
+            }
             if self.names.len() >= MAX_NAMES {
                 return self.add_unknown();
             }
-            if !self.names.contains(name) {
-                self.names.push(name.clone());
-            }
+            self.names.push(name.clone());
         }
     }
 
