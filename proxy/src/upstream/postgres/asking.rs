@@ -14,6 +14,7 @@ use sidepool_protocol::postgres::hints::Kinds;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::dirt::Dirt;
+use super::pin_questions;
 use super::pins::Cause;
 use super::quoting::quoted;
 
@@ -97,8 +98,12 @@ impl Question {
     pub fn put(self) -> (String, Asking) {
         let mut sql: Vec<String> = Vec::new();
         let mut steps = VecDeque::new();
-        let columns: Vec<String> =
-            self.names.iter().map(|name| self.value(&quoted(name))).chain(self.causes.iter().map(|cause| exists(*cause))).collect();
+        let columns: Vec<String> = self
+            .names
+            .iter()
+            .map(|name| self.value(&quoted(name)))
+            .chain(self.causes.iter().filter_map(|cause| pin_questions::exists(*cause)).map(Into::into))
+            .collect();
         if !columns.is_empty() {
             sql.push(format!("SELECT {}", columns.join(",")));
             steps.push_back(Step::Values);
@@ -123,28 +128,6 @@ impl Question {
     fn value(&self, name: &str) -> String {
         let value = format!("pg_catalog.current_setting({name},true)");
         if self.is_utf8 { value } else { format!("pg_catalog.encode(pg_catalog.convert_to({value},E'UTF8'),E'hex')") }
-    }
-}
-
-/// SQL that says whether there is something that pins the connection.
-fn exists(cause: Cause) -> String {
-    match cause {
-        Cause::TemporaryTables => {
-            // The schema stays when all that was in it is gone, and looking through the catalogues for it is not cheap.
-            let mine = "OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()";
-            let any = format!(
-                "EXISTS(SELECT 1 FROM pg_catalog.pg_class WHERE relnamespace {mine}) OR EXISTS(SELECT 1 FROM pg_catalog.pg_proc WHERE \
-                 pronamespace {mine}) OR EXISTS(SELECT 1 FROM pg_catalog.pg_type WHERE typnamespace {mine})"
-            );
-            format!("CASE WHEN pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.=) 0 THEN false ELSE {any} END")
-        }
-        Cause::HeldCursors => "EXISTS(SELECT 1 FROM pg_catalog.pg_cursor() c WHERE c.is_holdable)".into(),
-        Cause::AdvisoryLocks => "EXISTS(SELECT 1 FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) E'advisory' AND pid \
-                                 OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())"
-            .into(),
-        Cause::Listening => "EXISTS(SELECT 1 FROM pg_catalog.pg_listening_channels())".into(),
-        // Not to be seen from SQL.
-        Cause::Library | Cause::Statements => "true".into(),
     }
 }
 
@@ -203,7 +186,7 @@ impl Asking {
                     self.answer.values.push((name.clone(), value));
                 }
                 for cause in &self.question.causes {
-                    self.answer.pins.push((*cause, columns.next()? == Some(b"t")));
+                    self.answer.pins.push((*cause, pin_questions::is_true(columns.next()?)));
                 }
             }
             Step::List => {

@@ -9,6 +9,7 @@ pub mod dirt;
 pub mod link;
 pub mod lookup;
 pub mod passed;
+pub mod pin_questions;
 pub mod pins;
 pub mod quoting;
 pub mod roll;
