@@ -5,6 +5,8 @@ pub mod channels;
 pub mod encode;
 pub mod fault;
 pub mod frame;
+mod hint_words;
+pub mod hints;
 pub mod login;
 pub mod parameters;
 pub mod result;

@@ -12,7 +12,6 @@
 
 use std::rc::Rc;
 
-use sidepool_config::model::{PoolMode, Postgres};
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
@@ -94,19 +93,9 @@ pub struct Rules {
     pub max_packet: u32,
     /// Whether simple queries are allowed (`disable_pqexec` is off).
     pub simple_queries: bool,
-    /// Whether one connection listens for all clients.
-    pub shared_listening: bool,
 }
 
 impl Rules {
-    /// Those for a client in this mode.
-    #[must_use]
-    pub fn new(postgres: &Postgres, mode: PoolMode) -> Self {
-        let (max_packet, simple_queries) = (postgres.max_packet_size, !postgres.disable_pqexec);
-        // In session mode the connection is the client's own, and listens itself.
-        Self { max_packet, simple_queries, shared_listening: mode != PoolMode::Session }
-    }
-
     /// What does not depend on the state of anything.
     pub fn check(self, head: Head, message: &[u8]) -> Result<FrontendTag, Violation> {
         let tag = FrontendTag::from_byte(head.tag).ok_or(Violation::Tag(head.tag))?;
@@ -151,6 +140,9 @@ impl Inbound<'_, '_> {
             let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
+            }
+            if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
+                return Ok((at, Stop::NeedMore));
             }
             match self.gate(tag, rest, head) {
                 Passage::Free => {}
@@ -348,12 +340,19 @@ impl Inbound<'_, '_> {
         if !self.link.portals.is_empty() {
             self.link.portals.retain(|portal| &*portal.name != names.portal);
         }
+        let values = &available[names.bytes..];
         if names.statement.is_empty() {
+            if !self.hint_unnamed(values, head) {
+                return Ok(None);
+            }
             if let Some(body) = self.unnamed_referring() {
                 return self.bind_referring(&body, names, head).map(Some);
             }
             self.ensure_unnamed();
         } else if let Some(known) = self.named(names.statement) {
+            if !self.hint_bind(&known, values, head) {
+                return Ok(None);
+            }
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
             }

@@ -200,7 +200,7 @@ impl Inside {
             pool: Rc::clone(&self.pool.pool),
             mode: self.route.mode,
             statement_capacity: postgres.max_prepared_statements as usize,
-            rules: Rules::new(postgres, self.route.mode),
+            rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             ticket: self.ticket,
             member: self.member,
         }

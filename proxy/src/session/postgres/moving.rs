@@ -110,7 +110,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,
                 statement_capacity: postgres.max_prepared_statements as usize,
-                rules: Rules::new(postgres, route.mode),
+                rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
                 ticket,
                 member,
             };

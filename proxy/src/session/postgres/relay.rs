@@ -13,18 +13,18 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
-use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
-use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::count::error_counter;
+use super::following::Own;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::listening::gate::Gate;
 use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{matching, refusal, replay};
+use super::{following, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -40,7 +40,7 @@ const MAX_OWED: usize = 4096;
 const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 /// What reading one side brought.
-enum Turn {
+pub(super) enum Turn {
     /// Something moved.
     Moved,
     /// Nothing to read, or no room to put it.
@@ -55,48 +55,20 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        let queries = [self.state_query(&mut lease), self.channels_query(&mut lease)];
-        if queries.iter().all(Option::is_none) {
+        lease.link.rules = self.state_rules();
+        let channels = self.channels_query(&mut lease);
+        let own = Own::both(self.state_query(&mut lease), channels.as_deref());
+        let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
-        }
+        };
         // A cancel is meant for the client's query, which still waits.
         self.ticket.waiting(cx.waker());
+        lease.link.matching = true;
         self.phase = Phase::Linked(lease);
         self.pending = input.to_vec();
-        self.with_connection(|connection| {
-            connection.link.matching = true;
-            // A simple query destroys it.
-            connection.link.statements.unnamed = None;
-            queries.into_iter().flatten().try_for_each(|query| {
-                connection.link.tracker.owe(Owed::OwnQuery);
-                connection.link.to_server.send(&mut connection.stream, cx, &query)
-            })
-        })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
-    }
-
-    /// The query that brings the connection into this client's state, if it is not in it.
-    fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
-        let PgConnection { link, parameters, entry, .. } = &mut **lease;
-        let state = self.state();
-        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &state)) {
-            return None;
-        }
-        let sql = matching::plan(&state, parameters, &link.overrides, link.doubtful);
-        // From here on the connection carries what the server does not report, too.
-        link.overrides = ParameterSet::new();
-        for (name, value) in state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
-            // Cannot be full: the set it comes from has the same bound.
-            let _ = link.overrides.set(name, value);
-        }
-        link.doubtful = false;
-        link.applied = Some(Rc::clone(&state));
-        if let Some(entry) = entry {
-            *entry.server().applied.borrow_mut() = Some(Rc::clone(&state));
-        }
-        sql.map(|sql| query(&sql))
+        self.send_own(cx, own)
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -165,10 +137,7 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let busy = self.with_connection(|connection| {
-            let link = &connection.link;
-            link.matching || link.hearing.asking.is_some() || !link.to_server.is_empty()
-        });
+        let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
         if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
             return Ok(Turn::Quiet);
         }
@@ -271,7 +240,7 @@ impl Session {
             state: &state,
         };
         let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
-        let gate = self.rules.shared_listening.then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
+        let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
         let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, gate, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
@@ -398,9 +367,13 @@ impl Session {
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
         }
-        if news.own_error.is_some() && self.with_connection(|connection| connection.link.hearing.asking.is_some()) {
-            self.with_connection(|connection| connection.link.hearing.failed = true);
-        } else if let Some(error) = news.own_error {
+        if news.discarded {
+            self.on_discard();
+        }
+        if news.transactions > 0 {
+            self.on_transaction();
+        }
+        if let Some(error) = news.own_error {
             let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
             self.with_connection(|connection| connection.link.applied = None);
             return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
@@ -411,10 +384,12 @@ impl Session {
         if news.replay && self.send_again(cx)? {
             return Ok(Turn::Moved);
         }
-        if news.own_ready && self.with_connection(|connection| connection.link.hearing.asking.is_some()) {
-            self.after_asking(cx)?;
-        } else if news.own_ready {
-            return self.after_matching(cx);
+        if news.own_ready {
+            return if self.with_connection(|connection| connection.link.asking.is_some()) {
+                self.after_answer(cx)
+            } else {
+                self.after_matching(cx)
+            };
         }
         if news.ready > 0 {
             self.note_time();
@@ -432,24 +407,29 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.ticket.idle();
-            self.hold = Hold::No;
-            give_back(lease);
-        }
+        self.ticket.idle();
+        self.hold = Hold::No;
         self.refuse_with(&refusal::cancelled());
-        Ok(Turn::Unlinked)
+        // It may carry what it has to be asked for, and to forget.
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.
     fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
         let mut present = self.state();
         let Phase::Linked(lease) = &mut self.phase else { return };
-        let matching = lease.link.matching;
+        let (matching, asking) = (lease.link.matching, lease.link.asking.is_some());
         let mut changed = None;
         for (name, value) in reported {
             // Full, or not a name: then it is not one that is tracked either.
             let _ = lease.parameters.set(name, value);
+            if asking {
+                // What is taken back on the connection stays the client's.
+                continue;
+            }
+            if present.get(name).is_none() {
+                following::on_untracked(&mut lease.link, name);
+            }
             if present.get(name).is_some_and(|present| present != &**value) {
                 let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
                 if matching {
@@ -464,30 +444,13 @@ impl Session {
             present = self.worker.postgres.states.intern(changed);
             self.ticket.presence().set_state(&present);
         }
-        if !lease.link.doubtful {
+        if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
             lease.link.applied = Some(present);
         }
     }
 
-    /// Gives the connection back when the mode and the server allow it.
-    fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
-            return Ok(false);
-        }
-        if self.ask_for_channels(cx)? {
-            return Ok(false);
-        }
-        let free = self.settle_pins(cx)?;
-        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.note_statements(&lease);
-            self.ticket.idle();
-            give_back(lease);
-        }
-        Ok(free)
-    }
-
     /// Leaves behind how many statements there are, for whoever looks.
-    fn note_statements(&self, lease: &Lease<PgConnector>) {
+    pub(super) fn note_statements(&self, lease: &Lease<PgConnector>) {
         let client = self.statements.as_ref().map_or(0, |statements| statements.named.len());
         self.ticket.presence().statements.set(u32::try_from(client).unwrap_or(u32::MAX));
         if let Some(entry) = &lease.entry {
@@ -567,7 +530,7 @@ fn outbound<'a, 's>(
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-fn give_back(lease: Lease<PgConnector>) {
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);

@@ -23,7 +23,7 @@ struct World {
     state: ParameterSet,
 }
 
-const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true, shared_listening: false };
+const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true };
 
 impl Client {
     fn new(id: u64) -> Self {

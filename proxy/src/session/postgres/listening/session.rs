@@ -9,9 +9,7 @@ use std::task::{Context, Poll};
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity};
-use sidepool_protocol::postgres::statement::put_query;
 use sidepool_protocol::postgres::subscriber::put_quoted;
-use sidepool_protocol::postgres::tracker::Owed;
 
 use super::gate::Gate;
 use super::listener::{Listener, Why};
@@ -20,18 +18,13 @@ use crate::observe::record::PoolCounter;
 use crate::session::postgres::outbound::Notifications;
 use crate::session::postgres::refusal;
 use crate::session::postgres::run::{End, Phase, Session};
+use crate::upstream::postgres::asking::Question;
 use crate::upstream::postgres::connection::PgConnection;
-use crate::upstream::postgres::link::{Asking, Hold};
+use crate::upstream::postgres::link::{Hearing, Hold, Link};
 use crate::upstream::postgres::pins::Cause;
 
 /// How much is handed over in one go.
 const BATCH_BYTES: usize = 64 * 1024;
-
-/// How often a connection is asked again that did not answer (a cancel that came late may have hit the question).
-const MOST_FAILURES: u8 = 3;
-
-/// What a connection is asked.
-const CHANNELS: &[u8] = b"SELECT pg_catalog.pg_listening_channels()";
 
 /// What a session has done for a client that listens.
 pub(in crate::session::postgres) enum Step {
@@ -49,9 +42,10 @@ impl Session {
 
     /// Which notifications of its own connection go to the client.
     pub(in crate::session::postgres) fn notifications(&self) -> Notifications {
+        let shared = matches!(&self.phase, Phase::Linked(lease) if lease.link.rules.is_some()) || self.ticket.listens();
         match self.mode {
             PoolMode::Session => Notifications::All,
-            PoolMode::Transaction | PoolMode::Statement if self.rules.shared_listening => Notifications::Others(self.listener()),
+            PoolMode::Transaction | PoolMode::Statement if shared => Notifications::Others(self.listener()),
             PoolMode::Transaction | PoolMode::Statement => Notifications::Pinned,
         }
     }
@@ -173,7 +167,7 @@ impl Session {
     }
 
     /// The query that tells a connection what the client listens to, if it does.
-    pub(in crate::session::postgres) fn channels_query(&self, connection: &mut PgConnection) -> Option<Vec<u8>> {
+    pub(in crate::session::postgres) fn channels_query(&self, connection: &mut PgConnection) -> Option<String> {
         let settled = self.listener()?.settled();
         if settled.is_empty() {
             return None;
@@ -185,9 +179,8 @@ impl Session {
             sql.push(b';');
         }
         connection.link.hearing.carries = true;
-        let mut query = Vec::new();
-        put_query(&mut query, &sql);
-        Some(query)
+        // Only names that are UTF-8 get here.
+        String::from_utf8(sql).ok()
     }
 
     /// The server has answered something of the client. In the middle of a transaction, with nothing under way, what has come on channels that the
@@ -202,69 +195,15 @@ impl Session {
         }
     }
 
-    /// A transaction has ended: asks the connection for the client's channels, where they may be others or the connection is to serve somebody
-    /// else. True when it is being asked.
-    pub(in crate::session::postgres) fn ask_for_channels(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let asking = self.with_connection(|connection| {
-            let link = &connection.link;
-            let hearing = &link.hearing;
-            let kept = !link.pins.is_empty();
-            match () {
-                () if !hearing.carries || hearing.asking.is_some() || !link.is_quiet() => None,
-                () if kept => hearing.changed.then_some(Asking::Channels),
-                // One that nobody saw coming may be among them: then they are not forgotten, but stay on this connection.
-                () if hearing.listened => Some(Asking::Channels),
-                () => Some(Asking::ChannelsAndForget),
-            }
-        });
-        match asking {
-            Some(asking) => self.ask(cx, asking).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    fn ask(&mut self, cx: &mut Context<'_>, asking: Asking) -> Result<(), End> {
-        // A cancel is meant for what the client runs, and that is over.
-        self.ticket.idle();
-        let sql = match asking {
-            Asking::Channels => CHANNELS.to_vec(),
-            Asking::ChannelsAndForget => [CHANNELS, b"; UNLISTEN *"].concat(),
-        };
-        let mut query = Vec::new();
-        put_query(&mut query, &sql);
-        self.with_connection(|connection| {
-            let hearing = &mut connection.link.hearing;
-            (hearing.asking, hearing.failed) = (Some(asking), false);
-            hearing.channels.clear();
-            // A simple query destroys it.
-            connection.link.statements.unnamed = None;
-            connection.link.tracker.owe(Owed::OwnQuery);
-            connection.link.to_server.send(&mut connection.stream, cx, &query)
-        })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
-    }
-
-    /// The connection has answered.
-    pub(in crate::session::postgres) fn after_asking(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+    /// The connection has said what it listens to, which is what the client listens to now.
+    pub(in crate::session::postgres) fn take_in_channels(&mut self, cx: &mut Context<'_>, channels: Vec<Box<[u8]>>) {
+        let truth: BTreeSet<Box<[u8]>> = channels.into_iter().collect();
+        let Phase::Linked(lease) = &mut self.phase else { return };
         let hearing = &mut lease.link.hearing;
-        let Some(asked) = hearing.asking.take() else { return Ok(()) };
-        if hearing.failed {
-            hearing.failures += 1;
-            if hearing.failures < MOST_FAILURES {
-                return self.ask(cx, asked);
-            }
-            return Err(self.server_lost(cx, "it does not say what the client listens to"));
-        }
-        let truth: BTreeSet<Box<[u8]>> = std::mem::take(&mut hearing.channels).into_iter().collect();
-        let kept = asked == Asking::Channels;
-        (hearing.failures, hearing.carries) = (0, kept);
-        (hearing.changed, hearing.listened) = (false, false);
-        // The client may go on, and then it is its own queries again that a cancel is meant for.
-        self.ticket.running(&lease.cancel);
+        let kept = !hearing.forgets;
+        *hearing = Hearing { carries: kept && !truth.is_empty(), ..Hearing::default() };
         let strange = self.settle(cx, &truth, kept);
         self.with_connection(|connection| connection.link.pins.set(Cause::Listening, strange));
-        Ok(())
     }
 
     /// These are the client's channels now. Answers whether some of them are on the present connection alone, where that keeps its channels.
@@ -285,4 +224,14 @@ impl Session {
         self.forget_if_idle();
         kept && !strange.is_empty()
     }
+}
+
+/// A transaction has ended on this connection: adds what is to be asked about channels. It is told to forget them where it is to serve others, but not
+/// where one may be among them that nobody saw coming: that one stays on this connection.
+pub(in crate::session::postgres) fn ask(link: &mut Link, question: &mut Question) {
+    let (kept, hearing) = (!link.pins.is_empty(), &mut link.hearing);
+    let strange = hearing.listened || question.cleans;
+    question.channels = question.cleans || hearing.carries && (!kept || hearing.changed);
+    question.forgets = question.channels && !kept && !strange;
+    hearing.forgets = question.forgets;
 }
