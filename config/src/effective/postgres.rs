@@ -262,6 +262,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         startup,
         connect_query,
         pool_mode,
+        names_its_mode: _,
         max_db_connections,
         max_db_client_connections,
         limits,
