@@ -56,7 +56,7 @@ async fn clients_and_servers_come_and_go() {
 async fn what_clients_are_told_is_logged() {
     let _proof = proves(&["setting log_pooler_errors"]);
     let cluster = Cluster::start().await;
-    let pool = start(&cluster, "").await;
+    let pool = start(&cluster, "client_login_timeout = 2\n").await;
     let log = pool.process().log();
     let login = async |user: &str, database: &str, password: &str| {
         Wire::try_login(pool.port(), &[("user", user), ("database", database)], password).await.err().expect("refused")
@@ -69,6 +69,13 @@ async fn what_clients_are_told_is_logged() {
     login(USER, "nothing\nhere", PASSWORD).await;
     let line = log.line_with_after(from, "pooler error: no such database: nothing\\nhere").await;
     assert!(line.contains(" WARNING C-") && line.contains(": nothing\\nhere/app@"), "{line}");
+
+    let from = log.len();
+    let mut slow = Wire::connect(pool.port()).await;
+    slow.send(&frame::startup(&[("user", USER), ("database", "app")])).await;
+    slow.until_closed().await;
+    let line = log.line_with_after(from, "pooler error: client_login_timeout").await;
+    assert!(line.contains(": app/app@"), "who it said it was: {line}");
 
     let from = log.len();
     let mut wire = Wire::login(pool.port(), USER, "app", PASSWORD).await;
