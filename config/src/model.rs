@@ -186,6 +186,17 @@ pub struct PoolLimits {
     pub max_pinned_connections: u32,
 }
 
+/// The `server_lifetime` with which each connection is used once: PgBouncer's 0, which is "never" where durations have units.
+pub const USED_ONCE: Duration = Duration::from_micros(1);
+
+impl PoolLimits {
+    /// Whether each connection is used once.
+    #[must_use]
+    pub fn is_used_once(&self) -> bool {
+        self.server_lifetime == USED_ONCE
+    }
+}
+
 /// TLS towards an upstream, in libpq's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UpstreamTls {

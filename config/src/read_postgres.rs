@@ -107,13 +107,15 @@ fn database(section: &Section<'_>, base: &Base, caps: Caps, server_tls: &ServerT
         section.missing("says no server: set host (a name, an address or the directory of a Unix socket) or url");
     }
     let hosts = upstreams(section, &host.unwrap_or_default(), port);
+    let own_mode = section.choice("pool_mode");
     let mut database = PgDatabase {
         hosts,
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
-        pool_mode: section.choice("pool_mode").unwrap_or(base.pool_mode),
+        pool_mode: own_mode.unwrap_or(base.pool_mode),
+        names_its_mode: own_mode.is_some(),
         limits: postgres_limits(section, "pool_size", &base.limits),
         session_state: read_server::session_state(section, &base.session_state),
         max_db_connections: caps.connections,

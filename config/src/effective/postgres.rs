@@ -284,6 +284,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         startup,
         connect_query,
         pool_mode,
+        names_its_mode,
         session_state,
         max_db_connections,
         max_db_client_connections,
@@ -302,7 +303,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("auth_query", text(auth_query.as_deref())),
         ("auth_dbname", text(auth_dbname.as_deref())),
         ("connect_query", text(connect_query.as_deref())),
-        ("pool_mode", quoted(pool_mode.name())),
+        ("pool_mode", if *names_its_mode { quoted(pool_mode.name()) } else { Shown::Unset }),
         ("max_db_connections", number(*max_db_connections)),
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];

@@ -332,6 +332,8 @@ pub struct PgDatabase {
     pub connect_query: Option<String>,
     /// When connections go back to the pool.
     pub pool_mode: PoolMode,
+    /// Whether that is said of this database, and not of all.
+    pub names_its_mode: bool,
     /// How session state follows clients.
     pub session_state: SessionState,
     /// Most server connections over all pools of this entry. Zero: no limit.
@@ -525,6 +527,7 @@ impl PgDatabase {
             startup: Vec::new(),
             connect_query: None,
             pool_mode: PoolMode::Transaction,
+            names_its_mode: false,
             session_state: SessionState::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
@@ -553,6 +556,12 @@ impl PgDatabase {
 }
 
 impl Postgres {
+    /// How many cancels may be on their way to a peer.
+    #[must_use]
+    pub fn pool_size_of(&self, peer: &Peer) -> u32 {
+        peer.pool_size.unwrap_or(self.base.limits.pool_size)
+    }
+
     /// The database that serves this name: its own entry, or `*`.
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&PgDatabase> {

@@ -177,7 +177,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgDatabase, Redis], "max_queue_length", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most clients that may wait for a connection of one pool; one more is refused at once."),
     row(&[Postgres, PgDatabase, Redis], "query_wait_timeout", Kind::Duration { zero: Some("for ever") }, "\"10s\"", Live, "How long a client may wait for a connection."),
     row(&[Postgres, PgDatabase, Redis], "server_idle_timeout", NEVER, "\"10m\"", Live, "Idle connections above the minimum are closed after this."),
-    row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it."),
+    row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it. \"1us\": each is used once."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_timeout", POSITIVE, "\"15s\"", Live, "How long opening one connection may take, login included."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_parallelism", Kind::Count { min: 1, max: 1_000 }, "4", Live, "How many connections of one pool are opened at the same time."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_backoff", POSITIVE, "\"100ms\"", Live, "The first pause after a failed connect; it doubles up to server_login_retry."),

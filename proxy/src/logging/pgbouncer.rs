@@ -185,13 +185,14 @@ fn words(name: &str, said: &Said, out: &mut dyn fmt::Write) -> Result<bool, fmt:
 
 /// A server that said no, or none that could say anything.
 fn connect_failed(said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
+    // That it is closed is another line.
     let what = match said.field("kind") {
-        "Auth" | "TooMany" | "Unavailable" | "NoDatabase" | "Other" => "server login failed",
-        _ => "closing because: connect failed",
+        "Auth" | "TooMany" | "Unavailable" | "NoDatabase" | "Other" => "server login failed: ",
+        _ => "",
     };
     let message = one_line(&said.message);
     let message = message.strip_prefix("cannot open an upstream connection: ").unwrap_or(&message);
-    write!(out, "{what}: {message} (pool {})", one_line(said.field("pool")))
+    write!(out, "{what}{message} (pool {})", one_line(said.field("pool")))
 }
 
 /// Control characters of others must not make lines of their own.

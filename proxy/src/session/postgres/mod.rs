@@ -50,7 +50,7 @@ mod operator;
 mod overdue;
 mod own_names;
 mod replay;
-mod say;
+pub(crate) mod say;
 mod sql_names;
 mod undo;
 mod welcome;
