@@ -32,6 +32,8 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let databases = section.sections("databases", Scope::PgDatabase);
     let caps = read_server::caps(section, Caps { connections: 0, clients: 0 });
     let server_tls = read_tls::server(section, &ServerTls::default());
+    let in_file = auth_file(section);
+    let file_names: Option<Vec<String>> = in_file.as_ref().map(|users| users.keys().cloned().collect());
     let mut postgres = Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
@@ -41,7 +43,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, caps, &server_tls))).collect(),
-        users: users(section),
+        users: users(section, in_file),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
         base: Base { pool_mode, limits: base },
@@ -50,12 +52,13 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         ..defaults
     };
     read_server::server(section, &mut postgres);
+    postgres.mark_unlisted(file_names.as_deref());
     read_tls::load(section, &mut postgres);
     postgres
 }
 
-fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
-    let mut users = auth_file(section);
+fn users(section: &Section<'_>, in_file: Option<BTreeMap<String, PgUser>>) -> BTreeMap<String, PgUser> {
+    let mut users = in_file.unwrap_or_default();
     for (name, section) in section.sections("users", Scope::PgUser) {
         let user = users.entry(name).or_default();
         let password = section.secret("password");
@@ -71,26 +74,26 @@ fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
     users
 }
 
-fn auth_file(section: &Section<'_>) -> BTreeMap<String, PgUser> {
-    let Some(field) = section.field("auth_file") else { return BTreeMap::new() };
-    let Some(named) = field.text() else { return BTreeMap::new() };
+fn auth_file(section: &Section<'_>) -> Option<BTreeMap<String, PgUser>> {
+    let Some(field) = section.field("auth_file") else { return None };
+    let Some(named) = field.text() else { return Some(BTreeMap::new()) };
     let (path, contents) = section.reading.read_file(Path::new(&named));
     let contents = match contents {
         Ok(contents) => contents,
         Err(error) => {
             field.wrong::<()>(format!("cannot read {}: {error}", path.display()));
-            return BTreeMap::new();
+            return Some(BTreeMap::new());
         }
     };
     let Ok(text) = std::str::from_utf8(&contents) else {
         field.wrong::<()>(format!("{} is not UTF-8 text", path.display()));
-        return BTreeMap::new();
+        return Some(BTreeMap::new());
     };
     let (users, wrong) = userlist::parse(text);
     for (line, message) in wrong {
         section.reading.note(Problem::error(Place::file(&path, Some(line)), "", message));
     }
-    users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect()
+    Some(users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect())
 }
 
 fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps: Caps, server_tls: &ServerTls) -> PgDatabase {

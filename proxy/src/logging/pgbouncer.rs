@@ -185,13 +185,15 @@ fn words(name: &str, said: &Said, out: &mut dyn fmt::Write) -> Result<bool, fmt:
 
 /// A server that said no, or none that could say anything.
 fn connect_failed(said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
-    let what = match said.field("kind") {
-        "Auth" | "TooMany" | "Unavailable" | "NoDatabase" | "Other" => "server login failed",
-        _ => "closing because: connect failed",
-    };
     let message = one_line(&said.message);
     let message = message.strip_prefix("cannot open an upstream connection: ").unwrap_or(&message);
-    write!(out, "{what}: {message} (pool {})", one_line(said.field("pool")))
+    match (said.field("kind"), said.field("said")) {
+        ("Resolve", _) => write!(out, "closing because: server DNS lookup failed: {message}")?,
+        ("Refused" | "Timeout" | "Tls" | "Protocol", _) | (_, "") => write!(out, "closing because: connect failed: {message}")?,
+        // The server's words come first, as there; where that was follows.
+        (_, words) => write!(out, "server login failed: FATAL {}: {message}", one_line(words))?,
+    }
+    write!(out, " (pool {})", one_line(said.field("pool")))
 }
 
 /// Control characters of others must not make lines of their own.
