@@ -180,6 +180,8 @@ pub struct PoolLimits {
     pub server_check_delay: Duration,
     /// The connection that was idle longest is used next, instead of the one that was used last.
     pub server_round_robin: bool,
+    /// Most connections that single clients may keep past their transactions. Zero: half of `pool_size`, at least one.
+    pub max_pinned_connections: u32,
 }
 
 /// TLS towards an upstream, in libpq's terms.
@@ -284,6 +286,7 @@ impl Default for PoolLimits {
             reserve_pool_timeout: Duration::from_secs(5),
             server_check_delay: Duration::from_secs(30),
             server_round_robin: false,
+            max_pinned_connections: 0,
         }
     }
 }

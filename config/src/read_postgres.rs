@@ -75,7 +75,7 @@ fn users(section: &Section<'_>, in_file: Option<BTreeMap<String, PgUser>>) -> BT
 }
 
 fn auth_file(section: &Section<'_>) -> Option<BTreeMap<String, PgUser>> {
-    let Some(field) = section.field("auth_file") else { return None };
+    let field = section.field("auth_file")?;
     let Some(named) = field.text() else { return Some(BTreeMap::new()) };
     let (path, contents) = section.reading.read_file(Path::new(&named));
     let contents = match contents {

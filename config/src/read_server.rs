@@ -49,8 +49,14 @@ fn authentication(section: &Section<'_>, postgres: &mut Postgres) {
 }
 
 fn limits(section: &Section<'_>, postgres: &mut Postgres) {
-    let Timeouts { query_timeout, query_timeout_cancels, idle_transaction_timeout, transaction_timeout, client_idle_timeout } =
-        &mut postgres.timeouts;
+    let Timeouts {
+        query_timeout,
+        query_timeout_cancels,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+    } = &mut postgres.timeouts;
     for (value, name) in [
         (&mut postgres.query_wait_notify, "query_wait_notify"),
         (&mut postgres.cancel_wait_timeout, "cancel_wait_timeout"),
@@ -61,6 +67,7 @@ fn limits(section: &Section<'_>, postgres: &mut Postgres) {
         (idle_transaction_timeout, "idle_transaction_timeout"),
         (transaction_timeout, "transaction_timeout"),
         (client_idle_timeout, "client_idle_timeout"),
+        (pin_idle_timeout, "pin_idle_timeout"),
     ] {
         take(value, section.duration(name));
     }
@@ -171,6 +178,7 @@ pub(crate) fn user(section: &Section<'_>, user: &mut PgUser) {
         idle_transaction_timeout: duration("idle_transaction_timeout"),
         transaction_timeout: duration("transaction_timeout"),
         client_idle_timeout: duration("client_idle_timeout"),
+        pin_idle_timeout: duration("pin_idle_timeout"),
     };
 }
 

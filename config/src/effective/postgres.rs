@@ -162,13 +162,21 @@ fn file(named: Option<&Path>, rules: &AuthRules) -> Shown {
 }
 
 fn timeout_values(timeouts: &Timeouts) -> Values {
-    let Timeouts { query_timeout, query_timeout_cancels, idle_transaction_timeout, transaction_timeout, client_idle_timeout } = timeouts;
+    let Timeouts {
+        query_timeout,
+        query_timeout_cancels,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+    } = timeouts;
     vec![
         ("query_timeout", duration(*query_timeout)),
         ("query_timeout_cancels", flag(*query_timeout_cancels)),
         ("idle_transaction_timeout", duration(*idle_transaction_timeout)),
         ("transaction_timeout", duration(*transaction_timeout)),
         ("client_idle_timeout", duration(*client_idle_timeout)),
+        ("pin_idle_timeout", duration(*pin_idle_timeout)),
     ]
 }
 
@@ -231,7 +239,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         query_wait_timeout,
         timeouts,
     } = user;
-    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout } = timeouts;
+    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout, pin_idle_timeout } = timeouts;
     let values = vec![
         ("password", secret(password.as_ref())),
         ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
@@ -244,6 +252,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("idle_transaction_timeout", idle_transaction_timeout.map_or(Shown::Unset, duration)),
         ("transaction_timeout", transaction_timeout.map_or(Shown::Unset, duration)),
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
+        ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }
@@ -311,5 +320,6 @@ fn own_limit_values(limits: &PoolLimits) -> Values {
         ("reserve_pool_timeout", duration(limits.reserve_pool_timeout)),
         ("server_check_delay", duration(limits.server_check_delay)),
         ("server_round_robin", flag(limits.server_round_robin)),
+        ("max_pinned_connections", number(limits.max_pinned_connections)),
     ]
 }

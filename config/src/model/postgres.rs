@@ -264,7 +264,7 @@ pub struct TcpOptions {
 }
 
 /// How long queries, transactions and pauses of clients may take. Zero: as long as they like.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     /// A query that takes longer ends with its server connection.
     pub query_timeout: Duration,
@@ -276,6 +276,8 @@ pub struct Timeouts {
     pub transaction_timeout: Duration,
     /// A client that says nothing for longer is closed.
     pub client_idle_timeout: Duration,
+    /// A client that says nothing for longer while something keeps its connection for it past its transactions is closed.
+    pub pin_idle_timeout: Duration,
 }
 
 /// Another process behind the same address.
@@ -358,11 +360,26 @@ pub struct UserTimeouts {
     pub transaction_timeout: Option<Duration>,
     /// As in [`Timeouts`].
     pub client_idle_timeout: Option<Duration>,
+    /// As in [`Timeouts`].
+    pub pin_idle_timeout: Option<Duration>,
 }
 
 /// PgBouncer's `auth_query`.
 const AUTH_QUERY: &str =
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            query_timeout: Duration::ZERO,
+            query_timeout_cancels: false,
+            idle_transaction_timeout: Duration::ZERO,
+            transaction_timeout: Duration::ZERO,
+            client_idle_timeout: Duration::ZERO,
+            pin_idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
 
 impl Default for Base {
     fn default() -> Self {
@@ -546,6 +563,7 @@ impl Postgres {
             idle_transaction_timeout: own.idle_transaction_timeout.unwrap_or(self.timeouts.idle_transaction_timeout),
             transaction_timeout: own.transaction_timeout.unwrap_or(self.timeouts.transaction_timeout),
             client_idle_timeout: own.client_idle_timeout.unwrap_or(self.timeouts.client_idle_timeout),
+            pin_idle_timeout: own.pin_idle_timeout.unwrap_or(self.timeouts.pin_idle_timeout),
         }
     }
 }

@@ -180,7 +180,9 @@ pub const SETTINGS: &[Setting] = &[
 pub const OWN: &[Setting] = &[
     row("metrics_listen", Kind::Text, "", false),
     row("console_old_columns", Kind::Flag, "0", true),
+    row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
+    row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),
     row("server_connect_parallelism", Kind::Int(1, 1_000), "4", true),

@@ -23,6 +23,7 @@ pub mod matching;
 pub mod moving;
 pub mod outbound;
 pub mod peering;
+mod pinning;
 pub mod pools;
 pub mod prepared;
 pub mod presence;

@@ -67,6 +67,8 @@ pub struct Outbound<'a, 's> {
     pub notifications: bool,
     /// Whether names of statements are the proxy's.
     pub rewriting: bool,
+    /// Whether the connection goes to others when nothing keeps it.
+    pub shared: bool,
     /// The longest message, head included.
     pub max_packet: usize,
     /// What is sent to the client.
@@ -209,14 +211,14 @@ impl Outbound<'_, '_> {
         link.ran = true;
         match body {
             b"DISCARD ALL\0" => {
-                self.forget_statements();
+                self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
                 self.link.overrides = Default::default();
                 self.link.applied = None;
             }
-            b"DEALLOCATE ALL\0" => self.forget_statements(),
-            b"PREPARE\0" | b"DEALLOCATE\0" => self.on_named(body),
+            b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" => self.link.pins.add(Cause::Listening),
+            b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
             // What the proxy itself resets is known.
             b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
                 self.link.doubtful = true;
@@ -226,19 +228,27 @@ impl Outbound<'_, '_> {
         }
     }
 
-    /// A PREPARE or DEALLOCATE is done.
+    /// A PREPARE, DEALLOCATE or DISCARD ALL is done.
     fn on_named(&mut self, tag: &[u8]) {
         let link = &mut *self.link;
+        let all = matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0");
         match link.tracker.owed().next() {
             Some(Owed::OwnExecute(_)) => return,
             // What it does was done when it was sent.
-            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => return,
+            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => {
+                return if all {
+                    link.pins.remove(Cause::Statements)
+                };
+            }
             _ => {}
         }
         let effect = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.effects.pop_front(),
             _ => None,
         };
+        if all {
+            return self.forget_statements();
+        }
         match effect {
             Some(Effect::Prepared { name, statement }) => {
                 link.statements.insert(statement.id(), usize::MAX);
@@ -254,7 +264,7 @@ impl Outbound<'_, '_> {
             }
             // Under the client's own name: nobody else may get the connection.
             None if tag == b"PREPARE\0" && self.rewriting => link.pins.add(Cause::Statements),
-            None | Some(Effect::Nothing) => {}
+            None | Some(Effect::Nothing | Effect::AllGone) => {}
         }
     }
 
@@ -279,9 +289,10 @@ impl Outbound<'_, '_> {
                     TakeBack::Name(name) => kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name))),
                     TakeBack::Prepared { name, id } => {
                         statements.put_back(*id);
-                        kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                        let named = name.as_ref().zip(self.client.as_mut());
+                        kept.extend(named.and_then(|(name, client)| client.named.remove_entry(name)));
                     }
-                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } => {}
+                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } | TakeBack::AllGone(_) => {}
                 },
                 Owed::Parse(_)
                 | Owed::OwnParse(_)

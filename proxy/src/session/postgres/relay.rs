@@ -114,8 +114,12 @@ impl Session {
             }
             if !moved {
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() && self.unlink_if_free() {
-                    return Poll::Ready(Ok(()));
+                if self.pending.is_empty() {
+                    match self.unlink_if_free(cx) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => {}
+                        Err(end) => return Poll::Ready(Err(end)),
+                    }
                 }
                 if self.is_to_be_closed() {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
@@ -330,6 +334,7 @@ impl Session {
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.rewrites;
+        outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -390,7 +395,7 @@ impl Session {
         if news.own_ready {
             return self.after_matching(cx);
         }
-        Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
@@ -441,14 +446,17 @@ impl Session {
     }
 
     /// Gives the connection back when the mode and the server allow it.
-    fn unlink_if_free(&mut self) -> bool {
-        let free = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_free());
+    fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
+            return Ok(false);
+        }
+        let free = self.settle_pins(cx)?;
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.note_statements(&lease);
             self.ticket.idle();
             give_back(lease);
         }
-        free
+        Ok(free)
     }
 
     /// Leaves behind how many statements there are, for whoever looks.
@@ -500,7 +508,8 @@ impl Session {
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            let reusable = lease.link.is_quiet() && !self.is_half_sent();
+            let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
+            self.forget_pins(&lease);
             self.ticket.idle();
             if reusable {
                 lease.release(Condition::Dirty);
@@ -516,7 +525,16 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+    Outbound {
+        link,
+        client,
+        notifications: false,
+        rewriting: false,
+        shared: false,
+        max_packet: rules.max_packet as usize,
+        out,
+        news: News::default(),
+    }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

@@ -194,11 +194,9 @@ fn has_others(config: &Postgres, database: &PgDatabase) -> bool {
     let looked_up = database.auth_user.is_some() || config.auth_user.is_some();
     looked_up
         || match config.auth_type {
-            AuthType::Ldap => true,
-            AuthType::Hba => config.auth_rules.hba.asks_ldap(),
-            AuthType::Any | AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 | AuthType::Cert | AuthType::Pam => {
-                false
-            }
+            AuthType::Ldap | AuthType::Pam => true,
+            AuthType::Hba => config.auth_rules.hba.ask_others(),
+            AuthType::Any | AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 | AuthType::Cert => false,
         }
 }
 

@@ -15,6 +15,7 @@ use super::cancellable::Cancellable;
 use super::connection::PgConnection;
 use super::login;
 use super::passed::Passed;
+use super::pins::Pins;
 use super::query::{self, Cleaned};
 use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
@@ -174,6 +175,10 @@ impl PgConnector {
         *self.context.borrow_mut() = context;
     }
 
+    fn left_behind(&self, left: Pins) -> ConnectFault {
+        self.target.fault(ConnectFaultKind::Other, &format!("nothing cleans the connection of {}", left.words()))
+    }
+
     fn dialer(&self) -> Rc<Dialer> {
         Rc::clone(&self.dialer.borrow())
     }
@@ -253,8 +258,12 @@ impl Connector for PgConnector {
                 }
             }
             let query = self.reset_query.borrow().clone();
-            let cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
-            connection.link.take_in_reset(cleaned).map_err(|left| self.target.fault(ConnectFaultKind::Other, left))?;
+            let mut cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
+            if !cleaned.leaves(connection.link.pins).is_empty() {
+                // What pinned the connection must not be there any more, whatever the configured query does.
+                cleaned = query::run(Self::RESET_QUERY, connection, &self.target).await?;
+            }
+            connection.link.take_in_reset(cleaned).map_err(|left| self.left_behind(left))?;
             if cleaned.all {
                 // What connect_query set is gone with the rest.
                 self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await?;

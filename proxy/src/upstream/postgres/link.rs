@@ -1,15 +1,15 @@
 //! What the proxy keeps in mind about one server connection while messages flow over it: what is owed, which statements are known, what of a
 //! message is still to come. It belongs to the connection and not to the client, of whom there are a thousand times as many.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
-use super::pins::{Cause, Pins};
+use super::pins::Pins;
 use super::query::Cleaned;
-use super::statements::{ServerStatements, Statement, StatementId};
+use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
 /// What to take back when an announced message never runs.
@@ -79,8 +79,8 @@ pub enum TakeBack {
     },
     /// A PREPARE: the client's name, and what the server was to learn.
     Prepared {
-        /// What the client calls it.
-        name: Box<[u8]>,
+        /// What the client calls it; none, when the client has taken the name for something else meanwhile.
+        name: Option<Box<[u8]>>,
         /// The statement.
         id: StatementId,
     },
@@ -91,13 +91,24 @@ pub enum TakeBack {
         /// The statement.
         statement: Rc<Statement>,
     },
+    /// DEALLOCATE ALL or DISCARD ALL.
+    AllGone(Box<AllGone>),
+}
+
+/// What was known before all statements went.
+#[derive(Debug)]
+pub struct AllGone {
+    /// The client's names.
+    pub named: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// What the server knew.
+    pub known: Known,
 }
 
 impl TakeBack {
     /// Whether it changes what a name means.
     fn is_about_a_name(&self) -> bool {
         match self {
-            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } => true,
+            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } | Self::AllGone(_) => true,
             Self::Nothing | Self::Unnamed { .. } => false,
         }
     }
@@ -121,6 +132,8 @@ pub struct Portal {
 pub struct SqlNote {
     /// What becomes true with the answers to its PREPARE and DEALLOCATE commands, in their order.
     pub effects: VecDeque<Effect>,
+    /// Something was sent before it that this server was to learn for it.
+    pub prepares: bool,
     /// The statements that it uses.
     pub uses: Vec<StatementId>,
     /// The names that were replaced, in their order.
@@ -146,6 +159,8 @@ pub enum Effect {
         /// What the server forgets.
         id: Option<StatementId>,
     },
+    /// All are gone.
+    AllGone,
 }
 
 /// A name that was replaced in a text.
@@ -174,7 +189,7 @@ impl Note {
 
     /// Whether it is a simple query that may yet change what a name means.
     fn is_naming(&self) -> bool {
-        matches!(self, Self::Sql(sql) if !sql.effects.is_empty())
+        matches!(self, Self::Sql(sql) if sql.prepares || !sql.effects.is_empty())
     }
 }
 
@@ -220,6 +235,8 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// For which of them the pool knows it to be pinned.
+    pub counted: Pins,
     /// What has been sent, for the statistics.
     pub counts: Counts,
     /// A simple query has been sent that may change what a name means.
@@ -270,7 +287,7 @@ pub enum Hold {
 }
 
 impl Link {
-    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
+    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction, nothing left behind.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.is_quiet() && self.pins.is_empty()
@@ -303,16 +320,14 @@ impl Link {
     }
 
     /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
-    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), &'static str> {
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), Pins> {
+        let left = cleaned.leaves(self.pins);
+        if !left.is_empty() {
+            return Err(left);
+        }
         if cleaned.all {
             *self = Self::default();
             return Ok(());
-        }
-        if self.pins.has(Cause::Statements) && !cleaned.statements {
-            return Err("server_reset_query leaves a client's prepared statements on the connection");
-        }
-        if self.pins.has(Cause::Listening) && !cleaned.listening {
-            return Err("server_reset_query leaves the connection listening");
         }
         let mut statements = std::mem::take(&mut self.statements);
         if cleaned.statements {
@@ -328,6 +343,7 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pins::Cause;
     use super::*;
 
     fn used() -> Link {

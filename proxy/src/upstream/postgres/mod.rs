@@ -7,6 +7,7 @@ pub mod connector;
 pub mod link;
 pub mod lookup;
 pub mod passed;
+pub mod pin_questions;
 pub mod pins;
 pub mod roll;
 pub mod statements;

@@ -54,6 +54,19 @@ impl Cause {
         }
     }
 
+    /// What ends it, for whoever is told that it must.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::TemporaryTables => "DROP temporary tables when they are no longer needed, or create them with ON COMMIT DROP",
+            Self::HeldCursors => "CLOSE cursors WITH HOLD when they are no longer needed",
+            Self::AdvisoryLocks => "unlock them when they are no longer needed, or use pg_advisory_xact_lock",
+            Self::Library => "let the server load it (session_preload_libraries)",
+            Self::Statements => "DEALLOCATE ALL when they are no longer needed, or prepare statements by the driver's own means",
+            Self::Listening => "UNLISTEN when notifications are no longer needed",
+        }
+    }
+
     fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -92,6 +105,25 @@ impl Pins {
     /// With this one, or without it.
     pub fn set(&mut self, cause: Cause, is: bool) {
         if is { self.add(cause) } else { self.remove(cause) }
+    }
+
+    /// Whether others wait in vain for it to end while its client is idle. To listen is to be idle.
+    #[must_use]
+    pub fn is_waited_for(self) -> bool {
+        !self.without(Self(Cause::Listening.bit())).is_empty()
+    }
+
+    /// One bit for each cause, by its place in [`Cause::ALL`].
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// In what clients and operators are told.
+    #[must_use]
+    pub fn words(self) -> String {
+        let words: Vec<&str> = self.iter().map(Cause::words).collect();
+        words.join(", ")
     }
 
     /// Those that are not among `others`.
