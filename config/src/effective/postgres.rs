@@ -243,6 +243,7 @@ fn peer_entry(path: String, peer: &Peer) -> Entry {
 fn user_entry(path: String, user: &PgUser) -> Entry {
     let PgUser {
         password,
+        unlisted: _,
         pool_mode,
         pool_size,
         reserve_pool_size,

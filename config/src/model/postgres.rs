@@ -349,6 +349,8 @@ pub struct PgDatabase {
 pub struct PgUser {
     /// Plain text, `md5…`, or `SCRAM-SHA-256$…`. `None`: no password login.
     pub password: Option<Secret>,
+    /// Has limits but no secret, and no line in the `auth_file`, though there are other places to look: nobody is this user unless it is looked up.
+    pub unlisted: bool,
     /// Overrides the database's mode.
     pub pool_mode: Option<PoolMode>,
     /// Overrides the database's pool size.
@@ -560,6 +562,16 @@ impl Postgres {
     #[must_use]
     pub fn pool_size_of(&self, peer: &Peer) -> u32 {
         peer.pool_size.unwrap_or(self.base.limits.pool_size)
+    }
+
+    /// Users without a secret are known by their section alone only where nothing else could know them; `file` has those of the `auth_file`.
+    pub(crate) fn mark_unlisted(&mut self, file: Option<&[String]>) {
+        let looks_up = self.auth_user.is_some() || self.databases.values().any(|database| database.auth_user.is_some());
+        if file.is_some() || looks_up {
+            for (name, user) in &mut self.users {
+                user.unlisted = user.password.is_none() && !file.is_some_and(|file| file.contains(name));
+            }
+        }
     }
 
     /// The database that serves this name: its own entry, or `*`.

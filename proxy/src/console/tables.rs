@@ -160,7 +160,7 @@ fn console_database(rows: &mut Rows<'_>, config: &Postgres, console: ConsoleFact
         .null()
         .number(0)
         .number(0)
-        .number(0)
+        .number(config.max_db_client_connections)
         .number(console.present)
         .number(0)
         .number(0);

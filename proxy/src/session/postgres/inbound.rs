@@ -176,8 +176,9 @@ impl Inbound<'_, '_> {
             };
             let Some(bytes) = consumed else { return Ok((at, Stop::NeedMore)) };
             at += bytes;
-            self.link.counts.client_parses += u32::from(tag == FrontendTag::Parse);
-            self.link.counts.binds += u32::from(tag == FrontendTag::Bind);
+            // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
+            self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
+            self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);
         }
     }
 
@@ -217,7 +218,8 @@ impl Inbound<'_, '_> {
     /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
     pub(super) fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
         let verdict = self.link.tracker.on_frontend(tag, Note::None);
-        self.link.counts.server_parses += u32::from(tag == FrontendTag::Parse && verdict == Verdict::Forward);
+        self.link.counts.server_parses +=
+            u32::from(tag == FrontendTag::Parse && self.rewriting.capacity > 0 && verdict == Verdict::Forward);
         self.follow(head, at, verdict)
     }
 
@@ -462,9 +464,11 @@ impl Inbound<'_, '_> {
         statement::put_run(self.out.put(), OWN_PORTAL, &[b"PREPARE ", name.as_bytes(), statement.key()]);
     }
 
-    /// Marks the statement as known, and closes another one where that is one too many.
+    /// Marks the statement as known, and closes others where there are too many: one, or more after the setting has been lowered.
     pub(super) fn make_room(&mut self, statement: &Statement) {
-        if let Some(evicted) = self.link.statements.insert(statement.id(), self.rewriting.capacity) {
+        let (id, capacity) = (statement.id(), self.rewriting.capacity);
+        let evicted = self.link.statements.insert(id, capacity);
+        for evicted in evicted.into_iter().chain(std::iter::from_fn(|| self.link.statements.evict(0, capacity, |other| other == id))) {
             self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());
         }

@@ -213,6 +213,10 @@ impl PgPools {
             if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
                 return Err(TooManyPools);
             }
+            let database = route.key.database();
+            if !pools.keys().any(|key| key.is_auto() && key.database() == database) {
+                tracing::info!("registered new auto-database: {database}");
+            }
         }
         let pool = Rc::new(self.make(route, worker));
         self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));

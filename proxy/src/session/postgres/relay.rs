@@ -236,10 +236,10 @@ impl Session {
             client: &mut self.statements,
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
-            capacity: self.statement_capacity,
+            capacity: if self.rewrites { worker.postgres.statement_capacity.get() } else { 0 },
             state: &state,
         };
-        let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
+        let first = self.rewrites && replay::prepare(link, self.body, input);
         let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
         let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, gate, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
@@ -319,7 +319,7 @@ impl Session {
         let mut out = Splice::new(input, &mut scratch);
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
-        outbound.rewriting = self.statement_capacity > 0;
+        outbound.rewriting = self.rewrites;
         outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
