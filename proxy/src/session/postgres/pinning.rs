@@ -54,7 +54,7 @@ impl Session {
         lease.link.counted = now;
         if let Some(entry) = &lease.entry {
             let since = entry.server().held.get().map_or_else(seconds_now, |held| held.since);
-            entry.server().held.set((!now.is_empty()).then_some(Held { pins: now, since }));
+            entry.server().held.set((!now.is_empty()).then_some(Held { pins: now, since, client }));
         }
         count(self.pool.record(), Event::Pinned, now.without(before));
         for cause in now.without(before).iter() {

@@ -13,16 +13,15 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
-use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
-use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::outbound::{News, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{matching, refusal, replay};
+use super::{following, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -53,43 +52,18 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        let Some(query) = self.state_query(&mut lease) else {
+        lease.link.rules = self.state_rules();
+        let Some(own) = self.state_query(&mut lease) else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
         };
         // A cancel is meant for the client's query, which still waits.
         self.ticket.waiting(cx.waker());
+        lease.link.matching = true;
         self.phase = Phase::Linked(lease);
         self.pending = input.to_vec();
-        self.with_connection(|connection| {
-            connection.link.matching = true;
-            connection.link.tracker.owe(Owed::OwnQuery);
-            connection.link.to_server.send(&mut connection.stream, cx, &query)
-        })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
-    }
-
-    /// The query that brings the connection into this client's state, if it is not in it.
-    fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
-        let PgConnection { link, parameters, entry, .. } = &mut **lease;
-        let state = self.state();
-        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &state)) {
-            return None;
-        }
-        let sql = matching::plan(&state, parameters, &link.overrides, link.doubtful);
-        // From here on the connection carries what the server does not report, too.
-        link.overrides = ParameterSet::new();
-        for (name, value) in state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
-            // Cannot be full: the set it comes from has the same bound.
-            let _ = link.overrides.set(name, value);
-        }
-        link.doubtful = false;
-        link.applied = Some(Rc::clone(&state));
-        if let Some(entry) = entry {
-            *entry.server().applied.borrow_mut() = Some(Rc::clone(&state));
-        }
-        sql.map(|sql| query(&sql))
+        self.send_own(cx, own)
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -114,12 +88,11 @@ impl Session {
             }
             if !moved {
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() {
-                    match self.unlink_if_free(cx) {
-                        Ok(true) => return Poll::Ready(Ok(())),
-                        Ok(false) => {}
-                        Err(end) => return Poll::Ready(Err(end)),
-                    }
+                let unlinked = if self.pending.is_empty() { self.unlink_if_free(cx) } else { Ok(false) };
+                match unlinked {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(end) => return Poll::Ready(Err(end)),
                 }
                 if self.is_to_be_closed() {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
@@ -155,7 +128,7 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -334,7 +307,6 @@ impl Session {
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.statement_capacity > 0;
-        outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -381,6 +353,12 @@ impl Session {
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
         }
+        if news.discarded {
+            self.on_discard();
+        }
+        if news.transactions > 0 {
+            self.on_transaction();
+        }
         if let Some(error) = news.own_error {
             let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
             self.with_connection(|connection| connection.link.applied = None);
@@ -393,9 +371,25 @@ impl Session {
             return Ok(Turn::Moved);
         }
         if news.own_ready {
-            return self.after_matching(cx);
+            return if self.with_connection(|connection| connection.link.asking.is_some()) {
+                self.after_answer(cx)
+            } else {
+                self.after_matching(cx)
+            };
         }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
+    }
+
+    /// The server has been asked: the connection is given back, or kept in the client's state.
+    fn after_answer(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        if self.after_asking(cx)? {
+            return Ok(Turn::Moved);
+        }
+        if self.give_back_if_free(cx)? {
+            return Ok(Turn::Unlinked);
+        }
+        self.carry_on(cx)?;
+        Ok(Turn::Moved)
     }
 
     /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
@@ -421,11 +415,18 @@ impl Session {
     fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
         let mut present = self.state();
         let Phase::Linked(lease) = &mut self.phase else { return };
-        let matching = lease.link.matching;
+        let (matching, asking) = (lease.link.matching, lease.link.asking.is_some());
         let mut changed = None;
         for (name, value) in reported {
             // Full, or not a name: then it is not one that is tracked either.
             let _ = lease.parameters.set(name, value);
+            if asking {
+                // What is taken back on the connection stays the client's.
+                continue;
+            }
+            if present.get(name).is_none() {
+                following::on_untracked(&mut lease.link, name);
+            }
             if present.get(name).is_some_and(|present| present != &**value) {
                 let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
                 if matching {
@@ -440,13 +441,22 @@ impl Session {
             present = self.worker.postgres.states.intern(changed);
             self.ticket.presence().set_state(&present);
         }
-        if !lease.link.doubtful {
+        if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
             lease.link.applied = Some(present);
         }
     }
 
-    /// Gives the connection back when the mode and the server allow it.
+    /// Gives the connection back when the mode and the server allow it, and when it is known what has become of the session.
     fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let quiet = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_quiet());
+        if !quiet || self.ask(cx)? {
+            return Ok(false);
+        }
+        self.give_back_if_free(cx)
+    }
+
+    /// The same when nothing is to be asked.
+    fn give_back_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
             return Ok(false);
         }
@@ -525,16 +535,7 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound {
-        link,
-        client,
-        notifications: false,
-        rewriting: false,
-        shared: false,
-        max_packet: rules.max_packet as usize,
-        out,
-        news: News::default(),
-    }
+    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

@@ -53,7 +53,7 @@ impl World {
 
 fn outbound<'a, 's>(client: &'a mut Client, link: &'a mut Link, out: &'a mut Splice<'s>) -> Outbound<'a, 's> {
     let client = &mut client.statements;
-    Outbound { link, client, notifications: false, rewriting: true, shared: true, max_packet: usize::MAX, out, news: News::default() }
+    Outbound { link, client, notifications: false, rewriting: true, max_packet: usize::MAX, out, news: News::default() }
 }
 
 /// The server answers; the answer is what the client is sent.

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::asking::Asking;
+use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
 use super::statements::{ServerStatements, Statement, StatementId};
@@ -206,12 +208,22 @@ pub struct Link {
     pub forward: bool,
     /// The session state that this connection is known to carry; compared by pointer.
     pub applied: Option<Rc<ParameterSet>>,
-    /// What was set on this connection beyond what the server reports.
-    pub overrides: ParameterSet,
-    /// Somebody ran SET or RESET since, so that `overrides` may not hold.
+    /// What was set on this connection.
+    pub carried: Rc<ParameterSet>,
+    /// Somebody ran SET or RESET since, so that `carried` may not hold.
     pub doubtful: bool,
     /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
     pub matching: bool,
+    /// By which rules state follows the client; `None`: only what the server reports does.
+    pub rules: Option<Rc<StateRules>>,
+    /// What the client may have changed since the server was asked.
+    pub dirt: Dirt,
+    /// The server is being asked; the client's messages wait for it.
+    pub asking: Option<Box<Asking>>,
+    /// How many queries of the proxy itself are through since the first of those that are owed was sent.
+    pub own_done: u8,
+    /// Which of them may fail.
+    pub own_may_fail: Option<u8>,
     /// So much is owed that the server was asked to flush.
     pub flush_asked: bool,
     /// A batch that was to change what is known of statements has been sent, and has not been answered: it may yet fail and change nothing.
@@ -284,6 +296,18 @@ impl Link {
         self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
     }
 
+    /// Whether the next message of the server answers the question after the session's state.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.own_done == 0 && self.asking.is_some() && self.tracker.is_own_query_next()
+    }
+
+    /// Whether the client's messages wait for queries of the proxy itself.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.matching || self.asking.is_some()
+    }
+
     /// Whether what is held back has to wait on.
     #[must_use]
     pub fn holds(&mut self, hold: Hold) -> bool {
@@ -304,25 +328,31 @@ impl Link {
         self.naming
     }
 
-    /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
-    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), Pins> {
-        let left = cleaned.leaves(self.pins);
-        if !left.is_empty() {
-            return Err(left);
+    /// What a reset has left of the session that nobody else may get, in words.
+    #[must_use]
+    pub fn left_by(&self, cleaned: Cleaned) -> Option<String> {
+        let pins = cleaned.leaves(self.pins);
+        if !pins.is_empty() {
+            return Some(pins.words());
         }
+        (!cleaned.all && !self.dirt.is_clean()).then(|| "what a client may have set".to_owned())
+    }
+
+    /// The session was reset, as far as `cleaned` says, and nothing is left of it that nobody else may get.
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) {
+        debug_assert_eq!(self.left_by(cleaned), None);
         if cleaned.all {
             *self = Self::default();
-            return Ok(());
+            return;
         }
         let mut statements = std::mem::take(&mut self.statements);
         if cleaned.statements {
             statements.forget_named();
         }
         statements.unnamed = None;
-        let overrides = std::mem::take(&mut self.overrides);
+        let carried = Rc::clone(&self.carried);
         // Whatever else the query did, what was set may still be.
-        *self = Self { statements, overrides, doubtful: true, ..Self::default() };
-        Ok(())
+        *self = Self { statements, carried, doubtful: true, ..Self::default() };
     }
 }
 
@@ -339,20 +369,25 @@ mod tests {
 
     #[test]
     fn a_reset_leaves_what_it_does_not_clean() {
+        let all = Cleaned { all: true, ..Cleaned::default() };
         let mut link = used();
-        link.take_in_reset(Cleaned { all: true, ..Cleaned::default() }).unwrap();
+        link.take_in_reset(all);
         assert!(link.statements.is_empty() && !link.doubtful);
         let mut link = used();
-        link.take_in_reset(Cleaned::default()).unwrap();
+        link.take_in_reset(Cleaned::default());
         assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
         link.pins.add(Cause::Statements);
-        assert!(link.take_in_reset(Cleaned::default()).is_err());
-        link.take_in_reset(statements).unwrap();
+        assert_eq!(link.left_by(Cleaned::default()).as_deref(), Some("statements prepared in SQL under its own names"));
+        link.take_in_reset(statements);
         assert!(link.statements.is_empty() && link.pins.is_empty());
         link.pins.add(Cause::Listening);
-        assert!(link.take_in_reset(statements).is_err());
-        link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
+        assert!(link.left_by(statements).is_some());
+        link.take_in_reset(Cleaned { listening: true, ..statements });
         assert!(link.pins.is_empty());
+        link.dirt.add_unknown();
+        assert!(link.left_by(statements).is_some() && link.left_by(all).is_none());
+        link.pins.add(Cause::Library);
+        assert!(link.left_by(all).is_some(), "nothing but its end unloads a library");
     }
 }
