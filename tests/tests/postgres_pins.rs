@@ -92,8 +92,7 @@ async fn each_cause_keeps_the_connection_for_its_client_until_it_ends() {
         let pool = Pooler::start(settings.clone().set("postgres.default_pool_size", 2)).await;
         let (mut keeper, mut other) = (pool.wire().await, pool.wire().await);
         run(&mut keeper, kind.begin).await;
-        let now = pins(&pool, 1).await;
-        assert!((pinned(&now, kind.reason) - 1.0).abs() < 0.5, "{}", kind.reason);
+        let now = pool.metrics_show(kind.reason, |now| (pinned(now, kind.reason) - 1.0).abs() < 0.5).await;
         assert!((now.sum("sidepool_pins_total", &[("reason", kind.reason)]) - 1.0).abs() < 0.5, "{}", kind.reason);
         let pid = keeper.value(PID).await;
         for _ in 0..5 {
@@ -203,7 +202,7 @@ async fn pins_are_shown_to_operators() {
         .unwrap_or_else(|error| panic!("{error:?}"));
     run(&mut keeper, "CREATE TEMP TABLE kept (n int)").await;
     run(&mut keeper, "SELECT pg_advisory_lock(1)").await;
-    pins(&pool, 1).await;
+    pool.metrics_show("both reasons", |now| pinned(now, "temporary_tables") + pinned(now, "advisory_locks") > 1.5).await;
     let pid = keeper.value(PID).await;
     let mut operator = Wire::login(pool.postgres_port(), "app", "pgbouncer", "").await;
     let rows = console::rows(&mut operator, "SHOW PINS").await;

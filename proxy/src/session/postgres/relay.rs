@@ -21,14 +21,14 @@ use super::outbound::{News, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{following, refusal, replay};
+use super::{following, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
-use crate::upstream::postgres::pins::Cause;
+use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -215,6 +215,7 @@ impl Session {
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
         // All that was held back is looked at again.
         self.hold = Hold::No;
@@ -228,7 +229,9 @@ impl Session {
             state: &state,
         };
         let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
+        let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
+        let scanned =
+            Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, admit: &admit, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }

@@ -44,7 +44,8 @@ impl World {
         let mut out = Splice::new(&input, &mut scratch);
         let (table, capacity, state) = (&self.table, self.capacity, &self.state);
         let rewriting = Rewriting { client: &mut client.statements, client_id: client.id, table, capacity, state };
-        let (consumed, stop) = Inbound { link, body: &mut client.body, rewriting, rules: RULES, out: &mut out }.scan(&input)?;
+        let (consumed, stop) =
+            Inbound { link, body: &mut client.body, rewriting, rules: RULES, admit: &|_| None, out: &mut out }.scan(&input)?;
         assert!(matches!(stop, Stop::NeedMore | Stop::Held(_)));
         client.pending = input[consumed..].to_vec();
         Ok(out.finish().to_vec())

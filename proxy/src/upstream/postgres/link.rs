@@ -50,6 +50,8 @@ pub enum Note {
     Uses(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
+    /// What does not run: in its place stands what the server refuses, and this is what the client is told then.
+    Refused(Box<[u8]>),
     /// Something about a statement whose text names another one.
     Text(Box<TextNote>),
 }
@@ -170,7 +172,7 @@ impl Note {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
             Self::Text(text) => text.back.is_about_a_name(),
-            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
+            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) | Self::Refused(_) => false,
         }
     }
 
@@ -234,6 +236,8 @@ pub struct Link {
     pub pins: Pins,
     /// For which of them the pool knows it to be pinned.
     pub counted: Pins,
+    /// The pool keeps a place among the pinned ones for what is certain to be left at the end of the transaction.
+    pub promised: bool,
     /// What has been sent, for the statistics.
     pub counts: Counts,
     /// A simple query has been sent that may change what a name means.
