@@ -17,6 +17,9 @@ fn code(answer: &[Message]) -> Option<String> {
     first_error(answer).and_then(|error| error.field(b'C'))
 }
 
+/// How a driver asks for one statement: the batches it sends.
+type Way = fn(&str, &str) -> Vec<Vec<u8>>;
+
 /// Everything that a driver asks of one statement, in one batch.
 fn at_once(name: &str, sql: &str) -> Vec<Vec<u8>> {
     vec![[parse(name, sql), describe(b'S', name), bind("", name, &[]), describe(b'P', ""), execute("", 0), sync()].concat()]
@@ -92,7 +95,7 @@ async fn everything_is_answered_as_by_the_server() {
     cluster.sql("CREATE TABLE t (n int); GRANT ALL ON t TO app").await;
     let mut other = pool.wire().await;
     other.query("PREPARE a AS SELECT 'not yours'").await;
-    let ways: [(&str, fn(&str, &str) -> Vec<Vec<u8>>); 4] = [("", at_once), ("s", at_once), ("", step_by_step), ("s", step_by_step)];
+    let ways: [(&str, Way); 4] = [("", at_once), ("s", at_once), ("", step_by_step), ("s", step_by_step)];
     for (name, way) in ways {
         let mut direct = Wire::login(cluster.port(), "app", "app", "app-secret-0815").await;
         let mut pooled = pool.wire().await;
@@ -191,6 +194,11 @@ async fn within_a_batch_each_command_sees_those_before_it() {
         // A simple query in the middle, without a Sync before it.
         [run("PREPARE q AS SELECT 5"), query("EXECUTE q"), run("EXECUTE q"), query("DEALLOCATE q"), sync()].concat(),
         [run("EXECUTE q"), sync()].concat(),
+        [parse("q", "SELECT 7"), run("DEALLOCATE ALL"), parse("q", "SELECT 8"), run("EXECUTE q"), sync()].concat(),
+        [run("DEALLOCATE ALL"), bind("", "q", &[]), execute("", 0), sync()].concat(),
+        [parse("q", "SELECT 9"), run("SELECT 1 / 0"), run("DEALLOCATE ALL"), sync()].concat(),
+        [run("EXECUTE q"), sync()].concat(),
+        [query("DISCARD ALL"), parse("q", "SELECT 10"), run("EXECUTE q"), query("SELECT 1"), sync()].concat(),
         [run("BEGIN"), run("SELECT 1 / 0"), sync()].concat(),
         [run("PREPARE q AS SELECT 6"), sync()].concat(),
         [run("EXECUTE q"), sync()].concat(),

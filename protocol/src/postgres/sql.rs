@@ -20,7 +20,7 @@ pub enum Verb {
     Execute,
     /// DEALLOCATE.
     Deallocate,
-    /// DEALLOCATE ALL: no name.
+    /// DEALLOCATE ALL, and DISCARD ALL, which does that among other things: no name.
     DeallocateAll,
 }
 
@@ -111,7 +111,7 @@ pub fn commands(text: &[u8]) -> Option<Vec<Command<'_>>> {
     }
 }
 
-/// The words that may stand before EXECUTE.
+/// The words that may stand before EXECUTE, or what else is about statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lead {
     /// Nothing yet.
@@ -124,6 +124,8 @@ enum Lead {
     Table,
     /// CREATE TABLE … AS.
     As,
+    /// DISCARD.
+    Discard,
 }
 
 /// What a word means behind others.
@@ -144,6 +146,7 @@ impl Lead {
                 (b"execute", None),
                 (b"prepare", None),
                 (b"deallocate", None),
+                (b"discard", Some(Self::Discard)),
                 (b"explain", Some(Self::Explain)),
                 (b"create", Some(Self::Create)),
             ],
@@ -164,6 +167,7 @@ impl Lead {
             ],
             Self::Table => &[(b"as", Some(Self::As))],
             Self::As => &[(b"execute", None)],
+            Self::Discard => &[(b"all", None)],
         }
     }
 
@@ -282,6 +286,15 @@ impl<'a> Tokens<'a> {
         }
         if is(first, b"deallocate") {
             return self.deallocate();
+        }
+        if is(first, b"discard") {
+            if let Token::Word(at) = self.next()
+                && is(&self.text[at.clone()], b"all")
+            {
+                return Ok(Some((Verb::DeallocateAll, Cow::Borrowed(&self.text[at.clone()]), at)));
+            }
+            *self = before;
+            return Ok(None);
         }
         let names = match Lead::Statement.after(first) {
             Next::Lead(lead) => self.leads_to_execute(lead),

@@ -23,6 +23,7 @@ fn single_commands() {
     assert_eq!(show("DEALLOCATE ALL"), "DeallocateAll ALL |ALL||");
     assert_eq!(show("DEALLOCATE PREPARE ALL"), "DeallocateAll ALL |ALL||");
     assert_eq!(show("DEALLOCATE \"all\""), "Deallocate all |\"all\"||");
+    assert_eq!(show("discard All; DISCARD PLANS; EXECUTE a"), "DeallocateAll All |All|| Execute a |a||");
     assert_eq!(show("EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE sqlx_s_1(NULL)"), "Execute sqlx_s_1 |sqlx_s_1|(NULL)|");
     assert_eq!(show("explain analyze verbose execute q"), "Execute q |q||");
     assert_eq!(show("CREATE TEMP TABLE t (a, b) ON COMMIT DROP AS EXECUTE q(1) WITH DATA"), "Execute q |q|(1) WITH DATA|");
@@ -57,6 +58,8 @@ fn what_is_none_of_them() {
         ";",
         "SELECT 1",
         "PREPARE TRANSACTION 'x'",
+        "DISCARD TEMP",
+        "DISCARD",
         "EXPLAIN SELECT 1",
         "EXECUTE",
         "EXECUTE 'a'",
@@ -81,6 +84,7 @@ fn a_beginning_tells_as_soon_as_it_can() {
         ("PREPARE a AS SELECT 1", Start::Names),
         ("  /* c */ deallocate x", Start::Names),
         ("EXPLAIN (a) VERBOSE EXECUTE b", Start::Names),
+        ("DISCARD ALL ", Start::Names),
         ("create unlogged table \"as\" (a, b) with (x = 1) as execute b", Start::Names),
         ("EXPLAIN ANALYZE CREATE TABLE IF NOT EXISTS s.t AS EXECUTE b(1)", Start::Names),
     ];
@@ -95,6 +99,7 @@ fn a_beginning_tells_as_soon_as_it_can() {
         ("CREATE FUNCTION f() RETURNS int AS 'EXECUTE b'", Start::Other),
         ("CREATE TABLE t; SELECT 1 AS execute", Start::Other),
         ("COMMIT", Start::Other),
+        ("DISCARD SEQUENCES", Start::Other),
         ("-- nothing", Start::Other),
     ];
     for (text, expected) in texts.into_iter().chain(others) {

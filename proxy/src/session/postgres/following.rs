@@ -20,7 +20,7 @@ use sidepool_protocol::postgres::tracker::Owed;
 use super::concluding::{self, Before, Concluded};
 use super::matching::{self, Found, USER};
 use super::refusal;
-use super::relay::query;
+use super::relay::{Turn, give_back, query};
 use super::run::{End, Phase, Session};
 use crate::observe::record::PoolCounter;
 use crate::upstream::postgres::asking::{Answer, Asking, CLEANING, Ended, Question};
@@ -65,6 +65,28 @@ impl Session {
         if self.mode == PoolMode::Session { None } else { self.pool.connector().state_rules() }
     }
 
+    /// Gives the connection back when the mode and the server allow it, and when it is known what has become of the session.
+    pub(super) fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
+            return Ok(false);
+        }
+        if self.ask(cx)? { Ok(false) } else { self.give_back_if_free(cx) }
+    }
+
+    /// The same when nothing is to be asked.
+    fn give_back_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
+            return Ok(false);
+        }
+        let free = self.settle_pins(cx)?;
+        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.note_statements(&lease);
+            self.ticket.idle();
+            give_back(lease);
+        }
+        Ok(free)
+    }
+
     /// A transaction is over.
     pub(super) fn on_transaction(&mut self) {
         let Phase::Linked(lease) = &mut self.phase else { return };
@@ -89,7 +111,7 @@ impl Session {
 
     /// Asks the server what has become of the session, if there is anything to ask before the quiet connection may be given back. True: the
     /// answer has to be awaited.
-    pub(super) fn ask(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn ask(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Phase::Linked(lease) = &mut self.phase else { return Ok(false) };
         let Some(rules) = &lease.link.rules else { return Ok(false) };
         if lease.link.dirt.is_clean() {
@@ -175,8 +197,20 @@ impl Session {
         own
     }
 
+    /// The server has been asked: the connection is given back, or kept in the client's state.
+    pub(super) fn after_answer(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        if self.after_asking(cx)? {
+            return Ok(Turn::Moved);
+        }
+        if self.give_back_if_free(cx)? {
+            return Ok(Turn::Unlinked);
+        }
+        self.carry_on(cx)?;
+        Ok(Turn::Moved)
+    }
+
     /// The question is through. True: more has to be awaited.
-    pub(super) fn after_asking(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn after_asking(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let connection = match &mut self.phase {
             Phase::Linked(lease) => &mut **lease,
             Phase::Idle | Phase::Waiting(_) => return Ok(false),
@@ -235,7 +269,7 @@ impl Session {
     }
 
     /// A client that keeps its connection goes on with it in its own state.
-    pub(super) fn carry_on(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn carry_on(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         let own = self.state_query(&mut lease);
         lease.link.matching = own.is_some();

@@ -233,14 +233,13 @@ impl Outbound<'_, '_> {
         link.ran = true;
         match body {
             b"DISCARD ALL\0" => {
-                self.forget_statements();
+                self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
                 self.link.carried = Default::default();
                 self.link.applied = None;
                 self.news.discarded = true;
             }
-            b"DEALLOCATE ALL\0" => self.forget_statements(),
-            b"PREPARE\0" | b"DEALLOCATE\0" => self.on_named(body),
+            b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" => self.link.pins.add(Cause::Listening),
             b"LOAD\0" if self.link.rules.is_some() => self.link.pins.add(Cause::Library),
             // What the proxy itself does is known.
@@ -256,19 +255,27 @@ impl Outbound<'_, '_> {
         }
     }
 
-    /// A PREPARE or DEALLOCATE is done.
+    /// A PREPARE, DEALLOCATE or DISCARD ALL is done.
     fn on_named(&mut self, tag: &[u8]) {
         let link = &mut *self.link;
+        let all = matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0");
         match link.tracker.owed().next() {
             Some(Owed::OwnExecute(_)) => return,
             // What it does was done when it was sent.
-            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => return,
+            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => {
+                return if all {
+                    link.pins.remove(Cause::Statements)
+                };
+            }
             _ => {}
         }
         let effect = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.effects.pop_front(),
             _ => None,
         };
+        if all {
+            return self.forget_statements();
+        }
         match effect {
             Some(Effect::Prepared { name, statement }) => {
                 link.statements.insert(statement.id(), usize::MAX);
@@ -284,7 +291,7 @@ impl Outbound<'_, '_> {
             }
             // Under the client's own name: nobody else may get the connection.
             None if tag == b"PREPARE\0" && self.rewriting => link.pins.add(Cause::Statements),
-            None | Some(Effect::Nothing) => {}
+            None | Some(Effect::Nothing | Effect::AllGone) => {}
         }
     }
 
@@ -309,9 +316,10 @@ impl Outbound<'_, '_> {
                     TakeBack::Name(name) => kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name))),
                     TakeBack::Prepared { name, id } => {
                         statements.put_back(*id);
-                        kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
+                        let named = name.as_ref().zip(self.client.as_mut());
+                        kept.extend(named.and_then(|(name, client)| client.named.remove_entry(name)));
                     }
-                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } => {}
+                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } | TakeBack::AllGone(_) => {}
                 },
                 Owed::Parse(_)
                 | Owed::OwnParse(_)

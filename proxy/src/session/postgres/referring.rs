@@ -25,7 +25,7 @@ use sidepool_protocol::postgres::tracker::Owed;
 use super::inbound::{Body, Inbound, Violation};
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use super::sql_names::{characters, decoy_name};
-use crate::upstream::postgres::link::{Effect, Note, Portal, Renamed, TakeBack, TextNote};
+use crate::upstream::postgres::link::{AllGone, Effect, Note, Portal, Renamed, TakeBack, TextNote};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, StatementId};
 
 /// Portals that wait for their Execute; past it the oldest is forgotten, and then its Execute changes no names.
@@ -115,17 +115,22 @@ impl Inbound<'_, '_> {
                     return Err(Violation::TooManyStatements);
                 }
                 let id = statement.id();
-                match client.named.entry(name.clone()) {
-                    // A Parse has taken the name since the Bind. What the server now gets under ours, nobody will ever use.
-                    Entry::Occupied(_) => return Ok(TakeBack::Nothing),
-                    Entry::Vacant(free) => free.insert(Rc::clone(&statement)),
+                let named = match client.named.entry(name.clone()) {
+                    // By a Parse since the Bind. What the server now gets under our name, nobody will ever use.
+                    Entry::Occupied(_) => None,
+                    Entry::Vacant(free) => Some(free.insert(Rc::clone(&statement))).map(|_| name),
                 };
                 self.make_room(&statement);
-                Ok(TakeBack::Prepared { name, id })
+                Ok(TakeBack::Prepared { name: named, id })
             }
             Some(Effect::Deallocated { name, .. }) => {
                 let gone = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(&name));
                 Ok(gone.map_or(TakeBack::Nothing, |(name, statement)| TakeBack::Deallocated { name, statement }))
+            }
+            Some(Effect::AllGone) => {
+                let named = self.rewriting.client.as_mut().map(|client| std::mem::take(&mut client.named)).unwrap_or_default();
+                let known = self.link.statements.take_named();
+                Ok(TakeBack::AllGone(Box::new(AllGone { named, known })))
             }
             Some(Effect::Nothing) | None => Ok(TakeBack::Nothing),
         }
@@ -148,7 +153,10 @@ impl Inbound<'_, '_> {
         let name = &*command.name;
         let mut reading = Reading::default();
         let ours: Vec<u8> = match (command.verb, self.named(name)) {
-            (Verb::DeallocateAll, _) => return Ok(reading),
+            (Verb::DeallocateAll, _) => {
+                reading.effect = runs.then_some(Effect::AllGone);
+                return Ok(reading);
+            }
             (Verb::Execute, Some(target)) if !target.refers() => {
                 self.hint_executed(&target);
                 self.ensure(&target);

@@ -37,7 +37,7 @@ const MAX_OWED: usize = 4096;
 const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 /// What reading one side brought.
-enum Turn {
+pub(super) enum Turn {
     /// Something moved.
     Moved,
     /// Nothing to read, or no room to put it.
@@ -88,11 +88,12 @@ impl Session {
             }
             if !moved {
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                let unlinked = if self.pending.is_empty() { self.unlink_if_free(cx) } else { Ok(false) };
-                match unlinked {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Ok(false) => {}
-                    Err(end) => return Poll::Ready(Err(end)),
+                if self.pending.is_empty() {
+                    match self.unlink_if_free(cx) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => {}
+                        Err(end) => return Poll::Ready(Err(end)),
+                    }
                 }
                 if self.is_to_be_closed() {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
@@ -383,18 +384,6 @@ impl Session {
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
-    /// The server has been asked: the connection is given back, or kept in the client's state.
-    fn after_answer(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        if self.after_asking(cx)? {
-            return Ok(Turn::Moved);
-        }
-        if self.give_back_if_free(cx)? {
-            return Ok(Turn::Unlinked);
-        }
-        self.carry_on(cx)?;
-        Ok(Turn::Moved)
-    }
-
     /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
     fn after_matching(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
@@ -449,31 +438,8 @@ impl Session {
         }
     }
 
-    /// Gives the connection back when the mode and the server allow it, and when it is known what has become of the session.
-    fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let quiet = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_quiet());
-        if !quiet || self.ask(cx)? {
-            return Ok(false);
-        }
-        self.give_back_if_free(cx)
-    }
-
-    /// The same when nothing is to be asked.
-    fn give_back_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
-            return Ok(false);
-        }
-        let free = self.settle_pins(cx)?;
-        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.note_statements(&lease);
-            self.ticket.idle();
-            give_back(lease);
-        }
-        Ok(free)
-    }
-
     /// Leaves behind how many statements there are, for whoever looks.
-    fn note_statements(&self, lease: &Lease<PgConnector>) {
+    pub(super) fn note_statements(&self, lease: &Lease<PgConnector>) {
         let client = self.statements.as_ref().map_or(0, |statements| statements.named.len());
         self.ticket.presence().statements.set(u32::try_from(client).unwrap_or(u32::MAX));
         if let Some(entry) = &lease.entry {
@@ -494,7 +460,7 @@ impl Session {
     }
 
     /// Whether the server waits for the rest of a message of the client.
-    fn is_half_sent(&self) -> bool {
+    pub(super) fn is_half_sent(&self) -> bool {
         self.body.remaining > 0 && self.body.forward
     }
 
@@ -542,7 +508,7 @@ fn outbound<'a, 's>(
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-fn give_back(lease: Lease<PgConnector>) {
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);

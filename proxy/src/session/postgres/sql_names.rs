@@ -95,7 +95,7 @@ impl Inbound<'_, '_> {
         for command in &commands {
             self.replace_name(&mut rewrite, text, command)?;
         }
-        if rewrite.note.renamed.is_empty() {
+        if rewrite.note.renamed.is_empty() && !rewrite.cleared {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
         self.send_renamed(rewrite, text);
@@ -155,6 +155,7 @@ impl Inbound<'_, '_> {
             (Verb::DeallocateAll, _) => {
                 rewrite.changed.clear();
                 rewrite.cleared = true;
+                rewrite.note.effects.push_back(Effect::AllGone);
             }
         }
         Ok(())
@@ -165,17 +166,18 @@ impl Inbound<'_, '_> {
         rewrite.text.extend_from_slice(&text[rewrite.copied..]);
         // In a transaction that failed the server refuses it whatever it is.
         if self.link.tracker.status() != TransactionStatus::Failed {
-            self.send_needed(&rewrite);
+            rewrite.note.prepares = self.send_needed(&rewrite);
         }
         self.forget_unnamed();
-        self.link.naming |= !rewrite.note.effects.is_empty();
+        self.link.naming |= rewrite.note.prepares || !rewrite.note.effects.is_empty();
         self.link.own_error = None;
         statement::put_query(self.out.put(), &rewrite.text);
         self.link.tracker.owe(Owed::Query(Note::Sql(Box::new(rewrite.note))));
     }
 
-    /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why.
-    fn send_needed(&mut self, rewrite: &Rewrite) {
+    /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why. False when
+    /// nothing had to be sent.
+    fn send_needed(&mut self, rewrite: &Rewrite) -> bool {
         let (open, before) = (self.link.tracker.is_batch_open(), self.link.tracker.len());
         for decoy in 0..rewrite.decoys {
             self.put_decoy(decoy);
@@ -194,10 +196,12 @@ impl Inbound<'_, '_> {
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());
         }
         // A Sync would end the client's own batch. Without it a failure of what was put here ends the batch, as any other in it.
-        if self.link.tracker.len() > before && !open {
+        let sent = self.link.tracker.len() > before;
+        if sent && !open {
             self.link.tracker.owe(Owed::OwnSync);
             self.out.put().extend_from_slice(&SYNC);
         }
+        sent
     }
 }
 

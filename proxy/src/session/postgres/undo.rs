@@ -70,7 +70,7 @@ impl Outbound<'_, '_> {
             self.out.put().extend_from_slice(&told);
             return Verdict::Swallow;
         }
-        if self.rewriting && self.is_remedied(remedy(code, body), failed.used) {
+        if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
         }
         self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
@@ -107,7 +107,7 @@ impl Outbound<'_, '_> {
     }
 
     /// Does something about an error; true when the client need not know of it, because what it sent will be sent again.
-    fn is_remedied(&mut self, remedy: Remedy, used: Option<StatementId>) -> bool {
+    fn is_remedied(&mut self, remedy: Remedy, body: &[u8], used: Option<StatementId>) -> bool {
         let link = &mut *self.link;
         let in_sql: Vec<StatementId> = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.uses.clone(),
@@ -118,7 +118,7 @@ impl Outbound<'_, '_> {
             // The client's own mistake.
             return false;
         }
-        let affected = used.into_iter().chain(in_sql);
+        let mut affected = used.into_iter().chain(in_sql);
         let harmless = match remedy {
             Remedy::None => return false,
             Remedy::NewPlan => {
@@ -127,7 +127,9 @@ impl Outbound<'_, '_> {
                 told
             }
             Remedy::PrepareAgain => {
-                affected.for_each(|id| link.statements.remove(id));
+                // Others that the same text uses are there, as far as anybody knows.
+                let Some(missing) = affected.find(|id| own_names::names(body, *id)) else { return false };
+                link.statements.remove(missing);
                 true
             }
         };
@@ -253,11 +255,17 @@ fn take_back(back: TakeBack, statements: &mut ServerStatements, client: &mut Opt
             client.get_or_insert_default().named.remove(&name);
         }
         TakeBack::Prepared { name, id } => {
-            client.get_or_insert_default().named.remove(&name);
+            if let (Some(name), Some(client)) = (name, client) {
+                client.named.remove(&name);
+            }
             statements.remove(id);
         }
         TakeBack::Deallocated { name, statement } => {
             client.get_or_insert_default().named.entry(name).or_insert(statement);
+        }
+        TakeBack::AllGone(gone) => {
+            client.get_or_insert_default().named.extend(gone.named);
+            statements.restore(gone.known);
         }
     }
     false

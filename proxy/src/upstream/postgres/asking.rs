@@ -102,7 +102,7 @@ impl Question {
             .names
             .iter()
             .map(|name| self.value(&quoted(name)))
-            .chain(self.causes.iter().map(|cause| pin_questions::exists(*cause).unwrap_or("true").to_owned()))
+            .chain(self.causes.iter().filter_map(|cause| pin_questions::exists(*cause)).map(Into::into))
             .collect();
         if !columns.is_empty() {
             sql.push(format!("SELECT {}", columns.join(",")));

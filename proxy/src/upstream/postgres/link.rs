@@ -1,7 +1,7 @@
 //! What the proxy keeps in mind about one server connection while messages flow over it: what is owed, which statements are known, what of a
 //! message is still to come. It belongs to the connection and not to the client, of whom there are a thousand times as many.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -11,7 +11,7 @@ use super::asking::Asking;
 use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
-use super::statements::{ServerStatements, Statement, StatementId};
+use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
 /// What to take back when an announced message never runs.
@@ -83,8 +83,8 @@ pub enum TakeBack {
     },
     /// A PREPARE: the client's name, and what the server was to learn.
     Prepared {
-        /// What the client calls it.
-        name: Box<[u8]>,
+        /// What the client calls it; none, when the client has taken the name for something else meanwhile.
+        name: Option<Box<[u8]>>,
         /// The statement.
         id: StatementId,
     },
@@ -95,13 +95,24 @@ pub enum TakeBack {
         /// The statement.
         statement: Rc<Statement>,
     },
+    /// DEALLOCATE ALL or DISCARD ALL.
+    AllGone(Box<AllGone>),
+}
+
+/// What was known before all statements went.
+#[derive(Debug)]
+pub struct AllGone {
+    /// The client's names.
+    pub named: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// What the server knew.
+    pub known: Known,
 }
 
 impl TakeBack {
     /// Whether it changes what a name means.
     fn is_about_a_name(&self) -> bool {
         match self {
-            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } => true,
+            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } | Self::AllGone(_) => true,
             Self::Nothing | Self::Unnamed { .. } => false,
         }
     }
@@ -125,6 +136,8 @@ pub struct Portal {
 pub struct SqlNote {
     /// What becomes true with the answers to its PREPARE and DEALLOCATE commands, in their order.
     pub effects: VecDeque<Effect>,
+    /// Something was sent before it that this server was to learn for it.
+    pub prepares: bool,
     /// The statements that it uses.
     pub uses: Vec<StatementId>,
     /// The names that were replaced, in their order.
@@ -150,6 +163,8 @@ pub enum Effect {
         /// What the server forgets.
         id: Option<StatementId>,
     },
+    /// All are gone.
+    AllGone,
 }
 
 /// A name that was replaced in a text.
@@ -178,7 +193,7 @@ impl Note {
 
     /// Whether it is a simple query that may yet change what a name means.
     fn is_naming(&self) -> bool {
-        matches!(self, Self::Sql(sql) if !sql.effects.is_empty())
+        matches!(self, Self::Sql(sql) if sql.prepares || !sql.effects.is_empty())
     }
 }
 

@@ -133,6 +133,10 @@ pub struct UnnamedOwner {
     pub version: u64,
 }
 
+/// The statements that a server connection knew.
+#[derive(Debug, Default)]
+pub struct Known(HashMap<StatementId, u64>);
+
 /// Which statements one server connection knows. Bounded: the least recently used one gives way.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
@@ -180,6 +184,16 @@ impl ServerStatements {
     /// The server does not know the statement (any more).
     pub fn remove(&mut self, id: StatementId) {
         self.used.remove(&id);
+    }
+
+    /// The server is to forget all names; what is answered can be given [back](Self::restore) when it did not.
+    pub fn take_named(&mut self) -> Known {
+        Known(std::mem::take(&mut self.used))
+    }
+
+    /// The server has forgotten nothing after all.
+    pub fn restore(&mut self, known: Known) {
+        self.used.extend(known.0);
     }
 
     /// The server forgot all names (DISCARD ALL, DEALLOCATE ALL); the unnamed statement stays.
