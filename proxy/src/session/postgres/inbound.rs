@@ -20,6 +20,7 @@ use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
+use super::admitting::Admit;
 use super::listening::gate::{Gate, Passage};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
@@ -124,6 +125,8 @@ pub struct Inbound<'a, 's> {
     pub rules: Rules,
     /// Who listens for the client, where that is shared.
     pub gate: Option<Gate<'a>>,
+    /// Who may be pinned.
+    pub(super) admit: Admit<'a>,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
@@ -152,6 +155,7 @@ impl Inbound<'_, '_> {
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
+                FrontendTag::Query if self.refuse_query(rest, head) => Some(head.message_bytes()),
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
@@ -347,6 +351,9 @@ impl Inbound<'_, '_> {
             if !self.hint_unnamed(values, head) {
                 return Ok(None);
             }
+            if let Some(consumed) = self.refuse_unnamed(&names, head) {
+                return Ok(Some(consumed));
+            }
             if let Some(body) = self.unnamed_referring() {
                 return self.bind_referring(&body, names, head).map(Some);
             }
@@ -354,6 +361,9 @@ impl Inbound<'_, '_> {
         } else if let Some(known) = self.named(names.statement) {
             if !self.hint_bind(&known, values, head) {
                 return Ok(None);
+            }
+            if let Some(consumed) = self.refuse_bind(known.key(), &names, head) {
+                return Ok(Some(consumed));
             }
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
