@@ -141,7 +141,7 @@ impl Show {
             Self::Pools => &POOLS,
             Self::Peers => &PEERS,
             Self::PeerPools => &PEER_POOLS,
-            Self::Clients | Self::Servers => &CONNECTIONS,
+            Self::Clients | Self::Servers => SOCKETS.split_at(21).0,
             Self::Sockets | Self::ActiveSockets => &SOCKETS,
             Self::Users => &USERS,
             Self::Lists => &LISTS,
@@ -218,30 +218,6 @@ const PEER_POOLS: [Column; 5] = [
     column("cl_waiting_cancel_req", Int4),
     column("sv_active_cancel", Int4),
     column("sv_login", Int4),
-];
-
-const CONNECTIONS: [Column; 21] = [
-    column("type", Text),
-    column("user", Text),
-    column("database", Text),
-    column("replication", Text),
-    column("state", Text),
-    column("addr", Text),
-    column("port", Int4),
-    column("local_addr", Text),
-    column("local_port", Int4),
-    column("connect_time", Text),
-    column("request_time", Text),
-    column("wait", Int4),
-    column("wait_us", Int4),
-    column("close_needed", Int4),
-    column("ptr", Text),
-    column("link", Text),
-    column("remote_pid", Int4),
-    column("tls", Text),
-    column("application_name", Text),
-    column("prepared_statements", Int4),
-    column("id", Int4),
 ];
 
 const USERS: [Column; 8] = [
@@ -361,6 +337,7 @@ const STATS_AVERAGES: [Column; 13] = [
     column("avg_client_login_count", Numeric),
 ];
 
+/// The last seven are not in the lists of clients and servers.
 const SOCKETS: [Column; 28] = [
     column("type", Text),
     column("user", Text),
