@@ -13,6 +13,8 @@ pub struct Command {
     pub kind: Kind,
     /// Whether it may be asked again when its reply was lost.
     pub replay: Replay,
+    /// Whether it can keep the server busy for long: it then goes down a connection of which nobody expects quick answers.
+    pub heavy: bool,
 }
 
 /// What sidepool does with a command.
@@ -26,6 +28,8 @@ pub enum Handling {
     Block,
     /// A connection of its own until the reply, for any other reason.
     Lease,
+    /// Must get through while the server is busy with a script: a connection of its own in database 0, which such a server still lets in.
+    Control,
     /// Asks about this connection's own writes: a connection of its own, told first that writes have happened.
     Wait,
     /// Starts a transaction.
@@ -80,6 +84,8 @@ pub enum Handling {
     Accept,
     /// `CLIENT GETREDIR`.
     GetRedir,
+    /// Takes the connection over: it gets one of its own, of which nothing is understood any more, to the end of the client.
+    Takeover,
     /// Would take the connection over or change it for everybody: never sent.
     Refuse,
 }

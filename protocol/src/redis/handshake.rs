@@ -162,8 +162,11 @@ pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, re
             login.steps.push(LoginStep::Ask);
         }
     }
-    encode::command(bytes, &[b"SELECT", database.to_string().as_bytes()]);
-    login.steps.push(LoginStep::Select);
+    // Every connection begins in database 0, and a server that is busy with a script takes a login but no SELECT.
+    if database != 0 {
+        encode::command(bytes, &[b"SELECT", database.to_string().as_bytes()]);
+        login.steps.push(LoginStep::Select);
+    }
     login
 }
 
@@ -215,6 +218,6 @@ mod tests {
         assert_eq!(two.steps, [LoginStep::Auth, LoginStep::Ask, LoginStep::Select]);
         assert!(two.bytes.starts_with(b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n"));
         let three = login(Resp::Three, Some(("u", "pw")), 0, true);
-        assert_eq!(three.steps, [LoginStep::Reset, LoginStep::Hello3, LoginStep::Select]);
+        assert_eq!(three.steps, [LoginStep::Reset, LoginStep::Hello3], "database 0 is where every connection begins");
     }
 }

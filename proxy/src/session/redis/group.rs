@@ -43,6 +43,8 @@ pub struct Group {
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
+    /// Commands that keep the server busy have a lane of their own.
+    has_heavy: Cell<bool>,
     /// The workers' lanes together are more than their pool holds: each gives its connection back whenever it is quiet.
     scarce: Cell<bool>,
     output_limit: Cell<u64>,
@@ -68,6 +70,7 @@ impl Group {
             records,
             lanes: RefCell::default(),
             lanes_max: Cell::new(split.lanes),
+            has_heavy: Cell::new(split.heavy > 0),
             scarce: Cell::new(split.scarce),
             output_limit: Cell::new(config.client_output_limit_bytes),
             info: RefCell::new(info(&key, config)),
@@ -75,19 +78,26 @@ impl Group {
         })
     }
 
-    /// The lane for one more client.
-    pub fn lane(self: &Rc<Self>, worker: &Rc<Worker>) -> Rc<Lane> {
+    /// The lane for one more client, or for its next heavy command.
+    pub fn lane(self: &Rc<Self>, worker: &Rc<Worker>, heavy: bool) -> Rc<Lane> {
         let mut lanes = self.lanes.borrow_mut();
-        let least = lanes.iter().min_by_key(|lane| lane.attached()).cloned();
-        let more = (lanes.len() as u32) < self.lanes_max.get();
+        let heavy = heavy && self.has_heavy.get();
+        let alike = || lanes.iter().filter(|lane| lane.is_heavy() == heavy);
+        let least = alike().min_by_key(|lane| lane.attached()).cloned();
+        let more = !heavy && (alike().count() as u32) < self.lanes_max.get();
         match least {
             Some(lane) if !more || lane.attached() < CLIENTS_PER_LANE => lane,
             Some(_) | None => {
-                let lane = Lane::start(self, worker);
+                let lane = Lane::start(self, worker, heavy);
                 lanes.push(Rc::clone(&lane));
                 lane
             }
         }
+    }
+
+    /// Whether heavy commands have a lane of their own: where connections are few, they ride with the others.
+    pub fn has_heavy(&self) -> bool {
+        self.has_heavy.get()
     }
 
     /// Lanes that have retired are given to nobody any more.
@@ -107,7 +117,7 @@ impl Group {
 
     /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.
     pub fn hub_pool(&self) -> &Rc<Pool<RedisConnector>> {
-        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() { &self.shared } else { &self.leased }
+        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() + u32::from(self.has_heavy.get()) { &self.shared } else { &self.leased }
     }
 
     /// New settings are in force. `target`: address or credentials have changed.
@@ -115,6 +125,7 @@ impl Group {
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
         self.lanes_max.set(split.lanes);
+        self.has_heavy.set(split.heavy > 0);
         self.scarce.set(split.scarce);
         self.output_limit.set(config.client_output_limit_bytes);
         *self.info.borrow_mut() = info(&self.key, config);
@@ -167,6 +178,8 @@ pub fn target(key: &Key, config: &Redis, password: Option<Secret>) -> Target {
 struct Split {
     /// Lanes of each worker.
     lanes: u32,
+    /// Lanes of each worker for heavy commands: one, where there are connections enough.
+    heavy: u32,
     /// Connections of lanes and of the hub, on all workers together.
     shared: u32,
     /// Connections that can be leased.
@@ -182,9 +195,10 @@ impl Split {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let total = config.limits.pool_size.max(2);
         let lanes = (config.shared_connections.min(total / 2) / workers).max(1);
-        let all = lanes.saturating_mul(workers);
+        let heavy = u32::from((lanes + 1).saturating_mul(workers) <= total / 2);
+        let all = (lanes + heavy).saturating_mul(workers);
         let shared = all.saturating_mul(2).saturating_add(workers).min(total / 2);
-        Self { lanes, shared, leased: total - shared, scarce: all > shared }
+        Self { lanes, heavy, shared, leased: total - shared, scarce: all > shared }
     }
 
     fn limits(self, config: &Redis) -> (Limits, Limits) {
@@ -240,13 +254,14 @@ mod tests {
                     let split = Split::of(&config, workers);
                     assert_eq!(split.shared + split.leased, pool_size);
                     assert!(split.lanes > 0 && split.shared > 0 && split.leased >= split.shared, "{split:?}");
-                    assert_eq!(split.scarce, u64::from(split.lanes) * workers as u64 > u64::from(split.shared));
+                    assert_eq!(split.scarce, u64::from(split.lanes + split.heavy) * workers as u64 > u64::from(split.shared));
+                    assert!(split.heavy == 0 || !split.scarce, "a lane for heavy commands makes nothing scarce: {split:?}");
                     let (shared, leased) = split.limits(&config);
                     assert_eq!((shared.max, leased.max), (split.shared, split.leased));
                     assert!(shared.min <= shared.max && leased.min <= leased.max && shared.min + leased.min <= 3);
                 }
             }
         }
-        assert_eq!(Split::of(&config(20, 2), 1), Split { lanes: 2, shared: 5, leased: 15, scarce: false });
+        assert_eq!(Split::of(&config(20, 2), 1), Split { lanes: 2, heavy: 1, shared: 7, leased: 13, scarce: false });
     }
 }

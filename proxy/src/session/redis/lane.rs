@@ -45,6 +45,7 @@ pub struct Lane {
     scheduled: Cell<bool>,
     /// How many sessions use it.
     attached: Cell<u32>,
+    heavy: bool,
     retired: Cell<bool>,
     /// Sessions that wait for it to be less full.
     waiting: RefCell<Vec<Rc<Client>>>,
@@ -52,12 +53,13 @@ pub struct Lane {
 
 impl Lane {
     /// A lane of `group`, with its task.
-    pub fn start(group: &Rc<Group>, worker: &Rc<Worker>) -> Rc<Self> {
+    pub fn start(group: &Rc<Group>, worker: &Rc<Worker>, heavy: bool) -> Rc<Self> {
         let lane = Rc::new(Self {
             pipeline: RefCell::default(),
             task: RefCell::new(None),
             scheduled: Cell::new(false),
             attached: Cell::new(0),
+            heavy,
             retired: Cell::new(false),
             waiting: RefCell::default(),
         });
@@ -110,6 +112,11 @@ impl Lane {
     /// How many sessions use it.
     pub fn attached(&self) -> u32 {
         self.attached.get()
+    }
+
+    /// Whether it is for commands that keep the server busy: nobody expects quick answers behind one.
+    pub fn is_heavy(&self) -> bool {
+        self.heavy
     }
 
     /// Whether it takes no new requests.

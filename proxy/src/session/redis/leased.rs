@@ -47,9 +47,12 @@ impl Drop for Counted {
 impl Session {
     /// Takes a connection for what stands at the front of `carry`, and keeps it for as long as that needs it.
     pub(super) async fn leased(&mut self) -> After {
-        let Some(key) = self.key() else { return After::GoOn };
-        let pool = Rc::clone(&self.server.group(&key, &self.worker).leased);
+        let Some(mut key) = self.key() else { return After::GoOn };
         let first = self.front_handling();
+        if first == Some(Handling::Control) {
+            key.database = 0;
+        }
+        let pool = Rc::clone(&self.server.group(&key, &self.worker).leased);
         let mut lease = match self.wait_for(pool.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Ok(lease)) => lease,

@@ -65,6 +65,14 @@ impl Relay {
                 self.dirty = true;
                 self.send(session, whole, What::Plain);
             }
+            Some(Handling::Takeover) if !self.multi => {
+                if !self.owed.is_empty() {
+                    return false;
+                }
+                self.raw = true;
+                self.begun = true;
+                self.out.extend_from_slice(whole);
+            }
             Some(Handling::Wait) if !self.multi => {
                 // The server answers for what this connection has written, which is nothing yet: an unheard message moves its offset to
                 // where everybody's writes are.
@@ -192,6 +200,7 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
         | Handling::ShareUnlessBlock
         | Handling::Block
         | Handling::Lease
+        | Handling::Control
         | Handling::Wait
         | Handling::Multi
         | Handling::Exec
@@ -200,6 +209,7 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
         | Handling::Unwatch
         | Handling::Select
         | Handling::Reset
+        | Handling::Takeover
         | Handling::Quit => false,
     }
 }
@@ -208,6 +218,13 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
 pub(super) fn is_stateful(handling: Handling) -> bool {
     matches!(
         handling,
-        Handling::Multi | Handling::Exec | Handling::Discard | Handling::Select | Handling::Reset | Handling::Quit | Handling::Wait
+        Handling::Multi
+            | Handling::Exec
+            | Handling::Discard
+            | Handling::Select
+            | Handling::Reset
+            | Handling::Quit
+            | Handling::Wait
+            | Handling::Takeover
     )
 }

@@ -20,8 +20,8 @@ impl Session {
         let record = attached.group.shared.record();
         let command = resolve(rest, request)?;
         match command.handling {
-            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {}
-            Handling::ShareUnlessBlock if !has_block(&rest[..request.length]) => {}
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch if attached.suits(command.heavy, &self.client) => {}
+            Handling::ShareUnlessBlock if attached.suits(false, &self.client) && !has_block(&rest[..request.length]) => {}
             Handling::Multi => {
                 let closed = transaction::closed(rest)?;
                 record.add(PoolCounter::CommandTransaction, u64::from(closed.replies));
@@ -76,14 +76,18 @@ impl Session {
         }
         let Some(command) = command else { return self.unlisted(whole, name) };
         match command.handling {
-            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => self.share(whole, work(command), command.kind),
-            Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind),
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {
+                self.share(whole, work(command), command.kind, command.heavy)
+            }
+            Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind, false),
             Handling::ShareUnlessBlock
             | Handling::Block
             | Handling::Lease
+            | Handling::Control
             | Handling::Wait
             | Handling::Multi
             | Handling::Watch
+            | Handling::Takeover
             | Handling::Monitor => self.step(Step::Lease),
             Handling::Subscribe => self.step(Step::Subscribe),
             Handling::Unsubscribe => self.unsubscribe(whole, name),

@@ -61,6 +61,17 @@ pub(super) struct Attached {
     pub(super) lane: Rc<Lane>,
 }
 
+impl Attached {
+    /// Whether the lane is the right one for such a command of this client, as things are.
+    pub(super) fn suits(&self, heavy: bool, client: &Client) -> bool {
+        match (self.lane.is_heavy(), heavy) {
+            (false, heavy) => !heavy || !self.group.has_heavy(),
+            (true, true) => true,
+            (true, false) => client.pending() > 0,
+        }
+    }
+}
+
 /// `CLIENT REPLY`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replies {
@@ -328,10 +339,10 @@ impl Session {
     }
 
     /// Sends one request down the lane.
-    pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind) -> Next {
+    pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind, heavy: bool) -> Next {
         let muted = self.replies != Replies::On;
         let client = Rc::clone(&self.client);
-        let Some(Attached { group, lane }) = self.attach() else { return Next::Hold };
+        let Some(Attached { group, lane }) = self.attach(heavy) else { return Next::Hold };
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
@@ -341,17 +352,31 @@ impl Session {
         Next::Done
     }
 
-    /// Where shared commands go; `None`: the lane has retired, and earlier replies must come first.
-    pub(super) fn attach(&mut self) -> Option<&Attached> {
+    /// Where shared commands go; `None`: the lane has retired, or is the wrong one for a heavy command, and earlier replies must come first.
+    pub(super) fn attach(&mut self, heavy: bool) -> Option<&Attached> {
         if self.attached.as_ref().is_some_and(|attached| attached.lane.is_retired()) {
             if self.client.pending() > 0 {
                 return None;
             }
             self.detach();
         }
+        if let Some(Attached { group, lane }) = &mut self.attached
+            && lane.is_heavy() != (heavy && group.has_heavy())
+        {
+            // Behind an unanswered heavy command everything waits in any case: no reason to change back now.
+            let stays = lane.is_heavy() && self.client.pending() > 0;
+            if !stays && self.client.pending() > 0 {
+                return None;
+            }
+            if !stays {
+                let other = group.lane(&self.worker, heavy);
+                other.attach();
+                std::mem::replace(lane, other).detach();
+            }
+        }
         if self.attached.is_none() {
             let group = self.server.group(&self.key()?, &self.worker);
-            let lane = group.lane(&self.worker);
+            let lane = group.lane(&self.worker, heavy);
             lane.attach();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });

@@ -109,6 +109,9 @@ pub(super) fn refused(upstream: &str, text: &str, to: &str) -> ConnectFault {
     };
     let mut fault = ConnectFault::new(kind, format!("Redis at {upstream} answered {to} with: {text}"));
     fault.code = Some(word.into());
+    if kind == ConnectFaultKind::Unavailable {
+        fault.said = Some(text.into());
+    }
     fault
 }
 
