@@ -2,16 +2,20 @@
 //! configured limit. Lanes draw from a pool of their own, so that blocked clients can never take the last connection from everybody else.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use sidepool_config::model::Redis;
+use sidepool_config::model::{LoadBalance, Redis};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
+use sidepool_protocol::redis::handshake::Selects;
 
 use super::lane::Lane;
+use super::server::Server;
 use crate::observe::record::PoolRecord;
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
+use crate::pool::acquire::AcquireError;
+use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
 use crate::pool::limits::Limits;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
@@ -49,12 +53,14 @@ pub struct Group {
     scarce: Cell<bool>,
     output_limit: Cell<u64>,
     info: RefCell<PoolInfo>,
+    owner: Weak<Server>,
 }
 
 impl Group {
     /// A group without lanes. `open` makes a pool of a name and its limits.
     pub fn new(
         key: Key,
+        owner: Weak<Server>,
         server: &str,
         config: &Redis,
         workers: usize,
@@ -74,6 +80,7 @@ impl Group {
             scarce: Cell::new(split.scarce),
             output_limit: Cell::new(config.client_output_limit_bytes),
             info: RefCell::new(info(&key, config)),
+            owner,
             key,
         })
     }
@@ -115,9 +122,21 @@ impl Group {
         self.scarce.get()
     }
 
+    /// There is no connection to be had: what that means beyond this request.
+    pub fn on_refused(&self, error: &AcquireError) {
+        let denied = error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::Auth);
+        if let Some(owner) = self.owner.upgrade().filter(|_| denied) {
+            owner.on_denied(&self.key.user);
+        }
+    }
+
     /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.
     pub fn hub_pool(&self) -> &Rc<Pool<RedisConnector>> {
-        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() + u32::from(self.has_heavy.get()) { &self.shared } else { &self.leased }
+        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() + u32::from(self.has_heavy.get()) {
+            &self.shared
+        } else {
+            &self.leased
+        }
     }
 
     /// New settings are in force. `target`: address or credentials have changed.
@@ -161,13 +180,18 @@ impl Group {
 }
 
 /// What connections of this group are opened with.
-pub fn target(key: &Key, config: &Redis, password: Option<Secret>) -> Target {
+pub fn target(key: &Key, config: &Redis, password: Option<Secret>, selects: Selects, worker: &Worker) -> Target {
+    let hosts = std::slice::from_ref(&config.upstream);
+    let dialer = worker.postgres.dialing.dialer(hosts, LoadBalance::default(), &config.tcp, config.limits.server_login_retry);
     Target {
         upstream: config.upstream.clone(),
+        dialer: Rc::new(dialer),
         tls: config.tls,
+        tls_context: config.server_tls.context.clone(),
         user: Arc::from(&*key.user),
         password,
         database: key.database,
+        selects,
         version: key.version,
         timeout: config.limits.server_connect_timeout,
     }
@@ -221,27 +245,15 @@ fn info(key: &Key, config: &Redis) -> PoolInfo {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use sidepool_config::model::{PoolLimits, Upstream, UpstreamTls};
+    use sidepool_config::model::{PoolLimits, Upstream};
 
     use super::*;
 
     fn config(pool_size: u32, shared_connections: u32) -> Redis {
         Redis {
-            listen: Vec::new(),
-            upstream: Upstream::Tcp { host: "localhost".to_owned(), port: 6379 },
-            tls: UpstreamTls::Disable,
-            user: None,
-            password: None,
-            database: 0,
-            users: std::collections::BTreeMap::new(),
-            max_client_conn: 100,
-            client_login_timeout: Duration::ZERO,
             shared_connections,
-            stream_threshold_bytes: 0,
-            client_output_limit_bytes: 0,
             limits: PoolLimits { pool_size, min_pool_size: 3.min(pool_size), ..PoolLimits::default() },
+            ..Redis::at(Upstream::Tcp { host: "localhost".to_owned(), port: 6379 })
         }
     }
 

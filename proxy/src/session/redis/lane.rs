@@ -193,6 +193,9 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         let lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
             Err(error) => {
+                if let Some(group) = group.upgrade() {
+                    group.on_refused(&error);
+                }
                 let owed = lane.pipeline.borrow().slots() as u64;
                 pool.record().add(PoolCounter::ErrorRefused, owed);
                 lane.pipeline.borrow_mut().fail_all(&refusal::line(&error));

@@ -22,6 +22,7 @@ pub fn line(error: &AcquireError) -> String {
         return match (fault.kind, fault.code.as_deref()) {
             // Clients know these words and wait.
             (ConnectFaultKind::Unavailable, Some("LOADING" | "BUSY" | "MASTERDOWN")) => fault.words().to_owned(),
+            (_, Some("NOPERM")) => fault.words().to_owned(),
             (ConnectFaultKind::NoDatabase, _) => sidepool_protocol::redis::handshake::DB_OUT_OF_RANGE.to_owned(),
             (_any_other, _) => format!("UPSTREAM {error}"),
         };

@@ -8,6 +8,7 @@ use sidepool_protocol::redis::tracker::Work;
 use sidepool_protocol::redis::{handshake, inline, transaction};
 
 use super::count;
+use super::gate;
 use super::lost::Lost;
 use super::run::{Next, Replies, Session, Step};
 use crate::observe::record::PoolCounter;
@@ -18,12 +19,13 @@ impl Session {
         let plain = self.replies == Replies::On && self.lost == Lost::Nothing && !self.is_subscribed_resp2();
         let attached = self.attached.as_ref().filter(|attached| plain && !attached.lane.is_retired())?;
         let record = attached.group.shared.record();
-        let command = resolve(rest, request)?;
+        let command = resolve(rest, request).filter(|command| !command.is_denied(self.server.denied()))?;
         match command.handling {
-            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch if attached.suits(command.heavy, &self.client) => {}
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch
+                if attached.suits(self.is_heavy(command), &self.client) => {}
             Handling::ShareUnlessBlock if attached.suits(false, &self.client) && !has_block(&rest[..request.length]) => {}
             Handling::Multi => {
-                let closed = transaction::closed(rest)?;
+                let closed = transaction::closed(rest, self.server.denied())?;
                 record.add(PoolCounter::CommandTransaction, u64::from(closed.replies));
                 return Some((Work::Transaction, closed.replies, closed.length));
             }
@@ -31,6 +33,11 @@ impl Session {
         }
         record.add(count::command(command.kind), 1);
         Some((work(command), 1, request.length))
+    }
+
+    /// Whether nobody is to wait behind this command.
+    fn is_heavy(&self, command: &Command) -> bool {
+        command.heavy || (command.replay == Replay::Never && self.server.is_paused())
     }
 
     pub(super) fn inline(&mut self, text: &[u8]) -> Next {
@@ -75,9 +82,12 @@ impl Session {
             return next;
         }
         let Some(command) = command else { return self.unlisted(whole, name) };
+        if command.is_denied(self.server.denied()) {
+            return self.say_error(&gate::refusal(command));
+        }
         match command.handling {
             Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {
-                self.share(whole, work(command), command.kind, command.heavy)
+                self.share(whole, work(command), command.kind, self.is_heavy(command))
             }
             Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind, false),
             Handling::ShareUnlessBlock

@@ -102,6 +102,10 @@ pub(super) enum Step {
     Subscribe,
     /// Ask the server what this command is.
     Unknown,
+    /// Ask the server whether somebody may do something who has not logged in.
+    Knock,
+    /// Ask the server what it makes of `AUTH` or `HELLO … AUTH`.
+    Verify,
     /// `HELLO`, before anything is known of the server.
     Introduce,
     /// `SELECT` of a database that may not exist.
@@ -158,6 +162,9 @@ impl Session {
 
     /// Serves the client.
     pub(super) async fn run(&mut self) {
+        if self.server.config().client_tls.context.is_some() && Box::pin(self.secure()).await == After::End {
+            return;
+        }
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
             let after = match step {
@@ -166,6 +173,8 @@ impl Session {
                 Step::Lease => Box::pin(self.leased()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
                 Step::Unknown => Box::pin(self.unknown()).await,
+                Step::Knock => Box::pin(self.knock()).await,
+                Step::Verify => Box::pin(self.verify_front()).await,
                 Step::Introduce => Box::pin(self.introduce()).await,
                 Step::Select(database) => Box::pin(self.select_unseen(database)).await,
             };
@@ -270,6 +279,13 @@ impl Session {
     /// Deals with the requests at the front of `bytes`; says how many bytes that were.
     fn deal_with(&mut self, bytes: &[u8]) -> (usize, Next) {
         let mut at = 0;
+        if self.account.is_none() {
+            if self.server.must_knock() {
+                return (0, Next::Step(Step::Knock));
+            }
+            self.account = self.server.welcome();
+            self.show();
+        }
         let mut queue = Queue { from: 0, runs: Vec::new() };
         while at < bytes.len() && !self.closing {
             let (length, next) = match self.scanner.scan(&bytes[at..], self.account.is_none()) {

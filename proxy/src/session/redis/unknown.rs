@@ -62,10 +62,6 @@ impl Session {
 
     /// The name of the command at the front of `carry`, in lower case.
     fn front_name(&mut self) -> Option<Vec<u8>> {
-        let whole = self.take_front()?;
-        let name = Arguments::new(&whole).next()?.to_ascii_lowercase();
-        // Back to the front, in canonical form.
-        self.carry.splice(0..0, whole);
-        Some(name)
+        Some(Arguments::new(&self.front_request()?).next()?.to_ascii_lowercase())
     }
 }

@@ -26,11 +26,11 @@ impl Session {
             (Handling::GetRedir, []) => self.say_integer(-1),
             (Handling::GetRedir, _) => self.say_error(&arity("getredir")),
             (Handling::ClientInfo, []) => {
-                let line = client_list::line(&self.client, crate::clock::now(), "client|info");
+                let line = client_list::line(&self.client, crate::clock::now(), "client|info", (self.client.id, whole.len()));
                 self.say_text(&line)
             }
             (Handling::ClientInfo, _) => self.say_error(&arity("info")),
-            (Handling::ClientList, options) => match client_list::list(&self.server, options) {
+            (Handling::ClientList, options) => match client_list::list(&self.server, (self.client.id, whole.len()), options) {
                 Ok(text) => self.say_text(&text),
                 Err(line) => self.say_error(&line),
             },
