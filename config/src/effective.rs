@@ -198,6 +198,7 @@ fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
         reserve_pool_timeout: _,
         server_check_delay: _,
         server_round_robin: _,
+        max_pinned_connections: _,
     } = limits;
     [
         ("pool_size", number(*pool_size)),

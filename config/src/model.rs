@@ -5,6 +5,7 @@
 
 mod postgres;
 mod redis;
+mod session_state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use postgres::{
     UserTimeouts,
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
+pub use session_state::{Following, SessionState};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -181,6 +183,8 @@ pub struct PoolLimits {
     pub server_check_delay: Duration,
     /// The connection that was idle longest is used next, instead of the one that was used last.
     pub server_round_robin: bool,
+    /// Most connections that single clients may keep past their transactions. Zero: half of `pool_size`, at least one.
+    pub max_pinned_connections: u32,
 }
 
 /// TLS towards an upstream, in libpq's terms.
@@ -243,6 +247,7 @@ impl Default for PoolLimits {
             reserve_pool_timeout: Duration::from_secs(5),
             server_check_delay: Duration::from_secs(30),
             server_round_robin: false,
+            max_pinned_connections: 0,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
 use crate::model::{
-    AuthType, ClientSslMode, CommandClass, CommandPolicy, LoadBalance, LogFormat, LogLevel, PoolMode, RedisAuth, SubscriberGap, UpstreamTls,
+    AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, LoadBalance, LogFormat, LogLevel, PoolMode, RedisAuth, SubscriberGap,
+    UpstreamTls,
 };
 
 /// An enum whose values have names in the configuration.
@@ -45,6 +46,10 @@ impl Named for AuthType {
         ("ldap", Self::Ldap),
         ("pam", Self::Pam),
     ];
+}
+
+impl Named for Following {
+    const NAMES: &'static [(&'static str, Self)] = &[("follow", Self::Follow), ("always", Self::Always), ("off", Self::Off)];
 }
 
 impl Named for LoadBalance {

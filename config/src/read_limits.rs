@@ -10,6 +10,7 @@ pub(crate) fn postgres_limits(section: &Section<'_>, size_name: &str, base: &Poo
         reserve_pool_timeout: section.duration("reserve_pool_timeout").unwrap_or(base.reserve_pool_timeout),
         server_check_delay: section.duration("server_check_delay").unwrap_or(base.server_check_delay),
         server_round_robin: section.flag("server_round_robin").unwrap_or(base.server_round_robin),
+        max_pinned_connections: section.count("max_pinned_connections").unwrap_or(base.max_pinned_connections),
         ..limits(section, size_name, base)
     }
 }

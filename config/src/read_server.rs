@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Peer, PgDatabase, PgUser, Postgres, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{Peer, PgDatabase, PgUser, Postgres, SessionState, TcpOptions, Timeouts, UserTimeouts};
 use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
@@ -49,8 +49,14 @@ fn authentication(section: &Section<'_>, postgres: &mut Postgres) {
 }
 
 fn limits(section: &Section<'_>, postgres: &mut Postgres) {
-    let Timeouts { query_timeout, query_timeout_cancels, idle_transaction_timeout, transaction_timeout, client_idle_timeout } =
-        &mut postgres.timeouts;
+    let Timeouts {
+        query_timeout,
+        query_timeout_cancels,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+    } = &mut postgres.timeouts;
     for (value, name) in [
         (&mut postgres.query_wait_notify, "query_wait_notify"),
         (&mut postgres.cancel_wait_timeout, "cancel_wait_timeout"),
@@ -61,6 +67,7 @@ fn limits(section: &Section<'_>, postgres: &mut Postgres) {
         (idle_transaction_timeout, "idle_transaction_timeout"),
         (transaction_timeout, "transaction_timeout"),
         (client_idle_timeout, "client_idle_timeout"),
+        (pin_idle_timeout, "pin_idle_timeout"),
     ] {
         take(value, section.duration(name));
     }
@@ -150,6 +157,16 @@ pub(crate) fn caps(section: &Section<'_>, base: Caps) -> Caps {
     }
 }
 
+/// Reads how session state follows clients; what is not said is as in `base`.
+pub(crate) fn session_state(section: &Section<'_>, base: &SessionState) -> SessionState {
+    SessionState {
+        following: section.choice("session_state").unwrap_or(base.following),
+        audit: section.duration("session_state_audit").unwrap_or(base.audit),
+        functions: texts(section, "session_state_functions").unwrap_or_else(|| base.functions.clone()),
+        names: texts(section, "session_state_names").unwrap_or_else(|| base.names.clone()),
+    }
+}
+
 /// Reads what a database has beside its place and its limits.
 pub(crate) fn database(section: &Section<'_>, database: &mut PgDatabase) {
     take(&mut database.load_balance_hosts, section.choice("load_balance_hosts"));
@@ -172,6 +189,7 @@ pub(crate) fn user(section: &Section<'_>, user: &mut PgUser) {
         idle_transaction_timeout: duration("idle_transaction_timeout"),
         transaction_timeout: duration("transaction_timeout"),
         client_idle_timeout: duration("client_idle_timeout"),
+        pin_idle_timeout: duration("pin_idle_timeout"),
     };
 }
 

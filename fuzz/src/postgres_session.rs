@@ -2,7 +2,7 @@
 //! anything. Whatever comes, both sides get whole messages, none inside another; and with an honest server nothing is ever out of step, every
 //! statement that is called by our name is there, and what is remembered of the server is what it knows.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use sidepool::session::postgres::inbound::{Body, Inbound, Rewriting, Rules, Stop};
 use sidepool::session::postgres::outbound::{News, Outbound};
@@ -15,7 +15,7 @@ use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::sql::{self, Verb};
 
 const RULES: Rules = Rules { max_packet: u32::MAX, simple_queries: true };
-const SQL: [&str; 8] = [
+const SQL: [&str; 10] = [
     "select 1\0",
     "PREPARE a AS SELECT 1\0",
     "EXECUTE a\0",
@@ -24,6 +24,19 @@ const SQL: [&str; 8] = [
     "EXPLAIN EXECUTE b\0",
     "EXECUTE b('\\'; EXECUTE a')\0",
     "; -- c\n DEALLOCATE b; PREPARE a AS SELECT 3\0",
+    "EXECUTE a; DISCARD ALL\0",
+    "DEALLOCATE ALL; PREPARE a AS SELECT 4\0",
+];
+/// What comes through Parse and names another statement.
+const REFERRING: [&str; 8] = [
+    "PREPARE a AS SELECT 1\0",
+    "EXECUTE a\0",
+    "DEALLOCATE a\0",
+    "PREPARE b AS SELECT 2\0",
+    "EXPLAIN EXECUTE b\0",
+    "DEALLOCATE b\0",
+    "DEALLOCATE ALL\0",
+    "CREATE TABLE t AS EXECUTE longer\0",
 ];
 const NAMES: [&str; 4] = ["", "a", "b", "longer"];
 
@@ -51,6 +64,7 @@ struct Talk {
     from_client: Vec<u8>,
     from_server: Vec<u8>,
     pending: Vec<u8>,
+    by_client: Walker,
     to_server: Walker,
     to_client: Walker,
     asked: u64,
@@ -70,6 +84,7 @@ impl Talk {
             from_client: Vec::new(),
             from_server: Vec::new(),
             pending: Vec::new(),
+            by_client: Walker::default(),
             to_server: Walker::default(),
             to_client: Walker::default(),
             asked: 0,
@@ -104,7 +119,8 @@ impl Talk {
         let server = self.honest.as_ref()?;
         if self.pending.is_empty() && self.body.remaining == 0 {
             assert!(self.link.is_free(), "all is answered, but {} are owed", self.link.tracker.len());
-            assert_eq!(self.ready, server.readies, "each ReadyForQuery of the server is one for the client");
+            let own = self.to_server.syncs - self.by_client.syncs;
+            assert_eq!(self.ready + own, server.readies, "each ReadyForQuery of the server is one for the client");
             if self.capacity > 0 {
                 assert_eq!(self.link.statements.len(), server.ours(), "what the server knows: {:?}", server.known);
             }
@@ -148,6 +164,7 @@ impl Talk {
         if stop == Stop::Terminate {
             return None;
         }
+        self.by_client.walk(&input[..consumed]);
         self.pending = input[consumed..].to_vec();
         assert_eq!(self.to_server.remaining, if self.body.forward { self.body.remaining } else { 0 }, "towards the server");
         self.look_at_server(&[])
@@ -188,6 +205,8 @@ impl Talk {
 #[derive(Default)]
 struct Walker {
     remaining: usize,
+    /// Syncs that came by.
+    syncs: u64,
 }
 
 impl Walker {
@@ -201,6 +220,7 @@ impl Walker {
             }
             let head = frame::head(bytes).expect("a length that a message can have").expect("heads are sent whole");
             self.remaining = head.body;
+            self.syncs += u64::from(head.tag == b'S');
             bytes = &bytes[HEAD_BYTES..];
         }
     }
@@ -211,9 +231,10 @@ impl Walker {
 struct Server {
     wire: Vec<u8>,
     inbox: Vec<(u8, Vec<u8>)>,
-    known: BTreeSet<Vec<u8>>,
-    /// The text of the unnamed statement.
-    unnamed: Vec<u8>,
+    /// Statements and their texts.
+    known: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Portals and the texts of what they run.
+    portals: BTreeMap<Vec<u8>, Vec<u8>>,
     skipping: bool,
     readies: u64,
 }
@@ -230,7 +251,7 @@ impl Server {
 
     fn ours(&self) -> usize {
         let ours = |name: &&Vec<u8>| name.starts_with(b"sidepool_") && !name.starts_with(b"sidepool_none_");
-        self.known.iter().filter(ours).count()
+        self.known.keys().filter(ours).count()
     }
 
     /// Answers the oldest message; `fails`: with an error where one is possible.
@@ -242,16 +263,27 @@ impl Server {
         match tag {
             b'S' => {
                 self.skipping = false;
+                self.portals.clear();
                 self.readies += 1;
                 out.extend(message(b'Z', b"I"));
             }
             _ if self.skipping => {}
             b'Q' | b'F' => {
                 self.readies += 1;
-                self.known.remove(&Vec::new());
+                self.portals.clear();
+                match tag {
+                    b'Q' => {
+                        self.known.remove(&Vec::new());
+                    }
+                    _ => {}
+                }
                 match tag {
                     _ if fails => out.extend(error(b"42601")),
-                    b'Q' => self.run(&body, out),
+                    b'Q' => {
+                        if let Err(error) = self.run(&body, out) {
+                            out.extend(error);
+                        }
+                    }
                     _ => out.extend(message(b'V', b"\xff\xff\xff\xff")),
                 }
                 out.extend(message(b'Z', b"I"));
@@ -260,27 +292,32 @@ impl Server {
             b'P' => {
                 let Some((name, text)) = frame::cstr(&body) else { return self.refuse(b"08P01", out) };
                 let (name, text) = (name.to_vec(), frame::cstr(text).map(|(text, _)| text.to_vec()));
-                if name.is_empty() {
-                    self.unnamed = [&text.unwrap_or_default()[..], b"\0"].concat();
-                }
-                if !name.is_empty() && self.known.contains(&name) {
+                if !name.is_empty() && self.known.contains_key(&name) {
                     return self.refuse(b"42P05", out);
                 }
-                self.known.insert(name);
+                self.known.insert(name, [&text.unwrap_or_default()[..], b"\0"].concat());
                 out.extend(message(b'1', b""));
             }
             b'B' => {
-                let name = frame::cstr(&body).and_then(|(_portal, rest)| Some(frame::cstr(rest)?.0.to_vec()));
+                let names = frame::cstr(&body).and_then(|(portal, rest)| Some((portal.to_vec(), frame::cstr(rest)?.0.to_vec())));
+                let text = names.as_ref().and_then(|(_, name)| self.known.get(name)).cloned();
+                let (portal, name) = names.unzip();
                 self.use_of(name, message(b'2', b""), out);
+                self.portals.extend(portal.zip(text));
             }
             b'D' if body.first() == Some(&b'S') => {
                 let name = frame::cstr(&body[1..]).map(|(name, _)| name.to_vec());
                 self.use_of(name, message(b'n', b""), out);
             }
             b'D' => out.extend(message(b'n', b"")),
-            // The proxy's own portal is made from the unnamed statement, and used at once.
-            b'E' if body.starts_with(b"sidepool\0") => self.run(&self.unnamed.clone(), out),
-            b'E' => out.extend(message(b'C', b"SELECT 1\0")),
+            b'E' => {
+                let text = frame::cstr(&body).and_then(|(portal, _)| self.portals.get(portal)).cloned();
+                let ran = text.ok_or_else(|| error(b"34000")).and_then(|text| self.run(&text, out));
+                if let Err(error) = ran {
+                    self.skipping = true;
+                    out.extend(error);
+                }
+            }
             b'C' => {
                 if let Some((name, _)) = body.strip_prefix(b"S").and_then(frame::cstr) {
                     self.known.remove(name);
@@ -292,8 +329,8 @@ impl Server {
         }
     }
 
-    /// Runs the commands about statements in a text.
-    fn run(&mut self, body: &[u8], out: &mut Vec<u8>) {
+    /// Runs the commands about statements in a text; an error is the caller's to send.
+    fn run(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Vec<u8>> {
         let commands = body.split_last().and_then(|(_, text)| sql::commands(text)).unwrap_or_default();
         if commands.is_empty() {
             out.extend(message(b'C', b"SELECT 1\0"));
@@ -301,25 +338,31 @@ impl Server {
         for command in commands {
             let name = command.name.to_vec();
             let (done, tag): (bool, &[u8]) = match command.verb {
-                Verb::Prepare => (self.known.insert(name), b"PREPARE\0"),
-                Verb::Execute => (self.known.contains(&name), b"SELECT 1\0"),
-                Verb::Deallocate => (self.known.remove(&name), b"DEALLOCATE\0"),
-                Verb::DeallocateAll => (true, b"DEALLOCATE ALL\0"),
+                Verb::Prepare if self.known.contains_key(&name) => (false, b""),
+                Verb::Prepare => (self.known.insert(name, b"SELECT 1\0".to_vec()).is_none(), b"PREPARE\0"),
+                Verb::Execute => (self.known.contains_key(&name), b"SELECT 1\0"),
+                Verb::Deallocate => (self.known.remove(&name).is_some(), b"DEALLOCATE\0"),
+                Verb::DeallocateAll => {
+                    self.known.retain(|name, _| name.is_empty());
+                    (true, b"DEALLOCATE ALL\0")
+                }
             };
             if !done {
-                return out.extend(error(if command.verb == Verb::Prepare { b"42P05" } else { b"26000" }));
+                return Err(if command.verb == Verb::Prepare { error(b"42P05") } else { nobody(&command.name) });
             }
             out.extend(message(b'C', tag));
         }
+        Ok(())
     }
 
     fn use_of(&mut self, name: Option<Vec<u8>>, reply: Vec<u8>, out: &mut Vec<u8>) {
         let Some(name) = name else { return self.refuse(b"08P01", out) };
-        if self.known.contains(&name) {
+        if self.known.contains_key(&name) {
             out.extend(reply);
         } else {
             assert!(!name.starts_with(b"sidepool_"), "{} is not there", String::from_utf8_lossy(&name));
-            self.refuse(b"26000", out);
+            self.skipping = true;
+            out.extend(nobody(&name));
         }
     }
 
@@ -344,15 +387,21 @@ fn error(code: &[u8; 5]) -> Vec<u8> {
     message(b'E', &[b"SERROR\0VERROR\0C", &code[..], b"\0Mno\0\0"].concat())
 }
 
+fn nobody(name: &[u8]) -> Vec<u8> {
+    message(b'E', &[&b"SERROR\0VERROR\0C26000\0Mprepared statement \""[..], name, b"\" does not exist\0\0"].concat())
+}
+
 fn client_message(what: u8, how: u8) -> Vec<u8> {
     let name = NAMES[usize::from(how % 4)];
     let text = how >> 2 & 3;
+    let portal = ["", "p"][usize::from(how >> 7)];
     match what % 15 {
-        0 | 1 => message(b'P', format!("{name}\0select {text}\0\0\0").as_bytes()),
-        2 | 3 => message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes()),
+        1 => message(b'P', format!("{name}\0{}\0\0", REFERRING[usize::from(how >> 2) % REFERRING.len()]).as_bytes()),
+        0 => message(b'P', format!("{name}\0select {text}\0\0\0").as_bytes()),
+        2 | 3 => message(b'B', format!("{portal}\0{name}\0\0\0\0\0\0\0").as_bytes()),
         4 => message(b'D', format!("S{name}\0").as_bytes()),
         5 => message(b'D', format!("P{name}\0").as_bytes()),
-        6 => message(b'E', b"\0\0\0\0\0"),
+        6 => message(b'E', format!("{portal}\0\0\0\0\0").as_bytes()),
         7 | 8 => message(b'S', b""),
         9 => message(b'C', format!("S{name}\0").as_bytes()),
         10 => message(b'Q', SQL[usize::from(how) % SQL.len()].as_bytes()),

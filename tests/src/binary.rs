@@ -18,8 +18,16 @@ pub fn path(build: Build) -> &'static PathBuf {
     static CHECKED: OnceLock<PathBuf> = OnceLock::new();
     static FAST: OnceLock<PathBuf> = OnceLock::new();
     match build {
-        Build::Checked => CHECKED.get_or_init(|| from_environment("SIDEPOOL_BIN").unwrap_or_else(|| compile("dev", "debug"))),
-        Build::Fast => FAST.get_or_init(|| from_environment("SIDEPOOL_FAST_BIN").unwrap_or_else(|| compile("fast", "fast"))),
+        Build::Checked => CHECKED.get_or_init(|| from_environment("SIDEPOOL_BIN").unwrap_or_else(|| compile("sidepool", "dev", "debug"))),
+        Build::Fast => FAST.get_or_init(|| from_environment("SIDEPOOL_FAST_BIN").unwrap_or_else(|| compile("sidepool", "fast", "fast"))),
+    }
+}
+
+/// Sees to it that the program that asks PAM is beside [`Build::Checked`], where sidepool looks for it; whoever names another binary has put it there.
+pub fn with_pam() {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if from_environment("SIDEPOOL_BIN").is_none() {
+        BUILT.get_or_init(|| compile("sidepool-pam", "dev", "debug"));
     }
 }
 
@@ -27,14 +35,14 @@ fn from_environment(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-fn compile(profile: &str, directory: &str) -> PathBuf {
+fn compile(package: &str, profile: &str, directory: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "sidepool", "--profile", profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["build", "--quiet", "--package", package, "--profile", profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.output().expect("cargo starts");
-    assert!(output.status.success(), "sidepool does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{package} does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
     // We are TARGET/PROFILE/deps/NAME.
     let ourselves = std::env::current_exe().expect("we know where we are");
     let target = ourselves.ancestors().nth(3).expect("cargo's layout");
-    target.join(directory).join("sidepool")
+    target.join(directory).join(package)
 }

@@ -56,7 +56,24 @@ impl IniPooler {
         pooler
     }
 
+    /// As [`IniPooler::start_with`], with these variables in its environment.
+    pub async fn start_in(environment: &[(&str, &str)], program: Program, ini: &str, users: &str, files: &[(&str, &str)]) -> Self {
+        Self::launch(place::free_port(), environment, program, ini, users, files, &[]).await
+    }
+
     async fn start_on(port: u16, program: Program, ini: &str, users: &str, files: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::launch(port, &[], program, ini, users, files, flags).await
+    }
+
+    async fn launch(
+        port: u16,
+        environment: &[(&str, &str)],
+        program: Program,
+        ini: &str,
+        users: &str,
+        files: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let directory = place::directory("ini");
         let users_file = directory.join("userlist.txt");
         let ini = ini
@@ -70,7 +87,7 @@ impl IniPooler {
         std::fs::write(&file, ini).expect("our own directory");
         std::fs::write(&users_file, users).expect("our own directory");
         let mut command = command(program, &directory, &file);
-        command.args(flags);
+        command.args(flags).envs(environment.iter().copied());
         let process = Process::spawn(&format!("{program:?}"), command);
         let mut pooler = Self { process, port, directory };
         pooler.ready().await;

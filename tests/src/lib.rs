@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod conformance;
 pub mod console;
+pub mod descriptors;
 pub mod dns;
 pub mod fault;
 pub mod guardian;

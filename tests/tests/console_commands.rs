@@ -268,6 +268,23 @@ async fn shutdown_at_once_cuts_and_shutdown_for_clients_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn shutdown_for_servers_lets_transactions_end_and_nobody_begin_one() {
+    let _proof = proves(&["command SHUTDOWN WAIT_FOR_SERVERS", "message server shutting down"]);
+    let cluster = Cluster::start().await;
+    let mut pool = Pooler::start(settings(&cluster)).await;
+    let (mut busy, mut idle, mut admin) = (pool.wire().await, pool.wire().await, console(&pool).await);
+    busy.query("BEGIN").await;
+    idle.query("SELECT 1").await;
+    assert_eq!(run(&mut admin, "SHUTDOWN WAIT_FOR_SERVERS").await, "SHUTDOWN");
+    idle.send(&frame::query("SELECT 2")).await;
+    assert_eq!(first_error(&idle.until_closed().await).and_then(|error| error.field(b'M')).as_deref(), Some("server shutting down"));
+    assert_eq!(busy.value("SELECT 'unharmed'").await, "unharmed");
+    assert!(pool.process_mut().poll_end().is_none());
+    busy.query("COMMIT").await;
+    assert!(pool.process_mut().ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_workers_are_one_console() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster).set("workers", 2).set("postgres.default_pool_size", 4)).await;

@@ -130,3 +130,22 @@ async fn a_database_that_is_made_later_is_found() {
     assert!(made.elapsed() < Duration::from_secs(5), "{:?}", made.elapsed());
     assert!(first_error(&wire.query("SELECT 1").await).is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_login_that_failed_the_next_one_comes_when_it_is_due() {
+    let _proof = proves(&["setting server_login_retry"]);
+    let cluster = Cluster::start().await;
+    cluster.sql("ALTER ROLE app NOLOGIN").await;
+    for (retry, attempts) in [("200ms", 5..=40), ("2s", 2..=4)] {
+        let settings = Settings::postgres(&cluster).set("postgres.server_connect_backoff", retry).set("postgres.server_login_retry", retry);
+        let pool = Pooler::start(settings).await;
+        let started = Instant::now();
+        // The clients do not leave it alone.
+        while started.elapsed() < Duration::from_secs(3) {
+            assert!(refused(&pool, "app").await.1.contains("role \"app\" is not permitted to log in"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let failed = pool.scrape().await.sum("sidepool_server_connects_total", &[]);
+        assert!(attempts.contains(&(failed as u32)), "{retry}: {failed} attempts");
+    }
+}

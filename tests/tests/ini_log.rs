@@ -1,10 +1,12 @@
 //! The log in PgBouncer's words: who comes and goes, servers too, what clients are told, the summary of each period, and what turns them off.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use sidepool_tests::conformance::proves;
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
-use sidepool_tests::wait;
+use sidepool_tests::{place, wait};
 
 async fn start(cluster: &Cluster, more: &str) -> IniPooler {
     let ini = format!(
@@ -28,7 +30,7 @@ fn behind_prefix<'l>(line: &'l str, kind: char, who: &str) -> &'l str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_and_servers_come_and_go() {
-    let _proof = proves(&["setting log_connections", "setting log_disconnections"]);
+    let _proof = proves(&["setting log_connections", "setting log_disconnections", "setting server_idle_timeout"]);
     let cluster = Cluster::start().await;
     let pool = start(&cluster, "server_idle_timeout = 0.2\n").await;
     let log = pool.process().log();
@@ -124,4 +126,34 @@ async fn a_server_that_says_no_is_in_the_log() {
     wire.query("SELECT 2").await;
     let line = pool.process().log().line_with("closing because: connect failed: ").await;
     assert!(line.contains(" WARNING "), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_systems_log_gets_each_line_under_the_name_and_facility_that_are_set() {
+    let _proof = proves(&["setting syslog", "setting syslog_ident", "setting syslog_facility"]);
+    let directory = place::directory("syslog");
+    let path = directory.join("log");
+    let socket = tokio::net::UnixDatagram::bind(&path).expect("our own directory");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("our own file");
+    let ini = "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = LISTEN_PORT\nunix_socket_dir =\nauth_type = trust\n\
+               syslog = 1\nsyslog_ident = my-pooler\nsyslog_facility = local3\n";
+    let elsewhere = [("SIDEPOOL_SYSLOG_SOCKET", &*path.to_string_lossy())];
+    let pool = IniPooler::start_in(&elsewhere, Program::Sidepool, ini, "", &[]).await;
+    let told = async |what: &str| {
+        loop {
+            let mut line = vec![0; 4096];
+            let length = wait::soon(what, socket.recv(&mut line)).await.expect("a datagram");
+            let line = String::from_utf8_lossy(&line[..length]).into_owned();
+            if line.contains(what) {
+                return line;
+            }
+        }
+    };
+    // Facility 19, severity 6, and no time: that is the system's affair.
+    let start = format!("<158>my-pooler[{}]: process up: PgBouncer", pool.process().id());
+    let line = told("process up").await;
+    assert!(line.starts_with(&start) && !line.ends_with('\n'), "{line}");
+    Wire::try_login(pool.port(), &[("user", USER), ("database", "none")], "").await.err().expect("nobody is known");
+    let line = told("pooler error").await;
+    assert!(line.starts_with("<156>my-pooler[") && line.contains("]: C-0x"), "a warning: {line}");
 }

@@ -209,3 +209,54 @@ async fn fast_close_ends_clients_in_session_mode_whose_database_has_changed() {
     assert_eq!(message(&busy.until_closed().await).as_deref(), Some("database configuration changed"));
     assert_eq!(pool.wire().await.value("SELECT 'anew'").await, "anew");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_and_a_user_have_sizes_of_their_own() {
+    let _proof = proves(&["setting [databases] pool_size", "setting [users] pool_size"]);
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.databases.app.pool_size", 2);
+    for (settings, room) in [(settings.clone(), 2), (settings.set("postgres.users.app.pool_size", 3), 3)] {
+        let pool = Pooler::start(settings).await;
+        let mut clients = Vec::new();
+        for _ in 0..room {
+            let mut wire = pool.wire().await;
+            wire.query("BEGIN").await;
+            clients.push(wire);
+        }
+        let mut waiter = pool.wire().await;
+        waiter.send(&frame::query("SELECT 'a turn'")).await;
+        assert!(waiter.is_silent().await && waiter.is_silent().await, "{room} connections, and no more");
+        assert_eq!(cluster.connections().await, room);
+        clients[0].query("COMMIT").await;
+        assert_eq!(first_column(&waiter.until_ready().await), ["a turn"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_has_a_minimum_a_reserve_and_a_lifetime_of_its_own() {
+    let _proof =
+        proves(&["setting [databases] min_pool_size", "setting [databases] reserve_pool_size", "setting [databases] server_lifetime"]);
+    let cluster = Cluster::start().await;
+    let own = |name: &str| format!("postgres.databases.app.{name}");
+    let settings = forced(&cluster).database("other", &cluster).set("postgres.databases.other.user", "app");
+    let settings = settings.set("postgres.databases.other.password", PASSWORD).set("postgres.default_pool_size", 2);
+    let pool = Pooler::start(settings.clone().set(&own("min_pool_size"), 2)).await;
+    pool.metrics_show("the minimum of one database, without any client", |now| open(now) == 2.0).await;
+    drop(pool);
+    let reserve = settings.clone().set(&own("reserve_pool_size"), 1).set("postgres.reserve_pool_timeout", "100ms");
+    let pool = Pooler::start(reserve).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut wire = pool.wire().await;
+        wire.query("BEGIN").await;
+        clients.push(wire);
+    }
+    pool.metrics_show("three connections where two are usual", |now| open(now) == 3.0).await;
+    drop((clients, pool));
+    let pool = Pooler::start(settings.set(&own("server_lifetime"), "300ms")).await;
+    let (mut wire, mut other) = (pool.wire().await, Wire::login(pool.postgres_port(), "app", "other", "").await);
+    let kept = other.query("SELECT pg_backend_pid()").await;
+    wire.query("SELECT 1").await;
+    pool.metrics_show("the old connection to be closed", |now| closed(now, "lifetime") >= 1.0).await;
+    assert_eq!(first_column(&other.query("SELECT pg_backend_pid()").await), first_column(&kept), "the other database's is as good as new");
+}

@@ -246,3 +246,28 @@ async fn more_clients_than_allowed_are_refused_with_a_reason() {
     clients.pop().expect("there is one").send(&frame::terminate()).await;
     wait::until("room for another", async || attempt(&pool, USER, "app", PASSWORD).await.ok()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_name_or_too_long_a_one_or_speaks_an_old_version_is_told() {
+    let _proof = proves(&["message no username supplied", "message username too long", "message old V2 protocol not supported"]);
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(Settings::postgres(&cluster)).await;
+    let long = "u".repeat(128);
+    // A startup packet of version 2 has a fixed length.
+    let mut old = vec![0; 296];
+    old[..8].copy_from_slice(&[0, 0, 1, 40, 0, 2, 0, 0]);
+    for (startup, expected, message) in [
+        (frame::startup(&[("database", "app")]), "28000", "no username supplied"),
+        (frame::startup(&[("user", &long), ("database", "app")]), "08P01", "username too long"),
+        (old, "0A000", "old V2 protocol not supported"),
+    ] {
+        let mut wire = Wire::connect(pool.postgres_port()).await;
+        wire.send(&startup).await;
+        let last = wire.until_closed().await;
+        let error = first_error(&last).unwrap_or_else(|| panic!("{message}: {}", tags(&last)));
+        assert_eq!((code(error), error.field(b'M')), (expected.to_owned(), Some(message.to_owned())));
+    }
+    let longest = "u".repeat(127);
+    let stranger = attempt(&pool, &longest, "app", "").await.err().expect("nobody of that name");
+    assert_eq!(stranger.field(b'M').as_deref(), Some("\"trust\" authentication failed"), "it is read");
+}

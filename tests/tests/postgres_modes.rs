@@ -110,3 +110,17 @@ async fn who_leaves_inside_a_transaction_leaves_nothing_behind() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parameter_that_is_tracked_beside_the_usual_ones_stays_with_its_client() {
+    let _proof = proves(&["setting track_extra_parameters"]);
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1);
+    let pool = Pooler::start(settings.set("postgres.track_extra_parameters", vec!["IntervalStyle".to_owned()])).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    one.query("SET IntervalStyle = 'iso_8601'").await;
+    for _ in 0..3 {
+        assert_eq!(other.value("SELECT interval '1 day'").await, "1 day");
+        assert_eq!(one.value("SELECT interval '1 day'").await, "P1D");
+    }
+}

@@ -74,6 +74,9 @@ async fn everything_is_answered_as_by_the_server() {
         "EXECUTE i(7); EXECUTE i(8)",
         "-- a comment\n/* and another */ EXECUTE i($$9$$)",
         "CREATE TABLE made AS EXECUTE i(1)",
+        "PREPARE r AS SELECT n FROM t",
+        "CREATE TEMP TABLE made (m) AS EXECUTE r; DROP TABLE made",
+        "EXPLAIN (COSTS OFF) CREATE TABLE made AS EXECUTE r",
         "DISCARD ALL",
         "EXECUTE i(1)",
         "PREPARE d AS SELECT 1; DEALLOCATE ALL; PREPARE d AS SELECT 2",
@@ -87,9 +90,6 @@ async fn everything_is_answered_as_by_the_server() {
     for sql in script {
         let (expected, got) = (direct.query(sql).await, pooled.query(sql).await);
         assert_eq!(tags(&expected), tags(&got), "{sql}: {:?}", first_error(&got));
-        if sql.starts_with("CREATE TABLE made") {
-            continue;
-        }
         for (expected, got) in expected.iter().zip(&got) {
             for field in [b'C', b'M', b'D', b'P'] {
                 if expected.tag == b'E' {

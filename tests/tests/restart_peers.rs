@@ -1,6 +1,7 @@
 //! Several processes as one: a cancel request reaches its query whichever process it comes in at (row P8).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::place;
@@ -150,4 +151,29 @@ async fn a_peer_that_is_gone_costs_its_own_cancels_only() {
     runs(&cluster, "near").await;
     cancel_at(pool.postgres_port(), &client).await;
     is_cancelled(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_slow_gets_so_many_cancels_at_a_time() {
+    let _proof = proves(&["setting [peers] pool_size"]);
+    let cluster = Cluster::start().await;
+    let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = peer.local_addr().expect("an address").port();
+    let settings = with_peers(settings(&cluster, 1, place::free_port()), &[(7, port)]);
+    let pool = Pooler::start(settings.set("postgres.peers.7.pool_size", 2).set("postgres.cancel_wait_timeout", "60s")).await;
+    // Keys of peer 7, with all the hops they may make.
+    let messengers = (1..=3).map(async |number| {
+        let mut messenger = Wire::connect(pool.postgres_port()).await;
+        messenger.send(&frame::cancel(i32::from_be_bytes([0, 7, 0, number]), &[1, 2, 3, 3])).await;
+        messenger
+    });
+    let mut waiting = Vec::new();
+    for messenger in messengers {
+        waiting.push(messenger.await);
+    }
+    let first = wait::soon("a cancel", peer.accept()).await.expect("a connection");
+    let _second = wait::soon("another one", peer.accept()).await.expect("a connection");
+    assert!(tokio::time::timeout(Duration::from_millis(500), peer.accept()).await.is_err(), "the third waits its turn");
+    drop(first);
+    wait::soon("the third one", peer.accept()).await.expect("a connection");
 }

@@ -64,6 +64,19 @@ async fn statements_transactions_and_errors_over_a_few_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_describes_a_statement_by_explaining_it() {
+    let (_cluster, _pooler, url) = start().await;
+    let pool = pool(&url).await;
+    pool.execute("CREATE TABLE note (id int PRIMARY KEY, body text)").await.unwrap();
+    for _ in 0..5 {
+        // EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE sqlx_s_1(NULL), through Parse.
+        let described = pool.describe("SELECT id, body FROM note WHERE id = $1").await.unwrap();
+        assert_eq!(described.columns().len(), 2);
+        assert_eq!((described.nullable(0), described.nullable(1)), (Some(false), Some(true)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_listener_hears_what_is_notified() {
     let (_cluster, _pooler, url) = start().await;
     let mut listener = sqlx::postgres::PgListener::connect(&url).await.unwrap();

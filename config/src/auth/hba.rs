@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use super::address::Address;
 use super::ident::Maps;
 use super::ldap::Ldap;
-pub(crate) use super::read_hba::PAM;
 pub use super::read_hba::parse;
+
+/// The service that PAM is asked for where nothing else is said.
+pub const PAM_SERVICE: &str = "pgbouncer";
 
 /// The rules, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +48,8 @@ pub enum Method {
     Cert(Option<String>),
     /// By a password that an LDAP server knows.
     Ldap(Box<Ldap>),
+    /// By a password that the operating system checks, as this service of PAM.
+    Pam(Box<str>),
 }
 
 /// Which connections a rule is for.
@@ -107,10 +111,10 @@ impl Rules {
         self.0.iter().find(|rule| rule.fits(approach))
     }
 
-    /// Whether any of them asks an LDAP server.
+    /// Whether any of them asks an LDAP server or the operating system, who know users that we do not.
     #[must_use]
-    pub fn asks_ldap(&self) -> bool {
-        self.0.iter().any(|rule| matches!(rule.method, Method::Ldap(_)))
+    pub fn ask_others(&self) -> bool {
+        self.0.iter().any(|rule| matches!(rule.method, Method::Ldap(_) | Method::Pam(_)))
     }
 
     /// How many rules there are.
@@ -136,7 +140,8 @@ impl Rules {
             | Method::Md5
             | Method::Password
             | Method::ScramSha256
-            | Method::Ldap(_) => None,
+            | Method::Ldap(_)
+            | Method::Pam(_) => None,
         })
     }
 }

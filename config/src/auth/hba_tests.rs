@@ -97,6 +97,16 @@ fn each_method_and_its_options() {
 }
 
 #[test]
+fn pam_is_asked_as_pgbouncer_or_as_the_line_says() {
+    for (options, service) in [("", "pgbouncer"), (" pamservice=db", "db"), (" pam_use_hostname=0 pamservice=\"my db\"", "my db")] {
+        let rules = rules(&format!("host all all all pam{options}"));
+        let found = rules.find(&Approach { origin: tcp("1.1.1.1", false), database: "d", user: "u", replication: false });
+        assert_eq!(found.map(|rule| &rule.method), Some(&Method::Pam(service.into())), "{options}");
+        assert!(rules.ask_others());
+    }
+}
+
+#[test]
 fn a_line_with_a_wrong_method_refuses_what_it_matches() {
     for text in [
         "host all bob all rejct",
@@ -105,7 +115,10 @@ fn a_line_with_a_wrong_method_refuses_what_it_matches() {
         "host all bob all cert",
         "hostssl all bob all cert clientcert=1",
         "host all bob all md5 map=x",
-        "host all bob all pam",
+        "host all bob all pam pamservice=",
+        "host all bob all pam pamservice=../x",
+        "host all bob all pam pam_use_hostname=1",
+        "host all bob all pam service=x",
         "host all bob all ldap",
         "host all bob all",
         "host all bob all md5,trust",

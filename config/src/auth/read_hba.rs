@@ -4,7 +4,7 @@
 //! where it is clear without a server: `hostnogssenc` is every TCP connection here, `hostgssenc` none.
 
 use super::address::Address;
-use super::hba::{Databases, Kind, Method, Names, Rule, Rules};
+use super::hba::{Databases, Kind, Method, Names, PAM_SERVICE, Rule, Rules};
 use super::ldap::Ldap;
 use super::words::{self, Fault, Field, Word};
 
@@ -178,14 +178,25 @@ fn method(kind: Kind, fields: &[Field]) -> Result<Method, String> {
         "cert" if kind == Kind::HostTls => Ok(Method::Cert(map(options)?)),
         "cert" => Err("method \"cert\" needs TLS: it belongs in a \"hostssl\" line".to_owned()),
         "ldap" => Ok(Method::Ldap(Box::new(Ldap::read(options)?))),
-        "pam" => Err(PAM.to_owned()),
-        other => Err(format!("unknown method \"{other}\": expected trust, reject, md5, password, scram-sha-256, peer, cert or ldap")),
+        "pam" => Ok(Method::Pam(pam_service(options)?)),
+        other => Err(format!("unknown method \"{other}\": expected trust, reject, md5, password, scram-sha-256, peer, cert, ldap or pam")),
     }
 }
 
-/// Why there is no PAM.
-pub(crate) const PAM: &str = "method \"pam\" is not built into sidepool: it would load the system's modules into the pooler. Use ldap, \
-     auth_query or a userlist";
+/// The service that PAM is asked for: the options are PostgreSQL's.
+fn pam_service(options: &[Field]) -> Result<Box<str>, String> {
+    let mut service = PAM_SERVICE;
+    let words = options.iter().map(single).collect::<Result<Vec<_>, _>>()?;
+    for word in &words {
+        match word.text.split_once('=') {
+            Some(("pamservice", name)) if !name.is_empty() && !name.contains('/') => service = name,
+            Some(("pam_use_hostname", "0")) => {}
+            Some(("pam_use_hostname", _)) => return Err("pam_use_hostname is not supported: PAM is told the client's address".to_owned()),
+            Some(_) | None => return Err("the only option here is pamservice=NAME".to_owned()),
+        }
+    }
+    Ok(service.into())
+}
 
 fn map(options: &[Field]) -> Result<Option<String>, String> {
     match options {

@@ -1,7 +1,6 @@
 //! What has to hold between the settings that say who may log in.
 
 use super::Findings;
-use crate::auth::hba::PAM;
 use crate::model::{AuthType, ClientSslMode, ClientTls, Postgres};
 use crate::reading::key_path;
 
@@ -23,7 +22,6 @@ impl Findings {
                 &["postgres.auth_type", "postgres"],
                 "\"cert\" needs TLS with clients and a client_tls_ca_file: without, no certificate is believed and nobody can log in",
             ),
-            AuthType::Pam => self.error(&["postgres.auth_type", "postgres"], PAM),
             AuthType::Any
             | AuthType::Trust
             | AuthType::Plain
@@ -31,7 +29,8 @@ impl Findings {
             | AuthType::ScramSha256
             | AuthType::Cert
             | AuthType::Hba
-            | AuthType::Ldap => {}
+            | AuthType::Ldap
+            | AuthType::Pam => {}
         }
         for (line, map) in rules.hba.without_map(&rules.maps) {
             self.warning(
@@ -90,7 +89,6 @@ mod tests {
         for (settings, expected) in [
             ("auth_type = \"hba\"", "needs an auth_hba_file"),
             ("auth_type = \"ldap\"", "needs auth_ldap_options"),
-            ("auth_type = \"pam\"", "not built into sidepool"),
             ("auth_type = \"cert\"", "warning: postgres.auth_type: \"cert\" needs TLS with clients"),
             ("auth_type = \"ldap\"\nauth_ldap_options = \"ldapserver=x\"", "f:3: postgres.auth_ldap_options: "),
             ("auth_dbname = \"pgbouncer\"", "the console cannot"),
@@ -101,6 +99,7 @@ mod tests {
             let found = problems(settings);
             assert!(found.contains(expected), "{settings}: {found}");
         }
+        assert_eq!(problems("auth_type = \"pam\""), "");
         assert_eq!(problems("auth_type = \"ldap\"\nauth_ldap_options = \"ldapserver=x ldapprefix=cn=\""), "");
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
 use crate::model::{
-    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts,
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, TcpOptions, Timeouts, Upstream, UserTimeouts,
 };
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -141,8 +141,9 @@ fn own(postgres: &Postgres) -> Values {
 
 /// What databases have that say nothing of their own, by the names it has in the section itself.
 pub(crate) fn base_values(base: &Base) -> Values {
-    let Base { pool_mode, limits } = base;
+    let Base { pool_mode, limits, session_state } = base;
     let mut values = vec![("pool_mode", quoted(pool_mode.name()))];
+    values.extend(session_state_values(session_state));
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     for (name, _) in &mut values {
@@ -151,6 +152,16 @@ pub(crate) fn base_values(base: &Base) -> Values {
         }
     }
     values
+}
+
+fn session_state_values(state: &SessionState) -> Values {
+    let SessionState { following, audit, functions, names } = state;
+    vec![
+        ("session_state", quoted(following.name())),
+        ("session_state_audit", duration(*audit)),
+        ("session_state_functions", list(functions)),
+        ("session_state_names", list(names)),
+    ]
 }
 
 /// A file that changes with what is in it.
@@ -162,13 +173,21 @@ fn file(named: Option<&Path>, rules: &AuthRules) -> Shown {
 }
 
 fn timeout_values(timeouts: &Timeouts) -> Values {
-    let Timeouts { query_timeout, query_timeout_cancels, idle_transaction_timeout, transaction_timeout, client_idle_timeout } = timeouts;
+    let Timeouts {
+        query_timeout,
+        query_timeout_cancels,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+    } = timeouts;
     vec![
         ("query_timeout", duration(*query_timeout)),
         ("query_timeout_cancels", flag(*query_timeout_cancels)),
         ("idle_transaction_timeout", duration(*idle_transaction_timeout)),
         ("transaction_timeout", duration(*transaction_timeout)),
         ("client_idle_timeout", duration(*client_idle_timeout)),
+        ("pin_idle_timeout", duration(*pin_idle_timeout)),
     ]
 }
 
@@ -230,7 +249,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         query_wait_timeout,
         timeouts,
     } = user;
-    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout } = timeouts;
+    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout, pin_idle_timeout } = timeouts;
     let values = vec![
         ("password", secret(password.as_ref())),
         ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
@@ -243,6 +262,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("idle_transaction_timeout", idle_transaction_timeout.map_or(Shown::Unset, duration)),
         ("transaction_timeout", transaction_timeout.map_or(Shown::Unset, duration)),
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
+        ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }
@@ -262,6 +282,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         startup,
         connect_query,
         pool_mode,
+        session_state,
         max_db_connections,
         max_db_client_connections,
         limits,
@@ -283,6 +304,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("max_db_connections", number(*max_db_connections)),
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];
+    values.extend(session_state_values(session_state));
     values.extend(STARTUP_PARAMETERS.map(|name| (name, text(startup.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)))));
     let server_tls = server_tls.as_deref().map_or_else(
         || server_tls_values(&ServerTls::default()).into_iter().map(|(name, _)| (name, Shown::Unset)).collect(),
@@ -310,5 +332,6 @@ fn own_limit_values(limits: &PoolLimits) -> Values {
         ("reserve_pool_timeout", duration(limits.reserve_pool_timeout)),
         ("server_check_delay", duration(limits.server_check_delay)),
         ("server_round_robin", flag(limits.server_round_robin)),
+        ("max_pinned_connections", number(limits.max_pinned_connections)),
     ]
 }

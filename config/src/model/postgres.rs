@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, Upstream, UpstreamTls};
+use super::{Listen, PoolLimits, SessionState, Upstream, UpstreamTls};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -136,6 +136,8 @@ pub struct Base {
     pub pool_mode: PoolMode,
     /// The limits of each pool; its size is `default_pool_size`.
     pub limits: PoolLimits,
+    /// How session state follows clients.
+    pub session_state: SessionState,
 }
 
 /// How PostgreSQL clients prove who they are.
@@ -264,7 +266,7 @@ pub struct TcpOptions {
 }
 
 /// How long queries, transactions and pauses of clients may take. Zero: as long as they like.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     /// A query that takes longer ends with its server connection.
     pub query_timeout: Duration,
@@ -276,6 +278,8 @@ pub struct Timeouts {
     pub transaction_timeout: Duration,
     /// A client that says nothing for longer is closed.
     pub client_idle_timeout: Duration,
+    /// A client that says nothing for longer while something keeps its connection for it past its transactions is closed.
+    pub pin_idle_timeout: Duration,
 }
 
 /// Another process behind the same address.
@@ -316,6 +320,8 @@ pub struct PgDatabase {
     pub connect_query: Option<String>,
     /// When connections go back to the pool.
     pub pool_mode: PoolMode,
+    /// How session state follows clients.
+    pub session_state: SessionState,
     /// Most server connections over all pools of this entry. Zero: no limit.
     pub max_db_connections: u32,
     /// Most client connections. Zero: no limit.
@@ -356,15 +362,30 @@ pub struct UserTimeouts {
     pub transaction_timeout: Option<Duration>,
     /// As in [`Timeouts`].
     pub client_idle_timeout: Option<Duration>,
+    /// As in [`Timeouts`].
+    pub pin_idle_timeout: Option<Duration>,
 }
 
 /// PgBouncer's `auth_query`.
 const AUTH_QUERY: &str =
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            query_timeout: Duration::ZERO,
+            query_timeout_cancels: false,
+            idle_transaction_timeout: Duration::ZERO,
+            transaction_timeout: Duration::ZERO,
+            client_idle_timeout: Duration::ZERO,
+            pin_idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
 impl Default for Base {
     fn default() -> Self {
-        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default() }
+        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default(), session_state: SessionState::default() }
     }
 }
 
@@ -491,6 +512,7 @@ impl PgDatabase {
             startup: Vec::new(),
             connect_query: None,
             pool_mode: PoolMode::Transaction,
+            session_state: SessionState::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
             limits: PoolLimits::default(),
@@ -534,6 +556,7 @@ impl Postgres {
             idle_transaction_timeout: own.idle_transaction_timeout.unwrap_or(self.timeouts.idle_transaction_timeout),
             transaction_timeout: own.transaction_timeout.unwrap_or(self.timeouts.transaction_timeout),
             client_idle_timeout: own.client_idle_timeout.unwrap_or(self.timeouts.client_idle_timeout),
+            pin_idle_timeout: own.pin_idle_timeout.unwrap_or(self.timeouts.pin_idle_timeout),
         }
     }
 }

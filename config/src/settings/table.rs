@@ -9,6 +9,7 @@ const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "
 const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const BALANCES: &[&str] = &["round-robin", "disable"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
+const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["text", "json"];
 
@@ -68,6 +69,10 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "default_pool_size", SIZE, "20", Live, "pool_size of every database that has none of its own."),
     row(&[PgDatabase, PgUser, PgPeer], "pool_size", SIZE, "", Live, "Most upstream connections of one pool, those being opened included. A user's own beats the database's."),
     row(&[Postgres, PgDatabase, PgUser], "pool_mode", Kind::Choice(MODES), "\"transaction\"", NewSessions, "When an upstream connection goes back to its pool."),
+    row(&[Postgres, PgDatabase], "session_state", Kind::Choice(FOLLOWINGS), "\"follow\"", Live, "What SET, SET ROLE and the like leave behind in transaction mode: \"follow\": it follows its client and nobody else sees it; \"always\": so does what functions change unseen, at the cost of one query after each transaction; \"off\": as in PgBouncer, it stays on the connection for whoever is next."),
+    row(&[Postgres, PgDatabase], "session_state_audit", NEVER, "\"1m\"", Live, "How often an upstream connection is asked for all of its state, although nothing should have changed; what had is taken back, counted and logged."),
+    row(&[Postgres, PgDatabase], "session_state_functions", Kind::Texts, "[]", Live, "Functions that change session state unseen (names without schema): a statement that names one is followed by a question for everything."),
+    row(&[Postgres, PgDatabase], "session_state_names", Kind::Texts, "[]", Live, "Settings of your own (app.tenant_id) that such functions or triggers set: the server lists none of these, so they are asked for by name."),
     row(&[Postgres], "listen_backlog", Kind::Count { min: 1, max: 65_535 }, "4096", NeedsRestart, "How many connections may wait in the kernel to be accepted."),
     row(&[Postgres], "so_reuseport", Kind::Flag, "false", NeedsRestart, "Whether other processes may listen on the same TCP address."),
     row(&[Postgres], "unix_socket_mode", Kind::Mode, "\"0777\"", NeedsRestart, "The permission bits of Unix sockets."),
@@ -99,6 +104,8 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgUser], "idle_transaction_timeout", NO_LIMIT, "\"0s\"", Live, "A client that is idle in a transaction for longer is closed."),
     row(&[Postgres, PgUser], "transaction_timeout", NO_LIMIT, "\"0s\"", Live, "A transaction that takes longer ends with its server connection."),
     row(&[Postgres, PgUser], "client_idle_timeout", NO_LIMIT, "\"0s\"", Live, "A client that says nothing for longer is closed."),
+    row(&[Postgres, PgUser], "pin_idle_timeout", NO_LIMIT, "\"1h\"", Live, "A client that is idle outside of a transaction for longer, while something it left on its server connection (a temporary table, a cursor WITH HOLD, an advisory lock …) keeps it from the others, is closed."),
+    row(&[Postgres, PgDatabase], "max_pinned_connections", Kind::Count { min: 0, max: MOST_CONNECTIONS }, "0", Live, "Most connections of one pool that such things may keep from the others at a time; one more is refused. 0: half of pool_size, at least one."),
     row(&[Postgres], "autodb_idle_timeout", NEVER, "\"1h\"", Live, "A database of the entry \"*\" that nobody uses is forgotten after this."),
     row(&[Postgres], "pool_idle_timeout", NEVER, "\"0s\"", Live, "A pool that has neither clients nor connections is forgotten after this."),
     row(&[Postgres, PgDatabase], "server_check_delay", Kind::Duration { zero: Some("before each use") }, "\"30s\"", Live, "A connection that was idle for so long is asked whether it is alive before it is used."),

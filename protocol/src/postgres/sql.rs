@@ -1,4 +1,5 @@
-//! Finds the names of prepared statements in SQL: PREPARE, EXECUTE, DEALLOCATE, and EXPLAIN … EXECUTE, among the statements of one text.
+//! Finds the names of prepared statements in SQL: PREPARE, EXECUTE, DEALLOCATE, EXPLAIN … EXECUTE, and CREATE TABLE … AS EXECUTE, among the
+//! statements of one text.
 //!
 //! A text that begins with anything else is told apart by its first word, mostly by its first byte, and never read on. Source: PostgreSQL
 //! documentation, "Lexical Structure" and the pages of the commands. Not here: what the names mean. Where two readings are possible (a backslash
@@ -15,11 +16,11 @@ const MAX_NAME_BYTES: usize = 63;
 pub enum Verb {
     /// PREPARE.
     Prepare,
-    /// EXECUTE, or EXPLAIN … EXECUTE.
+    /// EXECUTE, also behind EXPLAIN or CREATE TABLE … AS.
     Execute,
     /// DEALLOCATE.
     Deallocate,
-    /// DEALLOCATE ALL: no name.
+    /// DEALLOCATE ALL, and DISCARD ALL, which does that among other things: no name.
     DeallocateAll,
 }
 
@@ -47,18 +48,22 @@ pub enum Start {
     NeedMore,
 }
 
-/// Whether a text with this first byte can begin with one of the commands.
+/// Whether a text that begins like this can begin with one of the commands. `text` may go on.
 #[must_use]
 #[inline]
-pub fn may_name(first: u8) -> bool {
-    matches!(first, b'P' | b'p' | b'E' | b'e' | b'D' | b'd' | b'\t'..=b'\r' | b' ' | b'/' | b'-' | b';')
+pub fn may_name(text: &[u8]) -> bool {
+    match text {
+        [b'C' | b'c', second, ..] => matches!(second, b'R' | b'r'),
+        [b'P' | b'p' | b'E' | b'e' | b'D' | b'd' | b'C' | b'c' | b'\t'..=b'\r' | b' ' | b'/' | b'-' | b';', ..] | [] => true,
+        [_, ..] => false,
+    }
 }
 
 /// Looks at the beginning of a text, which may go on unless it is `whole`.
 #[must_use]
 pub fn start(text: &[u8], whole: bool) -> Start {
-    let mut tokens = Tokens { text, at: 0 };
-    let mut explains = false;
+    let mut tokens = Tokens::new(text);
+    let mut lead = Lead::Statement;
     let mut depth = 0_usize;
     loop {
         let token = tokens.next();
@@ -67,25 +72,23 @@ pub fn start(text: &[u8], whole: bool) -> Start {
             Token::End | Token::Unclear => return if open { Start::NeedMore } else { Start::Other },
             // Perhaps the first half of a comment's beginning.
             Token::Symbol(b'/' | b'-') if open => return Start::NeedMore,
-            Token::Symbol(b';') if !explains => {}
-            Token::Symbol(b'(') if explains => depth += 1,
+            Token::Symbol(b';') if lead == Lead::Statement => {}
+            Token::Symbol(b'(') if lead.may_have_more() => depth += 1,
             Token::Symbol(b')') if depth > 0 => depth -= 1,
             _ if depth > 0 => {}
             Token::Word(range) => {
                 let word = &text[range];
                 if open {
-                    let could_be = |command: &&[u8]| word.len() <= command.len() && command[..word.len()].eq_ignore_ascii_case(word);
-                    let commands: [&[u8]; 7] = [b"prepare", b"execute", b"deallocate", b"explain", b"analyze", b"analyse", b"verbose"];
-                    return if commands.iter().any(could_be) { Start::NeedMore } else { Start::Other };
+                    return if lead.could_go_on(word) { Start::NeedMore } else { Start::Other };
                 }
-                match () {
-                    () if is(word, b"execute") => return Start::Names,
-                    () if explains && (is(word, b"analyze") || is(word, b"analyse") || is(word, b"verbose")) => {}
-                    () if !explains && (is(word, b"prepare") || is(word, b"deallocate")) => return Start::Names,
-                    () if !explains && is(word, b"explain") => explains = true,
-                    () => return Start::Other,
+                match lead.after(word) {
+                    Next::Lead(next) => lead = next,
+                    Next::Names => return Start::Names,
+                    Next::Other => return Start::Other,
                 }
             }
+            Token::Symbol(b';') => return Start::Other,
+            Token::Quoted(_) | Token::Text | Token::Symbol(_) if lead == Lead::Table => {}
             Token::Quoted(_) | Token::Text | Token::Symbol(_) => return Start::Other,
         }
     }
@@ -94,7 +97,7 @@ pub fn start(text: &[u8], whole: bool) -> Start {
 /// All commands about prepared statements in a whole text, in order; `None` when it is not clear what they are.
 #[must_use]
 pub fn commands(text: &[u8]) -> Option<Vec<Command<'_>>> {
-    let mut tokens = Tokens { text, at: 0 };
+    let mut tokens = Tokens::new(text);
     let mut found: Vec<Command<'_>> = Vec::new();
     loop {
         let command = tokens.command().ok()?;
@@ -108,6 +111,93 @@ pub fn commands(text: &[u8]) -> Option<Vec<Command<'_>>> {
     }
 }
 
+/// The words that may stand before EXECUTE, or what else is about statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    /// Nothing yet.
+    Statement,
+    /// EXPLAIN and its options.
+    Explain,
+    /// CREATE, and what kind of table.
+    Create,
+    /// CREATE TABLE and all about it.
+    Table,
+    /// CREATE TABLE … AS.
+    As,
+    /// DISCARD.
+    Discard,
+}
+
+/// What a word means behind others.
+enum Next {
+    /// It goes on.
+    Lead(Lead),
+    /// A name of a statement follows.
+    Names,
+    /// None of the commands.
+    Other,
+}
+
+impl Lead {
+    /// The words that it can go on with, and what they lead to; those without a lead stand right before a name.
+    fn words(self) -> &'static [(&'static [u8], Option<Lead>)] {
+        match self {
+            Self::Statement => &[
+                (b"execute", None),
+                (b"prepare", None),
+                (b"deallocate", None),
+                (b"discard", Some(Self::Discard)),
+                (b"explain", Some(Self::Explain)),
+                (b"create", Some(Self::Create)),
+            ],
+            Self::Explain => &[
+                (b"execute", None),
+                (b"analyze", Some(Self::Explain)),
+                (b"analyse", Some(Self::Explain)),
+                (b"verbose", Some(Self::Explain)),
+                (b"create", Some(Self::Create)),
+            ],
+            Self::Create => &[
+                (b"table", Some(Self::Table)),
+                (b"temp", Some(Self::Create)),
+                (b"temporary", Some(Self::Create)),
+                (b"unlogged", Some(Self::Create)),
+                (b"local", Some(Self::Create)),
+                (b"global", Some(Self::Create)),
+            ],
+            Self::Table => &[(b"as", Some(Self::As))],
+            Self::As => &[(b"execute", None)],
+            Self::Discard => &[(b"all", None)],
+        }
+    }
+
+    fn after(self, word: &[u8]) -> Next {
+        match self.words().iter().find(|(known, _)| is(word, known)) {
+            Some((_, Some(lead))) => Next::Lead(*lead),
+            Some((_, None)) => Next::Names,
+            None if self == Self::Table => Next::Lead(self),
+            None => Next::Other,
+        }
+    }
+
+    /// Whether the start of a word may be the start of one that counts.
+    fn could_go_on(self, word: &[u8]) -> bool {
+        let begins = |known: &[u8]| word.len() <= known.len() && known[..word.len()].eq_ignore_ascii_case(word);
+        self == Self::Table || self.words().iter().any(|(known, _)| begins(known))
+    }
+
+    /// Whether something in parentheses may follow that is no concern of ours.
+    fn may_have_more(self) -> bool {
+        matches!(self, Self::Explain | Self::Table)
+    }
+}
+
+/// Whether a whole text is one that may name a statement.
+#[must_use]
+pub fn names_statement(text: &[u8]) -> bool {
+    may_name(text) && start(text, true) == Start::Names
+}
+
 fn is(word: &[u8], keyword: &[u8]) -> bool {
     word.eq_ignore_ascii_case(keyword)
 }
@@ -116,11 +206,11 @@ fn is(word: &[u8], keyword: &[u8]) -> bool {
 type Found<'a> = (Verb, Cow<'a, [u8]>, Range<usize>);
 
 /// The text can be read in two ways.
-struct Unclear;
+pub(super) struct Unclear;
 
 /// One token; comments and white space stand between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     /// A keyword or a name without quotes.
     Word(Range<usize>),
     /// A name in quotes.
@@ -135,13 +225,54 @@ enum Token {
     Unclear,
 }
 
+/// The tokens of a text, from some place on.
 #[derive(Clone)]
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// How much of the text has been read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// The next token, if it is a keyword or a name without quotes.
+    pub(super) fn word(&mut self) -> Option<&'a [u8]> {
+        match self.next() {
+            Token::Word(range) => Some(&self.text[range]),
+            Token::Quoted(_) | Token::Text | Token::Symbol(_) | Token::End | Token::Unclear => None,
+        }
+    }
+
+    /// A name of one or more parts with dots between them, without its quotes; `None`, and one token is read: there is none.
+    pub(super) fn name(&mut self) -> Option<Vec<u8>> {
+        let mut name = Vec::new();
+        loop {
+            match self.next() {
+                Token::Word(range) => name.extend_from_slice(&self.text[range]),
+                Token::Quoted(range) => name.extend_from_slice(&undouble(&self.text[range.start + 1..range.end - 1])),
+                Token::Text | Token::Symbol(_) | Token::End | Token::Unclear => return None,
+            }
+            let before = self.clone();
+            if self.next() != Token::Symbol(b'.') {
+                *self = before;
+                return Some(name);
+            }
+            name.push(b'.');
+        }
+    }
+
     /// Reads the first words of a statement, up to the name.
     fn command(&mut self) -> Result<Option<Found<'a>>, Unclear> {
         let before = self.clone();
@@ -156,7 +287,21 @@ impl<'a> Tokens<'a> {
         if is(first, b"deallocate") {
             return self.deallocate();
         }
-        if is(first, b"execute") || is(first, b"explain") && self.explains_execute() {
+        if is(first, b"discard") {
+            if let Token::Word(at) = self.next()
+                && is(&self.text[at.clone()], b"all")
+            {
+                return Ok(Some((Verb::DeallocateAll, Cow::Borrowed(&self.text[at.clone()]), at)));
+            }
+            *self = before;
+            return Ok(None);
+        }
+        let names = match Lead::Statement.after(first) {
+            Next::Lead(lead) => self.leads_to_execute(lead),
+            Next::Names => true,
+            Next::Other => false,
+        };
+        if names {
             let name = self.next();
             return self.named(Verb::Execute, name);
         }
@@ -203,21 +348,20 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Whether what follows EXPLAIN are its options and EXECUTE.
-    fn explains_execute(&mut self) -> bool {
+    /// Whether what follows is EXECUTE, behind nothing but what may stand there.
+    fn leads_to_execute(&mut self, mut lead: Lead) -> bool {
         let mut depth = 0_usize;
         loop {
             match self.next() {
-                Token::Symbol(b'(') => depth += 1,
+                Token::Symbol(b'(') if lead.may_have_more() => depth += 1,
                 Token::Symbol(b')') if depth > 0 => depth -= 1,
-                Token::Word(range) if depth == 0 => {
-                    let word = &self.text[range];
-                    if !(is(word, b"analyze") || is(word, b"analyse") || is(word, b"verbose")) {
-                        return is(word, b"execute");
-                    }
-                }
                 Token::Symbol(b';') | Token::End | Token::Unclear => return false,
-                Token::Word(_) | Token::Quoted(_) | Token::Text | Token::Symbol(_) if depth > 0 => {}
+                Token::Word(range) if depth == 0 => match lead.after(&self.text[range]) {
+                    Next::Lead(next) => lead = next,
+                    Next::Names => return true,
+                    Next::Other => return false,
+                },
+                Token::Word(_) | Token::Quoted(_) | Token::Text | Token::Symbol(_) if depth > 0 || lead == Lead::Table => {}
                 Token::Word(_) | Token::Quoted(_) | Token::Text | Token::Symbol(_) => return false,
             }
         }
@@ -247,7 +391,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Goes behind the end of the statement, and answers where that is; `None`: at the end of the text.
-    fn skip_statement(&mut self) -> Result<Option<usize>, Unclear> {
+    pub(super) fn skip_statement(&mut self) -> Result<Option<usize>, Unclear> {
         let mut depth = 0_usize;
         loop {
             match self.next() {
@@ -261,7 +405,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    fn next(&mut self) -> Token {
+    pub(super) fn next(&mut self) -> Token {
         if !self.skip_blanks() {
             return Token::End;
         }
@@ -296,7 +440,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Skips white space and comments; false at the end, or in a comment that does not end.
-    fn skip_blanks(&mut self) -> bool {
+    pub(super) fn skip_blanks(&mut self) -> bool {
         loop {
             self.advance_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'));
             let rest = &self.text[self.at..];

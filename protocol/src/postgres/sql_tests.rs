@@ -23,8 +23,12 @@ fn single_commands() {
     assert_eq!(show("DEALLOCATE ALL"), "DeallocateAll ALL |ALL||");
     assert_eq!(show("DEALLOCATE PREPARE ALL"), "DeallocateAll ALL |ALL||");
     assert_eq!(show("DEALLOCATE \"all\""), "Deallocate all |\"all\"||");
+    assert_eq!(show("discard All; DISCARD PLANS; EXECUTE a"), "DeallocateAll All |All|| Execute a |a||");
     assert_eq!(show("EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE sqlx_s_1(NULL)"), "Execute sqlx_s_1 |sqlx_s_1|(NULL)|");
     assert_eq!(show("explain analyze verbose execute q"), "Execute q |q||");
+    assert_eq!(show("CREATE TEMP TABLE t (a, b) ON COMMIT DROP AS EXECUTE q(1) WITH DATA"), "Execute q |q|(1) WITH DATA|");
+    assert_eq!(show("explain (costs off) create table \"as\" as execute Q"), "Execute q |Q||");
+    assert!(names_statement(b"EXECUTE a") && !names_statement(b"COMMIT"));
 }
 
 #[test]
@@ -54,12 +58,17 @@ fn what_is_none_of_them() {
         ";",
         "SELECT 1",
         "PREPARE TRANSACTION 'x'",
+        "DISCARD TEMP",
+        "DISCARD",
         "EXPLAIN SELECT 1",
         "EXECUTE",
         "EXECUTE 'a'",
         "PREPARE",
         "EXPLAIN (EXECUTE a",
         "DELETE FROM execute",
+        "CREATE TABLE t (a text DEFAULT 'as execute b')",
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE VIEW v AS EXECUTE a",
     ] {
         assert_eq!(show(text), "", "{text}");
     }
@@ -75,6 +84,9 @@ fn a_beginning_tells_as_soon_as_it_can() {
         ("PREPARE a AS SELECT 1", Start::Names),
         ("  /* c */ deallocate x", Start::Names),
         ("EXPLAIN (a) VERBOSE EXECUTE b", Start::Names),
+        ("DISCARD ALL ", Start::Names),
+        ("create unlogged table \"as\" (a, b) with (x = 1) as execute b", Start::Names),
+        ("EXPLAIN ANALYZE CREATE TABLE IF NOT EXISTS s.t AS EXECUTE b(1)", Start::Names),
     ];
     let others = [
         ("SELECT 1", Start::Other),
@@ -82,6 +94,12 @@ fn a_beginning_tells_as_soon_as_it_can() {
         ("DELETE FROM a", Start::Other),
         ("'x'", Start::Other),
         ("ex", Start::Other),
+        ("CREATE TABLE t (a int)", Start::Other),
+        ("CREATE TABLE t AS SELECT 1", Start::Other),
+        ("CREATE FUNCTION f() RETURNS int AS 'EXECUTE b'", Start::Other),
+        ("CREATE TABLE t; SELECT 1 AS execute", Start::Other),
+        ("COMMIT", Start::Other),
+        ("DISCARD SEQUENCES", Start::Other),
         ("-- nothing", Start::Other),
     ];
     for (text, expected) in texts.into_iter().chain(others) {
@@ -96,7 +114,7 @@ fn a_beginning_tells_as_soon_as_it_can() {
                 decided = Some(now);
             }
         }
-        assert!(text.bytes().next().is_some_and(may_name) || expected == Start::Other, "{text}");
+        assert!((0..=text.len()).all(|cut| may_name(&text.as_bytes()[..cut])) || expected == Start::Other, "{text}");
     }
     assert_eq!(start(b"DELE", false), Start::Other);
     assert_eq!(start(b"DE", false), Start::NeedMore);

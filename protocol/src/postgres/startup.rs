@@ -225,8 +225,8 @@ impl StartupError {
             Self::Layout => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "invalid startup packet layout: expected terminator as last byte"),
             Self::Encoding => Fault::fatal(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "startup packet is not valid UTF-8")
                 .with_hint("Names of users and databases, and parameters sent at start-up, must be UTF-8."),
-            Self::NoUser => Fault::fatal(SqlState::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet"),
-            Self::LongName(what) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("{what} name too long"))
+            Self::NoUser => Fault::fatal(SqlState::INVALID_AUTHORIZATION, "no username supplied"),
+            Self::LongName(what) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("{what} too long"))
                 .with_detail(format!("The limit is {MAX_NAME_BYTES} bytes.")),
             Self::Replication(value) => {
                 Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"replication\": \"{value}\""))
@@ -275,8 +275,8 @@ pub fn startup(rest: &[u8], ignore_options: bool) -> Result<Startup, StartupErro
     let database = if database.is_empty() { user } else { database };
     match (user, database) {
         ("", _) => Err(StartupError::NoUser),
-        _ if user.len() > MAX_NAME_BYTES => Err(StartupError::LongName("user")),
-        _ if database.len() > MAX_NAME_BYTES => Err(StartupError::LongName("database")),
+        _ if user.len() > MAX_NAME_BYTES => Err(StartupError::LongName("username")),
+        _ if database.len() > MAX_NAME_BYTES => Err(StartupError::LongName("database name")),
         _ => Ok(Startup { user: user.into(), database: database.into(), replication, forwarded, parameters, protocol_options }),
     }
 }

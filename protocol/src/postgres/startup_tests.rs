@@ -92,9 +92,9 @@ fn malformed_startup_messages_are_named() {
         assert!(!error.fault().message.is_empty());
     }
     let long = format!("user\0{}\0\0", "u".repeat(MAX_NAME_BYTES + 1));
-    assert_eq!(startup(long.as_bytes(), false), Err(StartupError::LongName("user")));
+    assert_eq!(startup(long.as_bytes(), false), Err(StartupError::LongName("username")));
     let long = format!("user\0u\0database\0{}\0\0", "d".repeat(MAX_NAME_BYTES + 1));
-    assert_eq!(startup(long.as_bytes(), false), Err(StartupError::LongName("database")));
+    assert_eq!(startup(long.as_bytes(), false), Err(StartupError::LongName("database name")));
 }
 
 #[test]

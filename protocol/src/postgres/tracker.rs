@@ -62,7 +62,7 @@ pub enum Owed<N> {
     /// A Describe.
     Describe(N),
     /// An Execute.
-    Execute,
+    Execute(N),
     /// A Close of the client.
     Close,
     /// A Bind of the proxy itself; its reply is swallowed.
@@ -94,7 +94,7 @@ impl<N> Owed<N> {
             | Self::OwnParse(_)
             | Self::Bind(_)
             | Self::Describe(_)
-            | Self::Execute
+            | Self::Execute(_)
             | Self::Close
             | Self::OwnBind
             | Self::OwnExecute(_)
@@ -250,13 +250,13 @@ impl<N> Tracker<N> {
             | Owed::LocalClose(note)
             | Owed::Query(note)
             | Owed::Bind(note)
-            | Owed::Describe(note) => matters(note),
+            | Owed::Describe(note)
+            | Owed::Execute(note) => matters(note),
             Owed::FunctionCall
             | Owed::Sync
             | Owed::OwnQuery
             | Owed::OwnBind
             | Owed::OwnSync
-            | Owed::Execute
             | Owed::Close
             | Owed::CopyData
             | Owed::CopyEnd => false,
@@ -319,7 +319,7 @@ impl<N> Tracker<N> {
             FrontendTag::Parse => Owed::Parse(note),
             FrontendTag::Bind => Owed::Bind(note),
             FrontendTag::Describe => Owed::Describe(note),
-            FrontendTag::Execute => Owed::Execute,
+            FrontendTag::Execute => Owed::Execute(note),
             FrontendTag::Close => Owed::Close,
         };
         self.owe(owed)
@@ -354,7 +354,7 @@ impl<N> Tracker<N> {
             | Owed::LocalParse(_)
             | Owed::Bind(_)
             | Owed::Describe(_)
-            | Owed::Execute
+            | Owed::Execute(_)
             | Owed::Close
             | Owed::OwnBind
             | Owed::OwnExecute(_)
@@ -381,7 +381,7 @@ impl<N> Tracker<N> {
     /// Sent ahead of the server's question, perhaps: remembered while something owed could still become a COPY.
     fn remember_early(&mut self, owed: Owed<N>) {
         let repeated = matches!((self.owed.back(), &owed), (Some(Owed::CopyData), Owed::CopyData));
-        if self.copy == Copy::No && !repeated && self.owed.iter().any(|owed| matches!(owed, Owed::Query(_) | Owed::Execute)) {
+        if self.copy == Copy::No && !repeated && self.owed.iter().any(|owed| matches!(owed, Owed::Query(_) | Owed::Execute(_))) {
             self.owed.push_back(owed);
         }
     }
@@ -409,7 +409,7 @@ impl<N> Tracker<N> {
                 | Owed::OwnParse(_)
                 | Owed::Bind(_)
                 | Owed::Describe(_)
-                | Owed::Execute
+                | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
                 | Owed::OwnExecute(_)
@@ -445,7 +445,7 @@ impl<N> Tracker<N> {
             }
             BackendTag::RowDescription => match self.owed.front() {
                 Some(Owed::Describe(_)) => self.pop(Outbound::Forward),
-                Some(Owed::Query(_) | Owed::Execute) => Ok(Outbound::Forward),
+                Some(Owed::Query(_) | Owed::Execute(_)) => Ok(Outbound::Forward),
                 Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
                 _ => desync,
             },
@@ -456,7 +456,7 @@ impl<N> Tracker<N> {
             BackendTag::CommandComplete | BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended => {
                 self.doubtful = false;
                 match self.owed.front() {
-                    Some(Owed::Execute) => self.pop(Outbound::Forward),
+                    Some(Owed::Execute(_)) => self.pop(Outbound::Forward),
                     Some(Owed::Query(_)) => Ok(Outbound::Forward),
                     Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
                     Some(Owed::OwnExecute(_)) => self.pop(Outbound::Swallow),
@@ -494,7 +494,7 @@ impl<N> Tracker<N> {
 
     /// The server wants COPY data for the head of the queue. What was sent behind it has a new meaning.
     fn on_copy_in(&mut self) -> Result<Outbound, Desync> {
-        if !matches!(self.owed.front(), Some(Owed::Query(_) | Owed::Execute)) {
+        if !matches!(self.owed.front(), Some(Owed::Query(_) | Owed::Execute(_))) {
             return Err(Desync { tag: BackendTag::CopyInResponse });
         }
         self.copy = Copy::In;
@@ -515,7 +515,7 @@ impl<N> Tracker<N> {
                 | Owed::LocalParse(_)
                 | Owed::Bind(_)
                 | Owed::Describe(_)
-                | Owed::Execute
+                | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
                 | Owed::OwnExecute(_)
@@ -526,7 +526,7 @@ impl<N> Tracker<N> {
                 }
             }
         }
-        if matches!(self.owed.front(), Some(Owed::Execute)) && !self.owed.iter().any(|owed| matches!(owed, Owed::Sync)) {
+        if matches!(self.owed.front(), Some(Owed::Execute(_))) && !self.owed.iter().any(|owed| matches!(owed, Owed::Sync)) {
             self.batch_open = true;
         }
         Ok(Outbound::Forward)

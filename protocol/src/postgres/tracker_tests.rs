@@ -80,7 +80,7 @@ fn after_an_error_everything_up_to_sync_is_dropped() {
     send(&mut t, "PBES");
     let mut dropped = Vec::new();
     t.on_error(|owed| dropped.push(owed));
-    assert_eq!(dropped, [Owed::Execute, Owed::Bind(0), Owed::Parse(0)]);
+    assert_eq!(dropped, [Owed::Execute(0), Owed::Bind(0), Owed::Parse(0)]);
     receive(&mut t, "Z");
     assert!(t.is_free());
 }

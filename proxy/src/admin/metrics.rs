@@ -9,6 +9,7 @@ use super::process::ProcessFigures;
 use crate::observe::catalog::Family;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, Series, WorkerCounter, WorkerHistogram};
 use crate::observe::report::{PoolReport, Protocol};
+use crate::upstream::postgres::pins::Cause;
 
 /// The text of one scrape.
 #[must_use]
@@ -117,6 +118,13 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
     out.count(Family::PoolQueueLimit, &[name], state.queue_limit.into());
     out.gauge(Family::PoolWaitingMaxAge, &[name], state.oldest_wait.as_secs_f64());
     out.counter(Family::PoolSaturatedSeconds, &[name], nanos(state.saturated));
+    if pool.info.protocol == Protocol::Postgres {
+        out.count(Family::PoolPinnedConnections, &[name], state.pinned.into());
+        out.count(Family::PoolPinnedConnectionsMax, &[name], state.max_pinned.into());
+        for cause in Cause::ALL {
+            out.count(Family::PinnedClients, &[name, cause.label()], state.pinned_by[cause as usize].into());
+        }
+    }
     out.count(Family::PoolPaused, &[name], u64::from(state.paused));
     for (label, count) in client_states(pool) {
         out.count(Family::PoolClientConnections, &[name, label], count);

@@ -9,7 +9,8 @@ use super::facts::Facts;
 use super::metrics::{client_states, utilization};
 use crate::clock;
 use crate::observe::record::PoolCounter;
-use crate::observe::report::PoolReport;
+use crate::observe::report::{PoolReport, Protocol};
+use crate::upstream::postgres::pins::Cause;
 
 /// The document.
 #[must_use]
@@ -40,6 +41,10 @@ fn pool(pool: &PoolReport) -> Value {
     let state = &pool.state;
     let clients: serde_json::Map<String, Value> =
         client_states(pool).into_iter().map(|(state, count)| (state.to_owned(), count.into())).collect();
+    let reasons: serde_json::Map<String, Value> =
+        Cause::ALL.into_iter().map(|cause| (cause.label().to_owned(), state.pinned_by[cause as usize].into())).collect();
+    let pinned = (pool.info.protocol == Protocol::Postgres)
+        .then(|| json!({ "connections": state.pinned, "max": state.max_pinned, "reasons": reasons }));
     json!({
         "pool": &*pool.name,
         "protocol": pool.info.protocol.name(),
@@ -59,6 +64,7 @@ fn pool(pool: &PoolReport) -> Value {
             "max": state.max,
             "min": state.min,
         },
+        "pinned": pinned,
         "utilization": utilization(pool),
         "clients": clients,
         "waiters": state.waiters,

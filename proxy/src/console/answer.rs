@@ -21,7 +21,7 @@ use super::show::Show;
 use super::statistics::{self, PerDatabase};
 use super::switching::{Switch, refused};
 use super::waiting::{self, Goal, Waited};
-use super::{gather, sockets, tables};
+use super::{gather, pins, sockets, tables};
 use crate::clock;
 use crate::observe::record::PoolGauge;
 use crate::session::postgres::presence::{Fate, Presence};
@@ -188,7 +188,9 @@ impl Desk {
         let config = Arc::clone(&self.worker.config.borrow());
         let Some(postgres) = &config.postgres else { return Ok(()) };
         match show {
-            Show::Clients | Show::Servers | Show::Sockets | Show::ActiveSockets => return self.connections(show, formats, postgres).await,
+            Show::Clients | Show::Servers | Show::Sockets | Show::ActiveSockets | Show::Pins => {
+                return self.connections(show, formats, postgres).await;
+            }
             Show::Config => {
                 let settings = self.order(Order::Config).await?;
                 tables::config(&mut self.rows(show, formats), &settings);
@@ -273,6 +275,13 @@ impl Desk {
     async fn connections(&mut self, show: Show, formats: &Formats, postgres: &Postgres) -> Result<(), Stop> {
         let (mailboxes, port) = (self.worker.mailboxes.clone(), tables::listen_port(postgres));
         for id in mailboxes.ids() {
+            if show == Show::Pins {
+                let formats = formats.clone();
+                let rows = gather::ask_one(&mailboxes, id, move |worker| pins::rows(worker, &formats)).await;
+                self.out.extend_from_slice(&rows.unwrap_or_default());
+                self.flush().await?;
+                continue;
+            }
             if show != Show::Servers {
                 self.clients(id, show, formats, port).await?;
             }

@@ -11,6 +11,8 @@ use Kind::{Bytea, Int4, Int8, Numeric, Text};
 pub enum Show {
     /// The commands, as a notice.
     Help,
+    /// The server connections that clients keep past their transactions, and why.
+    Pins,
     /// Who we are.
     Version,
     /// All settings.
@@ -61,7 +63,7 @@ pub enum Show {
 
 impl Show {
     /// All that can be asked for.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Help,
         Self::Version,
         Self::Config,
@@ -84,6 +86,7 @@ impl Show {
         Self::DnsHosts,
         Self::DnsZones,
         Self::Fds,
+        Self::Pins,
     ];
 
     /// Its name in a command, in lower case.
@@ -112,6 +115,7 @@ impl Show {
             Self::DnsHosts => "dns_hosts",
             Self::DnsZones => "dns_zones",
             Self::Fds => "fds",
+            Self::Pins => "pins",
         }
     }
 
@@ -151,6 +155,7 @@ impl Show {
             Self::DnsHosts => &DNS_HOSTS,
             Self::DnsZones => &DNS_ZONES,
             Self::Fds => &FDS,
+            Self::Pins => &PINS,
         }
     }
 }
@@ -278,6 +283,20 @@ const FDS: [Column; 15] = [
     column("password", Text),
     column("scram_client_key", Bytea),
     column("scram_server_key", Bytea),
+];
+
+/// Ours alone.
+const PINS: [Column; 10] = [
+    column("database", Text),
+    column("user", Text),
+    column("reasons", Text),
+    column("since", Text),
+    column("seconds", Int4),
+    column("client_id", Int4),
+    column("client_addr", Text),
+    column("application_name", Text),
+    column("server_id", Int4),
+    column("remote_pid", Int4),
 ];
 
 /// The last one is of older versions.
@@ -434,6 +453,11 @@ mod tests {
             "type t, user t, database t, replication t, state t, addr t, port i, local_addr t, local_port i, connect_time t, request_time t, wait i, wait_us i, close_needed i, ptr t, link t, remote_pid i, tls t, application_name t, prepared_statements i, id i, recv_pos i, pkt_pos i, pkt_remain i, send_pos i, send_remain i, pkt_avail i, send_avail i",
         ),
         ("help", ""),
+        // Ours alone.
+        (
+            "pins",
+            "database t, user t, reasons t, since t, seconds i, client_id i, client_addr t, application_name t, server_id i, remote_pid i",
+        ),
     ];
 
     #[test]

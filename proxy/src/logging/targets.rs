@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use sidepool_config::pgbouncer::process::Syslog;
 use tracing::Level;
 
-/// Where the system's log listens.
+/// Where the system's log listens, unless [`SYSLOG_ELSEWHERE`] says otherwise.
 const SYSLOG_SOCKET: &str = "/dev/log";
+
+/// The variable that names another socket, as where a container is given one.
+const SYSLOG_ELSEWHERE: &str = "SIDEPOOL_SYSLOG_SOCKET";
 
 /// Where lines are to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +83,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn connect() -> Option<UnixDatagram> {
     let socket = UnixDatagram::unbound().ok()?;
-    socket.connect(SYSLOG_SOCKET).ok()?;
+    socket.connect(std::env::var_os(SYSLOG_ELSEWHERE).unwrap_or_else(|| SYSLOG_SOCKET.into())).ok()?;
     socket.set_nonblocking(true).ok()?;
     Some(socket)
 }

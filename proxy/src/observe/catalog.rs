@@ -110,6 +110,8 @@ families! {
     PoolUseSeconds = "sidepool_pool_use_seconds" Histogram(Work), ["pool"], "How long upstream connections were held, from lease to release; in transaction mode that is how long transactions took.";
     PoolRejections = "sidepool_pool_rejections_total" Counter, ["pool", "reason"], "Requests for an upstream connection that were refused.";
     PoolSaturatedSeconds = "sidepool_pool_saturated_seconds_total" CounterSeconds, ["pool"], "Time during which clients waited because every connection was in use.";
+    PoolPinnedConnections = "sidepool_pool_pinned_connections" Gauge, ["pool"], "Upstream connections that clients keep past their transactions, because of what they left on them.";
+    PoolPinnedConnectionsMax = "sidepool_pool_pinned_connections_max" Gauge, ["pool"], "The most of them there may be.";
     PoolPaused = "sidepool_pool_paused" Gauge, ["pool"], "1 while the pool is paused.";
 
     // Upstream connections.
@@ -125,11 +127,15 @@ families! {
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
     ServerAssignments = "sidepool_server_assignments_total" Counter, ["pool"], "How often a client was given an upstream connection.";
     PoolClientLogins = "sidepool_pool_client_logins_total" Counter, ["pool"], "Clients that logged in to the pool.";
+    SessionStates = "sidepool_session_state_total" Counter, ["pool", "event"], "What it took to let session state follow clients: asked (the server was asked what had changed), carried (a connection was brought into its client's state), surprise (something had changed that nothing had hinted at), lost (it could not be found out or kept, and the client was closed).";
     Parses = "sidepool_parses_total" Counter, ["pool", "side"], "Parse messages: those that clients sent, and those that were sent upstream.";
     Binds = "sidepool_binds_total" Counter, ["pool"], "Bind messages that clients sent.";
     Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";
     Cancels = "sidepool_cancels_total" Counter, ["pool", "result"], "Cancel requests.";
     PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";
+    Pins = "sidepool_pins_total" Counter, ["pool", "reason"], "How often a client came to keep its upstream connection past its transaction, by what for.";
+    PinRefusals = "sidepool_pin_refusals_total" Counter, ["pool", "reason"], "How often a client was not to, because as many connections are kept as may be.";
+    PinTimeouts = "sidepool_pin_timeouts_total" Counter, ["pool", "reason"], "Clients that were closed for keeping one while they were idle for too long.";
 
     // Redis.
     RedisConnections = "sidepool_redis_connections" Gauge, ["pool", "use"], "Upstream connections by what they are used for.";

@@ -84,6 +84,13 @@ cells! {
         /// Bind messages of clients.
         Binds: Binds [] for Postgres,
 
+        /// A server was asked what has become of a session.
+        StateAsked: SessionStates ["asked"] for Postgres,
+        /// A connection was brought into its client's state.
+        StateCarried: SessionStates ["carried"] for Postgres,
+        /// What had become of a session could not be found out or kept.
+        StateLost: SessionStates ["lost"] for Postgres,
+
         /// Refused: the queue was full.
         RefusedQueueFull: PoolRejections ["queue_full"] for Both,
         /// Refused: waited for the longest allowed time.
@@ -149,6 +156,45 @@ cells! {
         CancelIdle: Cancels ["idle"] for Postgres,
         /// The upstream could not be reached for it.
         CancelFailed: Cancels ["failed"] for Postgres,
+
+        /// A connection was pinned for temporary tables.
+        PinnedForTables: Pins ["temporary_tables"] for Postgres,
+        /// A connection was pinned for cursors WITH HOLD.
+        PinnedForCursors: Pins ["held_cursors"] for Postgres,
+        /// A connection was pinned for advisory locks.
+        PinnedForLocks: Pins ["advisory_locks"] for Postgres,
+        /// A connection was pinned for a loaded library.
+        PinnedForLibrary: Pins ["library"] for Postgres,
+        /// A connection was pinned for statements prepared in SQL.
+        PinnedForStatements: Pins ["statements"] for Postgres,
+        /// A connection was pinned for LISTEN.
+        PinnedForListening: Pins ["listening"] for Postgres,
+
+        /// No connection could be pinned for temporary tables.
+        PinRefusedTables: PinRefusals ["temporary_tables"] for Postgres,
+        /// No connection could be pinned for cursors WITH HOLD.
+        PinRefusedCursors: PinRefusals ["held_cursors"] for Postgres,
+        /// No connection could be pinned for advisory locks.
+        PinRefusedLocks: PinRefusals ["advisory_locks"] for Postgres,
+        /// No connection could be pinned for a loaded library.
+        PinRefusedLibrary: PinRefusals ["library"] for Postgres,
+        /// No connection could be pinned for statements prepared in SQL.
+        PinRefusedStatements: PinRefusals ["statements"] for Postgres,
+        /// No connection could be pinned for LISTEN.
+        PinRefusedListening: PinRefusals ["listening"] for Postgres,
+
+        /// A client was idle for too long with a connection pinned for temporary tables.
+        PinTimedOutTables: PinTimeouts ["temporary_tables"] for Postgres,
+        /// A client was idle for too long with a connection pinned for cursors WITH HOLD.
+        PinTimedOutCursors: PinTimeouts ["held_cursors"] for Postgres,
+        /// A client was idle for too long with a connection pinned for advisory locks.
+        PinTimedOutLocks: PinTimeouts ["advisory_locks"] for Postgres,
+        /// A client was idle for too long with a connection pinned for a loaded library.
+        PinTimedOutLibrary: PinTimeouts ["library"] for Postgres,
+        /// A client was idle for too long with a connection pinned for statements prepared in SQL.
+        PinTimedOutStatements: PinTimeouts ["statements"] for Postgres,
+        /// A client was idle for too long with a connection pinned for LISTEN.
+        PinTimedOutListening: PinTimeouts ["listening"] for Postgres,
 
         /// A command that only reads.
         CommandRead: RedisCommands ["read"] for Redis,

@@ -78,6 +78,12 @@ pub struct PoolState {
     pub probing: u32,
     /// Connections being closed.
     pub closing: u32,
+    /// Of the leased ones, those that sessions keep past their transactions,
+    pub pinned: u32,
+    /// those of them for each cause,
+    pub pinned_by: [u32; 7],
+    /// and the most that they may.
+    pub max_pinned: u32,
     /// The most there may be.
     pub max: u32,
     /// How many are kept open.

@@ -15,6 +15,7 @@ use super::driver::{self, Alarm};
 use super::id::{ConnId, IdentityId};
 use super::lease::Lease;
 use super::limits::Limits;
+use super::pinned::Pinned;
 use super::reason::{CloseReason, Condition};
 use super::registry::{CoreRef, PoolId, PoolTable};
 use super::sharing::{Share, Shared};
@@ -138,6 +139,11 @@ impl<C: Connector> Pool<C> {
     /// The pool as numbers: of the whole process, not of this worker alone.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         self.core.with(|held| held.core.snapshot(now))
+    }
+
+    /// How many connections are pinned now, and how many may be.
+    pub fn pinned(&self) -> (Pinned, u32) {
+        self.core.with(|held| (held.core.pinned(), held.core.limits().max_pinned))
     }
 
     /// New limits, from now on. With several workers, one of them is enough.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::handle::Pool;
 use super::id::ConnId;
+use super::pinned::CauseBits;
 use super::reason::Condition;
 use super::slot::Slot;
 use super::traits::{Connection, Connector};
@@ -37,6 +38,13 @@ impl<C: Connector> Lease<C> {
             connection.close();
         }
         Slot::new(Rc::clone(&self.pool), self.id)
+    }
+
+    /// The connection is kept past the session's transactions for these causes, from now on; for none of them not any more. False when it was
+    /// not and as many are as may be.
+    #[must_use]
+    pub fn pin(&self, causes: CauseBits) -> bool {
+        self.pool.core.with(|held| held.core.pin(self.id, causes))
     }
 
     /// Whether the pool wants the connection back at the next quiet moment.

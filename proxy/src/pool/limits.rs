@@ -20,6 +20,8 @@ pub struct Limits {
     pub reserve: u32,
     /// How long a session has to have waited to get one of the reserve; `None`: there is no reserve.
     pub reserve_after: Option<Duration>,
+    /// Most connections that sessions may keep past their transactions.
+    pub max_pinned: u32,
     /// Most waiters.
     pub queue_length: u32,
     /// Longest wait of a session that has no patience of its own; `None`: for ever.
@@ -89,6 +91,12 @@ fn fail_fast_after(config: &PoolLimits) -> Duration {
     longest_wait.max(config.server_login_retry)
 }
 
+/// How many connections may be pinned: never more than there may be.
+fn most_pinned(config: &PoolLimits) -> u32 {
+    let max = if config.pool_size == 0 { u32::MAX } else { config.pool_size };
+    if config.max_pinned_connections == 0 { (max / 2).max(1) } else { config.max_pinned_connections.min(max) }
+}
+
 impl From<&PoolLimits> for Limits {
     fn from(config: &PoolLimits) -> Self {
         let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
@@ -98,6 +106,7 @@ impl From<&PoolLimits> for Limits {
             min_always: true,
             reserve: config.reserve_pool_size,
             reserve_after: unless_zero(config.reserve_pool_timeout),
+            max_pinned: most_pinned(config),
             queue_length: config.max_queue_length,
             wait_timeout: unless_zero(config.query_wait_timeout),
             notify_after: None,

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod limits;
 mod list;
 mod measure;
+pub mod pinned;
 mod queue;
 mod random;
 pub mod reason;

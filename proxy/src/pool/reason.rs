@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::pinned::Pinned;
+
 /// Why a connection is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenReason {
@@ -89,6 +91,8 @@ pub struct Refusal {
     pub connections: u32,
     /// Of those, how many were leased.
     pub leased: u32,
+    /// Of those, how many were pinned.
+    pub pinned: Pinned,
     /// The most there may be.
     pub max: u32,
     /// Who else was waiting.

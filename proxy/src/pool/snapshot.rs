@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::pinned::Pinned;
 use super::reason::Failure;
 
 /// One pool at one moment.
@@ -21,6 +22,10 @@ pub struct Snapshot {
     pub closing: u32,
     /// To be closed when nobody uses them any more.
     pub retiring: u32,
+    /// Of those in use, the ones that sessions keep past their transactions.
+    pub pinned: Pinned,
+    /// The most that they may.
+    pub max_pinned: u32,
     /// Most connections.
     pub max: u32,
     /// Kept open even when idle.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::id::ConnId;
 use super::list::{Chain, List};
+use super::pinned::{CauseBits, Pinned};
 use super::reason::CloseReason;
 use crate::worker::WorkerId;
 
@@ -58,6 +59,15 @@ pub(super) struct Conn {
     retire: Option<CloseReason>,
     /// Which address and credentials it was opened with.
     pub(super) epoch: u32,
+    /// What it is pinned for; nothing unless leased.
+    pins: CauseBits,
+}
+
+impl Conn {
+    /// What it is pinned for.
+    pub(super) fn pins(&self) -> CauseBits {
+        self.pins
+    }
 }
 
 /// What the connections of one worker are doing.
@@ -81,6 +91,7 @@ pub(super) struct Conns {
     sides: Vec<Side>,
     counts: [u32; STATES],
     retiring: u32,
+    pinned: Pinned,
     /// Whether the connection that was idle longest is used next.
     pub(super) round_robin: bool,
 }
@@ -185,6 +196,7 @@ impl Conns {
                 heard: now,
                 retire: None,
                 epoch,
+                pins: 0,
             });
             self.idle.reach(slot);
             slot
@@ -201,6 +213,7 @@ impl Conns {
             heard: now,
             retire: None,
             epoch,
+            pins: 0,
         };
         self.counts[ConnState::Connecting as usize] += 1;
         self.side(home).counts[ConnState::Connecting as usize] += 1;
@@ -297,6 +310,18 @@ impl Conns {
         self.retiring
     }
 
+    /// How many are pinned, and for what.
+    pub(super) fn pinned(&self) -> Pinned {
+        self.pinned
+    }
+
+    /// The leased connection in `slot` is pinned for these causes and no others.
+    pub(super) fn pin(&mut self, slot: u32, causes: CauseBits) {
+        let before = std::mem::replace(&mut self.at_mut(slot).pins, causes);
+        self.pinned.take(before);
+        self.pinned.add(causes);
+    }
+
     /// The connection in `slot`, which is not being closed, is to be closed when nobody uses it any more.
     pub(super) fn retire(&mut self, slot: u32, reason: CloseReason) {
         self.retiring += u32::from(self.at_mut(slot).retire.replace(reason).is_none());
@@ -306,14 +331,17 @@ impl Conns {
     pub(super) fn check(&self) {
         let mut counts = [0; STATES];
         let mut sides = vec![[0; STATES]; self.sides.len()];
-        let mut retiring = 0;
+        let (mut retiring, mut pinned) = (0, Pinned::default());
         for (slot, state) in self.all() {
             counts[state as usize] += 1;
             sides[usize::from(self.at(slot).home.0)][state as usize] += 1;
             retiring += u32::from(self.retired(slot).is_some());
+            pinned.add(self.at(slot).pins);
+            assert!(state == ConnState::Leased || self.at(slot).pins == 0, "I2: only leased connections are pinned");
         }
         assert_eq!(counts, self.counts, "I2: the counts follow from the states");
         assert_eq!(retiring, self.retiring, "I2: the count of retiring connections follows from the connections");
+        assert_eq!(pinned, self.pinned, "I2: the count of pinned connections follows from the connections");
         for (side, counts) in self.sides.iter().zip(sides) {
             assert_eq!(side.counts, counts, "I2: the counts of each worker follow from the states");
             let idle: Vec<u32> = side.idle.iter(&self.idle).collect();
@@ -334,6 +362,9 @@ impl Conns {
         side.counts[state as usize] -= 1;
         if state == ConnState::Idle {
             side.idle.remove(&mut self.idle, slot);
+        }
+        if conn.pins != 0 {
+            self.pin(slot, 0);
         }
     }
 }

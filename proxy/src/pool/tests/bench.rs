@@ -21,6 +21,7 @@ pub(super) const LIMITS: Limits = Limits {
     min_always: true,
     reserve: 0,
     reserve_after: None,
+    max_pinned: 1,
     queue_length: 10,
     wait_timeout: None,
     notify_after: None,

@@ -5,6 +5,7 @@ mod explorer;
 mod fake;
 mod handle;
 mod model;
+mod pins;
 mod rules;
 mod rules_time;
 mod workers;

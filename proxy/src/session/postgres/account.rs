@@ -25,6 +25,8 @@ pub struct Bounds {
     pub transaction: Option<Duration>,
     /// A pause outside of transactions.
     pub client_idle: Option<Duration>,
+    /// The same, with a pinned connection.
+    pub pin_idle: Option<Duration>,
 }
 
 /// How long a cancelled query has to end where `cancel_wait_timeout` sets no bound.
@@ -39,13 +41,20 @@ impl Bounds {
             idle_transaction: bound(timeouts.idle_transaction_timeout),
             transaction: bound(timeouts.transaction_timeout),
             client_idle: bound(timeouts.client_idle_timeout),
+            pin_idle: bound(timeouts.pin_idle_timeout),
         }
     }
 
     /// The shortest of them; `None`: there are none.
     #[must_use]
     pub fn shortest(&self) -> Option<Duration> {
-        [self.query, self.idle_transaction, self.transaction, self.client_idle].into_iter().flatten().min()
+        [self.query, self.idle_transaction, self.transaction, self.client_idle, self.pin_idle].into_iter().flatten().min()
+    }
+
+    /// Whether there are any for a session that keeps nothing from others.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        Self { pin_idle: None, ..*self }.shortest().is_some()
     }
 }
 
@@ -128,7 +137,7 @@ impl Account {
         self.bounds.get()
     }
 
-    /// Whether any of them is bounded.
+    /// Whether any of them is bounded, for a session that keeps nothing from others.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         self.bounded.get()
@@ -151,7 +160,7 @@ impl Account {
         let user = config.users.get(&*self.user);
         let bounds = Bounds::new(&config.timeouts_for(user), config.cancel_wait_timeout);
         let changed = self.bounds.replace(bounds) != bounds;
-        self.bounded.set(bounds.shortest().is_some());
+        self.bounded.set(bounds.is_any());
         self.patience.set(user.and_then(|user| user.query_wait_timeout));
         self.fast_close.set(config.server_fast_close);
         let of_user = user.and_then(|user| user.max_user_client_connections).unwrap_or(config.max_user_client_connections);

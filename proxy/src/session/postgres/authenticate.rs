@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!   auth_type, HBA rules ─▶ method ─┬─ password: known user or one that is looked up (auth_query) ─▶ exchange ─┐
-//!                                   ├─ ldap: the password, and a server that checks it ────────────────────────┼─▶ Admitted
+//!                                   ├─ ldap, pam: the password, and a server or program that checks it ────────┼─▶ Admitted
 //!                                   └─ trust, peer, cert: known user, and what the connection itself says ─────┘
 //! ```
 //! Not here: where the client is led afterwards (`route`).
 
-pub(super) mod ldap;
+mod ldap;
 mod method;
+mod pam;
 mod peer;
 
 use std::rc::Rc;
@@ -32,6 +33,9 @@ use super::opening::{self, Farewell};
 use super::route;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
+
+/// How many passwords a worker has checked elsewhere at a time; the others wait their turn, no longer than a login may take.
+pub(super) const MOST_ASKED_ELSEWHERE: usize = 32;
 
 /// What logins are checked against.
 pub(super) struct Keeper<'a> {
@@ -83,6 +87,7 @@ impl Keeper<'_> {
                 self.vouched_for(is_holder, method::no_certificate).await?
             }
             Some(Rule::Ldap(ldap)) => self.by_ldap(stream, *ldap, out).await?,
+            Some(Rule::Pam(service)) => self.by_pam(stream, &service, out).await?,
             Some(Rule::Md5) => self.by_password(stream, AskedBy::Md5, out).await?,
             Some(Rule::Password) => self.by_password(stream, AskedBy::Plain, out).await?,
             Some(Rule::ScramSha256) => self.by_password(stream, AskedBy::Scram, out).await?,
@@ -103,13 +108,32 @@ impl Keeper<'_> {
 
     async fn by_ldap(&self, stream: &mut Stream, ldap: Ldap, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
         let user = &*self.startup.user;
-        let asked = Asked::begin(Method::Plain, challenge(self.made_up(), None)?, out);
-        let Claim::Password(password) = self.answers(stream, asked, out).await? else { return Err(method::no_ldap().into()) };
-        let password = Secret::new(password.to_string());
-        if !ldap::knows(ldap, user, &password, &self.worker.postgres.ldap_turns).await {
+        let password = self.password(stream, method::no_ldap, out).await?;
+        if !ldap::knows(ldap, user, &password, &self.worker.postgres.password_turns).await {
             return Err(method::no_ldap().into());
         }
         Ok(Admitted { user: user.into(), secret: Some(password), keys: None })
+    }
+
+    async fn by_pam(&self, stream: &mut Stream, service: &str, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+        let user = &*self.startup.user;
+        let password = self.password(stream, method::no_pam, out).await?;
+        let question = pam::Question { service, user, from: &method::host(stream), password: &password };
+        match question.ask(&self.worker.postgres.password_turns).await {
+            pam::Answer::Yes => Ok(Admitted { user: user.into(), secret: Some(password), keys: None }),
+            pam::Answer::No => Err(method::no_pam().into()),
+            pam::Answer::Nobody => Err(method::misconfigured(false).into()),
+        }
+    }
+
+    /// The client's password, in clear text, for somebody else to check.
+    async fn password(&self, stream: &mut Stream, otherwise: fn() -> Fault, out: &mut Vec<u8>) -> Result<Secret, Farewell> {
+        let asked = Asked::begin(Method::Plain, challenge(self.made_up(), None)?, out);
+        match self.answers(stream, asked, out).await? {
+            // An empty password would be none at all to a server or to the operating system.
+            Claim::Password(password) if !password.is_empty() => Ok(Secret::new(password.to_string())),
+            Claim::Password(_) | Claim::Md5 { .. } | Claim::Scram(_) => Err(otherwise().into()),
+        }
     }
 
     async fn by_password(&self, stream: &mut Stream, asked_by: AskedBy, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {

@@ -54,6 +54,7 @@ impl Present {
             }
             End::ServerLost => record.add(PoolCounter::ErrorUpstreamLost, 1),
             End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
+            End::Pinned => record.add(PoolCounter::ErrorRefused, 1),
             End::TimedOut => record.add(PoolCounter::ErrorTimedOut, 1),
             End::Reconfigured => record.add(PoolCounter::ErrorReconfigured, 1),
             End::Ended => {}

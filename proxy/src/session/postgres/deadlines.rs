@@ -36,6 +36,8 @@ pub(super) enum Stage {
     Running,
     /// Inside of a transaction, and the client is the one to speak next.
     Paused,
+    /// Nothing, outside of a transaction, but with a connection that is kept from others.
+    Pinned,
 }
 
 /// What took too long.
@@ -53,6 +55,8 @@ pub(super) enum Overdue {
     Transaction,
     /// A pause outside of transactions.
     Client,
+    /// The same, with a pinned connection.
+    Pin,
 }
 
 /// A session with bounds, as the sweep sees it.
@@ -134,6 +138,8 @@ impl Watched {
             Stage::Running if self.cancelled.get() => longer(took, bounds.cancelled).then_some(Overdue::CancelledQuery),
             Stage::Running => longer(took, bounds.query).then_some(Overdue::Query),
             Stage::Paused => longer(took, bounds.idle_transaction).then_some(Overdue::IdleTransaction),
+            Stage::Pinned if longer(took, bounds.client_idle) => Some(Overdue::Client),
+            Stage::Pinned => longer(took, bounds.pin_idle).then_some(Overdue::Pin),
         }
     }
 }
@@ -253,6 +259,7 @@ mod tests {
             idle_transaction_timeout: ms(200),
             transaction_timeout: ms(1000),
             client_idle_timeout: ms(300),
+            pin_idle_timeout: ms(250),
         }
     }
 
@@ -263,6 +270,7 @@ mod tests {
             (Stage::Waiting, 100, Overdue::QueuedQuery),
             (Stage::Running, 100, Overdue::Query),
             (Stage::Paused, 200, Overdue::IdleTransaction),
+            (Stage::Pinned, 250, Overdue::Pin),
         ] {
             let mut bench = bench(all());
             bench.watched.is_doing(stage);

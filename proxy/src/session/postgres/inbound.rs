@@ -6,7 +6,7 @@
 //!   Bind / Describe name           renamed; where this server has not seen the text, a Parse of our own goes before
 //!   Close name                     answered here; the server keeps the statement for the others
 //!   a name the client never made   passed as it is, so that the server itself says what PostgreSQL says (26000, 42P05)
-//!   PREPARE, EXECUTE … in SQL      `sql_names`
+//!   PREPARE, EXECUTE … in SQL      `sql_names`, and `referring` where they come through Parse
 //! ```
 //! Not here: reading, writing, waiting. The input may end anywhere; what was not consumed comes again with more behind it.
 
@@ -21,9 +21,10 @@ use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
+use super::referring::{self, refers};
 use super::sql_names::Named;
-use crate::upstream::postgres::link::{Hold, Link, Note};
-use crate::upstream::postgres::statements::{Statement, UnnamedOwner};
+use crate::upstream::postgres::link::{Hold, Link, Note, TakeBack};
+use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, UnnamedOwner};
 
 /// The longest Parse whose text is kept. PostgreSQL allows 1 GiB; a statement of this size is machine-made and belongs into a table.
 pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
@@ -137,19 +138,21 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
+            if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
+                return Ok((at, Stop::NeedMore));
+            }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
-                FrontendTag::Query if rewrite && rest.get(HEAD_BYTES).is_none_or(|first| sql::may_name(*first)) => {
-                    match self.on_named_query(rest, head, at)? {
-                        Named::Consumed(bytes) => Some(bytes),
-                        Named::NeedMore => None,
-                        Named::Held => return Ok((at, Stop::Held(Hold::All))),
-                    }
-                }
+                FrontendTag::Execute if rewrite && !self.link.portals.is_empty() => self.on_execute(rest, head, at)?,
+                FrontendTag::Query if rewrite && sql::may_name(&rest[HEAD_BYTES..]) => match self.on_named_query(rest, head, at)? {
+                    Named::Consumed(bytes) => Some(bytes),
+                    Named::NeedMore => None,
+                    Named::Held(hold) => return Ok((at, Stop::Held(hold))),
+                },
                 FrontendTag::Query => Some(self.pass_query(head, at)),
                 FrontendTag::Parse
                 | FrontendTag::Bind
@@ -171,7 +174,7 @@ impl Inbound<'_, '_> {
     }
 
     /// Whether what this message means depends on the end of an earlier batch. Batches that change no statements never hold up the next.
-    fn is_unsettled(&mut self, tag: FrontendTag) -> bool {
+    pub(super) fn is_unsettled(&mut self, tag: FrontendTag) -> bool {
         match tag {
             FrontendTag::Parse | FrontendTag::Bind | FrontendTag::Describe | FrontendTag::Close => {
                 self.link.unsettled = self.link.unsettled && self.link.tracker.owes_sync();
@@ -204,13 +207,13 @@ impl Inbound<'_, '_> {
     }
 
     /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
-    fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
+    pub(super) fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
         let verdict = self.link.tracker.on_frontend(tag, Note::None);
         self.link.counts.server_parses += u32::from(tag == FrontendTag::Parse && verdict == Verdict::Forward);
         self.follow(head, at, verdict)
     }
 
-    fn follow(&mut self, head: Head, at: usize, verdict: Verdict) -> usize {
+    pub(super) fn follow(&mut self, head: Head, at: usize, verdict: Verdict) -> usize {
         let forward = verdict == Verdict::Forward;
         if forward {
             self.out.pass(at, HEAD_BYTES);
@@ -244,26 +247,25 @@ impl Inbound<'_, '_> {
         let Some(message) = rest.get(..head.message_bytes()) else { return Ok(None) };
         let (name, text) = frame::cstr(&message[HEAD_BYTES..]).ok_or(Violation::Names(FrontendTag::Parse))?;
         if name.is_empty() {
-            self.parse_unnamed(text);
-            self.link.counts.server_parses += 1;
-            return Ok(Some(self.pass_whole(head, at)));
+            return self.parse_unnamed(text, head, at).map(Some);
         }
         let client = self.rewriting.client.get_or_insert_default();
         if let Some(existing) = client.named.get(name) {
             // The server itself refuses a second statement of that name.
             let existing = Rc::clone(existing);
-            self.ensure(&existing);
-            self.link.tracker.owe(Owed::Parse(Note::Duplicate(name.into())));
-            self.link.counts.server_parses += 1;
-            statement::put_parse(self.out.put(), existing.id().server_name().as_bytes(), text);
+            self.parse_duplicate(&existing, name, text);
             return Ok(Some(head.message_bytes()));
         }
         if client.named.len() >= MAX_CLIENT_STATEMENTS {
             return Err(Violation::TooManyStatements);
         }
         let search_path = self.rewriting.state.get("search_path").unwrap_or_default();
-        let parsed = self.rewriting.table.intern(text, search_path);
+        let parsed = self.rewriting.table.parsed(text, search_path);
         client.named.insert(name.into(), Rc::clone(&parsed));
+        if parsed.refers() {
+            self.parse_referring(text, TakeBack::Name(name.into()))?;
+            return Ok(Some(head.message_bytes()));
+        }
         let id = parsed.id();
         let known = self.link.statements.touch(id);
         if known && self.link.tracker.status() == TransactionStatus::Failed {
@@ -282,7 +284,20 @@ impl Inbound<'_, '_> {
         Ok(Some(head.message_bytes()))
     }
 
-    fn parse_unnamed(&mut self, text: &[u8]) {
+    /// The client has a statement of that name: the server itself refuses a second one.
+    fn parse_duplicate(&mut self, existing: &Rc<Statement>, name: &[u8], text: &[u8]) {
+        let server_name = if existing.refers() {
+            self.put_decoy(0)
+        } else {
+            self.ensure(existing);
+            existing.id().server_name().as_bytes().to_vec()
+        };
+        self.link.tracker.owe(Owed::Parse(Note::Duplicate(name.into())));
+        self.link.counts.server_parses += 1;
+        statement::put_parse(self.out.put(), &server_name, text);
+    }
+
+    fn parse_unnamed(&mut self, text: &[u8], head: Head, at: usize) -> Result<usize, Violation> {
         let client = self.rewriting.client.get_or_insert_default();
         client.unnamed_version += 1;
         // Only what stands behind something else can be skipped.
@@ -290,8 +305,16 @@ impl Inbound<'_, '_> {
         let kept = client.unnamed.get_or_insert_default();
         kept.clear();
         kept.extend_from_slice(text);
-        self.link.statements.unnamed = Some(UnnamedOwner { client: self.rewriting.client_id, version: client.unnamed_version });
-        self.link.tracker.owe(Owed::Parse(Note::Unnamed { before, version: client.unnamed_version }));
+        client.unnamed_refers = refers(text);
+        let version = client.unnamed_version;
+        if client.unnamed_refers {
+            self.parse_referring(text, TakeBack::Unnamed { before, version })?;
+            return Ok(head.message_bytes());
+        }
+        self.link.statements.unnamed = Some(UnnamedOwner { client: self.rewriting.client_id, version });
+        self.link.tracker.owe(Owed::Parse(Note::Unnamed { before, version }));
+        self.link.counts.server_parses += 1;
+        Ok(self.pass_whole(head, at))
     }
 
     /// Passes a message that is there as a whole and already announced.
@@ -306,13 +329,35 @@ impl Inbound<'_, '_> {
             let unfinished = available.len() < head.body && available.len() <= MAX_NAME_BYTES;
             return if unfinished { Ok(None) } else { Err(Violation::Names(FrontendTag::Bind)) };
         };
+        if !self.link.portals.is_empty() {
+            self.link.portals.retain(|portal| &*portal.name != names.portal);
+        }
+        let values = &available[names.bytes..];
         if names.statement.is_empty() {
+            if !self.hint_unnamed(values, head) {
+                return Ok(None);
+            }
+            if let Some(body) = self.unnamed_referring() {
+                return self.bind_referring(&body, names, head).map(Some);
+            }
             self.ensure_unnamed();
         } else if let Some(known) = self.named(names.statement) {
+            if !self.hint_bind(&known, values, head) {
+                return Ok(None);
+            }
+            if known.refers() {
+                return self.bind_referring(known.key(), names, head).map(Some);
+            }
             self.ensure(&known);
             self.link.tracker.owe(Owed::Bind(Note::Uses(known.id())));
             let body = head.body - names.bytes;
             statement::put_bind_start(self.out.put(), names.portal, known.id().server_name().as_bytes(), body);
+            *self.body = Body { remaining: body, forward: true };
+            return Ok(Some(HEAD_BYTES + names.bytes));
+        } else if names.statement.starts_with(NAME_PREFIX) {
+            self.link.tracker.owe(Owed::Bind(referring::invented(names.statement)));
+            let body = head.body - names.bytes;
+            statement::put_bind_start(self.out.put(), names.portal, NOBODY, body);
             *self.body = Body { remaining: body, forward: true };
             return Ok(Some(HEAD_BYTES + names.bytes));
         }
@@ -325,18 +370,30 @@ impl Inbound<'_, '_> {
         }
         let Some(message) = rest.get(..head.message_bytes()) else { return Ok(None) };
         let name = match statement::target(&message[HEAD_BYTES..]).ok_or(Violation::Names(tag))? {
-            Target::Portal(_) => return Ok(Some(self.start(head, at, tag))),
+            Target::Portal(name) => return Ok(Some(self.on_portal(name, head, at, tag))),
             Target::Statement(name) => name,
         };
         if tag == FrontendTag::Close {
             return Ok(Some(self.close_statement(name, head, at)));
         }
         if name.is_empty() {
+            if let Some(body) = self.unnamed_referring() {
+                self.describe_referring(&body)?;
+                return Ok(Some(head.message_bytes()));
+            }
             self.ensure_unnamed();
         } else if let Some(known) = self.named(name) {
+            if known.refers() {
+                self.describe_referring(known.key())?;
+                return Ok(Some(head.message_bytes()));
+            }
             self.ensure(&known);
             self.link.tracker.owe(Owed::Describe(Note::Uses(known.id())));
             statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
+            return Ok(Some(head.message_bytes()));
+        } else if name.starts_with(NAME_PREFIX) {
+            self.link.tracker.owe(Owed::Describe(referring::invented(name)));
+            statement::put_describe(self.out.put(), NOBODY);
             return Ok(Some(head.message_bytes()));
         }
         Ok(Some(self.start(head, at, tag)))
@@ -351,6 +408,10 @@ impl Inbound<'_, '_> {
         } else if let Some((name, statement)) = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(name)) {
             self.link.tracker.owe(Owed::LocalClose(Note::Closed { name, statement }));
             return head.message_bytes();
+        } else if name.starts_with(NAME_PREFIX) {
+            // Nothing of the client's: PostgreSQL says that it is closed, and others use what has that name.
+            self.link.tracker.owe(Owed::LocalClose(Note::None));
+            return head.message_bytes();
         }
         self.start(head, at, FrontendTag::Close)
     }
@@ -359,8 +420,14 @@ impl Inbound<'_, '_> {
         self.rewriting.client.as_ref()?.named.get(name).map(Rc::clone)
     }
 
+    /// The client's unnamed statement, if its text names another one.
+    fn unnamed_referring(&self) -> Option<Vec<u8>> {
+        let client = self.rewriting.client.as_ref()?;
+        if client.unnamed_refers { client.unnamed.clone() } else { None }
+    }
+
     /// Makes sure that the server knows the statement by the time it reads what comes next.
-    fn ensure(&mut self, statement: &Rc<Statement>) {
+    pub(super) fn ensure(&mut self, statement: &Rc<Statement>) {
         if self.link.statements.touch(statement.id()) {
             self.link.reused = true;
             return;
@@ -388,7 +455,7 @@ impl Inbound<'_, '_> {
     }
 
     /// Marks the statement as known, and closes another one where that is one too many.
-    fn make_room(&mut self, statement: &Statement) {
+    pub(super) fn make_room(&mut self, statement: &Statement) {
         if let Some(evicted) = self.link.statements.insert(statement.id(), self.rewriting.capacity) {
             self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());

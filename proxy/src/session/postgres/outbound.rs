@@ -12,7 +12,8 @@ use sidepool_protocol::postgres::tag::BackendTag;
 use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
 
 use super::prepared::ClientStatements;
-use crate::upstream::postgres::link::{Effect, Link, Note};
+use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
+use crate::upstream::postgres::pins::Cause;
 use crate::upstream::postgres::statements::StatementId;
 
 /// Messages up to this size are looked at as a whole; longer ones of the same kinds flow past unread.
@@ -33,6 +34,8 @@ pub struct News {
     pub own_error: Option<Box<[u8]>>,
     /// A query of the proxy itself is through.
     pub own_ready: bool,
+    /// The client has thrown its whole session away.
+    pub discarded: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
     /// Statements of which the plan is of no use any more.
@@ -66,6 +69,8 @@ pub struct Outbound<'a, 's> {
     pub notifications: bool,
     /// Whether names of statements are the proxy's.
     pub rewriting: bool,
+    /// Whether the connection goes to others when nothing keeps it.
+    pub shared: bool,
     /// The longest message, head included.
     pub max_packet: usize,
     /// What is sent to the client.
@@ -86,7 +91,8 @@ impl Outbound<'_, '_> {
             if head.message_bytes() > self.max_packet {
                 return Err(ServerFault::Packet(head.message_bytes()));
             }
-            let whole = if is_read_whole(tag) && head.body <= WHOLE_BYTES {
+            let is_answer = tag == BackendTag::DataRow && self.link.is_asked();
+            let whole = if (is_read_whole(tag) || is_answer) && head.body <= WHOLE_BYTES {
                 let Some(message) = rest.get(..head.message_bytes()) else { return Ok(at) };
                 Some(&message[HEAD_BYTES..])
             } else {
@@ -141,7 +147,19 @@ impl Outbound<'_, '_> {
                 Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
             BackendTag::NotificationResponse => {
-                Ok(if self.notifications || self.link.listening { Verdict::Forward } else { Verdict::Swallow })
+                Ok(if self.notifications || self.link.pins.has(Cause::Listening) { Verdict::Forward } else { Verdict::Swallow })
+            }
+            BackendTag::DataRow => {
+                if self.link.is_asked()
+                    && let Some(asking) = &mut self.link.asking
+                {
+                    asking.on_row(body);
+                }
+                self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
+            }
+            BackendTag::CommandComplete if self.link.asking.is_some() => {
+                self.on_answered();
+                self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
             }
             BackendTag::CommandComplete => {
                 self.on_command_tag(body.unwrap_or_default());
@@ -154,7 +172,6 @@ impl Outbound<'_, '_> {
             BackendTag::ParseComplete
             | BackendTag::BindComplete
             | BackendTag::CloseComplete
-            | BackendTag::DataRow
             | BackendTag::CopyData
             | BackendTag::CopyDone
             | BackendTag::CopyInResponse
@@ -179,6 +196,10 @@ impl Outbound<'_, '_> {
         let own = self.link.tracker.is_own_query_next();
         let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
         self.link.ran = false;
+        self.link.own_done += u8::from(own);
+        if !self.link.portals.is_empty() && self.link.tracker.is_free() {
+            self.link.portals.clear();
+        }
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
@@ -197,6 +218,15 @@ impl Outbound<'_, '_> {
         }
     }
 
+    /// A command of the question is through.
+    fn on_answered(&mut self) {
+        if self.link.is_asked()
+            && let Some(asking) = &mut self.link.asking
+        {
+            asking.on_complete();
+        }
+    }
+
     /// Some command tags tell of changed state.
     fn on_command_tag(&mut self, body: &[u8]) {
         let link = &mut *self.link;
@@ -205,33 +235,49 @@ impl Outbound<'_, '_> {
         link.ran = true;
         match body {
             b"DISCARD ALL\0" => {
-                self.forget_statements();
-                self.link.listening = false;
-                self.link.overrides = Default::default();
+                self.on_named(body);
+                self.link.pins.remove(Cause::Listening);
+                self.link.carried = Default::default();
                 self.link.applied = None;
+                self.news.discarded = true;
             }
-            b"DEALLOCATE ALL\0" => self.forget_statements(),
-            b"PREPARE\0" | b"DEALLOCATE\0" => self.on_named(body),
-            b"LISTEN\0" => self.link.listening = true,
-            // What the proxy itself resets is known.
-            b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
+            b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
+            b"LISTEN\0" => self.link.pins.add(Cause::Listening),
+            b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
+            // What the proxy itself does is known.
+            _ if self.link.tracker.is_own_query_next() => {}
+            b"SET\0" | b"RESET\0" if self.link.rules.is_some() => self.link.dirt.on_set(),
+            b"SET\0" | b"RESET\0" => {
                 self.link.doubtful = true;
                 self.link.applied = None;
             }
+            b"ROLLBACK\0" => self.link.dirt.on_undone(),
+            b"DO\0" | b"CALL\0" if self.link.rules.is_some() => self.link.dirt.add_unknown(),
             _ => {}
         }
     }
 
-    /// A PREPARE or DEALLOCATE is done.
+    /// A PREPARE, DEALLOCATE or DISCARD ALL is done.
     fn on_named(&mut self, tag: &[u8]) {
         let link = &mut *self.link;
-        if matches!(link.tracker.owed().next(), Some(Owed::OwnExecute(_))) {
-            return;
+        let all = matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0");
+        match link.tracker.owed().next() {
+            Some(Owed::OwnExecute(_)) => return,
+            // What it does was done when it was sent.
+            Some(Owed::Execute(Note::Text(text))) if !matches!(text.back, TakeBack::Nothing) => {
+                return if all {
+                    link.pins.remove(Cause::Statements)
+                };
+            }
+            _ => {}
         }
         let effect = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.effects.pop_front(),
             _ => None,
         };
+        if all {
+            return self.forget_statements();
+        }
         match effect {
             Some(Effect::Prepared { name, statement }) => {
                 link.statements.insert(statement.id(), usize::MAX);
@@ -246,16 +292,16 @@ impl Outbound<'_, '_> {
                 }
             }
             // Under the client's own name: nobody else may get the connection.
-            None if tag == b"PREPARE\0" => link.pinned |= self.rewriting,
-            None | Some(Effect::Nothing) => {}
+            None if tag == b"PREPARE\0" && self.rewriting => link.pins.add(Cause::Statements),
+            None | Some(Effect::Nothing | Effect::AllGone) => {}
         }
     }
 
     /// Named statements are gone, but for those of a Parse that is still to come.
     fn forget_statements(&mut self) {
-        let Link { tracker, statements, pinned, .. } = &mut *self.link;
+        let Link { tracker, statements, pins, .. } = &mut *self.link;
         statements.forget_named();
-        *pinned = false;
+        pins.remove(Cause::Statements);
         let mut kept = HashMap::new();
         for owed in tracker.owed() {
             match owed {
@@ -268,6 +314,15 @@ impl Outbound<'_, '_> {
                     kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name)));
                 }
                 Owed::OwnExecute(Note::Server(id)) => statements.put_back(*id),
+                Owed::Parse(Note::Text(text)) | Owed::Execute(Note::Text(text)) => match &text.back {
+                    TakeBack::Name(name) => kept.extend(self.client.as_mut().and_then(|client| client.named.remove_entry(name))),
+                    TakeBack::Prepared { name, id } => {
+                        statements.put_back(*id);
+                        let named = name.as_ref().zip(self.client.as_mut());
+                        kept.extend(named.and_then(|(name, client)| client.named.remove_entry(name)));
+                    }
+                    TakeBack::Nothing | TakeBack::Unnamed { .. } | TakeBack::Deallocated { .. } | TakeBack::AllGone(_) => {}
+                },
                 Owed::Parse(_)
                 | Owed::OwnParse(_)
                 | Owed::LocalParse(_)
@@ -278,7 +333,7 @@ impl Outbound<'_, '_> {
                 | Owed::OwnQuery
                 | Owed::Bind(_)
                 | Owed::Describe(_)
-                | Owed::Execute
+                | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
                 | Owed::OwnExecute(_)

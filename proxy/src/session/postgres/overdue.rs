@@ -19,7 +19,7 @@ impl Session {
     /// turn stays over; otherwise the session goes on, or ends.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> Option<Result<(), End>> {
         let account = self.member.account();
-        if !account.is_bounded() {
+        if !account.is_bounded() && self.pins().is_empty() {
             self.watched = None;
             return None;
         }
@@ -41,6 +41,7 @@ impl Session {
                 self.refuse_with(&fault);
                 Some(Ok(()))
             }
+            Overdue::Pin => Some(Err(self.pin_timed_out(cx))),
             Overdue::Query
             | Overdue::CancelledQuery
             | Overdue::QueuedQuery
@@ -62,6 +63,7 @@ impl Session {
             Phase::Idle => Stage::Idle,
             Phase::Waiting(_) => Stage::Waiting,
             Phase::Linked(lease) if lease.link.tracker.is_idle_in_transaction() => Stage::Paused,
+            Phase::Linked(lease) if lease.link.tracker.is_free() && lease.link.counted.is_waited_for() => Stage::Pinned,
             Phase::Linked(lease) if lease.link.tracker.is_free() => Stage::Idle,
             Phase::Linked(_) => Stage::Running,
         }

@@ -3,6 +3,7 @@
 use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::splice::Splice;
 
+use super::outbound::field;
 use super::prepared::ClientStatements;
 use crate::upstream::postgres::link::Renamed;
 use crate::upstream::postgres::statements::{NAME_PREFIX, StatementId};
@@ -29,6 +30,13 @@ pub(super) fn put_error(body: &[u8], client: Option<&ClientStatements>, renamed:
     changed.push(0);
     put(&changed, out);
     true
+}
+
+/// Whether the message of an error names this statement.
+pub(super) fn names(body: &[u8], id: StatementId) -> bool {
+    let (name, message) = (id.server_name(), field(body, b'M').unwrap_or_default());
+    let ends = |end: usize| message.get(end).is_none_or(|byte| !byte.is_ascii_digit());
+    memchr::memmem::find_iter(message, name.as_bytes()).any(|at| ends(at + name.as_bytes().len()))
 }
 
 /// Puts an error with this body.
@@ -72,7 +80,7 @@ fn put_position(position: &[u8], renamed: &[Renamed], out: &mut Vec<u8>) {
         return out.extend_from_slice(position);
     };
     let mut theirs = sent;
-    for name in renamed.iter().filter(|name| name.at + name.ours.len() < sent) {
+    for name in renamed.iter().filter(|name| name.at.saturating_add(name.ours.len()) < sent) {
         theirs = (theirs + name.characters).saturating_sub(name.ours.len());
     }
     out.extend_from_slice(theirs.to_string().as_bytes());
@@ -95,6 +103,14 @@ mod tests {
     #[test]
     fn an_error_without_names_stays_as_it_is() {
         assert_eq!(rewritten(b"SERROR\0C42601\0Mno\0\0", &[]), None);
+    }
+
+    #[test]
+    fn an_error_names_whole_names() {
+        let says =
+            |text: &str, id| names(format!("SERROR\0Mprepared statement \"{text}\" does not exist\0\0").as_bytes(), StatementId::new(id));
+        assert!(says("sidepool_12", 12) && says("sidepool_123, sidepool_12", 12));
+        assert!(!says("sidepool_123", 12) && !says("x", 12) && !names(b"", StatementId::new(12)));
     }
 
     #[test]

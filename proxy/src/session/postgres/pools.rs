@@ -308,6 +308,7 @@ impl PgPools {
             current.set_check_query(&route.check_query);
             current.set_context(route.tls_context.clone());
             current.set_reset(&route.reset.query, route.reset.always);
+            current.set_state_rules(&route.session_state);
             current.set_dialer(self.dialer(route, tcp));
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
@@ -333,6 +334,7 @@ impl PgPools {
         connector.set_check_query(&route.check_query);
         connector.set_context(route.tls_context.clone());
         connector.set_reset(&route.reset.query, route.reset.always);
+        connector.set_state_rules(&route.session_state);
         connector.with_passed(passed.clone())
     }
 

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
+use super::referring;
 use crate::handover::message::MovedStatement;
 use crate::upstream::postgres::statements::{Statement, StatementId};
 use crate::worker::WorkerId;
@@ -85,6 +86,11 @@ impl StatementTable {
         Rc::new(Statement::in_sql(self.next_id(), rest))
     }
 
+    /// What a client's Parse made: `body` is what follows the name, parsed under this search path.
+    pub fn parsed(&self, body: &[u8], search_path: &str) -> Rc<Statement> {
+        if referring::refers(body) { Rc::new(Statement::referring(self.next_id(), body)) } else { self.intern(body, search_path) }
+    }
+
     /// The statement that takes the place of one whose plans are of no use any more: the same, under a name that no server knows yet.
     pub fn renew(&self, old: &Rc<Statement>) -> Rc<Statement> {
         let Some((body, _)) = old.parse() else { return self.in_sql(old.key()) };
@@ -119,11 +125,19 @@ pub struct ClientStatements {
     pub named: HashMap<Box<[u8]>, Rc<Statement>>,
     /// The unnamed statement: what follows its (empty) name in Parse.
     pub unnamed: Option<Vec<u8>>,
+    /// Whether its text names another statement.
+    pub unnamed_refers: bool,
     /// Counts Parses of the unnamed statement, so that a server connection can tell whether it has the present one.
     pub unnamed_version: u64,
 }
 
 impl ClientStatements {
+    /// The unnamed statement is this one after all.
+    pub fn put_back_unnamed(&mut self, text: Option<Vec<u8>>) {
+        self.unnamed_refers = text.as_deref().is_some_and(referring::refers);
+        self.unnamed = text;
+    }
+
     /// The named statements as another process can take them in.
     #[must_use]
     pub fn export(&self) -> Vec<(Vec<u8>, MovedStatement)> {
@@ -138,12 +152,13 @@ impl ClientStatements {
     #[must_use]
     pub fn import(table: &StatementTable, named: &[(Vec<u8>, MovedStatement)], unnamed: Option<Vec<u8>>) -> Self {
         let found = |moved: &MovedStatement| match moved {
-            MovedStatement::Parsed { body, search_path } => table.intern(body, search_path),
+            MovedStatement::Parsed { body, search_path } => table.parsed(body, search_path),
             MovedStatement::Sql(rest) => table.in_sql(rest),
         };
         let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
-        let unnamed_version = u64::from(unnamed.is_some());
-        Self { named, unnamed, unnamed_version }
+        let mut client = Self { named, unnamed_version: u64::from(unnamed.is_some()), ..Self::default() };
+        client.put_back_unnamed(unnamed);
+        client
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a client is told when it cannot have what it asked for: what, why, which limit, and what to do.
 
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::parameters::ParameterError;
 
 use super::account::{Bounds, Exceeded};
 use super::deadlines::Overdue;
@@ -10,7 +11,9 @@ use super::prepared::MAX_CLIENT_STATEMENTS;
 use super::presence::Fate;
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFault;
+use crate::pool::pinned::Pinned;
 use crate::pool::reason::{Refusal, RefuseReason};
+use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// What to do about a server that does not let us in.
 const CHECK_LOGIN: &str =
@@ -53,13 +56,58 @@ pub fn server_refused(pool: &str, fault: &ConnectFault) -> Fault {
 
 /// The numbers behind a refusal.
 fn facts(pool: &str, refusal: &Refusal, cause: Option<&str>) -> String {
-    let Refusal { connections, leased, max, waiters, queue_length, waited, wait_timeout, reason: _ } = refusal;
+    let Refusal { connections, leased, pinned, max, waiters, queue_length, waited, wait_timeout, reason: _ } = refusal;
     let limit = wait_timeout.map_or_else(|| "unlimited".to_owned(), |limit| format!("{} ms", limit.as_millis()));
     let cause = cause.map(|cause| format!(" The last attempt to connect failed: {cause}.")).unwrap_or_default();
     format!(
-        "Pool \"{pool}\": {connections} of {max} connections open, {leased} in use; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}.{cause}",
+        "Pool \"{pool}\": {connections} of {max} connections open, {leased} in use{}; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}.{cause}",
+        kept(pinned),
         waited.as_millis()
     )
+}
+
+/// How many connections are pinned, and for what; nothing where none is.
+fn kept(pinned: &Pinned) -> String {
+    if pinned.connections == 0 {
+        return String::new();
+    }
+    let causes = Cause::ALL.into_iter().filter(|cause| pinned.by_cause[*cause as usize] > 0);
+    let causes: Vec<String> = causes.map(|cause| format!("{} {}", cause.words(), pinned.by_cause[cause as usize])).collect();
+    format!(", {} of them pinned: {}", pinned.connections, causes.join(", "))
+}
+
+/// What a client left would pin its connection, and as many are pinned as may be.
+#[must_use]
+pub(super) fn pinned_too_many(pool: &str, pins: Pins, (pinned, max): &(Pinned, u32)) -> Fault {
+    let message = format!("pool \"{pool}\" keeps as many connections for single clients as it may (max_pinned_connections)");
+    Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, message)
+        .with_detail(format!(
+            "This one would have to be kept because of {}. There may be {max} of them at a time{}.",
+            pins.words(),
+            kept(pinned)
+        ))
+        .with_hint(format!("{}Raise max_pinned_connections if the pool has room.", remedies(pins)))
+}
+
+/// A client was idle for too long with a pinned connection.
+#[must_use]
+pub(super) fn pinned_too_long(pins: Pins, bounds: &Bounds) -> Fault {
+    let bound = bounds.pin_idle.unwrap_or_default().as_millis();
+    overdue(Overdue::Pin, bounds)
+        .with_detail(format!(
+            "A server connection was kept for this idle client because of {}. pin_idle_timeout is {bound} ms.",
+            pins.words()
+        ))
+        .with_hint(format!("{}Raise pin_idle_timeout for this user if that is too short.", remedies(pins)))
+}
+
+/// What a client can do about its pins, in sentences.
+fn remedies(pins: Pins) -> String {
+    let sentence = |cause: Cause| {
+        let remedy = cause.remedy();
+        format!("{}{}. ", remedy[..1].to_ascii_uppercase(), &remedy[1..])
+    };
+    pins.iter().map(sentence).collect()
 }
 
 /// The query was cancelled while it waited.
@@ -97,6 +145,7 @@ pub(super) fn overdue(overdue: Overdue, bounds: &Bounds) -> Fault {
         }
         Overdue::Transaction => (SqlState::TRANSACTION_TIMEOUT, "transaction timeout", "transaction_timeout", bounds.transaction),
         Overdue::Client => (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", "client_idle_timeout", bounds.client_idle),
+        Overdue::Pin => (SqlState::IDLE_SESSION_TIMEOUT, "pin_idle_timeout", "pin_idle_timeout", bounds.pin_idle),
     };
     let bound = bound.unwrap_or_default().as_millis();
     let waited = if overdue == Overdue::QueuedQuery { " It was still waiting for a server connection and never ran." } else { "" };
@@ -163,6 +212,23 @@ pub fn server_fault(fault: ServerFault) -> String {
 pub fn state_not_set(message: &str) -> Fault {
     Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("the session's parameters could not be set on a server connection: {message}"))
         .with_hint("Check the parameters that the client sends when it connects.")
+}
+
+/// What the session has become could not be found out, so that it could not follow the client to another server connection.
+#[must_use]
+pub fn state_not_known(code: &str, message: &str) -> Fault {
+    Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("the session's state could not be read back from the server: {message} ({code})"))
+        .with_hint("Nothing of it has been given to another client. Settings that cancel the server's work at once (statement_timeout) hinder this, too.")
+}
+
+/// More of a session's state than is carried from connection to connection.
+#[must_use]
+pub fn state_too_large(error: ParameterError) -> Fault {
+    Fault::fatal(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("the session's parameters cannot follow it to another server connection: {error}"),
+    )
+    .with_hint("RESET those that are not needed any more, or use SET LOCAL; a database with pool_mode = \"session\" has no such limit.")
 }
 
 /// A transaction block in statement mode.

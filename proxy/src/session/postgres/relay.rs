@@ -13,22 +13,22 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
-use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
-use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::outbound::{News, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{matching, refusal, replay};
+use super::{following, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
+use crate::upstream::postgres::pins::Cause;
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -37,7 +37,7 @@ const MAX_OWED: usize = 4096;
 const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 /// What reading one side brought.
-enum Turn {
+pub(super) enum Turn {
     /// Something moved.
     Moved,
     /// Nothing to read, or no room to put it.
@@ -52,43 +52,18 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        let Some(query) = self.state_query(&mut lease) else {
+        lease.link.rules = self.state_rules();
+        let Some(own) = self.state_query(&mut lease) else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
         };
         // A cancel is meant for the client's query, which still waits.
         self.ticket.waiting(cx.waker());
+        lease.link.matching = true;
         self.phase = Phase::Linked(lease);
         self.pending = input.to_vec();
-        self.with_connection(|connection| {
-            connection.link.matching = true;
-            connection.link.tracker.owe(Owed::OwnQuery);
-            connection.link.to_server.send(&mut connection.stream, cx, &query)
-        })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
-    }
-
-    /// The query that brings the connection into this client's state, if it is not in it.
-    fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
-        let PgConnection { link, parameters, entry, .. } = &mut **lease;
-        let state = self.state();
-        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &state)) {
-            return None;
-        }
-        let sql = matching::plan(&state, parameters, &link.overrides, link.doubtful);
-        // From here on the connection carries what the server does not report, too.
-        link.overrides = ParameterSet::new();
-        for (name, value) in state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
-            // Cannot be full: the set it comes from has the same bound.
-            let _ = link.overrides.set(name, value);
-        }
-        link.doubtful = false;
-        link.applied = Some(Rc::clone(&state));
-        if let Some(entry) = entry {
-            *entry.server().applied.borrow_mut() = Some(Rc::clone(&state));
-        }
-        sql.map(|sql| query(&sql))
+        self.send_own(cx, own)
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -113,8 +88,12 @@ impl Session {
             }
             if !moved {
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() && self.unlink_if_free() {
-                    return Poll::Ready(Ok(()));
+                if self.pending.is_empty() {
+                    match self.unlink_if_free(cx) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => {}
+                        Err(end) => return Poll::Ready(Err(end)),
+                    }
                 }
                 if self.is_to_be_closed() {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
@@ -150,7 +129,7 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -325,10 +304,11 @@ impl Session {
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.listening || self.mode == PoolMode::Session;
+        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.statement_capacity > 0;
+        outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -375,6 +355,12 @@ impl Session {
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
         }
+        if news.discarded {
+            self.on_discard();
+        }
+        if news.transactions > 0 {
+            self.on_transaction();
+        }
         if let Some(error) = news.own_error {
             let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
             self.with_connection(|connection| connection.link.applied = None);
@@ -387,9 +373,13 @@ impl Session {
             return Ok(Turn::Moved);
         }
         if news.own_ready {
-            return self.after_matching(cx);
+            return if self.with_connection(|connection| connection.link.asking.is_some()) {
+                self.after_answer(cx)
+            } else {
+                self.after_matching(cx)
+            };
         }
-        Ok(if self.unlink_if_free() { Turn::Unlinked } else { Turn::Moved })
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
@@ -415,11 +405,18 @@ impl Session {
     fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
         let mut present = self.state();
         let Phase::Linked(lease) = &mut self.phase else { return };
-        let matching = lease.link.matching;
+        let (matching, asking) = (lease.link.matching, lease.link.asking.is_some());
         let mut changed = None;
         for (name, value) in reported {
             // Full, or not a name: then it is not one that is tracked either.
             let _ = lease.parameters.set(name, value);
+            if asking {
+                // What is taken back on the connection stays the client's.
+                continue;
+            }
+            if present.get(name).is_none() {
+                following::on_untracked(&mut lease.link, name);
+            }
             if present.get(name).is_some_and(|present| present != &**value) {
                 let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
                 if matching {
@@ -434,24 +431,13 @@ impl Session {
             present = self.worker.postgres.states.intern(changed);
             self.ticket.presence().set_state(&present);
         }
-        if !lease.link.doubtful {
+        if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
             lease.link.applied = Some(present);
         }
     }
 
-    /// Gives the connection back when the mode and the server allow it.
-    fn unlink_if_free(&mut self) -> bool {
-        let free = self.mode != PoolMode::Session && !self.is_half_sent() && self.with_connection(|connection| connection.link.is_free());
-        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.note_statements(&lease);
-            self.ticket.idle();
-            give_back(lease);
-        }
-        free
-    }
-
     /// Leaves behind how many statements there are, for whoever looks.
-    fn note_statements(&self, lease: &Lease<PgConnector>) {
+    pub(super) fn note_statements(&self, lease: &Lease<PgConnector>) {
         let client = self.statements.as_ref().map_or(0, |statements| statements.named.len());
         self.ticket.presence().statements.set(u32::try_from(client).unwrap_or(u32::MAX));
         if let Some(entry) = &lease.entry {
@@ -472,7 +458,7 @@ impl Session {
     }
 
     /// Whether the server waits for the rest of a message of the client.
-    fn is_half_sent(&self) -> bool {
+    pub(super) fn is_half_sent(&self) -> bool {
         self.body.remaining > 0 && self.body.forward
     }
 
@@ -499,7 +485,8 @@ impl Session {
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            let reusable = lease.link.is_quiet() && !self.is_half_sent();
+            let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
+            self.forget_pins(&lease);
             self.ticket.idle();
             if reusable {
                 lease.release(Condition::Dirty);
@@ -515,11 +502,20 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+    Outbound {
+        link,
+        client,
+        notifications: false,
+        rewriting: false,
+        shared: false,
+        max_packet: rules.max_packet as usize,
+        out,
+        news: News::default(),
+    }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-fn give_back(lease: Lease<PgConnector>) {
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);

@@ -49,7 +49,7 @@ pub(super) fn keep(link: &mut Link, input: &[u8]) {
     let (mut ends, mut described) = (0, false);
     for owed in link.tracker.owed() {
         ends += usize::from(matches!(owed, Owed::Sync | Owed::Query(_) | Owed::FunctionCall));
-        described |= matches!(owed, Owed::Describe(Note::Uses(_) | Note::None));
+        described |= matches!(owed, Owed::Describe(Note::Uses(_) | Note::Text(_) | Note::None));
     }
     if ends != 1 || link.tracker.is_batch_open() {
         return;

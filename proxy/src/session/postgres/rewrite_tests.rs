@@ -53,7 +53,7 @@ impl World {
 
 fn outbound<'a, 's>(client: &'a mut Client, link: &'a mut Link, out: &'a mut Splice<'s>) -> Outbound<'a, 's> {
     let client = &mut client.statements;
-    Outbound { link, client, notifications: false, rewriting: true, max_packet: usize::MAX, out, news: News::default() }
+    Outbound { link, client, notifications: false, rewriting: true, shared: true, max_packet: usize::MAX, out, news: News::default() }
 }
 
 /// The server answers; the answer is what the client is sent.
@@ -403,9 +403,27 @@ fn what_is_parsed_behind_a_deallocate_all_stays() {
     let (mut a, mut link) = (Client::new(1), Link::default());
     world.send(&mut a, &mut link, &[parse("old", "select 1"), sync()].concat()).unwrap();
     answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
-    world.send(&mut a, &mut link, &[message(b'Q', b"deallocate all\0"), parse("new", "select 2"), sync()].concat()).unwrap();
-    answer(&mut a, &mut link, &[message(b'C', b"DEALLOCATE ALL\0"), ready(), message(b'1', b""), ready()].concat());
+    // A text of which the beginning does not tell; what comes behind it is sent at once.
+    world.send(&mut a, &mut link, &[message(b'Q', b"select; deallocate all\0"), parse("new", "select 2"), sync()].concat()).unwrap();
+    let answers = [message(b'C', b"SELECT 1\0"), message(b'C', b"DEALLOCATE ALL\0"), ready(), message(b'1', b""), ready()];
+    answer(&mut a, &mut link, &answers.concat());
     let named = &a.statements.as_ref().unwrap().named;
     assert!(named.contains_key(&b"new"[..]) && !named.contains_key(&b"old"[..]));
     assert_eq!(link.statements.len(), 1);
+}
+
+#[test]
+fn what_is_parsed_behind_a_deallocate_all_waits_for_it() {
+    let world = World::new(10);
+    let (mut a, mut link) = (Client::new(1), Link::default());
+    world.send(&mut a, &mut link, &[parse("s", "select 1"), sync()].concat()).unwrap();
+    answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    for text in ["deallocate all", "DISCARD ALL"] {
+        let query = message(b'Q', format!("{text}\0").as_bytes());
+        let sent = world.send(&mut a, &mut link, &[query.clone(), parse("s", "select 1"), sync()].concat()).unwrap();
+        assert_eq!(sent, query, "the same text again, which the server is about to forget");
+        answer(&mut a, &mut link, &[message(b'C', format!("{}\0", text.to_uppercase()).as_bytes()), ready()].concat());
+        assert_eq!(world.send(&mut a, &mut link, &[]).unwrap(), [parse("sidepool_1", "select 1"), sync()].concat());
+        answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
+    }
 }

@@ -62,6 +62,8 @@ pub enum End {
     ServerLost,
     /// The mode of the pool does not allow what the client did.
     Mode,
+    /// It left something on its connection that would keep that from others, and no more may be kept.
+    Pinned,
     /// Something took longer than it may.
     TimedOut,
     /// The database's address or credentials changed, and the client's connection was closed for it.
@@ -211,11 +213,13 @@ impl Session {
         }
         loop {
             match self.turn(cx) {
-                Poll::Pending if self.watched.is_some() || self.member.account().is_bounded() => match self.keep_time(cx) {
-                    Some(Ok(())) => {}
-                    Some(Err(end)) => return Poll::Ready(end),
-                    None => return Poll::Pending,
-                },
+                Poll::Pending if self.watched.is_some() || self.member.account().is_bounded() || !self.pins().is_empty() => {
+                    match self.keep_time(cx) {
+                        Some(Ok(())) => {}
+                        Some(Err(end)) => return Poll::Ready(end),
+                        None => return Poll::Pending,
+                    }
+                }
                 turn => return turn,
             }
         }

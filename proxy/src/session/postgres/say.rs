@@ -91,6 +91,7 @@ fn reason(end: End) -> &'static str {
         End::Violation => "bad packet",
         End::ServerLost => "server conn crashed?",
         End::Mode => "transaction blocks not allowed in statement pooling mode",
+        End::Pinned => "no more connections may be pinned",
         End::TimedOut => "query timeout",
         End::Reconfigured => "database configuration changed",
         End::Drained => "server shutting down",

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
 use super::account::{Accounts, ClientCounts};
-use super::authenticate::ldap::MOST_AT_A_TIME;
+use super::authenticate::MOST_ASKED_ELSEWHERE;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
@@ -123,8 +123,8 @@ pub struct PostgresSide {
     pub pools: PgPools,
     /// Verifiers of users with plain passwords.
     pub verifiers: Verifiers,
-    /// Turns at asking LDAP servers.
-    pub ldap_turns: Semaphore,
+    /// Turns at asking LDAP servers and PAM.
+    pub password_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
     /// For salts.
@@ -165,7 +165,7 @@ impl PostgresSide {
             ),
             dialing: commons.dialing,
             verifiers: Verifiers::default(),
-            ldap_turns: Semaphore::new(MOST_AT_A_TIME),
+            password_turns: Semaphore::new(MOST_ASKED_ELSEWHERE),
             lookups: Lookups::default(),
             seed: commons.seed,
             numbers: commons.numbers,

@@ -4,9 +4,10 @@
 //!   PREPARE name    sent under a name that no other client has; once the server has answered, it is one of the client's statements
 //!   EXECUTE name    sent under the server's name; where this server has not seen the statement, it is prepared there before, apart
 //!   DEALLOCATE name sent under a name that means nothing, because other clients may use the same statement
-//!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pinned`)
+//!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pins`)
 //! ```
-//! Such a query is sent when nothing else is owed, and what names a statement behind it waits for its end: so nothing has ever to be taken back.
+//! Such a query is sent when nothing else is owed (but for an open batch), and what names a statement behind it waits for its end: so nothing has
+//! ever to be taken back.
 //! Not here: finding the names (`protocol::postgres::sql`), or what the answers mean (`outbound`).
 
 use std::rc::Rc;
@@ -14,12 +15,13 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::sql::{self, Command, Start, Verb};
 use sidepool_protocol::postgres::statement::{self, SYNC};
+use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
 use super::inbound::{Inbound, MAX_PARSE_BYTES, Violation};
 use super::prepared::MAX_CLIENT_STATEMENTS;
-use crate::upstream::postgres::link::{Effect, Note, Renamed, SqlNote};
-use crate::upstream::postgres::statements::{NAME_PREFIX, Statement, StatementId};
+use crate::upstream::postgres::link::{Effect, Hold, Note, Renamed, SqlNote};
+use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, StatementId};
 
 /// How much of a text is read in search of its first word.
 const MAX_LEAD_BYTES: usize = 8 * 1024;
@@ -33,8 +35,8 @@ pub(super) enum Named {
     Consumed(usize),
     /// The rest of the message has to be there.
     NeedMore,
-    /// All that is owed has to be answered before.
-    Held,
+    /// This has to be answered before.
+    Held(Hold),
 }
 
 /// What a name means in the middle of a text: a statement, or nothing any more.
@@ -78,18 +80,22 @@ impl Inbound<'_, '_> {
             Start::Names => {}
         }
         let commands = sql::commands(text).filter(|commands| commands.len() <= MAX_COMMANDS).unwrap_or_default();
-        // Between the messages of an open batch nothing of our own can be put that ends it.
-        if commands.is_empty() || self.link.tracker.is_batch_open() {
+        if commands.is_empty() {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
-        if self.link.tracker.is_owed() {
-            return Ok(Named::Held);
+        // The answers to an open batch may never come before its Sync. What it changes of names is taken for done, as within the batch.
+        let open = self.link.tracker.is_batch_open();
+        if open && self.is_unsettled(FrontendTag::Bind) {
+            return Ok(Named::Held(Hold::Names));
+        }
+        if !open && self.link.tracker.is_owed() {
+            return Ok(Named::Held(Hold::All));
         }
         let mut rewrite = Rewrite::default();
         for command in &commands {
             self.replace_name(&mut rewrite, text, command)?;
         }
-        if rewrite.note.renamed.is_empty() {
+        if rewrite.note.renamed.is_empty() && !rewrite.cleared {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
         self.send_renamed(rewrite, text);
@@ -120,7 +126,10 @@ impl Inbound<'_, '_> {
                 rewrite.replace(text, command, &decoy);
                 rewrite.note.effects.push_back(Effect::Nothing);
             }
+            // What a server would need for this it never keeps.
+            (Verb::Execute, Some(statement)) if statement.refers() => {}
             (Verb::Execute, Some(statement)) => {
+                self.hint_executed(&statement);
                 let id = statement.id();
                 rewrite.replace(text, command, id.server_name().as_bytes());
                 rewrite.note.uses.push(id);
@@ -138,11 +147,15 @@ impl Inbound<'_, '_> {
                 rewrite.note.uses.extend(really.then_some(id));
                 rewrite.note.effects.push_back(Effect::Deallocated { name: name.into(), id: really.then_some(id) });
             }
-            (Verb::Execute, None) => {}
-            (Verb::Deallocate, None) => rewrite.note.effects.push_back(Effect::Nothing),
+            (Verb::Execute, None) => rewrite.hide(text, command),
+            (Verb::Deallocate, None) => {
+                rewrite.hide(text, command);
+                rewrite.note.effects.push_back(Effect::Nothing);
+            }
             (Verb::DeallocateAll, _) => {
                 rewrite.changed.clear();
                 rewrite.cleared = true;
+                rewrite.note.effects.push_back(Effect::AllGone);
             }
         }
         Ok(())
@@ -153,24 +166,21 @@ impl Inbound<'_, '_> {
         rewrite.text.extend_from_slice(&text[rewrite.copied..]);
         // In a transaction that failed the server refuses it whatever it is.
         if self.link.tracker.status() != TransactionStatus::Failed {
-            self.send_needed(&rewrite);
+            rewrite.note.prepares = self.send_needed(&rewrite);
         }
         self.forget_unnamed();
-        self.link.naming |= !rewrite.note.effects.is_empty();
+        self.link.naming |= rewrite.note.prepares || !rewrite.note.effects.is_empty();
         self.link.own_error = None;
         statement::put_query(self.out.put(), &rewrite.text);
         self.link.tracker.owe(Owed::Query(Note::Sql(Box::new(rewrite.note))));
     }
 
-    /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why.
-    fn send_needed(&mut self, rewrite: &Rewrite) {
-        let before = self.link.tracker.len();
+    /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why. False when
+    /// nothing had to be sent.
+    fn send_needed(&mut self, rewrite: &Rewrite) -> bool {
+        let (open, before) = (self.link.tracker.is_batch_open(), self.link.tracker.len());
         for decoy in 0..rewrite.decoys {
-            let name = decoy_name(decoy);
-            self.link.tracker.owe(Owed::OwnClose(Note::None));
-            statement::put_close(self.out.put(), &name);
-            self.link.tracker.owe(Owed::OwnParse(Note::None));
-            statement::put_parse(self.out.put(), &name, &[0, 0, 0]);
+            self.put_decoy(decoy);
         }
         for statement in &rewrite.needed {
             if self.link.statements.touch(statement.id()) {
@@ -185,10 +195,13 @@ impl Inbound<'_, '_> {
             self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());
         }
-        if self.link.tracker.len() > before {
+        // A Sync would end the client's own batch. Without it a failure of what was put here ends the batch, as any other in it.
+        let sent = self.link.tracker.len() > before;
+        if sent && !open {
             self.link.tracker.owe(Owed::OwnSync);
             self.out.put().extend_from_slice(&SYNC);
         }
+        sent
     }
 }
 
@@ -210,6 +223,13 @@ impl Rewrite {
         decoy_name(self.decoys - 1)
     }
 
+    /// A name that looks like ours, and is the client's own invention, shall not hit what others have prepared.
+    fn hide(&mut self, text: &[u8], command: &Command<'_>) {
+        if command.name.starts_with(NAME_PREFIX) {
+            self.replace(text, command, NOBODY);
+        }
+    }
+
     fn replace(&mut self, text: &[u8], command: &Command<'_>, ours: &[u8]) {
         self.text.extend_from_slice(&text[self.copied..command.at.start]);
         let renamed = Renamed {
@@ -224,11 +244,12 @@ impl Rewrite {
     }
 }
 
-fn decoy_name(number: usize) -> Vec<u8> {
+/// What names are called that the server knows, and that mean nothing.
+pub(super) fn decoy_name(number: usize) -> Vec<u8> {
     [NAME_PREFIX, format!("none_{number}").as_bytes()].concat()
 }
 
 /// How many characters the server counts.
-fn characters(utf8: &[u8]) -> usize {
+pub(super) fn characters(utf8: &[u8]) -> usize {
     utf8.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }

@@ -10,7 +10,7 @@ use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed};
 use super::outbound::{Outbound, field};
 use super::own_names;
 use super::prepared::ClientStatements;
-use crate::upstream::postgres::link::Note;
+use crate::upstream::postgres::link::{Note, Renamed, TakeBack};
 use crate::upstream::postgres::statements::{ServerStatements, StatementId};
 
 /// What failed.
@@ -22,6 +22,8 @@ struct Failed {
     unnamed: bool,
     /// A use of this statement.
     used: Option<StatementId>,
+    /// Something about a text in which this name was replaced.
+    renamed: Option<Renamed>,
 }
 
 /// What the proxy can do about an error itself.
@@ -47,19 +49,20 @@ impl Outbound<'_, '_> {
             && let Some(client) = client
         {
             // A Parse that fails leaves no unnamed statement.
-            client.unnamed = None;
+            client.put_back_unnamed(None);
         }
         if verdict == Verdict::Swallow {
             let kept = Some(body.into());
             if own_query {
-                self.news.own_error = kept
+                self.on_own_error(body)
             } else {
                 link.own_error = kept
             }
             return Verdict::Swallow;
         }
+        link.dirt.on_undone();
         let code = field(body, b'C').unwrap_or(b"??");
-        if self.rewriting && self.is_remedied(remedy(code, body), failed.used) {
+        if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
         }
         self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
@@ -69,11 +72,26 @@ impl Outbound<'_, '_> {
             encode::error_response(&Fault::error(SqlState::DUPLICATE_STATEMENT, message), self.out.put());
             return Verdict::Swallow;
         }
-        if self.rewriting && self.put_with_own_names(code, body) { Verdict::Swallow } else { Verdict::Forward }
+        if self.rewriting && self.put_with_own_names(code, body, failed.renamed.as_slice()) { Verdict::Swallow } else { Verdict::Forward }
+    }
+
+    /// A query of the proxy itself failed.
+    fn on_own_error(&mut self, body: &[u8]) {
+        let link = &mut *self.link;
+        if link.own_may_fail == Some(link.own_done) {
+            let message = String::from_utf8_lossy(field(body, b'M').unwrap_or_default()).into_owned();
+            return tracing::warn!("connect_query failed: {message}");
+        }
+        match &mut link.asking {
+            Some(asking) => {
+                asking.on_error(field(body, b'C').unwrap_or_default(), &String::from_utf8_lossy(field(body, b'M').unwrap_or_default()))
+            }
+            None => self.news.own_error = Some(body.into()),
+        }
     }
 
     /// Does something about an error; true when the client need not know of it, because what it sent will be sent again.
-    fn is_remedied(&mut self, remedy: Remedy, used: Option<StatementId>) -> bool {
+    fn is_remedied(&mut self, remedy: Remedy, body: &[u8], used: Option<StatementId>) -> bool {
         let link = &mut *self.link;
         let in_sql: Vec<StatementId> = match link.tracker.query_note_mut() {
             Some(Note::Sql(sql)) => sql.uses.clone(),
@@ -84,7 +102,7 @@ impl Outbound<'_, '_> {
             // The client's own mistake.
             return false;
         }
-        let affected = used.into_iter().chain(in_sql);
+        let mut affected = used.into_iter().chain(in_sql);
         let harmless = match remedy {
             Remedy::None => return false,
             Remedy::NewPlan => {
@@ -93,7 +111,9 @@ impl Outbound<'_, '_> {
                 told
             }
             Remedy::PrepareAgain => {
-                affected.for_each(|id| link.statements.remove(id));
+                // Others that the same text uses are there, as far as anybody knows.
+                let Some(missing) = affected.find(|id| own_names::names(body, *id)) else { return false };
+                link.statements.remove(missing);
                 true
             }
         };
@@ -106,11 +126,11 @@ impl Outbound<'_, '_> {
     }
 
     /// Sends the error with the client's names of statements in the place of ours; false when there are none in it.
-    fn put_with_own_names(&mut self, code: &[u8], body: &[u8]) -> bool {
+    fn put_with_own_names(&mut self, code: &[u8], body: &[u8], renamed: &[Renamed]) -> bool {
         let link = &mut *self.link;
         let own_error = link.own_error.take();
         let Some(Note::Sql(sql)) = link.tracker.query_note_mut() else {
-            return own_names::put_error(body, self.client.as_deref(), &[], self.out);
+            return own_names::put_error(body, self.client.as_deref(), renamed, self.out);
         };
         // Preparing it failed before, and that is why it is not there.
         let cause = own_error.filter(|_| code == b"26000" && !sql.uses.is_empty());
@@ -143,12 +163,15 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
         Owed::Parse(Note::Duplicate(name)) => failed.duplicate = Some(name),
         Owed::Parse(Note::Unnamed { before, version }) => {
             statements.unnamed = None;
-            let client = client.get_or_insert_default();
-            if client.unnamed_version == version {
-                client.unnamed = before;
-                client.unnamed_version -= 1;
-                failed.unnamed = true;
-            }
+            failed.unnamed = take_back_unnamed(client, before, version);
+        }
+        Owed::Parse(Note::Text(text))
+        | Owed::OwnParse(Note::Text(text))
+        | Owed::Bind(Note::Text(text))
+        | Owed::Describe(Note::Text(text))
+        | Owed::Execute(Note::Text(text)) => {
+            (failed.used, failed.renamed) = (text.uses, text.renamed);
+            failed.unnamed = take_back(text.back, statements, client);
         }
         Owed::Parse(note) | Owed::OwnParse(note) | Owed::LocalParse(note) | Owed::OwnExecute(note) => match note {
             Note::Unnamed { .. } => statements.unnamed = None,
@@ -161,14 +184,20 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
                 }
             }
             Note::Server(id) => statements.remove(id),
-            Note::None | Note::Duplicate(_) | Note::Closed { .. } | Note::ClosedUnnamed(_) | Note::Uses(_) | Note::Sql(_) => {}
+            Note::None
+            | Note::Duplicate(_)
+            | Note::Closed { .. }
+            | Note::ClosedUnnamed(_)
+            | Note::Uses(_)
+            | Note::Sql(_)
+            | Note::Text(_) => {}
         },
         Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
         Owed::LocalClose(Note::Closed { name, statement }) => {
             // A Parse behind the next Sync may have taken the name since.
             client.get_or_insert_default().named.entry(name).or_insert(statement);
         }
-        Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().unnamed = Some(text),
+        Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().put_back_unnamed(Some(text)),
         Owed::Bind(Note::Uses(id)) | Owed::Describe(Note::Uses(id)) => failed.used = Some(id),
         Owed::OwnClose(_)
         | Owed::LocalClose(_)
@@ -179,11 +208,47 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
         | Owed::OwnQuery
         | Owed::Bind(_)
         | Owed::Describe(_)
-        | Owed::Execute
+        | Owed::Execute(_)
         | Owed::Close
         | Owed::OwnBind
         | Owed::CopyData
         | Owed::CopyEnd => {}
     }
     failed
+}
+
+/// Takes back a Parse of the unnamed statement; false when a later one counts.
+fn take_back_unnamed(client: &mut Option<Box<ClientStatements>>, before: Option<Vec<u8>>, version: u64) -> bool {
+    let client = client.get_or_insert_default();
+    let present = client.unnamed_version == version;
+    if present {
+        client.put_back_unnamed(before);
+        client.unnamed_version -= 1;
+    }
+    present
+}
+
+/// The same about a statement whose text names another one; true when it was a Parse of the unnamed statement.
+fn take_back(back: TakeBack, statements: &mut ServerStatements, client: &mut Option<Box<ClientStatements>>) -> bool {
+    match back {
+        TakeBack::Nothing => {}
+        TakeBack::Unnamed { before, version } => return take_back_unnamed(client, before, version),
+        TakeBack::Name(name) => {
+            client.get_or_insert_default().named.remove(&name);
+        }
+        TakeBack::Prepared { name, id } => {
+            if let (Some(name), Some(client)) = (name, client) {
+                client.named.remove(&name);
+            }
+            statements.remove(id);
+        }
+        TakeBack::Deallocated { name, statement } => {
+            client.get_or_insert_default().named.entry(name).or_insert(statement);
+        }
+        TakeBack::AllGone(gone) => {
+            client.get_or_insert_default().named.extend(gone.named);
+            statements.restore(gone.known);
+        }
+    }
+    false
 }

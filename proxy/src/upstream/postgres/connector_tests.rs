@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
+use super::super::pins::Cause;
 use super::super::scripted::{Script, Scripted, complete, refusal, welcome};
 use super::*;
 use crate::upstream::dial::Dialing;
@@ -103,11 +104,11 @@ async fn a_reset_leaves_nothing() {
             let connector = connector(&server);
             let mut connection = connector.connect().await.unwrap();
             connection.parameters.set("TimeZone", "Europe/Zurich").unwrap();
-            connection.link.listening = true;
+            connection.link.pins.add(Cause::Listening);
             connector.reset(&mut connection).await.unwrap();
             assert_eq!(server.heard()[1], b"Q\0\0\0\x10DISCARD ALL\0");
             assert_eq!(connection.parameters.get("TimeZone"), Some("UTC"));
-            assert!(!connection.link.listening);
+            assert!(connection.link.pins.is_empty());
         })
         .await;
 }

@@ -1,14 +1,17 @@
 //! What the proxy keeps in mind about one server connection while messages flow over it: what is owed, which statements are known, what of a
 //! message is still to come. It belongs to the connection and not to the client, of whom there are a thousand times as many.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::asking::Asking;
+use super::dirt::{Dirt, StateRules};
+use super::pins::Pins;
 use super::query::Cleaned;
-use super::statements::{ServerStatements, Statement, StatementId};
+use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
 /// What to take back when an announced message never runs.
@@ -47,6 +50,83 @@ pub enum Note {
     Uses(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
+    /// Something about a statement whose text names another one.
+    Text(Box<TextNote>),
+}
+
+/// Something about a statement of the extended protocol whose text names another one.
+#[derive(Debug)]
+pub struct TextNote {
+    /// The other one.
+    pub uses: Option<StatementId>,
+    /// The name that was replaced in the text.
+    pub renamed: Option<Renamed>,
+    /// What to take back.
+    pub back: TakeBack,
+}
+
+/// What to take back of a statement whose text names another one, when it never ran.
+#[derive(Debug)]
+pub enum TakeBack {
+    /// Nothing.
+    Nothing,
+    /// A Parse: what the client calls the statement.
+    Name(Box<[u8]>),
+    /// A Parse of the unnamed statement; as in [`Note::Unnamed`].
+    Unnamed {
+        /// The one before it.
+        before: Option<Vec<u8>>,
+        /// The client's count of Parses with this one.
+        version: u64,
+    },
+    /// A PREPARE: the client's name, and what the server was to learn.
+    Prepared {
+        /// What the client calls it; none, when the client has taken the name for something else meanwhile.
+        name: Option<Box<[u8]>>,
+        /// The statement.
+        id: StatementId,
+    },
+    /// A DEALLOCATE: what the client lost.
+    Deallocated {
+        /// What the client called it.
+        name: Box<[u8]>,
+        /// The statement.
+        statement: Rc<Statement>,
+    },
+    /// DEALLOCATE ALL or DISCARD ALL.
+    AllGone(Box<AllGone>),
+}
+
+/// What was known before all statements went.
+#[derive(Debug)]
+pub struct AllGone {
+    /// The client's names.
+    pub named: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// What the server knew.
+    pub known: Known,
+}
+
+impl TakeBack {
+    /// Whether it changes what a name means.
+    fn is_about_a_name(&self) -> bool {
+        match self {
+            Self::Name(_) | Self::Prepared { .. } | Self::Deallocated { .. } | Self::AllGone(_) => true,
+            Self::Nothing | Self::Unnamed { .. } => false,
+        }
+    }
+}
+
+/// A portal of a statement whose text names another one, as long as it has not run.
+#[derive(Debug)]
+pub struct Portal {
+    /// What the client calls it.
+    pub name: Box<[u8]>,
+    /// What its Execute does to the client's names.
+    pub effect: Option<Effect>,
+    /// The statement that it runs.
+    pub uses: Option<StatementId>,
+    /// The name that was replaced in its text.
+    pub renamed: Option<Renamed>,
 }
 
 /// A simple query in which names of statements were replaced.
@@ -54,6 +134,8 @@ pub enum Note {
 pub struct SqlNote {
     /// What becomes true with the answers to its PREPARE and DEALLOCATE commands, in their order.
     pub effects: VecDeque<Effect>,
+    /// Something was sent before it that this server was to learn for it.
+    pub prepares: bool,
     /// The statements that it uses.
     pub uses: Vec<StatementId>,
     /// The names that were replaced, in their order.
@@ -79,10 +161,12 @@ pub enum Effect {
         /// What the server forgets.
         id: Option<StatementId>,
     },
+    /// All are gone.
+    AllGone,
 }
 
 /// A name that was replaced in a text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
     /// What the client wrote, without quotes.
     pub theirs: Box<[u8]>,
@@ -100,13 +184,14 @@ impl Note {
     pub fn is_about_a_name(&self) -> bool {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
+            Self::Text(text) => text.back.is_about_a_name(),
             Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
         }
     }
 
     /// Whether it is a simple query that may yet change what a name means.
     fn is_naming(&self) -> bool {
-        matches!(self, Self::Sql(sql) if !sql.effects.is_empty())
+        matches!(self, Self::Sql(sql) if sql.prepares || !sql.effects.is_empty())
     }
 }
 
@@ -138,24 +223,34 @@ pub struct Link {
     pub forward: bool,
     /// The session state that this connection is known to carry; compared by pointer.
     pub applied: Option<Rc<ParameterSet>>,
-    /// What was set on this connection beyond what the server reports.
-    pub overrides: ParameterSet,
-    /// Somebody ran SET or RESET since, so that `overrides` may not hold.
+    /// What was set on this connection.
+    pub carried: Rc<ParameterSet>,
+    /// Somebody ran SET or RESET since, so that `carried` may not hold.
     pub doubtful: bool,
     /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
     pub matching: bool,
+    /// By which rules state follows the client; `None`: only what the server reports does.
+    pub rules: Option<Rc<StateRules>>,
+    /// What the client may have changed since the server was asked.
+    pub dirt: Dirt,
+    /// The server is being asked; the client's messages wait for it.
+    pub asking: Option<Box<Asking>>,
+    /// How many queries of the proxy itself are through since the first of those that are owed was sent.
+    pub own_done: u8,
+    /// Which of them may fail.
+    pub own_may_fail: Option<u8>,
     /// So much is owed that the server was asked to flush.
     pub flush_asked: bool,
     /// A batch that was to change what is known of statements has been sent, and has not been answered: it may yet fail and change nothing.
     pub unsettled: bool,
     /// The server has said that it closes the connection.
     pub farewell: bool,
-    /// The client listens for notifications, so the connection is its own until it stops.
-    pub listening: bool,
+    /// Why the connection is the client's own past the end of its transaction.
+    pub pins: Pins,
+    /// For which of them the pool knows it to be pinned.
+    pub counted: Pins,
     /// What has been sent, for the statistics.
     pub counts: Counts,
-    /// The client has prepared a statement in SQL under its own name, so the connection is its own until all statements are gone.
-    pub pinned: bool,
     /// A simple query has been sent that may change what a name means.
     pub naming: bool,
     /// A statement that the server had from before was used since somebody last cleared this.
@@ -166,6 +261,8 @@ pub struct Link {
     pub begun: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
+    /// Portals of statements whose text names another one.
+    pub portals: Vec<Portal>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }
@@ -202,16 +299,28 @@ pub enum Hold {
 }
 
 impl Link {
-    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction.
+    /// Whether the connection may serve somebody else: nothing is owed, nothing half-way in either direction, nothing left behind.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.is_quiet() && !self.listening && !self.pinned
+        self.is_quiet() && self.pins.is_empty()
     }
 
     /// Whether nothing is owed, and nothing half-way in either direction.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
+    }
+
+    /// Whether the next message of the server answers the question after the session's state.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.own_done == 0 && self.asking.is_some() && self.tracker.is_own_query_next()
+    }
+
+    /// Whether the client's messages wait for queries of the proxy itself.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.matching || self.asking.is_some()
     }
 
     /// Whether what is held back has to wait on.
@@ -235,31 +344,30 @@ impl Link {
     }
 
     /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
-    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), &'static str> {
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), Pins> {
+        let left = cleaned.leaves(self.pins);
+        if !left.is_empty() {
+            return Err(left);
+        }
         if cleaned.all {
             *self = Self::default();
             return Ok(());
-        }
-        if self.pinned && !cleaned.statements {
-            return Err("server_reset_query leaves a client's prepared statements on the connection");
-        }
-        if self.listening && !cleaned.listening {
-            return Err("server_reset_query leaves the connection listening");
         }
         let mut statements = std::mem::take(&mut self.statements);
         if cleaned.statements {
             statements.forget_named();
         }
         statements.unnamed = None;
-        let overrides = std::mem::take(&mut self.overrides);
+        let carried = Rc::clone(&self.carried);
         // Whatever else the query did, what was set may still be.
-        *self = Self { statements, overrides, doubtful: true, ..Self::default() };
+        *self = Self { statements, carried, doubtful: true, ..Self::default() };
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::pins::Cause;
     use super::*;
 
     fn used() -> Link {
@@ -277,13 +385,13 @@ mod tests {
         link.take_in_reset(Cleaned::default()).unwrap();
         assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
-        link.pinned = true;
+        link.pins.add(Cause::Statements);
         assert!(link.take_in_reset(Cleaned::default()).is_err());
         link.take_in_reset(statements).unwrap();
-        assert!(link.statements.is_empty() && !link.pinned);
-        link.listening = true;
+        assert!(link.statements.is_empty() && link.pins.is_empty());
+        link.pins.add(Cause::Listening);
         assert!(link.take_in_reset(statements).is_err());
         link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
-        assert!(!link.listening);
+        assert!(link.pins.is_empty());
     }
 }

@@ -8,6 +8,7 @@ use sidepool_protocol::postgres::tag::BackendTag;
 use super::connection::PgConnection;
 use super::login::lost;
 use super::messages::Messages;
+use super::pins::{Cause, Pins};
 use super::target::Target;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 
@@ -20,6 +21,20 @@ pub struct Cleaned {
     pub statements: bool,
     /// UNLISTEN * has run (or another UNLISTEN: they look the same).
     pub listening: bool,
+}
+
+impl Cleaned {
+    /// What of these is still there.
+    #[must_use]
+    pub fn leaves(self, pins: Pins) -> Pins {
+        let stays = |cause: &Cause| match cause {
+            Cause::Library => true,
+            Cause::TemporaryTables | Cause::HeldCursors | Cause::AdvisoryLocks => !self.all,
+            Cause::Statements => !self.all && !self.statements,
+            Cause::Listening => !self.all && !self.listening,
+        };
+        pins.iter().filter(stays).collect()
+    }
 }
 
 /// Runs `sql`. Afterwards the server is outside of a transaction and has said all it had to say; otherwise it is an error.

@@ -12,6 +12,7 @@ use std::time::UNIX_EPOCH;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::cancellable::Cancellable;
+use super::pins::Pins;
 use crate::clock;
 use crate::pool::reason::CloseReason;
 use crate::transport::ends::{End, Ends};
@@ -46,6 +47,15 @@ pub enum Stage {
     Tested,
 }
 
+/// A connection that a client keeps past its transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Why.
+    pub pins: Pins,
+    /// Since when, in seconds since the epoch.
+    pub since: u32,
+}
+
 /// One server connection.
 #[derive(Debug)]
 pub struct Server {
@@ -71,6 +81,8 @@ pub struct Server {
     pub cancel: RefCell<Option<Rc<Cancellable>>>,
     /// The client state it carries.
     pub applied: RefCell<Option<Rc<ParameterSet>>>,
+    /// Why a client keeps it past its transactions, if one does.
+    pub held: Cell<Option<Held>>,
     /// Why it is being closed, once the pool has said so.
     pub reason: Cell<Option<CloseReason>>,
 }
@@ -188,6 +200,7 @@ impl Page {
             tls: RefCell::default(),
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
+            held: Cell::new(None),
             reason: Cell::new(None),
         })
     }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 
+use sidepool_protocol::postgres::hints::{self, Hints};
+
 /// How a statement came to be, and so how another server connection learns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -10,6 +12,8 @@ enum Origin {
     Parse(usize),
     /// PREPARE. The key is what follows the name.
     Sql,
+    /// Parse of a text that names another statement. The key is what follows the name. No server keeps it.
+    Referring,
 }
 
 /// A statement that some client has prepared.
@@ -18,25 +22,44 @@ pub struct Statement {
     id: StatementId,
     key: Box<[u8]>,
     origin: Origin,
+    hints: Hints,
 }
 
 impl Statement {
     /// A statement by Parse: the first `body` bytes of the key are what follows its name there.
     #[must_use]
     pub fn parsed(id: StatementId, key: &[u8], body: usize) -> Self {
-        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())) }
+        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())), hints: hints::look_at_parse(key) }
     }
 
     /// A statement by PREPARE: `rest` is what follows its name.
     #[must_use]
     pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
-        Self { id, key: rest.into(), origin: Origin::Sql }
+        Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest) }
+    }
+
+    /// A statement by Parse whose text names another one, and which means something else each time: `body` is what follows its name.
+    #[must_use]
+    pub fn referring(id: StatementId, body: &[u8]) -> Self {
+        Self { id, key: body.into(), origin: Origin::Referring, hints: hints::look_at_parse(body) }
+    }
+
+    /// Whether its text names another statement, so that no server ever knows it.
+    #[must_use]
+    pub fn refers(&self) -> bool {
+        self.origin == Origin::Referring
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> StatementId {
         self.id
+    }
+
+    /// What it may change of a session's state.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     /// What makes it the same as another one.
@@ -50,6 +73,7 @@ impl Statement {
     pub fn parse(&self) -> Option<(&[u8], &[u8])> {
         match self.origin {
             Origin::Parse(body) => Some(self.key.split_at(body)),
+            Origin::Referring => Some((&self.key, &[])),
             Origin::Sql => None,
         }
     }
@@ -82,6 +106,9 @@ impl StatementId {
 /// What all names start with that the proxy gives to statements.
 pub const NAME_PREFIX: &[u8] = b"sidepool_";
 
+/// A name that no server knows.
+pub const NOBODY: &[u8] = b"sidepool_nobody";
+
 /// `sidepool_<id>`, on the stack.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerName {
@@ -105,6 +132,10 @@ pub struct UnnamedOwner {
     /// Its count of Parses of the unnamed statement.
     pub version: u64,
 }
+
+/// The statements that a server connection knew.
+#[derive(Debug, Default)]
+pub struct Known(HashMap<StatementId, u64>);
 
 /// Which statements one server connection knows. Bounded: the least recently used one gives way.
 #[derive(Debug, Default)]
@@ -153,6 +184,16 @@ impl ServerStatements {
     /// The server does not know the statement (any more).
     pub fn remove(&mut self, id: StatementId) {
         self.used.remove(&id);
+    }
+
+    /// The server is to forget all names; what is answered can be given [back](Self::restore) when it did not.
+    pub fn take_named(&mut self) -> Known {
+        Known(std::mem::take(&mut self.used))
+    }
+
+    /// The server has forgotten nothing after all.
+    pub fn restore(&mut self, known: Known) {
+        self.used.extend(known.0);
     }
 
     /// The server forgot all names (DISCARD ALL, DEALLOCATE ALL); the unnamed statement stays.

@@ -1,6 +1,6 @@
 //! Which method a login is to use, and the words with which each one fails.
 
-use sidepool_config::auth::hba::{Approach, Method, Origin};
+use sidepool_config::auth::hba::{Approach, Method, Origin, PAM_SERVICE};
 use sidepool_config::auth::ident::Maps;
 use sidepool_config::model::{AuthType, Postgres};
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
@@ -22,7 +22,7 @@ pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> R
             Some(ldap) => Method::Ldap(Box::new(ldap.clone())),
             None => return Err(misconfigured(false).into()),
         },
-        AuthType::Pam => return Err(misconfigured(false).into()),
+        AuthType::Pam => Method::Pam(PAM_SERVICE.into()),
         AuthType::Hba => {
             let origin = origin(stream).ok_or(Farewell::Left)?;
             let approach = Approach {
@@ -43,6 +43,14 @@ fn origin(stream: &Stream) -> Option<Origin> {
         Peer::Tcp(address) => Some(Origin::Tcp { address: address.ip(), tls: stream.tls_peer().is_some() }),
         Peer::Unix => Some(Origin::Local),
         Peer::Gone => None,
+    }
+}
+
+/// Where a client comes from, as PAM is told: an address without a port, or `unix` as in PgBouncer.
+pub(super) fn host(stream: &Stream) -> String {
+    match stream.peer() {
+        Peer::Tcp(address) => address.ip().to_canonical().to_string(),
+        peer @ (Peer::Unix | Peer::Gone) => peer.to_string(),
     }
 }
 
@@ -82,6 +90,10 @@ pub(super) fn no_certificate() -> Fault {
 
 pub(super) fn no_ldap() -> Fault {
     Fault::fatal(SqlState::INVALID_PASSWORD, "LDAP authentication failed")
+}
+
+pub(super) fn no_pam() -> Fault {
+    Fault::fatal(SqlState::INVALID_PASSWORD, "PAM authentication failed")
 }
 
 /// The client has done nothing wrong, and learns nothing of what is.

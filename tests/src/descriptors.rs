@@ -1,0 +1,31 @@
+//! Sockets of a process that we started, as copies of our own: what is set on them can be read exactly.
+
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::Socket;
+
+use crate::process::Process;
+
+/// The sockets that the process has open now.
+pub fn sockets(process: &Process) -> Vec<Socket> {
+    let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    let handle = pidfd_open(pid, PidfdFlags::empty()).expect("a live process of ours");
+    let entries = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("a live process").flatten();
+    let of_sockets =
+        entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:")));
+    let numbers = of_sockets.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers.filter_map(|number| copy(&handle, number)).collect()
+}
+
+/// A copy; `None` if it is closed by now.
+fn copy(handle: &OwnedFd, number: i32) -> Option<Socket> {
+    pidfd_getfd(handle.as_fd(), number, PidfdGetfdFlags::empty()).ok().map(Socket::from)
+}
+
+/// The one whose other end is this TCP port.
+pub fn connected_to(process: &Process, port: u16) -> Socket {
+    let is_it = |socket: &Socket| socket.peer_addr().ok().and_then(|address| address.as_socket()).is_some_and(|peer| peer.port() == port);
+    sockets(process).into_iter().find(is_it).unwrap_or_else(|| panic!("no socket that leads to port {port}"))
+}
