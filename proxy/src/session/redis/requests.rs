@@ -1,6 +1,6 @@
 //! Which way a request goes: what can be queued with its neighbours, what is one reply of our own, and what is a step.
 
-use sidepool_protocol::redis::command::{self, Command, Handling, Replay};
+use sidepool_protocol::redis::command::{self, Command, Handling, Kind, Replay};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, Request, RequestScanner, Scanned};
@@ -30,6 +30,9 @@ impl Session {
                 return Some((Work::Transaction, closed.replies, closed.length));
             }
             _other_places => return None,
+        }
+        if command.kind == Kind::PubSub && self.server.is_crowded() {
+            return None;
         }
         record.add(count::command(command.kind), 1);
         Some((work(command), 1, request.length))
@@ -85,6 +88,9 @@ impl Session {
         if command.is_denied(self.server.denied()) {
             return self.say_error(&gate::refusal(command));
         }
+        if let Some(raise) = self.raised(whole, command) {
+            return self.share_raised(whole, raise);
+        }
         match command.handling {
             Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {
                 self.share(whole, work(command), command.kind, self.is_heavy(command))
@@ -100,7 +106,7 @@ impl Session {
             | Handling::Takeover
             | Handling::Monitor => self.step(Step::Lease),
             Handling::Subscribe => self.step(Step::Subscribe),
-            Handling::Unsubscribe => self.unsubscribe(whole, name),
+            Handling::Unsubscribe => self.step(Step::Unsubscribe),
             Handling::Hello => self.hello(whole),
             Handling::Auth => self.auth(whole),
             Handling::Select => self.select(whole),

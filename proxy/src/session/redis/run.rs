@@ -100,6 +100,8 @@ pub(super) enum Step {
     Lease,
     /// `SUBSCRIBE` and its kin.
     Subscribe,
+    /// `UNSUBSCRIBE` and its kin.
+    Unsubscribe,
     /// Ask the server what this command is.
     Unknown,
     /// Ask the server whether somebody may do something who has not logged in.
@@ -172,6 +174,7 @@ impl Session {
                 // What is rare is boxed, so that an idle session is small.
                 Step::Lease => Box::pin(self.leased()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
+                Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
                 Step::Unknown => Box::pin(self.unknown()).await,
                 Step::Knock => Box::pin(self.knock()).await,
                 Step::Verify => Box::pin(self.verify_front()).await,
@@ -365,6 +368,20 @@ impl Session {
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
+        Next::Done
+    }
+
+    /// Sends one request down the lane of which the numbers in the reply are to be raised.
+    pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
+        let muted = self.replies != Replies::On;
+        let client = Rc::clone(&self.client);
+        let Some(Attached { group, lane }) = self.attach(false) else { return Next::Hold };
+        let record = group.shared.record();
+        record.add(count::command(Kind::PubSub), 1);
+        record.add(PoolCounter::Queries, 1);
+        record.add(PoolCounter::BytesFromClient, whole.len() as u64);
+        record.shift(PoolGauge::RedisInFlight, 1);
+        lane.send_raised(&client, whole, muted, raise);
         Next::Done
     }
 

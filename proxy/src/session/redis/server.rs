@@ -19,6 +19,7 @@ use super::client::{Client, Fate};
 use super::gate::gates;
 use super::group::{self, Group, Key};
 use super::hub::Hub;
+use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
@@ -301,6 +302,21 @@ impl Server {
         let hub = Hub::start(self.group(&key, worker), worker);
         self.hubs.borrow_mut().insert(Rc::clone(user), Rc::clone(&hub));
         hub
+    }
+
+    /// Whether several clients of this worker listen to the same.
+    pub fn is_crowded(&self) -> bool {
+        self.hubs.borrow().values().any(|hub| hub.is_crowded())
+    }
+
+    /// How many clients of this worker listen to a channel beyond those that the server counts.
+    pub fn unseen(&self, kind: Kind, name: &[u8]) -> u32 {
+        self.hubs.borrow().values().map(|hub| hub.unseen(kind, name)).sum()
+    }
+
+    /// The same of those who listen by a pattern.
+    pub fn unseen_by_pattern(&self, name: &[u8]) -> u32 {
+        self.hubs.borrow().values().map(|hub| hub.unseen_by_pattern(name)).sum()
     }
 
     /// A number for a new client, unique in the process.
