@@ -193,7 +193,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
     ]
 }
 
-fn client_tls_values(tls: &ClientTls) -> Values {
+pub(super) fn client_tls_values(tls: &ClientTls) -> Values {
     let ClientTls { sslmode, key_file, cert_file, ca_file, protocols, ciphers, tls13_ciphers, ecdhcurve, dheparams, context } = tls;
     vec![
         ("client_tls_sslmode", quoted(sslmode.name())),
@@ -208,7 +208,7 @@ fn client_tls_values(tls: &ClientTls) -> Values {
     ]
 }
 
-fn server_tls_values(tls: &ServerTls) -> Values {
+pub(super) fn server_tls_values(tls: &ServerTls) -> Values {
     let ServerTls { ca_file, key_file, cert_file, protocols, ciphers, tls13_ciphers, context } = tls;
     vec![
         ("server_tls_ca_file", contents(ca_file.as_deref(), context.as_ref().map(|context| context.fingerprint()))),
@@ -220,7 +220,7 @@ fn server_tls_values(tls: &ServerTls) -> Values {
     ]
 }
 
-fn tcp_values(tcp: &TcpOptions) -> Values {
+pub(super) fn tcp_values(tcp: &TcpOptions) -> Values {
     let TcpOptions { keepalive, keepcnt, keepidle, keepintvl, user_timeout, defer_accept, socket_buffer } = tcp;
     vec![
         ("tcp_keepalive", flag(*keepalive)),
@@ -243,6 +243,7 @@ fn peer_entry(path: String, peer: &Peer) -> Entry {
 fn user_entry(path: String, user: &PgUser) -> Entry {
     let PgUser {
         password,
+        unlisted: _,
         pool_mode,
         pool_size,
         reserve_pool_size,
@@ -284,6 +285,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         startup,
         connect_query,
         pool_mode,
+        names_its_mode,
         session_state,
         max_db_connections,
         max_db_client_connections,
@@ -302,7 +304,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("auth_query", text(auth_query.as_deref())),
         ("auth_dbname", text(auth_dbname.as_deref())),
         ("connect_query", text(connect_query.as_deref())),
-        ("pool_mode", quoted(pool_mode.name())),
+        ("pool_mode", if *names_its_mode { quoted(pool_mode.name()) } else { Shown::Unset }),
         ("max_db_connections", number(*max_db_connections)),
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];

@@ -332,6 +332,8 @@ pub struct PgDatabase {
     pub connect_query: Option<String>,
     /// When connections go back to the pool.
     pub pool_mode: PoolMode,
+    /// Whether that is said of this database, and not of all.
+    pub names_its_mode: bool,
     /// How session state follows clients.
     pub session_state: SessionState,
     /// Most server connections over all pools of this entry. Zero: no limit.
@@ -347,6 +349,8 @@ pub struct PgDatabase {
 pub struct PgUser {
     /// Plain text, `md5…`, or `SCRAM-SHA-256$…`. `None`: no password login.
     pub password: Option<Secret>,
+    /// Has limits but no secret, and no line in the `auth_file`, though there are other places to look: nobody is this user unless it is looked up.
+    pub unlisted: bool,
     /// Overrides the database's mode.
     pub pool_mode: Option<PoolMode>,
     /// Overrides the database's pool size.
@@ -525,6 +529,7 @@ impl PgDatabase {
             startup: Vec::new(),
             connect_query: None,
             pool_mode: PoolMode::Transaction,
+            names_its_mode: false,
             session_state: SessionState::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
@@ -553,6 +558,22 @@ impl PgDatabase {
 }
 
 impl Postgres {
+    /// How many cancels may be on their way to a peer.
+    #[must_use]
+    pub fn pool_size_of(&self, peer: &Peer) -> u32 {
+        peer.pool_size.unwrap_or(self.base.limits.pool_size)
+    }
+
+    /// Users without a secret are known by their section alone only where nothing else could know them; `file` has those of the `auth_file`.
+    pub(crate) fn mark_unlisted(&mut self, file: Option<&[String]>) {
+        let looks_up = self.auth_user.is_some() || self.databases.values().any(|database| database.auth_user.is_some());
+        if file.is_some() || looks_up {
+            for (name, user) in &mut self.users {
+                user.unlisted = user.password.is_none() && !file.is_some_and(|file| file.contains(name));
+            }
+        }
+    }
+
     /// The database that serves this name: its own entry, or `*`.
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&PgDatabase> {

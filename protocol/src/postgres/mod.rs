@@ -7,6 +7,7 @@ pub mod fault;
 pub mod frame;
 mod hint_words;
 pub mod hints;
+pub mod keeps;
 pub mod login;
 pub mod parameters;
 pub mod result;

@@ -12,6 +12,7 @@ use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
 pub mod account;
+mod admitting;
 pub mod cancel;
 pub mod cancel_lines;
 pub mod deadlines;
@@ -50,7 +51,7 @@ mod operator;
 mod overdue;
 mod own_names;
 mod replay;
-mod say;
+pub(crate) mod say;
 mod sql_names;
 mod undo;
 mod welcome;

@@ -82,8 +82,6 @@ pub struct Outbound<'a, 's> {
     pub notifications: Notifications,
     /// Whether names of statements are the proxy's.
     pub rewriting: bool,
-    /// Whether the connection goes to others when nothing keeps it.
-    pub shared: bool,
     /// The longest message, head included.
     pub max_packet: usize,
     /// What is sent to the client.
@@ -257,7 +255,7 @@ impl Outbound<'_, '_> {
             }
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" | b"UNLISTEN\0" if !self.link.tracker.is_own_query_next() => self.on_listening(body),
-            b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
+            b"LOAD\0" if self.link.rules.is_some() => self.link.pins.add(Cause::Library),
             // What the proxy itself does is known.
             _ if self.link.tracker.is_own_query_next() => {}
             b"SET\0" | b"RESET\0" if self.link.rules.is_some() => self.link.dirt.on_set(),

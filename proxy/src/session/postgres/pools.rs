@@ -14,6 +14,7 @@ use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::cancel_lines::{CancelLines, LineKey};
 use super::keyring::Keyring;
 use super::route::{self, PoolKey, Purpose, Route};
 use super::switches::Switches;
@@ -115,6 +116,8 @@ pub struct PoolFacts {
     pub numbers: PoolNumbers,
     /// Cancels that are on their way from this worker.
     pub cancels: u32,
+    /// Cancels of the whole process that wait for their turn.
+    pub waiting_cancels: u32,
     /// Connections of this worker that they are for.
     pub being_cancelled: u32,
 }
@@ -165,7 +168,7 @@ impl PgPools {
 
     /// The pools as the admin console sees them.
     #[must_use]
-    pub fn facts(&self, now: Instant) -> Vec<PoolFacts> {
+    pub fn facts(&self, now: Instant, lines: &CancelLines) -> Vec<PoolFacts> {
         let servers: Vec<_> = self.roll.servers().into_iter().filter(|server| server.cancels() > 0).collect();
         let facts = |(key, entry): (&PoolKey, &Rc<PgPool>)| {
             let own = servers.iter().filter(|server| server.database == *key.database() && server.user == key.user);
@@ -176,6 +179,7 @@ impl PgPools {
                 snapshot: entry.pool.snapshot(now),
                 numbers: entry.pool.record().numbers(),
                 cancels: cancels.iter().sum(),
+                waiting_cancels: lines.numbers(LineKey::Pool(entry.pool.id())).waiting,
                 being_cancelled: u32::try_from(cancels.len()).unwrap_or(u32::MAX),
             }
         };
@@ -208,6 +212,10 @@ impl PgPools {
             }
             if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
                 return Err(TooManyPools);
+            }
+            let database = route.key.database();
+            if !pools.keys().any(|key| key.is_auto() && key.database() == database) {
+                tracing::info!("registered new auto-database: {database}");
             }
         }
         let pool = Rc::new(self.make(route, worker));

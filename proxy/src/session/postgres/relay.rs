@@ -24,14 +24,14 @@ use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{following, refusal, replay};
+use super::{following, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
-use crate::upstream::postgres::pins::Cause;
+use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -227,6 +227,7 @@ impl Session {
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
         // All that was held back is looked at again.
         self.hold = Hold::No;
@@ -236,12 +237,14 @@ impl Session {
             client: &mut self.statements,
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
-            capacity: self.statement_capacity,
+            capacity: if self.rewrites { worker.postgres.statement_capacity.get() } else { 0 },
             state: &state,
         };
-        let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
+        let first = self.rewrites && replay::prepare(link, self.body, input);
         let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, gate, out: &mut out }.scan(input);
+        let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
+        let (link, body, rules) = (&mut *link, &mut self.body, self.rules);
+        let scanned = Inbound { link, body, rewriting, rules, gate, admit: &admit, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }
@@ -319,8 +322,7 @@ impl Session {
         let mut out = Splice::new(input, &mut scratch);
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
-        outbound.rewriting = self.statement_capacity > 0;
-        outbound.shared = self.mode != PoolMode::Session;
+        outbound.rewriting = self.rewrites;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -517,16 +519,8 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound {
-        link,
-        client,
-        notifications: Notifications::Pinned,
-        rewriting: false,
-        shared: false,
-        max_packet: rules.max_packet as usize,
-        out,
-        news: News::default(),
-    }
+    let notifications = Notifications::Pinned;
+    Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

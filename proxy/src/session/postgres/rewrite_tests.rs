@@ -44,7 +44,8 @@ impl World {
         let mut out = Splice::new(&input, &mut scratch);
         let (table, capacity, state) = (&self.table, self.capacity, &self.state);
         let rewriting = Rewriting { client: &mut client.statements, client_id: client.id, table, capacity, state };
-        let (consumed, stop) = Inbound { link, body: &mut client.body, rewriting, rules: RULES, gate: None, out: &mut out }.scan(&input)?;
+        let body = &mut client.body;
+        let (consumed, stop) = Inbound { link, body, rewriting, rules: RULES, gate: None, admit: &|_| None, out: &mut out }.scan(&input)?;
         assert!(matches!(stop, Stop::NeedMore | Stop::Held(_)));
         client.pending = input[consumed..].to_vec();
         Ok(out.finish().to_vec())
@@ -54,7 +55,7 @@ impl World {
 fn outbound<'a, 's>(client: &'a mut Client, link: &'a mut Link, out: &'a mut Splice<'s>) -> Outbound<'a, 's> {
     let client = &mut client.statements;
     let notifications = Notifications::Pinned;
-    Outbound { link, client, notifications, rewriting: true, shared: true, max_packet: usize::MAX, out, news: News::default() }
+    Outbound { link, client, notifications, rewriting: true, max_packet: usize::MAX, out, news: News::default() }
 }
 
 /// The server answers; the answer is what the client is sent.

@@ -2,6 +2,7 @@
 //!
 //! Pure. Not here: who may log in (`authenticate`), or the pools themselves (`pools`).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,15 +191,29 @@ pub struct Lookup {
 
 /// How a client of `database` is looked up; `None`: not at all.
 #[must_use]
-pub fn lookup(config: &Postgres, database: &str) -> Option<Lookup> {
+pub fn lookup(config: &Postgres, database: &str) -> Option<Result<Lookup, Nowhere>> {
     let asked = if database == CONSOLE { None } else { config.database(database) };
     let own = |of: fn(&PgDatabase) -> Option<&str>| asked.and_then(of);
     let user = own(|database| database.auth_user.as_deref()).or(config.auth_user.as_deref())?;
     let query = own(|database| database.auth_query.as_deref()).unwrap_or(&config.auth_query);
     let name = own(|database| database.auth_dbname.as_deref()).or(config.auth_dbname.as_deref());
     let name = name.or(asked.is_some().then_some(database))?;
-    let (entry, _) = config.databases.get_key_value(name).or_else(|| config.databases.get_key_value(ANY))?;
-    Some(Lookup { route: lookup_route(config, entry, name, user)?, query: query.into() })
+    if name == CONSOLE {
+        return Some(Err(Nowhere(name.into(), "is the reserved one of the console and cannot be used as an auth_dbname")));
+    }
+    let entry = config.databases.get_key_value(name).or_else(|| config.databases.get_key_value(ANY));
+    let found = entry.and_then(|(entry, _)| lookup_route(config, entry, name, user));
+    Some(found.map(|route| Lookup { route, query: query.into() }).ok_or_else(|| Nowhere(name.into(), "is not configured")))
+}
+
+/// The database in which users are to be looked up is of no use, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nowhere(Box<str>, &'static str);
+
+impl fmt::Display for Nowhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "authentication database \"{}\" {}", self.0, self.1)
+    }
 }
 
 /// The pool in which `user` looks others up, in the database that the entry calls `name`.

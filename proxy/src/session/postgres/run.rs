@@ -95,8 +95,8 @@ pub struct Session {
     pub(super) watched: Option<Rc<Watched>>,
     pub(super) phase: Phase,
     pub(super) mode: PoolMode,
-    /// How many prepared statements a server connection keeps; 0: names are passed as they are.
-    pub(super) statement_capacity: usize,
+    /// Whether names of prepared statements are the proxy's own on server connections; else they are passed as they are.
+    pub(super) rewrites: bool,
     pub(super) statements: Option<Box<ClientStatements>>,
     /// What the client sent and could not be sent on yet.
     pub(super) pending: Vec<u8>,
@@ -130,8 +130,8 @@ pub struct Start {
     pub pool: Rc<Pool<PgConnector>>,
     /// When connections go back.
     pub mode: PoolMode,
-    /// How many prepared statements a server connection keeps.
-    pub statement_capacity: usize,
+    /// Whether server connections keep prepared statements for all clients.
+    pub keeps_statements: bool,
     /// What the configuration allows.
     pub rules: Rules,
     /// Its cancel key, and the parameters that follow it.
@@ -151,7 +151,7 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, rules, ticket, member } = start;
+        let Start { client, pool, mode, keeps_statements, rules, ticket, member } = start;
         Self {
             client,
             worker: Rc::clone(worker),
@@ -162,7 +162,7 @@ impl Session {
             phase: Phase::Idle,
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
-            statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
+            rewrites: mode != PoolMode::Session && keeps_statements,
             statements: None,
             pending: Vec::new(),
             to_client: Backlog::default(),

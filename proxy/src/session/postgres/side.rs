@@ -118,6 +118,8 @@ pub struct PostgresSide {
     pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
+    /// How many of them a server connection keeps.
+    pub statement_capacity: Cell<usize>,
     /// Session states of all clients.
     pub states: StateTable,
     /// Pools by where they lead.
@@ -158,6 +160,7 @@ impl PostgresSide {
             leavers: RefCell::default(),
             elder: commons.elder,
             statements: StatementTable::new(worker),
+            statement_capacity: Cell::default(),
             states: StateTable::default(),
             pools: PgPools::new(
                 commons.directory,
@@ -188,6 +191,8 @@ impl PostgresSide {
             return;
         }
         if let Some(postgres) = &new.postgres {
+            // Sessions that have begun to share statements go on doing so.
+            self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
