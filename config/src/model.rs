@@ -16,8 +16,8 @@ use crate::pgbouncer::process::Process;
 use crate::secret::Secret;
 
 pub use postgres::{
-    AuthType, Base, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
-    UserTimeouts,
+    AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
+    Timeouts, UserTimeouts,
 };
 pub use session_state::{Following, SessionState};
 

@@ -71,6 +71,7 @@ fn own(postgres: &Postgres) -> Values {
         console_old_columns,
         max_packet_size,
         max_prepared_statements,
+        listen_gap,
         track_extra_parameters,
         ignore_startup_parameters,
         peer_id,
@@ -128,6 +129,7 @@ fn own(postgres: &Postgres) -> Values {
         ("console_old_columns", flag(*console_old_columns)),
         ("max_packet_size", number(*max_packet_size)),
         ("max_prepared_statements", number(*max_prepared_statements)),
+        ("listen_gap", quoted(listen_gap.name())),
         ("track_extra_parameters", list(track_extra_parameters)),
         ("ignore_startup_parameters", list(ignore_startup_parameters)),
         ("peer_id", number(*peer_id)),
@@ -241,6 +243,7 @@ fn peer_entry(path: String, peer: &Peer) -> Entry {
 fn user_entry(path: String, user: &PgUser) -> Entry {
     let PgUser {
         password,
+        unlisted: _,
         pool_mode,
         pool_size,
         reserve_pool_size,

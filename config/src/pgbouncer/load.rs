@@ -195,8 +195,11 @@ impl Loading<'_> {
                 true
             }
         };
-        if named.is_empty() || !is_needed {
+        if !is_needed {
             return;
+        }
+        if named.is_empty() {
+            return postgres.mark_unlisted(None);
         }
         let path = PathBuf::from(named);
         let contents = self.sources.read(&path).and_then(|bytes| {
@@ -207,16 +210,18 @@ impl Loading<'_> {
             Err(error) => {
                 let place = self.place("auth_file");
                 self.problems.push(Problem::warning(place, "", format!("could not open auth_file {named}: {error}")));
-                return;
+                return postgres.mark_unlisted(Some(&[]));
             }
         };
         let (users, wrong) = userlist::parse(&contents);
         let wrong =
             wrong.into_iter().map(|(line, why)| Problem::warning(Place::file(&path, Some(line)), "", format!("broken auth file; {why}")));
         self.problems.extend(wrong);
+        let names: Vec<String> = users.keys().cloned().collect();
         for (name, password) in users {
             postgres.users.entry(name).or_default().password = password;
         }
+        postgres.mark_unlisted(Some(&names));
     }
 }
 

@@ -343,6 +343,9 @@ async fn logged_in(mailboxes: &crate::worker::Mailboxes) -> BTreeMap<Box<str>, u
             Some(count) => *count += 1,
             None => drop(users.insert(presence.who.user.clone(), 1)),
         });
+        for guest in worker.guests.present() {
+            *users.entry(guest.user.clone()).or_default() += 1;
+        }
         users
     };
     let mut sum: BTreeMap<Box<str>, u32> = BTreeMap::new();

@@ -16,7 +16,7 @@ use super::show::Show;
 use crate::observe::record::PoolGauge;
 use crate::session::postgres::cancel_lines::LineNumbers;
 use crate::session::postgres::pools::PoolFacts;
-use crate::session::postgres::route::{ANY, PoolKey};
+use crate::session::postgres::route::{ANY, PoolKey, Purpose};
 use crate::session::postgres::switches::Switches;
 
 /// The pools of the process.
@@ -60,7 +60,8 @@ pub(super) fn listen_port(config: &Postgres) -> u16 {
 /// SHOW POOLS.
 pub(super) fn pools(rows: &mut Rows<'_>, config: &Postgres, pools: &Pools, console: ConsoleFacts) {
     let mut of_console = Some(console);
-    for (key, facts) in pools {
+    // The one connection that listens for a database's clients is among the servers; a second row of the same names would be taken for another.
+    for (key, facts) in pools.iter().filter(|(key, _)| key.purpose != Purpose::Listening) {
         if **key.database() > *CONSOLE_DATABASE
             && let Some(console) = of_console.take()
         {
@@ -159,7 +160,7 @@ fn console_database(rows: &mut Rows<'_>, config: &Postgres, console: ConsoleFact
         .null()
         .number(0)
         .number(0)
-        .number(0)
+        .number(config.max_db_client_connections)
         .number(console.present)
         .number(0)
         .number(0);

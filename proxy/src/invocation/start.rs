@@ -14,7 +14,7 @@ use tracing::Level;
 
 use super::flags::{self, Asked, Flags};
 use super::pidfile::{self, Found};
-use super::{LIBRARIES, daemon, identity, socket, version};
+use super::{LIBRARIES, OWN_VERSION, daemon, identity, socket, version};
 use crate::activation::Sockets;
 use crate::app;
 use crate::app::pgbouncer as process;
@@ -33,7 +33,7 @@ struct Fatal(String);
 pub fn run(program: &str, words: &[OsString]) -> ExitCode {
     match flags::parse(program, words) {
         Asked::Serve(flags) => serve(&flags),
-        Asked::Version => print(&format!("{}\n{}\n", version(), LIBRARIES.join("\n"))),
+        Asked::Version => print(&format!("{}\n{OWN_VERSION}\n{}\n", version(), LIBRARIES.join("\n"))),
         Asked::Help => print(&flags::help(program)),
         Asked::Wrong(said) => {
             eprintln!("{said}");

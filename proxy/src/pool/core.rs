@@ -248,6 +248,12 @@ impl Core {
         self.settle(now);
     }
 
+    /// Whether there are more connections than the pool's size allows without its reserve.
+    #[must_use]
+    pub fn is_in_reserve(&self) -> bool {
+        self.conns.total() > self.limits.max && self.limits.reserve > 0
+    }
+
     /// Whether somebody waits for a connection that may not be opened.
     #[must_use]
     pub fn is_capped(&self) -> bool {

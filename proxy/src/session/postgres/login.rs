@@ -202,7 +202,7 @@ impl Inside {
             client,
             pool: Rc::clone(&self.pool.pool),
             mode: self.route.mode,
-            statement_capacity: postgres.max_prepared_statements as usize,
+            keeps_statements: postgres.max_prepared_statements > 0,
             rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             ticket: self.ticket,
             member: self.member,

@@ -12,11 +12,13 @@ use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
 pub mod account;
+mod admitting;
 pub mod cancel;
 pub mod cancel_lines;
 pub mod deadlines;
 pub mod inbound;
 pub mod keyring;
+pub mod listening;
 pub mod login;
 pub mod lookups;
 pub mod matching;

@@ -16,7 +16,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::cancel_lines::{CancelLines, LineKey};
 use super::keyring::Keyring;
-use super::route::{self, PoolKey, Route};
+use super::route::{self, PoolKey, Purpose, Route};
 use super::switches::Switches;
 use crate::clock;
 use crate::observe::record::{PoolNumbers, PoolRecord};
@@ -194,6 +194,12 @@ impl PgPools {
         }
     }
 
+    /// Which pool this is; `None`: one that is not led to any more.
+    #[must_use]
+    pub fn key_of(&self, pool: &Rc<Pool<PgConnector>>) -> Option<PoolKey> {
+        self.pools.borrow().iter().find(|(_, entry)| Rc::ptr_eq(&entry.pool, pool)).map(|(key, _)| key.clone())
+    }
+
     /// The pool at the end of `route`, made if it is not there.
     pub fn get(&self, route: &Route, worker: &Rc<Worker>) -> Result<Rc<PgPool>, TooManyPools> {
         if let Some(pool) = self.pools.borrow().get(&route.key) {
@@ -206,6 +212,10 @@ impl PgPools {
             }
             if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
                 return Err(TooManyPools);
+            }
+            let database = route.key.database();
+            if !pools.keys().any(|key| key.is_auto() && key.database() == database) {
+                tracing::info!("registered new auto-database: {database}");
             }
         }
         let pool = Rc::new(self.make(route, worker));
@@ -267,7 +277,10 @@ impl PgPools {
     /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
     #[must_use]
     pub fn in_use(&self, now: Instant) -> u64 {
-        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+        // Those that listen for clients are nobody's, and are never given back while somebody listens.
+        let pools = self.pools.borrow();
+        let of_sessions = pools.iter().filter(|(key, _)| key.purpose != Purpose::Listening);
+        of_sessions.map(|(_, entry)| u64::from(entry.pool.snapshot(now).leased)).sum()
     }
 
     /// What the pools have to report to a scrape.
@@ -282,7 +295,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), route.limits, u64::from_ne_bytes(seed));
-        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key.of_clients()));
         let setup = PoolSetup {
             name: route.key.name(),
             id,

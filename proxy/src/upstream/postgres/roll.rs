@@ -56,6 +56,8 @@ pub struct Held {
     pub pins: Pins,
     /// Since when, in seconds since the epoch.
     pub since: u32,
+    /// The client's number.
+    pub client: u64,
 }
 
 /// One server connection.
