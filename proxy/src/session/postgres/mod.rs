@@ -16,6 +16,7 @@ mod admitting;
 pub mod cancel;
 pub mod cancel_lines;
 pub mod deadlines;
+pub mod entrances;
 pub mod inbound;
 pub mod keyring;
 pub mod listening;

@@ -15,6 +15,7 @@ use super::authenticate::MOST_ASKED_ELSEWHERE;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
+use super::entrances::Entrances;
 use super::keyring::Keyring;
 use super::listening::Listening;
 use super::lookups::Lookups;
@@ -140,6 +141,8 @@ pub struct PostgresSide {
     pub numbers: Numbers,
     /// The names that clients go by.
     pub names: WhoTable,
+    /// Where clients come in.
+    pub entrances: Entrances,
     /// How many clients have not logged in yet.
     pub arriving: Cell<u32>,
     /// What the client was told whose session is just ending.
@@ -177,6 +180,7 @@ impl PostgresSide {
             seed: commons.seed,
             numbers: commons.numbers,
             names: WhoTable::default(),
+            entrances: Entrances::default(),
             arriving: Cell::new(0),
             last_words: RefCell::default(),
             born: clock::now(),
