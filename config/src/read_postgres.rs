@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::hosts;
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
+use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, SessionState, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
@@ -32,6 +32,8 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let databases = section.sections("databases", Scope::PgDatabase);
     let caps = read_server::caps(section, Caps { connections: 0, clients: 0 });
     let server_tls = read_tls::server(section, &ServerTls::default());
+    let session_state = read_server::session_state(section, &SessionState::default());
+    let base = Base { pool_mode, limits: base, session_state };
     let in_file = auth_file(section);
     let file_names: Option<Vec<String>> = in_file.as_ref().map(|users| users.keys().cloned().collect());
     let mut postgres = Postgres {
@@ -40,13 +42,14 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
+        listen_gap: section.choice("listen_gap").unwrap_or(defaults.listen_gap),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
-        databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, caps, &server_tls))).collect(),
+        databases: databases.into_iter().map(|(name, section)| (name, database(&section, &base, caps, &server_tls))).collect(),
         users: users(section, in_file),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
-        base: Base { pool_mode, limits: base },
+        base,
         client_tls: read_tls::client(section),
         server_tls,
         ..defaults
@@ -96,7 +99,7 @@ fn auth_file(section: &Section<'_>) -> Option<BTreeMap<String, PgUser>> {
     Some(users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect())
 }
 
-fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps: Caps, server_tls: &ServerTls) -> PgDatabase {
+fn database(section: &Section<'_>, base: &Base, caps: Caps, server_tls: &ServerTls) -> PgDatabase {
     let caps = read_server::caps(section, caps);
     let mut url = url(section);
     let whole = url.is_some();
@@ -107,14 +110,17 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps:
         section.missing("says no server: set host (a name, an address or the directory of a Unix socket) or url");
     }
     let hosts = upstreams(section, &host.unwrap_or_default(), port);
+    let own_mode = section.choice("pool_mode");
     let mut database = PgDatabase {
         hosts,
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
-        pool_mode: section.choice("pool_mode").unwrap_or(pool_mode),
-        limits: postgres_limits(section, "pool_size", base),
+        pool_mode: own_mode.unwrap_or(base.pool_mode),
+        names_its_mode: own_mode.is_some(),
+        limits: postgres_limits(section, "pool_size", &base.limits),
+        session_state: read_server::session_state(section, &base.session_state),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
         ..PgDatabase::at(Upstream::Tcp { host: String::new(), port })

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, Upstream, UpstreamTls};
+use super::{Listen, PoolLimits, SessionState, Upstream, UpstreamTls};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -110,6 +110,8 @@ pub struct Postgres {
     pub max_packet_size: u32,
     /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
     pub max_prepared_statements: u32,
+    /// What becomes of clients that listen when notifications may have been lost.
+    pub listen_gap: ListenGap,
     /// Reported parameters that follow the client, beside the standard ones.
     pub track_extra_parameters: Vec<String>,
     /// Startup parameters that are dropped in silence (lower case).
@@ -136,6 +138,8 @@ pub struct Base {
     pub pool_mode: PoolMode,
     /// The limits of each pool; its size is `default_pool_size`.
     pub limits: PoolLimits,
+    /// How session state follows clients.
+    pub session_state: SessionState,
 }
 
 /// How PostgreSQL clients prove who they are.
@@ -180,6 +184,16 @@ pub enum LoadBalance {
     RoundRobin,
     /// One, and the next only when it cannot be connected to.
     Disable,
+}
+
+/// What becomes of clients that listen when the connection that listens for them was lost: they may have missed notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenGap {
+    /// They are closed, as by a server that restarts: drivers know what to do then.
+    #[default]
+    Close,
+    /// They stay, and are warned.
+    Warn,
 }
 
 /// TLS with clients, in libpq's terms.
@@ -318,6 +332,10 @@ pub struct PgDatabase {
     pub connect_query: Option<String>,
     /// When connections go back to the pool.
     pub pool_mode: PoolMode,
+    /// Whether that is said of this database, and not of all.
+    pub names_its_mode: bool,
+    /// How session state follows clients.
+    pub session_state: SessionState,
     /// Most server connections over all pools of this entry. Zero: no limit.
     pub max_db_connections: u32,
     /// Most client connections. Zero: no limit.
@@ -383,7 +401,7 @@ impl Default for Timeouts {
 
 impl Default for Base {
     fn default() -> Self {
-        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default() }
+        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default(), session_state: SessionState::default() }
     }
 }
 
@@ -435,6 +453,7 @@ impl Default for Postgres {
             console_old_columns: false,
             max_packet_size: i32::MAX.unsigned_abs(),
             max_prepared_statements: 200,
+            listen_gap: ListenGap::default(),
             track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
             ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
             peer_id: 0,
@@ -510,6 +529,8 @@ impl PgDatabase {
             startup: Vec::new(),
             connect_query: None,
             pool_mode: PoolMode::Transaction,
+            names_its_mode: false,
+            session_state: SessionState::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
             limits: PoolLimits::default(),
@@ -537,6 +558,12 @@ impl PgDatabase {
 }
 
 impl Postgres {
+    /// How many cancels may be on their way to a peer.
+    #[must_use]
+    pub fn pool_size_of(&self, peer: &Peer) -> u32 {
+        peer.pool_size.unwrap_or(self.base.limits.pool_size)
+    }
+
     /// Users without a secret are known by their section alone only where nothing else could know them; `file` has those of the `auth_file`.
     pub(crate) fn mark_unlisted(&mut self, file: Option<&[String]>) {
         let looks_up = self.auth_user.is_some() || self.databases.values().any(|database| database.auth_user.is_some());

@@ -7,6 +7,7 @@ use super::document::{Document, Entry};
 use super::entries;
 use super::table::{self, Kind, OWN, SETTINGS, Setting, Use};
 use super::value;
+use crate::model::USED_ONCE;
 use crate::problem::{Place, Problem, listed, shown};
 use crate::settings::{self, Scope};
 use crate::units::{LONGEST_DURATION, format_duration};
@@ -114,12 +115,18 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         "auth_file" | "conffile" | "job_name" | "listen_addr" | "listen_port" | "unix_socket_dir" | "log_connections"
         | "log_disconnections" | "log_pooler_errors" | "log_stats" | "logfile" | "pidfile" | "server_tls_sslmode" | "syslog"
         | "syslog_facility" | "syslog_ident" | "user" | "verbose" | "metrics_listen" | "workers" => None,
-        "admin_users" | "stats_users" | "ignore_startup_parameters" | "track_extra_parameters" => Some(list(&value::list(text))),
+        "admin_users"
+        | "stats_users"
+        | "ignore_startup_parameters"
+        | "track_extra_parameters"
+        | "session_state_functions"
+        | "session_state_names" => Some(list(&value::list(text))),
         "unix_socket_mode" => Some(quoted(&format!("{:04o}", value::int(text)?))),
         "stats_period" | "query_wait_notify" | "tcp_keepidle" | "tcp_keepintvl" => seconds(1000),
         "tcp_user_timeout" => seconds(1),
         "default_pool_size" => Some(size(value::int(text)?).to_string()),
         // No limit, which has no word in TOML.
+        "server_lifetime" => Some(lifetime(text)?),
         "server_connect_timeout" | "suspend_timeout" => Some(duration(or_longest(value::seconds(text)?))),
         "server_login_retry" | "dns_max_ttl" | "dns_nxdomain_ttl" => Some(duration(value::seconds(text)?.max(SHORTEST_RETRY))),
         // The first pause is never longer than the longest.
@@ -127,6 +134,12 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         "server_check_query" | "server_reset_query" | "client_tls13_ciphers" | "server_tls13_ciphers" => Some(quoted(text)),
         _ => plain(setting, text),
     }
+}
+
+/// How long connections are used: with 0 once, where that is for ever in TOML.
+fn lifetime(text: &str) -> Option<String> {
+    let lifetime = value::seconds(text)?;
+    Some(duration(if lifetime.is_zero() { USED_ONCE } else { lifetime }))
 }
 
 /// The first pause after a failed connect, which PgBouncer does not have: never longer than the longest.
@@ -246,6 +259,7 @@ impl Rule {
         }
         match self.kind {
             Kind::Int(..) if self.is_size => Some(size(value::int(text)?).to_string()),
+            Kind::Time if self.name == "server_lifetime" => lifetime(text),
             kind => plain(&Setting { name: "", kind, default: None, changeable: true, used: Use::Same }, text),
         }
     }

@@ -24,6 +24,8 @@ pub struct Flags {
     pub verbose: u32,
     /// `-u`
     pub user: Option<String>,
+    /// Where the service manager listens for us already, instead of at `listen_addr` and `unix_socket_dir`; none: it does not.
+    pub listen: Vec<Listen>,
 }
 
 /// Settings by name with their values, as the console's SET says them.
@@ -56,7 +58,10 @@ fn finish(mut document: Document, mut problems: Vec<Problem>, sources: Sources, 
     let mut loading = Loading { document: &document, problems, sources: &mut sources };
     loading.process(&mut config);
     if let Some(postgres) = &mut config.postgres {
-        loading.listen(postgres);
+        match flags.listen.as_slice() {
+            [] => loading.listen(postgres),
+            opened => postgres.listen = opened.to_vec(),
+        }
         loading.users(postgres);
     }
     let mut problems = loading.problems;

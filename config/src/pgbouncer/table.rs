@@ -51,6 +51,7 @@ pub const EMPTY_QUERY: &str = "<empty>";
 pub(crate) const MODES: &[&str] = &["session", "transaction", "statement"];
 pub(crate) const AUTH_TYPES: &[&str] = &["any", "trust", "plain", "md5", "cert", "hba", "ldap", "pam", "scram-sha-256"];
 pub(crate) const SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+pub(crate) const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 pub(crate) const BALANCES: &[&str] = &["disable", "round-robin"];
 
 const MOST: i64 = i32::MAX as i64;
@@ -180,12 +181,17 @@ pub const SETTINGS: &[Setting] = &[
 pub const OWN: &[Setting] = &[
     row("metrics_listen", Kind::Text, "", false),
     row("console_old_columns", Kind::Flag, "0", true),
+    row("listen_gap", Kind::Choice(&["close", "warn"]), "close", true),
     row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),
     row("server_connect_parallelism", Kind::Int(1, 1_000), "4", true),
+    row("session_state", Kind::Choice(FOLLOWINGS), "follow", true),
+    row("session_state_audit", Kind::Time, "60", true),
+    row("session_state_functions", Kind::Text, "", true),
+    row("session_state_names", Kind::Text, "", true),
     row("workers", Kind::Text, "auto", false),
 ];
 

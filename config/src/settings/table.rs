@@ -8,7 +8,9 @@ const MODES: &[&str] = &["transaction", "session", "statement"];
 const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "cert", "hba", "ldap", "pam"];
 const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const BALANCES: &[&str] = &["round-robin", "disable"];
+const GAPS: &[&str] = &["close", "warn"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
+const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["text", "json"];
 
@@ -59,11 +61,16 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "max_client_conn", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most client connections at a time."),
     row(&[Postgres], "client_login_timeout", NO_LIMIT, "\"15s\"", NewSessions, "How long a login may take."),
     row(&[Postgres], "max_prepared_statements", Kind::Count { min: 0, max: 1_000_000 }, "200", Live, "Most prepared statements kept per upstream connection; 0 turns the rewriting of their names off for new sessions."),
+    row(&[Postgres], "listen_gap", Kind::Choice(GAPS), "\"close\"", Live, "What becomes of clients that LISTEN when the connection that listens for them is lost, and perhaps notifications with it: they are closed, as by a server that restarts, or stay and are warned."),
     row(&[Postgres], "track_extra_parameters", Kind::Texts, "[\"IntervalStyle\", \"search_path\"]", NewSessions, "Reported parameters that follow the client from connection to connection, beside the standard ones."),
     row(&[Postgres], "ignore_startup_parameters", Kind::Texts, "[\"extra_float_digits\"]", NewSessions, "Startup parameters of clients that are dropped in silence."),
     row(&[Postgres], "default_pool_size", SIZE, "20", Live, "pool_size of every database that has none of its own."),
     row(&[PgDatabase, PgUser, PgPeer], "pool_size", SIZE, "", Live, "Most upstream connections of one pool, those being opened included. A user's own beats the database's."),
     row(&[Postgres, PgDatabase, PgUser], "pool_mode", Kind::Choice(MODES), "\"transaction\"", NewSessions, "When an upstream connection goes back to its pool."),
+    row(&[Postgres, PgDatabase], "session_state", Kind::Choice(FOLLOWINGS), "\"follow\"", Live, "What SET, SET ROLE and the like leave behind in transaction mode: \"follow\": it follows its client and nobody else sees it; \"always\": so does what functions change unseen, at the cost of one query after each transaction; \"off\": as in PgBouncer, it stays on the connection for whoever is next."),
+    row(&[Postgres, PgDatabase], "session_state_audit", NEVER, "\"1m\"", Live, "How often an upstream connection is asked for all of its state, although nothing should have changed; what had is taken back, counted and logged."),
+    row(&[Postgres, PgDatabase], "session_state_functions", Kind::Texts, "[]", Live, "Functions that change session state unseen (names without schema): a statement that names one is followed by a question for everything."),
+    row(&[Postgres, PgDatabase], "session_state_names", Kind::Texts, "[]", Live, "Settings of your own (app.tenant_id) that such functions or triggers set: the server lists none of these, so they are asked for by name."),
     row(&[Postgres], "listen_backlog", Kind::Count { min: 1, max: 65_535 }, "4096", NeedsRestart, "How many connections may wait in the kernel to be accepted."),
     row(&[Postgres], "so_reuseport", Kind::Flag, "false", NeedsRestart, "Whether other processes may listen on the same TCP address."),
     row(&[Postgres], "unix_socket_mode", Kind::Mode, "\"0777\"", NeedsRestart, "The permission bits of Unix sockets."),
@@ -170,7 +177,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgDatabase, Redis], "max_queue_length", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most clients that may wait for a connection of one pool; one more is refused at once."),
     row(&[Postgres, PgDatabase, Redis], "query_wait_timeout", Kind::Duration { zero: Some("for ever") }, "\"10s\"", Live, "How long a client may wait for a connection."),
     row(&[Postgres, PgDatabase, Redis], "server_idle_timeout", NEVER, "\"10m\"", Live, "Idle connections above the minimum are closed after this."),
-    row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it."),
+    row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it. \"1us\": each is used once."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_timeout", POSITIVE, "\"15s\"", Live, "How long opening one connection may take, login included."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_parallelism", Kind::Count { min: 1, max: 1_000 }, "4", Live, "How many connections of one pool are opened at the same time."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_backoff", POSITIVE, "\"100ms\"", Live, "The first pause after a failed connect; it doubles up to server_login_retry."),

@@ -203,7 +203,7 @@ fn encoding_name(value: &str) -> Cow<'static, str> {
 }
 
 /// ASCII letters, digits, `_`, `$` and the dots between parts; not starting with a digit.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= MAX_NAME_BYTES
         && bytes.first().is_some_and(|first| !first.is_ascii_digit() && *first != b'.' && *first != b'$')

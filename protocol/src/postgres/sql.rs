@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// PostgreSQL keeps this many bytes of a name.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 
 /// What a command does with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub fn may_name(text: &[u8]) -> bool {
 /// Looks at the beginning of a text, which may go on unless it is `whole`.
 #[must_use]
 pub fn start(text: &[u8], whole: bool) -> Start {
-    let mut tokens = Tokens { text, at: 0 };
+    let mut tokens = Tokens::new(text);
     let mut lead = Lead::Statement;
     let mut depth = 0_usize;
     loop {
@@ -97,7 +97,7 @@ pub fn start(text: &[u8], whole: bool) -> Start {
 /// All commands about prepared statements in a whole text, in order; `None` when it is not clear what they are.
 #[must_use]
 pub fn commands(text: &[u8]) -> Option<Vec<Command<'_>>> {
-    let mut tokens = Tokens { text, at: 0 };
+    let mut tokens = Tokens::new(text);
     let mut found: Vec<Command<'_>> = Vec::new();
     loop {
         let command = tokens.command().ok()?;
@@ -198,7 +198,7 @@ pub fn names_statement(text: &[u8]) -> bool {
     may_name(text) && start(text, true) == Start::Names
 }
 
-fn is(word: &[u8], keyword: &[u8]) -> bool {
+pub(super) fn is(word: &[u8], keyword: &[u8]) -> bool {
     word.eq_ignore_ascii_case(keyword)
 }
 
@@ -206,11 +206,11 @@ fn is(word: &[u8], keyword: &[u8]) -> bool {
 type Found<'a> = (Verb, Cow<'a, [u8]>, Range<usize>);
 
 /// The text can be read in two ways.
-struct Unclear;
+pub(super) struct Unclear;
 
 /// One token; comments and white space stand between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     /// A keyword or a name without quotes.
     Word(Range<usize>),
     /// A name in quotes.
@@ -225,13 +225,55 @@ enum Token {
     Unclear,
 }
 
+/// The tokens of a text, from some place on.
 #[derive(Clone)]
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
+    /// From the beginning of a text.
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// How much of the text has been read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// The next token, if it is a keyword or a name without quotes.
+    pub(super) fn word(&mut self) -> Option<&'a [u8]> {
+        match self.next() {
+            Token::Word(range) => Some(&self.text[range]),
+            Token::Quoted(_) | Token::Text | Token::Symbol(_) | Token::End | Token::Unclear => None,
+        }
+    }
+
+    /// A name of one or more parts with dots between them, without its quotes; `None`, and one token is read: there is none.
+    pub(super) fn name(&mut self) -> Option<Vec<u8>> {
+        let mut name = Vec::new();
+        loop {
+            match self.next() {
+                Token::Word(range) => name.extend_from_slice(&self.text[range]),
+                Token::Quoted(range) => name.extend_from_slice(&undouble(&self.text[range.start + 1..range.end - 1])),
+                Token::Text | Token::Symbol(_) | Token::End | Token::Unclear => return None,
+            }
+            let before = self.clone();
+            if self.next() != Token::Symbol(b'.') {
+                *self = before;
+                return Some(name);
+            }
+            name.push(b'.');
+        }
+    }
+
     /// Reads the first words of a statement, up to the name.
     fn command(&mut self) -> Result<Option<Found<'a>>, Unclear> {
         let before = self.clone();
@@ -350,7 +392,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Goes behind the end of the statement, and answers where that is; `None`: at the end of the text.
-    fn skip_statement(&mut self) -> Result<Option<usize>, Unclear> {
+    pub(super) fn skip_statement(&mut self) -> Result<Option<usize>, Unclear> {
         let mut depth = 0_usize;
         loop {
             match self.next() {
@@ -364,7 +406,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    fn next(&mut self) -> Token {
+    pub(super) fn next(&mut self) -> Token {
         if !self.skip_blanks() {
             return Token::End;
         }
@@ -399,7 +441,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Skips white space and comments; false at the end, or in a comment that does not end.
-    fn skip_blanks(&mut self) -> bool {
+    pub(super) fn skip_blanks(&mut self) -> bool {
         loop {
             self.advance_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'));
             let rest = &self.text[self.at..];
@@ -502,7 +544,7 @@ fn is_word_part(byte: u8) -> bool {
     is_word_start(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
-fn undouble(inner: &[u8]) -> Vec<u8> {
+pub(super) fn undouble(inner: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter();
     while let Some(byte) = bytes.next() {

@@ -119,6 +119,12 @@ impl Guests {
 }
 
 impl Visit<'_> {
+    /// What others see of the guest.
+    #[must_use]
+    pub fn seen(&self) -> &Rc<Seen> {
+        &self.seen
+    }
+
     /// The guest asks for something.
     pub fn asks(&self, now: u32) {
         self.seen.asked.set(now);

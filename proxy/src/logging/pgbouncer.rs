@@ -187,9 +187,10 @@ fn words(name: &str, said: &Said, out: &mut dyn fmt::Write) -> Result<bool, fmt:
 fn connect_failed(said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
     let message = one_line(&said.message);
     let message = message.strip_prefix("cannot open an upstream connection: ").unwrap_or(&message);
+    // That it is closed is another line.
     match (said.field("kind"), said.field("said")) {
-        ("Resolve", _) => write!(out, "closing because: server DNS lookup failed: {message}")?,
-        ("Refused" | "Timeout" | "Tls" | "Protocol", _) | (_, "") => write!(out, "closing because: connect failed: {message}")?,
+        ("Refused" | "Timeout" | "Tls" | "Protocol" | "Resolve", _) => out.write_str(message)?,
+        (_, "") => write!(out, "server login failed: {message}")?,
         // The server's words come first, as there; where that was follows.
         (_, words) => write!(out, "server login failed: FATAL {}: {message}", one_line(words))?,
     }

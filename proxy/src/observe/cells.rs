@@ -84,6 +84,13 @@ cells! {
         /// Bind messages of clients.
         Binds: Binds [] for Postgres,
 
+        /// A server was asked what has become of a session.
+        StateAsked: SessionStates ["asked"] for Postgres,
+        /// A connection was brought into its client's state.
+        StateCarried: SessionStates ["carried"] for Postgres,
+        /// What had become of a session could not be found out or kept.
+        StateLost: SessionStates ["lost"] for Postgres,
+
         /// Refused: the queue was full.
         RefusedQueueFull: PoolRejections ["queue_full"] for Both,
         /// Refused: waited for the longest allowed time.
@@ -140,6 +147,17 @@ cells! {
         ClosedPaused: ServerCloses ["paused"] for Both,
         /// Closed: the pool drains.
         ClosedDrain: ServerCloses ["drain"] for Both,
+
+        /// The connection that listens was lost.
+        ListenLost: ListenLost [] for Postgres,
+        /// A client that listens was closed: it did not take its notifications.
+        ListenClosedSlow: ListenClosed ["slow"] for Postgres,
+        /// A client that listens was closed: it may have missed notifications.
+        ListenClosedGap: ListenClosed ["gap"] for Postgres,
+        /// A notification came in.
+        NotificationsReceived: Notifications ["received"] for Postgres,
+        /// A notification was sent to a client.
+        NotificationsDelivered: Notifications ["delivered"] for Postgres,
 
         /// A query was cancelled upstream.
         CancelSent: Cancels ["sent"] for Postgres,
@@ -276,6 +294,12 @@ cells! {
     pub enum PoolGauge {
         /// Clients that are logged in. The states are derived from it at the scrape.
         Clients: PoolClientConnections ["all"] for Both,
+        /// Clients that listen and share connections.
+        ListenClients: ListenClients [] for Postgres,
+        /// Channels that they listen to.
+        ListenSubscriptions: ListenSubscriptions [] for Postgres,
+        /// Channels that the connection of all of them listens to.
+        ListenChannels: ListenChannels [] for Postgres,
         /// Clients that lease a connection for MULTI or WATCH.
         PinnedTransaction: PinnedClients ["transaction"] for Redis,
         /// Clients that lease a connection for a blocking command.

@@ -45,7 +45,7 @@ impl<C: Connector> Lease<C> {
     /// not and as many are as may be.
     #[must_use]
     pub fn pin(&self, causes: CauseBits) -> bool {
-        self.pool.core.with(|held| held.core.pin(self.id, causes))
+        self.pool.pin(self.id, causes)
     }
 
     /// Whether the pool wants the connection back at the next quiet moment.

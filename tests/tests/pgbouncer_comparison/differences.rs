@@ -80,4 +80,14 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     differs("rules for hosts", "+ error FATAL 28000 no authentication method is found", "the text of 1.25"),
     differs("a message that is none", "- error FATAL 08P01 unknown pkt", "PgBouncer does not say which"),
     differs("a message that is none", "+ error FATAL 08P01 invalid frontend message type 121", "PostgreSQL's own text, with the type"),
+    differs(
+        "a cleaning after each transaction",
+        "- row 4MB",
+        "the connection is cleaned, and the client keeps what it set (session_state = follow)",
+    ),
+    differs(
+        "a cleaning after each transaction",
+        "+ row 1MB",
+        "the connection is cleaned, and the client keeps what it set (session_state = follow)",
+    ),
 ];

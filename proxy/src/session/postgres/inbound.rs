@@ -20,6 +20,8 @@ use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
+use super::admitting::Admit;
+use super::listening::gate::{Gate, Passage};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
 use super::sql_names::Named;
@@ -124,6 +126,10 @@ pub struct Inbound<'a, 's> {
     pub rewriting: Rewriting<'a>,
     /// What is allowed.
     pub rules: Rules,
+    /// Who listens for the client, where that is shared.
+    pub gate: Option<Gate<'a>>,
+    /// Who may be pinned.
+    pub(super) admit: Admit<'a>,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
@@ -141,9 +147,18 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
+            if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
+                return Ok((at, Stop::NeedMore));
+            }
+            match self.gate(tag, rest, head) {
+                Passage::Free => {}
+                Passage::NeedMore => return Ok((at, Stop::NeedMore)),
+                Passage::Held => return Ok((at, Stop::Held(Hold::Channels))),
+            }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
+                FrontendTag::Query if self.refuse_query(rest, head) => Some(head.message_bytes()),
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
@@ -334,12 +349,25 @@ impl Inbound<'_, '_> {
         if !self.link.portals.is_empty() {
             self.link.portals.retain(|portal| &*portal.name != names.portal);
         }
+        let values = &available[names.bytes..];
         if names.statement.is_empty() {
+            if !self.hint_unnamed(values, head) {
+                return Ok(None);
+            }
+            if let Some(consumed) = self.refuse_unnamed(&names, head) {
+                return Ok(Some(consumed));
+            }
             if let Some(body) = self.unnamed_referring() {
                 return self.bind_referring(&body, names, head).map(Some);
             }
             self.ensure_unnamed();
         } else if let Some(known) = self.named(names.statement) {
+            if !self.hint_bind(&known, values, head) {
+                return Ok(None);
+            }
+            if let Some(consumed) = self.refuse_bind(known.key(), &names, head) {
+                return Ok(Some(consumed));
+            }
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
             }

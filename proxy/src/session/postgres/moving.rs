@@ -50,6 +50,8 @@ impl Session {
             && self.body.remaining == 0
             && !self.skipping
             && self.hold == Hold::No
+            // What is notified between its two LISTENs would be lost.
+            && !self.ticket.listens()
             && self.worker.postgres.leavers.borrow().is_some()
     }
 }

@@ -13,23 +13,25 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
-use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
-use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+use sidepool_protocol::postgres::tracker::TransactionStatus;
 
+use super::count::error_counter;
+use super::following::Own;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
-use super::outbound::{News, Outbound, field};
+use super::listening::gate::Gate;
+use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{matching, refusal, replay};
+use super::{following, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
-use crate::upstream::postgres::pins::Cause;
+use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -38,7 +40,7 @@ const MAX_OWED: usize = 4096;
 const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 /// What reading one side brought.
-enum Turn {
+pub(super) enum Turn {
     /// Something moved.
     Moved,
     /// Nothing to read, or no room to put it.
@@ -53,43 +55,20 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        let Some(query) = self.state_query(&mut lease) else {
+        lease.link.rules = self.state_rules();
+        let channels = self.channels_query(&mut lease);
+        let own = Own::both(self.state_query(&mut lease), channels.as_deref());
+        let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
         };
         // A cancel is meant for the client's query, which still waits.
         self.ticket.waiting(cx.waker());
+        lease.link.matching = true;
         self.phase = Phase::Linked(lease);
         self.pending = input.to_vec();
-        self.with_connection(|connection| {
-            connection.link.matching = true;
-            connection.link.tracker.owe(Owed::OwnQuery);
-            connection.link.to_server.send(&mut connection.stream, cx, &query)
-        })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
-    }
-
-    /// The query that brings the connection into this client's state, if it is not in it.
-    fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
-        let PgConnection { link, parameters, entry, .. } = &mut **lease;
-        let state = self.state();
-        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &state)) {
-            return None;
-        }
-        let sql = matching::plan(&state, parameters, &link.overrides, link.doubtful);
-        // From here on the connection carries what the server does not report, too.
-        link.overrides = ParameterSet::new();
-        for (name, value) in state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
-            // Cannot be full: the set it comes from has the same bound.
-            let _ = link.overrides.set(name, value);
-        }
-        link.doubtful = false;
-        link.applied = Some(Rc::clone(&state));
-        if let Some(entry) = entry {
-            *entry.server().applied.borrow_mut() = Some(Rc::clone(&state));
-        }
-        sql.map(|sql| query(&sql))
+        self.send_own(cx, own)
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -113,8 +92,11 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             if !moved {
+                if self.ticket.listens() {
+                    self.listen_linked(cx)?;
+                }
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() {
+                if self.pending.is_empty() || self.hold == Hold::Channels {
                     match self.unlink_if_free(cx) {
                         Ok(true) => return Poll::Ready(Ok(())),
                         Ok(false) => {}
@@ -155,7 +137,10 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
+        if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
+            return Ok(Turn::Quiet);
+        }
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -242,6 +227,7 @@ impl Session {
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
         // All that was held back is looked at again.
         self.hold = Hold::No;
@@ -255,7 +241,10 @@ impl Session {
             state: &state,
         };
         let first = self.rewrites && replay::prepare(link, self.body, input);
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
+        let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
+        let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
+        let (link, body, rules) = (&mut *link, &mut self.body, self.rules);
+        let scanned = Inbound { link, body, rewriting, rules, gate, admit: &admit, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }
@@ -313,6 +302,7 @@ impl Session {
         }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
+        let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
         let PgConnection { link, stream, .. } = &mut **lease;
         let kept = link.carry.len();
@@ -330,11 +320,9 @@ impl Session {
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
         outbound.rewriting = self.rewrites;
-        outbound.shared = self.mode != PoolMode::Session;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -381,6 +369,12 @@ impl Session {
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
         }
+        if news.discarded {
+            self.on_discard();
+        }
+        if news.transactions > 0 {
+            self.on_transaction();
+        }
         if let Some(error) = news.own_error {
             let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
             self.with_connection(|connection| connection.link.applied = None);
@@ -393,7 +387,14 @@ impl Session {
             return Ok(Turn::Moved);
         }
         if news.own_ready {
-            return self.after_matching(cx);
+            return if self.with_connection(|connection| connection.link.asking.is_some()) {
+                self.after_answer(cx)
+            } else {
+                self.after_matching(cx)
+            };
+        }
+        if news.ready > 0 {
+            self.note_time();
         }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
@@ -408,24 +409,29 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.ticket.idle();
-            self.hold = Hold::No;
-            give_back(lease);
-        }
+        self.ticket.idle();
+        self.hold = Hold::No;
         self.refuse_with(&refusal::cancelled());
-        Ok(Turn::Unlinked)
+        // It may carry what it has to be asked for, and to forget.
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.
     fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
         let mut present = self.state();
         let Phase::Linked(lease) = &mut self.phase else { return };
-        let matching = lease.link.matching;
+        let (matching, asking) = (lease.link.matching, lease.link.asking.is_some());
         let mut changed = None;
         for (name, value) in reported {
             // Full, or not a name: then it is not one that is tracked either.
             let _ = lease.parameters.set(name, value);
+            if asking {
+                // What is taken back on the connection stays the client's.
+                continue;
+            }
+            if present.get(name).is_none() {
+                following::on_untracked(&mut lease.link, name);
+            }
             if present.get(name).is_some_and(|present| present != &**value) {
                 let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
                 if matching {
@@ -440,27 +446,13 @@ impl Session {
             present = self.worker.postgres.states.intern(changed);
             self.ticket.presence().set_state(&present);
         }
-        if !lease.link.doubtful {
+        if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
             lease.link.applied = Some(present);
         }
     }
 
-    /// Gives the connection back when the mode and the server allow it.
-    fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
-            return Ok(false);
-        }
-        let free = self.settle_pins(cx)?;
-        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.note_statements(&lease);
-            self.ticket.idle();
-            give_back(lease);
-        }
-        Ok(free)
-    }
-
     /// Leaves behind how many statements there are, for whoever looks.
-    fn note_statements(&self, lease: &Lease<PgConnector>) {
+    pub(super) fn note_statements(&self, lease: &Lease<PgConnector>) {
         let client = self.statements.as_ref().map_or(0, |statements| statements.named.len());
         self.ticket.presence().statements.set(u32::try_from(client).unwrap_or(u32::MAX));
         if let Some(entry) = &lease.entry {
@@ -481,7 +473,7 @@ impl Session {
     }
 
     /// Whether the server waits for the rest of a message of the client.
-    fn is_half_sent(&self) -> bool {
+    pub(super) fn is_half_sent(&self) -> bool {
         self.body.remaining > 0 && self.body.forward
     }
 
@@ -507,7 +499,9 @@ impl Session {
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+        if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
+            lease.link.pins.set(Cause::Listening, listens);
             let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
             self.forget_pins(&lease);
             self.ticket.idle();
@@ -525,20 +519,12 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound {
-        link,
-        client,
-        notifications: false,
-        rewriting: false,
-        shared: false,
-        max_packet: rules.max_packet as usize,
-        out,
-        news: News::default(),
-    }
+    let notifications = Notifications::Pinned;
+    Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-fn give_back(lease: Lease<PgConnector>) {
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);
@@ -556,23 +542,4 @@ pub(super) fn query(sql: &str) -> Vec<u8> {
     // Fails only on a zero byte, and the plan is made of printable ASCII.
     let _ = frontend::query(sql, &mut message);
     message.to_vec()
-}
-
-/// The counter of an SQLSTATE class.
-fn error_counter(class: [u8; 2]) -> PoolCounter {
-    match &class {
-        b"08" => PoolCounter::Error08,
-        b"22" => PoolCounter::Error22,
-        b"23" => PoolCounter::Error23,
-        b"25" => PoolCounter::Error25,
-        b"26" => PoolCounter::Error26,
-        b"28" => PoolCounter::Error28,
-        b"40" => PoolCounter::Error40,
-        b"42" => PoolCounter::Error42,
-        b"53" => PoolCounter::Error53,
-        b"55" => PoolCounter::Error55,
-        b"57" => PoolCounter::Error57,
-        b"XX" => PoolCounter::ErrorXx,
-        _ => PoolCounter::ErrorOtherClass,
-    }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{AuthType, PgDatabase, PgUser, PoolMode, Postgres};
+use sidepool_config::model::{AuthType, PgDatabase, PgUser, PoolMode, Postgres, SessionState};
 use sidepool_config::tls::ServerContext;
 
 use crate::pool::caps::CapKey;
@@ -21,6 +21,9 @@ const CONSOLE: &str = "pgbouncer";
 
 /// Most connections of a pool in which users are looked up: a lookup takes a round trip.
 const LOOKUP_CONNECTIONS: u32 = 4;
+
+/// How long the connection that listens is kept when nobody does.
+const LISTENING_IDLE: Duration = Duration::from_secs(10);
 
 /// What makes a pool one pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +45,8 @@ pub enum Purpose {
     Clients,
     /// `auth_query`, which must not run on connections that clients have set anything on.
     Lookups,
+    /// The connection that listens for all clients of a database.
+    Listening,
 }
 
 impl PoolKey {
@@ -63,7 +68,18 @@ impl PoolKey {
         match self.purpose {
             Purpose::Clients => format!("{}.{}", self.database(), self.user).into(),
             Purpose::Lookups => format!("{}.{}/auth_query", self.database(), self.user).into(),
+            Purpose::Listening => format!("{}.{}/listen", self.database(), self.user).into(),
         }
+    }
+
+    /// The pool whose clients' logins bring what its connections log in with.
+    #[must_use]
+    pub fn of_clients(&self) -> Self {
+        let purpose = match self.purpose {
+            Purpose::Clients | Purpose::Listening => Purpose::Clients,
+            Purpose::Lookups => Purpose::Lookups,
+        };
+        Self { purpose, ..self.clone() }
     }
 }
 
@@ -97,6 +113,8 @@ pub struct Route {
     pub mode: PoolMode,
     /// How a connection is cleaned that a client has left.
     pub reset: Reset,
+    /// How session state follows clients.
+    pub session_state: SessionState,
     /// Whether the configuration names the upstream user.
     pub forced_user: bool,
 }
@@ -116,6 +134,9 @@ pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
 #[must_use]
 pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     let database = config.databases.get(&*key.entry)?;
+    if key.purpose == Purpose::Listening {
+        return listening_route(config, &key.of_clients());
+    }
     if key.purpose == Purpose::Lookups {
         let users = config.databases.values().filter_map(|database| database.auth_user.as_deref()).chain(config.auth_user.as_deref());
         let is_used = users.into_iter().any(|user| user == &*key.user);
@@ -136,6 +157,26 @@ pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     }
     let mode = database.pool_mode_for(config.users.get(&*key.user));
     Some(route_of(config, database, key.clone(), mode))
+}
+
+/// The pool of the one connection that listens for the clients of this pool; `None` when the configuration leads nobody there any more.
+#[must_use]
+pub fn listening_route(config: &Postgres, clients: &PoolKey) -> Option<Route> {
+    let mut route = route_again(config, clients)?;
+    route.key.purpose = Purpose::Listening;
+    // A query on it would hear of nothing: it is never idle for long, and never more than one.
+    let limits = route.limits;
+    route.limits = Limits {
+        max: 1,
+        min: 0,
+        reserve: 0,
+        idle_timeout: Some(LISTENING_IDLE),
+        lifetime: None,
+        probe_after: None,
+        probe_always: false,
+        ..limits
+    };
+    Some(route)
 }
 
 /// How users that the configuration does not list are looked up.
@@ -240,7 +281,19 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let database_name = if key.is_auto() { &key.dbname } else { &key.entry };
     let of_user = upstream_user.and_then(|user| user.max_user_connections).unwrap_or(config.max_user_connections);
     let caps = [(CapKey::Database(Arc::clone(database_name)), database.max_db_connections), (CapKey::User(Arc::clone(&key.user)), of_user)];
-    Route { key, target, tls_context, caps, limits, connect_timeout, check_query, mode, reset, forced_user }
+    Route {
+        key,
+        target,
+        tls_context,
+        caps,
+        limits,
+        connect_timeout,
+        check_query,
+        mode,
+        reset,
+        session_state: database.session_state.clone(),
+        forced_user,
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use super::account::Member;
 use super::cancel::CancelTicket;
 use super::deadlines::Watched;
 use super::inbound::{Body, Rules, Violation};
+use super::listening::session::Step;
 use super::prepared::ClientStatements;
 use super::presence::Presence;
 use super::refusal;
@@ -269,6 +270,13 @@ impl Session {
 
     /// Idle: flushes, then reads one message's worth and decides.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.ticket.listens() {
+            match self.listen(cx) {
+                Ok(Step::GoOn) => {}
+                Ok(Step::Rest) => return Poll::Pending,
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+        }
         if !self.to_client.is_empty() && ready!(self.to_client.poll_flush(&mut self.client, cx)).is_err() {
             return Poll::Ready(Err(End::Lost));
         }
@@ -434,6 +442,9 @@ impl Session {
             {
                 self.notify(cx)?;
             }
+            if self.ticket.listens() {
+                self.listen(cx)?;
+            }
             // Only now: who has just been granted a connection reads on as soon as it has used it.
             return match self.listen_while_waiting(cx) {
                 Ok(()) => Poll::Pending,
@@ -454,7 +465,7 @@ impl Session {
     }
 
     /// Takes in what else the client sends while it waits, up to a bound, so that one who leaves does not stay in the queue.
-    fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    pub(super) fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         while !self.quiet.client && self.pending.len() < 2 * IDLE_READ_BYTES {

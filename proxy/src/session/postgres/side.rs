@@ -16,6 +16,7 @@ use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
 use super::keyring::Keyring;
+use super::listening::Listening;
 use super::lookups::Lookups;
 use super::moving::Leaver;
 use super::peering::Elder;
@@ -129,6 +130,8 @@ pub struct PostgresSide {
     pub password_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
+    /// Clients that listen for notifications, and who listens for them.
+    pub listening: Listening,
     /// For salts.
     pub seed: LoginSeed,
     /// Names and addresses of servers.
@@ -170,6 +173,7 @@ impl PostgresSide {
             verifiers: Verifiers::default(),
             password_turns: Semaphore::new(MOST_ASKED_ELSEWHERE),
             lookups: Lookups::default(),
+            listening: Listening::default(),
             seed: commons.seed,
             numbers: commons.numbers,
             names: WhoTable::default(),

@@ -24,6 +24,8 @@ struct Failed {
     used: Option<StatementId>,
     /// Something about a text in which this name was replaced.
     renamed: Option<Renamed>,
+    /// What stands in the place of what does not run.
+    refused: Option<Box<[u8]>>,
 }
 
 /// What the proxy can do about an error itself.
@@ -54,13 +56,20 @@ impl Outbound<'_, '_> {
         if verdict == Verdict::Swallow {
             let kept = Some(body.into());
             if own_query {
-                self.news.own_error = kept
+                self.on_own_error(body)
             } else {
                 link.own_error = kept
             }
             return Verdict::Swallow;
         }
+        link.dirt.on_undone();
         let code = field(body, b'C').unwrap_or(b"??");
+        if code == b"26000"
+            && let Some(told) = failed.refused.take().or_else(|| self.refused_query())
+        {
+            self.out.put().extend_from_slice(&told);
+            return Verdict::Swallow;
+        }
         if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
         }
@@ -72,6 +81,29 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         if self.rewriting && self.put_with_own_names(code, body, failed.renamed.as_slice()) { Verdict::Swallow } else { Verdict::Forward }
+    }
+
+    /// What the client is told of a simple query that does not run.
+    fn refused_query(&mut self) -> Option<Box<[u8]>> {
+        match self.link.tracker.query_note_mut() {
+            Some(Note::Refused(told)) => Some(std::mem::take(told)),
+            _ => None,
+        }
+    }
+
+    /// A query of the proxy itself failed.
+    fn on_own_error(&mut self, body: &[u8]) {
+        let link = &mut *self.link;
+        if link.own_may_fail == Some(link.own_done) {
+            let message = String::from_utf8_lossy(field(body, b'M').unwrap_or_default()).into_owned();
+            return tracing::warn!("connect_query failed: {message}");
+        }
+        match &mut link.asking {
+            Some(asking) => {
+                asking.on_error(field(body, b'C').unwrap_or_default(), &String::from_utf8_lossy(field(body, b'M').unwrap_or_default()))
+            }
+            None => self.news.own_error = Some(body.into()),
+        }
     }
 
     /// Does something about an error; true when the client need not know of it, because what it sent will be sent again.
@@ -174,7 +206,8 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
             | Note::ClosedUnnamed(_)
             | Note::Uses(_)
             | Note::Sql(_)
-            | Note::Text(_) => {}
+            | Note::Text(_)
+            | Note::Refused(_) => {}
         },
         Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
         Owed::LocalClose(Note::Closed { name, statement }) => {
@@ -183,6 +216,7 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
         }
         Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().put_back_unnamed(Some(text)),
         Owed::Bind(Note::Uses(id)) | Owed::Describe(Note::Uses(id)) => failed.used = Some(id),
+        Owed::Bind(Note::Refused(told)) => failed.refused = Some(told),
         Owed::OwnClose(_)
         | Owed::LocalClose(_)
         | Owed::Query(_)

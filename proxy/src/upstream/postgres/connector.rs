@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidepool_config::model::{Following, SessionState};
 use sidepool_config::tls::ServerContext;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
@@ -13,9 +14,9 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::cancellable::Cancellable;
 use super::connection::PgConnection;
+use super::dirt::StateRules;
 use super::login;
 use super::passed::Passed;
-use super::pins::Pins;
 use super::query::{self, Cleaned};
 use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
@@ -63,6 +64,8 @@ pub struct PgConnector {
     page: Option<Page>,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
+    /// How clients' state follows them.
+    state_rules: RefCell<Option<Rc<StateRules>>>,
     /// How the last connection was opened: cancels go the same way.
     way: Cell<Way>,
 }
@@ -87,6 +90,7 @@ impl PgConnector {
             passed: Passed::default(),
             page: None,
             context: RefCell::default(),
+            state_rules: RefCell::default(),
             way,
         }
     }
@@ -132,6 +136,22 @@ impl PgConnector {
         self.resets_always.set(always && !query.is_empty());
     }
 
+    /// Clients' state follows them in this way from now on.
+    pub fn set_state_rules(&self, settings: &SessionState) {
+        let rules = (settings.following != Following::Off).then(|| StateRules::new(settings));
+        let mut present = self.state_rules.borrow_mut();
+        if let (Some(present), Some(rules)) = (&*present, &rules) {
+            present.custom().iter().for_each(|name| rules.remember(name));
+        }
+        *present = rules.map(Rc::new);
+    }
+
+    /// The rules by which clients' state follows them; `None`: only what the server reports does.
+    #[must_use]
+    pub fn state_rules(&self) -> Option<Rc<StateRules>> {
+        self.state_rules.borrow().clone()
+    }
+
     /// Whether a connection is cleaned after each transaction, and not only when its client has left.
     #[must_use]
     pub fn resets_always(&self) -> bool {
@@ -175,10 +195,6 @@ impl PgConnector {
         *self.context.borrow_mut() = context;
     }
 
-    fn left_behind(&self, left: Pins) -> ConnectFault {
-        self.target.fault(ConnectFaultKind::Other, &format!("nothing cleans the connection of {}", left.words()))
-    }
-
     fn dialer(&self) -> Rc<Dialer> {
         Rc::clone(&self.dialer.borrow())
     }
@@ -218,8 +234,8 @@ impl Connector for PgConnector {
     type Connection = PgConnection;
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
-        within(self.timeout.get(), &self.target, "connecting", async {
-            let entry = self.page.as_ref().map(Page::enter);
+        let entry = self.page.as_ref().map(Page::enter);
+        let opened = within(self.timeout.get(), &self.target, "connecting", async {
             let enter = async |stream: Stream, server: &Arc<Server>| {
                 let target = self.target.at(&server.upstream);
                 let mut connection = self.enter(stream, server, &target).await?;
@@ -227,14 +243,24 @@ impl Connector for PgConnector {
                 connection.baseline = Rc::new(connection.parameters.clone());
                 Ok(connection)
             };
-            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
-            if let Some(entry) = entry {
-                connection.enter(entry);
-            }
-            self.learned.set(&connection.baseline);
-            Ok(connection)
+            self.dialer().connect(self.timeout.get(), enter).await
         })
-        .await
+        .await;
+        match (opened, entry) {
+            (Ok(mut connection), entry) => {
+                if let Some(entry) = entry {
+                    connection.enter(entry);
+                }
+                self.learned.set(&connection.baseline);
+                Ok(connection)
+            }
+            (Err(fault), entry) => {
+                if let Some(entry) = entry {
+                    entry.failed(&self.target.upstream, fault.kind);
+                }
+                Err(fault)
+            }
+        }
     }
 
     fn arrived(&self, connection: &mut PgConnection) {
@@ -259,11 +285,14 @@ impl Connector for PgConnector {
             }
             let query = self.reset_query.borrow().clone();
             let mut cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
-            if !cleaned.leaves(connection.link.pins).is_empty() {
-                // What pinned the connection must not be there any more, whatever the configured query does.
+            if connection.link.left_by(cleaned).is_some() {
+                // Whatever the configured query is for, the next client gets nothing of the last one.
                 cleaned = query::run(Self::RESET_QUERY, connection, &self.target).await?;
             }
-            connection.link.take_in_reset(cleaned).map_err(|left| self.left_behind(left))?;
+            if let Some(left) = connection.link.left_by(cleaned) {
+                return Err(self.target.fault(ConnectFaultKind::Other, &format!("nothing cleans the connection of {left}")));
+            }
+            connection.link.take_in_reset(cleaned);
             if cleaned.all {
                 // What connect_query set is gone with the rest.
                 self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await?;

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::asking::Asking;
+use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
@@ -48,6 +50,8 @@ pub enum Note {
     Uses(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
+    /// What does not run: in its place stands what the server refuses, and this is what the client is told then.
+    Refused(Box<[u8]>),
     /// Something about a statement whose text names another one.
     Text(Box<TextNote>),
 }
@@ -183,7 +187,7 @@ impl Note {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
             Self::Text(text) => text.back.is_about_a_name(),
-            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
+            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) | Self::Refused(_) => false,
         }
     }
 
@@ -191,6 +195,19 @@ impl Note {
     fn is_naming(&self) -> bool {
         matches!(self, Self::Sql(sql) if sql.prepares || !sql.effects.is_empty())
     }
+}
+
+/// What the connection itself listens to, for the client that has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hearing {
+    /// It has been told channels: before it serves others it is asked for them, and forgets them.
+    pub carries: bool,
+    /// The client's channels may be others than when it was last asked.
+    pub changed: bool,
+    /// A LISTEN has succeeded since: perhaps one that nobody saw coming.
+    pub listened: bool,
+    /// The question that is under way has it listen to nothing.
+    pub forgets: bool,
 }
 
 /// What has been sent to a server since somebody looked.
@@ -221,12 +238,22 @@ pub struct Link {
     pub forward: bool,
     /// The session state that this connection is known to carry; compared by pointer.
     pub applied: Option<Rc<ParameterSet>>,
-    /// What was set on this connection beyond what the server reports.
-    pub overrides: ParameterSet,
-    /// Somebody ran SET or RESET since, so that `overrides` may not hold.
+    /// What was set on this connection.
+    pub carried: Rc<ParameterSet>,
+    /// Somebody ran SET or RESET since, so that `carried` may not hold.
     pub doubtful: bool,
     /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
     pub matching: bool,
+    /// By which rules state follows the client; `None`: only what the server reports does.
+    pub rules: Option<Rc<StateRules>>,
+    /// What the client may have changed since the server was asked.
+    pub dirt: Dirt,
+    /// The server is being asked; the client's messages wait for it.
+    pub asking: Option<Box<Asking>>,
+    /// How many queries of the proxy itself are through since the first of those that are owed was sent.
+    pub own_done: u8,
+    /// Which of them may fail.
+    pub own_may_fail: Option<u8>,
     /// So much is owed that the server was asked to flush.
     pub flush_asked: bool,
     /// A batch that was to change what is known of statements has been sent, and has not been answered: it may yet fail and change nothing.
@@ -235,8 +262,12 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// What the connection itself listens to.
+    pub hearing: Hearing,
     /// For which of them the pool knows it to be pinned.
     pub counted: Pins,
+    /// The pool keeps a place among the pinned ones for what is certain to be left at the end of the transaction.
+    pub promised: bool,
     /// What has been sent, for the statistics.
     pub counts: Counts,
     /// A simple query has been sent that may change what a name means.
@@ -284,6 +315,8 @@ pub enum Hold {
     Names,
     /// All answers.
     All,
+    /// The connection that listens for all clients.
+    Channels,
 }
 
 impl Link {
@@ -299,6 +332,18 @@ impl Link {
         self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
     }
 
+    /// Whether the next message of the server answers the question after the session's state.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.own_done == 0 && self.asking.is_some() && self.tracker.is_own_query_next()
+    }
+
+    /// Whether the client's messages wait for queries of the proxy itself.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.matching || self.asking.is_some()
+    }
+
     /// Whether what is held back has to wait on.
     #[must_use]
     pub fn holds(&mut self, hold: Hold) -> bool {
@@ -307,7 +352,7 @@ impl Link {
             return false;
         }
         match hold {
-            Hold::No => false,
+            Hold::No | Hold::Channels => false,
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),
             Hold::All => self.tracker.is_owed(),
         }
@@ -319,25 +364,31 @@ impl Link {
         self.naming
     }
 
-    /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
-    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), Pins> {
-        let left = cleaned.leaves(self.pins);
-        if !left.is_empty() {
-            return Err(left);
+    /// What a reset has left of the session that nobody else may get, in words.
+    #[must_use]
+    pub fn left_by(&self, cleaned: Cleaned) -> Option<String> {
+        let pins = cleaned.leaves(self.pins);
+        if !pins.is_empty() {
+            return Some(pins.words());
         }
+        (!cleaned.all && !self.dirt.is_clean()).then(|| "what a client may have set".to_owned())
+    }
+
+    /// The session was reset, as far as `cleaned` says, and nothing is left of it that nobody else may get.
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) {
+        debug_assert_eq!(self.left_by(cleaned), None);
         if cleaned.all {
             *self = Self::default();
-            return Ok(());
+            return;
         }
         let mut statements = std::mem::take(&mut self.statements);
         if cleaned.statements {
             statements.forget_named();
         }
         statements.unnamed = None;
-        let overrides = std::mem::take(&mut self.overrides);
+        let carried = Rc::clone(&self.carried);
         // Whatever else the query did, what was set may still be.
-        *self = Self { statements, overrides, doubtful: true, ..Self::default() };
-        Ok(())
+        *self = Self { statements, carried, doubtful: true, ..Self::default() };
     }
 }
 
@@ -354,20 +405,25 @@ mod tests {
 
     #[test]
     fn a_reset_leaves_what_it_does_not_clean() {
+        let all = Cleaned { all: true, ..Cleaned::default() };
         let mut link = used();
-        link.take_in_reset(Cleaned { all: true, ..Cleaned::default() }).unwrap();
+        link.take_in_reset(all);
         assert!(link.statements.is_empty() && !link.doubtful);
         let mut link = used();
-        link.take_in_reset(Cleaned::default()).unwrap();
+        link.take_in_reset(Cleaned::default());
         assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
         link.pins.add(Cause::Statements);
-        assert!(link.take_in_reset(Cleaned::default()).is_err());
-        link.take_in_reset(statements).unwrap();
+        assert_eq!(link.left_by(Cleaned::default()).as_deref(), Some("statements prepared in SQL under its own names"));
+        link.take_in_reset(statements);
         assert!(link.statements.is_empty() && link.pins.is_empty());
         link.pins.add(Cause::Listening);
-        assert!(link.take_in_reset(statements).is_err());
-        link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
+        assert!(link.left_by(statements).is_some());
+        link.take_in_reset(Cleaned { listening: true, ..statements });
         assert!(link.pins.is_empty());
+        link.dirt.add_unknown();
+        assert!(link.left_by(statements).is_some() && link.left_by(all).is_none());
+        link.pins.add(Cause::Library);
+        assert!(link.left_by(all).is_some(), "nothing but its end unloads a library");
     }
 }
