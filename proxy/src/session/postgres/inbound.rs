@@ -31,6 +31,9 @@ use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, Unna
 /// The longest Parse whose text is kept. PostgreSQL allows 1 GiB; a statement of this size is machine-made and belongs into a table.
 pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
 
+/// The longest name of a statement that the client does not have which a server is asked for: it hangs up at small messages over 10,000 bytes.
+const MAX_UNKNOWN_NAME: usize = 8 * 1024;
+
 /// The portal that the proxy itself uses.
 const OWN_PORTAL: &[u8] = b"sidepool";
 
@@ -411,7 +414,7 @@ impl Inbound<'_, '_> {
             self.link.tracker.owe(Owed::Describe(Note::Uses(known.id())));
             statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
             return Ok(Some(head.message_bytes()));
-        } else if name.starts_with(NAME_PREFIX) {
+        } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {
             self.link.tracker.owe(Owed::Describe(referring::invented(name)));
             statement::put_describe(self.out.put(), NOBODY);
             return Ok(Some(head.message_bytes()));
@@ -428,7 +431,7 @@ impl Inbound<'_, '_> {
         } else if let Some((name, statement)) = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(name)) {
             self.link.tracker.owe(Owed::LocalClose(Note::Closed { name, statement }));
             return head.message_bytes();
-        } else if name.starts_with(NAME_PREFIX) {
+        } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {
             // Nothing of the client's: PostgreSQL says that it is closed, and others use what has that name.
             self.link.tracker.owe(Owed::LocalClose(Note::None));
             return head.message_bytes();

@@ -53,6 +53,7 @@ mod overdue;
 mod own_names;
 mod replay;
 pub(crate) mod say;
+pub mod schema_clock;
 mod sql_names;
 mod undo;
 mod welcome;

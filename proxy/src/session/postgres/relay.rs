@@ -325,6 +325,10 @@ impl Session {
         outbound.rewriting = self.rewrites;
         let scanned = outbound.scan(input);
         let news = outbound.news;
+        if news.schema {
+            // Before the client hears of it.
+            worker.postgres.schema.tick();
+        }
         let bytes = out.finish();
         let record = self.pool.record();
         record.add(PoolCounter::BytesFromServer, read as u64);

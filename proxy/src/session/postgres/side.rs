@@ -25,6 +25,7 @@ use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::presence::Fate;
 use super::route::PoolKey;
+use super::schema_clock::SchemaClock;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
 use crate::clock;
@@ -80,6 +81,8 @@ pub struct PostgresCommons {
     pub dialing: Dialing,
     /// For clients and connections.
     pub numbers: Numbers,
+    /// How often schemas have changed.
+    pub schema: SchemaClock,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -97,6 +100,7 @@ impl PostgresCommons {
             caps: Caps::default(),
             dialing: Dialing::default(),
             numbers: Numbers::default(),
+            schema: SchemaClock::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -119,6 +123,8 @@ pub struct PostgresSide {
     pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
+    /// How often schemas have changed.
+    pub schema: SchemaClock,
     /// How many of them a server connection keeps.
     pub statement_capacity: Cell<usize>,
     /// Session states of all clients.
@@ -162,7 +168,8 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             leavers: RefCell::default(),
             elder: commons.elder,
-            statements: StatementTable::new(worker),
+            statements: StatementTable::new(worker, commons.schema.clone()),
+            schema: commons.schema,
             statement_capacity: Cell::default(),
             states: StateTable::default(),
             pools: PgPools::new(

@@ -278,6 +278,8 @@ pub struct Link {
     pub ran: bool,
     /// The last thing that ran was a BEGIN, and nothing had run before it.
     pub begun: bool,
+    /// The transaction has created, altered or dropped something.
+    pub schema_changed: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
     /// Portals of statements whose text names another one.
