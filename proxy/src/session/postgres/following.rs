@@ -153,6 +153,8 @@ impl Session {
         self.with_connection(|connection| {
             let link = &mut connection.link;
             (link.own_done, link.own_may_fail) = (0, own.may_fail);
+            // A simple query destroys it, whosever it is.
+            link.statements.unnamed = None;
             for _ in 0..own.count {
                 link.tracker.owe(Owed::OwnQuery);
             }
