@@ -1,6 +1,7 @@
 //! PostgreSQL: the frontend/backend protocol 3.0 (PostgreSQL documentation, chapter "Frontend/Backend Protocol").
 
 pub mod cancel_key;
+pub mod channels;
 pub mod encode;
 pub mod fault;
 pub mod frame;
@@ -14,5 +15,6 @@ pub mod splice;
 pub mod sql;
 pub mod startup;
 pub mod statement;
+pub mod subscriber;
 pub mod tag;
 pub mod tracker;

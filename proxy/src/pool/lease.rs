@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::handle::Pool;
 use super::id::ConnId;
 use super::pinned::CauseBits;
-use super::reason::Condition;
+use super::reason::{CloseReason, Condition};
 use super::slot::Slot;
 use super::traits::{Connection, Connector};
 
@@ -34,7 +34,8 @@ impl<C: Connector> Lease<C> {
     /// Closes the connection and keeps its place.
     #[must_use]
     pub fn hollow(mut self) -> Slot<C> {
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take() {
+            connection.closing(CloseReason::Evicted);
             connection.close();
         }
         Slot::new(Rc::clone(&self.pool), self.id)

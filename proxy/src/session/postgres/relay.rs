@@ -16,8 +16,11 @@ use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
+use super::count::error_counter;
+use super::following::Own;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
-use super::outbound::{News, Outbound, field};
+use super::listening::gate::Gate;
+use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
@@ -53,7 +56,9 @@ impl Session {
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
         lease.link.rules = self.state_rules();
-        let Some(own) = self.state_query(&mut lease) else {
+        let channels = self.channels_query(&mut lease);
+        let own = Own::both(self.state_query(&mut lease), channels.as_deref());
+        let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
@@ -87,8 +92,11 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             if !moved {
+                if self.ticket.listens() {
+                    self.listen_linked(cx)?;
+                }
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() {
+                if self.pending.is_empty() || self.hold == Hold::Channels {
                     match self.unlink_if_free(cx) {
                         Ok(true) => return Poll::Ready(Ok(())),
                         Ok(false) => {}
@@ -130,6 +138,9 @@ impl Session {
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
         let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
+        if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
+            return Ok(Turn::Quiet);
+        }
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -226,13 +237,14 @@ impl Session {
             client: &mut self.statements,
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
-            capacity: self.statement_capacity,
+            capacity: if self.rewrites { worker.postgres.statement_capacity.get() } else { 0 },
             state: &state,
         };
-        let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
+        let first = self.rewrites && replay::prepare(link, self.body, input);
+        let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
         let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
-        let scanned =
-            Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, admit: &admit, out: &mut out }.scan(input);
+        let (link, body, rules) = (&mut *link, &mut self.body, self.rules);
+        let scanned = Inbound { link, body, rewriting, rules, gate, admit: &admit, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }
@@ -290,6 +302,7 @@ impl Session {
         }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
+        let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
         let PgConnection { link, stream, .. } = &mut **lease;
         let kept = link.carry.len();
@@ -307,10 +320,9 @@ impl Session {
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
-        outbound.rewriting = self.statement_capacity > 0;
+        outbound.rewriting = self.rewrites;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -381,6 +393,9 @@ impl Session {
                 self.after_matching(cx)
             };
         }
+        if news.ready > 0 {
+            self.note_time();
+        }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
@@ -394,13 +409,11 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.ticket.idle();
-            self.hold = Hold::No;
-            give_back(lease);
-        }
+        self.ticket.idle();
+        self.hold = Hold::No;
         self.refuse_with(&refusal::cancelled());
-        Ok(Turn::Unlinked)
+        // It may carry what it has to be asked for, and to forget.
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.
@@ -486,7 +499,9 @@ impl Session {
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+        if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
+            lease.link.pins.set(Cause::Listening, listens);
             let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
             self.forget_pins(&lease);
             self.ticket.idle();
@@ -504,7 +519,8 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound { link, client, notifications: false, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+    let notifications = Notifications::Pinned;
+    Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
@@ -526,23 +542,4 @@ pub(super) fn query(sql: &str) -> Vec<u8> {
     // Fails only on a zero byte, and the plan is made of printable ASCII.
     let _ = frontend::query(sql, &mut message);
     message.to_vec()
-}
-
-/// The counter of an SQLSTATE class.
-fn error_counter(class: [u8; 2]) -> PoolCounter {
-    match &class {
-        b"08" => PoolCounter::Error08,
-        b"22" => PoolCounter::Error22,
-        b"23" => PoolCounter::Error23,
-        b"25" => PoolCounter::Error25,
-        b"26" => PoolCounter::Error26,
-        b"28" => PoolCounter::Error28,
-        b"40" => PoolCounter::Error40,
-        b"42" => PoolCounter::Error42,
-        b"53" => PoolCounter::Error53,
-        b"55" => PoolCounter::Error55,
-        b"57" => PoolCounter::Error57,
-        b"XX" => PoolCounter::ErrorXx,
-        _ => PoolCounter::ErrorOtherClass,
-    }
 }

@@ -234,8 +234,8 @@ impl Connector for PgConnector {
     type Connection = PgConnection;
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
-        within(self.timeout.get(), &self.target, "connecting", async {
-            let entry = self.page.as_ref().map(Page::enter);
+        let entry = self.page.as_ref().map(Page::enter);
+        let opened = within(self.timeout.get(), &self.target, "connecting", async {
             let enter = async |stream: Stream, server: &Arc<Server>| {
                 let target = self.target.at(&server.upstream);
                 let mut connection = self.enter(stream, server, &target).await?;
@@ -243,14 +243,24 @@ impl Connector for PgConnector {
                 connection.baseline = Rc::new(connection.parameters.clone());
                 Ok(connection)
             };
-            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
-            if let Some(entry) = entry {
-                connection.enter(entry);
-            }
-            self.learned.set(&connection.baseline);
-            Ok(connection)
+            self.dialer().connect(self.timeout.get(), enter).await
         })
-        .await
+        .await;
+        match (opened, entry) {
+            (Ok(mut connection), entry) => {
+                if let Some(entry) = entry {
+                    connection.enter(entry);
+                }
+                self.learned.set(&connection.baseline);
+                Ok(connection)
+            }
+            (Err(fault), entry) => {
+                if let Some(entry) = entry {
+                    entry.failed(&self.target.upstream, fault.kind);
+                }
+                Err(fault)
+            }
+        }
     }
 
     fn arrived(&self, connection: &mut PgConnection) {

@@ -197,6 +197,19 @@ impl Note {
     }
 }
 
+/// What the connection itself listens to, for the client that has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hearing {
+    /// It has been told channels: before it serves others it is asked for them, and forgets them.
+    pub carries: bool,
+    /// The client's channels may be others than when it was last asked.
+    pub changed: bool,
+    /// A LISTEN has succeeded since: perhaps one that nobody saw coming.
+    pub listened: bool,
+    /// The question that is under way has it listen to nothing.
+    pub forgets: bool,
+}
+
 /// What has been sent to a server since somebody looked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
@@ -249,6 +262,8 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// What the connection itself listens to.
+    pub hearing: Hearing,
     /// For which of them the pool knows it to be pinned.
     pub counted: Pins,
     /// The pool keeps a place among the pinned ones for what is certain to be left at the end of the transaction.
@@ -300,6 +315,8 @@ pub enum Hold {
     Names,
     /// All answers.
     All,
+    /// The connection that listens for all clients.
+    Channels,
 }
 
 impl Link {
@@ -335,7 +352,7 @@ impl Link {
             return false;
         }
         match hold {
-            Hold::No => false,
+            Hold::No | Hold::Channels => false,
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),
             Hold::All => self.tracker.is_owed(),
         }
