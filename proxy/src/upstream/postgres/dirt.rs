@@ -136,6 +136,13 @@ impl Dirt {
         self.undone
     }
 
+    /// Whether this setting may be back at its default by the client's own word.
+    #[must_use]
+    pub fn may_reset(&self, name: &str) -> bool {
+        let named = || self.names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        self.kinds.has(Kinds::RESETS_ALL) || self.kinds.has(Kinds::RESETS) && named()
+    }
+
     /// Whether a setting may be back at its default.
     #[must_use]
     pub fn has_resets(&self) -> bool {
