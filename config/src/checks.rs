@@ -3,7 +3,7 @@
 mod auth;
 
 use crate::listen::{clash, is_local};
-use crate::model::{AuthType, Config, Listen, PgDatabase, PoolLimits, Postgres, Redis};
+use crate::model::{AuthType, Config, Listen, PgDatabase, PoolLimits, Postgres, Redis, RedisAuth};
 use crate::problem::Severity;
 use crate::reading::key_path;
 use crate::units::{format_duration, format_size};
@@ -155,6 +155,17 @@ impl Findings {
                 "a user without its password: set password as well (redis://:PASSWORD@HOST for a password alone)",
             );
         }
+        let (users, password) = (!redis.users.is_empty(), redis.password.is_some());
+        let (wrong, message) = match redis.auth() {
+            RedisAuth::Map => (!users, "\"map\" needs users to map: add [redis.NAME.users.USER] sections"),
+            RedisAuth::Inject => (users, "\"inject\" lets everybody in without a password: leave the users out, or auth_type"),
+            RedisAuth::PassThrough => {
+                (users || password, "\"pass-through\" has each client log in as itself: leave users and the password of the proxy out")
+            }
+        };
+        if wrong {
+            self.error(&[&key("auth_type"), path], message);
+        }
         for (name, user) in &redis.users {
             let path = key_path(&key("users"), name);
             let own = |name: &str| format!("{path}.{name}");
@@ -166,7 +177,7 @@ impl Findings {
             }
         }
         let exposed = redis.listen.iter().find(|listen| !is_local(listen));
-        if let (Some(listen), true, true) = (exposed, redis.users.is_empty(), redis.password.is_some()) {
+        if let (Some(listen), true, true) = (exposed, redis.auth() == RedisAuth::Inject, redis.password.is_some()) {
             self.warning(
                 &[&key("listen")],
                 format!("{listen} is reachable from other machines, and clients there use the upstream password without knowing it: add users, or listen on 127.0.0.1"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Config, Listen, PoolLimits, Redis, RedisUser, Upstream, Workers};
+use crate::model::{CommandClasses, Config, Listen, PoolLimits, Redis, RedisUser, Upstream, Workers};
 use crate::names::Named;
 use crate::reading::key_path;
 use crate::secret::Secret;
@@ -120,8 +120,12 @@ pub fn fingerprint(config: &Config) -> ContentHash {
 fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
     let Redis {
         listen,
+        client_tls,
+        tcp,
         upstream,
         tls,
+        server_tls,
+        auth_type,
         user,
         password,
         database,
@@ -131,6 +135,12 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         shared_connections,
         stream_threshold_bytes,
         client_output_limit_bytes,
+        request_timeout,
+        retry_timeout,
+        command_policy,
+        command_allow,
+        command_deny,
+        subscriber_gap,
         limits,
     } = redis;
     let (host, port) = address(upstream);
@@ -139,6 +149,7 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         ("host", host),
         ("port", port),
         ("sslmode", quoted(tls.name())),
+        ("auth_type", auth_type.map_or(Shown::Unset, |auth| quoted(auth.name()))),
         ("user", text(user.as_deref())),
         ("password", secret(password.as_ref())),
         ("database", number(*database)),
@@ -147,7 +158,16 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         ("shared_connections", number(*shared_connections)),
         ("stream_threshold", quoted(format_size(*stream_threshold_bytes))),
         ("client_output_limit", quoted(format_size(*client_output_limit_bytes))),
+        ("request_timeout", duration(*request_timeout)),
+        ("retry_timeout", duration(*retry_timeout)),
+        ("command_policy", quoted(command_policy.name())),
+        ("command_allow", classes(command_allow)),
+        ("command_deny", classes(command_deny)),
+        ("subscriber_gap", quoted(subscriber_gap.name())),
     ];
+    values.extend(postgres::client_tls_values(client_tls));
+    values.extend(postgres::server_tls_values(server_tls));
+    values.extend(postgres::tcp_values(tcp));
     values.extend(limit_values(limits));
     entries.push(Entry { path: path.clone(), scope: Scope::Redis, values });
     entries.extend(users.iter().map(|(name, user)| {
@@ -246,6 +266,10 @@ fn secret(secret: Option<&Secret>) -> Shown {
 
 fn listens(listens: &[Listen]) -> Shown {
     list(&listens.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn classes(classes: &CommandClasses) -> Shown {
+    list(&classes.0.iter().map(|class| class.name().to_owned()).collect::<Vec<_>>())
 }
 
 fn list(texts: &[String]) -> Shown {

@@ -4,21 +4,22 @@
 //! A setting that PgBouncer has keeps PgBouncer's name and meaning.
 
 mod postgres;
+mod redis;
 mod session_state;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::pgbouncer::process::Process;
-use crate::secret::Secret;
 
 pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
     Timeouts, UserTimeouts,
 };
+pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
 
 /// The whole configuration.
@@ -215,48 +216,6 @@ pub enum UpstreamTls {
     VerifyFull,
 }
 
-/// One Redis (or Valkey) server and the listeners that lead to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redis {
-    /// Where clients connect.
-    pub listen: Vec<Listen>,
-    /// Where the server is.
-    pub upstream: Upstream,
-    /// TLS towards the server.
-    pub tls: UpstreamTls,
-    /// The upstream ACL user; `None`: `default`.
-    pub user: Option<String>,
-    /// The upstream password.
-    pub password: Option<Secret>,
-    /// The database a client starts in.
-    pub database: u32,
-    /// What clients must send: empty, anything is accepted (the proxy's own credentials are injected).
-    pub users: BTreeMap<String, RedisUser>,
-    /// Most client connections at a time.
-    pub max_client_conn: u32,
-    /// How long a client may stay unauthenticated, when it has to authenticate.
-    pub client_login_timeout: Duration,
-    /// Connections per (user, database, RESP version) that clients share. At least 1.
-    pub shared_connections: u32,
-    /// A request larger than this leases a connection and streams through it.
-    pub stream_threshold_bytes: u64,
-    /// Replies held for one client that does not read them; past it the client is closed.
-    pub client_output_limit_bytes: u64,
-    /// The limits of each pool (shared and leased connections together).
-    pub limits: PoolLimits,
-}
-
-/// A Redis user that clients can log in as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RedisUser {
-    /// What the client must send.
-    pub password: Secret,
-    /// The ACL user it becomes upstream; `None`: the server's configured user.
-    pub upstream_user: Option<String>,
-    /// The password that goes with `upstream_user`.
-    pub upstream_password: Option<Secret>,
-}
-
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) }
@@ -300,28 +259,6 @@ impl Default for PoolLimits {
             server_check_delay: Duration::from_secs(30),
             server_round_robin: false,
             max_pinned_connections: 0,
-        }
-    }
-}
-
-impl Redis {
-    /// A server with everything else at its default.
-    #[must_use]
-    pub fn at(upstream: Upstream) -> Self {
-        Self {
-            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380)))],
-            upstream,
-            tls: UpstreamTls::default(),
-            user: None,
-            password: None,
-            database: 0,
-            users: BTreeMap::new(),
-            max_client_conn: 10_000,
-            client_login_timeout: Duration::from_secs(15),
-            shared_connections: 2,
-            stream_threshold_bytes: 64 << 10,
-            client_output_limit_bytes: 64 << 20,
-            limits: PoolLimits::default(),
         }
     }
 }

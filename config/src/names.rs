@@ -1,6 +1,9 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
-use crate::model::{AuthType, ClientSslMode, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, UpstreamTls};
+use crate::model::{
+    AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, RedisAuth,
+    SubscriberGap, UpstreamTls,
+};
 
 /// An enum whose values have names in the configuration.
 pub trait Named: Copy + PartialEq + Sized + 'static {
@@ -86,6 +89,38 @@ impl Named for LogLevel {
 
 impl Named for LogFormat {
     const NAMES: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Named for RedisAuth {
+    const NAMES: &'static [(&'static str, Self)] = &[("inject", Self::Inject), ("map", Self::Map), ("pass-through", Self::PassThrough)];
+}
+
+impl Named for CommandPolicy {
+    const NAMES: &'static [(&'static str, Self)] = &[("drop-in", Self::DropIn), ("sidecar", Self::Sidecar)];
+}
+
+impl Named for SubscriberGap {
+    const NAMES: &'static [(&'static str, Self)] = &[("resubscribe", Self::Resubscribe), ("close", Self::Close)];
+}
+
+impl Named for CommandClass {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("flush", Self::Flush),
+        ("keys", Self::Keys),
+        ("swapdb", Self::SwapDb),
+        ("config", Self::Config),
+        ("acl", Self::Acl),
+        ("persistence", Self::Persistence),
+        ("pause", Self::Pause),
+        ("kill", Self::Kill),
+        ("scripts", Self::Scripts),
+        ("monitor", Self::Monitor),
+        ("replication", Self::Replication),
+        ("topology", Self::Topology),
+        ("shutdown", Self::Shutdown),
+        ("debug", Self::Debug),
+        ("modules", Self::Modules),
+    ];
 }
 
 /// Every `sslmode` that libpq knows, and what node-postgres calls `require`.

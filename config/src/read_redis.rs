@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use crate::listen::{Protocol, fits};
-use crate::model::{PoolLimits, Redis, RedisUser, Upstream, UpstreamTls};
+use crate::model::{CommandClass, CommandClasses, PoolLimits, Redis, RedisUser, Upstream, UpstreamTls};
+use crate::names::Named;
 use crate::read_limits::limits;
 use crate::read_postgres::{once, plain_host, sslmode as any_sslmode};
 use crate::redis_url::{self, DEFAULT_PORT, RedisUrl};
 use crate::secret::Secret;
-use crate::section::Section;
+use crate::section::{Section, unknown_value};
 use crate::settings::Scope;
+use crate::{read_server, read_tls};
 
 /// Reads one section.
 pub(crate) fn redis(section: &Section<'_>) -> Redis {
@@ -17,16 +19,22 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
     let tls = url.as_ref().and_then(|url| url.tls);
     let (of_url, user, password, database) =
         url.map_or((None, None, None, None), |url| (Some(url.upstream), url.user, url.password, url.database));
-    let defaults = Redis::at(upstream(section, of_url));
+    let mut defaults = Redis::at(upstream(section, of_url));
+    read_server::tcp(section, &mut defaults.tcp);
     let mut users = std::collections::BTreeMap::new();
     for (name, section) in section.sections("users", Scope::RedisUser) {
         users.insert(name, redis_user(&section));
     }
-    Redis {
+    let password = once(section, "password", section.secret("password"), password);
+    let mut redis = Redis {
         listen: section.listen(Protocol::Redis).unwrap_or(defaults.listen),
+        client_tls: read_tls::client(section),
+        tcp: defaults.tcp,
         tls: once(section, "sslmode", sslmode(section), tls).unwrap_or(UpstreamTls::Disable),
+        server_tls: read_tls::server(section, &defaults.server_tls),
+        auth_type: section.choice("auth_type"),
         user: once(section, "user", section.text("user"), user),
-        password: once(section, "password", section.secret("password"), password),
+        password,
         database: once(section, "database", section.count("database"), database).unwrap_or(defaults.database),
         users,
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
@@ -34,9 +42,29 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         shared_connections: section.count("shared_connections").unwrap_or(defaults.shared_connections),
         stream_threshold_bytes: section.size("stream_threshold").unwrap_or(defaults.stream_threshold_bytes),
         client_output_limit_bytes: section.size("client_output_limit").unwrap_or(defaults.client_output_limit_bytes),
+        request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
+        retry_timeout: section.duration("retry_timeout").unwrap_or(defaults.retry_timeout),
+        command_policy: section.choice("command_policy").unwrap_or(defaults.command_policy),
+        command_allow: classes(section, "command_allow"),
+        command_deny: classes(section, "command_deny"),
+        subscriber_gap: section.choice("subscriber_gap").unwrap_or(defaults.subscriber_gap),
         limits: limits(section, "pool_size", &PoolLimits::default()),
         upstream: defaults.upstream,
+    };
+    read_tls::load_redis(section, &mut redis);
+    redis
+}
+
+fn classes(section: &Section<'_>, name: &str) -> CommandClasses {
+    let Some(field) = section.field(name) else { return CommandClasses::default() };
+    let mut classes = Vec::new();
+    for (text, line) in field.texts() {
+        match CommandClass::from_name(&text) {
+            Some(class) => classes.push(class),
+            None => section.reading.error(line, &field.path, unknown_value(&text, &CommandClass::all_names())),
+        }
     }
+    CommandClasses(classes)
 }
 
 fn sslmode(section: &Section<'_>) -> Option<UpstreamTls> {

@@ -114,7 +114,8 @@ pub(crate) fn check_query(text: String) -> Option<String> {
     }
 }
 
-fn tcp(section: &Section<'_>, tcp: &mut TcpOptions) {
+/// TCP options.
+pub(crate) fn tcp(section: &Section<'_>, tcp: &mut TcpOptions) {
     take(&mut tcp.keepalive, section.flag("tcp_keepalive"));
     take(&mut tcp.keepcnt, section.count("tcp_keepcnt"));
     take(&mut tcp.keepidle, section.duration("tcp_keepidle"));

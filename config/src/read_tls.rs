@@ -1,6 +1,8 @@
-//! The TLS settings of `[postgres]` and of its databases, and the files that they name.
+//! The TLS settings of `[postgres]`, of its databases and of `[redis.NAME]`, and the files that they name.
 
-use crate::model::{ClientTls, Postgres, ServerTls, UpstreamTls};
+use std::sync::Arc;
+
+use crate::model::{ClientTls, Postgres, Redis, ServerTls, UpstreamTls};
 use crate::problem::Severity;
 use crate::read_server::take;
 use crate::section::Section;
@@ -63,6 +65,18 @@ pub(crate) fn load(section: &Section<'_>, postgres: &mut Postgres) {
     let of_servers = postgres.server_tls.load(&common, &mut read);
     note(section, of_clients);
     note(section, of_servers);
+}
+
+/// Loads what a Redis server and its clients are met with.
+pub(crate) fn load_redis(section: &Section<'_>, redis: &mut Redis) {
+    let mut read = |path: &std::path::Path| (path.to_owned(), section.reading.read_resolved(path));
+    let of_clients = redis.client_tls.load(&mut read);
+    let of_server = redis.server_tls.load(&[redis.tls], &mut read);
+    // The application protocol that PostgreSQL insists on is not theirs.
+    redis.client_tls.context = redis.client_tls.context.take().map(|context| Arc::new(context.without_alpn()));
+    redis.server_tls.context = redis.server_tls.context.take().map(|context| Arc::new(context.without_alpn()));
+    note(section, of_clients);
+    note(section, of_server);
 }
 
 /// Each problem at the setting that it is about, or at the section where that is left out.

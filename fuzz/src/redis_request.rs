@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
         encode::command(&mut again, &words);
         assert_eq!(read(&again, again.len()).0, [arguments.clone()]);
     }
-    if let Some(closed) = transaction::closed(bytes) {
+    if let Some(closed) = transaction::closed(bytes, Default::default()) {
         assert!(closed.length <= bytes.len() && closed.replies >= 2);
     }
 }

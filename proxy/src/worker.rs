@@ -112,7 +112,10 @@ impl Worker {
         commons.postgres.dialing.dns.on_change(Box::new(move |name, addresses| {
             for id in posts.ids() {
                 let (name, addresses) = (name.to_owned(), Arc::clone(addresses));
-                posts.post(id, move |worker| worker.postgres.pools.retire_gone(&name, &addresses));
+                posts.post(id, move |worker| {
+                    worker.postgres.pools.retire_gone(&name, &addresses);
+                    worker.redis.retire_gone(&name, &addresses);
+                });
             }
         }));
         Rc::new(Self {

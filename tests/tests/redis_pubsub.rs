@@ -133,3 +133,42 @@ async fn a_subscriber_that_leaves_is_forgotten_upstream() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_who_listens_is_counted() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut publisher = pool.redis_wire().await;
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        let mut wire = pool.redis_wire().await;
+        wire.command(&["SUBSCRIBE", "news"]).await;
+        listeners.push(wire);
+    }
+    let mut by_pattern = [pool.redis_wire().await, pool.redis_wire().await];
+    for wire in &mut by_pattern {
+        wire.command(&["PSUBSCRIBE", "n?ws*"]).await;
+    }
+    assert_eq!(publisher.command(&["PUBLISH", "news", "x"]).await, Reply::Integer(5));
+    assert_eq!(publisher.command(&["PUBLISH", "newspaper", "x"]).await, Reply::Integer(2));
+    assert_eq!(publisher.command(&["PUBLISH", "elsewhere", "x"]).await, Reply::Integer(0));
+    let counted = publisher.command(&["PUBSUB", "NUMSUB", "news", "none"]).await;
+    assert_eq!(counted.elements()[1], Reply::Integer(3));
+    assert_eq!(counted.elements()[3], Reply::Integer(0));
+    assert_eq!(publisher.command(&["PUBSUB", "NUMPAT"]).await, Reply::Integer(1));
+    // In one pipeline each reply is still its own.
+    publisher.send(&[request(&["SET", "k", "v"]), request(&["PUBLISH", "news", "y"]), request(&["GET", "k"])].concat()).await;
+    assert_eq!(publisher.reply().await.text(), "OK");
+    assert_eq!(publisher.reply().await, Reply::Integer(5));
+    assert_eq!(publisher.reply().await.text(), "v");
+    // Whoever has heard that it left is not counted any more.
+    for left in [4, 3, 2] {
+        let mut wire = listeners.pop().expect("three came");
+        for heard in ["x", "y"] {
+            assert_eq!(wire.reply().await.elements()[2].text(), heard);
+        }
+        wire.send(&request(&["UNSUBSCRIBE"])).await;
+        while wire.reply().await.elements()[0].text() != "unsubscribe" {}
+        assert_eq!(publisher.command(&["PUBLISH", "news", "z"]).await, Reply::Integer(left));
+    }
+}

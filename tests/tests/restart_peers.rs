@@ -7,7 +7,7 @@ use sidepool_tests::conformance::proves;
 use sidepool_tests::console::{number, rows};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::wire::first_error;
+use sidepool_tests::postgres::cancel::{cancel_at, is_cancelled, runs};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
@@ -36,24 +36,6 @@ async fn fleet(cluster: &Cluster, count: u16) -> (u16, Vec<Pooler>) {
         fleet.push(Pooler::start(with_peers(member, &peers)).await);
     }
     (shared, fleet)
-}
-
-async fn cancel_at(port: u16, wire: &Wire) {
-    let (process, key) = wire.cancel_key.clone().expect("a key");
-    let mut messenger = Wire::connect(port).await;
-    messenger.send(&frame::cancel(process, &key)).await;
-    assert!(messenger.until_closed().await.is_empty(), "a cancel request has no answer");
-}
-
-async fn runs(cluster: &Cluster, text: &str) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'app' AND query LIKE '%' || $1 || '%'";
-    let superuser = cluster.superuser("app").await;
-    wait::until(text, async || (superuser.query_one(sql, &[&text]).await.expect(sql).get::<_, i64>(0) > 0).then_some(())).await;
-}
-
-async fn is_cancelled(wire: &mut Wire) {
-    let answer = wire.until_ready().await;
-    assert_eq!(first_error(&answer).and_then(|error| error.field(b'C')).as_deref(), Some("57014"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,7 +193,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
     ]
 }
 
-fn client_tls_values(tls: &ClientTls) -> Values {
+pub(super) fn client_tls_values(tls: &ClientTls) -> Values {
     let ClientTls { sslmode, key_file, cert_file, ca_file, protocols, ciphers, tls13_ciphers, ecdhcurve, dheparams, context } = tls;
     vec![
         ("client_tls_sslmode", quoted(sslmode.name())),
@@ -208,7 +208,7 @@ fn client_tls_values(tls: &ClientTls) -> Values {
     ]
 }
 
-fn server_tls_values(tls: &ServerTls) -> Values {
+pub(super) fn server_tls_values(tls: &ServerTls) -> Values {
     let ServerTls { ca_file, key_file, cert_file, protocols, ciphers, tls13_ciphers, context } = tls;
     vec![
         ("server_tls_ca_file", contents(ca_file.as_deref(), context.as_ref().map(|context| context.fingerprint()))),
@@ -220,7 +220,7 @@ fn server_tls_values(tls: &ServerTls) -> Values {
     ]
 }
 
-fn tcp_values(tcp: &TcpOptions) -> Values {
+pub(super) fn tcp_values(tcp: &TcpOptions) -> Values {
     let TcpOptions { keepalive, keepcnt, keepidle, keepintvl, user_timeout, defer_accept, socket_buffer } = tcp;
     vec![
         ("tcp_keepalive", flag(*keepalive)),

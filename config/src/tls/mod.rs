@@ -113,6 +113,29 @@ impl ServerContext {
     }
 }
 
+impl ClientContext {
+    /// The same for clients of another protocol, which names none.
+    #[must_use]
+    pub fn without_alpn(&self) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols.clear();
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+}
+
+impl ServerContext {
+    /// The same for servers of another protocol, which names none.
+    #[must_use]
+    pub fn without_alpn(&self) -> Self {
+        let without = |config: &Arc<ClientConfig>| {
+            let mut config = ClientConfig::clone(config);
+            config.alpn_protocols.clear();
+            Arc::new(config)
+        };
+        Self { nothing: without(&self.nothing), authority: without(&self.authority), host: without(&self.host), digest: self.digest }
+    }
+}
+
 impl ClientTls {
     /// Reads the files and makes the context that goes with the settings; everything that is wrong with them. After an error there is no context.
     pub fn load(&mut self, read: &mut ReadFile<'_>) -> Vec<TlsProblem> {

@@ -13,6 +13,97 @@ pub struct Command {
     pub kind: Kind,
     /// Whether it may be asked again when its reply was lost.
     pub replay: Replay,
+    /// Whether it can keep the server busy for long: it then goes down a connection of which nobody expects quick answers.
+    pub heavy: bool,
+    /// What it does to everybody, where that is more than to read and write some keys.
+    pub gate: Option<Gate>,
+}
+
+impl Command {
+    /// The same command behind a gate.
+    pub(super) const fn gated(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    /// Whether it is behind one of the `closed` gates.
+    #[must_use]
+    pub fn is_denied(&self, closed: Gates) -> bool {
+        self.gate.is_some_and(|gate| closed.has(gate))
+    }
+}
+
+/// What a command does to everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// Empties databases.
+    Flush,
+    /// Walks over all keys.
+    Keys,
+    /// Swaps databases under everybody.
+    SwapDb,
+    /// Changes settings or statistics.
+    Config,
+    /// Reads or changes who may do what.
+    Acl,
+    /// Writes the data to disk.
+    Persistence,
+    /// Halts all clients.
+    Pause,
+    /// Ends somebody's script.
+    Kill,
+    /// Removes scripts or functions.
+    Scripts,
+    /// Sees what everybody does.
+    Monitor,
+    /// Becomes or makes a replica.
+    Replication,
+    /// Changes a cluster, or moves keys.
+    Topology,
+    /// Ends the server.
+    Shutdown,
+    /// Looks or reaches inside the server.
+    Debug,
+    /// Loads or unloads code.
+    Modules,
+}
+
+impl Gate {
+    /// Every gate.
+    pub const ALL: [Self; 15] = [
+        Self::Flush,
+        Self::Keys,
+        Self::SwapDb,
+        Self::Config,
+        Self::Acl,
+        Self::Persistence,
+        Self::Pause,
+        Self::Kill,
+        Self::Scripts,
+        Self::Monitor,
+        Self::Replication,
+        Self::Topology,
+        Self::Shutdown,
+        Self::Debug,
+        Self::Modules,
+    ];
+}
+
+/// Some gates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gates(u16);
+
+impl Gates {
+    /// With one more gate.
+    #[must_use]
+    pub fn with(self, gate: Gate) -> Self {
+        Self(self.0 | 1 << gate as u16)
+    }
+
+    /// Whether `gate` is one of them.
+    #[must_use]
+    pub fn has(self, gate: Gate) -> bool {
+        self.0 & 1 << gate as u16 != 0
+    }
 }
 
 /// What sidepool does with a command.
@@ -26,6 +117,8 @@ pub enum Handling {
     Block,
     /// A connection of its own until the reply, for any other reason.
     Lease,
+    /// Must get through while the server is busy with a script: a connection of its own in database 0, which such a server still lets in.
+    Control,
     /// Asks about this connection's own writes: a connection of its own, told first that writes have happened.
     Wait,
     /// Starts a transaction.
@@ -80,6 +173,8 @@ pub enum Handling {
     Accept,
     /// `CLIENT GETREDIR`.
     GetRedir,
+    /// Takes the connection over: it gets one of its own, of which nothing is understood any more, to the end of the client.
+    Takeover,
     /// Would take the connection over or change it for everybody: never sent.
     Refuse,
 }

@@ -34,6 +34,8 @@ pub struct Credentials {
     pub user: Vec<u8>,
     /// The password.
     pub password: zeroize::Zeroizing<Vec<u8>>,
+    /// Whether the client named the user.
+    pub named: bool,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -44,7 +46,7 @@ impl std::fmt::Debug for Credentials {
 
 impl Credentials {
     fn new(user: &[u8], password: &[u8]) -> Self {
-        Self { user: user.to_vec(), password: zeroize::Zeroizing::new(password.to_vec()) }
+        Self { user: user.to_vec(), password: zeroize::Zeroizing::new(password.to_vec()), named: true }
     }
 }
 
@@ -79,7 +81,7 @@ pub fn hello(arguments: &[&[u8]]) -> Result<Hello, String> {
 /// Reads `AUTH`.
 pub fn auth(arguments: &[&[u8]]) -> Result<Credentials, String> {
     match arguments {
-        [_, password] => Ok(Credentials::new(b"default", password)),
+        [_, password] => Ok(Credentials { named: false, ..Credentials::new(b"default", password) }),
         [_, user, password] => Ok(Credentials::new(user, password)),
         [] | [_] => Err(wrong_arity("auth")),
         _too_many => Err("ERR syntax error".to_owned()),
@@ -131,14 +133,26 @@ pub enum LoginStep {
     Select,
 }
 
+/// When a login selects its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selects {
+    /// Once it is authenticated.
+    Last,
+    /// Before that, as somebody who need not authenticate: the user itself may have no right to.
+    First,
+}
+
 /// Composes a login. `reset`: the connection was used before.
 #[must_use]
-pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, reset: bool) -> Login {
+pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, selects: Selects, reset: bool) -> Login {
     let mut login = Login { bytes: Vec::with_capacity(160), steps: Vec::with_capacity(4) };
     let bytes = &mut login.bytes;
     if reset {
         encode::command(bytes, &[b"RESET"]);
         login.steps.push(LoginStep::Reset);
+    }
+    if selects == Selects::First {
+        select_database(bytes, &mut login.steps, database);
     }
     match (version, credentials) {
         (Resp::Three, Some((user, password))) => {
@@ -162,9 +176,18 @@ pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, re
             login.steps.push(LoginStep::Ask);
         }
     }
-    encode::command(bytes, &[b"SELECT", database.to_string().as_bytes()]);
-    login.steps.push(LoginStep::Select);
+    if selects == Selects::Last {
+        select_database(bytes, &mut login.steps, database);
+    }
     login
+}
+
+/// Every connection begins in database 0, and a server that is busy with a script takes a login but no `SELECT`.
+fn select_database(bytes: &mut Vec<u8>, steps: &mut Vec<LoginStep>, database: u32) {
+    if database != 0 {
+        encode::command(bytes, &[b"SELECT", database.to_string().as_bytes()]);
+        steps.push(LoginStep::Select);
+    }
 }
 
 #[cfg(test)]
@@ -211,10 +234,12 @@ mod tests {
 
     #[test]
     fn a_login_is_one_write() {
-        let two = login(Resp::Two, Some(("default", "pw")), 3, false);
+        let two = login(Resp::Two, Some(("default", "pw")), 3, Selects::Last, false);
         assert_eq!(two.steps, [LoginStep::Auth, LoginStep::Ask, LoginStep::Select]);
         assert!(two.bytes.starts_with(b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n"));
-        let three = login(Resp::Three, Some(("u", "pw")), 0, true);
-        assert_eq!(three.steps, [LoginStep::Reset, LoginStep::Hello3, LoginStep::Select]);
+        let first = login(Resp::Two, Some(("default", "pw")), 3, Selects::First, false);
+        assert_eq!(first.steps, [LoginStep::Select, LoginStep::Auth, LoginStep::Ask]);
+        let three = login(Resp::Three, Some(("u", "pw")), 0, Selects::Last, true);
+        assert_eq!(three.steps, [LoginStep::Reset, LoginStep::Hello3], "database 0 is where every connection begins");
     }
 }

@@ -31,6 +31,8 @@ pub struct Slot<T> {
     pub owner: T,
     /// Whether the owner wants no replies.
     pub muted: bool,
+    /// By how much the numbers in its one reply are too low; empty: the reply is handed over as it comes.
+    pub raise: Box<[u32]>,
     owed: Owed,
 }
 
@@ -91,8 +93,10 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             && let Some(Slot {
                 owner: last,
                 muted: last_muted,
+                raise,
                 owed: Owed::Server { work: last_work, replies: owed, bytes: length, replayed: false, .. },
             }) = self.slots.back_mut()
+            && raise.is_empty()
             && last == owner
             && *last_muted == muted
             && *last_work == work
@@ -102,7 +106,13 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             return;
         }
         let owed = Owed::Server { work, replies, answered: 0, bytes, replayed: false };
-        self.slots.push_back(Slot { owner: owner.clone(), muted, owed });
+        self.slots.push_back(Slot { owner: owner.clone(), muted, raise: Box::default(), owed });
+    }
+
+    /// Queues one request of which the numbers in the reply have to be raised. [`extend`](Self::extend) adds its bytes.
+    pub fn push_raised(&mut self, owner: &T, work: Work, bytes: usize, muted: bool, raise: Box<[u32]>) {
+        let owed = Owed::Server { work, replies: 1, answered: 0, bytes, replayed: false };
+        self.slots.push_back(Slot { owner: owner.clone(), muted, raise, owed });
     }
 
     /// Adds the bytes of requests.
@@ -112,7 +122,12 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
 
     /// Queues a reply of our own behind what is owed to `owner`.
     pub fn push_own(&mut self, owner: &T, text: &[u8], muted: bool) {
-        self.slots.push_back(Slot { owner: owner.clone(), muted, owed: Owed::Own { text: text.into(), replies: 1 } });
+        self.slots.push_back(Slot {
+            owner: owner.clone(),
+            muted,
+            raise: Box::default(),
+            owed: Owed::Own { text: text.into(), replies: 1 },
+        });
     }
 
     /// What is to be written to the server.
@@ -186,7 +201,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         if !matches!(self.slots.front()?.owed, Owed::Own { .. }) {
             return None;
         }
-        let Slot { owner, muted, owed } = self.slots.pop_front()?;
+        let Slot { owner, muted, raise: _, owed } = self.slots.pop_front()?;
         match owed {
             Owed::Own { text, replies } => Some(Own { owner, muted, text, replies }),
             Owed::Server { .. } => None,
@@ -247,9 +262,9 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         lost: &str,
         loss: &mut Loss,
     ) {
-        let Slot { owner, muted, owed } = slot;
+        let Slot { owner, muted, raise, owed } = slot;
         let (work, replies, answered, replayed) = match owed {
-            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, owed }),
+            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, raise, owed }),
             Owed::Server { work, replies, answered, replayed, .. } => (work, replies, answered, replayed),
         };
         let count = replies - answered;
@@ -275,7 +290,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 let last = if known { "EXECABORT Transaction discarded because the connection to the server was lost." } else { lost };
                 let mut text = errors(if known { last } else { lost }, count - 1).into_vec();
                 text.extend_from_slice(&errors(last, 1));
-                self.slots.push_back(Slot { owner, muted, owed: Owed::Own { text: text.into(), replies: count } });
+                self.slots.push_back(Slot { owner, muted, raise: Box::default(), owed: Owed::Own { text: text.into(), replies: count } });
             }
             Work::Writes => {
                 let (whole, gone) = complete_before(&requests[begins..range.end], sent.saturating_sub(begins));
@@ -293,11 +308,16 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
 
     fn keep(&mut self, owner: T, muted: bool, work: Work, replies: u32, bytes: &[u8], replayed: bool) {
         self.requests.extend_from_slice(bytes);
-        self.slots.push_back(Slot { owner, muted, owed: Owed::Server { work, replies, answered: 0, bytes: bytes.len(), replayed } });
+        self.slots.push_back(Slot {
+            owner,
+            muted,
+            raise: Box::default(),
+            owed: Owed::Server { work, replies, answered: 0, bytes: bytes.len(), replayed },
+        });
     }
 
     fn fail(&mut self, owner: T, muted: bool, text: &str, count: u32) {
-        self.slots.push_back(Slot { owner, muted, owed: Owed::Own { text: errors(text, count), replies: count } });
+        self.slots.push_back(Slot { owner, muted, raise: Box::default(), owed: Owed::Own { text: errors(text, count), replies: count } });
     }
 
     fn compact(&mut self) {

@@ -1,6 +1,6 @@
 //! Whether a transaction that a client sent is all there and may ride a shared connection, from its `MULTI` to its `EXEC`.
 
-use super::command::{self, Handling};
+use super::command::{self, Gates, Handling};
 use super::request::{RequestScanner, Scanned};
 
 /// A transaction that is all there.
@@ -14,7 +14,7 @@ pub struct Closed {
 
 /// Looks at `bytes`, which begin with a `MULTI`. `None`: it is not all there, or something in it must not be sent down a shared connection.
 #[must_use]
-pub fn closed(bytes: &[u8]) -> Option<Closed> {
+pub fn closed(bytes: &[u8], denied: Gates) -> Option<Closed> {
     let mut scanner = RequestScanner::default();
     let mut at = 0;
     let mut replies = 0;
@@ -23,7 +23,7 @@ pub fn closed(bytes: &[u8]) -> Option<Closed> {
         if !request.canonical {
             return None;
         }
-        let known = command::lookup(&bytes[at + request.name.start..at + request.name.end])?;
+        let known = command::lookup(&bytes[at + request.name.start..at + request.name.end]).filter(|known| !known.is_denied(denied))?;
         at += request.length;
         replies += 1;
         match known.handling {
@@ -56,10 +56,10 @@ mod tests {
     #[test]
     fn a_whole_transaction_is_measured() {
         let all = bytes("MULTI;SET a b;BLPOP x 0;EXEC;GET a");
-        let found = closed(&all).unwrap();
+        let found = closed(&all, Gates::default()).unwrap();
         assert_eq!(found.replies, 4);
         assert!(all[found.length..].starts_with(b"*2\r\n$3\r\nGET"));
-        assert!(closed(&bytes("MULTI;SET a b;DISCARD")).is_some());
+        assert!(closed(&bytes("MULTI;SET a b;DISCARD"), Gates::default()).is_some());
     }
 
     #[test]
@@ -77,7 +77,14 @@ mod tests {
             "MULTI;QUIT;EXEC",
             "MULTI;EXEC x",
         ] {
-            assert_eq!(closed(&bytes(text)), None, "{text}");
+            assert_eq!(closed(&bytes(text), Gates::default()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_denied_is_not_let_through_inside() {
+        let denied = Gates::default().with(command::Gate::Flush);
+        assert!(closed(&bytes("MULTI;FLUSHALL;EXEC"), Gates::default()).is_some());
+        assert_eq!(closed(&bytes("MULTI;FLUSHALL;EXEC"), denied), None);
     }
 }

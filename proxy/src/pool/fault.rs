@@ -32,6 +32,9 @@ pub enum ConnectFaultKind {
 /// The code of a server that starts up or shuts down (`cannot_connect_now`).
 const STARTING_UP: &str = "57P03";
 
+/// The word of a Redis server that does nothing else while a script runs: it says so to everybody at once.
+const BUSY: &str = "BUSY";
+
 /// A failed connect. Its text names the upstream and the cause, and holds no secret.
 #[derive(Debug, Clone)]
 pub struct ConnectFault {
@@ -66,6 +69,7 @@ impl ConnectFault {
             // It has answered, and the answer is no.
             ConnectFaultKind::Other if self.said.is_some() => Failure::Permanent,
             ConnectFaultKind::Unavailable if self.code.as_deref() == Some(STARTING_UP) => Failure::Starting,
+            ConnectFaultKind::Unavailable if self.code.as_deref() == Some(BUSY) => Failure::Missing,
             ConnectFaultKind::Refused
             | ConnectFaultKind::Timeout
             | ConnectFaultKind::Resolve

@@ -147,6 +147,16 @@ impl Client {
         }
     }
 
+    /// Takes the socket, for a handshake over it; until it is back, nothing can be handed over.
+    pub fn take_stream(&self) -> Option<Stream> {
+        self.stream.borrow_mut().take()
+    }
+
+    /// Gives the socket back.
+    pub fn put_stream(&self, stream: Stream) {
+        *self.stream.borrow_mut() = Some(stream);
+    }
+
     /// Runs `look` on the socket.
     pub fn with_stream<R>(&self, look: impl FnOnce(&Stream) -> R) -> Option<R> {
         self.stream.borrow().as_ref().map(look)

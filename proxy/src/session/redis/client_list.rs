@@ -10,8 +10,9 @@ use super::client::{Client, Fate};
 use super::server::Server;
 use crate::transport::stream::{Peer, Stream};
 
-/// One client as one line, in the words of Redis 7.0. What a proxy does not know of its clients (memory, descriptors) is 0.
-pub fn line(client: &Client, now: Instant, command: &str) -> String {
+/// One client as one line, in the words of Redis 7.0. What a proxy does not know of its clients (memory, descriptors) is 0. `asking`: who asks, and how
+/// long its request is.
+pub fn line(client: &Client, now: Instant, command: &str, asking: (u64, usize)) -> String {
     let shown = &client.shown;
     let [channels, patterns, shards] = shown.subscriptions.get();
     let age = now.saturating_duration_since(client.since).as_secs();
@@ -28,13 +29,14 @@ pub fn line(client: &Client, now: Instant, command: &str) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         out,
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi=-1 qbuf=0 \
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi=-1 qbuf={} \
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={command} user={} redir=-1 resp={}",
         client.id,
         client.with_stream(peer).unwrap_or_default(),
         client.with_stream(local).unwrap_or_default(),
         name.as_deref().unwrap_or_default(),
         shown.database.get(),
+        if client.id == asking.0 { asking.1 } else { 0 },
         client.backlog(),
         user.as_deref().unwrap_or("default"),
         shown.version.get().number(),
@@ -43,7 +45,7 @@ pub fn line(client: &Client, now: Instant, command: &str) -> String {
 }
 
 /// `CLIENT LIST`.
-pub fn list(server: &Server, options: &[&[u8]]) -> Result<String, String> {
+pub fn list(server: &Server, asking: (u64, usize), options: &[&[u8]]) -> Result<String, String> {
     let now = crate::clock::now();
     let chosen: Vec<Rc<Client>> = match options {
         [] => server.clients(),
@@ -58,7 +60,7 @@ pub fn list(server: &Server, options: &[&[u8]]) -> Result<String, String> {
         }
         _otherwise => return Err("ERR syntax error".to_owned()),
     };
-    Ok(chosen.iter().map(|client| line(client, now, "client|list")).collect())
+    Ok(chosen.iter().map(|client| line(client, now, "client|list", asking)).collect())
 }
 
 /// Who was killed.
@@ -119,7 +121,12 @@ fn apply_filter(server: &Server, chosen: &mut Vec<Rc<Client>>, filter: &[u8], va
         }
         b"addr" => chosen.retain(|client| client.with_stream(peer).as_deref() == Some(&*text)),
         b"laddr" => chosen.retain(|client| client.with_stream(local).as_deref() == Some(&*text)),
-        b"user" => chosen.retain(|client| client.shown.user.borrow().as_deref() == Some(&*text)),
+        b"user" => {
+            if !server.knows_user(&text) {
+                return Err(format!("ERR No such user '{text}'"));
+            }
+            chosen.retain(|client| client.shown.user.borrow().as_deref() == Some(&*text));
+        }
         b"type" => {
             let of_type = of_type(server, value)?;
             chosen.retain(|client| of_type.iter().any(|other| other.id == client.id));

@@ -2,16 +2,20 @@
 //! configured limit. Lanes draw from a pool of their own, so that blocked clients can never take the last connection from everybody else.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use sidepool_config::model::Redis;
+use sidepool_config::model::{LoadBalance, Redis};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
+use sidepool_protocol::redis::handshake::Selects;
 
 use super::lane::Lane;
+use super::server::Server;
 use crate::observe::record::PoolRecord;
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
+use crate::pool::acquire::AcquireError;
+use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
 use crate::pool::limits::Limits;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
@@ -43,16 +47,20 @@ pub struct Group {
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
+    /// Commands that keep the server busy have a lane of their own.
+    has_heavy: Cell<bool>,
     /// The workers' lanes together are more than their pool holds: each gives its connection back whenever it is quiet.
     scarce: Cell<bool>,
     output_limit: Cell<u64>,
     info: RefCell<PoolInfo>,
+    owner: Weak<Server>,
 }
 
 impl Group {
     /// A group without lanes. `open` makes a pool of a name and its limits.
     pub fn new(
         key: Key,
+        owner: Weak<Server>,
         server: &str,
         config: &Redis,
         workers: usize,
@@ -68,26 +76,35 @@ impl Group {
             records,
             lanes: RefCell::default(),
             lanes_max: Cell::new(split.lanes),
+            has_heavy: Cell::new(split.heavy > 0),
             scarce: Cell::new(split.scarce),
             output_limit: Cell::new(config.client_output_limit_bytes),
             info: RefCell::new(info(&key, config)),
+            owner,
             key,
         })
     }
 
-    /// The lane for one more client.
-    pub fn lane(self: &Rc<Self>, worker: &Rc<Worker>) -> Rc<Lane> {
+    /// The lane for one more client, or for its next heavy command.
+    pub fn lane(self: &Rc<Self>, worker: &Rc<Worker>, heavy: bool) -> Rc<Lane> {
         let mut lanes = self.lanes.borrow_mut();
-        let least = lanes.iter().min_by_key(|lane| lane.attached()).cloned();
-        let more = (lanes.len() as u32) < self.lanes_max.get();
+        let heavy = heavy && self.has_heavy.get();
+        let alike = || lanes.iter().filter(|lane| lane.is_heavy() == heavy);
+        let least = alike().min_by_key(|lane| lane.attached()).cloned();
+        let more = !heavy && (alike().count() as u32) < self.lanes_max.get();
         match least {
             Some(lane) if !more || lane.attached() < CLIENTS_PER_LANE => lane,
             Some(_) | None => {
-                let lane = Lane::start(self, worker);
+                let lane = Lane::start(self, worker, heavy);
                 lanes.push(Rc::clone(&lane));
                 lane
             }
         }
+    }
+
+    /// Whether heavy commands have a lane of their own: where connections are few, they ride with the others.
+    pub fn has_heavy(&self) -> bool {
+        self.has_heavy.get()
     }
 
     /// Lanes that have retired are given to nobody any more.
@@ -105,9 +122,21 @@ impl Group {
         self.scarce.get()
     }
 
+    /// There is no connection to be had: what that means beyond this request.
+    pub fn on_refused(&self, error: &AcquireError) {
+        let denied = error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::Auth);
+        if let Some(owner) = self.owner.upgrade().filter(|_| denied) {
+            owner.on_denied(&self.key.user);
+        }
+    }
+
     /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.
     pub fn hub_pool(&self) -> &Rc<Pool<RedisConnector>> {
-        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() { &self.shared } else { &self.leased }
+        if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() + u32::from(self.has_heavy.get()) {
+            &self.shared
+        } else {
+            &self.leased
+        }
     }
 
     /// New settings are in force. `target`: address or credentials have changed.
@@ -115,6 +144,7 @@ impl Group {
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
         self.lanes_max.set(split.lanes);
+        self.has_heavy.set(split.heavy > 0);
         self.scarce.set(split.scarce);
         self.output_limit.set(config.client_output_limit_bytes);
         *self.info.borrow_mut() = info(&self.key, config);
@@ -150,13 +180,18 @@ impl Group {
 }
 
 /// What connections of this group are opened with.
-pub fn target(key: &Key, config: &Redis, password: Option<Secret>) -> Target {
+pub fn target(key: &Key, config: &Redis, password: Option<Secret>, selects: Selects, worker: &Worker) -> Target {
+    let hosts = std::slice::from_ref(&config.upstream);
+    let dialer = worker.postgres.dialing.dialer(hosts, LoadBalance::default(), &config.tcp, config.limits.server_login_retry);
     Target {
         upstream: config.upstream.clone(),
+        dialer: Rc::new(dialer),
         tls: config.tls,
+        tls_context: config.server_tls.context.clone(),
         user: Arc::from(&*key.user),
         password,
         database: key.database,
+        selects,
         version: key.version,
         timeout: config.limits.server_connect_timeout,
     }
@@ -167,6 +202,8 @@ pub fn target(key: &Key, config: &Redis, password: Option<Secret>) -> Target {
 struct Split {
     /// Lanes of each worker.
     lanes: u32,
+    /// Lanes of each worker for heavy commands: one, where there are connections enough.
+    heavy: u32,
     /// Connections of lanes and of the hub, on all workers together.
     shared: u32,
     /// Connections that can be leased.
@@ -182,9 +219,10 @@ impl Split {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let total = config.limits.pool_size.max(2);
         let lanes = (config.shared_connections.min(total / 2) / workers).max(1);
-        let all = lanes.saturating_mul(workers);
+        let heavy = u32::from((lanes + 1).saturating_mul(workers) <= total / 2);
+        let all = (lanes + heavy).saturating_mul(workers);
         let shared = all.saturating_mul(2).saturating_add(workers).min(total / 2);
-        Self { lanes, shared, leased: total - shared, scarce: all > shared }
+        Self { lanes, heavy, shared, leased: total - shared, scarce: all > shared }
     }
 
     fn limits(self, config: &Redis) -> (Limits, Limits) {
@@ -207,27 +245,15 @@ fn info(key: &Key, config: &Redis) -> PoolInfo {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use sidepool_config::model::{PoolLimits, Upstream, UpstreamTls};
+    use sidepool_config::model::{PoolLimits, Upstream};
 
     use super::*;
 
     fn config(pool_size: u32, shared_connections: u32) -> Redis {
         Redis {
-            listen: Vec::new(),
-            upstream: Upstream::Tcp { host: "localhost".to_owned(), port: 6379 },
-            tls: UpstreamTls::Disable,
-            user: None,
-            password: None,
-            database: 0,
-            users: std::collections::BTreeMap::new(),
-            max_client_conn: 100,
-            client_login_timeout: Duration::ZERO,
             shared_connections,
-            stream_threshold_bytes: 0,
-            client_output_limit_bytes: 0,
             limits: PoolLimits { pool_size, min_pool_size: 3.min(pool_size), ..PoolLimits::default() },
+            ..Redis::at(Upstream::Tcp { host: "localhost".to_owned(), port: 6379 })
         }
     }
 
@@ -240,13 +266,14 @@ mod tests {
                     let split = Split::of(&config, workers);
                     assert_eq!(split.shared + split.leased, pool_size);
                     assert!(split.lanes > 0 && split.shared > 0 && split.leased >= split.shared, "{split:?}");
-                    assert_eq!(split.scarce, u64::from(split.lanes) * workers as u64 > u64::from(split.shared));
+                    assert_eq!(split.scarce, u64::from(split.lanes + split.heavy) * workers as u64 > u64::from(split.shared));
+                    assert!(split.heavy == 0 || !split.scarce, "a lane for heavy commands makes nothing scarce: {split:?}");
                     let (shared, leased) = split.limits(&config);
                     assert_eq!((shared.max, leased.max), (split.shared, split.leased));
                     assert!(shared.min <= shared.max && leased.min <= leased.max && shared.min + leased.min <= 3);
                 }
             }
         }
-        assert_eq!(Split::of(&config(20, 2), 1), Split { lanes: 2, shared: 5, leased: 15, scarce: false });
+        assert_eq!(Split::of(&config(20, 2), 1), Split { lanes: 2, heavy: 1, shared: 7, leased: 13, scarce: false });
     }
 }

@@ -12,11 +12,12 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::request::Arguments;
 
-use super::client::Fate;
+use super::client::{Client, Fate};
 use super::group::Group;
 use super::refusal;
 use super::topics::{Kind, Subscriber};
@@ -38,6 +39,13 @@ pub struct Hub {
     owed: RefCell<VecDeque<Owed>>,
     task: RefCell<Option<Waker>>,
     changed: Cell<bool>,
+    /// How many topics have several members.
+    crowded: Cell<usize>,
+    /// How many commands were sent, and how many of them are answered.
+    sent: Cell<u64>,
+    answered: Cell<u64>,
+    /// Who waits for the server to have taken in that they left.
+    leaving: RefCell<Vec<Rc<Client>>>,
 }
 
 #[derive(Default)]
@@ -85,6 +93,10 @@ impl Hub {
             owed: RefCell::default(),
             task: RefCell::new(None),
             changed: Cell::new(false),
+            crowded: Cell::new(0),
+            sent: Cell::new(0),
+            answered: Cell::new(0),
+            leaving: RefCell::default(),
         });
         tokio::task::spawn_local(run(Rc::downgrade(&hub), Rc::clone(worker)));
         hub
@@ -123,7 +135,11 @@ impl Hub {
         let left = {
             let topics = &mut self.topics.borrow_mut()[kind as usize];
             let Some(topic) = topics.get_mut(name) else { return };
+            let crowded = topic.members.len() > 1;
             topic.members.retain(|member| !Rc::ptr_eq(member, subscriber));
+            if crowded && topic.members.len() < 2 {
+                self.crowded.set(self.crowded.get() - 1);
+            }
             if !(topic.members.is_empty() && topic.tickets.is_empty()) {
                 return;
             }
@@ -132,6 +148,49 @@ impl Hub {
         if let Some((name, _)) = left {
             self.count(kind, -1);
             self.send(kind, kind.unsubscribe(), vec![name]);
+        }
+    }
+
+    /// How many clients listen to what is published on `name`, beyond those that the server counts: for it, all of ours are one.
+    pub fn unseen(&self, kind: Kind, name: &[u8]) -> u32 {
+        let topics = self.topics.borrow();
+        let beyond = |topic: &Topic| u32::try_from(topic.members.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        topics[kind as usize].get(name).map_or(0, beyond)
+    }
+
+    /// The same of those who listen by a pattern.
+    pub fn unseen_by_pattern(&self, name: &[u8]) -> u32 {
+        let topics = self.topics.borrow();
+        let fitting = topics[Kind::Pattern as usize].iter().filter(|(pattern, _)| audience::fits(pattern, name));
+        fitting.map(|(_, topic)| u32::try_from(topic.members.len().saturating_sub(1)).unwrap_or(u32::MAX)).sum()
+    }
+
+    /// Whether several clients listen to the same anywhere.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.get() > 0
+    }
+
+    /// Up to where everything has been sent that was asked so far.
+    pub fn position(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// Ready when the server has taken in everything up to `position`; until then the client's session is woken from time to time.
+    pub fn poll_answered(&self, client: &Rc<Client>, position: u64) -> Poll<()> {
+        if self.answered.get() >= position {
+            return Poll::Ready(());
+        }
+        let mut leaving = self.leaving.borrow_mut();
+        if !leaving.iter().any(|other| Rc::ptr_eq(other, client)) {
+            leaving.push(Rc::clone(client));
+        }
+        Poll::Pending
+    }
+
+    fn on_answered(&self, position: u64) {
+        self.answered.set(position);
+        for client in self.leaving.borrow_mut().drain(..) {
+            client.wake_session();
         }
     }
 
@@ -165,6 +224,7 @@ impl Hub {
         encode::command(&mut self.out.borrow_mut(), &arguments);
         let left = names.len();
         self.owed.borrow_mut().push_back(Owed { kind, names, left });
+        self.sent.set(self.sent.get() + 1);
         self.wake();
     }
 
@@ -175,6 +235,9 @@ impl Hub {
                 && !topic.members.iter().any(|member| Rc::ptr_eq(member, subscriber))
             {
                 topic.members.push(Rc::clone(subscriber));
+                if topic.members.len() == 2 {
+                    self.crowded.set(self.crowded.get() + 1);
+                }
             }
             subscriber.add(*kind, name);
             subscriber.confirm(kind.subscribe(), *kind, Some(name));
@@ -238,6 +301,8 @@ impl Hub {
             let kind = first.kind;
             if first.left == 0 {
                 owed.pop_front();
+                drop(owed);
+                self.on_answered(self.answered.get() + 1);
             }
             kind
         };
@@ -263,6 +328,7 @@ impl Hub {
     /// The server refuses a whole command.
     fn on_error(&self, frame: &[u8]) {
         let Some(Owed { kind, names, .. }) = self.owed.borrow_mut().pop_front() else { return };
+        self.on_answered(self.answered.get() + 1);
         let text = String::from_utf8_lossy(frame.get(1..).unwrap_or_default()).trim_end().to_owned();
         for name in names {
             self.fail(kind, &name, &text);
@@ -272,6 +338,9 @@ impl Hub {
     fn fail(&self, kind: Kind, name: &Rc<[u8]>, text: &str) {
         let removed = self.topics.borrow_mut()[kind as usize].remove(name);
         let Some(topic) = removed else { return };
+        if topic.members.len() > 1 {
+            self.crowded.set(self.crowded.get() - 1);
+        }
         self.count(kind, -1);
         for ticket in topic.tickets {
             if ticket.outcome().is_none() {
@@ -286,6 +355,7 @@ impl Hub {
     fn begin(&self) {
         self.out.borrow_mut().clear();
         self.owed.borrow_mut().clear();
+        self.on_answered(self.sent.get());
         for kind in Kind::ALL {
             let names: Vec<Rc<[u8]>> = {
                 let topics = &mut self.topics.borrow_mut()[kind as usize];
@@ -313,6 +383,7 @@ impl Hub {
         }
         self.out.borrow_mut().clear();
         self.owed.borrow_mut().clear();
+        self.on_answered(self.sent.get());
     }
 }
 

@@ -16,6 +16,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::tracker::{Pipeline, Work};
 use tokio::time::Sleep;
@@ -45,6 +46,7 @@ pub struct Lane {
     scheduled: Cell<bool>,
     /// How many sessions use it.
     attached: Cell<u32>,
+    heavy: bool,
     retired: Cell<bool>,
     /// Sessions that wait for it to be less full.
     waiting: RefCell<Vec<Rc<Client>>>,
@@ -52,12 +54,13 @@ pub struct Lane {
 
 impl Lane {
     /// A lane of `group`, with its task.
-    pub fn start(group: &Rc<Group>, worker: &Rc<Worker>) -> Rc<Self> {
+    pub fn start(group: &Rc<Group>, worker: &Rc<Worker>, heavy: bool) -> Rc<Self> {
         let lane = Rc::new(Self {
             pipeline: RefCell::default(),
             task: RefCell::new(None),
             scheduled: Cell::new(false),
             attached: Cell::new(0),
+            heavy,
             retired: Cell::new(false),
             waiting: RefCell::default(),
         });
@@ -74,6 +77,16 @@ impl Lane {
             owner.owe(*replies);
         }
         pipeline.extend(bytes);
+        drop(pipeline);
+        self.schedule();
+    }
+
+    /// Queues one request of which the numbers in the reply have to be raised.
+    pub fn send_raised(&self, owner: &Rc<Client>, bytes: &[u8], muted: bool, raise: Box<[u32]>) {
+        let mut pipeline = self.pipeline.borrow_mut();
+        pipeline.push_raised(&Owner(Rc::clone(owner)), Work::Writes, bytes.len(), muted, raise);
+        pipeline.extend(bytes);
+        owner.owe(1);
         drop(pipeline);
         self.schedule();
     }
@@ -110,6 +123,11 @@ impl Lane {
     /// How many sessions use it.
     pub fn attached(&self) -> u32 {
         self.attached.get()
+    }
+
+    /// Whether it is for commands that keep the server busy: nobody expects quick answers behind one.
+    pub fn is_heavy(&self) -> bool {
+        self.heavy
     }
 
     /// Whether it takes no new requests.
@@ -159,6 +177,8 @@ struct Held {
     /// The connection is given back whenever the lane is quiet.
     scarce: bool,
     throttle: Option<Throttle>,
+    /// The beginning of a reply whose numbers have to be raised.
+    kept: Vec<u8>,
 }
 
 /// Nothing is read until a client has taken more of its large reply.
@@ -186,6 +206,9 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         let lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
             Err(error) => {
+                if let Some(group) = group.upgrade() {
+                    group.on_refused(&error);
+                }
                 let owed = lane.pipeline.borrow().slots() as u64;
                 pool.record().add(PoolCounter::ErrorRefused, owed);
                 lane.pipeline.borrow_mut().fail_all(&refusal::line(&error));
@@ -195,7 +218,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
             }
         };
         let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limit(), group.is_scarce())) else { return };
-        let mut held = Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None };
+        let mut held = Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new() };
         pool.record().shift(PoolGauge::RedisShared, 1);
         let ended = poll_fn(|cx| lane.drive(&mut held, cx, &worker, &group)).await;
         pool.record().shift(PoolGauge::RedisShared, -1);
@@ -203,7 +226,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
             Ended::Quiet => held.lease.release(Condition::Clean),
             Ended::Lost => {
                 held.lease.release(Condition::Broken);
-                lane.on_loss(&held.scanner, &pool);
+                // Of a reply that is kept back nothing has been handed over.
+                lane.on_loss(held.scanner.is_between() || !held.kept.is_empty(), &pool);
             }
         }
         lane.deliver_own();
@@ -288,15 +312,20 @@ impl Lane {
         let mut at = 0;
         let mut batch: Option<Batch> = None;
         while at < bytes.len() {
-            let (owner, muted, wanted) = {
+            let (owner, muted, wanted, raised) = {
                 let pipeline = self.pipeline.borrow();
                 // A reply that nobody is owed: the connection is out of step.
                 let Some(slot) = pipeline.next() else { return Err(()) };
-                (slot.owner.clone(), slot.muted, pipeline.next_replies())
+                (slot.owner.clone(), slot.muted, pipeline.next_replies(), !slot.raise.is_empty())
             };
             if wanted == 0 {
                 finish(&mut batch, bytes, at, false, record);
                 self.deliver_own();
+                continue;
+            }
+            if raised {
+                finish(&mut batch, bytes, at, false, record);
+                at += self.dispatch_raised(held, &bytes[at..], &owner, muted, record)?;
                 continue;
             }
             if batch.as_ref().is_none_or(|batch| batch.owner != owner || batch.muted != muted) {
@@ -324,7 +353,7 @@ impl Lane {
                 }
             }
         }
-        let inside = !held.scanner.is_between();
+        let inside = !held.scanner.is_between() && held.kept.is_empty();
         let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());
         finish(&mut batch, bytes, at, inside, record);
         self.deliver_own();
@@ -332,6 +361,25 @@ impl Lane {
             self.watch_backlog(held, client, inside, group);
         }
         Ok(())
+    }
+
+    /// One reply whose numbers are too low, as far as it is there; says how many bytes that is.
+    fn dispatch_raised(&self, held: &mut Held, bytes: &[u8], owner: &Owner, muted: bool, record: &PoolRecord) -> Result<usize, ()> {
+        let Scan::End { used, .. } = held.scanner.scan(bytes).map_err(drop)? else {
+            held.kept.extend_from_slice(bytes);
+            return Ok(bytes.len());
+        };
+        held.kept.extend_from_slice(&bytes[..used]);
+        let kept = std::mem::take(&mut held.kept);
+        let reply = self.pipeline.borrow().next().map(|slot| audience::raise(&kept, &slot.raise)).unwrap_or(kept);
+        self.pipeline.borrow_mut().on_replies(1);
+        record.shift(PoolGauge::RedisInFlight, -1);
+        if !muted {
+            record.add(PoolCounter::BytesToClient, reply.len() as u64);
+            owner.0.deliver(&reply, false);
+        }
+        owner.0.paid(1);
+        Ok(used)
     }
 
     /// A client does not keep up: whether the lane has to care.
@@ -359,15 +407,13 @@ impl Lane {
     }
 
     /// The connection is lost: what may be asked again stays, the rest is answered.
-    fn on_loss(&self, scanner: &FrameScanner, pool: &crate::pool::handle::Pool<RedisConnector>) {
+    fn on_loss(&self, between: bool, pool: &crate::pool::handle::Pool<RedisConnector>) {
         let record = pool.record();
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.is_empty() {
             return;
         }
-        if !scanner.is_between()
-            && let Some(slot) = pipeline.next()
-        {
+        if !between && let Some(slot) = pipeline.next() {
             // Half a reply has been handed over; nothing that could follow would be understood.
             let client = Rc::clone(&slot.owner.0);
             drop(pipeline);

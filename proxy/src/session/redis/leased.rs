@@ -6,9 +6,10 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sidepool_protocol::redis::command::Handling;
-use sidepool_protocol::redis::request::{RequestScanner, Scanned};
+use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
 
 use super::client::Fate;
 use super::lost::Lost;
@@ -47,13 +48,21 @@ impl Drop for Counted {
 impl Session {
     /// Takes a connection for what stands at the front of `carry`, and keeps it for as long as that needs it.
     pub(super) async fn leased(&mut self) -> After {
-        let Some(key) = self.key() else { return After::GoOn };
-        let pool = Rc::clone(&self.server.group(&key, &self.worker).leased);
+        let Some(mut key) = self.key() else { return After::GoOn };
         let first = self.front_handling();
+        if first == Some(Handling::Control) {
+            key.database = 0;
+            self.note_pause();
+        }
+        let group = self.server.group(&key, &self.worker);
+        let pool = Rc::clone(&group.leased);
         let mut lease = match self.wait_for(pool.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Ok(lease)) => lease,
-            Some(Err(error)) => return self.refuse(first, &refusal::line(&error)),
+            Some(Err(error)) => {
+                group.on_refused(&error);
+                return self.refuse(first, &refusal::line(&error));
+            }
         };
         let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
         self.client.shown.leased.set(lease.id);
@@ -107,6 +116,22 @@ impl Session {
             }
         }
         Poll::Pending
+    }
+
+    /// `CLIENT PAUSE` and `UNPAUSE`: what is halted must not hold up what is not.
+    fn note_pause(&mut self) {
+        let Some(whole) = self.front_request() else { return };
+        let words: Vec<&[u8]> = Arguments::new(&whole).collect();
+        match words.as_slice() {
+            [client, unpause] if client.eq_ignore_ascii_case(b"client") && unpause.eq_ignore_ascii_case(b"unpause") => {
+                self.server.pause(None)
+            }
+            [client, pause, ms, ..] if client.eq_ignore_ascii_case(b"client") && pause.eq_ignore_ascii_case(b"pause") => {
+                let ms = parse_integer(ms).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+                self.server.pause(crate::clock::now().checked_add(Duration::from_millis(ms)));
+            }
+            _other_control => {}
+        }
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.

@@ -11,6 +11,7 @@ use super::group::Key;
 use super::lost::Lost;
 use super::refusal;
 use super::run::{After, Next, Replies, Session, Step};
+use super::server::Identity;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::id::IdentityId;
@@ -30,8 +31,9 @@ impl Session {
         let account = match &asked.auth {
             None => self.account.clone(),
             Some(credentials) => match self.verify(credentials) {
-                Some(account) => Some(account),
-                None => return self.say_error(handshake::WRONGPASS),
+                Identity::Is(account) => Some(account),
+                Identity::Not(line) => return self.say_error(&line),
+                Identity::Unknown => return Next::Step(Step::Verify),
             },
         };
         let Some(account) = account else { return self.say_error(handshake::NOAUTH_HELLO) };
@@ -81,26 +83,72 @@ impl Session {
         if self.client.pending() > 0 {
             return Next::Hold;
         }
-        let Some(account) = self.verify(&credentials) else { return self.say_error(handshake::WRONGPASS) };
+        let account = match self.verify(&credentials) {
+            Identity::Is(account) => account,
+            Identity::Not(line) => return self.say_error(&line),
+            Identity::Unknown => return Next::Step(Step::Verify),
+        };
         self.become_account(account);
         self.show();
         self.say(b"+OK\r\n");
         Next::Done
     }
 
-    fn verify(&self, credentials: &Credentials) -> Option<Rc<super::server::Account>> {
-        let account = self.server.authenticate(credentials);
-        let counter = if account.is_some() { WorkerCounter::RedisLoginOk } else { WorkerCounter::RedisLoginBadPassword };
-        self.worker.record.add(counter, 1);
-        // Whoever is in already only changes who it is.
-        if account.is_some() && self.account.is_none() {
-            let took = crate::clock::now().saturating_duration_since(self.client.since);
-            self.worker.record.observe(WorkerHistogram::RedisLogin, took);
+    fn verify(&self, credentials: &Credentials) -> Identity {
+        let identity = self.server.authenticate(credentials);
+        match &identity {
+            Identity::Is(_) => {
+                self.worker.record.add(WorkerCounter::RedisLoginOk, 1);
+                // Whoever is in already only changes who it is.
+                if self.account.is_none() {
+                    let took = crate::clock::now().saturating_duration_since(self.client.since);
+                    self.worker.record.observe(WorkerHistogram::RedisLogin, took);
+                }
+            }
+            Identity::Not(_) => {
+                self.worker.record.add(WorkerCounter::RedisLoginBadPassword, 1);
+                tracing::info!(client = self.client.id, server = &*self.server.name, "a Redis client gave a wrong user or password");
+            }
+            Identity::Unknown => {}
         }
-        if account.is_none() {
-            tracing::info!(client = self.client.id, server = &*self.server.name, "a Redis client gave a wrong user or password");
+        identity
+    }
+
+    /// Has the server say what it makes of the credentials in the request at the front of `carry`, which is then dealt with again.
+    pub(super) async fn verify_front(&mut self) -> After {
+        let Some(whole) = self.front_request() else { return After::GoOn };
+        let arguments: Vec<&[u8]> = Arguments::new(&whole).collect();
+        let credentials = match handshake::auth(&arguments) {
+            Ok(credentials) if arguments[0].eq_ignore_ascii_case(b"auth") => Some(credentials),
+            Ok(_) | Err(_) => handshake::hello(&arguments).ok().and_then(|hello| hello.auth),
+        };
+        let (server, client, worker) = (Rc::clone(&self.server), Rc::clone(&self.client), Rc::clone(&self.worker));
+        match self.wait_for(server.ask(&client, credentials.as_ref(), &worker)).await {
+            None => return After::End,
+            Some(Ok(())) => {}
+            Some(Err(line)) => {
+                self.take_front();
+                self.say_error(&line);
+            }
         }
-        account
+        After::GoOn
+    }
+
+    /// Finds out whether somebody may do something who has not logged in.
+    pub(super) async fn knock(&mut self) -> After {
+        let (server, client, worker) = (Rc::clone(&self.server), Rc::clone(&self.client), Rc::clone(&self.worker));
+        // When nobody can be asked, the pool will say why.
+        match self.wait_for(server.ask(&client, None, &worker)).await {
+            None => After::End,
+            Some(Ok(()) | Err(_)) => After::GoOn,
+        }
+    }
+
+    /// The request at the front of `carry`, in canonical form there as well.
+    pub(super) fn front_request(&mut self) -> Option<Vec<u8>> {
+        let whole = self.take_front()?;
+        self.carry.splice(0..0, whole.iter().copied());
+        Some(whole)
     }
 
     fn become_account(&mut self, account: Rc<super::server::Account>) {

@@ -10,6 +10,7 @@ use crate::worker::Worker;
 pub mod client;
 pub mod client_list;
 pub mod count;
+pub mod gate;
 pub mod group;
 pub mod hub;
 pub mod lane;
@@ -22,10 +23,12 @@ mod relay;
 mod relay_requests;
 mod requests;
 mod run;
+mod secure;
 pub mod server;
 pub mod side;
 pub mod topics;
 mod unknown;
+pub mod verdicts;
 mod virtual_state;
 
 /// Serves one client of the configured server `name` from its first byte to its last. The caller holds the client's permit for as long as this runs.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::task::Poll;
 
-use sidepool_protocol::redis::command::Handling;
+use sidepool_protocol::redis::command::{Command, Handling, Kind as CommandKind};
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::handshake;
 use sidepool_protocol::redis::request::Arguments;
@@ -80,24 +80,56 @@ impl Session {
         After::GoOn
     }
 
-    pub(super) fn unsubscribe(&mut self, whole: &[u8], name: &[u8]) -> Next {
-        if self.client.pending() > 0 {
-            return Next::Hold;
-        }
-        let kind = Kind::of_command(name);
+    /// Leaves what the request at the front of `carry` says. It is confirmed when the server knows of it: what is published from then on is counted
+    /// without this client.
+    pub(super) async fn unsubscribe(&mut self) -> After {
+        let Some(whole) = self.take_front() else { return After::GoOn };
+        let mut arguments = Arguments::new(&whole);
+        let kind = Kind::of_command(arguments.next().unwrap_or_default());
         let subscriber = self.subscriber();
-        let mut names: Vec<Rc<[u8]>> = Arguments::new(whole).skip(1).map(Rc::from).collect();
+        let mut names: Vec<Rc<[u8]>> = arguments.map(Rc::from).collect();
         if names.is_empty() {
             names = subscriber.names(kind);
             if names.is_empty() {
                 subscriber.confirm(kind.unsubscribe(), kind, None);
             }
         }
-        for name in names {
-            self.leave(&subscriber, kind, &name);
-            subscriber.confirm(kind.unsubscribe(), kind, Some(&name));
+        let joined: Vec<&Rc<[u8]>> = names.iter().filter(|name| subscriber.is_on(kind, name)).collect();
+        if !joined.is_empty()
+            && let Some(hub) = self.hub()
+        {
+            let before = hub.position();
+            joined.iter().for_each(|name| hub.leave(&subscriber, kind, name));
+            let (position, client) = (hub.position(), Rc::clone(&self.client));
+            let told =
+                position == before || self.wait_for(std::future::poll_fn(|_cx| hub.poll_answered(&client, position))).await.is_some();
+            if !told {
+                return After::End;
+            }
         }
-        Next::Done
+        for name in &names {
+            subscriber.remove(kind, name);
+            subscriber.confirm(kind.unsubscribe(), kind, Some(name));
+        }
+        After::GoOn
+    }
+
+    /// `PUBLISH` and `PUBSUB NUMSUB` while several clients listen to the same: the server counts them as one. `None`: as ever.
+    pub(super) fn raised(&self, whole: &[u8], command: &Command) -> Option<Box<[u32]>> {
+        if command.kind != CommandKind::PubSub || !self.server.is_crowded() {
+            return None;
+        }
+        let words: Vec<&[u8]> = Arguments::new(whole).collect();
+        let raise: Box<[u32]> = match (command.name, words.as_slice()) {
+            ("publish", [_, channel, _]) => Box::new([self.server.unseen(Kind::Channel, channel) + self.server.unseen_by_pattern(channel)]),
+            ("spublish", [_, channel, _]) => Box::new([self.server.unseen(Kind::Shard, channel)]),
+            ("pubsub|numsub", [_, _, channels @ ..]) => channels.iter().map(|channel| self.server.unseen(Kind::Channel, channel)).collect(),
+            ("pubsub|shardnumsub", [_, _, channels @ ..]) => {
+                channels.iter().map(|channel| self.server.unseen(Kind::Shard, channel)).collect()
+            }
+            (_any_other, _) => return None,
+        };
+        raise.iter().any(|more| *more > 0).then_some(raise)
     }
 
     /// Leaves everything, without telling the client.

@@ -20,8 +20,9 @@ pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous
 pub fn line(error: &AcquireError) -> String {
     if let Some(fault) = &error.fault {
         return match (fault.kind, fault.code.as_deref()) {
-            // Clients know this word and wait.
-            (ConnectFaultKind::Unavailable, Some("LOADING")) => "LOADING Redis is loading the dataset in memory".to_owned(),
+            // Clients know these words and wait.
+            (ConnectFaultKind::Unavailable, Some("LOADING" | "BUSY" | "MASTERDOWN")) => fault.words().to_owned(),
+            (_, Some("NOPERM")) => fault.words().to_owned(),
             (ConnectFaultKind::NoDatabase, _) => sidepool_protocol::redis::handshake::DB_OUT_OF_RANGE.to_owned(),
             (_any_other, _) => format!("UPSTREAM {error}"),
         };

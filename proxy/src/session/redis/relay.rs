@@ -64,6 +64,8 @@ pub(super) struct Relay {
     pub(super) monitoring: bool,
     /// What was sent may wait on the server: a client that leaves is not waited for.
     pub(super) blocking: bool,
+    /// The client has taken the connection over: bytes flow both ways and nothing is understood.
+    pub(super) raw: bool,
     /// `RESET` was asked for.
     pub(super) reset: bool,
     /// Half a request was sent and will not be completed.
@@ -147,17 +149,17 @@ impl Relay {
 
     /// Whether the client cannot go on without the connection: something is half done, or it relies on what only this connection knew.
     pub(super) fn is_inside(&self) -> bool {
-        self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor
+        self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor || self.raw
     }
 
     /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
     fn is_at_leisure(&self) -> bool {
-        let waits = self.blocking || self.monitoring;
+        let waits = self.blocking || self.monitoring || self.raw;
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
     fn is_pinned(&self) -> bool {
-        self.multi || self.watch || self.kept || self.monitor
+        self.multi || self.watch || self.kept || self.monitor || self.raw
     }
 
     /// Whether the connection is needed no longer, and how it is then.
@@ -165,7 +167,7 @@ impl Relay {
         if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.sent < self.out.len() {
             return None;
         }
-        let as_it_is = if self.monitor || self.broken {
+        let as_it_is = if self.monitor || self.broken || self.raw {
             Condition::Broken
         } else if self.dirty || self.is_pinned() {
             Condition::Dirty
@@ -184,7 +186,11 @@ impl Relay {
     fn parse(&mut self, session: &mut Session, lease: &Lease<RedisConnector>) {
         let bytes = std::mem::take(&mut session.carry);
         let mut at = 0;
-        while at < bytes.len() && self.takes_more(session) {
+        if self.raw && self.takes_more(session) {
+            self.out.extend_from_slice(&bytes);
+            return;
+        }
+        while at < bytes.len() && self.takes_more(session) && !self.raw {
             match session.scanner.scan(&bytes[at..], false) {
                 Ok(Scanned::Request(request)) => {
                     let whole = &bytes[at..at + request.length];
@@ -213,6 +219,10 @@ impl Relay {
                 }
                 Err(fault) => self.fault(session, fault),
             }
+        }
+        if self.raw {
+            self.out.extend_from_slice(&bytes[at..]);
+            return;
         }
         if at < bytes.len() && !session.closing {
             session.carry = bytes;
@@ -315,7 +325,7 @@ impl Relay {
             Poll::Ready(Err(_)) => 0,
         };
         if read == 0 {
-            if self.blocking || self.owed.is_empty() || self.body.is_some() {
+            if self.blocking || self.raw || self.owed.is_empty() || self.body.is_some() {
                 return Err(Ended::ClientGone);
             }
             // It closed only its own direction and still gets its replies.
@@ -368,6 +378,10 @@ impl Relay {
     /// Hands replies to the client, in as few pieces as possible.
     fn take_in(&mut self, session: &mut Session, bytes: &[u8]) -> Result<(), ()> {
         let (mut from, mut at) = (0, 0);
+        if self.raw && self.owed.is_empty() {
+            self.hand_over(session, bytes, false);
+            return Ok(());
+        }
         while at < bytes.len() {
             let begins = at;
             match self.scanner.scan(&bytes[at..]).map_err(drop)? {

@@ -7,6 +7,7 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
 use super::count;
+use super::gate;
 use super::refusal;
 use super::relay::{Relay, What};
 use super::requests::{has_block, resolve};
@@ -29,6 +30,11 @@ impl Relay {
         let alone = request.arguments == 1;
         if self.monitor && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
             self.answer_error(session, "ERR only QUIT and RESET are possible while MONITOR runs");
+            return true;
+        }
+        if let Some(command) = command.filter(|command| command.is_denied(session.server.denied())) {
+            self.poisoned |= self.multi;
+            self.answer_error(session, &gate::refusal(command));
             return true;
         }
         match handling {
@@ -65,14 +71,14 @@ impl Relay {
                 self.dirty = true;
                 self.send(session, whole, What::Plain);
             }
-            Some(Handling::Wait) if !self.multi => {
-                // The server answers for what this connection has written, which is nothing yet: an unheard message moves its offset to
-                // where everybody's writes are.
-                let mut message = Vec::new();
-                encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
-                self.send(session, &message, What::Swallow);
-                self.send(session, whole, What::Plain);
+            Some(Handling::Takeover) if !self.multi => {
+                if !self.owed.is_empty() {
+                    return false;
+                }
+                (self.raw, self.begun) = (true, true);
+                self.out.extend_from_slice(whole);
             }
+            Some(Handling::Wait) if !self.multi => self.wait(session, whole),
             Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three && !self.multi => {
                 // In RESP3 confirmations come out of band: nothing is owed.
                 self.kept = true;
@@ -81,15 +87,7 @@ impl Relay {
                 self.out.extend_from_slice(whole);
             }
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
-            Some(_) | None => {
-                let waits = match handling {
-                    Some(Handling::Block) => true,
-                    Some(Handling::ShareUnlessBlock) => has_block(whole),
-                    Some(_) | None => false,
-                };
-                self.blocking = waits && !self.multi;
-                self.send(session, whole, What::Plain);
-            }
+            Some(_) | None => self.plain(session, whole, handling),
         }
         if let Some(command) = command {
             lease.pool().record().add(count::command(command.kind), 1);
@@ -97,6 +95,26 @@ impl Relay {
         lease.pool().record().add(PoolCounter::Queries, 1);
         lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
         true
+    }
+
+    /// `WAIT`: the server answers for what this connection has written, which is nothing yet. An unheard message moves its offset to where
+    /// everybody's writes are.
+    fn wait(&mut self, session: &mut Session, whole: &[u8]) {
+        let mut message = Vec::new();
+        encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
+        self.send(session, &message, What::Swallow);
+        self.send(session, whole, What::Plain);
+    }
+
+    /// A command that leaves nothing behind.
+    fn plain(&mut self, session: &mut Session, whole: &[u8], handling: Option<Handling>) {
+        let waits = match handling {
+            Some(Handling::Block) => true,
+            Some(Handling::ShareUnlessBlock) => has_block(whole),
+            Some(_) | None => false,
+        };
+        self.blocking = waits && !self.multi;
+        self.send(session, whole, What::Plain);
     }
 
     fn exec(&mut self, session: &mut Session, whole: &[u8]) {
@@ -192,6 +210,7 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
         | Handling::ShareUnlessBlock
         | Handling::Block
         | Handling::Lease
+        | Handling::Control
         | Handling::Wait
         | Handling::Multi
         | Handling::Exec
@@ -200,6 +219,7 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
         | Handling::Unwatch
         | Handling::Select
         | Handling::Reset
+        | Handling::Takeover
         | Handling::Quit => false,
     }
 }
@@ -208,6 +228,13 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
 pub(super) fn is_stateful(handling: Handling) -> bool {
     matches!(
         handling,
-        Handling::Multi | Handling::Exec | Handling::Discard | Handling::Select | Handling::Reset | Handling::Quit | Handling::Wait
+        Handling::Multi
+            | Handling::Exec
+            | Handling::Discard
+            | Handling::Select
+            | Handling::Reset
+            | Handling::Quit
+            | Handling::Wait
+            | Handling::Takeover
     )
 }

@@ -1,6 +1,6 @@
 //! Which way a request goes: what can be queued with its neighbours, what is one reply of our own, and what is a step.
 
-use sidepool_protocol::redis::command::{self, Command, Handling, Replay};
+use sidepool_protocol::redis::command::{self, Command, Handling, Kind, Replay};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, Request, RequestScanner, Scanned};
@@ -8,6 +8,7 @@ use sidepool_protocol::redis::tracker::Work;
 use sidepool_protocol::redis::{handshake, inline, transaction};
 
 use super::count;
+use super::gate;
 use super::lost::Lost;
 use super::run::{Next, Replies, Session, Step};
 use crate::observe::record::PoolCounter;
@@ -18,19 +19,28 @@ impl Session {
         let plain = self.replies == Replies::On && self.lost == Lost::Nothing && !self.is_subscribed_resp2();
         let attached = self.attached.as_ref().filter(|attached| plain && !attached.lane.is_retired())?;
         let record = attached.group.shared.record();
-        let command = resolve(rest, request)?;
+        let command = resolve(rest, request).filter(|command| !command.is_denied(self.server.denied()))?;
         match command.handling {
-            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {}
-            Handling::ShareUnlessBlock if !has_block(&rest[..request.length]) => {}
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch
+                if attached.suits(self.is_heavy(command), &self.client) => {}
+            Handling::ShareUnlessBlock if attached.suits(false, &self.client) && !has_block(&rest[..request.length]) => {}
             Handling::Multi => {
-                let closed = transaction::closed(rest)?;
+                let closed = transaction::closed(rest, self.server.denied())?;
                 record.add(PoolCounter::CommandTransaction, u64::from(closed.replies));
                 return Some((Work::Transaction, closed.replies, closed.length));
             }
             _other_places => return None,
         }
+        if command.kind == Kind::PubSub && self.server.is_crowded() {
+            return None;
+        }
         record.add(count::command(command.kind), 1);
         Some((work(command), 1, request.length))
+    }
+
+    /// Whether nobody is to wait behind this command.
+    fn is_heavy(&self, command: &Command) -> bool {
+        command.heavy || (command.replay == Replay::Never && self.server.is_paused())
     }
 
     pub(super) fn inline(&mut self, text: &[u8]) -> Next {
@@ -75,18 +85,28 @@ impl Session {
             return next;
         }
         let Some(command) = command else { return self.unlisted(whole, name) };
+        if command.is_denied(self.server.denied()) {
+            return self.say_error(&gate::refusal(command));
+        }
+        if let Some(raise) = self.raised(whole, command) {
+            return self.share_raised(whole, raise);
+        }
         match command.handling {
-            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => self.share(whole, work(command), command.kind),
-            Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind),
+            Handling::Share | Handling::Exec | Handling::Discard | Handling::Unwatch => {
+                self.share(whole, work(command), command.kind, self.is_heavy(command))
+            }
+            Handling::ShareUnlessBlock if !has_block(whole) => self.share(whole, work(command), command.kind, false),
             Handling::ShareUnlessBlock
             | Handling::Block
             | Handling::Lease
+            | Handling::Control
             | Handling::Wait
             | Handling::Multi
             | Handling::Watch
+            | Handling::Takeover
             | Handling::Monitor => self.step(Step::Lease),
             Handling::Subscribe => self.step(Step::Subscribe),
-            Handling::Unsubscribe => self.unsubscribe(whole, name),
+            Handling::Unsubscribe => self.step(Step::Unsubscribe),
             Handling::Hello => self.hello(whole),
             Handling::Auth => self.auth(whole),
             Handling::Select => self.select(whole),

@@ -61,6 +61,17 @@ pub(super) struct Attached {
     pub(super) lane: Rc<Lane>,
 }
 
+impl Attached {
+    /// Whether the lane is the right one for such a command of this client, as things are.
+    pub(super) fn suits(&self, heavy: bool, client: &Client) -> bool {
+        match (self.lane.is_heavy(), heavy) {
+            (false, heavy) => !heavy || !self.group.has_heavy(),
+            (true, true) => true,
+            (true, false) => client.pending() > 0,
+        }
+    }
+}
+
 /// `CLIENT REPLY`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replies {
@@ -89,8 +100,14 @@ pub(super) enum Step {
     Lease,
     /// `SUBSCRIBE` and its kin.
     Subscribe,
+    /// `UNSUBSCRIBE` and its kin.
+    Unsubscribe,
     /// Ask the server what this command is.
     Unknown,
+    /// Ask the server whether somebody may do something who has not logged in.
+    Knock,
+    /// Ask the server what it makes of `AUTH` or `HELLO … AUTH`.
+    Verify,
     /// `HELLO`, before anything is known of the server.
     Introduce,
     /// `SELECT` of a database that may not exist.
@@ -147,6 +164,9 @@ impl Session {
 
     /// Serves the client.
     pub(super) async fn run(&mut self) {
+        if self.server.config().client_tls.context.is_some() && Box::pin(self.secure()).await == After::End {
+            return;
+        }
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
             let after = match step {
@@ -154,7 +174,10 @@ impl Session {
                 // What is rare is boxed, so that an idle session is small.
                 Step::Lease => Box::pin(self.leased()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
+                Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
                 Step::Unknown => Box::pin(self.unknown()).await,
+                Step::Knock => Box::pin(self.knock()).await,
+                Step::Verify => Box::pin(self.verify_front()).await,
                 Step::Introduce => Box::pin(self.introduce()).await,
                 Step::Select(database) => Box::pin(self.select_unseen(database)).await,
             };
@@ -259,6 +282,13 @@ impl Session {
     /// Deals with the requests at the front of `bytes`; says how many bytes that were.
     fn deal_with(&mut self, bytes: &[u8]) -> (usize, Next) {
         let mut at = 0;
+        if self.account.is_none() {
+            if self.server.must_knock() {
+                return (0, Next::Step(Step::Knock));
+            }
+            self.account = self.server.welcome();
+            self.show();
+        }
         let mut queue = Queue { from: 0, runs: Vec::new() };
         while at < bytes.len() && !self.closing {
             let (length, next) = match self.scanner.scan(&bytes[at..], self.account.is_none()) {
@@ -328,10 +358,10 @@ impl Session {
     }
 
     /// Sends one request down the lane.
-    pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind) -> Next {
+    pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind, heavy: bool) -> Next {
         let muted = self.replies != Replies::On;
         let client = Rc::clone(&self.client);
-        let Some(Attached { group, lane }) = self.attach() else { return Next::Hold };
+        let Some(Attached { group, lane }) = self.attach(heavy) else { return Next::Hold };
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
@@ -341,17 +371,45 @@ impl Session {
         Next::Done
     }
 
-    /// Where shared commands go; `None`: the lane has retired, and earlier replies must come first.
-    pub(super) fn attach(&mut self) -> Option<&Attached> {
+    /// Sends one request down the lane of which the numbers in the reply are to be raised.
+    pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
+        let muted = self.replies != Replies::On;
+        let client = Rc::clone(&self.client);
+        let Some(Attached { group, lane }) = self.attach(false) else { return Next::Hold };
+        let record = group.shared.record();
+        record.add(count::command(Kind::PubSub), 1);
+        record.add(PoolCounter::Queries, 1);
+        record.add(PoolCounter::BytesFromClient, whole.len() as u64);
+        record.shift(PoolGauge::RedisInFlight, 1);
+        lane.send_raised(&client, whole, muted, raise);
+        Next::Done
+    }
+
+    /// Where shared commands go; `None`: the lane has retired, or is the wrong one for a heavy command, and earlier replies must come first.
+    pub(super) fn attach(&mut self, heavy: bool) -> Option<&Attached> {
         if self.attached.as_ref().is_some_and(|attached| attached.lane.is_retired()) {
             if self.client.pending() > 0 {
                 return None;
             }
             self.detach();
         }
+        if let Some(Attached { group, lane }) = &mut self.attached
+            && lane.is_heavy() != (heavy && group.has_heavy())
+        {
+            // Behind an unanswered heavy command everything waits in any case: no reason to change back now.
+            let stays = lane.is_heavy() && self.client.pending() > 0;
+            if !stays && self.client.pending() > 0 {
+                return None;
+            }
+            if !stays {
+                let other = group.lane(&self.worker, heavy);
+                other.attach();
+                std::mem::replace(lane, other).detach();
+            }
+        }
         if self.attached.is_none() {
             let group = self.server.group(&self.key()?, &self.worker);
-            let lane = group.lane(&self.worker);
+            let lane = group.lane(&self.worker, heavy);
             lane.attach();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });

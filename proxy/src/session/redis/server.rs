@@ -2,18 +2,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Instant;
 
-use sidepool_config::model::Redis;
+use sha2::{Digest as _, Sha256};
+use sidepool_config::model::{Redis, RedisAuth};
 use sidepool_config::secret::Secret;
+use sidepool_protocol::redis::command::Gates;
 use sidepool_protocol::redis::encode::Resp;
-use sidepool_protocol::redis::handshake::Credentials;
+use sidepool_protocol::redis::handshake::{Credentials, Selects, WRONGPASS};
 use subtle::ConstantTimeEq;
 
-use super::client::Client;
+use super::client::{Client, Fate};
+use super::gate::gates;
 use super::group::{self, Group, Key};
 use super::hub::Hub;
+use super::topics::Kind;
+use super::verdicts::{Known, Verdicts};
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::registry::Directory;
@@ -33,6 +40,15 @@ pub struct Server {
     hubs: RefCell<BTreeMap<Rc<str>, Rc<Hub>>>,
     clients: RefCell<BTreeMap<u64, Weak<Client>>>,
     next_id: Cell<u64>,
+    /// Commands that are not sent.
+    denied: Cell<Gates>,
+    /// Until when a `CLIENT PAUSE` that came through here halts writes.
+    paused: Cell<Option<Instant>>,
+    /// What the server said to clients that log in as themselves.
+    verdicts: Verdicts,
+    /// The passwords of those that it let in.
+    passed: RefCell<BTreeMap<Rc<str>, Secret>>,
+    me: Weak<Self>,
 }
 
 /// Who a client is, once it may do something.
@@ -44,10 +60,25 @@ pub struct Account {
     pub upstream: Rc<str>,
 }
 
+/// What credentials come to.
+pub enum Identity {
+    /// This account.
+    Is(Rc<Account>),
+    /// Nobody, in these words.
+    Not(Rc<str>),
+    /// The server has to be asked.
+    Unknown,
+}
+
 impl Server {
     /// A server without connections.
     pub fn new(name: Arc<str>, config: Arc<Redis>, directory: Directory<Arc<str>>) -> Rc<Self> {
-        Rc::new(Self {
+        Rc::new_cyclic(|me| Self {
+            denied: Cell::new(gates(&config)),
+            paused: Cell::new(None),
+            verdicts: Verdicts::default(),
+            passed: RefCell::default(),
+            me: Weak::clone(me),
             name,
             facts: Rc::default(),
             config: RefCell::new(config),
@@ -67,10 +98,12 @@ impl Server {
     /// Puts new settings into force.
     pub fn apply(&self, config: Arc<Redis>, worker: &Worker) {
         let old = self.config.replace(Arc::clone(&config));
+        self.denied.set(gates(&config));
         for (key, group) in &*self.groups.borrow() {
-            let (password, before) = (password_of(&config, &key.user), password_of(&old, &key.user));
-            let moved = old.upstream != config.upstream || old.tls != config.tls || password != before;
-            let target = moved.then(|| (group::target(key, &config, password), &self.facts));
+            let (password, before) = (self.secret_of(&config, &key.user), self.secret_of(&old, &key.user));
+            let elsewhere = old.upstream != config.upstream || old.tls != config.tls || old.server_tls != config.server_tls;
+            let moved = elsewhere || old.tcp != config.tcp || password != before;
+            let target = moved.then(|| (group::target(key, &config, password, self.selects(), worker), &self.facts));
             group.apply(&config, worker.mailboxes.workers(), target);
         }
         for hub in self.hubs.borrow().values() {
@@ -91,7 +124,8 @@ impl Server {
     /// Opens the configured minimum before anybody asks.
     pub fn warm(&self, worker: &Rc<Worker>) {
         let config = self.config();
-        if config.limits.min_pool_size > 0 {
+        // Whoever is to log in as itself cannot be known before it comes.
+        if config.limits.min_pool_size > 0 && config.auth() != RedisAuth::PassThrough {
             let user = Rc::from(upstream_user(&config));
             self.group(&Key { user, database: config.database, version: Resp::Two }, worker);
         }
@@ -100,25 +134,134 @@ impl Server {
     /// Who somebody is that has said nothing yet; `None`: it must authenticate.
     pub fn welcome(&self) -> Option<Rc<Account>> {
         let config = self.config.borrow();
-        config.users.is_empty().then(|| Rc::new(Account { name: Rc::from("default"), upstream: Rc::from(upstream_user(&config)) }))
+        let welcome = match config.auth() {
+            RedisAuth::Inject => true,
+            RedisAuth::Map => false,
+            RedisAuth::PassThrough => self.verdicts.known(crate::clock::now(), None) == Known::Yes,
+        };
+        welcome.then(|| Rc::new(Account { name: Rc::from("default"), upstream: Rc::from(upstream_user(&config)) }))
+    }
+
+    /// Whether it must be found out first if somebody who says nothing may do something.
+    pub fn must_knock(&self) -> bool {
+        let passes = self.config.borrow().auth() == RedisAuth::PassThrough;
+        passes && self.verdicts.known(crate::clock::now(), None) == Known::Nothing
+    }
+
+    /// Asks the server itself about `credentials`, or about somebody who says nothing, unless it has lately said. The error is a line for the client:
+    /// nobody could be asked.
+    pub async fn ask(&self, client: &Rc<Client>, credentials: Option<&Credentials>, worker: &Worker) -> Result<(), String> {
+        let _turn = self.verdicts.turn(client, credentials).await;
+        if self.verdicts.known(crate::clock::now(), credentials) != Known::Nothing {
+            return Ok(());
+        }
+        let config = self.config();
+        let key = Key { user: Rc::from("default"), database: 0, version: Resp::Two };
+        let proved = RedisConnector::prove(&group::target(&key, &config, None, Selects::Last, worker), credentials).await;
+        let now = crate::clock::now();
+        match proved {
+            Ok(said) => {
+                self.verdicts.keep(now, credentials, &said);
+                Ok(())
+            }
+            Err(fault) => {
+                if credentials.is_none() {
+                    self.verdicts.assume(now);
+                }
+                Err(format!("UPSTREAM {}", fault.message))
+            }
+        }
+    }
+
+    /// The server does not let a user in any more that it did let in: its clients are closed, as the server closes those of a user that is deleted.
+    pub fn on_denied(&self, user: &Rc<str>) {
+        if self.config.borrow().auth() != RedisAuth::PassThrough {
+            return;
+        }
+        tracing::info!(server = &*self.name, user = &**user, "the server does not let this user in any more; its clients are closed");
+        self.verdicts.forget(user.as_bytes());
+        self.passed.borrow_mut().remove(user);
+        self.hubs.borrow_mut().remove(user);
+        let gone: Vec<Rc<Group>> = {
+            let mut groups = self.groups.borrow_mut();
+            let keys: Vec<Key> = groups.keys().filter(|key| key.user == *user).cloned().collect();
+            keys.iter().filter_map(|key| groups.remove(key)).collect()
+        };
+        for group in gone {
+            group.drain();
+            self.directory.forget(group.shared.name());
+            self.directory.forget(group.leased.name());
+        }
+        for client in self.clients() {
+            if client.shown.user.borrow().as_deref() == Some(&**user) {
+                client.doom(Fate::Killed);
+            }
+        }
+    }
+
+    /// Writes are halted until `until`, or no longer.
+    pub fn pause(&self, until: Option<Instant>) {
+        self.paused.set(until);
+    }
+
+    /// Whether writes are halted: they then wait where no reads wait behind them.
+    pub fn is_paused(&self) -> bool {
+        let paused = self.paused.get().is_some_and(|until| crate::clock::now() < until);
+        if !paused {
+            self.paused.set(None);
+        }
+        paused
+    }
+
+    /// Commands that are not sent.
+    pub fn denied(&self) -> Gates {
+        self.denied.get()
     }
 
     /// Who these credentials belong to. As long for a user that does not exist as for a wrong password.
-    pub fn authenticate(&self, credentials: &Credentials) -> Option<Rc<Account>> {
+    pub fn authenticate(&self, credentials: &Credentials) -> Identity {
         let config = self.config.borrow();
-        if config.users.is_empty() {
-            let name = String::from_utf8_lossy(&credentials.user);
-            return Some(Rc::new(Account { name: Rc::from(&*name), upstream: Rc::from(upstream_user(&config)) }));
+        match config.auth() {
+            RedisAuth::Inject => {
+                let name = String::from_utf8_lossy(&credentials.user);
+                Identity::Is(Rc::new(Account { name: Rc::from(&*name), upstream: Rc::from(upstream_user(&config)) }))
+            }
+            RedisAuth::Map => mapped(&config, credentials).map_or_else(|| Identity::Not(WRONGPASS.into()), Identity::Is),
+            RedisAuth::PassThrough => {
+                drop(config);
+                self.passed(credentials)
+            }
         }
-        let name = std::str::from_utf8(&credentials.user).ok();
-        let known = name.and_then(|name| config.users.get(name));
-        let expected = known.map_or("", |user| user.password.reveal());
-        let same: bool = expected.as_bytes().ct_eq(&credentials.password).into();
-        let (name, known) = (name?, known?);
-        same.then(|| {
-            let upstream = known.upstream_user.as_deref().unwrap_or_else(|| upstream_user(&config));
-            Rc::new(Account { name: Rc::from(name), upstream: Rc::from(upstream) })
-        })
+    }
+
+    /// Who a client is that logs in as itself.
+    fn passed(&self, credentials: &Credentials) -> Identity {
+        let texts = (std::str::from_utf8(&credentials.user), std::str::from_utf8(&credentials.password));
+        let (Ok(user), Ok(password)) = texts else { return Identity::Not(WRONGPASS.into()) };
+        match self.verdicts.known(crate::clock::now(), Some(credentials)) {
+            Known::Nothing => Identity::Unknown,
+            Known::No(line) => Identity::Not(line),
+            Known::Yes => {
+                let user: Rc<str> = Rc::from(user);
+                // Any password that works will do: it is only for opening connections.
+                self.passed.borrow_mut().entry(Rc::clone(&user)).or_insert_with(|| Secret::new(password));
+                Identity::Is(Rc::new(Account { name: Rc::clone(&user), upstream: user }))
+            }
+        }
+    }
+
+    /// When connections select their database: as in a session that selects first and logs in then, where that is possible.
+    fn selects(&self) -> Selects {
+        let open = self.config.borrow().auth() == RedisAuth::PassThrough && self.welcome().is_some();
+        if open { Selects::First } else { Selects::Last }
+    }
+
+    /// The password that goes with an upstream user.
+    fn secret_of(&self, config: &Redis, user: &str) -> Option<Secret> {
+        match config.auth() {
+            RedisAuth::PassThrough => self.passed.borrow().get(user).cloned(),
+            RedisAuth::Inject | RedisAuth::Map => password_of(config, user),
+        }
     }
 
     /// The group of this key.
@@ -127,13 +270,15 @@ impl Server {
             return Rc::clone(group);
         }
         let config = self.config();
-        let group = Group::new(key.clone(), &self.name, &config, worker.mailboxes.workers(), |name, limits, record| {
-            let seed = name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-            let (id, core) = self.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
-            let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record, shared: None };
-            let target = group::target(key, &config, password_of(&config, &key.user));
-            Pool::new(setup, RedisConnector::new(target, Rc::clone(&self.facts)), &worker.pools)
-        });
+        let group =
+            Group::new(key.clone(), Weak::clone(&self.me), &self.name, &config, worker.mailboxes.workers(), |name, limits, record| {
+                let seed =
+                    name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
+                let (id, core) = self.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
+                let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record, shared: None };
+                let target = group::target(key, &config, self.secret_of(&config, &key.user), self.selects(), worker);
+                Pool::new(setup, RedisConnector::new(target, Rc::clone(&self.facts)), &worker.pools)
+            });
         self.groups.borrow_mut().insert(key.clone(), Rc::clone(&group));
         group
     }
@@ -159,6 +304,21 @@ impl Server {
         hub
     }
 
+    /// Whether several clients of this worker listen to the same.
+    pub fn is_crowded(&self) -> bool {
+        self.hubs.borrow().values().any(|hub| hub.is_crowded())
+    }
+
+    /// How many clients of this worker listen to a channel beyond those that the server counts.
+    pub fn unseen(&self, kind: Kind, name: &[u8]) -> u32 {
+        self.hubs.borrow().values().map(|hub| hub.unseen(kind, name)).sum()
+    }
+
+    /// The same of those who listen by a pattern.
+    pub fn unseen_by_pattern(&self, name: &[u8]) -> u32 {
+        self.hubs.borrow().values().map(|hub| hub.unseen_by_pattern(name)).sum()
+    }
+
     /// A number for a new client, unique in the process.
     pub fn next_id(&self, worker: &Worker) -> u64 {
         let count = self.next_id.get();
@@ -176,6 +336,12 @@ impl Server {
         self.clients.borrow_mut().remove(&id);
     }
 
+    /// Whether a client could be this user, as far as that is known here.
+    pub fn knows_user(&self, name: &str) -> bool {
+        let configured = self.config.borrow().users.contains_key(name) || self.passed.borrow().contains_key(name);
+        configured || name == "default" || self.clients().iter().any(|client| client.shown.user.borrow().as_deref() == Some(name))
+    }
+
     /// A client by its number.
     pub fn client(&self, id: u64) -> Option<Rc<Client>> {
         self.clients.borrow().get(&id).and_then(Weak::upgrade)
@@ -186,10 +352,49 @@ impl Server {
         self.clients.borrow().values().filter_map(Weak::upgrade).collect()
     }
 
+    /// The host `name` leads to these addresses from now on: connections to others are closed when nobody uses them.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        for group in self.groups.borrow().values() {
+            group.shared.retire_gone(name, addresses);
+            group.leased.retire_gone(name, addresses);
+        }
+    }
+
     /// What the pools have to report.
-    pub fn reports(&self, now: std::time::Instant) -> Vec<PoolReport> {
+    pub fn reports(&self, now: Instant) -> Vec<PoolReport> {
         self.groups.borrow().values().flat_map(|group| group.reports(now)).collect()
     }
+}
+
+/// Who a client is, as one of the configured users.
+fn mapped(config: &Redis, credentials: &Credentials) -> Option<Rc<Account>> {
+    let name = std::str::from_utf8(&credentials.user).ok();
+    let known = name.and_then(|name| config.users.get(name));
+    let expected = known.map_or("", |user| user.password.reveal());
+    let given = Sha256::digest(&*credentials.password);
+    // As the server's ACL writes it: # and the hash in hexadecimal.
+    let expected = match expected.strip_prefix('#').and_then(unhex) {
+        Some(hash) => hash,
+        None => Sha256::digest(expected).into(),
+    };
+    let same: bool = expected.ct_eq(&given).into();
+    let (name, known) = (name?, known?);
+    same.then(|| {
+        let upstream = known.upstream_user.as_deref().unwrap_or_else(|| upstream_user(config));
+        Rc::new(Account { name: Rc::from(name), upstream: Rc::from(upstream) })
+    })
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let digits: Vec<u8> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+    if digits.len() != bytes.len() * 2 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    Some(bytes)
 }
 
 fn upstream_user(config: &Redis) -> &str {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -74,6 +75,11 @@ impl RedisSide {
     /// A configured server.
     pub fn server(&self, name: &str) -> Option<Rc<Server>> {
         self.servers.borrow().get(name).cloned()
+    }
+
+    /// The host `name` leads to these addresses from now on.
+    pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
+        self.servers.borrow().values().for_each(|server| server.retire_gone(name, addresses));
     }
 
     /// All sessions have ended, or are about to be cut: says goodbye to the upstream.

@@ -89,6 +89,11 @@ impl Subscriber {
         removed
     }
 
+    /// Whether it is subscribed to this.
+    pub fn is_on(&self, kind: Kind, name: &[u8]) -> bool {
+        self.names.borrow()[kind as usize].contains(name)
+    }
+
     /// What it is subscribed to.
     pub fn names(&self, kind: Kind) -> Vec<Rc<[u8]>> {
         self.names.borrow()[kind as usize].iter().cloned().collect()

@@ -23,8 +23,8 @@ impl Session {
     /// A command that the table does not have.
     pub(super) fn unlisted(&mut self, whole: &[u8], name: &[u8]) -> Next {
         match self.server.facts.flags(&name.to_ascii_lowercase()) {
-            Some(Flags { shareable: true, reads: true }) => self.share(whole, Work::Reads, Kind::Read),
-            Some(Flags { shareable: true, reads: false }) => self.share(whole, Work::Writes, Kind::Write),
+            Some(Flags { shareable: true, reads: true }) => self.share(whole, Work::Reads, Kind::Read, false),
+            Some(Flags { shareable: true, reads: false }) => self.share(whole, Work::Writes, Kind::Write, false),
             Some(Flags { shareable: false, .. }) => self.step(Step::Lease),
             None => self.step(Step::Unknown),
         }
@@ -62,10 +62,6 @@ impl Session {
 
     /// The name of the command at the front of `carry`, in lower case.
     fn front_name(&mut self) -> Option<Vec<u8>> {
-        let whole = self.take_front()?;
-        let name = Arguments::new(&whole).next()?.to_ascii_lowercase();
-        // Back to the front, in canonical form.
-        self.carry.splice(0..0, whole);
-        Some(name)
+        Some(Arguments::new(&self.front_request()?).next()?.to_ascii_lowercase())
     }
 }

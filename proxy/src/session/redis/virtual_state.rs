@@ -26,11 +26,11 @@ impl Session {
             (Handling::GetRedir, []) => self.say_integer(-1),
             (Handling::GetRedir, _) => self.say_error(&arity("getredir")),
             (Handling::ClientInfo, []) => {
-                let line = client_list::line(&self.client, crate::clock::now(), "client|info");
+                let line = client_list::line(&self.client, crate::clock::now(), "client|info", (self.client.id, whole.len()));
                 self.say_text(&line)
             }
             (Handling::ClientInfo, _) => self.say_error(&arity("info")),
-            (Handling::ClientList, options) => match client_list::list(&self.server, options) {
+            (Handling::ClientList, options) => match client_list::list(&self.server, (self.client.id, whole.len()), options) {
                 Ok(text) => self.say_text(&text),
                 Err(line) => self.say_error(&line),
             },
@@ -43,7 +43,7 @@ impl Session {
             (Handling::Switch, [_]) => self.say_error("ERR syntax error"),
             (Handling::Switch, _) => self.say_error(&handshake::wrong_arity(command.name)),
             (Handling::Accept, _) => self.say_ok(),
-            (_not_virtual, _) => self.share(whole, Work::Writes, Kind::Connection),
+            (_not_virtual, _) => self.share(whole, Work::Writes, Kind::Connection, false),
         }
     }
 
@@ -159,7 +159,7 @@ impl Session {
         let leased = leased.to_string();
         let mut words: Vec<&[u8]> = vec![b"CLIENT", b"UNBLOCK", leased.as_bytes()];
         words.extend(how.copied());
-        self.share(&anew(words.into_iter()), Work::Writes, Kind::Connection)
+        self.share(&anew(words.into_iter()), Work::Writes, Kind::Connection, false)
     }
 
     /// `CLIENT TRACKING`: off is what a shared connection is; on needs a connection of its own.

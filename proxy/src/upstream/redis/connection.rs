@@ -1,11 +1,14 @@
 //! An open, logged-in connection to a Redis server, as the pool keeps it.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::Connection;
+use crate::pool::traits::{Connection, Origin};
 use crate::transport::stream::{self, Stream};
+use crate::upstream::dial::{Server, name_of};
+use crate::upstream::roster::Place;
 
 /// A connection. Between two leases nothing is owed on it in either direction.
 #[derive(Debug)]
@@ -14,10 +17,12 @@ pub struct RedisConnection {
     pub stream: Stream,
     /// The server's `CLIENT ID` of it; 0 when the server did not say.
     pub id: i64,
+    /// Where it leads.
+    pub server: Arc<Server>,
 }
 
 impl Connection for RedisConnection {
-    type Parcel = (stream::Parcel, i64);
+    type Parcel = (stream::Parcel, i64, Arc<Server>);
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         // Whatever an idle connection says is a reply to nobody: it is out of step.
@@ -29,11 +34,17 @@ impl Connection for RedisConnection {
     }
 
     fn detach(self) -> io::Result<Self::Parcel> {
-        Ok((self.stream.detach()?, self.id))
+        Ok((self.stream.detach()?, self.id, self.server))
     }
 
-    fn attach((stream, id): Self::Parcel) -> io::Result<Self> {
-        Ok(Self { stream: Stream::attach(stream)?, id })
+    fn attach((stream, id, server): Self::Parcel) -> io::Result<Self> {
+        Ok(Self { stream: Stream::attach(stream)?, id, server })
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let Place::Tcp(address) = &self.server.place else { return None };
+        let name = name_of(&self.server.upstream)?;
+        Some(Origin { name: Arc::from(name), address: address.ip() })
     }
 
     fn close(self) {

@@ -1,18 +1,16 @@
 //! Opens connections of one kind (server, user, database, RESP version) and brings them back to the state of new ones.
 
 use std::future::Future;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::model::{Upstream, UpstreamTls};
 use sidepool_config::secret::Secret;
+use sidepool_config::tls::ServerContext;
 use sidepool_protocol::redis::encode::{self, Resp};
-use sidepool_protocol::redis::handshake;
+use sidepool_protocol::redis::handshake::{self, Credentials, Selects};
 use sidepool_protocol::redis::reply::Reply;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::RedisConnection;
 use super::facts::Facts;
@@ -21,26 +19,30 @@ use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
 use crate::transport::tls;
+use crate::upstream::dial::{Dialer, Server};
 
 /// How long a server may take to clean a connection or to say that it is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A silent peer is asked after this, and given up a minute later.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What connections are opened with.
 #[derive(Clone)]
 pub struct Target {
     /// Where.
     pub upstream: Upstream,
+    /// The way there.
+    pub dialer: Rc<Dialer>,
     /// TLS or not.
     pub tls: UpstreamTls,
+    /// What TLS is made of; `None`: the usual.
+    pub tls_context: Option<Arc<ServerContext>>,
     /// The ACL user; `default` unless configured.
     pub user: Arc<str>,
     /// Its password; `None`: no login at all.
     pub password: Option<Secret>,
     /// The selected database.
     pub database: u32,
+    /// When it is selected.
+    pub selects: Selects,
     /// The RESP version.
     pub version: Resp,
     /// How long opening may take, login included.
@@ -63,14 +65,39 @@ impl RedisConnector {
     fn login(&self, reset: bool) -> handshake::Login {
         let Target { user, password, .. } = &self.target;
         let credentials = password.as_ref().map(|password| (&**user, password.reveal()));
-        handshake::login(self.target.version, credentials, self.target.database, reset)
+        handshake::login(self.target.version, credentials, self.target.database, self.target.selects, reset)
     }
 
     async fn open(&self) -> Result<RedisConnection, ConnectFault> {
         let upstream = shown(&self.target.upstream);
-        let mut stream = dial(&self.target.upstream, self.target.tls, &upstream).await?;
-        let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
-        Ok(RedisConnection { stream, id })
+        let enter = async |stream: Stream, server: &Arc<Server>| {
+            let mut stream = secure(stream, &self.target, &upstream).await?;
+            let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
+            Ok(RedisConnection { stream, id, server: Arc::clone(server) })
+        };
+        self.target.dialer.connect(self.target.timeout, enter).await
+    }
+
+    /// What the server says to these credentials (`None`: to somebody who says nothing): yes, or its own words of refusal.
+    pub async fn prove(target: &Target, credentials: Option<&Credentials>) -> Result<Result<(), String>, ConnectFault> {
+        let upstream = shown(&target.upstream);
+        let mut question = Vec::new();
+        match credentials {
+            None => encode::command(&mut question, &[b"PING"]),
+            Some(Credentials { user, password, named: true }) => encode::command(&mut question, &[b"AUTH", user, password]),
+            Some(Credentials { password, .. }) => encode::command(&mut question, &[b"AUTH", password]),
+        }
+        let enter = async |stream: Stream, _server: &Arc<Server>| {
+            let mut stream = secure(stream, target, &upstream).await?;
+            login::ask(&mut stream, &question, Resp::Two, &upstream).await
+        };
+        let answer = within(target.timeout, &upstream, target.dialer.connect(target.timeout, enter)).await?;
+        Ok(match (answer, credentials) {
+            (Reply::Error(text), Some(_)) => Err(text),
+            (Reply::Error(text), None) if text.starts_with("NOAUTH") => Err(text),
+            // Loading, busy, or not allowed to PING: somebody who is not let in does not get as far.
+            (Reply::Error(_) | Reply::Nil | Reply::Integer(_) | Reply::Text(_) | Reply::List(_), _) => Ok(()),
+        })
     }
 
     /// Asks a question whose answer is read whole, on a connection that nothing is owed on.
@@ -113,42 +140,20 @@ pub fn shown(upstream: &Upstream) -> String {
     }
 }
 
-async fn dial(upstream: &Upstream, tls: UpstreamTls, shown: &str) -> Result<Stream, ConnectFault> {
-    let (host, port) = match upstream {
-        Upstream::Tcp { host, port } => (host, *port),
-        Upstream::Unix(path) => {
-            return UnixStream::connect(path).await.map(Stream::Unix).map_err(|error| unreachable(shown, &error));
-        }
-    };
-    let stream = plain(host, port).await.map_err(|error| unreachable(shown, &error))?;
-    match tls {
+async fn secure(mut stream: Stream, target: &Target, shown: &str) -> Result<Stream, ConnectFault> {
+    match target.tls {
         // Redis has no way to ask whether a server offers TLS.
-        UpstreamTls::Disable | UpstreamTls::Allow | UpstreamTls::Prefer => return Ok(Stream::Tcp(stream)),
+        UpstreamTls::Disable | UpstreamTls::Allow | UpstreamTls::Prefer => return Ok(stream),
         UpstreamTls::Require | UpstreamTls::VerifyCa | UpstreamTls::VerifyFull => {}
     }
+    let Upstream::Tcp { host, .. } = &target.upstream else { return Ok(stream) };
     let broken = |error| ConnectFault::new(ConnectFaultKind::Tls, format!("TLS with Redis at {shown} failed: {error}"));
-    let context = tls::usual_redis().map_err(broken)?;
-    let mut stream = Stream::Tcp(stream);
-    tls::connect(&mut stream, host, Arc::clone(context.for_mode(tls))).await.map_err(broken)?;
-    Ok(stream)
-}
-
-async fn plain(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(6);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    Ok(stream)
-}
-
-fn unreachable(upstream: &str, error: &io::Error) -> ConnectFault {
-    let kind = match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::TimedOut, _) => ConnectFaultKind::Timeout,
-        (_refused_or_unreachable, Some(_)) => ConnectFaultKind::Refused,
-        // What resolvers say is no error of the operating system.
-        (_no_such_name, None) => ConnectFaultKind::Resolve,
+    let context = match &target.tls_context {
+        Some(context) => Arc::clone(context),
+        None => tls::usual_redis().map_err(broken)?,
     };
-    ConnectFault::new(kind, format!("cannot connect to Redis at {upstream}: {error}"))
+    tls::connect(&mut stream, host, Arc::clone(context.for_mode(target.tls))).await.map_err(broken)?;
+    Ok(stream)
 }
 
 async fn within<T>(limit: Duration, upstream: &str, work: impl Future<Output = Result<T, ConnectFault>>) -> Result<T, ConnectFault> {

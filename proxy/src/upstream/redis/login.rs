@@ -96,7 +96,7 @@ fn out_of_step(upstream: &str) -> ConnectFault {
 pub(super) fn refused(upstream: &str, text: &str, to: &str) -> ConnectFault {
     let word = text.split(' ').next().unwrap_or_default();
     let kind = match word {
-        "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => ConnectFaultKind::Auth,
+        "NOAUTH" | "WRONGPASS" | "DENIED" => ConnectFaultKind::Auth,
         "LOADING" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" => ConnectFaultKind::Unavailable,
         "NOPROTO" => ConnectFaultKind::Protocol,
         _plain if text.contains("max number of clients") => ConnectFaultKind::TooMany,
@@ -109,6 +109,10 @@ pub(super) fn refused(upstream: &str, text: &str, to: &str) -> ConnectFault {
     };
     let mut fault = ConnectFault::new(kind, format!("Redis at {upstream} answered {to} with: {text}"));
     fault.code = Some(word.into());
+    // What a client can make something of, it is told in the server's words.
+    if kind == ConnectFaultKind::Unavailable || word == "NOPERM" {
+        fault.said = Some(text.into());
+    }
     fault
 }
 

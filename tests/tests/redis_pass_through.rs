@@ -1,0 +1,128 @@
+//! Redis clients that log in as themselves: the server decides about each, once, and what it says is what the client hears.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+
+async fn behind(server: &RedisServer) -> Pooler {
+    let settings = Settings::new();
+    let listen = vec![format!("127.0.0.1:{}", settings.redis_port())];
+    let settings = settings.set("redis.main.listen", listen).set("redis.main.host", "127.0.0.1");
+    Pooler::start(settings.set("redis.main.port", i64::from(server.port()))).await
+}
+
+async fn create(direct: &mut Wire, rules: &[&str]) {
+    assert_eq!(direct.command(&[&["ACL", "SETUSER"], rules].concat()).await.text(), "OK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_server_stays_open_and_says_so() {
+    let server = RedisServer::start().await;
+    let pool = behind(&server).await;
+    let (mut direct, mut proxied) = (server.direct().await, pool.redis_wire().await);
+    // The first of all, and larger than what a stranger may send.
+    let value = "x".repeat(20_000);
+    assert_eq!(proxied.command(&["SET", "k", &value]).await.text(), "OK");
+    for words in [&["AUTH", "something"][..], &["AUTH", "nobody", "x"], &["AUTH", "default", "any"], &["AUTH"], &["ACL", "WHOAMI"]] {
+        assert_eq!(proxied.command(words).await, direct.command(words).await, "{words:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_server_is_as_closed_through_the_proxy() {
+    let server = RedisServer::start_with_password("the-secret-71").await;
+    let pool = behind(&server).await;
+    let (mut direct, mut proxied) = (Wire::connect(server.port()).await, pool.redis_wire().await);
+    let conversation: [&[&str]; 9] = [
+        &["GET", "k"],
+        &["HELLO", "3"],
+        &["AUTH", "wrong"],
+        &["AUTH", "nobody", "the-secret-71"],
+        &["GET", "k"],
+        &["AUTH", "the-secret-71"],
+        &["SET", "k", "v"],
+        &["AUTH", "wrong"],
+        &["GET", "k"],
+    ];
+    for words in conversation {
+        assert_eq!(proxied.command(words).await, direct.command(words).await, "{words:?}");
+    }
+    for wire in [&mut direct, &mut proxied] {
+        assert_eq!(wire.command(&["RESET"]).await.text(), "RESET");
+        assert!(wire.command(&["GET", "k"]).await.is_error("NOAUTH"), "RESET logs out");
+        assert!(matches!(wire.command(&["HELLO", "3", "AUTH", "default", "the-secret-71"]).await, Reply::Map(_)));
+    }
+    assert!(!pool.process().log().tail(1000).contains("the-secret-71"), "the log holds no secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_have_their_own_rights_and_never_each_others_connections() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    create(&mut direct, &["reader", "on", ">r", "~*", "+@read", "+acl|whoami"]).await;
+    create(&mut direct, &["writer", "on", ">w", "~*", "+@all"]).await;
+    let pool = behind(&server).await;
+    let (mut reader, mut writer) = (pool.redis_wire().await, pool.redis_wire().await);
+    assert_eq!(reader.command(&["AUTH", "reader", "r"]).await.text(), "OK");
+    assert_eq!(writer.command(&["AUTH", "writer", "w"]).await.text(), "OK");
+    for round in 0..20 {
+        assert_eq!(writer.command(&["SET", "k", &round.to_string()]).await.text(), "OK");
+        assert!(reader.command(&["SET", "k", "no"]).await.is_error("NOPERM"));
+        assert_eq!(reader.command(&["GET", "k"]).await.text(), round.to_string());
+        assert_eq!(reader.command(&["ACL", "WHOAMI"]).await.text(), "reader");
+    }
+    // A user who may not SELECT keeps the database that was selected before it logged in.
+    let mut elsewhere = pool.redis_wire().await;
+    elsewhere.command(&["SELECT", "3"]).await;
+    assert_eq!(elsewhere.command(&["AUTH", "reader", "r"]).await.text(), "OK");
+    assert_eq!(elsewhere.command(&["GET", "k"]).await, Reply::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_login_is_asked_about_once_and_many_wrong_ones_seldom() {
+    let server = RedisServer::start_with_password("the-secret-71").await;
+    let pool = behind(&server).await;
+    let mut direct = server.direct().await;
+    direct.command(&["CONFIG", "RESETSTAT"]).await;
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        let mut wire = pool.redis_wire().await;
+        wire.send(&[request(&["AUTH", "the-secret-71"]), request(&["PING"])].concat()).await;
+        clients.push(wire);
+    }
+    for wire in &mut clients {
+        assert_eq!(wire.reply().await.text(), "OK");
+        assert_eq!(wire.reply().await.text(), "PONG");
+    }
+    for _ in 0..60 {
+        assert!(pool.redis_wire().await.command(&["AUTH", "guess"]).await.is_error("WRONGPASS"));
+    }
+    let info = direct.command(&["INFO", "stats"]).await.text();
+    let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).expect("Redis tells");
+    let connections: u32 = line.trim().parse().expect("a number");
+    assert!(connections < 12, "{connections} connections for 120 logins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_user_is_out_and_comes_in_again_when_it_is_back() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    create(&mut direct, &["app", "on", ">old", "~*", "+@all"]).await;
+    let pool = behind(&server).await;
+    let mut app = pool.redis_wire().await;
+    assert_eq!(app.command(&["AUTH", "app", "old"]).await.text(), "OK");
+    assert_eq!(app.command(&["SET", "k", "v"]).await.text(), "OK");
+    direct.command(&["ACL", "DELUSER", "app"]).await;
+    // The server has closed the user's connections; the proxy finds out with the next one.
+    wait::until("the client to be closed", async || {
+        if app.try_send(&request(&["GET", "k"])).await.is_err() { Some(()) } else { app.read().await.is_none().then_some(()) }
+    })
+    .await;
+    let mut late = pool.redis_wire().await;
+    assert!(late.command(&["AUTH", "app", "old"]).await.is_error("WRONGPASS"), "what was known of it is forgotten");
+    create(&mut direct, &["app", "on", ">new", "~*", "+@all"]).await;
+    assert_eq!(late.command(&["AUTH", "app", "new"]).await.text(), "OK");
+    assert_eq!(late.command(&["GET", "k"]).await.text(), "v");
+}
