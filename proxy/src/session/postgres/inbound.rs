@@ -35,7 +35,7 @@ pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
 const MAX_UNKNOWN_NAME: usize = 8 * 1024;
 
 /// The portal that the proxy itself uses.
-const OWN_PORTAL: &[u8] = b"sidepool";
+pub(super) const OWN_PORTAL: &[u8] = b"sidepool";
 
 /// The message that the client is in the middle of.
 #[derive(Debug, Clone, Copy, Default)]

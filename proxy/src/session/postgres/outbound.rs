@@ -250,6 +250,13 @@ impl Outbound<'_, '_> {
         let begins = matches!(body, b"BEGIN\0" | b"START TRANSACTION\0");
         link.begun = begins && !link.ran && link.tracker.status() == TransactionStatus::Idle;
         link.ran = true;
+        let own = matches!(link.tracker.owed().next(), Some(Owed::OwnQuery | Owed::OwnExecute(_)));
+        if !own && !begins && !body.starts_with(b"SET") {
+            link.sequences.on_run();
+            if body.starts_with(b"INSERT") || body.starts_with(b"COPY") || body.starts_with(b"MERGE") {
+                link.sequences.on_draw();
+            }
+        }
         match body {
             b"DISCARD ALL\0" => {
                 self.on_named(body);

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{PoolMode, Postgres, TcpOptions};
+use sidepool_config::model::{PoolMode, Postgres, TcpOptions, Upstream};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -161,6 +161,15 @@ impl PgPools {
     pub fn reconnect(&self, token: u64, choose: impl Fn(&PoolKey) -> bool) {
         let pools = self.pools.borrow();
         for (key, entry) in pools.iter().filter(|(key, _)| choose(key)) {
+            entry.pool.reconnect(token);
+            self.note_stale(key);
+        }
+    }
+
+    /// The same for all pools that lead to these servers.
+    pub fn reconnect_to(&self, token: u64, hosts: &[Upstream]) {
+        let leads_there = |entry: &PgPool| entry.pool.connector().target().hosts.iter().any(|host| hosts.contains(host));
+        for (key, entry) in self.pools.borrow().iter().filter(|(_, entry)| leads_there(entry)) {
             entry.pool.reconnect(token);
             self.note_stale(key);
         }

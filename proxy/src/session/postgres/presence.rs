@@ -55,6 +55,8 @@ pub struct Presence {
     /// Those it began with, to which RESET leads back.
     start: Rc<ParameterSet>,
     fate: Cell<Option<Fate>>,
+    /// It asks for values of sequences that its session has drawn.
+    pub asks_sequences: Cell<bool>,
 }
 
 impl Presence {
@@ -62,8 +64,19 @@ impl Presence {
     #[must_use]
     pub fn new(id: u64, who: Rc<Who>, stream: &Stream, connected: u32, state: Rc<ParameterSet>) -> Self {
         let (start, state) = (Rc::clone(&state), RefCell::new(state));
-        let (ends, descriptor) = (Ends::of(stream), stream.descriptor());
-        Self { id, who, ends, descriptor, connected, statements: Cell::new(0), asked: Cell::new(0), state, start, fate: Cell::new(None) }
+        Self {
+            id,
+            who,
+            ends: Ends::of(stream),
+            descriptor: stream.descriptor(),
+            connected,
+            statements: Cell::new(0),
+            asked: Cell::new(0),
+            state,
+            start,
+            fate: Cell::new(None),
+            asks_sequences: Cell::new(false),
+        }
     }
 
     /// It has asked for a server, so many microseconds after the worker started.

@@ -57,7 +57,7 @@ impl Session {
         self.pool.record().add(PoolCounter::Assignments, 1);
         lease.link.rules = self.state_rules();
         let channels = self.channels_query(&mut lease);
-        let own = Own::both(self.state_query(&mut lease), channels.as_deref());
+        let own = Own::both(self.arrival(&mut lease), channels.as_deref());
         let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);

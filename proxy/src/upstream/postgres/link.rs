@@ -11,6 +11,7 @@ use super::asking::Asking;
 use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
+use super::sequences::Sequences;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -248,6 +249,8 @@ pub struct Link {
     pub rules: Option<Rc<StateRules>>,
     /// What the client may have changed since the server was asked.
     pub dirt: Dirt,
+    /// Whose values of sequences the session remembers.
+    pub sequences: Sequences,
     /// The server is being asked; the client's messages wait for it.
     pub asking: Option<Box<Asking>>,
     /// How many queries of the proxy itself are through since the first of those that are owed was sent.
