@@ -12,6 +12,7 @@ use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
 pub mod account;
+mod alone;
 pub mod cancel;
 pub mod cancel_lines;
 pub mod deadlines;

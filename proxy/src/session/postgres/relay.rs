@@ -22,7 +22,7 @@ use super::outbound::{News, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{matching, refusal, replay};
+use super::{alone, count, matching, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -67,7 +67,7 @@ impl Session {
             connection.link.tracker.owe(Owed::OwnQuery);
             connection.link.to_server.send(&mut connection.stream, cx, &query)
         })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
+        .or_else(|error| self.on_lost(cx, &error.to_string()))
     }
 
     /// The query that brings the connection into this client's state, if it is not in it.
@@ -93,7 +93,8 @@ impl Session {
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        loop {
+        // A connection that is lost early leaves the session without one, and with something to send.
+        while self.is_linked() {
             match self.flush_both(cx) {
                 Ok(()) => {}
                 Err(end) => return Poll::Ready(Err(end)),
@@ -131,6 +132,11 @@ impl Session {
                 return Poll::Pending;
             }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_linked(&self) -> bool {
+        matches!(self.phase, Phase::Linked(_))
     }
 
     /// Sends what waits in either direction.
@@ -143,7 +149,7 @@ impl Session {
             }
         });
         if let Poll::Ready(Err(error)) = flushed {
-            return Err(self.server_lost(cx, &error.to_string()));
+            return self.on_lost(cx, &error.to_string());
         }
         if !self.to_client.is_empty()
             && let Poll::Ready(Err(_)) = self.to_client.poll_flush(&mut self.client, cx)
@@ -155,6 +161,9 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        if !self.is_linked() {
+            return Ok(Turn::Unlinked);
+        }
         let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
         if self.hold != Hold::No {
             let hold = self.hold;
@@ -254,7 +263,7 @@ impl Session {
             capacity: self.statement_capacity,
             state: &state,
         };
-        let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
+        let first = self.mode != PoolMode::Session && replay::prepare(link, self.body, input);
         let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
@@ -263,6 +272,10 @@ impl Session {
         if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
             // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
             return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
+        }
+        if !link.wanted_alone.is_empty() {
+            let wanted = std::mem::take(&mut link.wanted_alone);
+            alone::make_room(&worker, &self.pool, &wanted);
         }
         let sent = if bytes.is_empty() { Ok(()) } else { link.to_server.send(stream, cx, bytes) };
         let record = self.pool.record();
@@ -284,7 +297,7 @@ impl Session {
             }
         }
         if let Err(error) = sent {
-            return Err(self.server_lost(cx, &error.to_string()));
+            return self.on_lost(cx, &error.to_string());
         }
         self.answer_locals(cx)
     }
@@ -321,9 +334,15 @@ impl Session {
                 self.quiet.server = true;
                 return Ok(Turn::Quiet);
             }
-            Poll::Ready(Ok(0)) => return Err(self.server_lost(cx, "the server closed it")),
+            Poll::Ready(Ok(0)) => {
+                drop(buffer);
+                return self.on_lost(cx, "the server closed it").map(|()| Turn::Unlinked);
+            }
             Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Err(self.server_lost(cx, &error.to_string())),
+            Poll::Ready(Err(error)) => {
+                drop(buffer);
+                return self.on_lost(cx, &error.to_string()).map(|()| Turn::Unlinked);
+            }
         };
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
@@ -371,12 +390,20 @@ impl Session {
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
         }
+        if news.ready > 0 {
+            self.begun_again = 0;
+        }
+        if let Some(farewell) = &news.unheard
+            && self.lost_early(cx, farewell)?
+        {
+            return Ok(Turn::Unlinked);
+        }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
         }
         let record = self.pool.record();
         for class in &news.errors {
-            record.add(error_counter(*class), 1);
+            record.add(count::of_error(*class), 1);
         }
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
@@ -493,6 +520,11 @@ impl Session {
         }
     }
 
+    /// The server's connection has ended: the session ends, or goes on without it.
+    fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
+        if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
+    }
+
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {
         tracing::warn!(pool = %self.pool.name(), reason = "server_lost", cause, "client closed");
         // Nothing may be put into the middle of a message, and who has read the server's own farewell needs none of ours.
@@ -556,23 +588,4 @@ pub(super) fn query(sql: &str) -> Vec<u8> {
     // Fails only on a zero byte, and the plan is made of printable ASCII.
     let _ = frontend::query(sql, &mut message);
     message.to_vec()
-}
-
-/// The counter of an SQLSTATE class.
-fn error_counter(class: [u8; 2]) -> PoolCounter {
-    match &class {
-        b"08" => PoolCounter::Error08,
-        b"22" => PoolCounter::Error22,
-        b"23" => PoolCounter::Error23,
-        b"25" => PoolCounter::Error25,
-        b"26" => PoolCounter::Error26,
-        b"28" => PoolCounter::Error28,
-        b"40" => PoolCounter::Error40,
-        b"42" => PoolCounter::Error42,
-        b"53" => PoolCounter::Error53,
-        b"55" => PoolCounter::Error55,
-        b"57" => PoolCounter::Error57,
-        b"XX" => PoolCounter::ErrorXx,
-        _ => PoolCounter::ErrorOtherClass,
-    }
 }
