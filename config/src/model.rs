@@ -4,6 +4,7 @@
 //! A setting that PgBouncer has keeps PgBouncer's name and meaning.
 
 mod postgres;
+mod session_state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
     UserTimeouts,
 };
+pub use session_state::{Following, SessionState};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

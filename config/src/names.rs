@@ -1,6 +1,6 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
-use crate::model::{AuthType, ClientSslMode, LoadBalance, LogFormat, LogLevel, PoolMode, UpstreamTls};
+use crate::model::{AuthType, ClientSslMode, Following, LoadBalance, LogFormat, LogLevel, PoolMode, UpstreamTls};
 
 /// An enum whose values have names in the configuration.
 pub trait Named: Copy + PartialEq + Sized + 'static {
@@ -43,6 +43,10 @@ impl Named for AuthType {
         ("ldap", Self::Ldap),
         ("pam", Self::Pam),
     ];
+}
+
+impl Named for Following {
+    const NAMES: &'static [(&'static str, Self)] = &[("follow", Self::Follow), ("always", Self::Always), ("off", Self::Off)];
 }
 
 impl Named for LoadBalance {

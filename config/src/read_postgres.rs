@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::hosts;
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, Upstream, UpstreamTls};
+use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, SessionState, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
@@ -32,6 +32,8 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let databases = section.sections("databases", Scope::PgDatabase);
     let caps = read_server::caps(section, Caps { connections: 0, clients: 0 });
     let server_tls = read_tls::server(section, &ServerTls::default());
+    let session_state = read_server::session_state(section, &SessionState::default());
+    let base = Base { pool_mode, limits: base, session_state };
     let mut postgres = Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
@@ -40,11 +42,11 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
-        databases: databases.into_iter().map(|(name, section)| (name, database(&section, pool_mode, &base, caps, &server_tls))).collect(),
+        databases: databases.into_iter().map(|(name, section)| (name, database(&section, &base, caps, &server_tls))).collect(),
         users: users(section),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
-        base: Base { pool_mode, limits: base },
+        base,
         client_tls: read_tls::client(section),
         server_tls,
         ..defaults
@@ -93,7 +95,7 @@ fn auth_file(section: &Section<'_>) -> BTreeMap<String, PgUser> {
     users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect()
 }
 
-fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps: Caps, server_tls: &ServerTls) -> PgDatabase {
+fn database(section: &Section<'_>, base: &Base, caps: Caps, server_tls: &ServerTls) -> PgDatabase {
     let caps = read_server::caps(section, caps);
     let mut url = url(section);
     let whole = url.is_some();
@@ -110,8 +112,9 @@ fn database(section: &Section<'_>, pool_mode: PoolMode, base: &PoolLimits, caps:
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
-        pool_mode: section.choice("pool_mode").unwrap_or(pool_mode),
-        limits: postgres_limits(section, "pool_size", base),
+        pool_mode: section.choice("pool_mode").unwrap_or(base.pool_mode),
+        limits: postgres_limits(section, "pool_size", &base.limits),
+        session_state: read_server::session_state(section, &base.session_state),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
         ..PgDatabase::at(Upstream::Tcp { host: String::new(), port })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Peer, PgDatabase, PgUser, Postgres, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{Peer, PgDatabase, PgUser, Postgres, SessionState, TcpOptions, Timeouts, UserTimeouts};
 use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
@@ -153,6 +153,16 @@ pub(crate) fn caps(section: &Section<'_>, base: Caps) -> Caps {
     Caps {
         connections: section.count("max_db_connections").unwrap_or(base.connections),
         clients: section.count("max_db_client_connections").unwrap_or(base.clients),
+    }
+}
+
+/// Reads how session state follows clients; what is not said is as in `base`.
+pub(crate) fn session_state(section: &Section<'_>, base: &SessionState) -> SessionState {
+    SessionState {
+        following: section.choice("session_state").unwrap_or(base.following),
+        audit: section.duration("session_state_audit").unwrap_or(base.audit),
+        functions: texts(section, "session_state_functions").unwrap_or_else(|| base.functions.clone()),
+        names: texts(section, "session_state_names").unwrap_or_else(|| base.names.clone()),
     }
 }
 

@@ -1,20 +1,25 @@
 //! What PgBouncer's users have complained of for years, each healed. The comment at each test says what PgBouncer 1.25 does; run it with
-//! `SIDEPOOL_TESTS_POOLER=pgbouncer` to see it.
+//! `SIDEPOOL_TESTS_POOLER=pgbouncer` to see it. (One older than 1.21, as in Debian 12, does not know statements' names, and passes the first three;
+//! those that look at metrics cannot run there.)
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
-use sidepool_tests::postgres::frame::{bind, close, describe, execute, parse, query, sync};
+use sidepool_tests::postgres::frame::{bind, close, describe, execute, message, parse, query, sync};
 use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Message, Wire, tags};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 async fn start(connections: i64) -> (Cluster, Pooler) {
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", connections).set("postgres.max_prepared_statements", 200);
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", connections);
     let pool = Pooler::start(settings).await;
     (cluster, pool)
 }
@@ -118,10 +123,8 @@ async fn fragile() -> (Cluster, FaultProxy, Pooler, Wire) {
     let cluster = Cluster::start().await;
     cluster.sql("CREATE TABLE log (n int); GRANT ALL ON log TO app").await;
     let network = FaultProxy::start(cluster.port()).await;
-    let settings = Settings::postgres(&cluster)
-        .set("postgres.default_pool_size", 1)
-        .set("postgres.databases.app.port", i64::from(network.port()))
-        .set("postgres.server_connect_backoff", "100ms");
+    let settings =
+        Settings::postgres(&cluster).set("postgres.default_pool_size", 1).set("postgres.databases.app.port", i64::from(network.port()));
     let pool = Pooler::start(settings).await;
     let mut wire = pool.wire().await;
     assert_eq!(wire.value("SELECT 1").await, "1");
@@ -133,12 +136,14 @@ async fn is_under_way(pool: &Pooler) {
     pool.metrics_show("a client with a connection", |now| now.sum("sidepool_pool_client_connections", &state) >= 1.0).await;
 }
 
-/// PgBouncer: tells the client 08P01 and closes its connection, although nothing has run.
+/// PgBouncer: mostly finds it as well; where the news has not been read, it tells the client 08P01 and closes its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_died_idle_costs_nobody_anything() {
     let (cluster, pool) = start(1).await;
     let mut wire = pool.wire().await;
-    for first in [query("BEGIN"), query("SELECT 'anything'"), [parse("", "SELECT 'prepared'"), bind("", "", &[]), execute("", 0), sync()].concat()] {
+    for first in
+        [query("BEGIN"), query("SELECT 'anything'"), [parse("", "SELECT 'prepared'"), bind("", "", &[]), execute("", 0), sync()].concat()]
+    {
         assert_eq!(wire.value("SELECT 1").await, "1");
         cluster.terminate_connections().await;
         let answer = wire.ask(&first).await;
@@ -147,7 +152,7 @@ async fn a_connection_that_died_idle_costs_nobody_anything() {
     }
 }
 
-/// PgBouncer: as above. Here the connection dies with BEGIN on its way, so that nobody can know whether the server has read it: a transaction that
+/// PgBouncer: tells the client 08P01 and closes its connection, although nothing has run. Here the connection dies with BEGIN on its way, so that nobody can know whether the server has read it: a transaction that
 /// has begun ends with its connection, and so BEGIN is sent over another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_begin_whose_connection_is_lost_goes_to_another_one() {
@@ -192,36 +197,62 @@ async fn what_may_have_run_is_never_sent_again() {
         }
         wire.send(&message).await;
         is_under_way(&pool).await;
-        if !farewell {
+        if farewell {
+            network.behave(Behaviour::Pass);
+        } else {
             network.cut();
         }
-        network.behave(Behaviour::Pass);
         let answer = wire.until_closed().await;
+        network.behave(Behaviour::Pass);
         assert_eq!(code(&answer).as_deref(), Some(if farewell { "57P01" } else { "08006" }));
         assert_eq!(pool.wire().await.value("SELECT count(*) FROM log").await, "0");
     }
 }
 
-/// A server that ends every connection at BEGIN is not asked for ever.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_begin_is_tried_a_few_times_only() {
-    let (_cluster, network, pool, mut wire) = fragile().await;
-    let cutting = async {
-        loop {
-            is_under_way(&pool).await;
-            network.cut();
-            network.behave(Behaviour::Pass);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            network.behave(Behaviour::Stall);
+/// A server that lets everybody in and ends every connection at BEGIN; answers where it listens, and counts how often it has been asked.
+async fn fatal_server() -> (u16, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (port, asked) = (listener.local_addr().expect("it is bound").port(), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let status = |name: &str, value: &str| message(b'S', format!("{name}\0{value}\0").as_bytes());
+                let welcome =
+                    [message(b'R', &[0; 4]), status("server_version", "15"), status("client_encoding", "UTF8"), message(b'Z', b"I")];
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await?;
+                stream.write_all(&welcome.concat()).await?;
+                loop {
+                    let read = stream.read(&mut buffer).await?;
+                    if read == 0 {
+                        return std::io::Result::Ok(());
+                    }
+                    if buffer[..read].starts_with(&query("BEGIN")) {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        return stream.write_all(&message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mgo away\0\0")).await;
+                    }
+                    stream.write_all(&[message(b'C', b"SELECT 0\0"), message(b'Z', b"I")].concat()).await?;
+                }
+            });
         }
-    };
-    network.behave(Behaviour::Stall);
+    });
+    (port, asked)
+}
+
+/// The bound on it: a server that ends every connection at BEGIN is not asked for ever, and the client then hears what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_is_tried_on_four_connections_and_no_more() {
+    let (port, asked) = fatal_server().await;
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.databases.app.port", i64::from(port))).await;
+    let mut wire = pool.wire().await;
+    assert_eq!(tags(&wire.query("SELECT").await), "CZ");
     wire.send(&query("BEGIN")).await;
-    let answer = tokio::select! {
-        answer = wait::within(Duration::from_secs(60), "the end of the tries", wire.until_ready()) => answer,
-        () = cutting => unreachable!("it goes on"),
-    };
-    assert!(answer.is_empty() || first_error(&answer).is_some() || tags(&answer) == "CZ");
+    let answer = wire.until_closed().await;
+    assert_eq!((code(&answer).as_deref(), tags(&answer)), (Some("57P01"), "E".to_owned()));
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
 }
 
 /// PgBouncer: remembers that the login failed and tells so for `server_login_retry` (15 s), long after the database is there.

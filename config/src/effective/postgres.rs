@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
 use crate::model::{
-    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, TcpOptions, Timeouts, Upstream, UserTimeouts,
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, TcpOptions, Timeouts, Upstream, UserTimeouts,
 };
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -141,8 +141,9 @@ fn own(postgres: &Postgres) -> Values {
 
 /// What databases have that say nothing of their own, by the names it has in the section itself.
 pub(crate) fn base_values(base: &Base) -> Values {
-    let Base { pool_mode, limits } = base;
+    let Base { pool_mode, limits, session_state } = base;
     let mut values = vec![("pool_mode", quoted(pool_mode.name()))];
+    values.extend(session_state_values(session_state));
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     for (name, _) in &mut values {
@@ -151,6 +152,16 @@ pub(crate) fn base_values(base: &Base) -> Values {
         }
     }
     values
+}
+
+fn session_state_values(state: &SessionState) -> Values {
+    let SessionState { following, audit, functions, names } = state;
+    vec![
+        ("session_state", quoted(following.name())),
+        ("session_state_audit", duration(*audit)),
+        ("session_state_functions", list(functions)),
+        ("session_state_names", list(names)),
+    ]
 }
 
 /// A file that changes with what is in it.
@@ -271,6 +282,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         startup,
         connect_query,
         pool_mode,
+        session_state,
         max_db_connections,
         max_db_client_connections,
         limits,
@@ -292,6 +304,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("max_db_connections", number(*max_db_connections)),
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];
+    values.extend(session_state_values(session_state));
     values.extend(STARTUP_PARAMETERS.map(|name| (name, text(startup.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)))));
     let server_tls = server_tls.as_deref().map_or_else(
         || server_tls_values(&ServerTls::default()).into_iter().map(|(name, _)| (name, Shown::Unset)).collect(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, Upstream, UpstreamTls};
+use super::{Listen, PoolLimits, SessionState, Upstream, UpstreamTls};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -136,6 +136,8 @@ pub struct Base {
     pub pool_mode: PoolMode,
     /// The limits of each pool; its size is `default_pool_size`.
     pub limits: PoolLimits,
+    /// How session state follows clients.
+    pub session_state: SessionState,
 }
 
 /// How PostgreSQL clients prove who they are.
@@ -318,6 +320,8 @@ pub struct PgDatabase {
     pub connect_query: Option<String>,
     /// When connections go back to the pool.
     pub pool_mode: PoolMode,
+    /// How session state follows clients.
+    pub session_state: SessionState,
     /// Most server connections over all pools of this entry. Zero: no limit.
     pub max_db_connections: u32,
     /// Most client connections. Zero: no limit.
@@ -381,7 +385,7 @@ impl Default for Timeouts {
 
 impl Default for Base {
     fn default() -> Self {
-        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default() }
+        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default(), session_state: SessionState::default() }
     }
 }
 
@@ -508,6 +512,7 @@ impl PgDatabase {
             startup: Vec::new(),
             connect_query: None,
             pool_mode: PoolMode::Transaction,
+            session_state: SessionState::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
             limits: PoolLimits::default(),

@@ -114,7 +114,12 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         "auth_file" | "conffile" | "job_name" | "listen_addr" | "listen_port" | "unix_socket_dir" | "log_connections"
         | "log_disconnections" | "log_pooler_errors" | "log_stats" | "logfile" | "pidfile" | "server_tls_sslmode" | "syslog"
         | "syslog_facility" | "syslog_ident" | "user" | "verbose" | "metrics_listen" | "workers" => None,
-        "admin_users" | "stats_users" | "ignore_startup_parameters" | "track_extra_parameters" => Some(list(&value::list(text))),
+        "admin_users"
+        | "stats_users"
+        | "ignore_startup_parameters"
+        | "track_extra_parameters"
+        | "session_state_functions"
+        | "session_state_names" => Some(list(&value::list(text))),
         "unix_socket_mode" => Some(quoted(&format!("{:04o}", value::int(text)?))),
         "stats_period" | "query_wait_notify" | "tcp_keepidle" | "tcp_keepintvl" => seconds(1000),
         "tcp_user_timeout" => seconds(1),

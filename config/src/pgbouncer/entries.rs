@@ -2,7 +2,7 @@
 
 use super::document::{Document, Entry};
 use super::draft::{Draft, Pairs, Rule, check, number, quoted, size, text};
-use super::table::{BALANCES, Kind, MODES};
+use super::table::{BALANCES, FOLLOWINGS, Kind, MODES};
 use super::value;
 
 /// The database that is the console itself.
@@ -76,6 +76,7 @@ fn database_rule(key: &str, has_user: bool) -> Option<Rule> {
         "min_pool_size" => Rule::new("min_pool_size", COUNT).elsewhere(),
         "reserve_pool_size" | "reserve_pool" => Rule::new("reserve_pool_size", COUNT),
         "pool_mode" => Rule::new("pool_mode", Kind::Choice(MODES)),
+        "session_state" => Rule::new("session_state", Kind::Choice(FOLLOWINGS)),
         "load_balance_hosts" => Rule::new("load_balance_hosts", Kind::Choice(BALANCES)),
         "max_db_connections" => Rule::new("max_db_connections", COUNT),
         "max_db_client_connections" => Rule::new("max_db_client_connections", COUNT),

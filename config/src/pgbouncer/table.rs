@@ -51,6 +51,7 @@ pub const EMPTY_QUERY: &str = "<empty>";
 pub(crate) const MODES: &[&str] = &["session", "transaction", "statement"];
 pub(crate) const AUTH_TYPES: &[&str] = &["any", "trust", "plain", "md5", "cert", "hba", "ldap", "pam", "scram-sha-256"];
 pub(crate) const SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+pub(crate) const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 pub(crate) const BALANCES: &[&str] = &["disable", "round-robin"];
 
 const MOST: i64 = i32::MAX as i64;
@@ -186,6 +187,10 @@ pub const OWN: &[Setting] = &[
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),
     row("server_connect_parallelism", Kind::Int(1, 1_000), "4", true),
+    row("session_state", Kind::Choice(FOLLOWINGS), "follow", true),
+    row("session_state_audit", Kind::Time, "60", true),
+    row("session_state_functions", Kind::Text, "", true),
+    row("session_state_names", Kind::Text, "", true),
     row("workers", Kind::Text, "auto", false),
 ];
 

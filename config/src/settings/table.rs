@@ -9,6 +9,7 @@ const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "
 const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const BALANCES: &[&str] = &["round-robin", "disable"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
+const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["text", "json"];
 
@@ -64,6 +65,10 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "default_pool_size", SIZE, "20", Live, "pool_size of every database that has none of its own."),
     row(&[PgDatabase, PgUser, PgPeer], "pool_size", SIZE, "", Live, "Most upstream connections of one pool, those being opened included. A user's own beats the database's."),
     row(&[Postgres, PgDatabase, PgUser], "pool_mode", Kind::Choice(MODES), "\"transaction\"", NewSessions, "When an upstream connection goes back to its pool."),
+    row(&[Postgres, PgDatabase], "session_state", Kind::Choice(FOLLOWINGS), "\"follow\"", Live, "What SET, SET ROLE and the like leave behind in transaction mode: \"follow\": it follows its client and nobody else sees it; \"always\": so does what functions change unseen, at the cost of one query after each transaction; \"off\": as in PgBouncer, it stays on the connection for whoever is next."),
+    row(&[Postgres, PgDatabase], "session_state_audit", NEVER, "\"1m\"", Live, "How often an upstream connection is asked for all of its state, although nothing should have changed; what had is taken back, counted and logged."),
+    row(&[Postgres, PgDatabase], "session_state_functions", Kind::Texts, "[]", Live, "Functions that change session state unseen (names without schema): a statement that names one is followed by a question for everything."),
+    row(&[Postgres, PgDatabase], "session_state_names", Kind::Texts, "[]", Live, "Settings of your own (app.tenant_id) that such functions or triggers set: the server lists none of these, so they are asked for by name."),
     row(&[Postgres], "listen_backlog", Kind::Count { min: 1, max: 65_535 }, "4096", NeedsRestart, "How many connections may wait in the kernel to be accepted."),
     row(&[Postgres], "so_reuseport", Kind::Flag, "false", NeedsRestart, "Whether other processes may listen on the same TCP address."),
     row(&[Postgres], "unix_socket_mode", Kind::Mode, "\"0777\"", NeedsRestart, "The permission bits of Unix sockets."),

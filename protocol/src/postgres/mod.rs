@@ -4,6 +4,8 @@ pub mod cancel_key;
 pub mod encode;
 pub mod fault;
 pub mod frame;
+mod hint_words;
+pub mod hints;
 pub mod login;
 pub mod parameters;
 pub mod result;

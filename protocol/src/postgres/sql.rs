@@ -8,7 +8,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::sql_tokens::{Token, Tokens, Unclear, is};
+pub(super) use super::sql_tokens::{Token, Tokens};
+use super::sql_tokens::{Unclear, is};
 
 /// What a command does with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub fn may_name(text: &[u8]) -> bool {
 /// Looks at the beginning of a text, which may go on unless it is `whole`.
 #[must_use]
 pub fn start(text: &[u8], whole: bool) -> Start {
-    let mut tokens = Tokens { text, at: 0 };
+    let mut tokens = Tokens::new(text);
     let mut lead = Lead::Statement;
     let mut depth = 0_usize;
     loop {
@@ -96,7 +97,7 @@ pub fn start(text: &[u8], whole: bool) -> Start {
 /// All commands about prepared statements in a whole text, in order; `None` when it is not clear what they are.
 #[must_use]
 pub fn commands(text: &[u8]) -> Option<Vec<Command<'_>>> {
-    let mut tokens = Tokens { text, at: 0 };
+    let mut tokens = Tokens::new(text);
     let mut found: Vec<Command<'_>> = Vec::new();
     loop {
         let command = tokens.command().ok()?;
@@ -296,7 +297,7 @@ impl<'a> Tokens<'a> {
     }
 
     fn named(&self, verb: Verb, name: Token) -> Result<Option<Found<'a>>, Unclear> {
-        Ok(self.name(name)?.map(|(name, at)| (verb, name, at)))
+        Ok(self.as_name(name)?.map(|(name, at)| (verb, name, at)))
     }
 }
 

@@ -25,7 +25,7 @@ pub fn may_want_alone(text: &[u8]) -> bool {
 /// The database that the text wants nobody else to be connected to, by the name that PostgreSQL has for it.
 #[must_use]
 pub fn wants_alone(text: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let mut tokens = Tokens { text, at: 0 };
+    let mut tokens = Tokens::new(text);
     let mut first = tokens.next();
     while first == Token::Symbol(b';') {
         first = tokens.next();
@@ -90,7 +90,7 @@ fn template<'a>(tokens: &mut Tokens<'a>) -> Option<Cow<'a, [u8]>> {
 }
 
 fn name_of<'a>(tokens: &Tokens<'a>, token: Token) -> Option<Cow<'a, [u8]>> {
-    tokens.name(token).ok().flatten().map(|(name, _)| name)
+    tokens.as_name(token).ok().flatten().map(|(name, _)| name)
 }
 
 fn word<'a>(text: &'a [u8], token: &Token) -> Option<&'a [u8]> {

@@ -40,13 +40,54 @@ pub(super) enum Token {
 
 #[derive(Clone)]
 pub(super) struct Tokens<'a> {
-    pub text: &'a [u8],
-    pub at: usize,
+    pub(super) text: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl<'a> Tokens<'a> {
+    /// The tokens of a text.
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// How much of the text has been read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// The next token, if it is a keyword or a name without quotes.
+    pub(super) fn word(&mut self) -> Option<&'a [u8]> {
+        match self.next() {
+            Token::Word(range) => Some(&self.text[range]),
+            Token::Quoted(_) | Token::Text | Token::Symbol(_) | Token::End | Token::Unclear => None,
+        }
+    }
+
+    /// A name of one or more parts with dots between them, without its quotes; `None`, and one token is read: there is none.
+    pub(super) fn name(&mut self) -> Option<Vec<u8>> {
+        let mut name = Vec::new();
+        loop {
+            match self.next() {
+                Token::Word(range) => name.extend_from_slice(&self.text[range]),
+                Token::Quoted(range) => name.extend_from_slice(&undouble(&self.text[range.start + 1..range.end - 1])),
+                Token::Text | Token::Symbol(_) | Token::End | Token::Unclear => return None,
+            }
+            let before = self.clone();
+            if self.next() != Token::Symbol(b'.') {
+                *self = before;
+                return Some(name);
+            }
+            name.push(b'.');
+        }
+    }
+
     /// What a token is as a name, as PostgreSQL sees it, and where it stands; nothing when it is none.
-    pub(super) fn name(&self, name: Token) -> Result<Option<Name<'a>>, Unclear> {
+    pub(super) fn as_name(&self, name: Token) -> Result<Option<Name<'a>>, Unclear> {
         let (name, at): (Cow<'a, [u8]>, _) = match name {
             Token::Word(range) => {
                 let word = &self.text[range.clone()];
@@ -120,7 +161,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Skips white space and comments; false at the end, or in a comment that does not end.
-    fn skip_blanks(&mut self) -> bool {
+    pub(super) fn skip_blanks(&mut self) -> bool {
         loop {
             self.advance_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'));
             let rest = &self.text[self.at..];

@@ -127,6 +127,7 @@ families! {
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
     ServerAssignments = "sidepool_server_assignments_total" Counter, ["pool"], "How often a client was given an upstream connection.";
     PoolClientLogins = "sidepool_pool_client_logins_total" Counter, ["pool"], "Clients that logged in to the pool.";
+    SessionStates = "sidepool_session_state_total" Counter, ["pool", "event"], "What it took to let session state follow clients: asked (the server was asked what had changed), carried (a connection was brought into its client's state), surprise (something had changed that nothing had hinted at), lost (it could not be found out or kept, and the client was closed).";
     Parses = "sidepool_parses_total" Counter, ["pool", "side"], "Parse messages: those that clients sent, and those that were sent upstream.";
     Binds = "sidepool_binds_total" Counter, ["pool"], "Bind messages that clients sent.";
     Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";

@@ -84,6 +84,13 @@ cells! {
         /// Bind messages of clients.
         Binds: Binds [] for Postgres,
 
+        /// A server was asked what has become of a session.
+        StateAsked: SessionStates ["asked"] for Postgres,
+        /// A connection was brought into its client's state.
+        StateCarried: SessionStates ["carried"] for Postgres,
+        /// What had become of a session could not be found out or kept.
+        StateLost: SessionStates ["lost"] for Postgres,
+
         /// Refused: the queue was full.
         RefusedQueueFull: PoolRejections ["queue_full"] for Both,
         /// Refused: waited for the longest allowed time.

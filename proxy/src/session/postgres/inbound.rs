@@ -142,6 +142,9 @@ impl Inbound<'_, '_> {
             if matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
                 self.look_for_databases(tag, rest, head);
             }
+            if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
+                return Ok((at, Stop::NeedMore));
+            }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
@@ -346,12 +349,19 @@ impl Inbound<'_, '_> {
         if !self.link.portals.is_empty() {
             self.link.portals.retain(|portal| &*portal.name != names.portal);
         }
+        let values = &available[names.bytes..];
         if names.statement.is_empty() {
+            if !self.hint_unnamed(values, head) {
+                return Ok(None);
+            }
             if let Some(body) = self.unnamed_referring() {
                 return self.bind_referring(&body, names, head).map(Some);
             }
             self.ensure_unnamed();
         } else if let Some(known) = self.named(names.statement) {
+            if !self.hint_bind(&known, values, head) {
+                return Ok(None);
+            }
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
             }

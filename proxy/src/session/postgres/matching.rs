@@ -1,105 +1,118 @@
 //! Brings a server connection into the session state that its next client expects, in one query, or in none where it is already there.
 //!
-//! Pure: three sets of parameters in, SQL out. The SQL is plain ASCII whatever the values hold, so that no client encoding can read a quote
-//! into the middle of a character. Not here: what a client's state is (`state`), or sending (`run`).
+//! ```text
+//!   the login is a superuser's   back to it → RESET what is too much → SET what differs → session authorization → role
+//!   it is not                                RESET what is too much → role → SET what differs
+//! ```
+//! A superuser may set everything, and a role that it takes on perhaps nothing; for others the role may be what gives the right. Pure: sets of
+//! parameters in, SQL out. Not here: what a client's state is (`concluding`), or sending (`relay`).
 
 use std::fmt::Write as _;
 
 use sidepool_protocol::postgres::parameters::{ParameterSet, same_value};
 
-/// The query that makes a connection with these `reported` parameters and `overrides` look as `desired`; `None` when it does already. When the
-/// overrides are `doubtful` (somebody ran SET or RESET since), they are set anew.
+use crate::upstream::postgres::quoting::{quoted, quoted_name};
+
+/// The role that the session acts as.
+pub(super) const ROLE: &str = "role";
+
+/// The user that the session counts as.
+pub(super) const USER: &str = "session_authorization";
+
+/// What is known of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// What the server reports.
+    pub reported: &'a ParameterSet,
+    /// What was set on it.
+    pub carried: &'a ParameterSet,
+    /// Somebody ran SET or RESET since, so that `carried` may not hold.
+    pub doubtful: bool,
+    /// The login is a superuser's.
+    pub superuser: bool,
+}
+
+/// The query that makes a connection look as `desired`; `None` when it does already.
 #[must_use]
-pub fn plan(desired: &ParameterSet, reported: &ParameterSet, overrides: &ParameterSet, doubtful: bool) -> Option<String> {
-    let mut sql = String::new();
-    for (name, _) in overrides.iter() {
+pub fn plan(desired: &ParameterSet, found: Found<'_>) -> Option<String> {
+    let mut resets = String::new();
+    for (name, _) in found.carried.iter().filter(|(name, _)| !is_identity(name)) {
         if desired.get(name).is_none() {
-            let _ = write!(sql, "RESET {};", quoted_name(name));
+            let _ = write!(resets, "RESET {};", quoted_name(name));
         }
     }
-    let mut columns = String::new();
-    for (name, value) in desired.iter() {
-        let carried = overrides.get(name).filter(|_| !doubtful).or_else(|| reported.get(name));
+    let mut sets = String::new();
+    for (name, value) in desired.iter().filter(|(name, _)| !is_identity(name)) {
+        let carried = found.reported.get(name).or_else(|| found.carried.get(name).filter(|_| !found.doubtful));
         if !carried.is_some_and(|carried| same_value(name, value, carried)) {
-            columns.push_str(if columns.is_empty() { "SELECT " } else { "," });
-            let _ = write!(columns, "pg_catalog.set_config({},{},false)", quoted(name), quoted(value));
+            sets.push_str(if sets.is_empty() { "SELECT " } else { "," });
+            put_set(name, value, &mut sets);
         }
     }
-    sql.push_str(&columns);
+    let (before, after) = ([USER, ROLE].map(|name| found.carried.get(name)), [USER, ROLE].map(|name| desired.get(name)));
+    let changes = before != after || found.doubtful && before.iter().chain(&after).any(Option::is_some);
+    let mut sql = String::new();
+    if found.superuser {
+        let away = before.iter().any(Option::is_some);
+        let back = away && (changes || !resets.is_empty() || !sets.is_empty());
+        if back {
+            sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
+        }
+        sql.push_str(&resets);
+        sql.push_str(&sets);
+        if back || changes {
+            put_identity(after, &mut sql);
+        }
+    } else {
+        sql.push_str(&resets);
+        if changes {
+            if before[0].is_some() {
+                sql.push_str("RESET SESSION AUTHORIZATION;");
+            }
+            if before.iter().any(Option::is_some) {
+                sql.push_str("RESET ROLE;");
+            }
+            put_identity(after, &mut sql);
+        }
+        if !sets.is_empty() {
+            separate(&mut sql);
+            sql.push_str(&sets);
+        }
+    }
     (!sql.is_empty()).then_some(sql)
 }
 
-/// A string constant in ASCII (PostgreSQL documentation, "String Constants with C-Style Escapes" and "with Unicode Escapes").
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 3);
-    out.push_str("E'");
-    for character in text.chars() {
-        match character {
-            '\'' => out.push_str("''"),
-            '\\' => out.push_str("\\\\"),
-            ' '..='~' => out.push(character),
-            _ => {
-                let _ = write!(out, "\\U{:08X}", u32::from(character));
-            }
-        }
-    }
-    out.push('\'');
-    out
+/// Whether something that was set has to go back to what it is by default.
+#[must_use]
+pub(super) fn resets(desired: &ParameterSet, found: Found<'_>) -> bool {
+    found.carried.iter().any(|(name, _)| desired.get(name).is_none())
 }
 
-/// A setting's name, each part of it quoted. Names come from the server or from our own earlier `set_config`, and are ASCII.
-fn quoted_name(name: &str) -> String {
-    name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
+/// Whether the setting is one of the two that say who the session is.
+fn is_identity(name: &str) -> bool {
+    name.eq_ignore_ascii_case(ROLE) || name.eq_ignore_ascii_case(USER)
+}
+
+fn put_identity(identity: [Option<&str>; 2], sql: &mut String) {
+    for (name, value) in [USER, ROLE].into_iter().zip(identity) {
+        if let Some(value) = value {
+            separate(sql);
+            sql.push_str("SELECT ");
+            put_set(name, value, sql);
+        }
+    }
+}
+
+fn separate(sql: &mut String) {
+    if !sql.is_empty() && !sql.ends_with(';') {
+        sql.push(';');
+    }
+}
+
+fn put_set(name: &str, value: &str, sql: &mut String) {
+    let _ = write!(sql, "pg_catalog.set_config({},{},false)", quoted(name), quoted(value));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(pairs: &[(&str, &str)]) -> ParameterSet {
-        let mut set = ParameterSet::default();
-        for (name, value) in pairs {
-            let _ = set.set(name, value);
-        }
-        set
-    }
-
-    #[test]
-    fn equal_state_needs_no_query() {
-        let state = set(&[("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
-        assert_eq!(plan(&state, &state, &set(&[]), false), None);
-        assert_eq!(plan(&set(&[]), &state, &set(&[]), false), None);
-    }
-
-    #[test]
-    fn differences_are_set_in_one_query() {
-        let sql =
-            plan(&set(&[("TimeZone", "UTC"), ("search_path", "a, b")]), &set(&[("TimeZone", "Asia/Tokyo")]), &set(&[]), false).unwrap();
-        assert_eq!(sql, "SELECT pg_catalog.set_config(E'search_path',E'a, b',false),pg_catalog.set_config(E'TimeZone',E'UTC',false)");
-    }
-
-    #[test]
-    fn what_another_client_set_is_reset() {
-        let sql = plan(&set(&[]), &set(&[]), &set(&[("app.tenant", "1"), ("work_mem", "4MB")]), false).unwrap();
-        assert_eq!(sql, "RESET \"app\".\"tenant\";RESET \"work_mem\";");
-    }
-
-    #[test]
-    fn an_override_that_fits_stays() {
-        let state = set(&[("work_mem", "4MB")]);
-        assert_eq!(plan(&state, &set(&[]), &state, false), None);
-    }
-
-    #[test]
-    fn doubtful_overrides_are_set_anew() {
-        let state = set(&[("work_mem", "4MB")]);
-        assert!(plan(&state, &set(&[]), &state, true).is_some());
-    }
-
-    #[test]
-    fn values_cannot_leave_their_quotes() {
-        assert_eq!(quoted("a'b\\c"), "E'a''b\\\\c'");
-        assert_eq!(quoted("é\n\u{1F600}"), "E'\\U000000E9\\U0000000A\\U0001F600'");
-        assert_eq!(quoted_name("a\"b.c"), "\"a\"\"b\".\"c\"");
-    }
-}
+#[path = "matching_tests.rs"]
+mod tests;

@@ -41,7 +41,10 @@ pub mod verifiers;
 
 mod application_name;
 mod authenticate;
+mod concluding;
 mod count;
+mod following;
+mod hinting;
 mod opening;
 mod operator;
 mod overdue;

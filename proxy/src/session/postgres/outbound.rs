@@ -34,6 +34,8 @@ pub struct News {
     pub own_error: Option<Box<[u8]>>,
     /// A query of the proxy itself is through.
     pub own_ready: bool,
+    /// The client has thrown its whole session away.
+    pub discarded: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
     /// The body of that announcement, which the client has not been given: nothing that it sent can have run.
@@ -91,7 +93,8 @@ impl Outbound<'_, '_> {
             if head.message_bytes() > self.max_packet {
                 return Err(ServerFault::Packet(head.message_bytes()));
             }
-            let whole = if is_read_whole(tag) && head.body <= WHOLE_BYTES {
+            let is_answer = tag == BackendTag::DataRow && self.link.is_asked();
+            let whole = if (is_read_whole(tag) || is_answer) && head.body <= WHOLE_BYTES {
                 let Some(message) = rest.get(..head.message_bytes()) else { return Ok(at) };
                 Some(&message[HEAD_BYTES..])
             } else {
@@ -148,6 +151,18 @@ impl Outbound<'_, '_> {
             BackendTag::NotificationResponse => {
                 Ok(if self.notifications || self.link.pins.has(Cause::Listening) { Verdict::Forward } else { Verdict::Swallow })
             }
+            BackendTag::DataRow => {
+                if self.link.is_asked()
+                    && let Some(asking) = &mut self.link.asking
+                {
+                    asking.on_row(body);
+                }
+                self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
+            }
+            BackendTag::CommandComplete if self.link.asking.is_some() => {
+                self.on_answered();
+                self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
+            }
             BackendTag::CommandComplete => {
                 self.on_command_tag(body.unwrap_or_default());
                 self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
@@ -159,7 +174,6 @@ impl Outbound<'_, '_> {
             BackendTag::ParseComplete
             | BackendTag::BindComplete
             | BackendTag::CloseComplete
-            | BackendTag::DataRow
             | BackendTag::CopyData
             | BackendTag::CopyDone
             | BackendTag::CopyInResponse
@@ -184,6 +198,7 @@ impl Outbound<'_, '_> {
         let own = self.link.tracker.is_own_query_next();
         let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
         self.link.ran = false;
+        self.link.own_done += u8::from(own);
         if !self.link.portals.is_empty() && self.link.tracker.is_free() {
             self.link.portals.clear();
         }
@@ -205,6 +220,15 @@ impl Outbound<'_, '_> {
         }
     }
 
+    /// A command of the question is through.
+    fn on_answered(&mut self) {
+        if self.link.is_asked()
+            && let Some(asking) = &mut self.link.asking
+        {
+            asking.on_complete();
+        }
+    }
+
     /// Some command tags tell of changed state.
     fn on_command_tag(&mut self, body: &[u8]) {
         let link = &mut *self.link;
@@ -215,17 +239,22 @@ impl Outbound<'_, '_> {
             b"DISCARD ALL\0" => {
                 self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
-                self.link.overrides = Default::default();
+                self.link.carried = Default::default();
                 self.link.applied = None;
+                self.news.discarded = true;
             }
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" => self.link.pins.add(Cause::Listening),
             b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
-            // What the proxy itself resets is known.
-            b"SET\0" | b"RESET\0" if !self.link.tracker.is_own_query_next() => {
+            // What the proxy itself does is known.
+            _ if self.link.tracker.is_own_query_next() => {}
+            b"SET\0" | b"RESET\0" if self.link.rules.is_some() => self.link.dirt.on_set(),
+            b"SET\0" | b"RESET\0" => {
                 self.link.doubtful = true;
                 self.link.applied = None;
             }
+            b"ROLLBACK\0" => self.link.dirt.on_undone(),
+            b"DO\0" | b"CALL\0" if self.link.rules.is_some() => self.link.dirt.add_unknown(),
             _ => {}
         }
     }

@@ -319,6 +319,7 @@ impl PgPools {
             current.set_check_query(&route.check_query);
             current.set_context(route.tls_context.clone());
             current.set_reset(&route.reset.query, route.reset.always);
+            current.set_state_rules(&route.session_state);
             current.set_dialer(self.dialer(route, tcp));
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
@@ -344,6 +345,7 @@ impl PgPools {
         connector.set_check_query(&route.check_query);
         connector.set_context(route.tls_context.clone());
         connector.set_reset(&route.reset.query, route.reset.always);
+        connector.set_state_rules(&route.session_state);
         connector.with_passed(passed.clone())
     }
 

@@ -49,6 +49,8 @@ pub struct Presence {
     asked: Cell<u64>,
     /// The parameters that follow it.
     state: RefCell<Rc<ParameterSet>>,
+    /// Those it began with, to which RESET leads back.
+    start: Rc<ParameterSet>,
     fate: Cell<Option<Fate>>,
 }
 
@@ -56,7 +58,8 @@ impl Presence {
     /// Of a client that has just logged in.
     #[must_use]
     pub fn new(id: u64, who: Rc<Who>, ends: Ends, connected: u32, state: Rc<ParameterSet>) -> Self {
-        Self { id, who, ends, connected, statements: Cell::new(0), asked: Cell::new(0), state: RefCell::new(state), fate: Cell::new(None) }
+        let (start, state) = (Rc::clone(&state), RefCell::new(state));
+        Self { id, who, ends, connected, statements: Cell::new(0), asked: Cell::new(0), state, start, fate: Cell::new(None) }
     }
 
     /// It has asked for a server, so many microseconds after the worker started.
@@ -79,6 +82,12 @@ impl Presence {
     #[must_use]
     pub fn state(&self) -> Rc<ParameterSet> {
         Rc::clone(&self.state.borrow())
+    }
+
+    /// The parameters it began with.
+    #[must_use]
+    pub fn start(&self) -> &Rc<ParameterSet> {
+        &self.start
     }
 
     /// It is to end. Its task has to be woken to learn of it.

@@ -158,6 +158,7 @@ impl Inbound<'_, '_> {
                 return Ok(reading);
             }
             (Verb::Execute, Some(target)) if !target.refers() => {
+                self.hint_executed(&target);
                 self.ensure(&target);
                 reading.uses = Some(target.id());
                 target.id().server_name().as_bytes().to_vec()

@@ -1,6 +1,7 @@
 //! What a client is told when it cannot have what it asked for: what, why, which limit, and what to do.
 
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::parameters::ParameterError;
 
 use super::account::{Bounds, Exceeded};
 use super::deadlines::Overdue;
@@ -211,6 +212,23 @@ pub fn server_fault(fault: ServerFault) -> String {
 pub fn state_not_set(message: &str) -> Fault {
     Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("the session's parameters could not be set on a server connection: {message}"))
         .with_hint("Check the parameters that the client sends when it connects.")
+}
+
+/// What the session has become could not be found out, so that it could not follow the client to another server connection.
+#[must_use]
+pub fn state_not_known(code: &str, message: &str) -> Fault {
+    Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("the session's state could not be read back from the server: {message} ({code})"))
+        .with_hint("Nothing of it has been given to another client. Settings that cancel the server's work at once (statement_timeout) hinder this, too.")
+}
+
+/// More of a session's state than is carried from connection to connection.
+#[must_use]
+pub fn state_too_large(error: ParameterError) -> Fault {
+    Fault::fatal(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("the session's parameters cannot follow it to another server connection: {error}"),
+    )
+    .with_hint("RESET those that are not needed any more, or use SET LOCAL; a database with pool_mode = \"session\" has no such limit.")
 }
 
 /// A transaction block in statement mode.

@@ -13,16 +13,15 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
-use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
-use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
+use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::outbound::{News, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{alone, count, matching, refusal, replay};
+use super::{alone, count, following, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -38,7 +37,7 @@ const MAX_OWED: usize = 4096;
 const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 /// What reading one side brought.
-enum Turn {
+pub(super) enum Turn {
     /// Something moved.
     Moved,
     /// Nothing to read, or no room to put it.
@@ -53,43 +52,18 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        let Some(query) = self.state_query(&mut lease) else {
+        lease.link.rules = self.state_rules();
+        let Some(own) = self.state_query(&mut lease) else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
         };
         // A cancel is meant for the client's query, which still waits.
         self.ticket.waiting(cx.waker());
+        lease.link.matching = true;
         self.phase = Phase::Linked(lease);
         self.pending = input.to_vec();
-        self.with_connection(|connection| {
-            connection.link.matching = true;
-            connection.link.tracker.owe(Owed::OwnQuery);
-            connection.link.to_server.send(&mut connection.stream, cx, &query)
-        })
-        .or_else(|error| self.on_lost(cx, &error.to_string()))
-    }
-
-    /// The query that brings the connection into this client's state, if it is not in it.
-    fn state_query(&self, lease: &mut Lease<PgConnector>) -> Option<Vec<u8>> {
-        let PgConnection { link, parameters, entry, .. } = &mut **lease;
-        let state = self.state();
-        if link.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &state)) {
-            return None;
-        }
-        let sql = matching::plan(&state, parameters, &link.overrides, link.doubtful);
-        // From here on the connection carries what the server does not report, too.
-        link.overrides = ParameterSet::new();
-        for (name, value) in state.iter().filter(|(name, _)| parameters.get(name).is_none()) {
-            // Cannot be full: the set it comes from has the same bound.
-            let _ = link.overrides.set(name, value);
-        }
-        link.doubtful = false;
-        link.applied = Some(Rc::clone(&state));
-        if let Some(entry) = entry {
-            *entry.server().applied.borrow_mut() = Some(Rc::clone(&state));
-        }
-        sql.map(|sql| query(&sql))
+        self.send_own(cx, own)
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -164,7 +138,7 @@ impl Session {
         if !self.is_linked() {
             return Ok(Turn::Unlinked);
         }
-        let busy = self.with_connection(|connection| connection.link.matching || !connection.link.to_server.is_empty());
+        let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -408,6 +382,12 @@ impl Session {
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
         }
+        if news.discarded {
+            self.on_discard();
+        }
+        if news.transactions > 0 {
+            self.on_transaction();
+        }
         if let Some(error) = news.own_error {
             let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
             self.with_connection(|connection| connection.link.applied = None);
@@ -420,7 +400,11 @@ impl Session {
             return Ok(Turn::Moved);
         }
         if news.own_ready {
-            return self.after_matching(cx);
+            return if self.with_connection(|connection| connection.link.asking.is_some()) {
+                self.after_answer(cx)
+            } else {
+                self.after_matching(cx)
+            };
         }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
@@ -448,11 +432,18 @@ impl Session {
     fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
         let mut present = self.state();
         let Phase::Linked(lease) = &mut self.phase else { return };
-        let matching = lease.link.matching;
+        let (matching, asking) = (lease.link.matching, lease.link.asking.is_some());
         let mut changed = None;
         for (name, value) in reported {
             // Full, or not a name: then it is not one that is tracked either.
             let _ = lease.parameters.set(name, value);
+            if asking {
+                // What is taken back on the connection stays the client's.
+                continue;
+            }
+            if present.get(name).is_none() {
+                following::on_untracked(&mut lease.link, name);
+            }
             if present.get(name).is_some_and(|present| present != &**value) {
                 let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
                 if matching {
@@ -467,27 +458,13 @@ impl Session {
             present = self.worker.postgres.states.intern(changed);
             self.ticket.presence().set_state(&present);
         }
-        if !lease.link.doubtful {
+        if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
             lease.link.applied = Some(present);
         }
     }
 
-    /// Gives the connection back when the mode and the server allow it.
-    fn unlink_if_free(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.mode == PoolMode::Session || self.is_half_sent() || !self.with_connection(|connection| connection.link.is_quiet()) {
-            return Ok(false);
-        }
-        let free = self.settle_pins(cx)?;
-        if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.note_statements(&lease);
-            self.ticket.idle();
-            give_back(lease);
-        }
-        Ok(free)
-    }
-
     /// Leaves behind how many statements there are, for whoever looks.
-    fn note_statements(&self, lease: &Lease<PgConnector>) {
+    pub(super) fn note_statements(&self, lease: &Lease<PgConnector>) {
         let client = self.statements.as_ref().map_or(0, |statements| statements.named.len());
         self.ticket.presence().statements.set(u32::try_from(client).unwrap_or(u32::MAX));
         if let Some(entry) = &lease.entry {
@@ -508,7 +485,7 @@ impl Session {
     }
 
     /// Whether the server waits for the rest of a message of the client.
-    fn is_half_sent(&self) -> bool {
+    pub(super) fn is_half_sent(&self) -> bool {
         self.body.remaining > 0 && self.body.forward
     }
 
@@ -521,7 +498,7 @@ impl Session {
     }
 
     /// The server's connection has ended: the session ends, or goes on without it.
-    fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
+    pub(super) fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
         if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
     }
 
@@ -570,7 +547,7 @@ fn outbound<'a, 's>(
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-fn give_back(lease: Lease<PgConnector>) {
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);

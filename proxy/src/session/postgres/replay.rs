@@ -81,17 +81,17 @@ fn only_begins(message: &[u8]) -> bool {
 
 /// Whether nothing that was sent over the connection, which has just been lost, can have done anything.
 pub(super) fn nothing_ran(link: &Link) -> bool {
-    let mut owed = link.tracker.owed();
-    let only = (owed.next(), owed.next());
     let outside = link.tracker.status() == TransactionStatus::Idle && !link.tracker.is_batch_open();
     // What keeps a connection for one client is on no other.
-    outside
-        && link.pins.is_empty()
-        && match only {
-            (Some(Owed::OwnQuery), None) => link.matching && !link.replay.in_block,
-            (Some(Owed::Query(_)), None) => !link.ran && only_begins(&link.replay.begin),
-            _ => false,
-        }
+    if !outside || link.asking.is_some() || !link.pins.is_empty() {
+        return false;
+    }
+    let own = link.tracker.is_owed() && link.tracker.owed().all(|owed| matches!(owed, Owed::OwnQuery));
+    if own {
+        return link.matching && !link.replay.in_block;
+    }
+    let mut owed = link.tracker.owed();
+    matches!((owed.next(), owed.next()), (Some(Owed::Query(_)), None)) && !link.ran && only_begins(&link.replay.begin)
 }
 
 impl Session {
@@ -168,7 +168,7 @@ mod tests {
             message
         };
         for text in ["BEGIN", " begin ;", "START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY"] {
-            assert!(is_begin(&message(text)) == !text.starts_with(' ') && only_begins(&message(text)), "{text}");
+            assert!(is_begin(&message(text)) != text.starts_with(' ') && only_begins(&message(text)), "{text}");
         }
         for text in ["", "BEGIN; SELECT 1", "BEGIN;;", "begin -- x", "BEGIN f()"] {
             assert!(!only_begins(&message(text)), "{text}");

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{AuthType, PgDatabase, PgUser, PoolMode, Postgres};
+use sidepool_config::model::{AuthType, PgDatabase, PgUser, PoolMode, Postgres, SessionState};
 use sidepool_config::tls::ServerContext;
 
 use crate::pool::caps::CapKey;
@@ -96,6 +96,8 @@ pub struct Route {
     pub mode: PoolMode,
     /// How a connection is cleaned that a client has left.
     pub reset: Reset,
+    /// How session state follows clients.
+    pub session_state: SessionState,
     /// Whether the configuration names the upstream user.
     pub forced_user: bool,
 }
@@ -225,7 +227,19 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
     let database_name = if key.is_auto() { &key.dbname } else { &key.entry };
     let of_user = upstream_user.and_then(|user| user.max_user_connections).unwrap_or(config.max_user_connections);
     let caps = [(CapKey::Database(Arc::clone(database_name)), database.max_db_connections), (CapKey::User(Arc::clone(&key.user)), of_user)];
-    Route { key, target, tls_context, caps, limits, connect_timeout, check_query, mode, reset, forced_user }
+    Route {
+        key,
+        target,
+        tls_context,
+        caps,
+        limits,
+        connect_timeout,
+        check_query,
+        mode,
+        reset,
+        session_state: database.session_state.clone(),
+        forced_user,
+    }
 }
 
 #[cfg(test)]

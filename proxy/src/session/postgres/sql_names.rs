@@ -129,6 +129,7 @@ impl Inbound<'_, '_> {
             // What a server would need for this it never keeps.
             (Verb::Execute, Some(statement)) if statement.refers() => {}
             (Verb::Execute, Some(statement)) => {
+                self.hint_executed(&statement);
                 let id = statement.id();
                 rewrite.replace(text, command, id.server_name().as_bytes());
                 rewrite.note.uses.push(id);

@@ -61,12 +61,13 @@ impl Outbound<'_, '_> {
         if verdict == Verdict::Swallow {
             let kept = Some(body.into());
             if own_query {
-                self.news.own_error = kept
+                self.on_own_error(body)
             } else {
                 link.own_error = kept
             }
             return Verdict::Swallow;
         }
+        link.dirt.on_undone();
         let code = field(body, b'C').unwrap_or(b"??");
         if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
@@ -79,6 +80,21 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         if self.rewriting && self.put_with_own_names(code, body, failed.renamed.as_slice()) { Verdict::Swallow } else { Verdict::Forward }
+    }
+
+    /// A query of the proxy itself failed.
+    fn on_own_error(&mut self, body: &[u8]) {
+        let link = &mut *self.link;
+        if link.own_may_fail == Some(link.own_done) {
+            let message = String::from_utf8_lossy(field(body, b'M').unwrap_or_default()).into_owned();
+            return tracing::warn!("connect_query failed: {message}");
+        }
+        match &mut link.asking {
+            Some(asking) => {
+                asking.on_error(field(body, b'C').unwrap_or_default(), &String::from_utf8_lossy(field(body, b'M').unwrap_or_default()))
+            }
+            None => self.news.own_error = Some(body.into()),
+        }
     }
 
     /// Does something about an error; true when the client need not know of it, because what it sent will be sent again.

@@ -55,7 +55,7 @@ pub struct PgParcel {
     key: Box<[u8]>,
     server: Arc<Server>,
     statements: ServerStatements,
-    overrides: ParameterSet,
+    carried: ParameterSet,
     doubtful: bool,
     born: Option<Born>,
 }
@@ -118,15 +118,16 @@ impl Connection for PgConnection {
     fn detach(self) -> io::Result<PgParcel> {
         let Self { stream, parameters, baseline, cancel, link, entry, born } = self;
         let born = entry.as_ref().map(Entry::born).or(born);
-        let Link { statements, overrides, doubtful, .. } = link;
+        let Link { statements, carried, doubtful, .. } = link;
+        let carried = Rc::unwrap_or_clone(carried);
         let baseline = ParameterSet::clone(&baseline);
         let (key, server) = (cancel.key().into(), Arc::clone(cancel.server()));
-        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, overrides, doubtful, born })
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, carried, doubtful, born })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, baseline, key, server, statements, overrides, doubtful, born } = parcel;
-        let link = Link { statements, overrides, doubtful, ..Link::default() };
+        let PgParcel { stream, parameters, baseline, key, server, statements, carried, doubtful, born } = parcel;
+        let link = Link { statements, carried: Rc::new(carried), doubtful, ..Link::default() };
         Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
     }
 

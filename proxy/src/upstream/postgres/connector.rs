@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidepool_config::model::{Following, SessionState};
 use sidepool_config::tls::ServerContext;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
@@ -13,6 +14,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::cancellable::Cancellable;
 use super::connection::PgConnection;
+use super::dirt::StateRules;
 use super::login;
 use super::passed::Passed;
 use super::pins::Pins;
@@ -63,6 +65,8 @@ pub struct PgConnector {
     page: Option<Page>,
     /// What servers are met with under TLS.
     context: RefCell<Option<Arc<ServerContext>>>,
+    /// How clients' state follows them.
+    state_rules: RefCell<Option<Rc<StateRules>>>,
     /// How the last connection was opened: cancels go the same way.
     way: Cell<Way>,
 }
@@ -87,6 +91,7 @@ impl PgConnector {
             passed: Passed::default(),
             page: None,
             context: RefCell::default(),
+            state_rules: RefCell::default(),
             way,
         }
     }
@@ -130,6 +135,22 @@ impl PgConnector {
             *self.reset_query.borrow_mut() = query.into();
         }
         self.resets_always.set(always && !query.is_empty());
+    }
+
+    /// Clients' state follows them in this way from now on.
+    pub fn set_state_rules(&self, settings: &SessionState) {
+        let rules = (settings.following != Following::Off).then(|| StateRules::new(settings));
+        let mut present = self.state_rules.borrow_mut();
+        if let (Some(present), Some(rules)) = (&*present, &rules) {
+            present.custom().iter().for_each(|name| rules.remember(name));
+        }
+        *present = rules.map(Rc::new);
+    }
+
+    /// The rules by which clients' state follows them; `None`: only what the server reports does.
+    #[must_use]
+    pub fn state_rules(&self) -> Option<Rc<StateRules>> {
+        self.state_rules.borrow().clone()
     }
 
     /// Whether a connection is cleaned after each transaction, and not only when its client has left.
@@ -259,8 +280,9 @@ impl Connector for PgConnector {
             }
             let query = self.reset_query.borrow().clone();
             let mut cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
-            if !cleaned.leaves(connection.link.pins).is_empty() {
-                // What pinned the connection must not be there any more, whatever the configured query does.
+            let unknown = !cleaned.all && !connection.link.dirt.is_clean();
+            if unknown || !cleaned.leaves(connection.link.pins).is_empty() {
+                // What pinned the connection must not be there any more, whatever the configured query does, nor what was never asked after.
                 cleaned = query::run(Self::RESET_QUERY, connection, &self.target).await?;
             }
             connection.link.take_in_reset(cleaned).map_err(|left| self.left_behind(left))?;

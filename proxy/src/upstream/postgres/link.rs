@@ -7,6 +7,8 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
+use super::asking::Asking;
+use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
@@ -221,12 +223,22 @@ pub struct Link {
     pub forward: bool,
     /// The session state that this connection is known to carry; compared by pointer.
     pub applied: Option<Rc<ParameterSet>>,
-    /// What was set on this connection beyond what the server reports.
-    pub overrides: ParameterSet,
-    /// Somebody ran SET or RESET since, so that `overrides` may not hold.
+    /// What was set on this connection.
+    pub carried: Rc<ParameterSet>,
+    /// Somebody ran SET or RESET since, so that `carried` may not hold.
     pub doubtful: bool,
     /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
     pub matching: bool,
+    /// By which rules state follows the client; `None`: only what the server reports does.
+    pub rules: Option<Rc<StateRules>>,
+    /// What the client may have changed since the server was asked.
+    pub dirt: Dirt,
+    /// The server is being asked; the client's messages wait for it.
+    pub asking: Option<Box<Asking>>,
+    /// How many queries of the proxy itself are through since the first of those that are owed was sent.
+    pub own_done: u8,
+    /// Which of them may fail.
+    pub own_may_fail: Option<u8>,
     /// So much is owed that the server was asked to flush.
     pub flush_asked: bool,
     /// A batch that was to change what is known of statements has been sent, and has not been answered: it may yet fail and change nothing.
@@ -301,6 +313,18 @@ impl Link {
         self.tracker.is_free() && self.remaining == 0 && self.carry.is_empty() && self.to_server.is_empty() && !self.farewell
     }
 
+    /// Whether the next message of the server answers the question after the session's state.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.own_done == 0 && self.asking.is_some() && self.tracker.is_own_query_next()
+    }
+
+    /// Whether the client's messages wait for queries of the proxy itself.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.matching || self.asking.is_some()
+    }
+
     /// Whether what is held back has to wait on.
     #[must_use]
     pub fn holds(&mut self, hold: Hold) -> bool {
@@ -336,9 +360,9 @@ impl Link {
             statements.forget_named();
         }
         statements.unnamed = None;
-        let overrides = std::mem::take(&mut self.overrides);
+        let carried = Rc::clone(&self.carried);
         // Whatever else the query did, what was set may still be.
-        *self = Self { statements, overrides, doubtful: true, ..Self::default() };
+        *self = Self { statements, carried, doubtful: true, ..Self::default() };
         Ok(())
     }
 }

@@ -1,14 +1,17 @@
 //! One connection to a PostgreSQL server.
 
+pub mod asking;
 pub mod cancel;
 pub mod cancellable;
 pub mod connection;
 pub mod connector;
+pub mod dirt;
 pub mod link;
 pub mod lookup;
 pub mod passed;
 pub mod pin_questions;
 pub mod pins;
+pub mod quoting;
 pub mod roll;
 pub mod statements;
 pub mod target;

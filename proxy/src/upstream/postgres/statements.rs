@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 
+use sidepool_protocol::postgres::hints::{self, Hints};
+
 /// How a statement came to be, and so how another server connection learns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -20,25 +22,26 @@ pub struct Statement {
     id: StatementId,
     key: Box<[u8]>,
     origin: Origin,
+    hints: Hints,
 }
 
 impl Statement {
     /// A statement by Parse: the first `body` bytes of the key are what follows its name there.
     #[must_use]
     pub fn parsed(id: StatementId, key: &[u8], body: usize) -> Self {
-        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())) }
+        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())), hints: hints::look_at_parse(key) }
     }
 
     /// A statement by PREPARE: `rest` is what follows its name.
     #[must_use]
     pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
-        Self { id, key: rest.into(), origin: Origin::Sql }
+        Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest) }
     }
 
     /// A statement by Parse whose text names another one, and which means something else each time: `body` is what follows its name.
     #[must_use]
     pub fn referring(id: StatementId, body: &[u8]) -> Self {
-        Self { id, key: body.into(), origin: Origin::Referring }
+        Self { id, key: body.into(), origin: Origin::Referring, hints: hints::look_at_parse(body) }
     }
 
     /// Whether its text names another statement, so that no server ever knows it.
@@ -51,6 +54,12 @@ impl Statement {
     #[must_use]
     pub fn id(&self) -> StatementId {
         self.id
+    }
+
+    /// What it may change of a session's state.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     /// What makes it the same as another one.

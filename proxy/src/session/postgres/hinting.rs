@@ -1,0 +1,148 @@
+//! What the client's messages may change of its session's state is noted with the connection while they pass.
+//!
+//! Nothing is held up for it but a message of a few kilobytes that has not come as a whole. A longer one that is in pieces may change anything.
+//! Not here: what a text says (`protocol::postgres::hints`).
+
+use std::rc::Rc;
+
+use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
+use sidepool_protocol::postgres::hints::{self, Hints, Kinds};
+use sidepool_protocol::postgres::statement;
+use sidepool_protocol::postgres::tag::FrontendTag;
+
+use super::inbound::Inbound;
+use crate::upstream::postgres::dirt::StateRules;
+use crate::upstream::postgres::statements::Statement;
+
+/// Messages up to this size are waited for, to be looked at as a whole.
+const WAITED_BYTES: usize = 16 * 1024;
+
+impl Inbound<'_, '_> {
+    /// Notes what a message may change that is passed as it is; false: the rest of it has to be there.
+    pub(super) fn hint(&mut self, tag: FrontendTag, rest: &[u8], head: Head) -> bool {
+        let Some(rules) = &self.link.rules else { return true };
+        let rules = Rc::clone(rules);
+        match tag {
+            FrontendTag::Query => self.hint_query(&rules, rest, head),
+            FrontendTag::Parse if self.rewriting.capacity == 0 => {
+                self.hint_parse(&rules, rest, head);
+                true
+            }
+            FrontendTag::Bind if self.rewriting.capacity == 0 => {
+                let names = statement::bind_names(&rest[HEAD_BYTES..rest.len().min(head.message_bytes())]);
+                if !names.is_some_and(|names| names.statement.is_empty() && self.link.dirt.has_seen_unnamed()) {
+                    // Whose statement of that name it is, and what is in it, nobody knows.
+                    self.link.dirt.add_unknown();
+                }
+                true
+            }
+            FrontendTag::FunctionCall => {
+                let function = rest.get(HEAD_BYTES..HEAD_BYTES + 4).and_then(<[u8]>::first_chunk).copied();
+                if !function.is_some_and(|function| hints::is_large_object(u32::from_be_bytes(function))) {
+                    self.link.dirt.add_unknown();
+                }
+                true
+            }
+            FrontendTag::Parse
+            | FrontendTag::Bind
+            | FrontendTag::Describe
+            | FrontendTag::Execute
+            | FrontendTag::Close
+            | FrontendTag::Sync
+            | FrontendTag::Flush
+            | FrontendTag::CopyData
+            | FrontendTag::CopyDone
+            | FrontendTag::CopyFail
+            | FrontendTag::Password
+            | FrontendTag::Terminate => true,
+        }
+    }
+
+    fn hint_query(&mut self, rules: &StateRules, rest: &[u8], head: Head) -> bool {
+        let here = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
+        if here.len() == head.body {
+            let text = here.strip_suffix(&[0]).unwrap_or(here);
+            self.note(rules, text, &hints::look(text), true);
+            return true;
+        }
+        if head.message_bytes() <= WAITED_BYTES {
+            return false;
+        }
+        self.link.dirt.add_unknown();
+        true
+    }
+
+    fn hint_parse(&mut self, rules: &StateRules, rest: &[u8], head: Head) {
+        let whole = rest.get(HEAD_BYTES..head.message_bytes());
+        let Some((name, text)) = whole.and_then(cstr).and_then(|(name, body)| Some((name, cstr(body)?.0))) else {
+            return self.link.dirt.add_unknown();
+        };
+        self.note(rules, text, &hints::look(text), true);
+        if name.is_empty() {
+            self.link.dirt.see_unnamed();
+        }
+    }
+
+    /// Notes what a statement may change that is about to be bound to these values; false: the rest of the message has to be there.
+    pub(super) fn hint_bind(&mut self, known: &Statement, values: &[u8], head: Head) -> bool {
+        let Some(rules) = &self.link.rules else { return true };
+        let hints = known.hints();
+        if hints.is_nothing() && rules.functions.is_empty() {
+            return true;
+        }
+        let rules = Rc::clone(rules);
+        self.hint_values(hints, values, head) && {
+            self.note(&rules, known.key(), hints, false);
+            true
+        }
+    }
+
+    /// The same of the unnamed statement.
+    pub(super) fn hint_unnamed(&mut self, values: &[u8], head: Head) -> bool {
+        let Some(rules) = &self.link.rules else { return true };
+        let Some(body) = self.rewriting.client.as_ref().and_then(|client| client.unnamed.as_ref()) else { return true };
+        let text = cstr(body).map_or(&[][..], |(text, _)| text);
+        let hints = hints::look(text);
+        if hints.is_nothing() && rules.functions.is_empty() {
+            return true;
+        }
+        let listed = rules.functions.are_in(text);
+        self.hint_values(&hints, values, head) && {
+            self.link.dirt.add(&hints);
+            if listed {
+                self.link.dirt.add_unknown();
+            }
+            true
+        }
+    }
+
+    /// A statement that SQL's EXECUTE runs.
+    pub(super) fn hint_executed(&mut self, known: &Statement) {
+        if let Some(rules) = &self.link.rules {
+            let rules = Rc::clone(rules);
+            self.note(&rules, known.key(), known.hints(), true);
+        }
+    }
+
+    fn hint_values(&mut self, hints: &Hints, values: &[u8], head: Head) -> bool {
+        if !hints.kinds.has(Kinds::BOUND) {
+            return true;
+        }
+        match hints::bound_names(values) {
+            Some(names) => self.link.dirt.add(&names),
+            None if head.message_bytes() <= WAITED_BYTES => return false,
+            None => self.link.dirt.add_unknown(),
+        }
+        true
+    }
+
+    fn note(&mut self, rules: &StateRules, text: &[u8], hints: &Hints, alone: bool) {
+        if !hints.is_nothing() {
+            self.link.dirt.add(hints);
+        }
+        // Without values there are no names among them.
+        if rules.functions.are_in(text) || alone && hints.kinds.has(Kinds::BOUND) {
+            self.link.dirt.add_unknown();
+        }
+    }
+}
