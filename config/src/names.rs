@@ -1,6 +1,6 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
-use crate::model::{AuthType, ClientSslMode, Following, LoadBalance, LogFormat, LogLevel, PoolMode, UpstreamTls};
+use crate::model::{AuthType, ClientSslMode, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, UpstreamTls};
 
 /// An enum whose values have names in the configuration.
 pub trait Named: Copy + PartialEq + Sized + 'static {
@@ -51,6 +51,10 @@ impl Named for Following {
 
 impl Named for LoadBalance {
     const NAMES: &'static [(&'static str, Self)] = &[("round-robin", Self::RoundRobin), ("disable", Self::Disable)];
+}
+
+impl Named for ListenGap {
+    const NAMES: &'static [(&'static str, Self)] = &[("close", Self::Close), ("warn", Self::Warn)];
 }
 
 impl Named for ClientSslMode {

@@ -90,6 +90,24 @@ async fn every_list_has_its_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_has_a_mode_where_it_names_one_and_memory_has_pgbouncers_names() {
+    let cluster = Cluster::start().await;
+    let pool =
+        Pooler::start(settings(&cluster).database("postgres", &cluster).set("postgres.databases.postgres.pool_mode", "transaction")).await;
+    let mut client = pool.wire().await;
+    client.ask(&[frame::parse("s", "SELECT 1"), frame::sync()].concat()).await;
+    let mut admin = console(&pool, "app").await;
+    let databases = rows(&mut admin, "SHOW DATABASES").await;
+    let mode = |name: &str| value(of(&databases, "name", name), "pool_mode").to_owned();
+    assert_eq!([mode("app"), mode("postgres"), mode("pgbouncer")], ["(null)", "transaction", "statement"]);
+    let memory = rows(&mut admin, "SHOW MEM").await;
+    let used = |name: &str| number(of(&memory, "name", &format!("{name}_cache")), "used");
+    let counted = ["client", "server", "server_prepared_statement", "pool", "peer"].map(used);
+    assert_eq!(counted, [2, 1, 1, 2, 0]);
+    assert_eq!(memory.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_and_servers_are_shown_as_they_are() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(settings(&cluster).set("postgres.default_pool_size", 1)).await;

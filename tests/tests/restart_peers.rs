@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sidepool_tests::conformance::proves;
+use sidepool_tests::console::{number, rows};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::first_error;
@@ -160,6 +161,7 @@ async fn a_peer_that_is_slow_gets_so_many_cancels_at_a_time() {
     let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = peer.local_addr().expect("an address").port();
     let settings = with_peers(settings(&cluster, 1, place::free_port()), &[(7, port)]);
+    let settings = settings.set("postgres.admin_users", vec!["app".to_owned()]);
     let pool = Pooler::start(settings.set("postgres.peers.7.pool_size", 2).set("postgres.cancel_wait_timeout", "60s")).await;
     // Keys of peer 7, with all the hops they may make.
     let messengers = (1..=3).map(async |number| {
@@ -174,6 +176,10 @@ async fn a_peer_that_is_slow_gets_so_many_cancels_at_a_time() {
     let first = wait::soon("a cancel", peer.accept()).await.expect("a connection");
     let _second = wait::soon("another one", peer.accept()).await.expect("a connection");
     assert!(tokio::time::timeout(Duration::from_millis(500), peer.accept()).await.is_err(), "the third waits its turn");
+    let mut admin = Wire::login(pool.postgres_port(), "app", "pgbouncer", "").await;
+    let pools = rows(&mut admin, "SHOW PEER_POOLS").await;
+    let columns = ["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
+    assert_eq!(columns.map(|column| number(&pools[0], column)), [7, 2, 1, 2, 0]);
     drop(first);
     wait::soon("the third one", peer.accept()).await.expect("a connection");
 }

@@ -1,11 +1,13 @@
 //! PostgreSQL: the frontend/backend protocol 3.0 (PostgreSQL documentation, chapter "Frontend/Backend Protocol").
 
 pub mod cancel_key;
+pub mod channels;
 pub mod encode;
 pub mod fault;
 pub mod frame;
 mod hint_words;
 pub mod hints;
+pub mod keeps;
 pub mod login;
 pub mod parameters;
 pub mod result;
@@ -15,5 +17,6 @@ pub mod sql_databases;
 mod sql_tokens;
 pub mod startup;
 pub mod statement;
+pub mod subscriber;
 pub mod tag;
 pub mod tracker;

@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub(super) use super::sql_tokens::{Token, Tokens};
-use super::sql_tokens::{Unclear, is};
+use super::sql_tokens::Unclear;
+pub(super) use super::sql_tokens::{MAX_NAME_BYTES, Token, Tokens, is, undouble};
 
 /// What a command does with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

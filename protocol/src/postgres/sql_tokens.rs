@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// PostgreSQL keeps this many bytes of a name.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 
 /// A name without quotes, in lower case where it was not quoted, and where it stands.
 pub(super) type Name<'a> = (Cow<'a, [u8]>, Range<usize>);
@@ -264,7 +264,7 @@ fn is_word_part(byte: u8) -> bool {
     is_word_start(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
-fn undouble(inner: &[u8]) -> Vec<u8> {
+pub(super) fn undouble(inner: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter();
     while let Some(byte) = bytes.next() {

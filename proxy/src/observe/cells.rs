@@ -150,6 +150,17 @@ cells! {
         /// Closed: the pool drains.
         ClosedDrain: ServerCloses ["drain"] for Both,
 
+        /// The connection that listens was lost.
+        ListenLost: ListenLost [] for Postgres,
+        /// A client that listens was closed: it did not take its notifications.
+        ListenClosedSlow: ListenClosed ["slow"] for Postgres,
+        /// A client that listens was closed: it may have missed notifications.
+        ListenClosedGap: ListenClosed ["gap"] for Postgres,
+        /// A notification came in.
+        NotificationsReceived: Notifications ["received"] for Postgres,
+        /// A notification was sent to a client.
+        NotificationsDelivered: Notifications ["delivered"] for Postgres,
+
         /// A query was cancelled upstream.
         CancelSent: Cancels ["sent"] for Postgres,
         /// A waiting query was taken out of the queue.
@@ -285,6 +296,12 @@ cells! {
     pub enum PoolGauge {
         /// Clients that are logged in. The states are derived from it at the scrape.
         Clients: PoolClientConnections ["all"] for Both,
+        /// Clients that listen and share connections.
+        ListenClients: ListenClients [] for Postgres,
+        /// Channels that they listen to.
+        ListenSubscriptions: ListenSubscriptions [] for Postgres,
+        /// Channels that the connection of all of them listens to.
+        ListenChannels: ListenChannels [] for Postgres,
         /// Clients that lease a connection for MULTI or WATCH.
         PinnedTransaction: PinnedClients ["transaction"] for Redis,
         /// Clients that lease a connection for a blocking command.

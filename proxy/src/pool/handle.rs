@@ -15,7 +15,7 @@ use super::driver::{self, Alarm};
 use super::id::{ConnId, IdentityId};
 use super::lease::Lease;
 use super::limits::Limits;
-use super::pinned::Pinned;
+use super::pinned::{CauseBits, Pinned};
 use super::reason::{CloseReason, Condition};
 use super::registry::{CoreRef, PoolId, PoolTable};
 use super::sharing::{Share, Shared};
@@ -139,6 +139,12 @@ impl<C: Connector> Pool<C> {
     /// The pool as numbers: of the whole process, not of this worker alone.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         self.core.with(|held| held.core.snapshot(now))
+    }
+
+    /// A connection that somebody here leases is kept past its transactions, as [`Lease::pin`] says.
+    #[must_use]
+    pub fn pin(&self, id: ConnId, causes: CauseBits) -> bool {
+        self.core.with(|held| held.core.pin(id, causes))
     }
 
     /// How many connections are pinned now, and how many may be.

@@ -23,6 +23,7 @@ fn answer(values: &[(&str, Option<&str>)], session: Option<&[(&str, &str)]>) -> 
         values: values.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect(),
         session: session.map(|list| list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
         pins: Vec::new(),
+        channels: None,
     }
 }
 

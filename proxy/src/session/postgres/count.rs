@@ -83,7 +83,7 @@ pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) {
 }
 
 /// The counter of an SQLSTATE class.
-pub(super) fn of_error(class: [u8; 2]) -> PoolCounter {
+pub(super) fn error_counter(class: [u8; 2]) -> PoolCounter {
     match &class {
         b"08" => PoolCounter::Error08,
         b"22" => PoolCounter::Error22,

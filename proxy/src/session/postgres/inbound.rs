@@ -21,6 +21,8 @@ use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
+use super::admitting::Admit;
+use super::listening::gate::{Gate, Passage};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
 use super::sql_names::Named;
@@ -122,6 +124,10 @@ pub struct Inbound<'a, 's> {
     pub rewriting: Rewriting<'a>,
     /// What is allowed.
     pub rules: Rules,
+    /// Who listens for the client, where that is shared.
+    pub gate: Option<Gate<'a>>,
+    /// Who may be pinned.
+    pub(super) admit: Admit<'a>,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
@@ -145,9 +151,15 @@ impl Inbound<'_, '_> {
             if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
                 return Ok((at, Stop::NeedMore));
             }
+            match self.gate(tag, rest, head) {
+                Passage::Free => {}
+                Passage::NeedMore => return Ok((at, Stop::NeedMore)),
+                Passage::Held => return Ok((at, Stop::Held(Hold::Channels))),
+            }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
+                FrontendTag::Query if self.refuse_query(rest, head) => Some(head.message_bytes()),
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
@@ -172,8 +184,9 @@ impl Inbound<'_, '_> {
             };
             let Some(bytes) = consumed else { return Ok((at, Stop::NeedMore)) };
             at += bytes;
-            self.link.counts.client_parses += u32::from(tag == FrontendTag::Parse);
-            self.link.counts.binds += u32::from(tag == FrontendTag::Bind);
+            // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
+            self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
+            self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);
         }
     }
 
@@ -226,7 +239,8 @@ impl Inbound<'_, '_> {
     /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
     pub(super) fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
         let verdict = self.link.tracker.on_frontend(tag, Note::None);
-        self.link.counts.server_parses += u32::from(tag == FrontendTag::Parse && verdict == Verdict::Forward);
+        self.link.counts.server_parses +=
+            u32::from(tag == FrontendTag::Parse && self.rewriting.capacity > 0 && verdict == Verdict::Forward);
         self.follow(head, at, verdict)
     }
 
@@ -354,6 +368,9 @@ impl Inbound<'_, '_> {
             if !self.hint_unnamed(values, head) {
                 return Ok(None);
             }
+            if let Some(consumed) = self.refuse_unnamed(&names, head) {
+                return Ok(Some(consumed));
+            }
             if let Some(body) = self.unnamed_referring() {
                 return self.bind_referring(&body, names, head).map(Some);
             }
@@ -361,6 +378,9 @@ impl Inbound<'_, '_> {
         } else if let Some(known) = self.named(names.statement) {
             if !self.hint_bind(&known, values, head) {
                 return Ok(None);
+            }
+            if let Some(consumed) = self.refuse_bind(known.key(), &names, head) {
+                return Ok(Some(consumed));
             }
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
@@ -471,9 +491,11 @@ impl Inbound<'_, '_> {
         statement::put_run(self.out.put(), OWN_PORTAL, &[b"PREPARE ", name.as_bytes(), statement.key()]);
     }
 
-    /// Marks the statement as known, and closes another one where that is one too many.
+    /// Marks the statement as known, and closes others where there are too many: one, or more after the setting has been lowered.
     pub(super) fn make_room(&mut self, statement: &Statement) {
-        if let Some(evicted) = self.link.statements.insert(statement.id(), self.rewriting.capacity) {
+        let (id, capacity) = (statement.id(), self.rewriting.capacity);
+        let evicted = self.link.statements.insert(id, capacity);
+        for evicted in evicted.into_iter().chain(std::iter::from_fn(|| self.link.statements.evict(0, capacity, |other| other == id))) {
             self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());
         }

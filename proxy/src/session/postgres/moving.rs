@@ -50,6 +50,8 @@ impl Session {
             && self.body.remaining == 0
             && !self.skipping
             && self.hold == Hold::No
+            // What is notified between its two LISTENs would be lost.
+            && !self.ticket.listens()
             && self.worker.postgres.leavers.borrow().is_some()
     }
 }
@@ -107,7 +109,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
                 client: stream,
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,
-                statement_capacity: postgres.max_prepared_statements as usize,
+                keeps_statements: postgres.max_prepared_statements > 0,
                 rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
                 ticket,
                 member,

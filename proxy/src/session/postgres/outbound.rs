@@ -4,6 +4,7 @@
 //! by the end of a read, its start waits in [`Link::carry`]. Everything else goes on as it comes, half a row included.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::splice::Splice;
@@ -11,6 +12,7 @@ use sidepool_protocol::postgres::statement::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use sidepool_protocol::postgres::tag::BackendTag;
 use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
 
+use super::listening::listener::Listener;
 use super::prepared::ClientStatements;
 use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
 use crate::upstream::postgres::pins::Cause;
@@ -46,6 +48,17 @@ pub struct News {
     pub replay: bool,
 }
 
+/// Which notifications of the connection itself go to its client.
+#[derive(Clone)]
+pub enum Notifications {
+    /// All.
+    All,
+    /// All, if the connection is the client's own because it listens.
+    Pinned,
+    /// One connection listens for all clients. What it does not listen to for this client.
+    Others(Option<Rc<Listener>>),
+}
+
 /// What the server may not send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerFault {
@@ -67,12 +80,10 @@ pub struct Outbound<'a, 's> {
     pub link: &'a mut Link,
     /// The client's names, for what has to be taken back.
     pub client: &'a mut Option<Box<ClientStatements>>,
-    /// Whether notifications go to this client.
-    pub notifications: bool,
+    /// Which notifications go to this client.
+    pub notifications: Notifications,
     /// Whether names of statements are the proxy's.
     pub rewriting: bool,
-    /// Whether the connection goes to others when nothing keeps it.
-    pub shared: bool,
     /// The longest message, head included.
     pub max_packet: usize,
     /// What is sent to the client.
@@ -149,7 +160,7 @@ impl Outbound<'_, '_> {
                 Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
             BackendTag::NotificationResponse => {
-                Ok(if self.notifications || self.link.pins.has(Cause::Listening) { Verdict::Forward } else { Verdict::Swallow })
+                Ok(if self.is_for_client(body.unwrap_or_default()) { Verdict::Forward } else { Verdict::Swallow })
             }
             BackendTag::DataRow => {
                 if self.link.is_asked()
@@ -239,13 +250,14 @@ impl Outbound<'_, '_> {
             b"DISCARD ALL\0" => {
                 self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
+                self.link.hearing.changed = true;
                 self.link.carried = Default::default();
                 self.link.applied = None;
                 self.news.discarded = true;
             }
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
-            b"LISTEN\0" => self.link.pins.add(Cause::Listening),
-            b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
+            b"LISTEN\0" | b"UNLISTEN\0" if !self.link.tracker.is_own_query_next() => self.on_listening(body),
+            b"LOAD\0" if self.link.rules.is_some() => self.link.pins.add(Cause::Library),
             // What the proxy itself does is known.
             _ if self.link.tracker.is_own_query_next() => {}
             b"SET\0" | b"RESET\0" if self.link.rules.is_some() => self.link.dirt.on_set(),
@@ -256,6 +268,34 @@ impl Outbound<'_, '_> {
             b"ROLLBACK\0" => self.link.dirt.on_undone(),
             b"DO\0" | b"CALL\0" if self.link.rules.is_some() => self.link.dirt.add_unknown(),
             _ => {}
+        }
+    }
+
+    /// The client listens to something more, or to something less.
+    fn on_listening(&mut self, tag: &[u8]) {
+        let is_more = tag == b"LISTEN\0";
+        match self.notifications {
+            Notifications::Others(_) => {
+                let hearing = &mut self.link.hearing;
+                hearing.carries |= is_more;
+                hearing.listened |= is_more;
+                hearing.changed = true;
+            }
+            Notifications::All | Notifications::Pinned if is_more => self.link.pins.add(Cause::Listening),
+            Notifications::All | Notifications::Pinned => {}
+        }
+    }
+
+    /// Whether a notification of this connection goes to its client. What comes to all clients in another way does not.
+    fn is_for_client(&self, body: &[u8]) -> bool {
+        let pinned = self.link.pins.has(Cause::Listening);
+        match &self.notifications {
+            Notifications::All => true,
+            Notifications::Pinned => pinned,
+            Notifications::Others(listener) => {
+                let channel = body.get(4..).and_then(frame::cstr).map_or(&[][..], |(channel, _)| channel);
+                (pinned || self.link.hearing.listened) && !listener.as_ref().is_some_and(|listener| listener.has(channel))
+            }
         }
     }
 
@@ -354,11 +394,14 @@ impl Outbound<'_, '_> {
 /// Which messages are worth waiting for the end of.
 fn is_read_whole(tag: BackendTag) -> bool {
     match tag {
-        BackendTag::ReadyForQuery | BackendTag::ErrorResponse | BackendTag::ParameterStatus | BackendTag::CommandComplete => true,
+        BackendTag::ReadyForQuery
+        | BackendTag::ErrorResponse
+        | BackendTag::ParameterStatus
+        | BackendTag::CommandComplete
+        | BackendTag::NotificationResponse => true,
         BackendTag::ParseComplete
         | BackendTag::BindComplete
         | BackendTag::CloseComplete
-        | BackendTag::NotificationResponse
         | BackendTag::DataRow
         | BackendTag::CopyData
         | BackendTag::CopyDone

@@ -14,8 +14,9 @@ use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::cancel_lines::{CancelLines, LineKey};
 use super::keyring::Keyring;
-use super::route::{self, PoolKey, Route};
+use super::route::{self, PoolKey, Purpose, Route};
 use super::switches::Switches;
 use crate::clock;
 use crate::observe::record::{PoolNumbers, PoolRecord};
@@ -115,6 +116,8 @@ pub struct PoolFacts {
     pub numbers: PoolNumbers,
     /// Cancels that are on their way from this worker.
     pub cancels: u32,
+    /// Cancels of the whole process that wait for their turn.
+    pub waiting_cancels: u32,
     /// Connections of this worker that they are for.
     pub being_cancelled: u32,
 }
@@ -176,7 +179,7 @@ impl PgPools {
 
     /// The pools as the admin console sees them.
     #[must_use]
-    pub fn facts(&self, now: Instant) -> Vec<PoolFacts> {
+    pub fn facts(&self, now: Instant, lines: &CancelLines) -> Vec<PoolFacts> {
         let servers: Vec<_> = self.roll.servers().into_iter().filter(|server| server.cancels() > 0).collect();
         let facts = |(key, entry): (&PoolKey, &Rc<PgPool>)| {
             let own = servers.iter().filter(|server| server.database == *key.database() && server.user == key.user);
@@ -187,6 +190,7 @@ impl PgPools {
                 snapshot: entry.pool.snapshot(now),
                 numbers: entry.pool.record().numbers(),
                 cancels: cancels.iter().sum(),
+                waiting_cancels: lines.numbers(LineKey::Pool(entry.pool.id())).waiting,
                 being_cancelled: u32::try_from(cancels.len()).unwrap_or(u32::MAX),
             }
         };
@@ -201,6 +205,12 @@ impl PgPools {
         }
     }
 
+    /// Which pool this is; `None`: one that is not led to any more.
+    #[must_use]
+    pub fn key_of(&self, pool: &Rc<Pool<PgConnector>>) -> Option<PoolKey> {
+        self.pools.borrow().iter().find(|(_, entry)| Rc::ptr_eq(&entry.pool, pool)).map(|(key, _)| key.clone())
+    }
+
     /// The pool at the end of `route`, made if it is not there.
     pub fn get(&self, route: &Route, worker: &Rc<Worker>) -> Result<Rc<PgPool>, TooManyPools> {
         if let Some(pool) = self.pools.borrow().get(&route.key) {
@@ -213,6 +223,10 @@ impl PgPools {
             }
             if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
                 return Err(TooManyPools);
+            }
+            let database = route.key.database();
+            if !pools.keys().any(|key| key.is_auto() && key.database() == database) {
+                tracing::info!("registered new auto-database: {database}");
             }
         }
         let pool = Rc::new(self.make(route, worker));
@@ -274,7 +288,10 @@ impl PgPools {
     /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
     #[must_use]
     pub fn in_use(&self, now: Instant) -> u64 {
-        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+        // Those that listen for clients are nobody's, and are never given back while somebody listens.
+        let pools = self.pools.borrow();
+        let of_sessions = pools.iter().filter(|(key, _)| key.purpose != Purpose::Listening);
+        of_sessions.map(|(_, entry)| u64::from(entry.pool.snapshot(now).leased)).sum()
     }
 
     /// What the pools have to report to a scrape.
@@ -289,7 +306,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), route.limits, u64::from_ne_bytes(seed));
-        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key.of_clients()));
         let setup = PoolSetup {
             name: route.key.name(),
             id,

@@ -11,6 +11,8 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use super::referring;
+use sidepool_protocol::postgres::channels;
+
 use crate::handover::message::MovedStatement;
 use crate::upstream::postgres::statements::{Statement, StatementId};
 use crate::worker::WorkerId;
@@ -127,6 +129,8 @@ pub struct ClientStatements {
     pub unnamed: Option<Vec<u8>>,
     /// Whether its text names another statement.
     pub unnamed_refers: bool,
+    /// Whether one of its statements was or is LISTEN.
+    pub listens: bool,
     /// Counts Parses of the unnamed statement, so that a server connection can tell whether it has the present one.
     pub unnamed_version: u64,
 }
@@ -155,8 +159,11 @@ impl ClientStatements {
             MovedStatement::Parsed { body, search_path } => table.parsed(body, search_path),
             MovedStatement::Sql(rest) => table.in_sql(rest),
         };
-        let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
-        let mut client = Self { named, unnamed_version: u64::from(unnamed.is_some()), ..Self::default() };
+        let named: HashMap<Box<[u8]>, Rc<Statement>> =
+            named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
+        let listens =
+            named.values().any(|statement| channels::begins_so(statement.key())) || unnamed.as_deref().is_some_and(channels::begins_so);
+        let mut client = Self { named, listens, unnamed_version: u64::from(unnamed.is_some()), ..Self::default() };
         client.put_back_unnamed(unnamed);
         client
     }

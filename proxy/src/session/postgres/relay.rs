@@ -16,19 +16,22 @@ use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
+use super::count::error_counter;
+use super::following::Own;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
-use super::outbound::{News, Outbound, field};
+use super::listening::gate::Gate;
+use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{alone, count, following, refusal, replay};
+use super::{alone, following, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
-use crate::upstream::postgres::pins::Cause;
+use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -53,7 +56,9 @@ impl Session {
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
         lease.link.rules = self.state_rules();
-        let Some(own) = self.state_query(&mut lease) else {
+        let channels = self.channels_query(&mut lease);
+        let own = Own::both(self.state_query(&mut lease), channels.as_deref());
+        let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
@@ -88,8 +93,11 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             if !moved {
+                if self.ticket.listens() {
+                    self.listen_linked(cx)?;
+                }
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() {
+                if self.pending.is_empty() || self.hold == Hold::Channels {
                     match self.unlink_if_free(cx) {
                         Ok(true) => return Poll::Ready(Ok(())),
                         Ok(false) => {}
@@ -139,6 +147,9 @@ impl Session {
             return Ok(Turn::Unlinked);
         }
         let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
+        if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
+            return Ok(Turn::Quiet);
+        }
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -225,6 +236,7 @@ impl Session {
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
         // All that was held back is looked at again.
         self.hold = Hold::No;
@@ -234,11 +246,14 @@ impl Session {
             client: &mut self.statements,
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
-            capacity: self.statement_capacity,
+            capacity: if self.rewrites { worker.postgres.statement_capacity.get() } else { 0 },
             state: &state,
         };
         let first = self.mode != PoolMode::Session && replay::prepare(link, self.body, input);
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
+        let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
+        let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
+        let (link, body, rules) = (&mut *link, &mut self.body, self.rules);
+        let scanned = Inbound { link, body, rewriting, rules, gate, admit: &admit, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }
@@ -300,6 +315,7 @@ impl Session {
         }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
+        let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
         let PgConnection { link, stream, .. } = &mut **lease;
         let kept = link.carry.len();
@@ -323,11 +339,9 @@ impl Session {
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
-        outbound.rewriting = self.statement_capacity > 0;
-        outbound.shared = self.mode != PoolMode::Session;
+        outbound.rewriting = self.rewrites;
         let scanned = outbound.scan(input);
         let news = outbound.news;
         let bytes = out.finish();
@@ -377,7 +391,7 @@ impl Session {
         }
         let record = self.pool.record();
         for class in &news.errors {
-            record.add(count::of_error(*class), 1);
+            record.add(error_counter(*class), 1);
         }
         if !news.parameters.is_empty() {
             self.take_in_parameters(&news.parameters);
@@ -406,6 +420,9 @@ impl Session {
                 self.after_matching(cx)
             };
         }
+        if news.ready > 0 {
+            self.note_time();
+        }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
@@ -419,13 +436,11 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.ticket.idle();
-            self.hold = Hold::No;
-            give_back(lease);
-        }
+        self.ticket.idle();
+        self.hold = Hold::No;
         self.refuse_with(&refusal::cancelled());
-        Ok(Turn::Unlinked)
+        // It may carry what it has to be asked for, and to forget.
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.
@@ -516,7 +531,9 @@ impl Session {
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+        if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
+            lease.link.pins.set(Cause::Listening, listens);
             let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
             self.forget_pins(&lease);
             self.ticket.idle();
@@ -534,16 +551,8 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound {
-        link,
-        client,
-        notifications: false,
-        rewriting: false,
-        shared: false,
-        max_packet: rules.max_packet as usize,
-        out,
-        news: News::default(),
-    }
+    let notifications = Notifications::Pinned;
+    Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

@@ -16,6 +16,7 @@ use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
 use super::keyring::Keyring;
+use super::listening::Listening;
 use super::lookups::Lookups;
 use super::moving::Leaver;
 use super::peering::Elder;
@@ -117,6 +118,8 @@ pub struct PostgresSide {
     pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
+    /// How many of them a server connection keeps.
+    pub statement_capacity: Cell<usize>,
     /// Session states of all clients.
     pub states: StateTable,
     /// Pools by where they lead.
@@ -127,6 +130,8 @@ pub struct PostgresSide {
     pub password_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
+    /// Clients that listen for notifications, and who listens for them.
+    pub listening: Listening,
     /// For salts.
     pub seed: LoginSeed,
     /// Names and addresses of servers.
@@ -155,6 +160,7 @@ impl PostgresSide {
             leavers: RefCell::default(),
             elder: commons.elder,
             statements: StatementTable::new(worker),
+            statement_capacity: Cell::default(),
             states: StateTable::default(),
             pools: PgPools::new(
                 commons.directory,
@@ -167,6 +173,7 @@ impl PostgresSide {
             verifiers: Verifiers::default(),
             password_turns: Semaphore::new(MOST_ASKED_ELSEWHERE),
             lookups: Lookups::default(),
+            listening: Listening::default(),
             seed: commons.seed,
             numbers: commons.numbers,
             names: WhoTable::default(),
@@ -184,6 +191,8 @@ impl PostgresSide {
             return;
         }
         if let Some(postgres) = &new.postgres {
+            // Sessions that have begun to share statements go on doing so.
+            self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);

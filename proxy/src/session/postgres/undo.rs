@@ -25,6 +25,8 @@ struct Failed {
     used: Option<StatementId>,
     /// Something about a text in which this name was replaced.
     renamed: Option<Renamed>,
+    /// What stands in the place of what does not run.
+    refused: Option<Box<[u8]>>,
 }
 
 /// What the proxy can do about an error itself.
@@ -69,6 +71,12 @@ impl Outbound<'_, '_> {
         }
         link.dirt.on_undone();
         let code = field(body, b'C').unwrap_or(b"??");
+        if code == b"26000"
+            && let Some(told) = failed.refused.take().or_else(|| self.refused_query())
+        {
+            self.out.put().extend_from_slice(&told);
+            return Verdict::Swallow;
+        }
         if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
         }
@@ -80,6 +88,14 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         if self.rewriting && self.put_with_own_names(code, body, failed.renamed.as_slice()) { Verdict::Swallow } else { Verdict::Forward }
+    }
+
+    /// What the client is told of a simple query that does not run.
+    fn refused_query(&mut self) -> Option<Box<[u8]>> {
+        match self.link.tracker.query_note_mut() {
+            Some(Note::Refused(told)) => Some(std::mem::take(told)),
+            _ => None,
+        }
     }
 
     /// A query of the proxy itself failed.
@@ -197,7 +213,8 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
             | Note::ClosedUnnamed(_)
             | Note::Uses(_)
             | Note::Sql(_)
-            | Note::Text(_) => {}
+            | Note::Text(_)
+            | Note::Refused(_) => {}
         },
         Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
         Owed::LocalClose(Note::Closed { name, statement }) => {
@@ -206,6 +223,7 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
         }
         Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().put_back_unnamed(Some(text)),
         Owed::Bind(Note::Uses(id)) | Owed::Describe(Note::Uses(id)) => failed.used = Some(id),
+        Owed::Bind(Note::Refused(told)) => failed.refused = Some(told),
         Owed::OwnClose(_)
         | Owed::LocalClose(_)
         | Owed::Query(_)
