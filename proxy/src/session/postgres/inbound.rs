@@ -16,6 +16,7 @@ use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::sql;
+use sidepool_protocol::postgres::sql_databases::{may_want_alone, wants_alone};
 use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
@@ -147,6 +148,9 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
+            if matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
+                self.look_for_databases(tag, rest, head);
+            }
             if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
                 return Ok((at, Stop::NeedMore));
             }
@@ -186,6 +190,19 @@ impl Inbound<'_, '_> {
             // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
             self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
             self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);
+        }
+    }
+
+    /// Notes what the text of a whole message wants of other connections.
+    #[inline]
+    fn look_for_databases(&mut self, tag: FrontendTag, rest: &[u8], head: Head) {
+        let Some(body) = rest.get(HEAD_BYTES..head.message_bytes()) else { return };
+        let text = if tag == FrontendTag::Parse { frame::cstr(body).map_or(body, |(_name, rest)| rest) } else { body };
+        if may_want_alone(text)
+            && let Some((text, _)) = frame::cstr(text)
+            && let Some(database) = wants_alone(text)
+        {
+            self.link.wanted_alone.push((&*database).into());
         }
     }
 

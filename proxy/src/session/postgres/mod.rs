@@ -13,6 +13,7 @@ use crate::worker::Worker;
 
 pub mod account;
 mod admitting;
+mod alone;
 pub mod cancel;
 pub mod cancel_lines;
 pub mod deadlines;

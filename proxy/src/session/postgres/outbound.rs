@@ -43,6 +43,8 @@ pub struct News {
     pub schema: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
+    /// The body of that announcement, which the client has not been given: nothing that it sent can have run.
+    pub unheard: Option<Box<[u8]>>,
     /// Statements of which the plan is of no use any more.
     pub outdated: Vec<StatementId>,
     /// What the client sent last shall be sent once more; the client was told nothing.

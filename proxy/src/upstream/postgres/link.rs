@@ -287,6 +287,8 @@ pub struct Link {
     pub replay: Replay,
     /// Portals of statements whose text names another one.
     pub portals: Vec<Portal>,
+    /// Databases that a statement which has just been sent wants nobody else to be connected to.
+    pub wanted_alone: Vec<Box<[u8]>>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }

@@ -244,6 +244,7 @@ fn in_words(reason: CloseReason) -> &'static str {
         CloseReason::ResetFailed => "reset query failed",
         CloseReason::ProbeFailed => "test query failed",
         CloseReason::Stale => "database configuration changed",
+        CloseReason::Asked => "database wanted alone",
         CloseReason::Paused => "pause mode",
         CloseReason::Drain => "shutting down",
     }
