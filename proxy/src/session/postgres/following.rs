@@ -207,7 +207,7 @@ impl Session {
             }
             link.to_server.send(&mut connection.stream, cx, &own.messages)
         })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
+        .or_else(|error| self.on_lost(cx, &error.to_string()))
     }
 
     /// The queries that come before a client's first message on a connection, if there are any.

@@ -26,7 +26,7 @@ use crate::pool::caps::Caps;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
-use crate::pool::reason::Condition;
+use crate::pool::reason::{CloseReason, Condition};
 use crate::pool::registry::Directory;
 use crate::pool::sharing::Shared;
 use crate::pool::snapshot::Snapshot;
@@ -172,6 +172,17 @@ impl PgPools {
         for (key, entry) in self.pools.borrow().iter().filter(|(_, entry)| leads_there(entry)) {
             entry.pool.reconnect(token);
             self.note_stale(key);
+        }
+    }
+
+    /// A statement of a client wants nobody else to be connected to `database` on these servers: connections that nobody uses are closed.
+    pub fn leave_alone(&self, database: &str, hosts: &[Upstream]) {
+        let pools: Vec<Rc<PgPool>> =
+            self.pools.borrow().iter().filter(|(key, _)| *key.dbname == *database).map(|(_, entry)| Rc::clone(entry)).collect();
+        for entry in pools {
+            if entry.pool.connector().target().hosts == hosts {
+                entry.pool.retire_all(CloseReason::Asked);
+            }
         }
     }
 

@@ -284,10 +284,14 @@ pub struct Link {
     pub ran: bool,
     /// The last thing that ran was a BEGIN, and nothing had run before it.
     pub begun: bool,
+    /// The transaction has created, altered or dropped something.
+    pub schema_changed: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
     /// Portals of statements whose text names another one.
     pub portals: Vec<Portal>,
+    /// Databases that a statement which has just been sent wants nobody else to be connected to.
+    pub wanted_alone: Vec<Box<[u8]>>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }
