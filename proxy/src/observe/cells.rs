@@ -88,6 +88,8 @@ cells! {
         StateAsked: SessionStates ["asked"] for Postgres,
         /// A connection was brought into its client's state.
         StateCarried: SessionStates ["carried"] for Postgres,
+        /// Something had changed that nothing had hinted at.
+        StateSurprise: SessionStates ["surprise"] for Postgres,
         /// What had become of a session could not be found out or kept.
         StateLost: SessionStates ["lost"] for Postgres,
 
