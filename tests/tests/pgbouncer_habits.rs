@@ -60,8 +60,8 @@ async fn the_version_is_that_of_the_command_line() {
     let pool = start(&cluster, "", "").await;
     let mut admin = attempt(&pool, "app", "pgbouncer").await.expect("may");
     let shown = rows(&mut admin, "SHOW VERSION").await;
-    let (status, printed) = IniPooler::run(&IniPooler::directory_with(""), &["--version"]).await;
-    assert!(status.success() || printed.contains("PgBouncer"), "{printed}");
+    let directory = IniPooler::directory_with("");
+    let (_, printed) = IniPooler::run(&directory, &["--version", &directory.join("pgbouncer.ini").to_string_lossy()]).await;
     assert_eq!(printed.lines().next(), Some(value(&shown[0], "version")));
 }
 

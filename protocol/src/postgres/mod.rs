@@ -13,6 +13,8 @@ pub mod parameters;
 pub mod result;
 pub mod splice;
 pub mod sql;
+pub mod sql_databases;
+mod sql_tokens;
 pub mod startup;
 pub mod statement;
 pub mod subscriber;

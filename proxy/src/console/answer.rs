@@ -22,7 +22,7 @@ use super::show::Show;
 use super::statistics::{self, PerDatabase};
 use super::switching::{Switch, refused};
 use super::waiting::{self, Goal, Waited};
-use super::{gather, pins, sockets, tables};
+use super::{fds, gather, pins, sockets, tables};
 use crate::clock;
 use crate::observe::record::PoolGauge;
 use crate::session::postgres::cancel_lines::{LineKey, LineNumbers};
@@ -220,8 +220,13 @@ impl Desk {
                 let hosts = self.worker.postgres.dialing.dns.snapshot();
                 tables::dns_hosts(&mut self.rows(show, formats), &hosts);
             }
-            // Zones are not watched, and sockets are handed over by other means.
-            Show::DnsZones | Show::Fds => {}
+            Show::Fds => {
+                let (formats, port) = (formats.clone(), tables::listen_port(postgres));
+                let rows = gather::ask_all(&self.worker.mailboxes, move |worker| fds::all(worker, &formats, port)).await;
+                self.out.extend(rows.into_iter().flatten());
+            }
+            // Zones are not watched.
+            Show::DnsZones => {}
         }
         Ok(())
     }

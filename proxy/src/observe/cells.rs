@@ -143,6 +143,8 @@ cells! {
         ClosedProbeFailed: ServerCloses ["probe_failed"] for Both,
         /// Closed: the configured address or credentials changed.
         ClosedStale: ServerCloses ["stale"] for Both,
+        /// Closed: a client's statement wants nobody else to be connected to the database.
+        ClosedAsked: ServerCloses ["asked"] for Postgres,
         /// Closed: the pool was paused.
         ClosedPaused: ServerCloses ["paused"] for Both,
         /// Closed: the pool drains.

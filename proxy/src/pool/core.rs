@@ -395,6 +395,16 @@ impl Core {
         self.settle(now);
     }
 
+    /// As [`Core::retire`], for all connections there are.
+    pub fn retire_all(&mut self, now: Instant, reason: CloseReason) {
+        let now = self.advance(now);
+        let open: Vec<u32> = self.conns.all().filter(|(_, state)| *state != ConnState::Closing).map(|(slot, _)| slot).collect();
+        for slot in open {
+            self.conns.retire(slot, reason);
+        }
+        self.settle(now);
+    }
+
     /// New limits, from now on.
     pub fn resize(&mut self, now: Instant, limits: Limits) {
         let now = self.advance(now);

@@ -175,6 +175,11 @@ impl<C: Connector> Pool<C> {
         }
     }
 
+    /// What is open now, on whatever worker, is closed as soon as nobody uses it.
+    pub fn retire_all(&self, reason: CloseReason) {
+        self.step(|core, now| core.retire_all(now, reason));
+    }
+
     /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.
     pub fn reconnect(&self, token: u64) {
         let epoch = self.step(|core, now| core.mark_stale_once(now, token));

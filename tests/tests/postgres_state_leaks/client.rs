@@ -59,6 +59,9 @@ impl Seen {
     }
 }
 
+/// What something does to the model.
+type Effect = Box<dyn FnOnce(&mut Model) + Send>;
+
 pub(crate) struct Client {
     plan: Plan,
     dice: Dice,
@@ -235,14 +238,14 @@ impl Client {
     }
 
     /// SQL that changes a setting in some way, and what it does to the model.
-    fn change(&mut self, in_block: bool) -> (String, Box<dyn FnOnce(&mut Model) + Send>) {
+    fn change(&mut self, in_block: bool) -> (String, Effect) {
         let (setting, value) = self.pick();
         let name = SETTINGS[setting].0;
         let plain = value.replace("''", "'");
         let identity = setting == ROLE;
         // A list of names is not one quoted text to SET.
         let spelled = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
-        let set: Box<dyn FnOnce(&mut Model) + Send> = Box::new(move |model| model.set(setting, &plain));
+        let set: Effect = Box::new(move |model| model.set(setting, &plain));
         match self.dice.roll(9) {
             0 => (format!("SET {name} TO {spelled}"), set),
             1 => (format!("set session {name} = {spelled}"), set),

@@ -28,6 +28,7 @@ use crate::upstream::postgres::asking::{Answer, Asking, CLEANING, Ended, Questio
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::dirt::{Dirt, StateRules};
 use crate::upstream::postgres::link::Link;
+use crate::worker::Worker;
 
 /// Queries of the proxy itself.
 pub(super) struct Own {
@@ -91,6 +92,9 @@ impl Session {
         let free = self.settle_pins(cx)?;
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.note_statements(&lease);
+            if lease.link.sequences.is_asked() {
+                self.presence().asks_sequences.set(true);
+            }
             self.ticket.idle();
             give_back(lease);
         }
@@ -122,6 +126,11 @@ impl Session {
     /// Asks the server what has become of the session, if there is anything to ask before the quiet connection may be given back. True: the
     /// answer has to be awaited.
     fn ask(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(false) };
+        if lease.link.dirt.kinds().has(Kinds::DEFAULTS) {
+            lease.link.dirt.forget_defaults();
+            self.renew_connections();
+        }
         let Phase::Linked(lease) = &mut self.phase else { return Ok(false) };
         let PgConnection { link, parameters, .. } = &mut **lease;
         if link.rules.is_none() || link.dirt.is_clean() {
@@ -157,6 +166,18 @@ impl Session {
         Ok(true)
     }
 
+    /// What sessions begin with has changed: connections that were opened before are replaced as soon as nobody uses them, so that clients do not
+    /// find other defaults from one transaction to the next.
+    fn renew_connections(&self) {
+        // Apart from the numbers that the console gives out.
+        let token = self.worker.postgres.numbers.next() | 1 << 63;
+        let hosts = self.pool.connector().target().hosts.clone();
+        let renew = move |worker: &Rc<Worker>| worker.postgres.pools.reconnect_to(token, &hosts);
+        for id in self.worker.mailboxes.ids() {
+            self.worker.mailboxes.post(id, renew.clone());
+        }
+    }
+
     fn put_question(&mut self, cx: &mut Context<'_>, sql: &str, asking: Asking, connect_query: Option<&str>) -> Result<(), End> {
         self.pool.record().add(PoolCounter::StateAsked, 1);
         // A cancel that comes from now on is about nothing.
@@ -177,7 +198,15 @@ impl Session {
             }
             link.to_server.send(&mut connection.stream, cx, &own.messages)
         })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
+        .or_else(|error| self.on_lost(cx, &error.to_string()))
+    }
+
+    /// The queries that come before a client's first message on a connection, if there are any.
+    pub(super) fn arrival(&self, connection: &mut PgConnection) -> Option<Own> {
+        let own = self.state_query(connection);
+        let presence = self.presence();
+        let forgets = connection.link.rules.is_some() && connection.link.sequences.on_link(presence.id, presence.asks_sequences.get());
+        Own::both(own, forgets.then_some("DISCARD SEQUENCES"))
     }
 
     /// The queries that bring the connection into this client's state, if it is not in it.

@@ -16,6 +16,7 @@ use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::sql;
+use sidepool_protocol::postgres::sql_databases::{may_want_alone, wants_alone};
 use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
@@ -31,8 +32,11 @@ use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, Unna
 /// The longest Parse whose text is kept. PostgreSQL allows 1 GiB; a statement of this size is machine-made and belongs into a table.
 pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
 
+/// The longest name of a statement that the client does not have which a server is asked for: it hangs up at small messages over 10,000 bytes.
+const MAX_UNKNOWN_NAME: usize = 8 * 1024;
+
 /// The portal that the proxy itself uses.
-const OWN_PORTAL: &[u8] = b"sidepool";
+pub(super) const OWN_PORTAL: &[u8] = b"sidepool";
 
 /// The message that the client is in the middle of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -144,6 +148,9 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
+            if matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
+                self.look_for_databases(tag, rest, head);
+            }
             if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
                 return Ok((at, Stop::NeedMore));
             }
@@ -183,6 +190,19 @@ impl Inbound<'_, '_> {
             // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
             self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
             self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);
+        }
+    }
+
+    /// Notes what the text of a whole message wants of other connections.
+    #[inline]
+    fn look_for_databases(&mut self, tag: FrontendTag, rest: &[u8], head: Head) {
+        let Some(body) = rest.get(HEAD_BYTES..head.message_bytes()) else { return };
+        let text = if tag == FrontendTag::Parse { frame::cstr(body).map_or(body, |(_name, rest)| rest) } else { body };
+        if may_want_alone(text)
+            && let Some((text, _)) = frame::cstr(text)
+            && let Some(database) = wants_alone(text)
+        {
+            self.link.wanted_alone.push((&*database).into());
         }
     }
 
@@ -411,7 +431,7 @@ impl Inbound<'_, '_> {
             self.link.tracker.owe(Owed::Describe(Note::Uses(known.id())));
             statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
             return Ok(Some(head.message_bytes()));
-        } else if name.starts_with(NAME_PREFIX) {
+        } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {
             self.link.tracker.owe(Owed::Describe(referring::invented(name)));
             statement::put_describe(self.out.put(), NOBODY);
             return Ok(Some(head.message_bytes()));
@@ -428,7 +448,7 @@ impl Inbound<'_, '_> {
         } else if let Some((name, statement)) = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(name)) {
             self.link.tracker.owe(Owed::LocalClose(Note::Closed { name, statement }));
             return head.message_bytes();
-        } else if name.starts_with(NAME_PREFIX) {
+        } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {
             // Nothing of the client's: PostgreSQL says that it is closed, and others use what has that name.
             self.link.tracker.owe(Owed::LocalClose(Note::None));
             return head.message_bytes();

@@ -46,7 +46,6 @@ use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
-use crate::transport::ends::Ends;
 use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::roll;
@@ -166,7 +165,7 @@ impl Reached<'_> {
             replication: startup.replication,
         };
         let side = &worker.postgres;
-        Presence::new(self.id, side.names.intern(who), Ends::of(self.stream), self.connected, side.states.intern(state))
+        Presence::new(self.id, side.names.intern(who), self.stream, self.connected, side.states.intern(state))
     }
 }
 

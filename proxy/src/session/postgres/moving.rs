@@ -23,7 +23,6 @@ use super::refusal;
 use super::route::{self, Route};
 use super::run::{Session, Start};
 use crate::handover::message::{CancelBytes, ClientState, MovedStatement};
-use crate::transport::ends::Ends;
 use crate::transport::stream::{Parcel, Stream};
 use crate::upstream::postgres::link::Hold;
 use crate::upstream::postgres::roll;
@@ -131,7 +130,7 @@ fn presence(stream: &Stream, worker: &Worker, user: Box<str>, database: Box<str>
     let side = &worker.postgres;
     let tls = stream.tls_description().unwrap_or_default().into();
     let who = side.names.intern(Who { user, database, tls, replication: None });
-    Presence::new(side.numbers.next(), who, Ends::of(stream), roll::seconds_now(), side.states.intern(parameters))
+    Presence::new(side.numbers.next(), who, stream, roll::seconds_now(), side.states.intern(parameters))
 }
 
 async fn say_farewell<T>(mut stream: Stream, fault: &Fault) -> Option<T> {

@@ -14,6 +14,7 @@ use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, O
 
 use super::listening::listener::Listener;
 use super::prepared::ClientStatements;
+use super::schema_clock;
 use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
 use crate::upstream::postgres::pins::Cause;
 use crate::upstream::postgres::statements::StatementId;
@@ -38,8 +39,12 @@ pub struct News {
     pub own_ready: bool,
     /// The client has thrown its whole session away.
     pub discarded: bool,
+    /// Something was created, altered or dropped, or a transaction that did so has ended.
+    pub schema: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
+    /// The body of that announcement, which the client has not been given: nothing that it sent can have run.
+    pub unheard: Option<Box<[u8]>>,
     /// Statements of which the plan is of no use any more.
     pub outdated: Vec<StatementId>,
     /// What the client sent last shall be sent once more; the client was told nothing.
@@ -214,7 +219,10 @@ impl Outbound<'_, '_> {
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
-                self.news.transactions += u64::from(status == TransactionStatus::Idle);
+                if status == TransactionStatus::Idle {
+                    self.news.transactions += 1;
+                    self.news.schema |= std::mem::take(&mut self.link.schema_changed);
+                }
             }
             Verdict::Swallow => self.news.own_ready = own && !self.link.tracker.is_own_query_next(),
         }
@@ -244,6 +252,13 @@ impl Outbound<'_, '_> {
         let begins = matches!(body, b"BEGIN\0" | b"START TRANSACTION\0");
         link.begun = begins && !link.ran && link.tracker.status() == TransactionStatus::Idle;
         link.ran = true;
+        let own = matches!(link.tracker.owed().next(), Some(Owed::OwnQuery | Owed::OwnExecute(_)));
+        if !own && !begins && !body.starts_with(b"SET") {
+            link.sequences.on_run();
+            if body.starts_with(b"INSERT") || body.starts_with(b"COPY") || body.starts_with(b"MERGE") {
+                link.sequences.on_draw();
+            }
+        }
         match body {
             b"DISCARD ALL\0" => {
                 self.on_named(body);
@@ -266,6 +281,10 @@ impl Outbound<'_, '_> {
             b"ROLLBACK\0" => self.link.dirt.on_undone(),
             b"DO\0" | b"CALL\0" if self.link.rules.is_some() => self.link.dirt.add_unknown(),
             _ => {}
+        }
+        if schema_clock::is_change(body) {
+            self.link.schema_changed = true;
+            self.news.schema = true;
         }
     }
 

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{PoolMode, Postgres, TcpOptions};
+use sidepool_config::model::{PoolMode, Postgres, TcpOptions, Upstream};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -26,7 +26,7 @@ use crate::pool::caps::Caps;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
-use crate::pool::reason::Condition;
+use crate::pool::reason::{CloseReason, Condition};
 use crate::pool::registry::Directory;
 use crate::pool::sharing::Shared;
 use crate::pool::snapshot::Snapshot;
@@ -163,6 +163,26 @@ impl PgPools {
         for (key, entry) in pools.iter().filter(|(key, _)| choose(key)) {
             entry.pool.reconnect(token);
             self.note_stale(key);
+        }
+    }
+
+    /// The same for all pools that lead to these servers.
+    pub fn reconnect_to(&self, token: u64, hosts: &[Upstream]) {
+        let leads_there = |entry: &PgPool| entry.pool.connector().target().hosts.iter().any(|host| hosts.contains(host));
+        for (key, entry) in self.pools.borrow().iter().filter(|(_, entry)| leads_there(entry)) {
+            entry.pool.reconnect(token);
+            self.note_stale(key);
+        }
+    }
+
+    /// A statement of a client wants nobody else to be connected to `database` on these servers: connections that nobody uses are closed.
+    pub fn leave_alone(&self, database: &str, hosts: &[Upstream]) {
+        let pools: Vec<Rc<PgPool>> =
+            self.pools.borrow().iter().filter(|(key, _)| *key.dbname == *database).map(|(_, entry)| Rc::clone(entry)).collect();
+        for entry in pools {
+            if entry.pool.connector().target().hosts == hosts {
+                entry.pool.retire_all(CloseReason::Asked);
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{following, pinning, refusal, replay};
+use super::{alone, following, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -57,7 +57,7 @@ impl Session {
         self.pool.record().add(PoolCounter::Assignments, 1);
         lease.link.rules = self.state_rules();
         let channels = self.channels_query(&mut lease);
-        let own = Own::both(self.state_query(&mut lease), channels.as_deref());
+        let own = Own::both(self.arrival(&mut lease), channels.as_deref());
         let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
@@ -72,7 +72,8 @@ impl Session {
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        loop {
+        // A connection that is lost early leaves the session without one, and with something to send.
+        while self.is_linked() {
             match self.flush_both(cx) {
                 Ok(()) => {}
                 Err(end) => return Poll::Ready(Err(end)),
@@ -113,6 +114,11 @@ impl Session {
                 return Poll::Pending;
             }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_linked(&self) -> bool {
+        matches!(self.phase, Phase::Linked(_))
     }
 
     /// Sends what waits in either direction.
@@ -125,7 +131,7 @@ impl Session {
             }
         });
         if let Poll::Ready(Err(error)) = flushed {
-            return Err(self.server_lost(cx, &error.to_string()));
+            return self.on_lost(cx, &error.to_string());
         }
         if !self.to_client.is_empty()
             && let Poll::Ready(Err(_)) = self.to_client.poll_flush(&mut self.client, cx)
@@ -137,6 +143,9 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        if !self.is_linked() {
+            return Ok(Turn::Unlinked);
+        }
         let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
         if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
             return Ok(Turn::Quiet);
@@ -240,7 +249,7 @@ impl Session {
             capacity: if self.rewrites { worker.postgres.statement_capacity.get() } else { 0 },
             state: &state,
         };
-        let first = self.rewrites && replay::prepare(link, self.body, input);
+        let first = self.mode != PoolMode::Session && replay::prepare(link, self.body, input);
         let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
         let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
         let (link, body, rules) = (&mut *link, &mut self.body, self.rules);
@@ -252,6 +261,10 @@ impl Session {
         if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
             // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
             return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
+        }
+        if !link.wanted_alone.is_empty() {
+            let wanted = std::mem::take(&mut link.wanted_alone);
+            alone::make_room(&worker, &self.pool, &wanted);
         }
         let sent = if bytes.is_empty() { Ok(()) } else { link.to_server.send(stream, cx, bytes) };
         let record = self.pool.record();
@@ -273,7 +286,7 @@ impl Session {
             }
         }
         if let Err(error) = sent {
-            return Err(self.server_lost(cx, &error.to_string()));
+            return self.on_lost(cx, &error.to_string());
         }
         self.answer_locals(cx)
     }
@@ -311,9 +324,15 @@ impl Session {
                 self.quiet.server = true;
                 return Ok(Turn::Quiet);
             }
-            Poll::Ready(Ok(0)) => return Err(self.server_lost(cx, "the server closed it")),
+            Poll::Ready(Ok(0)) => {
+                drop(buffer);
+                return self.on_lost(cx, "the server closed it").map(|()| Turn::Unlinked);
+            }
             Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Err(self.server_lost(cx, &error.to_string())),
+            Poll::Ready(Err(error)) => {
+                drop(buffer);
+                return self.on_lost(cx, &error.to_string()).map(|()| Turn::Unlinked);
+            }
         };
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
@@ -325,6 +344,10 @@ impl Session {
         outbound.rewriting = self.rewrites;
         let scanned = outbound.scan(input);
         let news = outbound.news;
+        if news.schema {
+            // Before the client hears of it.
+            worker.postgres.schema.tick();
+        }
         let bytes = out.finish();
         let record = self.pool.record();
         record.add(PoolCounter::BytesFromServer, read as u64);
@@ -358,6 +381,14 @@ impl Session {
         record.add(PoolCounter::Transactions, news.transactions);
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
+        }
+        if news.ready > 0 {
+            self.begun_again = 0;
+        }
+        if let Some(farewell) = &news.unheard
+            && self.lost_early(cx, farewell)?
+        {
+            return Ok(Turn::Unlinked);
         }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
@@ -483,6 +514,11 @@ impl Session {
             Phase::Linked(lease) => use_it(lease),
             Phase::Idle | Phase::Waiting(_) => unreachable!("only called while linked"),
         }
+    }
+
+    /// The server's connection has ended: the session ends, or goes on without it.
+    pub(super) fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
+        if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
     }
 
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {

@@ -7,6 +7,7 @@ use sidepool_protocol::postgres::splice::Splice;
 use super::inbound::{Body, Inbound, Rewriting, Rules, Stop, Violation};
 use super::outbound::{News, Notifications, Outbound};
 use super::prepared::{ClientStatements, StatementTable};
+use crate::session::postgres::schema_clock::SchemaClock;
 use crate::upstream::postgres::link::Link;
 use crate::worker::WorkerId;
 
@@ -33,7 +34,7 @@ impl Client {
 
 impl World {
     fn new(capacity: usize) -> Self {
-        Self { table: StatementTable::new(WorkerId(0)), capacity, state: ParameterSet::new() }
+        Self { table: StatementTable::new(WorkerId(0), SchemaClock::default()), capacity, state: ParameterSet::new() }
     }
 
     /// The client sends; the answer is what the server is sent.

@@ -167,7 +167,8 @@ pub fn listening_route(config: &Postgres, clients: &PoolKey) -> Option<Route> {
     // A query on it would hear of nothing: it is never idle for long, and never more than one.
     let limits = route.limits;
     route.limits = Limits {
-        max: 1,
+        // While one takes over from another.
+        max: 2,
         min: 0,
         reserve: 0,
         idle_timeout: Some(LISTENING_IDLE),

@@ -106,6 +106,8 @@ pub struct Session {
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
     pub(super) skipping: bool,
+    /// How often in a row a message went to another connection because its own was lost.
+    pub(super) begun_again: u8,
     /// What is pending waits for this.
     pub(super) hold: Hold,
     /// What the configuration allows.
@@ -168,6 +170,7 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
+            begun_again: 0,
             hold: Hold::No,
             rules,
             quiet: Quiet::default(),

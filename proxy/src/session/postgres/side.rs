@@ -15,6 +15,7 @@ use super::authenticate::MOST_ASKED_ELSEWHERE;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
+use super::entrances::Entrances;
 use super::keyring::Keyring;
 use super::listening::Listening;
 use super::lookups::Lookups;
@@ -24,6 +25,7 @@ use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::presence::Fate;
 use super::route::PoolKey;
+use super::schema_clock::SchemaClock;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
 use crate::clock;
@@ -79,6 +81,8 @@ pub struct PostgresCommons {
     pub dialing: Dialing,
     /// For clients and connections.
     pub numbers: Numbers,
+    /// How often schemas have changed.
+    pub schema: SchemaClock,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -96,6 +100,7 @@ impl PostgresCommons {
             caps: Caps::default(),
             dialing: Dialing::default(),
             numbers: Numbers::default(),
+            schema: SchemaClock::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -118,6 +123,8 @@ pub struct PostgresSide {
     pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
+    /// How often schemas have changed.
+    pub schema: SchemaClock,
     /// How many of them a server connection keeps.
     pub statement_capacity: Cell<usize>,
     /// Session states of all clients.
@@ -140,6 +147,8 @@ pub struct PostgresSide {
     pub numbers: Numbers,
     /// The names that clients go by.
     pub names: WhoTable,
+    /// Where clients come in.
+    pub entrances: Entrances,
     /// How many clients have not logged in yet.
     pub arriving: Cell<u32>,
     /// What the client was told whose session is just ending.
@@ -159,7 +168,8 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             leavers: RefCell::default(),
             elder: commons.elder,
-            statements: StatementTable::new(worker),
+            statements: StatementTable::new(worker, commons.schema.clone()),
+            schema: commons.schema,
             statement_capacity: Cell::default(),
             states: StateTable::default(),
             pools: PgPools::new(
@@ -177,6 +187,7 @@ impl PostgresSide {
             seed: commons.seed,
             numbers: commons.numbers,
             names: WhoTable::default(),
+            entrances: Entrances::default(),
             arriving: Cell::new(0),
             last_words: RefCell::default(),
             born: clock::now(),

@@ -10,6 +10,7 @@ use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed};
 use super::outbound::{Outbound, field};
 use super::own_names;
 use super::prepared::ClientStatements;
+use super::replay;
 use crate::upstream::postgres::link::{Note, Renamed, TakeBack};
 use crate::upstream::postgres::statements::{ServerStatements, StatementId};
 
@@ -42,6 +43,12 @@ impl Outbound<'_, '_> {
     pub(super) fn on_error(&mut self, body: Option<&[u8]>) -> Verdict {
         let body = body.unwrap_or_default();
         let link = &mut *self.link;
+        let fatal = matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
+        if fatal && replay::nothing_ran(link) {
+            self.news.fatal = true;
+            self.news.unheard = Some(body.into());
+            return Verdict::Swallow;
+        }
         let own_query = link.tracker.is_own_query_next();
         let (statements, client) = (&mut link.statements, &mut *self.client);
         // The last one taken back is the one that failed.
@@ -74,7 +81,7 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
-        self.news.fatal |= matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
+        self.news.fatal |= fatal;
         if let Some(name) = failed.duplicate.filter(|_| code == b"42P05") {
             let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
             encode::error_response(&Fault::error(SqlState::DUPLICATE_STATEMENT, message), self.out.put());

@@ -11,6 +11,7 @@ use super::asking::Asking;
 use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
+use super::sequences::Sequences;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -248,6 +249,8 @@ pub struct Link {
     pub rules: Option<Rc<StateRules>>,
     /// What the client may have changed since the server was asked.
     pub dirt: Dirt,
+    /// Whose values of sequences the session remembers.
+    pub sequences: Sequences,
     /// The server is being asked; the client's messages wait for it.
     pub asking: Option<Box<Asking>>,
     /// How many queries of the proxy itself are through since the first of those that are owed was sent.
@@ -278,10 +281,14 @@ pub struct Link {
     pub ran: bool,
     /// The last thing that ran was a BEGIN, and nothing had run before it.
     pub begun: bool,
+    /// The transaction has created, altered or dropped something.
+    pub schema_changed: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
     /// Portals of statements whose text names another one.
     pub portals: Vec<Portal>,
+    /// Databases that a statement which has just been sent wants nobody else to be connected to.
+    pub wanted_alone: Vec<Box<[u8]>>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }

@@ -79,6 +79,8 @@ pub struct Server {
     pub statements: Cell<u32>,
     /// Where it is.
     pub ends: RefCell<Ends>,
+    /// The number of its socket; -1 before it has one.
+    pub descriptor: Cell<i32>,
     /// Its TLS, as PgBouncer describes it; empty without.
     pub tls: RefCell<String>,
     /// For its process and what is being cancelled on it.
@@ -203,6 +205,7 @@ impl Page {
             close_needed: Cell::new(false),
             statements: Cell::new(0),
             ends: RefCell::new(Ends::Unknown),
+            descriptor: Cell::new(-1),
             tls: RefCell::default(),
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
@@ -241,6 +244,7 @@ fn in_words(reason: CloseReason) -> &'static str {
         CloseReason::ResetFailed => "reset query failed",
         CloseReason::ProbeFailed => "test query failed",
         CloseReason::Stale => "database configuration changed",
+        CloseReason::Asked => "database wanted alone",
         CloseReason::Paused => "pause mode",
         CloseReason::Drain => "shutting down",
     }
@@ -275,6 +279,7 @@ impl Entry {
     pub fn open(&self, stream: &Stream, cancel: &Rc<Cancellable>) {
         cancel.set_number(self.server.id);
         *self.server.ends.borrow_mut() = Ends::of(stream);
+        self.server.descriptor.set(stream.descriptor());
         *self.server.tls.borrow_mut() = stream.tls_description().unwrap_or_default();
         *self.server.cancel.borrow_mut() = Some(Rc::clone(cancel));
         if self.server.stage.replace(Stage::Open) == Stage::New && self.roll.logs.get().0 {

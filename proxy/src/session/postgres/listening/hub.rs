@@ -2,12 +2,12 @@
 //!
 //! It is opened when somebody LISTENs, as the pool's user whose client came first, from a pool of its own that counts toward `max_db_connections`
 //! and `max_user_connections`; each channel is listened to once. When nobody listens any more the connection goes back and soon closes. When it
-//! is lost, it is opened again and listens to what is still wanted; what was notified meanwhile is lost, and the clients are told ([`ListenGap`]).
+//! is to be another one, the new one takes over without a gap (`succession`); when it is lost, it is opened again and listens to what is still wanted; what was notified meanwhile is lost, and the clients are told ([`ListenGap`]).
 //! Not here: what the server's words mean (`protocol::postgres::subscriber`), or who listens on a worker (`branch`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use sidepool_protocol::postgres::subscriber::{Channel, Event, Subscriber};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::flight::Flight;
+use super::succession::{Confirmed, Heir, Line};
 use super::{HubKey, MAX_CHANNELS, News, tell, words};
 use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
@@ -45,6 +46,9 @@ const QUIET_TICKS: u32 = 30;
 /// It has so many to give it.
 const ANSWER_TICKS: u32 = 10;
 
+/// After so many ticks it is tried again to replace it.
+const RETRY_TICKS: u32 = 5;
+
 /// Most pools as whose user the connection may be opened that are kept in mind.
 const MAX_POOLS: usize = 16;
 
@@ -58,6 +62,8 @@ pub struct Hub {
     /// As whose user the connection may be opened.
     pools: RefCell<Vec<PoolKey>>,
     subscriber: RefCell<Subscriber>,
+    /// A connection that is to take over.
+    heir: RefCell<Option<Heir>>,
     /// Whether there is a connection that commands can be given to.
     open: Cell<bool>,
     numbers: Cell<u64>,
@@ -92,8 +98,10 @@ enum Standing {
 enum Ended {
     /// Nobody listens any more.
     Idle,
-    /// It was lost, or is to be another one.
+    /// It was lost.
     Lost(String),
+    /// The configuration leads nobody there any more.
+    Gone,
 }
 
 impl Hub {
@@ -104,6 +112,7 @@ impl Hub {
             topics: RefCell::default(),
             pools: RefCell::default(),
             subscriber: RefCell::default(),
+            heir: RefCell::default(),
             open: Cell::new(false),
             numbers: Cell::new(0),
             task: RefCell::new(None),
@@ -131,7 +140,7 @@ impl Hub {
             self.post(worker, from, News::Joined { channel, turn });
         } else if is_new && self.open.get() {
             topic.number = self.next_number();
-            self.subscriber.borrow_mut().listen(&channel, topic.number);
+            self.listen(&channel, topic.number);
         }
         self.wake();
     }
@@ -145,9 +154,23 @@ impl Hub {
             topics.remove(channel);
             if self.open.get() {
                 self.subscriber.borrow_mut().unlisten(channel);
+                if let Some(heir) = &mut *self.heir.borrow_mut() {
+                    heir.subscriber.unlisten(channel);
+                }
             }
         }
         self.wake();
+    }
+
+    /// Sends a LISTEN where it has to be sent.
+    fn listen(&self, channel: &Channel, number: u64) {
+        let mut heir = self.heir.borrow_mut();
+        if !heir.as_ref().is_some_and(Heir::is_told) {
+            self.subscriber.borrow_mut().listen(channel, number);
+        }
+        if let Some(heir) = &mut *heir {
+            heir.subscriber.listen(channel, number);
+        }
     }
 
     fn remember(&self, pool: PoolKey) {
@@ -233,9 +256,7 @@ async fn run(hub: Rc<Hub>, worker: Rc<Worker>) {
         let lease = match hub.open(&worker).await {
             Ok(Some(lease)) => lease,
             Ok(None) => {
-                hub.refuse(&worker, words::no_database());
-                hub.topics.take();
-                hub.post_to_all(&worker, &News::Gone);
+                hub.give_up(&worker);
                 break;
             }
             Err(fault) => {
@@ -253,13 +274,19 @@ async fn run(hub: Rc<Hub>, worker: Rc<Worker>) {
     worker.postgres.listening.hubs.borrow_mut().remove(&hub.key);
 }
 
+/// The future of a connection.
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Option<Lease<PgConnector>>, Fault>> + 'a>>;
+
 /// The connection.
-struct Held {
-    lease: Lease<PgConnector>,
-    sent: usize,
+struct Held<'a> {
+    line: Line,
     tick: Pin<Box<Interval>>,
     /// Ticks since the server said something.
     silent: u32,
+    /// Another one is being opened in its place.
+    opening: Option<Opening<'a>>,
+    /// Ticks before that is tried again.
+    pause: u32,
 }
 
 impl Hub {
@@ -279,78 +306,138 @@ impl Hub {
 
     async fn serve(&self, lease: Lease<PgConnector>, worker: &Rc<Worker>) {
         self.begin();
-        let pool = Rc::clone(lease.pool());
-        tracing::info!(
-            database = &*self.key.dbname,
-            channels = self.topics.borrow().len(),
-            pool = &**pool.name(),
-            "listening for notifications"
-        );
+        self.say(&lease);
         let mut tick = Box::pin(interval(TICK));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut held = Held { lease, sent: 0, tick, silent: 0 };
+        let mut held = Held { line: Line::new(lease), tick, silent: 0, opening: None, pause: 0 };
         let ended = poll_fn(|cx| self.drive(&mut held, cx, worker)).await;
         self.open.set(false);
-        self.count(&held, true);
+        self.heir.take();
+        self.count(&held.line, true);
+        let lease = held.line.lease;
         match ended {
-            Ended::Idle => held.lease.release(Condition::Clean),
+            Ended::Idle => lease.release(Condition::Clean),
             Ended::Lost(cause) => {
-                held.lease.release(Condition::Broken);
-                pool.record().add(PoolCounter::ListenLost, 1);
+                lease.pool().record().add(PoolCounter::ListenLost, 1);
+                lease.release(Condition::Broken);
                 self.lose(worker, &cause);
+            }
+            Ended::Gone => {
+                lease.release(Condition::Broken);
+                self.give_up(worker);
             }
         }
     }
 
-    fn drive(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker) -> Poll<Ended> {
+    fn say(&self, lease: &Lease<PgConnector>) {
+        let (channels, pool) = (self.topics.borrow().len(), lease.pool().name());
+        tracing::info!(database = &*self.key.dbname, channels, pool = &**pool, "listening for notifications");
+    }
+
+    /// There is no such database any more.
+    fn give_up(&self, worker: &Worker) {
+        self.refuse(worker, words::no_database());
+        self.topics.take();
+        self.post_to_all(worker, &News::Gone);
+    }
+
+    fn drive<'a>(&'a self, held: &mut Held<'a>, cx: &mut Context<'_>, worker: &'a Rc<Worker>) -> Poll<Ended> {
         match &mut *self.task.borrow_mut() {
             Some(known) => known.clone_from(cx.waker()),
             unknown @ None => *unknown = Some(cx.waker().clone()),
         }
         while held.tick.as_mut().poll_tick(cx).is_ready() {
-            if let Err(cause) = self.look_after(held) {
+            if let Err(cause) = self.look_after(held, worker) {
                 return Poll::Ready(Ended::Lost(cause));
             }
         }
-        loop {
-            if let Err(cause) = self.write(held, cx) {
-                return Poll::Ready(Ended::Lost(cause));
+        if let Err(cause) = self.drive_line(&mut held.line, &mut held.silent, cx, worker) {
+            return Poll::Ready(Ended::Lost(cause));
+        }
+        if let Some(opening) = &mut held.opening
+            && let Poll::Ready(opened) = opening.as_mut().poll(cx)
+        {
+            held.opening = None;
+            match opened {
+                Ok(Some(lease)) => self.appoint(lease),
+                Ok(None) => return Poll::Ready(Ended::Gone),
+                Err(fault) => tracing::warn!(database = &*self.key.dbname, %fault, "the connection that listens cannot be replaced yet"),
             }
+        }
+        if let Err(cause) = self.drive_heir(held, cx, worker) {
+            return Poll::Ready(Ended::Lost(cause));
+        }
+        self.count(&held.line, false);
+        if self.is_idle() { Poll::Ready(Ended::Idle) } else { Poll::Pending }
+    }
+
+    fn drive_line(&self, line: &mut Line, silent: &mut u32, cx: &mut Context<'_>, worker: &Worker) -> Result<(), String> {
+        loop {
+            line.write(&mut self.subscriber.borrow_mut(), cx)?;
             if self.flight.is_full(cx) {
-                return Poll::Pending;
+                return Ok(());
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            match held.lease.stream.poll_read(cx, &mut buffer) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ended::Lost("the server closed it".to_owned())),
-                Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error.to_string())),
-                Poll::Ready(Ok(read)) => {
-                    held.silent = 0;
-                    held.lease.pool().record().add(PoolCounter::BytesFromServer, read as u64);
-                    let record = held.lease.pool().record();
-                    let taken = self.subscriber.borrow_mut().on_bytes(&buffer[..read], |event| self.on_event(event, record, worker));
-                    if let Err(cause) = taken {
-                        return Poll::Ready(Ended::Lost(cause));
-                    }
-                }
+            let Some(read) = line.read(cx, &mut buffer)? else { return Ok(()) };
+            *silent = 0;
+            let record = line.lease.pool().record();
+            record.add(PoolCounter::BytesFromServer, read as u64);
+            self.subscriber.borrow_mut().on_bytes(&buffer[..read], |event| self.on_event(event, record, worker))?;
+        }
+    }
+
+    /// A connection is open that is to take over.
+    fn appoint(&self, lease: Lease<PgConnector>) {
+        let topics = self.topics.borrow();
+        let heir = Heir::new(lease, PREPARE, topics.iter().map(|(channel, topic)| (Arc::clone(channel), topic.number)));
+        self.subscriber.borrow_mut().listen(heir.mark(), 0);
+        *self.heir.borrow_mut() = Some(heir);
+        self.wake();
+    }
+
+    /// An error: what the new connection had taken over is lost with it.
+    fn drive_heir(&self, held: &mut Held<'_>, cx: &mut Context<'_>, worker: &Worker) -> Result<(), String> {
+        let mut place = self.heir.borrow_mut();
+        let Some(heir) = &mut *place else { return Ok(()) };
+        let quiet = !self.subscriber.borrow().is_owed();
+        let confirmed = match heir.drive(cx, &mut worker.buffers.read.borrow_mut(), quiet) {
+            Ok(confirmed) => confirmed,
+            Err(cause) if heir.is_told() => return Err(cause),
+            Err(cause) => {
+                tracing::warn!(database = &*self.key.dbname, cause, "the connection that was to listen from now on is of no use");
+                *place = None;
+                return Ok(());
+            }
+        };
+        for one in confirmed {
+            match one {
+                Confirmed::Before => {}
+                Confirmed::Behind(channel, number) => self.on_listening(&channel, number, worker),
             }
         }
-        self.count(held, false);
-        if self.is_idle() { Poll::Ready(Ended::Idle) } else { Poll::Pending }
+        if heir.is_ready()
+            && let Some(heir) = place.take()
+        {
+            let (line, subscriber, kept) = heir.into_parts();
+            drop(place);
+            self.count(&held.line, true);
+            std::mem::replace(&mut held.line, line).lease.release(Condition::Broken);
+            *self.subscriber.borrow_mut() = subscriber;
+            held.silent = 0;
+            self.say(&held.line.lease);
+            for (channel, message) in kept {
+                self.hand_out(&channel, &message, held.line.lease.pool().record(), worker);
+            }
+            self.wake();
+        }
+        Ok(())
     }
 }
 
 impl Hub {
     fn on_event(&self, event: Event<'_>, record: &PoolRecord, worker: &Worker) {
         match event {
-            Event::Listening(channel, number) => {
-                if let Some(topic) = self.topics.borrow_mut().get_mut(&channel).filter(|topic| topic.number == number) {
-                    topic.standing = Standing::Heard;
-                    for (to, turn) in &topic.workers {
-                        self.post(worker, *to, News::Joined { channel: Arc::clone(&channel), turn: *turn });
-                    }
-                }
-            }
+            Event::Listening(channel, number) => self.on_listening(&channel, number, worker),
             Event::Refused(channel, number, refusal) => {
                 let mut topics = self.topics.borrow_mut();
                 if topics.get(&channel).is_some_and(|topic| topic.number == number)
@@ -363,27 +450,52 @@ impl Hub {
                 }
             }
             Event::Heard(name, message) => {
-                record.add(PoolCounter::NotificationsReceived, 1);
-                if let Some((channel, topic)) = self.topics.borrow().get_key_value(name) {
-                    let message: Arc<[u8]> = message.into();
-                    for (to, _) in &topic.workers {
-                        let (key, channel, message, flight) =
-                            (self.key.clone(), Arc::clone(channel), Arc::clone(&message), self.flight.begin(message.len()));
-                        worker.mailboxes.post(*to, move |worker| {
-                            tell(worker, &key, &News::Heard { channel, message });
-                            drop(flight);
-                        });
-                    }
+                let is_ours = self.heir.borrow_mut().as_mut().is_none_or(|heir| heir.on_old(name));
+                if is_ours {
+                    self.hand_out(name, &message.into(), record, worker);
                 }
             }
         }
     }
 
-    /// Whether the connection is still the right one, and alive.
-    fn look_after(&self, held: &mut Held) -> Result<(), String> {
+    fn on_listening(&self, channel: &Channel, number: u64, worker: &Worker) {
+        let mut topics = self.topics.borrow_mut();
+        let asked = topics.get_mut(channel).filter(|topic| topic.number == number && topic.standing != Standing::Heard);
+        if let Some(topic) = asked {
+            topic.standing = Standing::Heard;
+            for (to, turn) in &topic.workers {
+                self.post(worker, *to, News::Joined { channel: Arc::clone(channel), turn: *turn });
+            }
+        }
+    }
+
+    /// A notification, for all workers that want it.
+    fn hand_out(&self, name: &[u8], message: &Arc<[u8]>, record: &PoolRecord, worker: &Worker) {
+        record.add(PoolCounter::NotificationsReceived, 1);
+        let topics = self.topics.borrow();
+        let Some((channel, topic)) = topics.get_key_value(name) else { return };
+        for (to, _) in &topic.workers {
+            let (channel, message) = (Arc::clone(channel), Arc::clone(message));
+            let (key, parcel) = (self.key.clone(), self.flight.begin(message.len()));
+            worker.mailboxes.post(*to, move |worker| {
+                tell(worker, &key, &News::Heard { channel, message });
+                drop(parcel);
+            });
+        }
+    }
+
+    /// Whether the connection is alive, and still the right one: if not, another one is opened that takes over.
+    fn look_after<'a>(&'a self, held: &mut Held<'a>, worker: &'a Rc<Worker>) -> Result<(), String> {
         held.silent += 1;
-        if held.lease.is_stale() || held.lease.pool().snapshot(clock::now()).draining {
-            return Err("the configuration of its database has changed, or an operator asked for new connections".to_owned());
+        held.pause = held.pause.saturating_sub(1);
+        if let Some(heir) = &mut *self.heir.borrow_mut() {
+            heir.tick()?;
+        } else if held.opening.is_none() && held.pause == 0 {
+            let lease = &held.line.lease;
+            if lease.is_stale() || lease.pool().snapshot(clock::now()).draining {
+                held.pause = RETRY_TICKS;
+                held.opening = Some(Box::pin(self.open(worker)));
+            }
         }
         let mut subscriber = self.subscriber.borrow_mut();
         if held.silent >= QUIET_TICKS + ANSWER_TICKS && subscriber.is_owed() {
@@ -396,31 +508,12 @@ impl Hub {
         Ok(())
     }
 
-    fn write(&self, held: &mut Held, cx: &mut Context<'_>) -> Result<(), String> {
-        let mut subscriber = self.subscriber.borrow_mut();
-        let out = subscriber.out();
-        while held.sent < out.len() {
-            match held.lease.stream.poll_write(cx, &out[held.sent..]) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) => return Err("the connection takes nothing any more".to_owned()),
-                Poll::Ready(Ok(written)) => held.sent += written,
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-            }
-        }
-        *out = Vec::new();
-        held.sent = 0;
-        match held.lease.stream.poll_sent(cx) {
-            Poll::Ready(Err(error)) => Err(error.to_string()),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
-
     /// Shows in the metrics how many channels there are.
-    fn count(&self, held: &Held, ended: bool) {
+    fn count(&self, line: &Line, ended: bool) {
         let now = if ended { 0 } else { i64::try_from(self.topics.borrow().len()).unwrap_or(i64::MAX) };
         let before = self.counted.replace(now);
         if now != before {
-            held.lease.pool().record().shift(PoolGauge::ListenChannels, now - before);
+            line.lease.pool().record().shift(PoolGauge::ListenChannels, now - before);
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod hub;
 pub mod listener;
 
 pub(super) mod session;
+mod succession;
 mod words;
 
 /// Most channels that one client may listen to.
