@@ -16,8 +16,8 @@ use std::time::Duration;
 use crate::pgbouncer::process::Process;
 
 pub use postgres::{
-    AuthType, Base, ClientSslMode, ClientTls, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions, Timeouts,
-    UserTimeouts,
+    AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
+    Timeouts, UserTimeouts,
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
@@ -185,6 +185,17 @@ pub struct PoolLimits {
     pub server_round_robin: bool,
     /// Most connections that single clients may keep past their transactions. Zero: half of `pool_size`, at least one.
     pub max_pinned_connections: u32,
+}
+
+/// The `server_lifetime` with which each connection is used once: PgBouncer's 0, which is "never" where durations have units.
+pub const USED_ONCE: Duration = Duration::from_micros(1);
+
+impl PoolLimits {
+    /// Whether each connection is used once.
+    #[must_use]
+    pub fn is_used_once(&self) -> bool {
+        self.server_lifetime == USED_ONCE
+    }
 }
 
 /// TLS towards an upstream, in libpq's terms.

@@ -34,16 +34,19 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let server_tls = read_tls::server(section, &ServerTls::default());
     let session_state = read_server::session_state(section, &SessionState::default());
     let base = Base { pool_mode, limits: base, session_state };
+    let in_file = auth_file(section);
+    let file_names: Option<Vec<String>> = in_file.as_ref().map(|users| users.keys().cloned().collect());
     let mut postgres = Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
+        listen_gap: section.choice("listen_gap").unwrap_or(defaults.listen_gap),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, &base, caps, &server_tls))).collect(),
-        users: users(section),
+        users: users(section, in_file),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
         base,
@@ -52,12 +55,13 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         ..defaults
     };
     read_server::server(section, &mut postgres);
+    postgres.mark_unlisted(file_names.as_deref());
     read_tls::load(section, &mut postgres);
     postgres
 }
 
-fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
-    let mut users = auth_file(section);
+fn users(section: &Section<'_>, in_file: Option<BTreeMap<String, PgUser>>) -> BTreeMap<String, PgUser> {
+    let mut users = in_file.unwrap_or_default();
     for (name, section) in section.sections("users", Scope::PgUser) {
         let user = users.entry(name).or_default();
         let password = section.secret("password");
@@ -73,26 +77,26 @@ fn users(section: &Section<'_>) -> BTreeMap<String, PgUser> {
     users
 }
 
-fn auth_file(section: &Section<'_>) -> BTreeMap<String, PgUser> {
-    let Some(field) = section.field("auth_file") else { return BTreeMap::new() };
-    let Some(named) = field.text() else { return BTreeMap::new() };
+fn auth_file(section: &Section<'_>) -> Option<BTreeMap<String, PgUser>> {
+    let field = section.field("auth_file")?;
+    let Some(named) = field.text() else { return Some(BTreeMap::new()) };
     let (path, contents) = section.reading.read_file(Path::new(&named));
     let contents = match contents {
         Ok(contents) => contents,
         Err(error) => {
             field.wrong::<()>(format!("cannot read {}: {error}", path.display()));
-            return BTreeMap::new();
+            return Some(BTreeMap::new());
         }
     };
     let Ok(text) = std::str::from_utf8(&contents) else {
         field.wrong::<()>(format!("{} is not UTF-8 text", path.display()));
-        return BTreeMap::new();
+        return Some(BTreeMap::new());
     };
     let (users, wrong) = userlist::parse(text);
     for (line, message) in wrong {
         section.reading.note(Problem::error(Place::file(&path, Some(line)), "", message));
     }
-    users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect()
+    Some(users.into_iter().map(|(name, password)| (name, PgUser { password, ..PgUser::default() })).collect())
 }
 
 fn database(section: &Section<'_>, base: &Base, caps: Caps, server_tls: &ServerTls) -> PgDatabase {
@@ -106,13 +110,15 @@ fn database(section: &Section<'_>, base: &Base, caps: Caps, server_tls: &ServerT
         section.missing("says no server: set host (a name, an address or the directory of a Unix socket) or url");
     }
     let hosts = upstreams(section, &host.unwrap_or_default(), port);
+    let own_mode = section.choice("pool_mode");
     let mut database = PgDatabase {
         hosts,
         dbname: once(section, "dbname", section.text("dbname"), url.dbname.take()),
         user: once(section, "user", section.text("user"), url.user.take()),
         password: once(section, "password", section.secret("password"), url.password.take()),
         tls: once(section, "sslmode", sslmode(section), url.tls.take()).unwrap_or_default(),
-        pool_mode: section.choice("pool_mode").unwrap_or(base.pool_mode),
+        pool_mode: own_mode.unwrap_or(base.pool_mode),
+        names_its_mode: own_mode.is_some(),
         limits: postgres_limits(section, "pool_size", &base.limits),
         session_state: read_server::session_state(section, &base.session_state),
         max_db_connections: caps.connections,

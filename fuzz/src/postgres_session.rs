@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use sidepool::session::postgres::inbound::{Body, Inbound, Rewriting, Rules, Stop};
-use sidepool::session::postgres::outbound::{News, Outbound};
+use sidepool::session::postgres::outbound::{News, Notifications, Outbound};
 use sidepool::session::postgres::prepared::{ClientStatements, StatementTable};
 use sidepool::upstream::postgres::link::Link;
 use sidepool::worker::WorkerId;
@@ -154,7 +154,7 @@ impl Talk {
         let (table, capacity, state) = (&self.table, self.capacity, &self.state);
         let rewriting = Rewriting { client: &mut self.client, client_id: 1, table, capacity, state };
         let (link, body) = (&mut self.link, &mut self.body);
-        let (consumed, stop) = Inbound { link, body, rewriting, rules: RULES, out: &mut out }.scan(&input).ok()?;
+        let (consumed, stop) = Inbound { link, body, rewriting, rules: RULES, gate: None, out: &mut out }.scan(&input).ok()?;
         let sent = out.finish();
         self.to_server.walk(sent);
         if let Some(server) = &mut self.honest {
@@ -181,7 +181,7 @@ impl Talk {
         let mut out = Splice::new(input, &mut scratch);
         let (link, client, rewriting) = (&mut self.link, &mut self.client, self.capacity > 0);
         let (max_packet, news) = (usize::MAX, News::default());
-        let mut outbound = Outbound { link, client, notifications: true, rewriting, max_packet, out: &mut out, news };
+        let mut outbound = Outbound { link, client, notifications: Notifications::All, rewriting, shared: true, max_packet, out: &mut out, news };
         outbound.answer_locals();
         let scanned = outbound.scan(input);
         self.ready += outbound.news.ready;

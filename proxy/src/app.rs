@@ -33,6 +33,7 @@ use self::reloading::Reloader;
 use self::source::Source;
 use self::told::Ending;
 use self::upgrade::Doorway;
+use crate::activation::Sockets;
 use crate::admin::facts::Facts;
 use crate::admin::http;
 use crate::console::control;
@@ -129,8 +130,9 @@ pub fn run(source: Source, take_over: bool) -> ExitCode {
         Ok(loaded) => loaded,
         Err(rejected) => return refuse(&source, &rejected),
     };
+    let passed = Sockets::take();
     let logging = Logging::install(&loaded.config.log);
-    match serve(source, loaded, &logging, take_over) {
+    match serve(source, loaded, &logging, take_over, passed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging.flush();
@@ -150,7 +152,7 @@ fn refuse(source: &Source, rejected: &Rejected) -> ExitCode {
 }
 
 /// Serves until it is told to end, with the log installed.
-pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool) -> io::Result<()> {
+pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: bool, passed: Sockets) -> io::Result<()> {
     let Loaded { config, warnings, sources } = loaded;
     for warning in &warnings {
         match &config.pgbouncer {
@@ -166,7 +168,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
     let (old, inherited) = met.unzip();
-    let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default())?;
+    let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default(), passed)?;
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);

@@ -4,6 +4,7 @@
 //! `pool` decides who gets which connection, `upstream` speaks to one database connection. `observe` is a leaf that everybody writes to;
 //! `admin` sits on top and only reads. `worker` is the thread they all live on; `app` puts everything together.
 
+pub mod activation;
 pub mod admin;
 pub mod app;
 pub mod cli;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use sidepool::console::show::Show;
 use sidepool_tests::conformance::proves;
-use sidepool_tests::console::{column_names, number, of, rows, value};
+use sidepool_tests::console::{Row, column_names, number, of, rows, value};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::{first_error, tags};
@@ -33,7 +33,7 @@ async fn the_lists_say_who_may_come_and_what_they_may() {
     let mut admin = console(&pool, "app").await;
     let told = |name: &str| admin.parameters.get(name).cloned().unwrap_or_default();
     assert_eq!((told("server_version"), told("is_superuser"), told("TimeZone")), ("1.25.2/bouncer".into(), "on".into(), "GMT".into()));
-    assert_eq!(tags(&admin.query("SHOW FDS").await), "TCZ");
+    assert_eq!(tags(&admin.query("SHOW FDS").await), "TDCZ", "where clients come in");
     let mut watcher = console(&pool, "watcher").await;
     assert_eq!(tags(&watcher.query("SHOW VERSION;").await), "TDCZ");
     for forbidden in ["SHOW FDS", "PAUSE", "RELOAD", "SET verbose = 1", "KILL", "SHUTDOWN", "SUSPEND", "KILL_CLIENT 1"] {
@@ -66,7 +66,7 @@ async fn every_list_has_its_columns() {
     let mut proof = proves(&["command SHOW HELP"]);
     for show in Show::ALL {
         // Lists that never have a row here prove nothing.
-        if ![Show::Help, Show::Fds, Show::DnsHosts, Show::DnsZones].contains(&show) {
+        if ![Show::Help, Show::DnsHosts, Show::DnsZones].contains(&show) {
             let name = show.name().to_uppercase();
             proof.add(&format!("command SHOW {name}"));
             show.columns().iter().for_each(|column| proof.add(&format!("column SHOW {name}.{}", column.name)));
@@ -87,6 +87,53 @@ async fn every_list_has_its_columns() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sockets_of_the_process_are_shown_with_whose_they_are() {
+    let cluster = Cluster::start().await;
+    let directory = place::directory("fds");
+    let settings = settings(&cluster);
+    let listen = vec![format!("127.0.0.1:{}", settings.postgres_port()), format!("unix:{}", directory.display())];
+    let pool = Pooler::start(settings.set("postgres.listen", listen).set("workers", 2)).await;
+    let (mut busy, mut idle) = (pool.wire().await, pool.wire().await);
+    busy.query("BEGIN").await;
+    idle.query("SET DateStyle = 'German'").await;
+    let mut admin = console(&pool, "app").await;
+    let shown = rows(&mut admin, "SHOW FDS").await;
+    let number_of = |row: &Row, column: &str| i32::try_from(number(row, column)).expect("a descriptor");
+    let target = |row: &Row| std::fs::read_link(format!("/proc/{}/fd/{}", pool.process().id(), number(row, "fd"))).expect("it is open");
+    assert!(shown.iter().all(|row| target(row).to_string_lossy().starts_with("socket:")));
+    let of_task = |task: &str| shown.iter().filter(|row| value(row, "task") == task).collect::<Vec<_>>();
+    let places: Vec<&str> = of_task("pooler").iter().map(|row| value(row, "addr")).collect();
+    assert!(places.len() == 2 && places.contains(&"127.0.0.1") && places.contains(&"unix"), "{places:?}");
+    assert!(of_task("pooler").iter().all(|row| number(row, "port") == u64::from(pool.postgres_port()) && value(row, "user") == "(null)"));
+    let at = |wire: &mut Wire| u64::from(wire.stream().local_addr().expect("an address").port());
+    let client = |wire: &mut Wire| of_task("client").into_iter().find(|row| number(row, "port") == at(wire)).expect("the client").clone();
+    let (busy, idle) = (client(&mut busy), client(&mut idle));
+    assert_eq!((value(&busy, "user"), value(&busy, "database"), value(&idle, "datestyle")), ("app", "app", "German, DMY"));
+    assert_eq!((value(&idle, "client_encoding"), value(&idle, "std_strings"), value(&idle, "password")), ("UTF8", "on", "(null)"));
+    let server = of_task("server").into_iter().find(|row| number_of(row, "link") == number_of(&busy, "fd")).expect("its server");
+    assert_eq!((number_of(&busy, "link"), number_of(&idle, "link")), (number_of(server, "fd"), 0));
+    assert_eq!(number(server, "port"), u64::from(cluster.port()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_has_a_mode_where_it_names_one_and_memory_has_pgbouncers_names() {
+    let cluster = Cluster::start().await;
+    let pool =
+        Pooler::start(settings(&cluster).database("postgres", &cluster).set("postgres.databases.postgres.pool_mode", "transaction")).await;
+    let mut client = pool.wire().await;
+    client.ask(&[frame::parse("s", "SELECT 1"), frame::sync()].concat()).await;
+    let mut admin = console(&pool, "app").await;
+    let databases = rows(&mut admin, "SHOW DATABASES").await;
+    let mode = |name: &str| value(of(&databases, "name", name), "pool_mode").to_owned();
+    assert_eq!([mode("app"), mode("postgres"), mode("pgbouncer")], ["(null)", "transaction", "statement"]);
+    let memory = rows(&mut admin, "SHOW MEM").await;
+    let used = |name: &str| number(of(&memory, "name", &format!("{name}_cache")), "used");
+    let counted = ["client", "server", "server_prepared_statement", "pool", "peer"].map(used);
+    assert_eq!(counted, [2, 1, 1, 2, 0]);
+    assert_eq!(memory.len(), 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

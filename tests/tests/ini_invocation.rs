@@ -77,7 +77,10 @@ async fn an_abstract_socket_has_no_file() {
 async fn version_and_help_and_mistakes_on_the_command_line() {
     let _proof = proves(&["flag -V", "flag -h"]);
     let (code, said, _) = run("", "-V FILE").await;
-    assert!(code == Some(0) && said.starts_with("PgBouncer 1.25.2") && said.contains("\nadns: ") && said.contains("\ntls: "), "{said}");
+    assert!(
+        code == Some(0) && said.starts_with("PgBouncer 1.25.2\nsidepool ") && said.contains("\nadns: ") && said.contains("\ntls: "),
+        "{said}"
+    );
     let (code, said, _) = run("", "FILE --help").await;
     assert!(code == Some(0) && said.contains("-R, --reboot"), "{said}");
     for (words, expected) in [("FILE -x", "invalid option -- 'x'"), ("FILE FILE", "more than one"), ("FILE --what", "unrecognized option")]

@@ -56,7 +56,7 @@ async fn clients_and_servers_come_and_go() {
 async fn what_clients_are_told_is_logged() {
     let _proof = proves(&["setting log_pooler_errors"]);
     let cluster = Cluster::start().await;
-    let pool = start(&cluster, "").await;
+    let pool = start(&cluster, "client_login_timeout = 2\n").await;
     let log = pool.process().log();
     let login = async |user: &str, database: &str, password: &str| {
         Wire::try_login(pool.port(), &[("user", user), ("database", database)], password).await.err().expect("refused")
@@ -69,6 +69,13 @@ async fn what_clients_are_told_is_logged() {
     login(USER, "nothing\nhere", PASSWORD).await;
     let line = log.line_with_after(from, "pooler error: no such database: nothing\\nhere").await;
     assert!(line.contains(" WARNING C-") && line.contains(": nothing\\nhere/app@"), "{line}");
+
+    let from = log.len();
+    let mut slow = Wire::connect(pool.port()).await;
+    slow.send(&frame::startup(&[("user", USER), ("database", "app")])).await;
+    slow.until_closed().await;
+    let line = log.line_with_after(from, "pooler error: client_login_timeout").await;
+    assert!(line.contains(": app/app@"), "who it said it was: {line}");
 
     let from = log.len();
     let mut wire = Wire::login(pool.port(), USER, "app", PASSWORD).await;
@@ -124,8 +131,10 @@ async fn a_server_that_says_no_is_in_the_log() {
     cluster.stop();
     pool.process().log().line_with("closing because: server conn crashed? (age=").await;
     wire.query("SELECT 2").await;
-    let line = pool.process().log().line_with("closing because: connect failed: ").await;
-    assert!(line.contains(" WARNING "), "{line}");
+    let line = pool.process().log().line_with("closing because: connect failed (age=").await;
+    assert!(line.contains(&format!(": app/app@127.0.0.1:{} closing", cluster.port())) && line.contains(" LOG S-"), "{line}");
+    let line = pool.process().log().line_with("cannot connect to the server").await;
+    assert!(line.contains(" WARNING ") && line.contains("Connection refused"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,4 +165,39 @@ async fn the_systems_log_gets_each_line_under_the_name_and_facility_that_are_set
     Wire::try_login(pool.port(), &[("user", USER), ("database", "none")], "").await.err().expect("nobody is known");
     let line = told("pooler error").await;
     assert!(line.starts_with("<156>my-pooler[") && line.contains("]: C-0x"), "a warning: {line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_to_the_console_is_logged_like_everybody() {
+    let cluster = Cluster::start().await;
+    let pool = start(&cluster, "admin_users = app\n").await;
+    let log = pool.process().log();
+    // Who looked whether it listens.
+    log.line_with("(nodb)/(nouser)").await;
+    for (command, goodbye, reason) in [
+        ("SHOW VERSION", true, "client close request"),
+        ("nonsense", false, "client unexpected eof"),
+        ("RELOAD", true, "client close request"),
+    ] {
+        let from = log.len();
+        let mut wire = Wire::login(pool.port(), USER, "pgbouncer", PASSWORD).await;
+        wire.query(command).await;
+        let line = log.line_with_after(from, "login attempt").await;
+        assert_eq!(behind_prefix(&line, 'C', "pgbouncer/app"), "login attempt: db=pgbouncer user=app tls=no replication=no");
+        if command == "nonsense" {
+            let line = log.line_with_after(from, "WARNING C-").await;
+            assert_eq!(behind_prefix(&line, 'C', "pgbouncer/app"), "pooler error: invalid command 'nonsense', use SHOW HELP;");
+        }
+        if goodbye {
+            wire.send(b"X\0\0\0\x04").await;
+        }
+        drop(wire);
+        let line = log.line_with_after(from, "closing because").await;
+        assert!(behind_prefix(&line, 'C', "pgbouncer/app").starts_with(&format!("closing because: {reason} (age=")), "{line}");
+    }
+    let mut wire = Wire::login(pool.port(), USER, "pgbouncer", PASSWORD).await;
+    wire.send(&frame::message(b'F', b"\0\0\0\0")).await;
+    wire.until_closed().await;
+    log.line_with("closing because: unsupported packet type for admin console: 70 (age=").await;
+    assert!(log.lines().iter().all(|line| !line.contains("console session")));
 }

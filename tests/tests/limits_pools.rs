@@ -1,6 +1,7 @@
 //! How large pools are and how their connections are used: the reserve, the minimum, turns, checks, ages, and pools that nobody uses.
 
 use sidepool_tests::conformance::proves;
+use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::first_column;
@@ -259,4 +260,31 @@ async fn a_database_has_a_minimum_a_reserve_and_a_lifetime_of_its_own() {
     wire.query("SELECT 1").await;
     pool.metrics_show("the old connection to be closed", |now| closed(now, "lifetime") >= 1.0).await;
     assert_eq!(first_column(&other.query("SELECT pg_backend_pid()").await), first_column(&kept), "the other database's is as good as new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lifetime_of_zero_is_one_use() {
+    let _proof = proves(&["feature server_lifetime = 0: each connection is used once"]);
+    let cluster = Cluster::start().await;
+    let ini = format!(
+        "[databases]\napp = host=127.0.0.1 port={0}\nkept = host=127.0.0.1 port={0} dbname=app server_lifetime=60\n[pgbouncer]\n\
+         listen_addr = 127.0.0.1\nlisten_port = LISTEN_PORT\nunix_socket_dir =\nauth_type = trust\nauth_file = USERS_FILE\n\
+         pool_mode = transaction\ndefault_pool_size = 1\nserver_lifetime = 0\n",
+        cluster.port()
+    );
+    for program in [Program::Sidepool, Program::Pgbouncer] {
+        // 1.18 knows no lifetime of a database.
+        let ini = if program == Program::Pgbouncer { ini.replace(" server_lifetime=60", "") } else { ini.clone() };
+        let pool = IniPooler::start(program, &ini, &format!("\"app\" \"{PASSWORD}\"\n")).await;
+        let mut wire = Wire::login(pool.port(), "app", "app", "").await;
+        let mut pids = std::collections::BTreeSet::new();
+        for _ in 0..4 {
+            pids.insert(wire.value("SELECT pg_backend_pid()").await);
+        }
+        assert_eq!(pids.len(), 4, "{program:?}");
+        if program == Program::Sidepool {
+            let mut kept = Wire::login(pool.port(), "app", "kept", "").await;
+            assert_eq!(kept.value("SELECT pg_backend_pid()").await, kept.value("SELECT pg_backend_pid()").await);
+        }
+    }
 }

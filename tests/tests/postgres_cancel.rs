@@ -1,29 +1,14 @@
 //! Cancel requests: they reach the query they are meant for, and nobody else's.
 
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::{active_queries, cancel_at, runs, send_cancel};
 use sidepool_tests::postgres::wire::first_error;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 
 async fn cancel(pool: &Pooler, wire: &Wire) {
-    let (process, key) = wire.cancel_key.clone().expect("the server gave us a key");
-    send_cancel(pool, process, &key).await;
-}
-
-async fn send_cancel(pool: &Pooler, process: i32, key: &[u8]) {
-    let mut messenger = Wire::connect(pool.postgres_port()).await;
-    messenger.send(&frame::cancel(process, key)).await;
-    assert!(messenger.until_closed().await.is_empty(), "a cancel request has no answer");
-}
-
-async fn active_queries(cluster: &Cluster, text: &str) -> i64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'app' AND query LIKE '%' || $1 || '%'";
-    cluster.superuser("app").await.query_one(sql, &[&text]).await.expect(sql).get(0)
-}
-
-async fn runs(cluster: &Cluster, text: &str) {
-    wait::until(text, async || (active_queries(cluster, text).await > 0).then_some(())).await;
+    cancel_at(pool.postgres_port(), wire).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,8 +38,8 @@ async fn a_wrong_key_cancels_nothing() {
     wire.send(&frame::query("SELECT pg_sleep(60), 'steady'")).await;
     runs(&cluster, "steady").await;
     let wrong: Vec<u8> = key.iter().map(|byte| byte ^ 0x55).collect();
-    send_cancel(&pool, process, &wrong).await;
-    send_cancel(&pool, process.wrapping_add(1), &key).await;
+    send_cancel(pool.postgres_port(), process, &wrong).await;
+    send_cancel(pool.postgres_port(), process.wrapping_add(1), &key).await;
     for odd in [&key[..3], &[key.as_ref(), &[0; 300]].concat()] {
         Wire::connect(pool.postgres_port()).await.try_send(&frame::cancel(process, odd)).await.expect("it is listened to");
     }

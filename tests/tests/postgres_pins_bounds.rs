@@ -2,7 +2,7 @@
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::first_error;
-use sidepool_tests::postgres::{Cluster, Message, Wire, tags};
+use sidepool_tests::postgres::{Cluster, Message, Wire, frame, tags};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 
@@ -50,7 +50,7 @@ async fn who_turns_out_to_pin_one_too_many_is_told_and_its_connection_serves_oth
     let mut pool = Pooler::start(settings.clone()).await;
     let (mut first, mut second, mut other) = (pool.wire().await, pool.wire().await, pool.wire().await);
     run(&mut first, HIDDEN).await;
-    second.send(&sidepool_tests::postgres::frame::query(HIDDEN)).await;
+    second.send(&frame::query(HIDDEN)).await;
     let last = second.until_closed().await.pop().expect("it is told");
     says(&last, "53300", &["max_pinned_connections", "statements prepared in SQL", "There may be 1 of them", "DEALLOCATE ALL"]);
     assert_eq!(last.field(b'S').as_deref(), Some("FATAL"));
@@ -68,6 +68,115 @@ async fn who_turns_out_to_pin_one_too_many_is_told_and_its_connection_serves_oth
     assert_eq!([first.value(HIDDEN_LEFT).await, third.value(HIDDEN_LEFT).await], ["1", "1"], "a new bound takes nothing away");
     drop((first, third));
     pins(&pool, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_certain_to_pin_one_too_many_does_not_run() {
+    let cluster = Cluster::start().await;
+    cluster.sql("ALTER ROLE app SUPERUSER").await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 3).set("postgres.max_pinned_connections", 1);
+    let pool = Pooler::start(settings).await;
+    let (mut first, mut second) = (pool.wire().await, pool.wire().await);
+    run(&mut first, "CREATE TEMP TABLE kept AS SELECT 1").await;
+    for (sql, words) in [
+        ("CREATE TEMP TABLE kept AS SELECT 1", "temporary tables"),
+        ("SELECT 1 INTO TEMP kept", "temporary tables"),
+        ("SELECT pg_advisory_lock(1)", "advisory locks"),
+        ("LOAD 'auto_explain'", "a loaded library"),
+        ("BEGIN; DECLARE kept CURSOR WITH HOLD FOR SELECT 1; COMMIT", "cursors WITH HOLD"),
+    ] {
+        let answer = second.query(sql).await;
+        assert_eq!(tags(&answer), "EZ", "{sql}");
+        says(&answer[0], "53300", &["max_pinned_connections", words, "1 of them pinned: temporary tables 1"]);
+        assert_eq!(answer[0].field(b'S').as_deref(), Some("ERROR"));
+        assert_eq!(&answer[1].body[..], b"I", "{sql}: nothing of it has run");
+    }
+    // What is gone with its transaction needs no place.
+    run(&mut second, "BEGIN").await;
+    run(&mut second, "CREATE TEMP TABLE gone (n int) ON COMMIT DROP").await;
+    run(&mut second, "SELECT pg_advisory_xact_lock(1)").await;
+    run(&mut second, "COMMIT").await;
+    assert!(is(&pool.scrape().await, "sidepool_pin_refusals_total", &[("reason", "temporary_tables")], 2));
+    run(&mut first, "DROP TABLE kept").await;
+    pins(&pool, 0).await;
+    run(&mut second, "CREATE TEMP TABLE kept AS SELECT 2").await;
+    assert_eq!(second.value("SELECT * FROM kept").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_fails_its_transaction_and_its_batch_as_any_error_does() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 2).set("postgres.max_pinned_connections", 1);
+    let pool = Pooler::start(settings).await;
+    let (mut first, mut second) = (pool.wire().await, pool.wire().await);
+    run(&mut first, "CREATE TEMP TABLE kept AS SELECT 1").await;
+    run(&mut second, "BEGIN").await;
+    let answer = second.query("CREATE TEMP TABLE kept (n int)").await;
+    says(&answer[0], "53300", &["max_pinned_connections"]);
+    assert_eq!(&answer[1].body[..], b"E");
+    assert_eq!(first_error(&second.query("SELECT 1").await).and_then(|error| error.field(b'C')).as_deref(), Some("25P02"));
+    assert_eq!(
+        first_error(&second.query("CREATE TEMP TABLE kept (n int)").await).and_then(|error| error.field(b'C')).as_deref(),
+        Some("25P02")
+    );
+    run(&mut second, "ROLLBACK").await;
+    // A savepoint catches it.
+    for sql in ["BEGIN", "SAVEPOINT s"] {
+        run(&mut second, sql).await;
+    }
+    says(&second.query("CREATE TEMP TABLE kept (n int)").await[0], "53300", &[]);
+    run(&mut second, "ROLLBACK TO s").await;
+    assert_eq!(second.value("SELECT 'caught'").await, "caught");
+    run(&mut second, "COMMIT").await;
+    for name in ["", "named"] {
+        let pins = "CREATE TEMP TABLE kept (n int)";
+        let batch = |sql: &str| [frame::parse(name, sql), frame::bind("", name, &[]), frame::execute("", 0), frame::sync()].concat();
+        let answer = second.ask(&batch(pins)).await;
+        assert_eq!(tags(&answer), "1EZ", "{name:?}: preparing it pins nothing");
+        says(&answer[1], "53300", &["max_pinned_connections", "temporary tables"]);
+        // Behind one that is refused, and in front of another that is not.
+        let pipeline = [frame::query("SELECT 1"), batch("SELECT 2"), frame::query(pins), frame::query("SELECT 3")].concat();
+        second.send(&pipeline).await;
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            answers.extend(second.until_ready().await);
+        }
+        let expected = if name.is_empty() { "TDCZ12DCZEZTDCZ" } else { "TDCZEZEZTDCZ" };
+        assert_eq!(tags(&answers), expected, "{name:?}");
+    }
+    let close = [frame::close(b'S', "named"), frame::sync()].concat();
+    assert_eq!(tags(&second.ask(&close).await), "3Z");
+    assert_eq!(second.value("SELECT 'well'").await, "well");
+    assert_eq!(first.value("SELECT count(*) FROM kept").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_pin_at_once_as_many_do_as_may_and_the_others_are_refused_before_they_do_anything() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 10).set("postgres.max_pinned_connections", 4);
+    let pool = Pooler::start(settings).await;
+    let mut wires = Vec::new();
+    for _ in 0..10 {
+        wires.push(pool.wire().await);
+    }
+    for wire in &mut wires {
+        wire.send(&frame::query("SELECT pg_sleep(0.2); CREATE TEMP TABLE kept (n int)")).await;
+    }
+    let mut refused = 0;
+    for wire in &mut wires {
+        let answer = wire.until_ready().await;
+        match first_error(&answer) {
+            Some(error) => {
+                says(error, "53300", &["max_pinned_connections"]);
+                assert_eq!(tags(&answer), "EZ", "told at once, and still here");
+                refused += 1;
+            }
+            None => assert_eq!(tags(&answer), "TDCCZ"),
+        }
+    }
+    assert_eq!(refused, 6);
+    pool.metrics_show("four pins", |now| is(now, "sidepool_pins_total", &[("reason", "temporary_tables")], 4)).await;
+    pins(&pool, 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

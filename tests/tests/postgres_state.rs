@@ -5,6 +5,7 @@ use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 
 /// Roles to become, a function that sets what its caller cannot see, and a superuser.
 const SETUP: &str = "CREATE ROLE role_a; CREATE ROLE role_b; GRANT role_a, role_b TO app;
@@ -332,4 +333,147 @@ async fn who_sets_nothing_is_never_asked_after() {
     run(&mut wire, &["SET work_mem = '1MB'"]).await;
     run(&mut pool.wire().await, &["SELECT 1"]).await;
     assert_eq!(events(&pool, "asked").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_sequences_are_never_another_clients() {
+    let (cluster, settings) = setup().await;
+    cluster.sql("CREATE SEQUENCE s1; CREATE SEQUENCE s2; GRANT ALL ON s1, s2 TO app; ALTER SEQUENCE s2 RESTART 100").await;
+    let pool = Pooler::start(settings).await;
+    let code = |messages: &[sidepool_tests::postgres::wire::Message]| first_error(messages).and_then(|error| error.field(b'C'));
+    for (round, (lastval, currval)) in [("SELECT lastval()", "SELECT currval('s1')"); 2].into_iter().enumerate() {
+        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+        let drawn = one.value("SELECT nextval('s1')").await;
+        // Nobody was there in between.
+        assert_eq!((one.value(currval).await, one.value(lastval).await), (drawn.clone(), drawn.clone()), "{round}");
+        for sql in [lastval, currval] {
+            let messages = if round == 0 {
+                other.query(sql).await
+            } else {
+                other.ask(&[frame::parse("", sql), frame::bind("", "", &[]), frame::execute("", 0), frame::sync()].concat()).await
+            };
+            assert_eq!(code(&messages).as_deref(), Some("55000"), "{sql}: {messages:?}");
+        }
+        // Somebody was.
+        assert_eq!(code(&one.query(currval).await).as_deref(), Some("55000"));
+        // What is drawn in the same transaction is there, whoever was there before.
+        for text in ["BEGIN; SELECT nextval('s2')", "BEGIN"] {
+            other.query("SELECT nextval('s1')").await;
+            one.query(text).await;
+            let drawn = one.value("SELECT nextval('s2')").await;
+            assert_eq!(one.value("SELECT currval('s2')").await, drawn);
+            assert_eq!(code(&one.query(currval).await).as_deref(), Some("55000"), "a client that asks begins with nothing");
+            one.query("ROLLBACK").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_for_random_numbers_is_nobody_elses() {
+    let (_cluster, settings) = setup().await;
+    let pool = Pooler::start(settings).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    let mut drawn = Vec::new();
+    for seed in ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SELECT setseed(0.5) FROM generate_series(1, 2)"] {
+        run(&mut one, &[seed]).await;
+        drawn.push(other.value("SELECT random()").await);
+    }
+    drawn.sort();
+    drawn.dedup();
+    assert_eq!(drawn.len(), 3, "{drawn:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_defaults_of_a_role_are_those_of_all_connections() {
+    let (_cluster, settings) = setup().await;
+    let pool = Pooler::start(settings.set("postgres.default_pool_size", 3)).await;
+    let mut clients = [pool.wire().await, pool.wire().await, pool.wire().await];
+    for client in &mut clients {
+        run(client, &["BEGIN", "SELECT 1"]).await;
+    }
+    for client in &mut clients {
+        run(client, &["COMMIT"]).await;
+    }
+    let mut boss = Wire::login(pool.postgres_port(), "boss", "app", PASSWORD).await;
+    run(&mut boss, &["ALTER ROLE app SET work_mem = '5MB'"]).await;
+    wait::until("every connection to be a new one", async || {
+        let mut seen = Vec::new();
+        for client in &mut clients {
+            run(client, &["BEGIN"]).await;
+            seen.push(client.value("SHOW work_mem").await);
+        }
+        for client in &mut clients {
+            run(client, &["COMMIT"]).await;
+        }
+        (seen == ["5MB"; 3]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_in_pieces_calls_by_number_and_unnamed_statements_of_before_hide_nothing() {
+    let (_cluster, settings) = setup().await;
+    for capacity in [0, 200] {
+        let pool = Pooler::start(settings.clone().set("postgres.max_prepared_statements", capacity)).await;
+        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+        let mut check = async |one: &mut Wire, what: &str| {
+            assert_eq!(other.value("SHOW work_mem").await, "4MB", "{capacity} {what}");
+            assert_eq!(one.value("SHOW work_mem").await, "7MB", "{capacity} {what}");
+            run(one, &["RESET ALL"]).await;
+        };
+        let long = format!("SELECT '{}' FROM set_config('work_mem', '7MB', false)", "x".repeat(300_000));
+        assert!(first_error(&one.query(&long).await).is_none());
+        check(&mut one, "a long text").await;
+        // Word by word.
+        let request = frame::query("SET work_mem = '7MB'");
+        for byte in request.chunks(3) {
+            one.send(byte).await;
+        }
+        one.until_ready().await;
+        check(&mut one, "in pieces").await;
+        // set_config by its number, with three texts.
+        let mut body = 2078_i32.to_be_bytes().to_vec();
+        body.extend_from_slice(&[0, 0, 0, 3]);
+        for value in ["work_mem", "7MB", "false"] {
+            body.extend_from_slice(&i32::try_from(value.len()).expect("short").to_be_bytes());
+            body.extend_from_slice(value.as_bytes());
+        }
+        body.extend_from_slice(&[0, 0]);
+        assert!(first_error(&one.ask(&frame::message(b'F', &body)).await).is_none());
+        check(&mut one, "by number").await;
+        if capacity > 0 {
+            // Parsed in one transaction, run in another.
+            one.ask(&[frame::parse("", "SET work_mem = '7MB'"), frame::sync()].concat()).await;
+            assert!(first_error(&one.ask(&[frame::bind("", "", &[]), frame::execute("", 0), frame::sync()].concat()).await).is_none());
+            check(&mut one, "parsed before").await;
+        }
+        // Without a Sync until later, and pipelined with what follows.
+        let batch = [frame::parse("", "SET work_mem = '7MB'"), frame::bind("", "", &[]), frame::execute("", 0)].concat();
+        one.send(&batch).await;
+        one.send(&[frame::flush(), frame::sync(), frame::query("SELECT 1"), frame::query("SELECT 2")].concat()).await;
+        for _ in 0..3 {
+            one.until_ready().await;
+        }
+        check(&mut one, "pipelined").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_is_cancelled_is_put_again_and_one_without_an_answer_closes_the_client() {
+    let (_cluster, settings) = setup().await;
+    let pool = Pooler::start(settings).await;
+    let mut other = pool.wire().await;
+    // Cancels that come too late meet the question after the state, and do no harm.
+    for round in 0..40 {
+        let mut one = pool.wire().await;
+        let (process, key) = one.cancel_key.clone().expect("a key");
+        one.send(&frame::query(&format!("SET app.tenant_id = 't{round}'"))).await;
+        let mut canceller = Wire::connect(pool.postgres_port()).await;
+        canceller.send(&frame::cancel(process, &key)).await;
+        let cancelled = first_error(&one.until_ready().await).is_some();
+        assert_eq!(other.value("SELECT coalesce(current_setting('app.tenant_id', true), '')").await, "");
+        let seen = one.value("SELECT coalesce(current_setting('app.tenant_id', true), '')").await;
+        assert_eq!(seen, if cancelled { String::new() } else { format!("t{round}") });
+    }
+    assert_eq!(events(&pool, "lost").await, 0.0);
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sidepool_tests::conformance::proves;
+use sidepool_tests::console::{number, rows};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::wire::first_error;
+use sidepool_tests::postgres::cancel::{cancel_at, is_cancelled, runs};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
@@ -35,24 +36,6 @@ async fn fleet(cluster: &Cluster, count: u16) -> (u16, Vec<Pooler>) {
         fleet.push(Pooler::start(with_peers(member, &peers)).await);
     }
     (shared, fleet)
-}
-
-async fn cancel_at(port: u16, wire: &Wire) {
-    let (process, key) = wire.cancel_key.clone().expect("a key");
-    let mut messenger = Wire::connect(port).await;
-    messenger.send(&frame::cancel(process, &key)).await;
-    assert!(messenger.until_closed().await.is_empty(), "a cancel request has no answer");
-}
-
-async fn runs(cluster: &Cluster, text: &str) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'app' AND query LIKE '%' || $1 || '%'";
-    let superuser = cluster.superuser("app").await;
-    wait::until(text, async || (superuser.query_one(sql, &[&text]).await.expect(sql).get::<_, i64>(0) > 0).then_some(())).await;
-}
-
-async fn is_cancelled(wire: &mut Wire) {
-    let answer = wire.until_ready().await;
-    assert_eq!(first_error(&answer).and_then(|error| error.field(b'C')).as_deref(), Some("57014"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,6 +143,7 @@ async fn a_peer_that_is_slow_gets_so_many_cancels_at_a_time() {
     let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = peer.local_addr().expect("an address").port();
     let settings = with_peers(settings(&cluster, 1, place::free_port()), &[(7, port)]);
+    let settings = settings.set("postgres.admin_users", vec!["app".to_owned()]);
     let pool = Pooler::start(settings.set("postgres.peers.7.pool_size", 2).set("postgres.cancel_wait_timeout", "60s")).await;
     // Keys of peer 7, with all the hops they may make.
     let messengers = (1..=3).map(async |number| {
@@ -174,6 +158,10 @@ async fn a_peer_that_is_slow_gets_so_many_cancels_at_a_time() {
     let first = wait::soon("a cancel", peer.accept()).await.expect("a connection");
     let _second = wait::soon("another one", peer.accept()).await.expect("a connection");
     assert!(tokio::time::timeout(Duration::from_millis(500), peer.accept()).await.is_err(), "the third waits its turn");
+    let mut admin = Wire::login(pool.postgres_port(), "app", "pgbouncer", "").await;
+    let pools = rows(&mut admin, "SHOW PEER_POOLS").await;
+    let columns = ["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
+    assert_eq!(columns.map(|column| number(&pools[0], column)), [7, 2, 1, 2, 0]);
     drop(first);
     wait::soon("the third one", peer.accept()).await.expect("a connection");
 }

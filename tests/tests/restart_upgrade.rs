@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use sidepool::handover::channel::Channel;
-use sidepool::handover::message::Message;
+use sidepool::handover::message::{Message, VERSION};
 use sidepool_tests::load::{pgbench, pgbench_tables};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::wire::{first_column, first_error};
+use sidepool_tests::postgres::cancel::{cancel_at, is_cancelled, runs};
+use sidepool_tests::postgres::wire::first_column;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
 use sidepool_tests::redis::{self, RedisServer};
 use sidepool_tests::settings::Settings;
@@ -17,24 +18,6 @@ use sidepool_tests::wait;
 fn settings(cluster: &Cluster) -> (Settings, PathBuf) {
     let socket = place::directory("upgrade").join("upgrade");
     (Settings::postgres(cluster).set("upgrade_socket", socket.to_string_lossy().into_owned()), socket)
-}
-
-async fn cancel(port: u16, wire: &Wire) {
-    let (process, key) = wire.cancel_key.clone().expect("a key");
-    let mut messenger = Wire::connect(port).await;
-    messenger.send(&frame::cancel(process, &key)).await;
-    assert!(messenger.until_closed().await.is_empty(), "a cancel request has no answer");
-}
-
-async fn runs(cluster: &Cluster, text: &str) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'app' AND query LIKE '%' || $1 || '%'";
-    let superuser = cluster.superuser("app").await;
-    wait::until(text, async || (superuser.query_one(sql, &[&text]).await.expect(sql).get::<_, i64>(0) > 0).then_some(())).await;
-}
-
-async fn is_cancelled(wire: &mut Wire) {
-    let answer = wire.until_ready().await;
-    assert_eq!(first_error(&answer).and_then(|error| error.field(b'C')).as_deref(), Some("57014"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,13 +75,13 @@ async fn cancels_find_clients_that_have_moved_and_those_that_have_not() {
     runs(&cluster, "stays").await;
     let new = old.successor(settings).await;
     // Everybody who comes now comes to the new process, which does not know this key.
-    cancel(new.postgres_port(), &stayer).await;
+    cancel_at(new.postgres_port(), &stayer).await;
     is_cancelled(&mut stayer).await;
     assert!(old.process_mut().ended().await.success());
     for wire in [&mut mover, &mut stayer] {
         wire.send(&frame::query("SELECT pg_sleep(60), 'moved'")).await;
         runs(&cluster, "moved").await;
-        cancel(new.postgres_port(), wire).await;
+        cancel_at(new.postgres_port(), wire).await;
         is_cancelled(wire).await;
     }
     let mut unknown = Wire::connect(new.postgres_port()).await;
@@ -158,7 +141,7 @@ async fn hears(channel: &Channel) -> Option<Message> {
 async fn knock(path: &Path, version: u16) -> Channel {
     let channel = Channel::connect(path).expect("somebody listens");
     channel.send(&Message::Hello { version }, None).await.expect("it is heard");
-    assert!(matches!(hears(&channel).await, Some(Message::Hello { version: 1 })));
+    assert!(matches!(hears(&channel).await, Some(Message::Hello { version: VERSION })));
     channel
 }
 
@@ -183,7 +166,7 @@ async fn one_that_dies_half_way_leaves_everybody_with_the_old_process() {
     busy.query("BEGIN").await;
     for serves in [false, true] {
         let before = old.process().log().len();
-        let channel = knock(&socket, 1).await;
+        let channel = knock(&socket, VERSION).await;
         while hears(&channel).await.expect("it goes on") != Message::AllListeners {}
         channel.send(&Message::Ready, None).await.expect("it is heard");
         assert_eq!(hears(&channel).await, Some(Message::Go));

@@ -71,6 +71,7 @@ fn own(postgres: &Postgres) -> Values {
         console_old_columns,
         max_packet_size,
         max_prepared_statements,
+        listen_gap,
         track_extra_parameters,
         ignore_startup_parameters,
         peer_id,
@@ -128,6 +129,7 @@ fn own(postgres: &Postgres) -> Values {
         ("console_old_columns", flag(*console_old_columns)),
         ("max_packet_size", number(*max_packet_size)),
         ("max_prepared_statements", number(*max_prepared_statements)),
+        ("listen_gap", quoted(listen_gap.name())),
         ("track_extra_parameters", list(track_extra_parameters)),
         ("ignore_startup_parameters", list(ignore_startup_parameters)),
         ("peer_id", number(*peer_id)),
@@ -241,6 +243,7 @@ fn peer_entry(path: String, peer: &Peer) -> Entry {
 fn user_entry(path: String, user: &PgUser) -> Entry {
     let PgUser {
         password,
+        unlisted: _,
         pool_mode,
         pool_size,
         reserve_pool_size,
@@ -282,6 +285,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         startup,
         connect_query,
         pool_mode,
+        names_its_mode,
         session_state,
         max_db_connections,
         max_db_client_connections,
@@ -300,7 +304,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("auth_query", text(auth_query.as_deref())),
         ("auth_dbname", text(auth_dbname.as_deref())),
         ("connect_query", text(connect_query.as_deref())),
-        ("pool_mode", quoted(pool_mode.name())),
+        ("pool_mode", if *names_its_mode { quoted(pool_mode.name()) } else { Shown::Unset }),
         ("max_db_connections", number(*max_db_connections)),
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];

@@ -110,6 +110,8 @@ pub struct Postgres {
     pub max_packet_size: u32,
     /// Most prepared statements kept per upstream connection; 0 turns the rewriting off.
     pub max_prepared_statements: u32,
+    /// What becomes of clients that listen when notifications may have been lost.
+    pub listen_gap: ListenGap,
     /// Reported parameters that follow the client, beside the standard ones.
     pub track_extra_parameters: Vec<String>,
     /// Startup parameters that are dropped in silence (lower case).
@@ -182,6 +184,16 @@ pub enum LoadBalance {
     RoundRobin,
     /// One, and the next only when it cannot be connected to.
     Disable,
+}
+
+/// What becomes of clients that listen when the connection that listens for them was lost: they may have missed notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenGap {
+    /// They are closed, as by a server that restarts: drivers know what to do then.
+    #[default]
+    Close,
+    /// They stay, and are warned.
+    Warn,
 }
 
 /// TLS with clients, in libpq's terms.
@@ -320,6 +332,8 @@ pub struct PgDatabase {
     pub connect_query: Option<String>,
     /// When connections go back to the pool.
     pub pool_mode: PoolMode,
+    /// Whether that is said of this database, and not of all.
+    pub names_its_mode: bool,
     /// How session state follows clients.
     pub session_state: SessionState,
     /// Most server connections over all pools of this entry. Zero: no limit.
@@ -335,6 +349,8 @@ pub struct PgDatabase {
 pub struct PgUser {
     /// Plain text, `md5…`, or `SCRAM-SHA-256$…`. `None`: no password login.
     pub password: Option<Secret>,
+    /// Has limits but no secret, and no line in the `auth_file`, though there are other places to look: nobody is this user unless it is looked up.
+    pub unlisted: bool,
     /// Overrides the database's mode.
     pub pool_mode: Option<PoolMode>,
     /// Overrides the database's pool size.
@@ -437,6 +453,7 @@ impl Default for Postgres {
             console_old_columns: false,
             max_packet_size: i32::MAX.unsigned_abs(),
             max_prepared_statements: 200,
+            listen_gap: ListenGap::default(),
             track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
             ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
             peer_id: 0,
@@ -512,6 +529,7 @@ impl PgDatabase {
             startup: Vec::new(),
             connect_query: None,
             pool_mode: PoolMode::Transaction,
+            names_its_mode: false,
             session_state: SessionState::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
@@ -540,6 +558,22 @@ impl PgDatabase {
 }
 
 impl Postgres {
+    /// How many cancels may be on their way to a peer.
+    #[must_use]
+    pub fn pool_size_of(&self, peer: &Peer) -> u32 {
+        peer.pool_size.unwrap_or(self.base.limits.pool_size)
+    }
+
+    /// Users without a secret are known by their section alone only where nothing else could know them; `file` has those of the `auth_file`.
+    pub(crate) fn mark_unlisted(&mut self, file: Option<&[String]>) {
+        let looks_up = self.auth_user.is_some() || self.databases.values().any(|database| database.auth_user.is_some());
+        if file.is_some() || looks_up {
+            for (name, user) in &mut self.users {
+                user.unlisted = user.password.is_none() && !file.is_some_and(|file| file.contains(name));
+            }
+        }
+    }
+
     /// The database that serves this name: its own entry, or `*`.
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&PgDatabase> {

@@ -7,6 +7,7 @@ use super::document::{Document, Entry};
 use super::entries;
 use super::table::{self, Kind, OWN, SETTINGS, Setting, Use};
 use super::value;
+use crate::model::USED_ONCE;
 use crate::problem::{Place, Problem, listed, shown};
 use crate::settings::{self, Scope};
 use crate::units::{LONGEST_DURATION, format_duration};
@@ -125,6 +126,7 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         "tcp_user_timeout" => seconds(1),
         "default_pool_size" => Some(size(value::int(text)?).to_string()),
         // No limit, which has no word in TOML.
+        "server_lifetime" => Some(lifetime(text)?),
         "server_connect_timeout" | "suspend_timeout" => Some(duration(or_longest(value::seconds(text)?))),
         "server_login_retry" | "dns_max_ttl" | "dns_nxdomain_ttl" => Some(duration(value::seconds(text)?.max(SHORTEST_RETRY))),
         // The first pause is never longer than the longest.
@@ -132,6 +134,12 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         "server_check_query" | "server_reset_query" | "client_tls13_ciphers" | "server_tls13_ciphers" => Some(quoted(text)),
         _ => plain(setting, text),
     }
+}
+
+/// How long connections are used: with 0 once, where that is for ever in TOML.
+fn lifetime(text: &str) -> Option<String> {
+    let lifetime = value::seconds(text)?;
+    Some(duration(if lifetime.is_zero() { USED_ONCE } else { lifetime }))
 }
 
 /// The first pause after a failed connect, which PgBouncer does not have: never longer than the longest.
@@ -251,6 +259,7 @@ impl Rule {
         }
         match self.kind {
             Kind::Int(..) if self.is_size => Some(size(value::int(text)?).to_string()),
+            Kind::Time if self.name == "server_lifetime" => lifetime(text),
             kind => plain(&Setting { name: "", kind, default: None, changeable: true, used: Use::Same }, text),
         }
     }

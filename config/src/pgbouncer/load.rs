@@ -24,6 +24,8 @@ pub struct Flags {
     pub verbose: u32,
     /// `-u`
     pub user: Option<String>,
+    /// Where the service manager listens for us already, instead of at `listen_addr` and `unix_socket_dir`; none: it does not.
+    pub listen: Vec<Listen>,
 }
 
 /// Settings by name with their values, as the console's SET says them.
@@ -56,7 +58,10 @@ fn finish(mut document: Document, mut problems: Vec<Problem>, sources: Sources, 
     let mut loading = Loading { document: &document, problems, sources: &mut sources };
     loading.process(&mut config);
     if let Some(postgres) = &mut config.postgres {
-        loading.listen(postgres);
+        match flags.listen.as_slice() {
+            [] => loading.listen(postgres),
+            opened => postgres.listen = opened.to_vec(),
+        }
         loading.users(postgres);
     }
     let mut problems = loading.problems;
@@ -190,8 +195,11 @@ impl Loading<'_> {
                 true
             }
         };
-        if named.is_empty() || !is_needed {
+        if !is_needed {
             return;
+        }
+        if named.is_empty() {
+            return postgres.mark_unlisted(None);
         }
         let path = PathBuf::from(named);
         let contents = self.sources.read(&path).and_then(|bytes| {
@@ -202,16 +210,18 @@ impl Loading<'_> {
             Err(error) => {
                 let place = self.place("auth_file");
                 self.problems.push(Problem::warning(place, "", format!("could not open auth_file {named}: {error}")));
-                return;
+                return postgres.mark_unlisted(Some(&[]));
             }
         };
         let (users, wrong) = userlist::parse(&contents);
         let wrong =
             wrong.into_iter().map(|(line, why)| Problem::warning(Place::file(&path, Some(line)), "", format!("broken auth file; {why}")));
         self.problems.extend(wrong);
+        let names: Vec<String> = users.keys().cloned().collect();
         for (name, password) in users {
             postgres.users.entry(name).or_default().password = password;
         }
+        postgres.mark_unlisted(Some(&names));
     }
 }
 

@@ -44,7 +44,7 @@ fn everything_that_can_be_said_is_read() {
          a = host=db port=5433 dbname=b user=u password='p w' auth_user=au auth_dbname=ad auth_query='select ''x''' client_encoding=UTF8 \
          datestyle=ISO timezone=UTC application_name=an connect_query='set x to 1' pool_size=3 min_pool_size=2 reserve_pool=1 \
          pool_mode=Transaction load_balance_hosts=disable max_db_connections=9 max_db_client_connections=8 server_lifetime=1.5 query_wait_timeout=7\n\
-         * = host=127.0.0.1 pool_size=0\n\
+         * = host=127.0.0.1 pool_size=0 server_lifetime=0\n\
          \"odd name\" = dbname=x password=unused\n\
          [users]\nalice = pool_mode=statement pool_size=4 max_user_connections=5 query_timeout=0.25\n\
          [peers]\n2 = host=other pool_size=3\n\
@@ -67,6 +67,7 @@ fn everything_that_can_be_said_is_read() {
     assert_eq!((a.limits.server_lifetime, a.limits.query_wait_timeout), (Duration::from_millis(1500), Duration::from_secs(7)));
     assert_eq!((a.max_db_connections, a.max_db_client_connections, a.startup.len(), a.tls), (9, 8, 4, UpstreamTls::Require));
     assert_eq!(postgres.databases["*"].limits.pool_size, 100_000, "no limit");
+    assert!(postgres.databases["*"].limits.is_used_once() && !a.limits.is_used_once());
     assert!(postgres.databases["odd name"].password.is_none());
     let alice = &postgres.users["alice"];
     assert_eq!((alice.pool_mode, alice.pool_size, alice.max_user_connections), (Some(PoolMode::Statement), Some(4), Some(5)));
@@ -187,10 +188,12 @@ fn flags_and_set_win_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("p.ini");
     fs::write(&path, "[databases]\na =\nb = pool_size=4\n[pgbouncer]\nverbose = 1\nuser = nobody\n").unwrap();
-    let flags = Flags { verbose: 1, user: Some("postgres".to_owned()) };
+    let listen = vec![Listen::Unix("/run/x/.s.PGSQL.1".into())];
+    let flags = Flags { verbose: 1, user: Some("postgres".to_owned()), listen: listen.clone() };
     let set = |pairs: &[(&str, &str)]| -> Set { pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect() };
     let loaded = load(&path, &flags, &set(&[("default_pool_size", "7")])).unwrap().config;
     assert_eq!(loaded.log.level, LogLevel::Trace);
+    assert_eq!(loaded.postgres.as_ref().unwrap().listen, listen, "listen_addr and unix_socket_dir do not count");
     assert_eq!(loaded.pgbouncer.as_ref().unwrap().user(), Some("postgres"));
     let databases = &loaded.postgres.as_ref().unwrap().databases;
     assert_eq!((databases["a"].limits.pool_size, databases["b"].limits.pool_size), (7, 4));

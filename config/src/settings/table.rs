@@ -8,6 +8,7 @@ const MODES: &[&str] = &["transaction", "session", "statement"];
 const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "cert", "hba", "ldap", "pam"];
 const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const BALANCES: &[&str] = &["round-robin", "disable"];
+const GAPS: &[&str] = &["close", "warn"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
 const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
@@ -15,7 +16,7 @@ const FORMATS: &[&str] = &["text", "json"];
 
 const REDIS_AUTH_TYPES: &[&str] = &["inject", "map", "pass-through"];
 const COMMAND_POLICIES: &[&str] = &["drop-in", "sidecar"];
-const GAPS: &[&str] = &["resubscribe", "close"];
+const SUBSCRIBER_GAPS: &[&str] = &["resubscribe", "close"];
 
 /// The largest size that a pool may have.
 pub(crate) const MOST_CONNECTIONS: u32 = 100_000;
@@ -63,7 +64,8 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "auth_file", Kind::Path, "", Live, "Users and secrets in the format of PgBouncer's userlist.txt, beside [postgres.users]."),
     row(&[Postgres], "max_client_conn", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most client connections at a time."),
     row(&[Postgres], "client_login_timeout", NO_LIMIT, "\"15s\"", NewSessions, "How long a login may take."),
-    row(&[Postgres], "max_prepared_statements", Kind::Count { min: 0, max: 1_000_000 }, "200", NewSessions, "Most prepared statements kept per upstream connection; 0 turns the rewriting of their names off."),
+    row(&[Postgres], "max_prepared_statements", Kind::Count { min: 0, max: 1_000_000 }, "200", Live, "Most prepared statements kept per upstream connection; 0 turns the rewriting of their names off for new sessions."),
+    row(&[Postgres], "listen_gap", Kind::Choice(GAPS), "\"close\"", Live, "What becomes of clients that LISTEN when the connection that listens for them is lost, and perhaps notifications with it: they are closed, as by a server that restarts, or stay and are warned."),
     row(&[Postgres], "track_extra_parameters", Kind::Texts, "[\"IntervalStyle\", \"search_path\"]", NewSessions, "Reported parameters that follow the client from connection to connection, beside the standard ones."),
     row(&[Postgres], "ignore_startup_parameters", Kind::Texts, "[\"extra_float_digits\"]", NewSessions, "Startup parameters of clients that are dropped in silence."),
     row(&[Postgres], "default_pool_size", SIZE, "20", Live, "pool_size of every database that has none of its own."),
@@ -177,7 +179,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Redis], "command_policy", Kind::Choice(COMMAND_POLICIES), "\"drop-in\"", Live, "Which commands that hit everybody may be sent. drop-in: all that the ACL user may do; sidecar: those that an application needs."),
     row(&[Redis], "command_allow", Kind::Texts, "[]", Live, "Classes that command_policy denies and that are allowed: flush, keys, swapdb, config, acl, persistence, pause, kill, scripts, monitor, replication, topology, shutdown, debug, modules."),
     row(&[Redis], "command_deny", Kind::Texts, "[]", Live, "Classes that command_policy allows and that are denied."),
-    row(&[Redis], "subscriber_gap", Kind::Choice(GAPS), "\"resubscribe\"", Live, "What becomes of subscribers when the connection that listens for them is lost, and messages may have been lost with it: resubscribe silently, or close them, so that they know."),
+    row(&[Redis], "subscriber_gap", Kind::Choice(SUBSCRIBER_GAPS), "\"resubscribe\"", Live, "What becomes of subscribers when the connection that listens for them is lost, and messages may have been lost with it: resubscribe silently, or close them, so that they know."),
     row(&[Redis], "pool_size", SIZE, "20", Live, "Most upstream connections of one pool, shared and leased together."),
     row(&[RedisUser], "password", Kind::Secret, "", Live, "What the client must send."),
     row(&[RedisUser], "upstream_user", Kind::Text, "", NewSessions, "The ACL user it becomes upstream; left out: the server's configured user."),
@@ -186,7 +188,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgDatabase, Redis], "max_queue_length", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most clients that may wait for a connection of one pool; one more is refused at once."),
     row(&[Postgres, PgDatabase, Redis], "query_wait_timeout", Kind::Duration { zero: Some("for ever") }, "\"10s\"", Live, "How long a client may wait for a connection."),
     row(&[Postgres, PgDatabase, Redis], "server_idle_timeout", NEVER, "\"10m\"", Live, "Idle connections above the minimum are closed after this."),
-    row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it."),
+    row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it. \"1us\": each is used once."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_timeout", POSITIVE, "\"15s\"", Live, "How long opening one connection may take, login included."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_parallelism", Kind::Count { min: 1, max: 1_000 }, "4", Live, "How many connections of one pool are opened at the same time."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_backoff", POSITIVE, "\"100ms\"", Live, "The first pause after a failed connect; it doubles up to server_login_retry."),

@@ -12,6 +12,8 @@ pub struct SqlState([u8; 5]);
 impl SqlState {
     /// `00000`: all is well.
     pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
+    /// `01000`: something to watch.
+    pub const WARNING: Self = Self(*b"01000");
     /// `08P01`: somebody broke the protocol.
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
     /// `08006`: the connection to the upstream is lost.

@@ -208,7 +208,7 @@ fn within(tokens: &mut Tokens<'_>, hints: &mut Hints) {
 /// ALTER ROLE … SET, ALTER DATABASE … SET.
 fn alter(tokens: &mut Tokens<'_>, hints: &mut Hints) {
     let Some(what) = tokens.word() else { return };
-    if ![&b"role"[..], b"user", b"group", b"database", b"system"].iter().any(|known| known.eq_ignore_ascii_case(what)) {
+    if ![&b"role"[..], b"user", b"group", b"database"].iter().any(|known| known.eq_ignore_ascii_case(what)) {
         return;
     }
     loop {

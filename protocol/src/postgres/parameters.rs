@@ -193,7 +193,22 @@ pub fn expected_report<'a>(name: &str, wanted: &'a str, reported: &'a str) -> Co
             return Cow::Owned(format!("{style}, {}", wanted.trim().to_ascii_uppercase()));
         }
     }
+    if matches!(reported, "on" | "off")
+        && let Some(flag) = flag(wanted.trim())
+    {
+        return Cow::Borrowed(if flag { "on" } else { "off" });
+    }
     Cow::Borrowed(wanted)
+}
+
+/// A boolean as the server reads it (`parse_bool`): the beginning of a word is enough.
+fn flag(value: &str) -> Option<bool> {
+    let begins =
+        |word: &str, least: usize| value.len() >= least && word.get(..value.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(value));
+    if value == "1" || begins("true", 1) || begins("yes", 1) || begins("on", 2) {
+        return Some(true);
+    }
+    (value == "0" || begins("false", 1) || begins("no", 1) || begins("off", 2)).then_some(false)
 }
 
 /// The server ignores everything but letters and digits in the name of an encoding, and takes `UNICODE` for `UTF8`.
@@ -277,6 +292,11 @@ mod tests {
         }
         assert_eq!(expected_report("client_encoding", "'utf-8'", "UTF8"), "UTF8");
         assert_eq!(expected_report("client_encoding", "unicode", "LATIN1"), "UTF8");
+        for (wanted, reported) in
+            [("TRUE", "on"), ("1", "on"), ("y", "on"), ("Of", "off"), ("n", "off"), ("o", "o"), ("", ""), ("yesss", "yesss")]
+        {
+            assert_eq!(expected_report("standard_conforming_strings", wanted, "on"), reported, "{wanted}");
+        }
         assert_eq!(expected_report("TimeZone", "Europe/Zurich", "UTC"), "Europe/Zurich");
     }
 

@@ -232,8 +232,12 @@ impl StartupError {
                 Fault::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"replication\": \"{value}\""))
                     .with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
             }
-            Self::Option(option) => Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("unsupported startup option: {option}"))
-                .with_hint("The startup parameter \"options\" may hold -c name=value and --name=value; or list \"options\" in ignore_startup_parameters."),
+            Self::Option(option) => Fault::fatal(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed",
+            )
+            .with_detail(format!("Not understood: {option}"))
+            .with_hint("Leave it out, or list \"options\" in ignore_startup_parameters."),
         }
     }
 }

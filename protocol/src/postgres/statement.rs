@@ -4,8 +4,8 @@
 
 use super::frame::{HEAD_BYTES, cstr};
 
-/// The longest names (portal and statement together) of a Bind that are looked at. PostgreSQL itself keeps 63 bytes of a name.
-pub const MAX_NAME_BYTES: usize = 4096;
+/// The longest names (portal and statement together) that are looked at. PostgreSQL has no bound; nobody is known to need more.
+pub const MAX_NAME_BYTES: usize = 64 * 1024;
 
 /// What a Describe or Close is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

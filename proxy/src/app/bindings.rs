@@ -1,4 +1,4 @@
-//! Every socket that is listened on: bound here, or taken over from the process before.
+//! Every socket that is listened on: bound here, opened by the service manager, or taken over from the process before.
 
 use std::fmt::Display;
 use std::io;
@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use sidepool_config::model::{Config, Listen};
 
 use super::upgrade::inherited as take;
+use crate::activation::Sockets;
 use crate::admin::http;
 use crate::handover::giving::Spare;
 use crate::handover::taking::Inherited;
@@ -28,15 +29,16 @@ pub(super) struct Bindings {
     pub(super) shown: Config,
 }
 
-/// Binds every listener, but for those that were inherited from the process that we take over from.
-pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>) -> io::Result<Bindings> {
+/// Binds every listener, but for those that were inherited from the process that we take over from, or passed to us.
+pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>, mut passed: Sockets) -> io::Result<Bindings> {
     let (mut doors, mut spares) = (Vec::new(), Vec::new());
     let mut shown = config.clone();
     let mut open = |door: Door, listens: &mut Vec<Listen>, options: &Options| -> io::Result<()> {
         for listen in std::mem::take(listens) {
-            let bound = match take(&mut inherited, Some(&door), &listen) {
-                Some(socket) => Bound::inherit(&listen, socket),
-                None => Bound::bind(&listen, options),
+            let bound = match (take(&mut inherited, Some(&door), &listen), passed.get(&listen)) {
+                (Some(socket), _) => Bound::inherit(&listen, socket),
+                (None, Some(socket)) => Bound::passed(&listen, socket),
+                (None, None) => Bound::bind(&listen, options),
             };
             let bound = match bound {
                 Ok(bound) => bound,
@@ -59,7 +61,8 @@ pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>) -> io::Result
     for (name, redis) in &mut shown.redis {
         open(Door::Redis(name.as_str().into()), &mut redis.listen, &Options::default())?;
     }
-    let admin = config.admin.listen.map(|address| bind_admin(address, &mut inherited)).transpose()?;
+    let admin = config.admin.listen.map(|address| bind_admin(address, &mut inherited, &mut passed)).transpose()?;
+    passed.warn_of_the_rest();
     if let (Some(listener), Some(address)) = (&admin, config.admin.listen) {
         shown.admin.listen = Some(listener.local_addr()?);
         spares.push(Spare { door: None, listen: Listen::Tcp(address), socket: listener.as_fd().try_clone_to_owned()? });
@@ -67,9 +70,12 @@ pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>) -> io::Result
     Ok(Bindings { doors, admin, spares, shown })
 }
 
-fn bind_admin(address: SocketAddr, inherited: &mut Vec<Inherited>) -> io::Result<TcpListener> {
-    if let Some(socket) = take(inherited, None, &Listen::Tcp(address)) {
-        return Ok(TcpListener::from(socket));
+fn bind_admin(address: SocketAddr, inherited: &mut Vec<Inherited>, passed: &mut Sockets) -> io::Result<TcpListener> {
+    let listen = Listen::Tcp(address);
+    if let Some(socket) = take(inherited, None, &listen).or_else(|| passed.get(&listen)) {
+        let listener = TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        return Ok(listener);
     }
     http::bind(address).map_err(|error| cannot_listen(&address, &error))
 }

@@ -14,7 +14,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
 
 use super::reloading::Reloader;
-use super::shutdown::ShutdownMode;
+use super::shutdown::{self, ShutdownMode};
 use super::suspend;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
@@ -119,6 +119,11 @@ impl Operator {
                 });
             }
             Order::Shutdown(how, answer) => {
+                // What is answered is so by then; who is on his way goes on as he began.
+                if !self.facts.is_draining() {
+                    shutdown::begin(&self.facts, mode(how));
+                    self.settle().await;
+                }
                 let _ = answer.send(());
                 return Some(mode(how));
             }

@@ -61,5 +61,5 @@ pub fn say_up(config: &Config) {
     if let Some(address) = config.admin.listen {
         tracing::info!("metrics on http://{address}/metrics");
     }
-    tracing::info!("process up: {}, {}", invocation::version(), invocation::LIBRARIES.join(", "));
+    tracing::info!("process up: {} ({}), {}", invocation::version(), invocation::OWN_VERSION, invocation::LIBRARIES.join(", "));
 }

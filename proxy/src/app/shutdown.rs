@@ -42,6 +42,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often it is looked whether everybody has left.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Tells the workers that the process is on its way out like this.
+pub fn begin(facts: &Facts, mode: ShutdownMode) {
+    let stage = match mode {
+        ShutdownMode::Immediate => return,
+        ShutdownMode::WaitForClients => Stage::NobodyNew,
+        ShutdownMode::WaitForServers => Stage::NoServers,
+    };
+    facts.set_draining();
+    advance(facts, stage);
+}
+
 /// Goes all the way; returns when the process may end.
 pub async fn leave(facts: &Arc<Facts>, listening: Listening, way: Way, bounds: &Drain) {
     match way {
@@ -49,16 +60,14 @@ pub async fn leave(facts: &Arc<Facts>, listening: Listening, way: Way, bounds: &
         Way::Mode(ShutdownMode::Immediate) => {
             facts.add_forced_closes(facts.gates().open());
         }
-        Way::Mode(ShutdownMode::WaitForClients) => {
-            facts.set_draining();
-            advance(facts, Stage::NobodyNew);
+        Way::Mode(mode @ ShutdownMode::WaitForClients) => {
+            begin(facts, mode);
             let _kept = close_tcp(listening, Closing::ServeTheRest);
             everybody_has_left(facts).await;
             tracing::info!("client connections dropped, exiting");
         }
-        Way::Mode(ShutdownMode::WaitForServers) => {
-            facts.set_draining();
-            advance(facts, Stage::NoServers);
+        Way::Mode(mode @ ShutdownMode::WaitForServers) => {
+            begin(facts, mode);
             let _kept = close_tcp(listening, Closing::TurnAway);
             servers_are_released(facts).await;
             tracing::info!("server connections dropped, exiting");

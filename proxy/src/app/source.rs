@@ -12,7 +12,7 @@ use crate::cli::From;
 pub enum Source {
     /// A file, and the flags that win over it.
     File(PathBuf, Box<Overrides>),
-    /// A `pgbouncer.ini`, and PgBouncer's flags.
+    /// A `pgbouncer.ini`, and what was given beside it.
     Ini(PathBuf, Flags),
     /// URLs and a few settings, from the command line or the environment.
     Given(Box<UrlsGiven>),

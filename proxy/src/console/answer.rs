@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sidepool_config::model::{Peer, PgDatabase, PgUser, Postgres};
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::result::{self, Formats, Row};
 
 use super::command::{Command, Ending, Fixed};
@@ -21,13 +22,16 @@ use super::show::Show;
 use super::statistics::{self, PerDatabase};
 use super::switching::{Switch, refused};
 use super::waiting::{self, Goal, Waited};
-use super::{gather, pins, sockets, tables};
+use super::{fds, gather, pins, sockets, tables};
 use crate::clock;
 use crate::observe::record::PoolGauge;
+use crate::session::postgres::cancel_lines::{LineKey, LineNumbers};
 use crate::session::postgres::presence::{Fate, Presence};
 use crate::session::postgres::run::Session;
 use crate::transport::buffer::READ_BYTES;
 use crate::upstream::postgres::connection::PgConnection;
+use crate::upstream::postgres::passed::Passed;
+use crate::upstream::postgres::statements;
 use crate::worker::WorkerId;
 
 /// How many clients a worker is asked for at a time.
@@ -204,7 +208,10 @@ impl Desk {
                 self.census(show, formats, postgres).await
             }
             Show::Peers => tables::peers(&mut self.rows(show, formats), postgres),
-            Show::PeerPools => tables::peer_pools(&mut self.rows(show, formats), postgres),
+            Show::PeerPools => {
+                let lines = self.worker.postgres.cancel_lines.clone();
+                tables::peer_pools(&mut self.rows(show, formats), postgres, |id| lines.numbers(LineKey::Peer(id)));
+            }
             Show::State => {
                 let switches = self.worker.postgres.pools.switches();
                 tables::state(&mut self.rows(show, formats), &switches);
@@ -213,8 +220,13 @@ impl Desk {
                 let hosts = self.worker.postgres.dialing.dns.snapshot();
                 tables::dns_hosts(&mut self.rows(show, formats), &hosts);
             }
-            // Zones are not watched, and sockets are handed over by other means.
-            Show::DnsZones | Show::Fds => {}
+            Show::Fds => {
+                let (formats, port) = (formats.clone(), tables::listen_port(postgres));
+                let rows = gather::ask_all(&self.worker.mailboxes, move |worker| fds::all(worker, &formats, port)).await;
+                self.out.extend(rows.into_iter().flatten());
+            }
+            // Zones are not watched.
+            Show::DnsZones => {}
         }
         Ok(())
     }
@@ -267,7 +279,11 @@ impl Desk {
             Show::Pools => tables::pools(&mut self.rows(show, formats), postgres, &pools, console),
             Show::Databases | Show::OldDatabases => tables::databases(&mut self.rows(show, formats), postgres, &switches, &pools, console),
             Show::Lists => tables::lists(&mut self.rows(show, formats), counts),
-            _ => tables::mem(&mut self.rows(show, formats), &memory(&counts, mailboxes.workers())),
+            _ => {
+                let shared = gather::ask_all(&mailboxes, |worker| (worker.postgres.states.len(), worker.postgres.statements.len())).await;
+                let shared = shared.into_iter().fold((0, 0), |sum, of_one| (sum.0 + of_one.0, sum.1 + of_one.1));
+                tables::mem(&mut self.rows(show, formats), &memory(&counts, mailboxes.workers(), shared));
+            }
         }
     }
 
@@ -332,6 +348,9 @@ async fn logged_in(mailboxes: &crate::worker::Mailboxes) -> BTreeMap<Box<str>, u
             Some(count) => *count += 1,
             None => drop(users.insert(presence.who.user.clone(), 1)),
         });
+        for guest in worker.guests.present() {
+            *users.entry(guest.user.clone()).or_default() += 1;
+        }
         users
     };
     let mut sum: BTreeMap<Box<str>, u32> = BTreeMap::new();
@@ -341,18 +360,22 @@ async fn logged_in(mailboxes: &crate::worker::Mailboxes) -> BTreeMap<Box<str>, u
     sum
 }
 
-/// What takes memory, under PgBouncer's names for it where it has one.
-fn memory(counts: &tables::Counts, workers: usize) -> [(&'static str, usize, u64); 8] {
-    let session = size_of::<Session>() + size_of::<Presence>();
+/// What takes memory, under PgBouncer's names for it. `shared`: how many sets of parameters and how many statements there are.
+fn memory(counts: &tables::Counts, workers: usize, (states, texts): (usize, usize)) -> [(&'static str, usize, u64); 12] {
     [
         ("user_cache", size_of::<PgUser>(), counts.users as u64),
+        ("credentials_cache", size_of::<Passed>(), counts.pools as u64),
         ("db_cache", size_of::<PgDatabase>(), counts.databases as u64),
         ("peer_cache", size_of::<Peer>(), counts.peers as u64),
+        ("peer_pool_cache", size_of::<LineNumbers>(), counts.peers as u64),
         ("pool_cache", size_of::<crate::pool::core::Core>(), counts.pools as u64),
+        // What a server owes is kept with its connection.
+        ("outstanding_request_cache", 0, 0),
         ("server_cache", size_of::<PgConnection>(), counts.servers),
-        ("client_cache", session, counts.clients),
-        ("login_cache", session, counts.login_clients),
+        ("client_cache", size_of::<Session>() + size_of::<Presence>(), counts.clients + counts.login_clients),
         ("iobuf_cache", READ_BYTES, workers as u64),
+        ("var_list_cache", size_of::<ParameterSet>(), states as u64),
+        ("server_prepared_statement_cache", size_of::<statements::Statement>(), texts as u64),
     ]
 }
 

@@ -53,7 +53,9 @@ pub async fn ask_all<T: Send + 'static>(mailboxes: &Mailboxes, question: impl Fn
 /// The pools of the process: cells of all workers added up, the state that they share taken once.
 pub async fn pools(mailboxes: &Mailboxes) -> BTreeMap<PoolKey, PoolFacts> {
     let mut pools: BTreeMap<PoolKey, PoolFacts> = BTreeMap::new();
-    for facts in ask_all(mailboxes, |worker| worker.postgres.pools.facts(clock::now())).await.into_iter().flatten() {
+    for facts in
+        ask_all(mailboxes, |worker| worker.postgres.pools.facts(clock::now(), &worker.postgres.cancel_lines)).await.into_iter().flatten()
+    {
         match pools.get_mut(&facts.key) {
             Some(sum) => {
                 sum.numbers.add(&facts.numbers);

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::session::postgres::account::Member;
 use crate::session::postgres::cancel::ConsoleTicket;
 use crate::transport::ends::Ends;
 
@@ -51,6 +52,8 @@ pub struct Guest {
     pub application_name: Box<str>,
     /// Its cancel key.
     pub ticket: ConsoleTicket,
+    /// Its place among the clients of the console and of its user.
+    pub member: Member,
 }
 
 /// What others see of a guest.
@@ -116,6 +119,12 @@ impl Guests {
 }
 
 impl Visit<'_> {
+    /// What others see of the guest.
+    #[must_use]
+    pub fn seen(&self) -> &Rc<Seen> {
+        &self.seen
+    }
+
     /// The guest asks for something.
     pub fn asks(&self, now: u32) {
         self.seen.asked.set(now);

@@ -7,7 +7,7 @@
 //!      ▼
 //!   the client
 //! ```
-//! Pure: `command`, `show`, `tables`, `sockets`, `pins`, `statistics`, `switching`, `extended`. Not here: who is let in (`session::postgres::operator`).
+//! Pure: `command`, `show`, `tables`, `sockets`, `fds`, `pins`, `statistics`, `switching`, `extended`. Not here: who is let in (`session::postgres::operator`).
 
 pub mod command;
 pub mod control;
@@ -21,6 +21,7 @@ pub mod statistics;
 pub mod switching;
 
 mod answer;
+mod fds;
 mod pins;
 mod sockets;
 mod tables;

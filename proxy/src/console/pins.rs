@@ -8,7 +8,6 @@ use sidepool_protocol::postgres::result::Formats;
 use super::rows::Rows;
 use super::show::Show;
 use super::sockets::stamp;
-use crate::session::postgres::cancel::Activity;
 use crate::session::postgres::presence::Presence;
 use crate::upstream::postgres::roll::{Held, Server, seconds_now};
 use crate::worker::Worker;
@@ -19,12 +18,10 @@ pub(super) fn rows(worker: &Worker, formats: &Formats) -> Vec<u8> {
     let mut rows = Rows::new(Show::Pins, formats, &mut out);
     let servers = worker.postgres.pools.roll.servers();
     let held: HashMap<u64, (&Rc<Server>, Held)> =
-        servers.iter().filter_map(|server| Some((server.id, (server, server.held.get()?)))).collect();
+        servers.iter().filter_map(|server| server.held.get().map(|held| (held.client, (server, held)))).collect();
     let now = seconds_now();
-    worker.postgres.cancels.look_at_all(|presence, activity| {
-        if let Activity::Active(id) = activity
-            && let Some((server, held)) = held.get(&id)
-        {
+    worker.postgres.cancels.look_at_all(|presence, _| {
+        if let Some((server, held)) = held.get(&presence.id) {
             put(&mut rows, now, presence, server, *held);
         }
     });

@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 
 use super::command::{self, Command, Wrong};
 use super::extended::Prepared;
-use super::guest::{Guest, Rank};
+use super::guest::{Guest, Rank, Seen};
 use super::switching::refused;
-use crate::session::postgres::refusal;
+use crate::session::postgres::{refusal, say};
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::roll::seconds_now;
 use crate::worker::Worker;
@@ -37,6 +37,8 @@ const EMPTY_QUERY: [u8; 5] = [b'I', 0, 0, 0, 4];
 pub(super) enum Stop {
     /// The command fails; with a fatal fault, so does the session.
     Fault(Fault),
+    /// The client says goodbye.
+    Left,
     /// The client is gone.
     Gone,
 }
@@ -50,6 +52,8 @@ impl From<Fault> for Stop {
 /// What a session at the console has in hand.
 pub(super) struct Desk {
     pub(super) worker: Rc<Worker>,
+    /// What others see of the client.
+    seen: Rc<Seen>,
     pub(super) rank: Rank,
     /// Notified by a cancel.
     pub(super) cancelled: Rc<Notify>,
@@ -66,11 +70,13 @@ pub(super) struct Desk {
 /// Serves a guest until it leaves, or the process ends.
 pub async fn serve(worker: &Rc<Worker>, stream: Stream, guest: Guest) {
     let visit = worker.guests.enter(&guest);
-    if worker.config.borrow().log.connections {
+    let config = worker.config.borrow().clone();
+    if config.log.connections && config.pgbouncer.is_none() {
         tracing::info!(peer = %stream.peer(), user = ?guest.user, "console session begins");
     }
     let mut desk = Desk {
         worker: Rc::clone(worker),
+        seen: Rc::clone(visit.seen()),
         rank: guest.rank,
         cancelled: Rc::clone(&guest.ticket.cancelled),
         out: Vec::new(),
@@ -92,11 +98,7 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, guest: Guest) {
             break stop;
         }
     };
-    if let Stop::Fault(fault) = stop {
-        encode::error_response(&Fault { severity: Severity::Fatal, ..fault }, &mut desk.out);
-        // Whoever does not listen any more is closed all the same.
-        let _ = desk.flush().await;
-    }
+    desk.end(stop).await;
 }
 
 impl Desk {
@@ -143,9 +145,25 @@ impl Desk {
         sent.map_err(|_| Stop::Gone)
     }
 
+    /// The last words to the client, and about it.
+    async fn end(mut self, stop: Stop) {
+        let config = self.worker.config.borrow().clone();
+        match stop {
+            Stop::Fault(fault) => {
+                say::guest_gone(&config, &self.seen, &fault.message);
+                say::guest_told(&config, &self.seen, &fault);
+                encode::error_response(&Fault { severity: Severity::Fatal, ..fault }, &mut self.out);
+                // Whoever does not listen any more is closed all the same.
+                let _ = self.flush().await;
+            }
+            Stop::Left => say::guest_gone(&config, &self.seen, "client close request"),
+            Stop::Gone => say::guest_gone(&config, &self.seen, "client unexpected eof"),
+        }
+    }
+
     async fn on_message(&mut self, (tag, body): (FrontendTag, Bytes)) -> Result<(), Stop> {
         match tag {
-            FrontendTag::Terminate => return Err(Stop::Gone),
+            FrontendTag::Terminate => return Err(Stop::Left),
             FrontendTag::Query => self.on_query(&body).await?,
             FrontendTag::Sync => {
                 self.skipping = false;
@@ -219,11 +237,13 @@ impl Desk {
     fn fail(&mut self, stop: Stop) -> Result<(), Stop> {
         match stop {
             Stop::Fault(fault) if fault.severity != Severity::Fatal => {
-                tracing::warn!(rank = ?self.rank, "console: {fault}");
+                if !say::guest_told(&self.worker.config.borrow(), &self.seen, &fault) {
+                    tracing::warn!(rank = ?self.rank, "console: {fault}");
+                }
                 encode::error_response(&fault, &mut self.out);
                 Ok(())
             }
-            stop @ (Stop::Fault(_) | Stop::Gone) => Err(stop),
+            stop @ (Stop::Fault(_) | Stop::Left | Stop::Gone) => Err(stop),
         }
     }
 

@@ -4,8 +4,6 @@
 
 use sidepool_protocol::postgres::result::{Column, Kind};
 
-use Kind::{Bytea, Int4, Int8, Numeric, Text};
-
 /// What can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
@@ -141,7 +139,7 @@ impl Show {
             Self::Pools => &POOLS,
             Self::Peers => &PEERS,
             Self::PeerPools => &PEER_POOLS,
-            Self::Clients | Self::Servers => &CONNECTIONS,
+            Self::Clients | Self::Servers => SOCKETS.split_at(21).0,
             Self::Sockets | Self::ActiveSockets => &SOCKETS,
             Self::Users => &USERS,
             Self::Lists => &LISTS,
@@ -160,236 +158,90 @@ impl Show {
     }
 }
 
-const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind }
+/// Columns with their types.
+macro_rules! columns {
+    ($($name:ident $kind:ident),* $(,)?) => { [$(Column { name: stringify!($name), kind: Kind::$kind }),*] };
 }
 
-const VERSION: [Column; 1] = [column("version", Text)];
+const VERSION: [Column; 1] = columns![version Text];
 
-const CONFIG: [Column; 4] = [column("key", Text), column("value", Text), column("default", Text), column("changeable", Text)];
+const CONFIG: [Column; 4] = columns![key Text, value Text, default Text, changeable Text];
 
 /// The last one is of older versions.
-const DATABASES: [Column; 18] = [
-    column("name", Text),
-    column("host", Text),
-    column("port", Int4),
-    column("database", Text),
-    column("force_user", Text),
-    column("pool_size", Int4),
-    column("min_pool_size", Int4),
-    column("reserve_pool_size", Int4),
-    column("server_lifetime", Int4),
-    column("pool_mode", Text),
-    column("load_balance_hosts", Text),
-    column("max_connections", Int4),
-    column("current_connections", Int4),
-    column("max_client_connections", Int4),
-    column("current_client_connections", Int4),
-    column("paused", Int4),
-    column("disabled", Int4),
-    column("reserve_pool", Int4),
+const DATABASES: [Column; 18] = columns![
+    name Text, host Text, port Int4, database Text, force_user Text, pool_size Int4, min_pool_size Int4, reserve_pool_size Int4,
+    server_lifetime Int4, pool_mode Text, load_balance_hosts Text, max_connections Int4, current_connections Int4,
+    max_client_connections Int4, current_client_connections Int4, paused Int4, disabled Int4, reserve_pool Int4,
 ];
 
-const POOLS: [Column; 17] = [
-    column("database", Text),
-    column("user", Text),
-    column("cl_active", Int4),
-    column("cl_waiting", Int4),
-    column("cl_active_cancel_req", Int4),
-    column("cl_waiting_cancel_req", Int4),
-    column("sv_active", Int4),
-    column("sv_active_cancel", Int4),
-    column("sv_being_canceled", Int4),
-    column("sv_idle", Int4),
-    column("sv_used", Int4),
-    column("sv_tested", Int4),
-    column("sv_login", Int4),
-    column("maxwait", Int4),
-    column("maxwait_us", Int4),
-    column("pool_mode", Text),
-    column("load_balance_hosts", Text),
+const POOLS: [Column; 17] = columns![
+    database Text, user Text, cl_active Int4, cl_waiting Int4, cl_active_cancel_req Int4, cl_waiting_cancel_req Int4, sv_active Int4,
+    sv_active_cancel Int4, sv_being_canceled Int4, sv_idle Int4, sv_used Int4, sv_tested Int4, sv_login Int4, maxwait Int4,
+    maxwait_us Int4, pool_mode Text, load_balance_hosts Text,
 ];
 
-const PEERS: [Column; 4] = [column("peer_id", Int4), column("host", Text), column("port", Int4), column("pool_size", Int4)];
+const PEERS: [Column; 4] = columns![peer_id Int4, host Text, port Int4, pool_size Int4];
 
-const PEER_POOLS: [Column; 5] = [
-    column("peer_id", Int4),
-    column("cl_active_cancel_req", Int4),
-    column("cl_waiting_cancel_req", Int4),
-    column("sv_active_cancel", Int4),
-    column("sv_login", Int4),
+const PEER_POOLS: [Column; 5] = columns![
+    peer_id Int4, cl_active_cancel_req Int4, cl_waiting_cancel_req Int4, sv_active_cancel Int4, sv_login Int4,
 ];
 
-const CONNECTIONS: [Column; 21] = [
-    column("type", Text),
-    column("user", Text),
-    column("database", Text),
-    column("replication", Text),
-    column("state", Text),
-    column("addr", Text),
-    column("port", Int4),
-    column("local_addr", Text),
-    column("local_port", Int4),
-    column("connect_time", Text),
-    column("request_time", Text),
-    column("wait", Int4),
-    column("wait_us", Int4),
-    column("close_needed", Int4),
-    column("ptr", Text),
-    column("link", Text),
-    column("remote_pid", Int4),
-    column("tls", Text),
-    column("application_name", Text),
-    column("prepared_statements", Int4),
-    column("id", Int4),
+const USERS: [Column; 8] = columns![
+    name Text, pool_size Text, reserve_pool_size Text, pool_mode Text, max_user_connections Int4, current_connections Int4,
+    max_user_client_connections Int4, current_client_connections Int4,
 ];
 
-const USERS: [Column; 8] = [
-    column("name", Text),
-    column("pool_size", Text),
-    column("reserve_pool_size", Text),
-    column("pool_mode", Text),
-    column("max_user_connections", Int4),
-    column("current_connections", Int4),
-    column("max_user_client_connections", Int4),
-    column("current_client_connections", Int4),
-];
+const LISTS: [Column; 2] = columns![list Text, items Int4];
 
-const LISTS: [Column; 2] = [column("list", Text), column("items", Int4)];
+const TOTALS: [Column; 2] = columns![name Text, value Numeric];
 
-const TOTALS: [Column; 2] = [column("name", Text), column("value", Numeric)];
+const MEM: [Column; 5] = columns![name Text, size Int4, used Int4, free Int4, memtotal Int4];
 
-const MEM: [Column; 5] = [column("name", Text), column("size", Int4), column("used", Int4), column("free", Int4), column("memtotal", Int4)];
+const STATE: [Column; 2] = columns![key Text, value Text];
 
-const STATE: [Column; 2] = [column("key", Text), column("value", Text)];
+const DNS_HOSTS: [Column; 3] = columns![hostname Text, ttl Int8, addrs Text];
 
-const DNS_HOSTS: [Column; 3] = [column("hostname", Text), column("ttl", Int8), column("addrs", Text)];
+const DNS_ZONES: [Column; 3] = columns![zonename Text, serial Int8, count Int4];
 
-const DNS_ZONES: [Column; 3] = [column("zonename", Text), column("serial", Int8), column("count", Int4)];
-
-const FDS: [Column; 15] = [
-    column("fd", Int4),
-    column("task", Text),
-    column("user", Text),
-    column("database", Text),
-    column("addr", Text),
-    column("port", Int4),
-    column("cancel", Int8),
-    column("link", Int4),
-    column("client_encoding", Text),
-    column("std_strings", Text),
-    column("datestyle", Text),
-    column("timezone", Text),
-    column("password", Text),
-    column("scram_client_key", Bytea),
-    column("scram_server_key", Bytea),
+const FDS: [Column; 15] = columns![
+    fd Int4, task Text, user Text, database Text, addr Text, port Int4, cancel Int8, link Int4, client_encoding Text, std_strings Text,
+    datestyle Text, timezone Text, password Text, scram_client_key Bytea, scram_server_key Bytea,
 ];
 
 /// Ours alone.
-const PINS: [Column; 10] = [
-    column("database", Text),
-    column("user", Text),
-    column("reasons", Text),
-    column("since", Text),
-    column("seconds", Int4),
-    column("client_id", Int4),
-    column("client_addr", Text),
-    column("application_name", Text),
-    column("server_id", Int4),
-    column("remote_pid", Int4),
+const PINS: [Column; 10] = columns![
+    database Text, user Text, reasons Text, since Text, seconds Int4, client_id Int4, client_addr Text, application_name Text,
+    server_id Int4, remote_pid Int4,
 ];
 
 /// The last one is of older versions.
-const STATS: [Column; 26] = [
-    column("database", Text),
-    column("total_server_assignment_count", Numeric),
-    column("total_xact_count", Numeric),
-    column("total_query_count", Numeric),
-    column("total_received", Numeric),
-    column("total_sent", Numeric),
-    column("total_xact_time", Numeric),
-    column("total_query_time", Numeric),
-    column("total_wait_time", Numeric),
-    column("total_client_parse_count", Numeric),
-    column("total_server_parse_count", Numeric),
-    column("total_bind_count", Numeric),
-    column("total_client_login_count", Numeric),
-    column("avg_server_assignment_count", Numeric),
-    column("avg_xact_count", Numeric),
-    column("avg_query_count", Numeric),
-    column("avg_recv", Numeric),
-    column("avg_sent", Numeric),
-    column("avg_xact_time", Numeric),
-    column("avg_query_time", Numeric),
-    column("avg_wait_time", Numeric),
-    column("avg_client_parse_count", Numeric),
-    column("avg_server_parse_count", Numeric),
-    column("avg_bind_count", Numeric),
-    column("avg_client_login_count", Numeric),
-    column("total_requests", Numeric),
+const STATS: [Column; 26] = columns![
+    database Text, total_server_assignment_count Numeric, total_xact_count Numeric, total_query_count Numeric, total_received Numeric,
+    total_sent Numeric, total_xact_time Numeric, total_query_time Numeric, total_wait_time Numeric, total_client_parse_count Numeric,
+    total_server_parse_count Numeric, total_bind_count Numeric, total_client_login_count Numeric, avg_server_assignment_count Numeric,
+    avg_xact_count Numeric, avg_query_count Numeric, avg_recv Numeric, avg_sent Numeric, avg_xact_time Numeric, avg_query_time Numeric,
+    avg_wait_time Numeric, avg_client_parse_count Numeric, avg_server_parse_count Numeric, avg_bind_count Numeric,
+    avg_client_login_count Numeric, total_requests Numeric,
 ];
 
-const STATS_TOTALS: [Column; 13] = [
-    column("database", Text),
-    column("server_assignment_count", Numeric),
-    column("xact_count", Numeric),
-    column("query_count", Numeric),
-    column("bytes_received", Numeric),
-    column("bytes_sent", Numeric),
-    column("xact_time", Numeric),
-    column("query_time", Numeric),
-    column("wait_time", Numeric),
-    column("client_parse_count", Numeric),
-    column("server_parse_count", Numeric),
-    column("bind_count", Numeric),
-    column("client_login_count", Numeric),
+const STATS_TOTALS: [Column; 13] = columns![
+    database Text, server_assignment_count Numeric, xact_count Numeric, query_count Numeric, bytes_received Numeric, bytes_sent Numeric,
+    xact_time Numeric, query_time Numeric, wait_time Numeric, client_parse_count Numeric, server_parse_count Numeric, bind_count Numeric,
+    client_login_count Numeric,
 ];
 
-const STATS_AVERAGES: [Column; 13] = [
-    column("database", Text),
-    column("server_assignment_count", Numeric),
-    column("xact_count", Numeric),
-    column("query_count", Numeric),
-    column("bytes_received", Numeric),
-    column("bytes_sent", Numeric),
-    column("xact_time", Numeric),
-    column("query_time", Numeric),
-    column("wait_time", Numeric),
-    column("avg_client_parse_count", Numeric),
-    column("avg_server_parse_count", Numeric),
-    column("avg_bind_count", Numeric),
-    column("avg_client_login_count", Numeric),
+const STATS_AVERAGES: [Column; 13] = columns![
+    database Text, server_assignment_count Numeric, xact_count Numeric, query_count Numeric, bytes_received Numeric, bytes_sent Numeric,
+    xact_time Numeric, query_time Numeric, wait_time Numeric, avg_client_parse_count Numeric, avg_server_parse_count Numeric,
+    avg_bind_count Numeric, avg_client_login_count Numeric,
 ];
 
-const SOCKETS: [Column; 28] = [
-    column("type", Text),
-    column("user", Text),
-    column("database", Text),
-    column("replication", Text),
-    column("state", Text),
-    column("addr", Text),
-    column("port", Int4),
-    column("local_addr", Text),
-    column("local_port", Int4),
-    column("connect_time", Text),
-    column("request_time", Text),
-    column("wait", Int4),
-    column("wait_us", Int4),
-    column("close_needed", Int4),
-    column("ptr", Text),
-    column("link", Text),
-    column("remote_pid", Int4),
-    column("tls", Text),
-    column("application_name", Text),
-    column("prepared_statements", Int4),
-    column("id", Int4),
-    column("recv_pos", Int4),
-    column("pkt_pos", Int4),
-    column("pkt_remain", Int4),
-    column("send_pos", Int4),
-    column("send_remain", Int4),
-    column("pkt_avail", Int4),
-    column("send_avail", Int4),
+/// The last seven are not in the lists of clients and servers.
+const SOCKETS: [Column; 28] = columns![
+    type Text, user Text, database Text, replication Text, state Text, addr Text, port Int4, local_addr Text, local_port Int4,
+    connect_time Text, request_time Text, wait Int4, wait_us Int4, close_needed Int4, ptr Text, link Text, remote_pid Int4, tls Text,
+    application_name Text, prepared_statements Int4, id Int4, recv_pos Int4, pkt_pos Int4, pkt_remain Int4, send_pos Int4,
+    send_remain Int4, pkt_avail Int4, send_avail Int4,
 ];
 
 #[cfg(test)]
@@ -470,11 +322,11 @@ mod tests {
                 .iter()
                 .map(|column| {
                     let kind = match column.kind {
-                        Text => "t",
-                        Int4 => "i",
-                        Int8 => "q",
-                        Numeric => "n",
-                        Bytea => "b",
+                        Kind::Text => "t",
+                        Kind::Int4 => "i",
+                        Kind::Int8 => "q",
+                        Kind::Numeric => "n",
+                        Kind::Bytea => "b",
                     };
                     format!("{} {kind}", column.name)
                 })

@@ -14,8 +14,9 @@ use super::guest::CONSOLE_DATABASE;
 use super::rows::Rows;
 use super::show::Show;
 use crate::observe::record::PoolGauge;
+use crate::session::postgres::cancel_lines::LineNumbers;
 use crate::session::postgres::pools::PoolFacts;
-use crate::session::postgres::route::{ANY, PoolKey};
+use crate::session::postgres::route::{ANY, PoolKey, Purpose};
 use crate::session::postgres::switches::Switches;
 
 /// The pools of the process.
@@ -59,7 +60,8 @@ pub(super) fn listen_port(config: &Postgres) -> u16 {
 /// SHOW POOLS.
 pub(super) fn pools(rows: &mut Rows<'_>, config: &Postgres, pools: &Pools, console: ConsoleFacts) {
     let mut of_console = Some(console);
-    for (key, facts) in pools {
+    // The one connection that listens for a database's clients is among the servers; a second row of the same names would be taken for another.
+    for (key, facts) in pools.iter().filter(|(key, _)| key.purpose != Purpose::Listening) {
         if **key.database() > *CONSOLE_DATABASE
             && let Some(console) = of_console.take()
         {
@@ -73,7 +75,7 @@ pub(super) fn pools(rows: &mut Rows<'_>, config: &Postgres, pools: &Pools, conso
             .number(clients(facts).saturating_sub(state.waiters))
             .number(state.waiters)
             .number(facts.cancels)
-            .number(0)
+            .number(facts.waiting_cancels)
             .number(state.leased.saturating_sub(facts.being_cancelled))
             .number(facts.cancels)
             .number(facts.being_cancelled)
@@ -126,7 +128,7 @@ pub(super) fn databases(rows: &mut Rows<'_>, config: &Postgres, switches: &Switc
                 .number(limits.min_pool_size)
                 .number(limits.reserve_pool_size)
                 .number(limits.server_lifetime.as_secs())
-                .text(mode(database.pool_mode))
+                .maybe(database.names_its_mode.then(|| mode(database.pool_mode)))
                 .maybe(spread(Some(database)))
                 .number(most(database.max_db_connections, config.max_db_connections))
                 .number(connections)
@@ -158,7 +160,7 @@ fn console_database(rows: &mut Rows<'_>, config: &Postgres, console: ConsoleFact
         .null()
         .number(0)
         .number(0)
-        .number(0)
+        .number(config.max_db_client_connections)
         .number(console.present)
         .number(0)
         .number(0);
@@ -251,17 +253,15 @@ pub(super) fn lists(rows: &mut Rows<'_>, counts: Counts) {
 pub(super) fn peers(rows: &mut Rows<'_>, config: &Postgres) {
     for (id, peer) in &config.peers {
         let (host, port) = host(&peer.upstream);
-        rows.row().number(*id).text(&host).number(port).number(peer.pool_size.unwrap_or(DEFAULT_POOL_SIZE)).end();
+        rows.row().number(*id).text(&host).number(port).number(config.pool_size_of(peer)).end();
     }
 }
 
-/// PgBouncer's `default_pool_size`, for peers that say nothing.
-const DEFAULT_POOL_SIZE: u32 = 20;
-
-/// SHOW PEER_POOLS: a cancel for a peer opens a connection of its own, so nothing is kept.
-pub(super) fn peer_pools(rows: &mut Rows<'_>, config: &Postgres) {
+/// SHOW PEER_POOLS: each cancel on its way to a peer is a connection of its own, which needs no login.
+pub(super) fn peer_pools(rows: &mut Rows<'_>, config: &Postgres, cancels: impl Fn(u16) -> LineNumbers) {
     for id in config.peers.keys() {
-        rows.row().number(*id).number(0).number(0).number(0).number(0).end();
+        let LineNumbers { active, waiting } = cancels(*id);
+        rows.row().number(*id).number(active).number(waiting).number(active).number(0).end();
     }
 }
 

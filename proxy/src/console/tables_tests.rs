@@ -41,6 +41,7 @@ fn pools_of(keys: &[(&str, &str, &str)]) -> Pools {
             snapshot: snapshot(),
             numbers: record.numbers(),
             cancels: 2,
+            waiting_cancels: 5,
             being_cancelled: 1,
         };
         (key, facts)
@@ -55,7 +56,7 @@ fn config() -> Postgres {
     app.user = Some("root".to_owned());
     app.max_db_connections = 7;
     app.limits.reserve_pool_size = 6;
-    let socket = PgDatabase::at(Upstream::Unix("/run/pg/.s.PGSQL.5432".into()));
+    let socket = PgDatabase { names_its_mode: true, ..PgDatabase::at(Upstream::Unix("/run/pg/.s.PGSQL.5432".into())) };
     let mut users: BTreeMap<String, PgUser> = BTreeMap::new();
     users.insert("bob".to_owned(), PgUser { pool_size: Some(4), pool_mode: Some(PoolMode::Session), ..PgUser::default() });
     Postgres {
@@ -77,7 +78,7 @@ fn a_pool_has_its_numbers_in_the_right_columns() {
     let rows = read(Show::Pools, |rows| super::pools(rows, &config(), &pools, CONSOLE));
     let databases: Vec<_> = rows.iter().map(|row| row[0].as_deref().unwrap()).collect();
     assert_eq!(databases, ["app", "pgbouncer", "zoo"]);
-    let wanted = ["app", "root", "10", "3", "2", "0", "3", "2", "1", "2", "0", "24", "1", "5", "7", "transaction", "round-robin"];
+    let wanted = ["app", "root", "10", "3", "2", "5", "3", "2", "1", "2", "0", "24", "1", "5", "7", "transaction", "round-robin"];
     assert_eq!(rows[0], wanted.map(|value| Some(value.to_owned())));
     let console = named(Show::Pools, &rows[1]);
     assert_eq!((console["user"], console["cl_active"], console["pool_mode"]), (Some("pgbouncer"), Some("2"), Some("statement")));
@@ -103,7 +104,7 @@ fn databases_are_those_configured_used_and_ours() {
         ("min_pool_size", Some("0")),
         ("reserve_pool_size", Some("6")),
         ("server_lifetime", Some("3600")),
-        ("pool_mode", Some("transaction")),
+        ("pool_mode", None),
         ("load_balance_hosts", Some("round-robin")),
         ("max_connections", Some("7")),
         ("current_connections", Some("31")),
@@ -118,7 +119,7 @@ fn databases_are_those_configured_used_and_ours() {
     assert_eq!((rows[1]["host"], rows[1]["database"]), (Some("c"), Some("auto")));
     assert_eq!((rows[2]["host"], rows[2]["port"], rows[2]["current_client_connections"]), (None, Some("6543"), Some("2")));
     assert_eq!((rows[3]["host"], rows[3]["port"], rows[3]["disabled"]), (Some("/run/pg"), Some("5432"), Some("1")));
-    assert_eq!((rows[3]["load_balance_hosts"], rows[3]["force_user"]), (None, None));
+    assert_eq!((rows[3]["load_balance_hosts"], rows[3]["force_user"], rows[3]["pool_mode"]), (None, None, Some("transaction")));
 }
 
 #[test]
@@ -187,7 +188,8 @@ fn settings_peers_and_memory() {
     config.peers.insert(3, sidepool_config::model::Peer { upstream, pool_size: None });
     let rows = read(Show::Peers, |rows| peers(rows, &config));
     assert_eq!(rows, [["3", "p", "6432", "20"].map(|value| Some(value.to_owned())).to_vec()]);
-    assert_eq!(read(Show::PeerPools, |rows| peer_pools(rows, &config))[0][0].as_deref(), Some("3"));
+    let rows = read(Show::PeerPools, |rows| peer_pools(rows, &config, |_| LineNumbers { active: 2, waiting: 7 }));
+    assert_eq!(rows, [["3", "2", "7", "2", "0"].map(|value| Some(value.to_owned())).to_vec()]);
     let hosts = [("db".to_owned(), Duration::from_secs(15), vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()])];
     let rows = read(Show::DnsHosts, |rows| dns_hosts(rows, &hosts));
     assert_eq!(rows, [["db", "15", "10.0.0.1:0,[::1]:0"].map(|value| Some(value.to_owned())).to_vec()]);

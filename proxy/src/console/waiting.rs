@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::gather;
 use super::switching::Switch;
 use crate::pool::snapshot::Snapshot;
+use crate::session::postgres::route::{PoolKey, Purpose};
 use crate::worker::Mailboxes;
 
 /// How often it is looked.
@@ -43,7 +44,9 @@ pub(super) async fn until(mailboxes: &Mailboxes, switch: &Switch, goal: Goal) ->
     loop {
         look.tick().await;
         let pools = gather::pools(mailboxes).await;
-        let mut own = pools.iter().filter(|(key, _)| switch.concerns(key.database())).map(|(_, facts)| &facts.snapshot);
+        // The connection that listens for clients stays through a pause: what is notified meanwhile shall not be lost.
+        let waited = |key: &PoolKey| switch.concerns(key.database()) && (key.purpose != Purpose::Listening || goal == Goal::Closed);
+        let mut own = pools.iter().filter(|(key, _)| waited(key)).map(|(_, facts)| &facts.snapshot);
         if goal == Goal::Released && own.clone().any(|pool| !pool.paused) {
             return Waited::Resumed;
         }

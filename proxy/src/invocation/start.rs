@@ -14,7 +14,8 @@ use tracing::Level;
 
 use super::flags::{self, Asked, Flags};
 use super::pidfile::{self, Found};
-use super::{LIBRARIES, daemon, identity, socket, version};
+use super::{LIBRARIES, OWN_VERSION, daemon, identity, socket, version};
+use crate::activation::Sockets;
 use crate::app;
 use crate::app::pgbouncer as process;
 use crate::app::source::Source;
@@ -32,7 +33,7 @@ struct Fatal(String);
 pub fn run(program: &str, words: &[OsString]) -> ExitCode {
     match flags::parse(program, words) {
         Asked::Serve(flags) => serve(&flags),
-        Asked::Version => print(&format!("{}\n{}\n", version(), LIBRARIES.join("\n"))),
+        Asked::Version => print(&format!("{}\n{OWN_VERSION}\n{}\n", version(), LIBRARIES.join("\n"))),
         Asked::Help => print(&flags::help(program)),
         Asked::Wrong(said) => {
             eprintln!("{said}");
@@ -60,11 +61,13 @@ pub fn serve(flags: &Flags) -> ExitCode {
 }
 
 fn try_serve(flags: &Flags) -> Result<(), Fatal> {
-    let said = pgbouncer::Flags { verbose: flags.verbose, user: flags.user.clone() };
-    let source = Source::Ini(flags.file.clone(), said);
+    let passed = Sockets::take();
+    let given = pgbouncer::Flags { verbose: flags.verbose, user: flags.user.clone(), listen: passed.listens() };
+    let source = Source::Ini(flags.file.clone(), given);
     let loaded = source.load(&Set::new()).map_err(|rejected| refuse(&rejected))?;
     become_somebody(&loaded.config)?;
-    let alone = alone(flags, &loaded.config)?;
+    // What the service manager has opened is nobody else's.
+    let alone = if passed.listens().is_empty() { alone(flags, &loaded.config)? } else { Alone::Yes };
     if flags.daemon && !daemon::is_daemon() {
         return go_daemon(&loaded.config);
     }
@@ -74,10 +77,10 @@ fn try_serve(flags: &Flags) -> Result<(), Fatal> {
     if flags.quiet || daemon::is_daemon() {
         process::be_quiet();
     }
-    log_and_serve(source, loaded, alone)
+    log_and_serve(source, loaded, alone, passed)
 }
 
-fn log_and_serve(source: Source, loaded: Loaded, alone: Alone) -> Result<(), Fatal> {
+fn log_and_serve(source: Source, loaded: Loaded, alone: Alone, passed: Sockets) -> Result<(), Fatal> {
     let targets = loaded.config.pgbouncer.as_deref().map(process::targets).unwrap_or_default();
     let logging = Logging::install_as_pgbouncer(&loaded.config.log, &targets).map_err(|error| {
         let file = targets.file.as_deref().unwrap_or(Path::new(""));
@@ -86,7 +89,7 @@ fn log_and_serve(source: Source, loaded: Loaded, alone: Alone) -> Result<(), Fat
     if alone == Alone::AfterADeadOne {
         tracing::info!("stale pidfile, removing");
     }
-    app::serve(source, loaded, &logging, alone == Alone::TakingOver).map_err(|error| {
+    app::serve(source, loaded, &logging, alone == Alone::TakingOver, passed).map_err(|error| {
         // Said where the log goes, too: standard error may be closed.
         tracing::error!(name: "fatal", "{error}");
         logging.flush();

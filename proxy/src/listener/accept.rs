@@ -1,6 +1,7 @@
 //! The accept loop of one socket, and the task that a client becomes.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
 use crate::session::postgres::moving::Leaver;
+use crate::transport::ends::End;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -66,12 +68,15 @@ impl Listener {
         let refusals = Refusals::new(Rc::clone(&door), Rc::clone(worker));
         let mut acceptor = Acceptor { socket, door, gate: self.gate, places: self.places, worker: Rc::clone(worker), refusals };
         let close = self.close;
+        let entrance =
+            (*acceptor.door == Door::Postgres).then(|| worker.postgres.entrances.open(acceptor.socket.descriptor(), acceptor.socket.at()));
         spawn_local(async move {
             let closing = tokio::select! {
                 closing = close => closing.unwrap_or_default(),
                 () = acceptor.run() => Closing::default(),
             };
             acceptor.close(closing).await;
+            drop(entrance);
             if closing == Closing::GiveAway {
                 acceptor.socket.give_away();
             }
@@ -98,6 +103,20 @@ impl Socket {
         match self {
             Self::Tcp(_) => {}
             Self::Unix(_, file) => file.give_away(),
+        }
+    }
+
+    fn descriptor(&self) -> i32 {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener, _) => listener.as_raw_fd(),
+        }
+    }
+
+    fn at(&self) -> End {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or(End::Unknown, End::Tcp),
+            Self::Unix(..) => End::Unix,
         }
     }
 

@@ -110,6 +110,16 @@ impl Bound {
         }
     }
 
+    /// Takes over a socket that the service manager has opened and listens on; a file of it is the manager's.
+    pub fn passed(listen: &Listen, socket: OwnedFd) -> io::Result<Self> {
+        let mut bound = Self::inherit(listen, socket)?;
+        match &mut bound {
+            Self::Tcp(listener) => inherited_by_accepted(&SockRef::from(&*listener))?,
+            Self::Unix(_, file) => file.give_away(),
+        }
+        Ok(bound)
+    }
+
     /// The same socket once more, to give to another process.
     pub fn spare(&self) -> io::Result<OwnedFd> {
         match self {
@@ -128,7 +138,12 @@ impl Bound {
     }
 }
 
-/// Accepted connections inherit `TCP_NODELAY` and keepalive from the listening socket (Linux), so that they cost no call per client.
+/// Accepted connections inherit these from the listening socket (Linux), so that they cost no call per client.
+fn inherited_by_accepted(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)
+}
+
 fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -136,8 +151,7 @@ fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListen
     if address.is_ipv6() && options.only_v6 {
         socket.set_only_v6(true)?;
     }
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    inherited_by_accepted(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(options.backlog())?;

@@ -185,13 +185,16 @@ fn words(name: &str, said: &Said, out: &mut dyn fmt::Write) -> Result<bool, fmt:
 
 /// A server that said no, or none that could say anything.
 fn connect_failed(said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
-    let what = match said.field("kind") {
-        "Auth" | "TooMany" | "Unavailable" | "NoDatabase" | "Other" => "server login failed",
-        _ => "closing because: connect failed",
-    };
     let message = one_line(&said.message);
     let message = message.strip_prefix("cannot open an upstream connection: ").unwrap_or(&message);
-    write!(out, "{what}: {message} (pool {})", one_line(said.field("pool")))
+    // That it is closed is another line.
+    match (said.field("kind"), said.field("said")) {
+        ("Refused" | "Timeout" | "Tls" | "Protocol" | "Resolve", _) => out.write_str(message)?,
+        (_, "") => write!(out, "server login failed: {message}")?,
+        // The server's words come first, as there; where that was follows.
+        (_, words) => write!(out, "server login failed: FATAL {}: {message}", one_line(words))?,
+    }
+    write!(out, " (pool {})", one_line(said.field("pool")))
 }
 
 /// Control characters of others must not make lines of their own.

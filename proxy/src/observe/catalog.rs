@@ -132,6 +132,12 @@ families! {
     Binds = "sidepool_binds_total" Counter, ["pool"], "Bind messages that clients sent.";
     Errors = "sidepool_errors_total" Counter, ["pool", "source", "class"], "Errors that clients were sent, by the first two characters of the SQLSTATE or the first word of the Redis error.";
     Cancels = "sidepool_cancels_total" Counter, ["pool", "result"], "Cancel requests.";
+    ListenClients = "sidepool_listen_clients" Gauge, ["pool"], "Clients that listen for notifications and share connections.";
+    ListenSubscriptions = "sidepool_listen_subscriptions" Gauge, ["pool"], "Channels that they listen to, counted for each client.";
+    ListenChannels = "sidepool_listen_channels" Gauge, ["pool"], "Channels that the pool's connection listens to for all clients of its database.";
+    ListenLost = "sidepool_listen_connections_lost_total" Counter, ["pool"], "How often the connection that listens for all clients was lost or replaced.";
+    ListenClosed = "sidepool_listen_clients_closed_total" Counter, ["pool", "reason"], "Clients that listen and were closed: because they did not take their notifications (slow), or may have missed some (gap).";
+    Notifications = "sidepool_notifications_total" Counter, ["pool", "stage"], "Notifications: received by the connection that listens for all clients, and delivered to each client.";
     PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";
     Pins = "sidepool_pins_total" Counter, ["pool", "reason"], "How often a client came to keep its upstream connection past its transaction, by what for.";
     PinRefusals = "sidepool_pin_refusals_total" Counter, ["pool", "reason"], "How often a client was not to, because as many connections are kept as may be.";

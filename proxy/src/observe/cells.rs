@@ -143,10 +143,23 @@ cells! {
         ClosedProbeFailed: ServerCloses ["probe_failed"] for Both,
         /// Closed: the configured address or credentials changed.
         ClosedStale: ServerCloses ["stale"] for Both,
+        /// Closed: a client's statement wants nobody else to be connected to the database.
+        ClosedAsked: ServerCloses ["asked"] for Postgres,
         /// Closed: the pool was paused.
         ClosedPaused: ServerCloses ["paused"] for Both,
         /// Closed: the pool drains.
         ClosedDrain: ServerCloses ["drain"] for Both,
+
+        /// The connection that listens was lost.
+        ListenLost: ListenLost [] for Postgres,
+        /// A client that listens was closed: it did not take its notifications.
+        ListenClosedSlow: ListenClosed ["slow"] for Postgres,
+        /// A client that listens was closed: it may have missed notifications.
+        ListenClosedGap: ListenClosed ["gap"] for Postgres,
+        /// A notification came in.
+        NotificationsReceived: Notifications ["received"] for Postgres,
+        /// A notification was sent to a client.
+        NotificationsDelivered: Notifications ["delivered"] for Postgres,
 
         /// A query was cancelled upstream.
         CancelSent: Cancels ["sent"] for Postgres,
@@ -289,6 +302,12 @@ cells! {
     pub enum PoolGauge {
         /// Clients that are logged in. The states are derived from it at the scrape.
         Clients: PoolClientConnections ["all"] for Both,
+        /// Clients that listen and share connections.
+        ListenClients: ListenClients [] for Postgres,
+        /// Channels that they listen to.
+        ListenSubscriptions: ListenSubscriptions [] for Postgres,
+        /// Channels that the connection of all of them listens to.
+        ListenChannels: ListenChannels [] for Postgres,
         /// Clients that lease a connection for MULTI or WATCH.
         PinnedTransaction: PinnedClients ["transaction"] for Redis,
         /// Clients that lease a connection for a blocking command.

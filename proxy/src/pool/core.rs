@@ -201,6 +201,7 @@ impl Core {
         self.owed = self.owed.saturating_sub(1);
         match condition {
             Condition::Clean | Condition::Dirty if owed => self.close(slot, CloseReason::Evicted),
+            Condition::Clean | Condition::Dirty if self.limits.used_once => self.close(slot, CloseReason::Lifetime),
             Condition::Clean if self.limits.probe_always => {
                 self.conns.at_mut(slot).idle_since = now;
                 self.ask(slot);
@@ -245,6 +246,12 @@ impl Core {
         let now = self.advance(now);
         self.capped = None;
         self.settle(now);
+    }
+
+    /// Whether there are more connections than the pool's size allows without its reserve.
+    #[must_use]
+    pub fn is_in_reserve(&self) -> bool {
+        self.conns.total() > self.limits.max && self.limits.reserve > 0
     }
 
     /// Whether somebody waits for a connection that may not be opened.
@@ -384,6 +391,16 @@ impl Core {
             Some((slot, ConnState::Connecting | ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing)) => {
                 self.conns.retire(slot, reason)
             }
+        }
+        self.settle(now);
+    }
+
+    /// As [`Core::retire`], for all connections there are.
+    pub fn retire_all(&mut self, now: Instant, reason: CloseReason) {
+        let now = self.advance(now);
+        let open: Vec<u32> = self.conns.all().filter(|(_, state)| *state != ConnState::Closing).map(|(slot, _)| slot).collect();
+        for slot in open {
+            self.conns.retire(slot, reason);
         }
         self.settle(now);
     }

@@ -179,7 +179,13 @@ impl<C: Connector> Pool<C> {
             return;
         }
         let (connector, pool, epoch) = (Rc::clone(&self.connector.borrow()), Weak::clone(&self.me), self.epoch.get());
-        self.core.with(|held| held.core.on_opening(id, epoch));
+        let from_reserve = self.core.with(|held| {
+            held.core.on_opening(id, epoch);
+            held.core.is_in_reserve()
+        });
+        if from_reserve {
+            tracing::info!(pool = %self.name(), "taking connection from reserve_pool");
+        }
         let task = tokio::task::spawn_local(async move {
             let started = clock::now();
             let result = connector.connect().await;
@@ -207,7 +213,8 @@ impl<C: Connector> Pool<C> {
             }
             Err(fault) => {
                 self.record().add(measure::connect_failure(fault.kind), 1);
-                tracing::warn!(name: "connect_failed", pool = %self.name(), kind = ?fault.kind, "cannot open an upstream connection: {}", fault.message);
+                let (pool, said) = (self.name(), fault.said.as_deref());
+                tracing::warn!(name: "connect_failed", %pool, kind = ?fault.kind, said, "cannot open an upstream connection: {}", fault.message);
                 let failure = fault.failure();
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));

@@ -15,7 +15,7 @@ use super::driver::{self, Alarm};
 use super::id::{ConnId, IdentityId};
 use super::lease::Lease;
 use super::limits::Limits;
-use super::pinned::Pinned;
+use super::pinned::{CauseBits, Pinned};
 use super::reason::{CloseReason, Condition};
 use super::registry::{CoreRef, PoolId, PoolTable};
 use super::sharing::{Share, Shared};
@@ -141,6 +141,12 @@ impl<C: Connector> Pool<C> {
         self.core.with(|held| held.core.snapshot(now))
     }
 
+    /// A connection that somebody here leases is kept past its transactions, as [`Lease::pin`] says.
+    #[must_use]
+    pub fn pin(&self, id: ConnId, causes: CauseBits) -> bool {
+        self.core.with(|held| held.core.pin(id, causes))
+    }
+
     /// How many connections are pinned now, and how many may be.
     pub fn pinned(&self) -> (Pinned, u32) {
         self.core.with(|held| (held.core.pinned(), held.core.limits().max_pinned))
@@ -167,6 +173,11 @@ impl<C: Connector> Pool<C> {
         for id in gone {
             self.step(|core, now| core.retire(now, id, CloseReason::Stale));
         }
+    }
+
+    /// What is open now, on whatever worker, is closed as soon as nobody uses it.
+    pub fn retire_all(&self, reason: CloseReason) {
+        self.step(|core, now| core.retire_all(now, reason));
     }
 
     /// What is open is closed when nobody uses it any more. Every worker has to be told, with the same `token`, which is new each time.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::handle::Pool;
 use super::id::ConnId;
 use super::pinned::CauseBits;
-use super::reason::Condition;
+use super::reason::{CloseReason, Condition};
 use super::slot::Slot;
 use super::traits::{Connection, Connector};
 
@@ -34,7 +34,8 @@ impl<C: Connector> Lease<C> {
     /// Closes the connection and keeps its place.
     #[must_use]
     pub fn hollow(mut self) -> Slot<C> {
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take() {
+            connection.closing(CloseReason::Evicted);
             connection.close();
         }
         Slot::new(Rc::clone(&self.pool), self.id)
@@ -44,7 +45,7 @@ impl<C: Connector> Lease<C> {
     /// not and as many are as may be.
     #[must_use]
     pub fn pin(&self, causes: CauseBits) -> bool {
-        self.pool.core.with(|held| held.core.pin(self.id, causes))
+        self.pool.pin(self.id, causes)
     }
 
     /// Whether the pool wants the connection back at the next quiet moment.

@@ -32,6 +32,8 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// Connections are replaced after this, spread by up to a tenth.
     pub lifetime: Option<Duration>,
+    /// Connections are closed when they come back.
+    pub used_once: bool,
     /// An idle connection that was not heard of for this long is asked whether it is alive.
     pub probe_after: Option<Duration>,
     /// Whether each connection is asked before it is used again.
@@ -111,7 +113,8 @@ impl From<&PoolLimits> for Limits {
             wait_timeout: unless_zero(config.query_wait_timeout),
             notify_after: None,
             idle_timeout: unless_zero(config.server_idle_timeout),
-            lifetime: unless_zero(config.server_lifetime),
+            lifetime: unless_zero(config.server_lifetime).filter(|_| !config.is_used_once()),
+            used_once: config.is_used_once(),
             probe_after: unless_zero(config.server_check_delay),
             probe_always: config.server_check_delay.is_zero(),
             round_robin: config.server_round_robin,

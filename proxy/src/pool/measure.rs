@@ -45,6 +45,7 @@ pub(super) fn close(reason: CloseReason) -> PoolCounter {
         CloseReason::ResetFailed => PoolCounter::ClosedResetFailed,
         CloseReason::ProbeFailed => PoolCounter::ClosedProbeFailed,
         CloseReason::Stale => PoolCounter::ClosedStale,
+        CloseReason::Asked => PoolCounter::ClosedAsked,
         CloseReason::Paused => PoolCounter::ClosedPaused,
         CloseReason::Drain => PoolCounter::ClosedDrain,
     }

@@ -34,6 +34,8 @@ pub enum CloseReason {
     ProbeFailed,
     /// The address or the credentials it was opened with are no longer the configured ones.
     Stale,
+    /// A client's statement wants nobody else to be connected to the database.
+    Asked,
     /// An operator paused the pool.
     Paused,
     /// The pool drains.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -174,6 +174,19 @@ impl Stream {
                 Some((pid, peer.map(|peer| peer.uid())))
             }
             Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// The number that the socket has in this process, to be shown; -1 if it has none.
+    #[must_use]
+    pub fn descriptor(&self) -> i32 {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => match stream.socket() {
+                Socket::Attached(stream) => stream.as_raw_fd(),
+                Socket::Detached(_) | Socket::Gone => -1,
+            },
         }
     }
 

@@ -121,15 +121,14 @@ impl Dialer {
         enter: impl AsyncFn(Stream, &Arc<Server>) -> Result<T, ConnectFault>,
     ) -> Result<T, ConnectFault> {
         let deadline = (!patience.is_zero()).then(|| clock::now() + patience);
-        let (mut found, mut fault) = (Vec::with_capacity(self.hosts.len()), None);
+        let (mut found, mut faults) = (Vec::with_capacity(self.hosts.len()), Vec::with_capacity(self.hosts.len()));
         for places in self.find().await {
-            found.push(places.unwrap_or_else(|unresolved| {
-                keep_worse(&mut fault, unresolved);
-                Vec::new()
-            }));
+            let (places, unresolved) = places.map_or_else(|unresolved| (Vec::new(), Some(unresolved)), |places| (places, None));
+            found.push(places);
+            faults.push(unresolved);
         }
         let plan = lock(&self.roster).plan(clock::now(), &found);
-        let mut race = Race { dialer: self, alone: plan.len() == 1, waiting: plan.into(), running: Vec::new(), deadline, fault };
+        let mut race = Race { dialer: self, alone: plan.len() == 1, waiting: plan.into(), running: Vec::new(), deadline, faults };
         while let Some((choice, stream)) = race.next().await {
             let server = Arc::new(Server { upstream: self.hosts[choice.host].clone(), place: choice.place.clone() });
             let entering = enter(stream, &server);
@@ -145,7 +144,9 @@ impl Dialer {
                 Err(fault) => race.lost(&choice, fault),
             }
         }
-        Err(race.fault.unwrap_or_else(|| ConnectFault::new(ConnectFaultKind::Resolve, "the server has no address")))
+        let mut fault = None;
+        race.faults.into_iter().flatten().for_each(|of_host| keep_worse(&mut fault, of_host));
+        Err(fault.unwrap_or_else(|| ConnectFault::new(ConnectFaultKind::Resolve, "the server has no address")))
     }
 
     /// Connects to a server that there is a connection to: for what has to go to the very same.
@@ -214,7 +215,8 @@ struct Race<'a> {
     /// In the order in which they were started.
     running: Vec<(Choice, Opening<'a>)>,
     deadline: Option<Instant>,
-    fault: Option<ConnectFault>,
+    /// What to tell of each host.
+    faults: Vec<Option<ConnectFault>>,
 }
 
 /// What happens next in a race.
@@ -264,7 +266,7 @@ impl Race<'_> {
         if !self.alone {
             tracing::warn!(address = %choice.place, "a server address is passed over for a while: {}", fault.message);
         }
-        keep_worse(&mut self.fault, fault);
+        keep_telling(&mut self.faults[choice.host], fault);
     }
 
     fn start(&mut self) -> bool {
@@ -312,6 +314,28 @@ impl Race<'_> {
 
 fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
     roster.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of the faults of one host the one to tell. Its addresses are ways to the same server: that nobody is at one of them (`localhost` is `::1`, too)
+/// says less than what the server has said at another.
+fn keep_telling(kept: &mut Option<ConnectFault>, new: ConnectFault) {
+    if kept.as_ref().is_none_or(|kept| is_answer(&new) || !is_answer(kept)) {
+        *kept = Some(new);
+    }
+}
+
+/// Whether somebody was there.
+fn is_answer(fault: &ConnectFault) -> bool {
+    match fault.kind {
+        ConnectFaultKind::Refused | ConnectFaultKind::Timeout | ConnectFaultKind::Resolve => false,
+        ConnectFaultKind::Tls
+        | ConnectFaultKind::Auth
+        | ConnectFaultKind::TooMany
+        | ConnectFaultKind::Unavailable
+        | ConnectFaultKind::NoDatabase
+        | ConnectFaultKind::Protocol => true,
+        ConnectFaultKind::Other => fault.said.is_some(),
+    }
 }
 
 /// Of several faults the one to tell: that waiting may help, as long as it may somewhere; of two alike the later.

@@ -125,3 +125,31 @@ async fn what_is_not_there_is_named() {
     assert_eq!(fault.kind, ConnectFaultKind::Resolve);
     assert!(fault.message.contains("no-such-host.invalid:5432"), "{}", fault.message);
 }
+
+#[tokio::test]
+async fn of_one_host_what_the_server_said_is_told_and_of_several_that_waiting_may_help() {
+    let (_listener, port) = listener().await;
+    let refused = |host: &[Upstream]| {
+        let dialer = dialer(host, LoadBalance::Disable);
+        async move {
+            let wrong_password = async |_: Stream, _: &Arc<Server>| -> Result<(), _> {
+                Err(ConnectFault { said: Some("no".into()), ..ConnectFault::new(ConnectFaultKind::Auth, "wrong password") })
+            };
+            dialer.connect(PATIENCE, wrong_password).await.unwrap_err()
+        }
+    };
+    // Nobody listens at ::1, where a server's name may lead, too.
+    assert_eq!(refused(&[tcp("localhost", port)]).await.kind, ConnectFaultKind::Auth);
+    let mut kept = None;
+    for (kind, expected) in [
+        (ConnectFaultKind::Refused, ConnectFaultKind::Refused),
+        (ConnectFaultKind::Auth, ConnectFaultKind::Auth),
+        (ConnectFaultKind::Timeout, ConnectFaultKind::Auth),
+        (ConnectFaultKind::NoDatabase, ConnectFaultKind::NoDatabase),
+    ] {
+        keep_telling(&mut kept, ConnectFault::new(kind, "x"));
+        assert_eq!(kept.as_ref().map(|kept| kept.kind), Some(expected));
+    }
+    let elsewhere = dead_port().await;
+    assert_eq!(refused(&[tcp("127.0.0.1", port), tcp("127.0.0.1", elsewhere)]).await.kind, ConnectFaultKind::Refused);
+}

@@ -1,5 +1,6 @@
 //! PostgreSQL: a throwaway cluster, and a client that speaks the bare protocol.
 
+pub mod cancel;
 pub mod cluster;
 pub mod frame;
 pub mod wire;

@@ -27,6 +27,7 @@ pub(super) const LIMITS: Limits = Limits {
     notify_after: None,
     idle_timeout: None,
     lifetime: None,
+    used_once: false,
     probe_after: None,
     probe_always: false,
     round_robin: false,

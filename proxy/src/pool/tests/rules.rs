@@ -214,6 +214,21 @@ fn stale_connections_are_closed_when_nobody_uses_them() {
 }
 
 #[test]
+fn connections_that_are_in_the_way_are_closed_when_nobody_uses_them() {
+    let mut bench = Bench::new(Limits { max: 3, ..LIMITS });
+    let conns = bench.lease(2);
+    bench.release(conns[0], Condition::Clean);
+    bench.core.retire_all(bench.now, CloseReason::Asked);
+    assert_eq!(bench.closes(), [CloseReason::Asked]);
+    bench.release(conns[1], Condition::Clean);
+    assert_eq!(bench.closes(), [CloseReason::Asked]);
+    // Whoever asks gets a new one, which is to stay.
+    let again = bench.lease(1);
+    bench.release(again[0], Condition::Clean);
+    assert_eq!(bench.closes(), []);
+}
+
+#[test]
 fn a_change_of_address_gives_up_on_connects_and_tries_at_once() {
     let mut bench = Bench::new(LIMITS);
     bench.queue(ALICE);

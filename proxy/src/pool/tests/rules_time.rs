@@ -131,6 +131,24 @@ fn old_connections_in_use_are_recalled_and_replaced_one_at_a_time_while_others_w
 }
 
 #[test]
+fn a_connection_may_be_used_once() {
+    let mut bench = Bench::new(Limits { max: 1, used_once: true, ..LIMITS });
+    for condition in [Condition::Clean, Condition::Dirty] {
+        let conn = bench.lease(1)[0];
+        let waiter = bench.queue(ALICE);
+        bench.release(conn, condition);
+        let actions = bench.actions();
+        let [Action::Close { reason: CloseReason::Lifetime, .. }, Action::Open { conn: new, .. }] = actions[..] else {
+            panic!("{actions:?}")
+        };
+        bench.connect(new);
+        assert_eq!(bench.grants(), [waiter]);
+        bench.release(new, Condition::Broken);
+        bench.actions();
+    }
+}
+
+#[test]
 fn a_shorter_lifetime_counts_for_connections_that_are_open_already() {
     let mut bench = Bench::new(Limits { lifetime: Some(ms(10_000)), ..LIMITS });
     bench.idle(1);

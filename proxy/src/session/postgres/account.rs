@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use sidepool_config::model::{Postgres, Timeouts};
 
+use crate::console::guest::CONSOLE_DATABASE;
+
 /// How long the parts of a session may take; `None`: as long as they like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
@@ -165,7 +167,9 @@ impl Account {
         self.fast_close.set(config.server_fast_close);
         let of_user = user.and_then(|user| user.max_user_client_connections).unwrap_or(config.max_user_client_connections);
         self.user_clients.max.store(of_user, Ordering::Relaxed);
-        if let Some(database) = config.database(&self.database) {
+        if &*self.database == CONSOLE_DATABASE {
+            self.database_clients.max.store(config.max_db_client_connections, Ordering::Relaxed);
+        } else if let Some(database) = config.database(&self.database) {
             self.database_clients.max.store(database.max_db_client_connections, Ordering::Relaxed);
         }
         changed

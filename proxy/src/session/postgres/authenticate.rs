@@ -179,13 +179,21 @@ impl Keeper<'_> {
     /// The user, from the configuration or from a server.
     async fn known(&self) -> Result<Option<Known>, Farewell> {
         let user = &*self.startup.user;
-        let listed = self.config.users.get(user);
+        let listed = self.config.users.get(user).filter(|listed| !listed.unlisted);
         let secret = listed.and_then(|listed| listed.password.as_ref()).filter(|secret| !secret.reveal().is_empty());
         let as_listed = || listed.map(|_| Known { name: user.into(), secret: secret.cloned(), looked_up: false });
         if secret.is_some() {
             return Ok(as_listed());
         }
         let Some(lookup) = route::lookup(self.config, &self.startup.database) else { return Ok(as_listed()) };
+        let lookup = lookup.map_err(|nowhere| {
+            tracing::error!(?user, "a login failed because the user could not be looked up: {nowhere}");
+            method::misconfigured(false)
+        })?;
+        let database = lookup.route.key.database();
+        if self.worker.postgres.pools.switches().is_disabled(database) {
+            return Err(method::disabled(database).into());
+        }
         match self.worker.postgres.lookups.find(&lookup, self.config, user, self.worker).await {
             Ok(Some(found)) => Ok(Some(Known { name: found.name, secret: found.secret, looked_up: true })),
             Ok(None) => Ok(as_listed()),

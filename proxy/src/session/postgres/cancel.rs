@@ -43,6 +43,8 @@ struct Seat {
     doing: RefCell<Doing>,
     /// Counts the times that the client was given a connection: a cancel is meant for one of them.
     turn: Cell<u32>,
+    /// Whether it listens for notifications (`listening` knows to what).
+    listens: Cell<bool>,
     /// Wakes the session; unknown before its first turn.
     waker: RefCell<Option<Waker>>,
     presence: Presence,
@@ -189,7 +191,15 @@ impl CancelTicket {
             return Err(presence);
         }
         let doing = RefCell::new(Doing::Nothing);
-        let seat = Rc::new(Seat { key, pool: Rc::clone(pool), doing, turn: Cell::new(0), waker: RefCell::new(None), presence });
+        let seat = Rc::new(Seat {
+            key,
+            pool: Rc::clone(pool),
+            doing,
+            turn: Cell::new(0),
+            listens: Cell::new(false),
+            waker: RefCell::new(None),
+            presence,
+        });
         registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
         Ok(Self { worker: Rc::clone(worker), seat })
     }
@@ -215,6 +225,17 @@ impl CancelTicket {
     /// The session's task: `waker` is woken when somebody wants something of it.
     pub fn begin(&self, waker: &Waker) {
         *self.seat.waker.borrow_mut() = Some(waker.clone());
+    }
+
+    /// Whether the client listens for notifications.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.seat.listens.get()
+    }
+
+    /// It does, or it does no more.
+    pub fn set_listens(&self, listens: bool) {
+        self.seat.listens.set(listens);
     }
 
     /// The client does nothing that could be cancelled.
@@ -248,6 +269,9 @@ impl CancelTicket {
 impl Drop for CancelTicket {
     fn drop(&mut self) {
         self.worker.postgres.cancels.seats.borrow_mut().remove(&self.seat.key.bytes());
+        if self.listens() {
+            self.worker.postgres.listening.forget(self.number());
+        }
     }
 }
 

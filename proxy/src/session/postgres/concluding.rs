@@ -33,7 +33,7 @@ pub(super) struct Concluded {
 
 /// Concludes from an answer. `cleaned`: everything was taken back on the connection behind the answer.
 pub(super) fn conclude(before: Before<'_>, dirt: &Dirt, answer: &Answer, cleaned: bool) -> Result<Concluded, ParameterError> {
-    let mut state = if cleaned { before.start.clone() } else { before.state.clone() };
+    let mut state = before.state.clone();
     let mut carried = before.carried.clone();
     if cleaned {
         for (name, value) in answer.session.iter().flatten() {
@@ -41,10 +41,6 @@ pub(super) fn conclude(before: Before<'_>, dirt: &Dirt, answer: &Answer, cleaned
         }
     }
     for (name, value) in &answer.values {
-        if cleaned && !is_unlisted(name) {
-            // The list has said what is to be said.
-            continue;
-        }
         let known = value.as_deref().filter(|value| !is_default(before, dirt, answer, cleaned, name, value));
         match known {
             Some(value) => {
@@ -67,11 +63,6 @@ pub(super) fn conclude(before: Before<'_>, dirt: &Dirt, answer: &Answer, cleaned
     Ok(Concluded { state, carried })
 }
 
-/// Whether the server may have the setting without listing it.
-fn is_unlisted(name: &str) -> bool {
-    name.contains('.') || name.eq_ignore_ascii_case(ROLE) || name.eq_ignore_ascii_case(USER)
-}
-
 /// Whether this is the server's own value of a setting.
 fn is_default(before: Before<'_>, dirt: &Dirt, answer: &Answer, cleaned: bool, name: &str, value: &str) -> bool {
     if name.eq_ignore_ascii_case(ROLE) {
@@ -85,7 +76,9 @@ fn is_default(before: Before<'_>, dirt: &Dirt, answer: &Answer, cleaned: bool, n
         dirt.has_resets() || before.start.get(name).is_none()
     } else {
         let listed = |list: &Vec<(Box<str>, Box<str>)>| list.iter().any(|(listed, _)| listed.eq_ignore_ascii_case(name));
-        !name.contains('.') && answer.session.as_ref().is_some_and(|list| !listed(list))
+        // What the client has set to the server's own value may never have been set on this connection.
+        let unchanged = before.state.get(name) == Some(value) && (!dirt.may_reset(name) || dirt.is_undone());
+        !name.contains('.') && !unchanged && answer.session.as_ref().is_some_and(|list| !listed(list))
     }
 }
 

@@ -23,6 +23,7 @@ fn answer(values: &[(&str, Option<&str>)], session: Option<&[(&str, &str)]>) -> 
         values: values.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect(),
         session: session.map(|list| list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
         pins: Vec::new(),
+        channels: None,
     }
 }
 
@@ -85,8 +86,20 @@ fn after_a_cleaning_the_list_is_all_there_is() {
     let (state, carried) = after("DO $$$$", &[("work_mem", "1MB"), ("app.y", "2")], &[("work_mem", "1MB")], &found, true);
     assert_eq!(state, set(&[("role", "boss"), ("app.x", "1"), ("TimeZone", "UTC"), ("application_name", "mine")]));
     assert_eq!(carried, set(&[]));
-    let found = answer(&[("role", Some("none"))], Some(&[]));
-    assert_eq!(after("CALL p()", &[], &[], &found, true).0, set(&[("application_name", "app")]));
+    let found = answer(&[("role", Some("none")), ("application_name", Some(""))], Some(&[]));
+    assert_eq!(after("CALL p()", &[("application_name", "x")], &[], &found, true).0, set(&[("application_name", "app")]));
+}
+
+#[test]
+fn what_the_client_has_set_to_the_servers_own_value_stays_set() {
+    let mine = [("application_name", "")];
+    let found = answer(&mine.map(|(name, value)| (name, Some(value))), Some(&[]));
+    for text in ["CALL p()", "RESET work_mem"] {
+        assert_eq!(after(text, &mine, &[], &found, text == "CALL p()").0, set(&mine));
+    }
+    for text in ["RESET application_name", "RESET ALL"] {
+        assert_eq!(after(text, &mine, &[], &found, false).0, set(&[("application_name", "app")]));
+    }
 }
 
 #[test]

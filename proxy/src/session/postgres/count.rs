@@ -81,3 +81,22 @@ pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
 }
+
+/// The counter of an SQLSTATE class.
+pub(super) fn error_counter(class: [u8; 2]) -> PoolCounter {
+    match &class {
+        b"08" => PoolCounter::Error08,
+        b"22" => PoolCounter::Error22,
+        b"23" => PoolCounter::Error23,
+        b"25" => PoolCounter::Error25,
+        b"26" => PoolCounter::Error26,
+        b"28" => PoolCounter::Error28,
+        b"40" => PoolCounter::Error40,
+        b"42" => PoolCounter::Error42,
+        b"53" => PoolCounter::Error53,
+        b"55" => PoolCounter::Error55,
+        b"57" => PoolCounter::Error57,
+        b"XX" => PoolCounter::ErrorXx,
+        _ => PoolCounter::ErrorOtherClass,
+    }
+}

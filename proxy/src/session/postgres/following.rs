@@ -18,6 +18,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::Owed;
 
 use super::concluding::{self, Before, Concluded};
+use super::listening;
 use super::matching::{self, Found, USER};
 use super::refusal;
 use super::relay::{Turn, give_back, query};
@@ -27,6 +28,7 @@ use crate::upstream::postgres::asking::{Answer, Asking, CLEANING, Ended, Questio
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::dirt::{Dirt, StateRules};
 use crate::upstream::postgres::link::Link;
+use crate::worker::Worker;
 
 /// Queries of the proxy itself.
 pub(super) struct Own {
@@ -50,6 +52,15 @@ impl Own {
             self.count += 1;
         }
         self
+    }
+
+    /// With one more, or that one alone.
+    pub(super) fn both(own: Option<Self>, sql: Option<&str>) -> Option<Self> {
+        match (own, sql) {
+            (Some(own), Some(sql)) => Some(own.and(sql)),
+            (None, Some(sql)) => Some(Self::one(sql)),
+            (own, None) => own,
+        }
     }
 
     fn and(mut self, sql: &str) -> Self {
@@ -81,6 +92,9 @@ impl Session {
         let free = self.settle_pins(cx)?;
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.note_statements(&lease);
+            if lease.link.sequences.is_asked() {
+                self.presence().asks_sequences.set(true);
+            }
             self.ticket.idle();
             give_back(lease);
         }
@@ -113,14 +127,20 @@ impl Session {
     /// answer has to be awaited.
     fn ask(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Phase::Linked(lease) = &mut self.phase else { return Ok(false) };
-        let Some(rules) = &lease.link.rules else { return Ok(false) };
-        if lease.link.dirt.is_clean() {
-            lease.link.dirt = Dirt::default();
-            return Ok(false);
+        if lease.link.dirt.kinds().has(Kinds::DEFAULTS) {
+            lease.link.dirt.forget_defaults();
+            self.renew_connections();
         }
-        let rules = Rc::clone(rules);
-        let connect_query = self.pool.connector().target().connect_query.clone();
+        let Phase::Linked(lease) = &mut self.phase else { return Ok(false) };
         let PgConnection { link, parameters, .. } = &mut **lease;
+        if link.rules.is_none() || link.dirt.is_clean() {
+            link.dirt = Dirt::default();
+            let mut question = Question::default();
+            listening::session::ask(link, &mut question);
+            return if question.is_empty() { Ok(false) } else { self.put(cx, question) };
+        }
+        let rules = link.rules.clone().unwrap_or_default();
+        let connect_query = self.pool.connector().target().connect_query.clone();
         if connect_query.is_some() && link.dirt.has_resets() {
             // What connect_query has set is gone, too, and the next client expects it.
             link.dirt.add_unknown();
@@ -130,14 +150,32 @@ impl Session {
         let mut question = Question::about(&link.dirt, &state, rules.custom(), !link.pins.is_empty());
         question.is_utf8 = parameters.get("client_encoding").is_none_or(|encoding| encoding == "UTF8");
         question.seed = link.dirt.kinds().has(Kinds::SEED).then(seed);
+        listening::session::ask(link, &mut question);
         if question.is_empty() {
             link.dirt = Dirt::default();
             return Ok(false);
         }
+        self.put(cx, question)
+    }
+
+    fn put(&mut self, cx: &mut Context<'_>, question: Question) -> Result<bool, End> {
+        let connect_query = self.pool.connector().target().connect_query.clone();
         let cleans = question.cleans;
         let (sql, asking) = question.put();
         self.put_question(cx, &sql, asking, connect_query.as_deref().filter(|_| cleans))?;
         Ok(true)
+    }
+
+    /// What sessions begin with has changed: connections that were opened before are replaced as soon as nobody uses them, so that clients do not
+    /// find other defaults from one transaction to the next.
+    fn renew_connections(&self) {
+        // Apart from the numbers that the console gives out.
+        let token = self.worker.postgres.numbers.next() | 1 << 63;
+        let hosts = self.pool.connector().target().hosts.clone();
+        let renew = move |worker: &Rc<Worker>| worker.postgres.pools.reconnect_to(token, &hosts);
+        for id in self.worker.mailboxes.ids() {
+            self.worker.mailboxes.post(id, renew.clone());
+        }
     }
 
     fn put_question(&mut self, cx: &mut Context<'_>, sql: &str, asking: Asking, connect_query: Option<&str>) -> Result<(), End> {
@@ -153,12 +191,22 @@ impl Session {
         self.with_connection(|connection| {
             let link = &mut connection.link;
             (link.own_done, link.own_may_fail) = (0, own.may_fail);
+            // A simple query destroys it.
+            link.statements.unnamed = None;
             for _ in 0..own.count {
                 link.tracker.owe(Owed::OwnQuery);
             }
             link.to_server.send(&mut connection.stream, cx, &own.messages)
         })
-        .map_err(|error| self.server_lost(cx, &error.to_string()))
+        .or_else(|error| self.on_lost(cx, &error.to_string()))
+    }
+
+    /// The queries that come before a client's first message on a connection, if there are any.
+    pub(super) fn arrival(&self, connection: &mut PgConnection) -> Option<Own> {
+        let own = self.state_query(connection);
+        let presence = self.presence();
+        let forgets = connection.link.rules.is_some() && connection.link.sequences.on_link(presence.id, presence.asks_sequences.get());
+        Own::both(own, forgets.then_some("DISCARD SEQUENCES"))
     }
 
     /// The queries that bring the connection into this client's state, if it is not in it.
@@ -202,8 +250,11 @@ impl Session {
         if self.after_asking(cx)? {
             return Ok(Turn::Moved);
         }
-        if self.give_back_if_free(cx)? {
+        if self.unlink_if_free(cx)? {
             return Ok(Turn::Unlinked);
+        }
+        if self.with_connection(|connection| connection.link.asking.is_some()) {
+            return Ok(Turn::Moved);
         }
         self.carry_on(cx)?;
         Ok(Turn::Moved)
@@ -228,7 +279,14 @@ impl Session {
                 let code = String::from_utf8_lossy(&error.code).into_owned();
                 Err(self.say_goodbye(cx, &refusal::state_not_known(&code, &error.message), End::Mode))
             }
-            Ended::Answered(answer, cleaned) => self.take_in_answer(cx, &answer, cleaned),
+            Ended::Answered(mut answer, cleaned) => {
+                let channels = answer.channels.take();
+                let more = self.take_in_answer(cx, &answer, cleaned)?;
+                if let Some(channels) = channels {
+                    self.take_in_channels(cx, channels);
+                }
+                Ok(more)
+            }
         }
     }
 

@@ -7,11 +7,13 @@ use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::hints::{self, Hints, Kinds};
-use sidepool_protocol::postgres::statement;
+use sidepool_protocol::postgres::statement::{self, SYNC};
 use sidepool_protocol::postgres::tag::FrontendTag;
+use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
-use super::inbound::Inbound;
+use super::inbound::{Inbound, OWN_PORTAL};
 use crate::upstream::postgres::dirt::StateRules;
+use crate::upstream::postgres::link::Note;
 use crate::upstream::postgres::statements::Statement;
 
 /// Messages up to this size are waited for, to be looked at as a whole.
@@ -62,7 +64,9 @@ impl Inbound<'_, '_> {
         let here = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
         if here.len() == head.body {
             let text = here.strip_suffix(&[0]).unwrap_or(here);
-            self.note(rules, text, &hints::look(text), true);
+            let hints = hints::look(text);
+            self.note(rules, text, &hints, true);
+            self.on_sequences(hints.kinds);
             return true;
         }
         if head.message_bytes() <= WAITED_BYTES {
@@ -93,6 +97,7 @@ impl Inbound<'_, '_> {
         let rules = Rc::clone(rules);
         self.hint_values(hints, values, head) && {
             self.note(&rules, known.key(), hints, false);
+            self.on_sequences(hints.kinds);
             true
         }
     }
@@ -112,6 +117,7 @@ impl Inbound<'_, '_> {
             if listed {
                 self.link.dirt.add_unknown();
             }
+            self.on_sequences(hints.kinds);
             true
         }
     }
@@ -121,6 +127,36 @@ impl Inbound<'_, '_> {
         if let Some(rules) = &self.link.rules {
             let rules = Rc::clone(rules);
             self.note(&rules, known.key(), known.hints(), true);
+        }
+    }
+
+    /// Where what follows asks for a value that a sequence has given, those that others have drawn are forgotten before.
+    fn on_sequences(&mut self, kinds: Kinds) {
+        if kinds.has(Kinds::DRAWS) {
+            self.link.sequences.on_draw();
+        }
+        if !kinds.has(Kinds::SEQUENCES)
+            || self.link.tracker.status() == TransactionStatus::Failed
+            || self.rewriting.capacity == 0 && self.link.tracker.is_batch_open()
+        {
+            return;
+        }
+        if self.link.tracker.owed().any(|owed| matches!(owed, Owed::Query(_) | Owed::Execute(_) | Owed::FunctionCall)) {
+            self.link.sequences.on_run();
+        }
+        if !self.link.sequences.on_ask(self.rewriting.client_id) {
+            return;
+        }
+        let in_batch = self.link.tracker.is_batch_open();
+        // This makes use of the unnamed statement.
+        self.link.statements.unnamed = None;
+        for own in [Owed::OwnParse(Note::None), Owed::OwnBind, Owed::OwnExecute(Note::None), Owed::OwnClose(Note::None)] {
+            self.link.tracker.owe(own);
+        }
+        statement::put_run(self.out.put(), OWN_PORTAL, &[b"DISCARD SEQUENCES"]);
+        if !in_batch {
+            self.link.tracker.owe(Owed::OwnSync);
+            self.out.put().extend_from_slice(&SYNC);
         }
     }
 

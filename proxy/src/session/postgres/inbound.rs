@@ -16,10 +16,13 @@ use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::sql;
+use sidepool_protocol::postgres::sql_databases::{may_want_alone, wants_alone};
 use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
+use super::admitting::Admit;
+use super::listening::gate::{Gate, Passage};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
 use super::sql_names::Named;
@@ -29,8 +32,11 @@ use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, Unna
 /// The longest Parse whose text is kept. PostgreSQL allows 1 GiB; a statement of this size is machine-made and belongs into a table.
 pub const MAX_PARSE_BYTES: usize = 16 * 1024 * 1024;
 
+/// The longest name of a statement that the client does not have which a server is asked for: it hangs up at small messages over 10,000 bytes.
+const MAX_UNKNOWN_NAME: usize = 8 * 1024;
+
 /// The portal that the proxy itself uses.
-const OWN_PORTAL: &[u8] = b"sidepool";
+pub(super) const OWN_PORTAL: &[u8] = b"sidepool";
 
 /// The message that the client is in the middle of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,6 +127,10 @@ pub struct Inbound<'a, 's> {
     pub rewriting: Rewriting<'a>,
     /// What is allowed.
     pub rules: Rules,
+    /// Who listens for the client, where that is shared.
+    pub gate: Option<Gate<'a>>,
+    /// Who may be pinned.
+    pub(super) admit: Admit<'a>,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
@@ -138,12 +148,21 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
+            if matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
+                self.look_for_databases(tag, rest, head);
+            }
             if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
                 return Ok((at, Stop::NeedMore));
+            }
+            match self.gate(tag, rest, head) {
+                Passage::Free => {}
+                Passage::NeedMore => return Ok((at, Stop::NeedMore)),
+                Passage::Held => return Ok((at, Stop::Held(Hold::Channels))),
             }
             let consumed = match tag {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
+                FrontendTag::Query if self.refuse_query(rest, head) => Some(head.message_bytes()),
                 FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
@@ -168,8 +187,22 @@ impl Inbound<'_, '_> {
             };
             let Some(bytes) = consumed else { return Ok((at, Stop::NeedMore)) };
             at += bytes;
-            self.link.counts.client_parses += u32::from(tag == FrontendTag::Parse);
-            self.link.counts.binds += u32::from(tag == FrontendTag::Bind);
+            // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
+            self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
+            self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);
+        }
+    }
+
+    /// Notes what the text of a whole message wants of other connections.
+    #[inline]
+    fn look_for_databases(&mut self, tag: FrontendTag, rest: &[u8], head: Head) {
+        let Some(body) = rest.get(HEAD_BYTES..head.message_bytes()) else { return };
+        let text = if tag == FrontendTag::Parse { frame::cstr(body).map_or(body, |(_name, rest)| rest) } else { body };
+        if may_want_alone(text)
+            && let Some((text, _)) = frame::cstr(text)
+            && let Some(database) = wants_alone(text)
+        {
+            self.link.wanted_alone.push((&*database).into());
         }
     }
 
@@ -209,7 +242,8 @@ impl Inbound<'_, '_> {
     /// Announces a message to the tracker and passes (or drops) its head; its body follows by itself.
     pub(super) fn start(&mut self, head: Head, at: usize, tag: FrontendTag) -> usize {
         let verdict = self.link.tracker.on_frontend(tag, Note::None);
-        self.link.counts.server_parses += u32::from(tag == FrontendTag::Parse && verdict == Verdict::Forward);
+        self.link.counts.server_parses +=
+            u32::from(tag == FrontendTag::Parse && self.rewriting.capacity > 0 && verdict == Verdict::Forward);
         self.follow(head, at, verdict)
     }
 
@@ -337,6 +371,9 @@ impl Inbound<'_, '_> {
             if !self.hint_unnamed(values, head) {
                 return Ok(None);
             }
+            if let Some(consumed) = self.refuse_unnamed(&names, head) {
+                return Ok(Some(consumed));
+            }
             if let Some(body) = self.unnamed_referring() {
                 return self.bind_referring(&body, names, head).map(Some);
             }
@@ -344,6 +381,9 @@ impl Inbound<'_, '_> {
         } else if let Some(known) = self.named(names.statement) {
             if !self.hint_bind(&known, values, head) {
                 return Ok(None);
+            }
+            if let Some(consumed) = self.refuse_bind(known.key(), &names, head) {
+                return Ok(Some(consumed));
             }
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
@@ -391,7 +431,7 @@ impl Inbound<'_, '_> {
             self.link.tracker.owe(Owed::Describe(Note::Uses(known.id())));
             statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
             return Ok(Some(head.message_bytes()));
-        } else if name.starts_with(NAME_PREFIX) {
+        } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {
             self.link.tracker.owe(Owed::Describe(referring::invented(name)));
             statement::put_describe(self.out.put(), NOBODY);
             return Ok(Some(head.message_bytes()));
@@ -408,7 +448,7 @@ impl Inbound<'_, '_> {
         } else if let Some((name, statement)) = self.rewriting.client.as_mut().and_then(|client| client.named.remove_entry(name)) {
             self.link.tracker.owe(Owed::LocalClose(Note::Closed { name, statement }));
             return head.message_bytes();
-        } else if name.starts_with(NAME_PREFIX) {
+        } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {
             // Nothing of the client's: PostgreSQL says that it is closed, and others use what has that name.
             self.link.tracker.owe(Owed::LocalClose(Note::None));
             return head.message_bytes();
@@ -454,9 +494,11 @@ impl Inbound<'_, '_> {
         statement::put_run(self.out.put(), OWN_PORTAL, &[b"PREPARE ", name.as_bytes(), statement.key()]);
     }
 
-    /// Marks the statement as known, and closes another one where that is one too many.
+    /// Marks the statement as known, and closes others where there are too many: one, or more after the setting has been lowered.
     pub(super) fn make_room(&mut self, statement: &Statement) {
-        if let Some(evicted) = self.link.statements.insert(statement.id(), self.rewriting.capacity) {
+        let (id, capacity) = (statement.id(), self.rewriting.capacity);
+        let evicted = self.link.statements.insert(id, capacity);
+        for evicted in evicted.into_iter().chain(std::iter::from_fn(|| self.link.statements.evict(0, capacity, |other| other == id))) {
             self.link.tracker.owe(Owed::OwnClose(Note::Server(evicted)));
             statement::put_close(self.out.put(), evicted.server_name().as_bytes());
         }

@@ -8,7 +8,7 @@
 //! ```
 //! All of it within `client_login_timeout`. Not here: what comes after (`run`).
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,7 +46,6 @@ use crate::drain::Stage;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
-use crate::transport::ends::Ends;
 use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::roll;
@@ -70,11 +69,10 @@ pub enum Arrival {
     Console(Box<Guest>, Stream),
 }
 
-/// A client that did not get in: why, and who it said it was.
+/// A client that did not get in, and why.
 struct Loss {
     farewell: Farewell,
     counter: WorkerCounter,
-    who: Option<(Box<str>, Box<str>)>,
 }
 
 impl Loss {
@@ -103,7 +101,9 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let bound = postgres.client_login_timeout;
     // Whether it is the server that we wait for, and not the client.
     let server_wait = Cell::new(false);
-    let reached = Reached { stream: &mut stream, id, connected, server_wait: &server_wait };
+    // Who it says it is, which is said of it in the log even when its time is up.
+    let startup = OnceCell::new();
+    let reached = Reached { stream: &mut stream, id, connected, startup: &startup, server_wait: &server_wait };
     let entered = enter(reached, worker, &config, postgres);
     let result = if bound.is_zero() {
         entered.await
@@ -134,9 +134,9 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if loss.is_violation() {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
-    let who = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
+    let who = startup.get().map_or(("", ""), |startup: &Startup| (&*startup.user, &*startup.database));
     if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
-        log(&loss, &stream, started);
+        log(&loss.farewell, &stream, who, started);
     }
     bid_farewell(stream, &loss.farewell).await;
     None
@@ -149,6 +149,8 @@ pub(super) struct Reached<'a> {
     pub(super) id: u64,
     /// When, in seconds since the epoch.
     pub(super) connected: u32,
+    /// Who it says it is.
+    startup: &'a OnceCell<Startup>,
     /// Whether it is the server that we wait for, and not the client.
     server_wait: &'a Cell<bool>,
 }
@@ -163,7 +165,7 @@ impl Reached<'_> {
             replication: startup.replication,
         };
         let side = &worker.postgres;
-        Presence::new(self.id, side.names.intern(who), Ends::of(self.stream), self.connected, side.states.intern(state))
+        Presence::new(self.id, side.names.intern(who), self.stream, self.connected, side.states.intern(state))
     }
 }
 
@@ -199,7 +201,7 @@ impl Inside {
             client,
             pool: Rc::clone(&self.pool.pool),
             mode: self.route.mode,
-            statement_capacity: postgres.max_prepared_statements as usize,
+            keeps_statements: postgres.max_prepared_statements > 0,
             rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             ticket: self.ticket,
             member: self.member,
@@ -208,7 +210,7 @@ impl Inside {
 }
 
 async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
-    let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther, who: None };
+    let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther };
     let (packet, minor) = match opening::wish(reached.stream, &postgres.client_tls).await.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
@@ -220,8 +222,9 @@ async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, p
     if postgres.application_name_add_host {
         application_name::add_host(&mut startup, reached.stream);
     }
-    let somebody = |(farewell, counter)| Loss { farewell, counter, who: Some((startup.user.clone(), startup.database.clone())) };
-    admit(&mut reached, worker, config, postgres, &startup, minor).await.map_err(somebody)
+    let startup = reached.startup.get_or_init(|| startup);
+    let lost = |(farewell, counter)| Loss { farewell, counter };
+    admit(&mut reached, worker, config, postgres, startup, minor).await.map_err(lost)
 }
 
 /// From the start-up message to the welcome.
@@ -362,7 +365,7 @@ fn too_late(bound: Duration, server_wait: bool) -> Loss {
     let message = if server_wait { "client_login_timeout (server down)" } else { "client_login_timeout" };
     let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, message)
         .with_detail(format!("The login was not finished within {} ms.", bound.as_millis()));
-    Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginTimeout, who: None }
+    Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginTimeout }
 }
 
 fn count(worker: &Worker, started: Instant, result: WorkerCounter) {
@@ -371,11 +374,10 @@ fn count(worker: &Worker, started: Instant, result: WorkerCounter) {
 }
 
 /// One line for each client that did not get in. Names come from the client, so they are escaped.
-fn log(loss: &Loss, stream: &Stream, started: Instant) {
+fn log(farewell: &Farewell, stream: &Stream, (user, database): (&str, &str), started: Instant) {
     let peer = stream.peer();
     let ms = clock::now().saturating_duration_since(started).as_millis();
-    let (user, database) = loss.who.as_ref().map_or(("", ""), |(user, database)| (&**user, &**database));
-    match &loss.farewell {
+    match farewell {
         Farewell::Silent => tracing::debug!(%peer, "client left without a word"),
         Farewell::Left => tracing::info!(%peer, ?user, ?database, ms, "client left during login"),
         Farewell::Broken(error) => tracing::info!(%peer, ?user, ?database, ms, %error, "client lost during login"),

@@ -23,7 +23,6 @@ use super::refusal;
 use super::route::{self, Route};
 use super::run::{Session, Start};
 use crate::handover::message::{CancelBytes, ClientState, MovedStatement};
-use crate::transport::ends::Ends;
 use crate::transport::stream::{Parcel, Stream};
 use crate::upstream::postgres::link::Hold;
 use crate::upstream::postgres::roll;
@@ -50,6 +49,8 @@ impl Session {
             && self.body.remaining == 0
             && !self.skipping
             && self.hold == Hold::No
+            // What is notified between its two LISTENs would be lost.
+            && !self.ticket.listens()
             && self.worker.postgres.leavers.borrow().is_some()
     }
 }
@@ -107,7 +108,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
                 client: stream,
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,
-                statement_capacity: postgres.max_prepared_statements as usize,
+                keeps_statements: postgres.max_prepared_statements > 0,
                 rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
                 ticket,
                 member,
@@ -129,7 +130,7 @@ fn presence(stream: &Stream, worker: &Worker, user: Box<str>, database: Box<str>
     let side = &worker.postgres;
     let tls = stream.tls_description().unwrap_or_default().into();
     let who = side.names.intern(Who { user, database, tls, replication: None });
-    Presence::new(side.numbers.next(), who, Ends::of(stream), roll::seconds_now(), side.states.intern(parameters))
+    Presence::new(side.numbers.next(), who, stream, roll::seconds_now(), side.states.intern(parameters))
 }
 
 async fn say_farewell<T>(mut stream: Stream, fault: &Fault) -> Option<T> {

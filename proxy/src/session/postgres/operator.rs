@@ -10,14 +10,17 @@ use sidepool_protocol::postgres::startup::Startup;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 use tokio::io::AsyncWriteExt as _;
 
+use super::account::{Exceeded, Member};
 use super::authenticate::Keeper;
 use super::cancel::ConsoleTicket;
 use super::login::{Reached, no_random};
 use super::opening::Farewell;
+use super::refusal;
 use crate::console::guest::{CONSOLE_DATABASE, Guest, PARAMETERS, Rank};
 use crate::observe::record::WorkerCounter;
 use crate::transport::ends::Ends;
 use crate::transport::stream::Stream;
+use crate::worker::Worker;
 
 /// The user that needs no password over a Unix socket, and the name under which the console's pool is shown.
 const OWN_USER: &str = "pgbouncer";
@@ -39,6 +42,8 @@ pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut ou
         let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(super::login::failed)?;
         rank(keeper.config, &admitted.user).ok_or_else(|| other(not_allowed().into()))?
     };
+    let member = enter(worker, keeper.config, startup, rank)
+        .map_err(|exceeded| (refusal::too_many_clients(exceeded).into(), WorkerCounter::PostgresLoginRefused))?;
     let ticket = ConsoleTicket::new(worker).map_err(|_| other(no_random().into()))?;
     for (name, value) in PARAMETERS {
         encode::parameter_status(name, value, &mut out);
@@ -56,7 +61,17 @@ pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut ou
         tls: reached.stream.tls_description().unwrap_or_default().into(),
         application_name: application_name.map(|(_, value)| value.clone()).unwrap_or_default(),
         ticket,
+        member,
     })
+}
+
+/// Counts the client. An administrator gets in however many there are, and so can do something about it.
+fn enter(worker: &Worker, config: &Postgres, startup: &Startup, rank: Rank) -> Result<Member, Exceeded> {
+    let accounts = &worker.postgres.accounts;
+    match rank {
+        Rank::Admin => Ok(accounts.enter_anyway(config, CONSOLE_DATABASE, &startup.user)),
+        Rank::Stats => accounts.enter(config, CONSOLE_DATABASE, &startup.user),
+    }
 }
 
 fn is_our_own_user(stream: &Stream, user: &str) -> bool {

@@ -4,6 +4,7 @@
 //! by the end of a read, its start waits in [`Link::carry`]. Everything else goes on as it comes, half a row included.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::splice::Splice;
@@ -11,7 +12,9 @@ use sidepool_protocol::postgres::statement::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use sidepool_protocol::postgres::tag::BackendTag;
 use sidepool_protocol::postgres::tracker::{Desync, Local, Outbound as Verdict, Owed, TransactionStatus};
 
+use super::listening::listener::Listener;
 use super::prepared::ClientStatements;
+use super::schema_clock;
 use crate::upstream::postgres::link::{Effect, Link, Note, TakeBack};
 use crate::upstream::postgres::pins::Cause;
 use crate::upstream::postgres::statements::StatementId;
@@ -36,12 +39,27 @@ pub struct News {
     pub own_ready: bool,
     /// The client has thrown its whole session away.
     pub discarded: bool,
+    /// Something was created, altered or dropped, or a transaction that did so has ended.
+    pub schema: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
+    /// The body of that announcement, which the client has not been given: nothing that it sent can have run.
+    pub unheard: Option<Box<[u8]>>,
     /// Statements of which the plan is of no use any more.
     pub outdated: Vec<StatementId>,
     /// What the client sent last shall be sent once more; the client was told nothing.
     pub replay: bool,
+}
+
+/// Which notifications of the connection itself go to its client.
+#[derive(Clone)]
+pub enum Notifications {
+    /// All.
+    All,
+    /// All, if the connection is the client's own because it listens.
+    Pinned,
+    /// One connection listens for all clients. What it does not listen to for this client.
+    Others(Option<Rc<Listener>>),
 }
 
 /// What the server may not send.
@@ -65,12 +83,10 @@ pub struct Outbound<'a, 's> {
     pub link: &'a mut Link,
     /// The client's names, for what has to be taken back.
     pub client: &'a mut Option<Box<ClientStatements>>,
-    /// Whether notifications go to this client.
-    pub notifications: bool,
+    /// Which notifications go to this client.
+    pub notifications: Notifications,
     /// Whether names of statements are the proxy's.
     pub rewriting: bool,
-    /// Whether the connection goes to others when nothing keeps it.
-    pub shared: bool,
     /// The longest message, head included.
     pub max_packet: usize,
     /// What is sent to the client.
@@ -147,7 +163,7 @@ impl Outbound<'_, '_> {
                 Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
             }
             BackendTag::NotificationResponse => {
-                Ok(if self.notifications || self.link.pins.has(Cause::Listening) { Verdict::Forward } else { Verdict::Swallow })
+                Ok(if self.is_for_client(body.unwrap_or_default()) { Verdict::Forward } else { Verdict::Swallow })
             }
             BackendTag::DataRow => {
                 if self.link.is_asked()
@@ -203,7 +219,10 @@ impl Outbound<'_, '_> {
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
-                self.news.transactions += u64::from(status == TransactionStatus::Idle);
+                if status == TransactionStatus::Idle {
+                    self.news.transactions += 1;
+                    self.news.schema |= std::mem::take(&mut self.link.schema_changed);
+                }
             }
             Verdict::Swallow => self.news.own_ready = own && !self.link.tracker.is_own_query_next(),
         }
@@ -233,17 +252,25 @@ impl Outbound<'_, '_> {
         let begins = matches!(body, b"BEGIN\0" | b"START TRANSACTION\0");
         link.begun = begins && !link.ran && link.tracker.status() == TransactionStatus::Idle;
         link.ran = true;
+        let own = matches!(link.tracker.owed().next(), Some(Owed::OwnQuery | Owed::OwnExecute(_)));
+        if !own && !begins && !body.starts_with(b"SET") {
+            link.sequences.on_run();
+            if body.starts_with(b"INSERT") || body.starts_with(b"COPY") || body.starts_with(b"MERGE") {
+                link.sequences.on_draw();
+            }
+        }
         match body {
             b"DISCARD ALL\0" => {
                 self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
+                self.link.hearing.changed = true;
                 self.link.carried = Default::default();
                 self.link.applied = None;
                 self.news.discarded = true;
             }
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
-            b"LISTEN\0" => self.link.pins.add(Cause::Listening),
-            b"LOAD\0" if self.shared => self.link.pins.add(Cause::Library),
+            b"LISTEN\0" | b"UNLISTEN\0" if !self.link.tracker.is_own_query_next() => self.on_listening(body),
+            b"LOAD\0" if self.link.rules.is_some() => self.link.pins.add(Cause::Library),
             // What the proxy itself does is known.
             _ if self.link.tracker.is_own_query_next() => {}
             b"SET\0" | b"RESET\0" if self.link.rules.is_some() => self.link.dirt.on_set(),
@@ -254,6 +281,38 @@ impl Outbound<'_, '_> {
             b"ROLLBACK\0" => self.link.dirt.on_undone(),
             b"DO\0" | b"CALL\0" if self.link.rules.is_some() => self.link.dirt.add_unknown(),
             _ => {}
+        }
+        if schema_clock::is_change(body) {
+            self.link.schema_changed = true;
+            self.news.schema = true;
+        }
+    }
+
+    /// The client listens to something more, or to something less.
+    fn on_listening(&mut self, tag: &[u8]) {
+        let is_more = tag == b"LISTEN\0";
+        match self.notifications {
+            Notifications::Others(_) => {
+                let hearing = &mut self.link.hearing;
+                hearing.carries |= is_more;
+                hearing.listened |= is_more;
+                hearing.changed = true;
+            }
+            Notifications::All | Notifications::Pinned if is_more => self.link.pins.add(Cause::Listening),
+            Notifications::All | Notifications::Pinned => {}
+        }
+    }
+
+    /// Whether a notification of this connection goes to its client. What comes to all clients in another way does not.
+    fn is_for_client(&self, body: &[u8]) -> bool {
+        let pinned = self.link.pins.has(Cause::Listening);
+        match &self.notifications {
+            Notifications::All => true,
+            Notifications::Pinned => pinned,
+            Notifications::Others(listener) => {
+                let channel = body.get(4..).and_then(frame::cstr).map_or(&[][..], |(channel, _)| channel);
+                (pinned || self.link.hearing.listened) && !listener.as_ref().is_some_and(|listener| listener.has(channel))
+            }
         }
     }
 
@@ -352,11 +411,14 @@ impl Outbound<'_, '_> {
 /// Which messages are worth waiting for the end of.
 fn is_read_whole(tag: BackendTag) -> bool {
     match tag {
-        BackendTag::ReadyForQuery | BackendTag::ErrorResponse | BackendTag::ParameterStatus | BackendTag::CommandComplete => true,
+        BackendTag::ReadyForQuery
+        | BackendTag::ErrorResponse
+        | BackendTag::ParameterStatus
+        | BackendTag::CommandComplete
+        | BackendTag::NotificationResponse => true,
         BackendTag::ParseComplete
         | BackendTag::BindComplete
         | BackendTag::CloseComplete
-        | BackendTag::NotificationResponse
         | BackendTag::DataRow
         | BackendTag::CopyData
         | BackendTag::CopyDone

@@ -13,6 +13,7 @@ use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
 use crate::upstream::postgres::cancellable::Cancellable;
 use crate::upstream::postgres::connector::PgConnector;
+use crate::upstream::postgres::link::Hold;
 
 impl Session {
     /// At the end of a turn of a session that is bounded in time: says what it is doing, and acts when something took too long. `None`: the
@@ -36,7 +37,7 @@ impl Session {
             }
             Overdue::QueuedQuery if cancels => {
                 let fault = Fault { severity: Severity::Error, ..refusal::overdue(overdue, &account.bounds()) };
-                self.phase = Phase::Idle;
+                (self.phase, self.hold) = (Phase::Idle, Hold::No);
                 self.ticket.idle();
                 self.refuse_with(&fault);
                 Some(Ok(()))
@@ -60,6 +61,7 @@ impl Session {
 
     fn stage(&self) -> Stage {
         match &self.phase {
+            Phase::Idle if self.hold == Hold::Channels => Stage::Waiting,
             Phase::Idle => Stage::Idle,
             Phase::Waiting(_) => Stage::Waiting,
             Phase::Linked(lease) if lease.link.tracker.is_idle_in_transaction() => Stage::Paused,

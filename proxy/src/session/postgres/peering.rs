@@ -16,9 +16,6 @@ use super::cancel_lines::LineKey;
 use crate::upstream::postgres::cancel;
 use crate::worker::Worker;
 
-/// How many cancels may be on their way to a peer of which the configuration does not say it (PgBouncer's default_pool_size).
-const USUAL_POOL_SIZE: u32 = 20;
-
 /// Sends a cancel for a client that is not ours on to whom it may belong to; false when that is nobody. Returns when it has been delivered.
 pub async fn forward(worker: &Rc<Worker>, key: CancelKey) -> bool {
     let config = Arc::clone(&worker.config.borrow());
@@ -69,7 +66,7 @@ async fn to_peer(worker: &Rc<Worker>, postgres: &Postgres, peer: &Peer, key: Can
         tracing::warn!(peer = id, "failed to forward cancel request because its TTL was exhausted");
         return;
     };
-    let entering = worker.postgres.cancel_lines.enter(LineKey::Peer(id), peer.pool_size.unwrap_or(USUAL_POOL_SIZE));
+    let entering = worker.postgres.cancel_lines.enter(LineKey::Peer(id), postgres.pool_size_of(peer));
     let patience = postgres.cancel_wait_timeout;
     let entered = if patience.is_zero() { Ok(entering.await) } else { timeout(patience, entering).await };
     let Ok(Ok(_turn)) = entered else {

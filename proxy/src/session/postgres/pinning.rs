@@ -12,10 +12,16 @@
 
 use std::task::Context;
 
+use sidepool_protocol::postgres::encode;
+use sidepool_protocol::postgres::fault::{Fault, Severity};
+
 use super::refusal;
 use super::run::{End, Phase, Session};
 use crate::observe::record::{PoolCounter, PoolRecord};
+use crate::pool::handle::Pool;
+use crate::pool::id::ConnId;
 use crate::pool::lease::Lease;
+use crate::pool::pinned::PROMISED;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::pins::{Cause, Pins};
 use crate::upstream::postgres::roll::{Held, seconds_now};
@@ -45,16 +51,17 @@ impl Session {
         let client = self.presence().id;
         let Phase::Linked(lease) = &mut self.phase else { return Ok(true) };
         let (before, now) = (lease.link.counted, lease.link.pins);
-        if before == now {
+        if before == now && !lease.link.promised {
             return Ok(now.is_empty());
         }
+        lease.link.promised = false;
         if !lease.pin(now.bits()) {
             return Err(self.refuse_pin(cx, now));
         }
         lease.link.counted = now;
         if let Some(entry) = &lease.entry {
             let since = entry.server().held.get().map_or_else(seconds_now, |held| held.since);
-            entry.server().held.set((!now.is_empty()).then_some(Held { pins: now, since }));
+            entry.server().held.set((!now.is_empty()).then_some(Held { pins: now, since, client }));
         }
         count(self.pool.record(), Event::Pinned, now.without(before));
         for cause in now.without(before).iter() {
@@ -90,7 +97,22 @@ impl Session {
     }
 }
 
-fn log_ends(pool: &crate::pool::handle::Pool<PgConnector>, client: u64, ended: Pins) {
+/// Keeps a place among the pinned connections for what a text is certain to leave on this one; `Some`: there is none, and this is what the client
+/// is told.
+pub(super) fn admit(pool: &Pool<PgConnector>, connection: ConnId, pins: Pins) -> Option<Box<[u8]>> {
+    if pool.pin(connection, PROMISED) {
+        return None;
+    }
+    count(pool.record(), Event::Refused, pins);
+    pool.record().add(PoolCounter::ErrorRefused, 1);
+    tracing::warn!(pool = %pool.name(), reason = %pins, "refused: no more connections may be pinned (max_pinned_connections)");
+    let fault = Fault { severity: Severity::Error, ..refusal::pinned_too_many(pool.name(), pins, &pool.pinned()) };
+    let mut told = Vec::new();
+    encode::error_response(&fault, &mut told);
+    Some(told.into())
+}
+
+fn log_ends(pool: &Pool<PgConnector>, client: u64, ended: Pins) {
     for cause in ended.iter() {
         tracing::debug!(pool = %pool.name(), client, reason = cause.label(), "no longer pinned");
     }

@@ -9,13 +9,14 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{PoolMode, Postgres, TcpOptions};
+use sidepool_config::model::{PoolMode, Postgres, TcpOptions, Upstream};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
+use super::cancel_lines::{CancelLines, LineKey};
 use super::keyring::Keyring;
-use super::route::{self, PoolKey, Route};
+use super::route::{self, PoolKey, Purpose, Route};
 use super::switches::Switches;
 use crate::clock;
 use crate::observe::record::{PoolNumbers, PoolRecord};
@@ -25,7 +26,7 @@ use crate::pool::caps::Caps;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
-use crate::pool::reason::Condition;
+use crate::pool::reason::{CloseReason, Condition};
 use crate::pool::registry::Directory;
 use crate::pool::sharing::Shared;
 use crate::pool::snapshot::Snapshot;
@@ -115,6 +116,8 @@ pub struct PoolFacts {
     pub numbers: PoolNumbers,
     /// Cancels that are on their way from this worker.
     pub cancels: u32,
+    /// Cancels of the whole process that wait for their turn.
+    pub waiting_cancels: u32,
     /// Connections of this worker that they are for.
     pub being_cancelled: u32,
 }
@@ -163,9 +166,29 @@ impl PgPools {
         }
     }
 
+    /// The same for all pools that lead to these servers.
+    pub fn reconnect_to(&self, token: u64, hosts: &[Upstream]) {
+        let leads_there = |entry: &PgPool| entry.pool.connector().target().hosts.iter().any(|host| hosts.contains(host));
+        for (key, entry) in self.pools.borrow().iter().filter(|(_, entry)| leads_there(entry)) {
+            entry.pool.reconnect(token);
+            self.note_stale(key);
+        }
+    }
+
+    /// A statement of a client wants nobody else to be connected to `database` on these servers: connections that nobody uses are closed.
+    pub fn leave_alone(&self, database: &str, hosts: &[Upstream]) {
+        let pools: Vec<Rc<PgPool>> =
+            self.pools.borrow().iter().filter(|(key, _)| *key.dbname == *database).map(|(_, entry)| Rc::clone(entry)).collect();
+        for entry in pools {
+            if entry.pool.connector().target().hosts == hosts {
+                entry.pool.retire_all(CloseReason::Asked);
+            }
+        }
+    }
+
     /// The pools as the admin console sees them.
     #[must_use]
-    pub fn facts(&self, now: Instant) -> Vec<PoolFacts> {
+    pub fn facts(&self, now: Instant, lines: &CancelLines) -> Vec<PoolFacts> {
         let servers: Vec<_> = self.roll.servers().into_iter().filter(|server| server.cancels() > 0).collect();
         let facts = |(key, entry): (&PoolKey, &Rc<PgPool>)| {
             let own = servers.iter().filter(|server| server.database == *key.database() && server.user == key.user);
@@ -176,6 +199,7 @@ impl PgPools {
                 snapshot: entry.pool.snapshot(now),
                 numbers: entry.pool.record().numbers(),
                 cancels: cancels.iter().sum(),
+                waiting_cancels: lines.numbers(LineKey::Pool(entry.pool.id())).waiting,
                 being_cancelled: u32::try_from(cancels.len()).unwrap_or(u32::MAX),
             }
         };
@@ -190,6 +214,12 @@ impl PgPools {
         }
     }
 
+    /// Which pool this is; `None`: one that is not led to any more.
+    #[must_use]
+    pub fn key_of(&self, pool: &Rc<Pool<PgConnector>>) -> Option<PoolKey> {
+        self.pools.borrow().iter().find(|(_, entry)| Rc::ptr_eq(&entry.pool, pool)).map(|(key, _)| key.clone())
+    }
+
     /// The pool at the end of `route`, made if it is not there.
     pub fn get(&self, route: &Route, worker: &Rc<Worker>) -> Result<Rc<PgPool>, TooManyPools> {
         if let Some(pool) = self.pools.borrow().get(&route.key) {
@@ -202,6 +232,10 @@ impl PgPools {
             }
             if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
                 return Err(TooManyPools);
+            }
+            let database = route.key.database();
+            if !pools.keys().any(|key| key.is_auto() && key.database() == database) {
+                tracing::info!("registered new auto-database: {database}");
             }
         }
         let pool = Rc::new(self.make(route, worker));
@@ -263,7 +297,10 @@ impl PgPools {
     /// How many connections sessions hold. (Pools that several workers share are counted by each of them.)
     #[must_use]
     pub fn in_use(&self, now: Instant) -> u64 {
-        self.pools.borrow().values().map(|entry| u64::from(entry.pool.snapshot(now).leased)).sum()
+        // Those that listen for clients are nobody's, and are never given back while somebody listens.
+        let pools = self.pools.borrow();
+        let of_sessions = pools.iter().filter(|(key, _)| key.purpose != Purpose::Listening);
+        of_sessions.map(|(_, entry)| u64::from(entry.pool.snapshot(now).leased)).sum()
     }
 
     /// What the pools have to report to a scrape.
@@ -278,7 +315,7 @@ impl PgPools {
         // It spreads lifetimes and retries: without random numbers they are merely not spread.
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), route.limits, u64::from_ne_bytes(seed));
-        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key));
+        let (learned, passed) = (Learned::default(), self.keyring.join(&route.key.of_clients()));
         let setup = PoolSetup {
             name: route.key.name(),
             id,

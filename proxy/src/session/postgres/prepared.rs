@@ -11,6 +11,9 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use super::referring;
+use super::schema_clock::SchemaClock;
+use sidepool_protocol::postgres::channels;
+
 use crate::handover::message::MovedStatement;
 use crate::upstream::postgres::statements::{Statement, StatementId};
 use crate::worker::WorkerId;
@@ -47,6 +50,7 @@ pub struct StatementTable {
     /// Statements that nobody holds are swept out when the table has grown to this.
     sweep_at: Cell<usize>,
     next: Cell<u64>,
+    schema: SchemaClock,
 }
 
 impl StatementTable {
@@ -54,8 +58,9 @@ impl StatementTable {
 
     /// An empty table. Ids of different workers never meet, because server connections move between workers.
     #[must_use]
-    pub fn new(worker: WorkerId) -> Self {
-        Self { statements: RefCell::default(), sweep_at: Cell::new(Self::FIRST_SWEEP), next: Cell::new(u64::from(worker.0) << 48) }
+    pub fn new(worker: WorkerId, schema: SchemaClock) -> Self {
+        let next = Cell::new(u64::from(worker.0) << 48);
+        Self { statements: RefCell::default(), sweep_at: Cell::new(Self::FIRST_SWEEP), next, schema }
     }
 
     /// The statement with this body (what follows the name in Parse), parsed under this search path: it decides what the names of tables mean, and
@@ -69,14 +74,19 @@ impl StatementTable {
 
     fn find_or_add(&self, key: &[u8], body: usize) -> Rc<Statement> {
         let mut statements = self.statements.borrow_mut();
+        let schema = self.schema.now();
         if let Some(found) = statements.get(key) {
-            return Rc::clone(&found.0);
+            if found.0.schema() == schema {
+                return Rc::clone(&found.0);
+            }
+            // Whoever parsed it before keeps it, with what it meant then.
+            statements.remove(key);
         }
         if statements.len() >= self.sweep_at.get() {
             statements.retain(|statement| Rc::strong_count(&statement.0) > 1);
             self.sweep_at.set((statements.len() * 2).max(Self::FIRST_SWEEP));
         }
-        let statement = Rc::new(Statement::parsed(self.next_id(), key, body));
+        let statement = Rc::new(Statement::parsed(self.next_id(), key, body, schema));
         statements.insert(ByKey(Rc::clone(&statement)));
         statement
     }
@@ -127,6 +137,8 @@ pub struct ClientStatements {
     pub unnamed: Option<Vec<u8>>,
     /// Whether its text names another statement.
     pub unnamed_refers: bool,
+    /// Whether one of its statements was or is LISTEN.
+    pub listens: bool,
     /// Counts Parses of the unnamed statement, so that a server connection can tell whether it has the present one.
     pub unnamed_version: u64,
 }
@@ -155,8 +167,11 @@ impl ClientStatements {
             MovedStatement::Parsed { body, search_path } => table.parsed(body, search_path),
             MovedStatement::Sql(rest) => table.in_sql(rest),
         };
-        let named = named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
-        let mut client = Self { named, unnamed_version: u64::from(unnamed.is_some()), ..Self::default() };
+        let named: HashMap<Box<[u8]>, Rc<Statement>> =
+            named.iter().take(MAX_CLIENT_STATEMENTS).map(|(name, moved)| (name.as_slice().into(), found(moved))).collect();
+        let listens =
+            named.values().any(|statement| channels::begins_so(statement.key())) || unnamed.as_deref().is_some_and(channels::begins_so);
+        let mut client = Self { named, listens, unnamed_version: u64::from(unnamed.is_some()), ..Self::default() };
         client.put_back_unnamed(unnamed);
         client
     }
@@ -168,7 +183,7 @@ mod tests {
 
     #[test]
     fn equal_bodies_are_one_statement() {
-        let table = StatementTable::new(WorkerId(0));
+        let table = StatementTable::new(WorkerId(0), SchemaClock::default());
         let a = table.intern(b"select 1\0\0\0", "");
         let b = table.intern(b"select 1\0\0\0", "");
         let c = table.intern(b"select 2\0\0\0", "");
@@ -179,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_search_path_is_a_part_of_a_statement() {
-        let table = StatementTable::new(WorkerId(0));
+        let table = StatementTable::new(WorkerId(0), SchemaClock::default());
         let (a, b) = (table.intern(b"x\0\0\0", "one"), table.intern(b"x\0\0\0", "two"));
         assert_ne!(a.id(), b.id());
         assert_eq!(a.parse(), Some((&b"x\0\0\0"[..], &b"one"[..])));
@@ -188,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_renewed_statement_is_the_one_that_is_found() {
-        let table = StatementTable::new(WorkerId(0));
+        let table = StatementTable::new(WorkerId(0), SchemaClock::default());
         let old = table.intern(b"x\0\0\0", "path");
         let new = table.renew(&old);
         assert_ne!(old.id(), new.id());
@@ -201,16 +216,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_parsed_after_a_change_of_the_schema_is_another_statement() {
+        let schema = SchemaClock::default();
+        let table = StatementTable::new(WorkerId(0), schema.clone());
+        let before = table.intern(b"x", "");
+        schema.tick();
+        let after = table.intern(b"x", "");
+        assert_ne!(before.id(), after.id());
+        assert!(Rc::ptr_eq(&after, &table.intern(b"x", "")));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
     fn workers_never_share_an_id() {
-        let a = StatementTable::new(WorkerId(1)).intern(b"x", "");
-        let b = StatementTable::new(WorkerId(2)).intern(b"x", "");
+        let a = StatementTable::new(WorkerId(1), SchemaClock::default()).intern(b"x", "");
+        let b = StatementTable::new(WorkerId(2), SchemaClock::default()).intern(b"x", "");
         assert_ne!(a.id(), b.id());
         assert!(StatementId::new(u64::MAX).server_name().as_bytes().ends_with(b"18446744073709551615"));
     }
 
     #[test]
     fn texts_that_nobody_holds_are_swept() {
-        let table = StatementTable::new(WorkerId(0));
+        let table = StatementTable::new(WorkerId(0), SchemaClock::default());
         let held = table.intern(b"held", "");
         for i in 0..100_000u32 {
             table.intern(&i.to_be_bytes(), "");

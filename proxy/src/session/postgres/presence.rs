@@ -10,6 +10,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::startup::Replication;
 
 use crate::transport::ends::Ends;
+use crate::transport::stream::Stream;
 
 /// Who a client is: as whom it logged in, to which database, and under what TLS. The same for all clients that agree in these.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -41,6 +42,8 @@ pub struct Presence {
     pub who: Rc<Who>,
     /// Where it is.
     pub ends: Ends,
+    /// The number of its socket.
+    pub descriptor: i32,
     /// When it connected, in seconds since the epoch.
     pub connected: u32,
     /// How many prepared statements it had when it last gave a server back.
@@ -52,14 +55,28 @@ pub struct Presence {
     /// Those it began with, to which RESET leads back.
     start: Rc<ParameterSet>,
     fate: Cell<Option<Fate>>,
+    /// It asks for values of sequences that its session has drawn.
+    pub asks_sequences: Cell<bool>,
 }
 
 impl Presence {
     /// Of a client that has just logged in.
     #[must_use]
-    pub fn new(id: u64, who: Rc<Who>, ends: Ends, connected: u32, state: Rc<ParameterSet>) -> Self {
+    pub fn new(id: u64, who: Rc<Who>, stream: &Stream, connected: u32, state: Rc<ParameterSet>) -> Self {
         let (start, state) = (Rc::clone(&state), RefCell::new(state));
-        Self { id, who, ends, connected, statements: Cell::new(0), asked: Cell::new(0), state, start, fate: Cell::new(None) }
+        Self {
+            id,
+            who,
+            ends: Ends::of(stream),
+            descriptor: stream.descriptor(),
+            connected,
+            statements: Cell::new(0),
+            asked: Cell::new(0),
+            state,
+            start,
+            fate: Cell::new(None),
+            asks_sequences: Cell::new(false),
+        }
     }
 
     /// It has asked for a server, so many microseconds after the worker started.

@@ -16,19 +16,22 @@ use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
+use super::count::error_counter;
+use super::following::Own;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
-use super::outbound::{News, Outbound, field};
+use super::listening::gate::Gate;
+use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{following, refusal, replay};
+use super::{alone, following, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
-use crate::upstream::postgres::pins::Cause;
+use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
@@ -53,7 +56,9 @@ impl Session {
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
         lease.link.rules = self.state_rules();
-        let Some(own) = self.state_query(&mut lease) else {
+        let channels = self.channels_query(&mut lease);
+        let own = Own::both(self.arrival(&mut lease), channels.as_deref());
+        let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
             return self.send_on(cx, input);
@@ -67,7 +72,8 @@ impl Session {
     }
 
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        loop {
+        // A connection that is lost early leaves the session without one, and with something to send.
+        while self.is_linked() {
             match self.flush_both(cx) {
                 Ok(()) => {}
                 Err(end) => return Poll::Ready(Err(end)),
@@ -87,8 +93,11 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             if !moved {
+                if self.ticket.listens() {
+                    self.listen_linked(cx)?;
+                }
                 // The last of what was half-way may have gone just now. What is pending would only come back for the connection.
-                if self.pending.is_empty() {
+                if self.pending.is_empty() || self.hold == Hold::Channels {
                     match self.unlink_if_free(cx) {
                         Ok(true) => return Poll::Ready(Ok(())),
                         Ok(false) => {}
@@ -105,6 +114,11 @@ impl Session {
                 return Poll::Pending;
             }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_linked(&self) -> bool {
+        matches!(self.phase, Phase::Linked(_))
     }
 
     /// Sends what waits in either direction.
@@ -117,7 +131,7 @@ impl Session {
             }
         });
         if let Poll::Ready(Err(error)) = flushed {
-            return Err(self.server_lost(cx, &error.to_string()));
+            return self.on_lost(cx, &error.to_string());
         }
         if !self.to_client.is_empty()
             && let Poll::Ready(Err(_)) = self.to_client.poll_flush(&mut self.client, cx)
@@ -129,7 +143,13 @@ impl Session {
 
     /// Reads the client, if the server can take more.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
+        if !self.is_linked() {
+            return Ok(Turn::Unlinked);
+        }
         let busy = self.with_connection(|connection| connection.link.is_occupied() || !connection.link.to_server.is_empty());
+        if self.hold == Hold::Channels && self.still_waits_for_hub(cx)? {
+            return Ok(Turn::Quiet);
+        }
         if self.hold != Hold::No {
             let hold = self.hold;
             if busy || self.with_connection(|connection| connection.link.holds(hold)) {
@@ -216,6 +236,7 @@ impl Session {
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
+        let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
         // All that was held back is looked at again.
         self.hold = Hold::No;
@@ -225,11 +246,14 @@ impl Session {
             client: &mut self.statements,
             client_id: self.ticket.number(),
             table: &worker.postgres.statements,
-            capacity: self.statement_capacity,
+            capacity: if self.rewrites { worker.postgres.statement_capacity.get() } else { 0 },
             state: &state,
         };
-        let first = self.statement_capacity > 0 && replay::prepare(link, self.body, input);
-        let scanned = Inbound { link: &mut *link, body: &mut self.body, rewriting, rules: self.rules, out: &mut out }.scan(input);
+        let first = self.mode != PoolMode::Session && replay::prepare(link, self.body, input);
+        let gate = link.rules.is_some().then(|| Gate { worker: &worker, ticket: &self.ticket, pool: &self.pool, waker: cx.waker() });
+        let admit = |pins: Pins| pinning::admit(&self.pool, id, pins);
+        let (link, body, rules) = (&mut *link, &mut self.body, self.rules);
+        let scanned = Inbound { link, body, rewriting, rules, gate, admit: &admit, out: &mut out }.scan(input);
         if first && matches!(scanned, Ok((consumed, Stop::NeedMore)) if consumed == input.len()) {
             replay::keep(link, input);
         }
@@ -237,6 +261,10 @@ impl Session {
         if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
             // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
             return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));
+        }
+        if !link.wanted_alone.is_empty() {
+            let wanted = std::mem::take(&mut link.wanted_alone);
+            alone::make_room(&worker, &self.pool, &wanted);
         }
         let sent = if bytes.is_empty() { Ok(()) } else { link.to_server.send(stream, cx, bytes) };
         let record = self.pool.record();
@@ -258,7 +286,7 @@ impl Session {
             }
         }
         if let Err(error) = sent {
-            return Err(self.server_lost(cx, &error.to_string()));
+            return self.on_lost(cx, &error.to_string());
         }
         self.answer_locals(cx)
     }
@@ -287,6 +315,7 @@ impl Session {
         }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
+        let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
         let PgConnection { link, stream, .. } = &mut **lease;
         let kept = link.carry.len();
@@ -295,22 +324,30 @@ impl Session {
                 self.quiet.server = true;
                 return Ok(Turn::Quiet);
             }
-            Poll::Ready(Ok(0)) => return Err(self.server_lost(cx, "the server closed it")),
+            Poll::Ready(Ok(0)) => {
+                drop(buffer);
+                return self.on_lost(cx, "the server closed it").map(|()| Turn::Unlinked);
+            }
             Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Err(self.server_lost(cx, &error.to_string())),
+            Poll::Ready(Err(error)) => {
+                drop(buffer);
+                return self.on_lost(cx, &error.to_string()).map(|()| Turn::Unlinked);
+            }
         };
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
         let input = &buffer[..kept + read];
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
-        let notifications = link.pins.has(Cause::Listening) || self.mode == PoolMode::Session;
         let mut outbound = outbound(link, &mut self.statements, self.rules, &mut out);
         outbound.notifications = notifications;
-        outbound.rewriting = self.statement_capacity > 0;
-        outbound.shared = self.mode != PoolMode::Session;
+        outbound.rewriting = self.rewrites;
         let scanned = outbound.scan(input);
         let news = outbound.news;
+        if news.schema {
+            // Before the client hears of it.
+            worker.postgres.schema.tick();
+        }
         let bytes = out.finish();
         let record = self.pool.record();
         record.add(PoolCounter::BytesFromServer, read as u64);
@@ -344,6 +381,14 @@ impl Session {
         record.add(PoolCounter::Transactions, news.transactions);
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
+        }
+        if news.ready > 0 {
+            self.begun_again = 0;
+        }
+        if let Some(farewell) = &news.unheard
+            && self.lost_early(cx, farewell)?
+        {
+            return Ok(Turn::Unlinked);
         }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
@@ -379,6 +424,9 @@ impl Session {
                 self.after_matching(cx)
             };
         }
+        if news.ready > 0 {
+            self.note_time();
+        }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
@@ -392,13 +440,11 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.ticket.idle();
-            self.hold = Hold::No;
-            give_back(lease);
-        }
+        self.ticket.idle();
+        self.hold = Hold::No;
         self.refuse_with(&refusal::cancelled());
-        Ok(Turn::Unlinked)
+        // It may carry what it has to be asked for, and to forget.
+        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.
@@ -470,6 +516,11 @@ impl Session {
         }
     }
 
+    /// The server's connection has ended: the session ends, or goes on without it.
+    pub(super) fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
+        if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
+    }
+
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> End {
         tracing::warn!(pool = %self.pool.name(), reason = "server_lost", cause, "client closed");
         // Nothing may be put into the middle of a message, and who has read the server's own farewell needs none of ours.
@@ -484,7 +535,9 @@ impl Session {
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self) {
-        if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+        if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
+            lease.link.pins.set(Cause::Listening, listens);
             let reusable = lease.link.is_quiet() && !self.is_half_sent() && !lease.link.pins.has(Cause::Library);
             self.forget_pins(&lease);
             self.ticket.idle();
@@ -502,16 +555,8 @@ fn outbound<'a, 's>(
     rules: Rules,
     out: &'a mut Splice<'s>,
 ) -> Outbound<'a, 's> {
-    Outbound {
-        link,
-        client,
-        notifications: false,
-        rewriting: false,
-        shared: false,
-        max_packet: rules.max_packet as usize,
-        out,
-        news: News::default(),
-    }
+    let notifications = Notifications::Pinned;
+    Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
@@ -533,23 +578,4 @@ pub(super) fn query(sql: &str) -> Vec<u8> {
     // Fails only on a zero byte, and the plan is made of printable ASCII.
     let _ = frontend::query(sql, &mut message);
     message.to_vec()
-}
-
-/// The counter of an SQLSTATE class.
-fn error_counter(class: [u8; 2]) -> PoolCounter {
-    match &class {
-        b"08" => PoolCounter::Error08,
-        b"22" => PoolCounter::Error22,
-        b"23" => PoolCounter::Error23,
-        b"25" => PoolCounter::Error25,
-        b"26" => PoolCounter::Error26,
-        b"28" => PoolCounter::Error28,
-        b"40" => PoolCounter::Error40,
-        b"42" => PoolCounter::Error42,
-        b"53" => PoolCounter::Error53,
-        b"55" => PoolCounter::Error55,
-        b"57" => PoolCounter::Error57,
-        b"XX" => PoolCounter::ErrorXx,
-        _ => PoolCounter::ErrorOtherClass,
-    }
 }

@@ -5,8 +5,9 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 
 use super::inbound::{Body, Inbound, Rewriting, Rules, Stop, Violation};
-use super::outbound::{News, Outbound};
+use super::outbound::{News, Notifications, Outbound};
 use super::prepared::{ClientStatements, StatementTable};
+use crate::session::postgres::schema_clock::SchemaClock;
 use crate::upstream::postgres::link::Link;
 use crate::worker::WorkerId;
 
@@ -33,7 +34,7 @@ impl Client {
 
 impl World {
     fn new(capacity: usize) -> Self {
-        Self { table: StatementTable::new(WorkerId(0)), capacity, state: ParameterSet::new() }
+        Self { table: StatementTable::new(WorkerId(0), SchemaClock::default()), capacity, state: ParameterSet::new() }
     }
 
     /// The client sends; the answer is what the server is sent.
@@ -44,7 +45,8 @@ impl World {
         let mut out = Splice::new(&input, &mut scratch);
         let (table, capacity, state) = (&self.table, self.capacity, &self.state);
         let rewriting = Rewriting { client: &mut client.statements, client_id: client.id, table, capacity, state };
-        let (consumed, stop) = Inbound { link, body: &mut client.body, rewriting, rules: RULES, out: &mut out }.scan(&input)?;
+        let body = &mut client.body;
+        let (consumed, stop) = Inbound { link, body, rewriting, rules: RULES, gate: None, admit: &|_| None, out: &mut out }.scan(&input)?;
         assert!(matches!(stop, Stop::NeedMore | Stop::Held(_)));
         client.pending = input[consumed..].to_vec();
         Ok(out.finish().to_vec())
@@ -53,7 +55,8 @@ impl World {
 
 fn outbound<'a, 's>(client: &'a mut Client, link: &'a mut Link, out: &'a mut Splice<'s>) -> Outbound<'a, 's> {
     let client = &mut client.statements;
-    Outbound { link, client, notifications: false, rewriting: true, shared: true, max_packet: usize::MAX, out, news: News::default() }
+    let notifications = Notifications::Pinned;
+    Outbound { link, client, notifications, rewriting: true, max_packet: usize::MAX, out, news: News::default() }
 }
 
 /// The server answers; the answer is what the client is sent.

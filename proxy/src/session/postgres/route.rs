@@ -2,6 +2,7 @@
 //!
 //! Pure. Not here: who may log in (`authenticate`), or the pools themselves (`pools`).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const CONSOLE: &str = "pgbouncer";
 
 /// Most connections of a pool in which users are looked up: a lookup takes a round trip.
 const LOOKUP_CONNECTIONS: u32 = 4;
+
+/// How long the connection that listens is kept when nobody does.
+const LISTENING_IDLE: Duration = Duration::from_secs(10);
 
 /// What makes a pool one pool.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +45,8 @@ pub enum Purpose {
     Clients,
     /// `auth_query`, which must not run on connections that clients have set anything on.
     Lookups,
+    /// The connection that listens for all clients of a database.
+    Listening,
 }
 
 impl PoolKey {
@@ -62,7 +68,18 @@ impl PoolKey {
         match self.purpose {
             Purpose::Clients => format!("{}.{}", self.database(), self.user).into(),
             Purpose::Lookups => format!("{}.{}/auth_query", self.database(), self.user).into(),
+            Purpose::Listening => format!("{}.{}/listen", self.database(), self.user).into(),
         }
+    }
+
+    /// The pool whose clients' logins bring what its connections log in with.
+    #[must_use]
+    pub fn of_clients(&self) -> Self {
+        let purpose = match self.purpose {
+            Purpose::Clients | Purpose::Listening => Purpose::Clients,
+            Purpose::Lookups => Purpose::Lookups,
+        };
+        Self { purpose, ..self.clone() }
     }
 }
 
@@ -117,6 +134,9 @@ pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
 #[must_use]
 pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     let database = config.databases.get(&*key.entry)?;
+    if key.purpose == Purpose::Listening {
+        return listening_route(config, &key.of_clients());
+    }
     if key.purpose == Purpose::Lookups {
         let users = config.databases.values().filter_map(|database| database.auth_user.as_deref()).chain(config.auth_user.as_deref());
         let is_used = users.into_iter().any(|user| user == &*key.user);
@@ -139,6 +159,27 @@ pub fn route_again(config: &Postgres, key: &PoolKey) -> Option<Route> {
     Some(route_of(config, database, key.clone(), mode))
 }
 
+/// The pool of the one connection that listens for the clients of this pool; `None` when the configuration leads nobody there any more.
+#[must_use]
+pub fn listening_route(config: &Postgres, clients: &PoolKey) -> Option<Route> {
+    let mut route = route_again(config, clients)?;
+    route.key.purpose = Purpose::Listening;
+    // A query on it would hear of nothing: it is never idle for long, and never more than one.
+    let limits = route.limits;
+    route.limits = Limits {
+        // While one takes over from another.
+        max: 2,
+        min: 0,
+        reserve: 0,
+        idle_timeout: Some(LISTENING_IDLE),
+        lifetime: None,
+        probe_after: None,
+        probe_always: false,
+        ..limits
+    };
+    Some(route)
+}
+
 /// How users that the configuration does not list are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
@@ -150,15 +191,29 @@ pub struct Lookup {
 
 /// How a client of `database` is looked up; `None`: not at all.
 #[must_use]
-pub fn lookup(config: &Postgres, database: &str) -> Option<Lookup> {
+pub fn lookup(config: &Postgres, database: &str) -> Option<Result<Lookup, Nowhere>> {
     let asked = if database == CONSOLE { None } else { config.database(database) };
     let own = |of: fn(&PgDatabase) -> Option<&str>| asked.and_then(of);
     let user = own(|database| database.auth_user.as_deref()).or(config.auth_user.as_deref())?;
     let query = own(|database| database.auth_query.as_deref()).unwrap_or(&config.auth_query);
     let name = own(|database| database.auth_dbname.as_deref()).or(config.auth_dbname.as_deref());
     let name = name.or(asked.is_some().then_some(database))?;
-    let (entry, _) = config.databases.get_key_value(name).or_else(|| config.databases.get_key_value(ANY))?;
-    Some(Lookup { route: lookup_route(config, entry, name, user)?, query: query.into() })
+    if name == CONSOLE {
+        return Some(Err(Nowhere(name.into(), "is the reserved one of the console and cannot be used as an auth_dbname")));
+    }
+    let entry = config.databases.get_key_value(name).or_else(|| config.databases.get_key_value(ANY));
+    let found = entry.and_then(|(entry, _)| lookup_route(config, entry, name, user));
+    Some(found.map(|route| Lookup { route, query: query.into() }).ok_or_else(|| Nowhere(name.into(), "is not configured")))
+}
+
+/// The database in which users are to be looked up is of no use, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nowhere(Box<str>, &'static str);
+
+impl fmt::Display for Nowhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "authentication database \"{}\" {}", self.0, self.1)
+    }
 }
 
 /// The pool in which `user` looks others up, in the database that the entry calls `name`.

@@ -29,6 +29,7 @@ use super::account::Member;
 use super::cancel::CancelTicket;
 use super::deadlines::Watched;
 use super::inbound::{Body, Rules, Violation};
+use super::listening::session::Step;
 use super::prepared::ClientStatements;
 use super::presence::Presence;
 use super::refusal;
@@ -94,8 +95,8 @@ pub struct Session {
     pub(super) watched: Option<Rc<Watched>>,
     pub(super) phase: Phase,
     pub(super) mode: PoolMode,
-    /// How many prepared statements a server connection keeps; 0: names are passed as they are.
-    pub(super) statement_capacity: usize,
+    /// Whether names of prepared statements are the proxy's own on server connections; else they are passed as they are.
+    pub(super) rewrites: bool,
     pub(super) statements: Option<Box<ClientStatements>>,
     /// What the client sent and could not be sent on yet.
     pub(super) pending: Vec<u8>,
@@ -105,6 +106,8 @@ pub struct Session {
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
     pub(super) skipping: bool,
+    /// How often in a row a message went to another connection because its own was lost.
+    pub(super) begun_again: u8,
     /// What is pending waits for this.
     pub(super) hold: Hold,
     /// What the configuration allows.
@@ -129,8 +132,8 @@ pub struct Start {
     pub pool: Rc<Pool<PgConnector>>,
     /// When connections go back.
     pub mode: PoolMode,
-    /// How many prepared statements a server connection keeps.
-    pub statement_capacity: usize,
+    /// Whether server connections keep prepared statements for all clients.
+    pub keeps_statements: bool,
     /// What the configuration allows.
     pub rules: Rules,
     /// Its cancel key, and the parameters that follow it.
@@ -150,7 +153,7 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, statement_capacity, rules, ticket, member } = start;
+        let Start { client, pool, mode, keeps_statements, rules, ticket, member } = start;
         Self {
             client,
             worker: Rc::clone(worker),
@@ -161,12 +164,13 @@ impl Session {
             phase: Phase::Idle,
             mode,
             // In session mode the connection is the client's own, and so are the names on it.
-            statement_capacity: if mode == PoolMode::Session { 0 } else { statement_capacity },
+            rewrites: mode != PoolMode::Session && keeps_statements,
             statements: None,
             pending: Vec::new(),
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
+            begun_again: 0,
             hold: Hold::No,
             rules,
             quiet: Quiet::default(),
@@ -269,6 +273,13 @@ impl Session {
 
     /// Idle: flushes, then reads one message's worth and decides.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.ticket.listens() {
+            match self.listen(cx) {
+                Ok(Step::GoOn) => {}
+                Ok(Step::Rest) => return Poll::Pending,
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+        }
         if !self.to_client.is_empty() && ready!(self.to_client.poll_flush(&mut self.client, cx)).is_err() {
             return Poll::Ready(Err(End::Lost));
         }
@@ -434,6 +445,9 @@ impl Session {
             {
                 self.notify(cx)?;
             }
+            if self.ticket.listens() {
+                self.listen(cx)?;
+            }
             // Only now: who has just been granted a connection reads on as soon as it has used it.
             return match self.listen_while_waiting(cx) {
                 Ok(()) => Poll::Pending,
@@ -454,7 +468,7 @@ impl Session {
     }
 
     /// Takes in what else the client sends while it waits, up to a bound, so that one who leaves does not stay in the queue.
-    fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    pub(super) fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         while !self.quiet.client && self.pending.len() < 2 * IDLE_READ_BYTES {

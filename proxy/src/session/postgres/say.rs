@@ -11,6 +11,7 @@ use super::opening::Farewell;
 use super::presence::Presence;
 use super::run::End;
 use crate::clock;
+use crate::console::guest::{CONSOLE_DATABASE, Seen};
 use crate::transport::ends::{self, Ends};
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -81,6 +82,25 @@ pub(super) fn gone(worker: &Worker, presence: &Presence, end: End) -> bool {
     }
     closing(&config, &subject(presence, &config), last_words.as_deref().unwrap_or(reason(end)));
     true
+}
+
+/// A guest of the console is told that something is wrong; false if that is not said here.
+pub(crate) fn guest_told(config: &Config, guest: &Seen, fault: &Fault) -> bool {
+    if config.pgbouncer.is_some() {
+        pooler_error(config, &guest_subject(guest, config), &fault.message);
+    }
+    config.pgbouncer.is_some()
+}
+
+/// A guest of the console is gone.
+pub(crate) fn guest_gone(config: &Config, guest: &Seen, reason: &str) {
+    if config.pgbouncer.is_some() {
+        closing(config, &guest_subject(guest, config), reason);
+    }
+}
+
+fn guest_subject<'a>(guest: &'a Seen, config: &Config) -> Subject<'a> {
+    Subject { id: guest.id, user: &guest.user, database: CONSOLE_DATABASE, peer: place(&guest.ends, config), age: age(guest.connected) }
 }
 
 /// Why, where nothing was said to the client.

@@ -15,7 +15,9 @@ use super::authenticate::MOST_ASKED_ELSEWHERE;
 use super::cancel::CancelRegistry;
 use super::cancel_lines::CancelLines;
 use super::deadlines::Deadlines;
+use super::entrances::Entrances;
 use super::keyring::Keyring;
+use super::listening::Listening;
 use super::lookups::Lookups;
 use super::moving::Leaver;
 use super::peering::Elder;
@@ -23,6 +25,7 @@ use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::presence::Fate;
 use super::route::PoolKey;
+use super::schema_clock::SchemaClock;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
 use crate::clock;
@@ -78,6 +81,8 @@ pub struct PostgresCommons {
     pub dialing: Dialing,
     /// For clients and connections.
     pub numbers: Numbers,
+    /// How often schemas have changed.
+    pub schema: SchemaClock,
     /// How many cancels are on their way.
     pub cancel_lines: CancelLines,
     /// Who served before us.
@@ -95,6 +100,7 @@ impl PostgresCommons {
             caps: Caps::default(),
             dialing: Dialing::default(),
             numbers: Numbers::default(),
+            schema: SchemaClock::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
         })
@@ -117,6 +123,10 @@ pub struct PostgresSide {
     pub elder: Elder,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
+    /// How often schemas have changed.
+    pub schema: SchemaClock,
+    /// How many of them a server connection keeps.
+    pub statement_capacity: Cell<usize>,
     /// Session states of all clients.
     pub states: StateTable,
     /// Pools by where they lead.
@@ -127,6 +137,8 @@ pub struct PostgresSide {
     pub password_turns: Semaphore,
     /// Users that are being looked up.
     pub lookups: Lookups,
+    /// Clients that listen for notifications, and who listens for them.
+    pub listening: Listening,
     /// For salts.
     pub seed: LoginSeed,
     /// Names and addresses of servers.
@@ -135,6 +147,8 @@ pub struct PostgresSide {
     pub numbers: Numbers,
     /// The names that clients go by.
     pub names: WhoTable,
+    /// Where clients come in.
+    pub entrances: Entrances,
     /// How many clients have not logged in yet.
     pub arriving: Cell<u32>,
     /// What the client was told whose session is just ending.
@@ -154,7 +168,9 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             leavers: RefCell::default(),
             elder: commons.elder,
-            statements: StatementTable::new(worker),
+            statements: StatementTable::new(worker, commons.schema.clone()),
+            schema: commons.schema,
+            statement_capacity: Cell::default(),
             states: StateTable::default(),
             pools: PgPools::new(
                 commons.directory,
@@ -167,9 +183,11 @@ impl PostgresSide {
             verifiers: Verifiers::default(),
             password_turns: Semaphore::new(MOST_ASKED_ELSEWHERE),
             lookups: Lookups::default(),
+            listening: Listening::default(),
             seed: commons.seed,
             numbers: commons.numbers,
             names: WhoTable::default(),
+            entrances: Entrances::default(),
             arriving: Cell::new(0),
             last_words: RefCell::default(),
             born: clock::now(),
@@ -184,6 +202,8 @@ impl PostgresSide {
             return;
         }
         if let Some(postgres) = &new.postgres {
+            // Sessions that have begun to share statements go on doing so.
+            self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
         }
         self.pools.apply(new.postgres.as_ref(), worker);

@@ -10,6 +10,7 @@ use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed};
 use super::outbound::{Outbound, field};
 use super::own_names;
 use super::prepared::ClientStatements;
+use super::replay;
 use crate::upstream::postgres::link::{Note, Renamed, TakeBack};
 use crate::upstream::postgres::statements::{ServerStatements, StatementId};
 
@@ -24,6 +25,8 @@ struct Failed {
     used: Option<StatementId>,
     /// Something about a text in which this name was replaced.
     renamed: Option<Renamed>,
+    /// What stands in the place of what does not run.
+    refused: Option<Box<[u8]>>,
 }
 
 /// What the proxy can do about an error itself.
@@ -40,6 +43,12 @@ impl Outbound<'_, '_> {
     pub(super) fn on_error(&mut self, body: Option<&[u8]>) -> Verdict {
         let body = body.unwrap_or_default();
         let link = &mut *self.link;
+        let fatal = matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
+        if fatal && replay::nothing_ran(link) {
+            self.news.fatal = true;
+            self.news.unheard = Some(body.into());
+            return Verdict::Swallow;
+        }
         let own_query = link.tracker.is_own_query_next();
         let (statements, client) = (&mut link.statements, &mut *self.client);
         // The last one taken back is the one that failed.
@@ -62,17 +71,31 @@ impl Outbound<'_, '_> {
         }
         link.dirt.on_undone();
         let code = field(body, b'C').unwrap_or(b"??");
+        if code == b"26000"
+            && let Some(told) = failed.refused.take().or_else(|| self.refused_query())
+        {
+            self.out.put().extend_from_slice(&told);
+            return Verdict::Swallow;
+        }
         if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
         }
         self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
-        self.news.fatal |= matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
+        self.news.fatal |= fatal;
         if let Some(name) = failed.duplicate.filter(|_| code == b"42P05") {
             let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
             encode::error_response(&Fault::error(SqlState::DUPLICATE_STATEMENT, message), self.out.put());
             return Verdict::Swallow;
         }
         if self.rewriting && self.put_with_own_names(code, body, failed.renamed.as_slice()) { Verdict::Swallow } else { Verdict::Forward }
+    }
+
+    /// What the client is told of a simple query that does not run.
+    fn refused_query(&mut self) -> Option<Box<[u8]>> {
+        match self.link.tracker.query_note_mut() {
+            Some(Note::Refused(told)) => Some(std::mem::take(told)),
+            _ => None,
+        }
     }
 
     /// A query of the proxy itself failed.
@@ -190,7 +213,8 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
             | Note::ClosedUnnamed(_)
             | Note::Uses(_)
             | Note::Sql(_)
-            | Note::Text(_) => {}
+            | Note::Text(_)
+            | Note::Refused(_) => {}
         },
         Owed::OwnClose(Note::Server(id)) => statements.put_back(id),
         Owed::LocalClose(Note::Closed { name, statement }) => {
@@ -199,6 +223,7 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
         }
         Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().put_back_unnamed(Some(text)),
         Owed::Bind(Note::Uses(id)) | Owed::Describe(Note::Uses(id)) => failed.used = Some(id),
+        Owed::Bind(Note::Refused(told)) => failed.refused = Some(told),
         Owed::OwnClose(_)
         | Owed::LocalClose(_)
         | Owed::Query(_)

@@ -3,6 +3,7 @@
 //! ```text
 //!   SELECT current_setting(name, true), …, EXISTS(temporary tables), …      what hints have named
 //!   SELECT name, … FROM pg_settings WHERE source = 'session'                where something may be back at its default, or anything has changed
+//!   SELECT pg_listening_channels(); UNLISTEN *                              where the client listens (`session::postgres::listening`)
 //!   RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL                      where anything has changed: what nobody knows of is gone, too
 //! ```
 //! Custom settings (`app.tenant_id`), the role and the session's user are in no list of the server's and are asked for by name. Everything is
@@ -36,6 +37,8 @@ pub struct Answer {
     pub session: Option<Vec<(Box<str>, Box<str>)>>,
     /// Whether there is something that pins the connection.
     pub pins: Vec<(Cause, bool)>,
+    /// The channels that the connection listens to.
+    pub channels: Option<Vec<Box<[u8]>>>,
 }
 
 /// What is asked.
@@ -47,6 +50,10 @@ pub struct Question {
     pub list: bool,
     /// Whether these pin the connection.
     pub causes: Vec<Cause>,
+    /// The channels that the connection listens to.
+    pub channels: bool,
+    /// Listens to none of them from then on.
+    pub forgets: bool,
     /// Takes everything back, too.
     pub cleans: bool,
     /// A new seed for random numbers.
@@ -90,7 +97,7 @@ impl Question {
     /// Whether there is anything to be asked or done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.list && self.causes.is_empty() && !self.cleans && self.seed.is_none()
+        self.names.is_empty() && !self.list && self.causes.is_empty() && !self.channels && !self.cleans && self.seed.is_none()
     }
 
     /// The query, and what waits for its answer.
@@ -113,6 +120,14 @@ impl Question {
             sql.push(format!("SELECT name,{value} FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) E'session'"));
             steps.push_back(Step::List);
         }
+        if self.channels {
+            sql.push("SELECT pg_catalog.pg_listening_channels()".into());
+            steps.push_back(Step::Channels);
+        }
+        if self.forgets {
+            sql.push("UNLISTEN *".into());
+            steps.push_back(Step::Nothing);
+        }
         if let Some(seed) = self.seed {
             sql.push(format!("SELECT pg_catalog.setseed({seed})"));
             steps.push_back(Step::Nothing);
@@ -120,9 +135,9 @@ impl Question {
         if self.cleans {
             sql.push(CLEANING.into());
         }
-        let session = self.list.then(Vec::new);
+        let (session, channels) = (self.list.then(Vec::new), self.channels.then(Vec::new));
         let sql = sql.join(";");
-        (sql, Asking { question: self, steps, answer: Answer { session, ..Answer::default() }, ..Asking::default() })
+        (sql, Asking { question: self, steps, answer: Answer { session, channels, ..Answer::default() }, ..Asking::default() })
     }
 
     fn value(&self, name: &str) -> String {
@@ -136,6 +151,7 @@ impl Question {
 enum Step {
     Values,
     List,
+    Channels,
     Nothing,
 }
 
@@ -197,6 +213,7 @@ impl Asking {
                     self.answer.session.get_or_insert_default().push((name.into(), value));
                 }
             }
+            Step::Channels => self.answer.channels.get_or_insert_default().push(columns.next()??.into()),
             Step::Nothing => {}
         }
         Some(())

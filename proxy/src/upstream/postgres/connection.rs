@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::cancellable::Cancellable;
 use super::link::Link;
 use super::roll::{Born, Entry};
+use super::sequences::Sequences;
 use super::statements::ServerStatements;
 use crate::pool::reason::CloseReason;
 use crate::pool::traits::{Connection, Origin};
@@ -56,6 +57,7 @@ pub struct PgParcel {
     server: Arc<Server>,
     statements: ServerStatements,
     carried: ParameterSet,
+    sequences: Sequences,
     doubtful: bool,
     born: Option<Born>,
 }
@@ -118,16 +120,16 @@ impl Connection for PgConnection {
     fn detach(self) -> io::Result<PgParcel> {
         let Self { stream, parameters, baseline, cancel, link, entry, born } = self;
         let born = entry.as_ref().map(Entry::born).or(born);
-        let Link { statements, carried, doubtful, .. } = link;
+        let Link { statements, carried, sequences, doubtful, .. } = link;
         let carried = Rc::unwrap_or_clone(carried);
         let baseline = ParameterSet::clone(&baseline);
         let (key, server) = (cancel.key().into(), Arc::clone(cancel.server()));
-        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, carried, doubtful, born })
+        Ok(PgParcel { stream: stream.detach()?, parameters, baseline, key, server, statements, carried, sequences, doubtful, born })
     }
 
     fn attach(parcel: PgParcel) -> io::Result<Self> {
-        let PgParcel { stream, parameters, baseline, key, server, statements, carried, doubtful, born } = parcel;
-        let link = Link { statements, carried: Rc::new(carried), doubtful, ..Link::default() };
+        let PgParcel { stream, parameters, baseline, key, server, statements, carried, sequences, doubtful, born } = parcel;
+        let link = Link { statements, carried: Rc::new(carried), sequences, doubtful, ..Link::default() };
         Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
     }
 

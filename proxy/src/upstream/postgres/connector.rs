@@ -17,7 +17,6 @@ use super::connection::PgConnection;
 use super::dirt::StateRules;
 use super::login;
 use super::passed::Passed;
-use super::pins::Pins;
 use super::query::{self, Cleaned};
 use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
@@ -196,10 +195,6 @@ impl PgConnector {
         *self.context.borrow_mut() = context;
     }
 
-    fn left_behind(&self, left: Pins) -> ConnectFault {
-        self.target.fault(ConnectFaultKind::Other, &format!("nothing cleans the connection of {}", left.words()))
-    }
-
     fn dialer(&self) -> Rc<Dialer> {
         Rc::clone(&self.dialer.borrow())
     }
@@ -239,8 +234,8 @@ impl Connector for PgConnector {
     type Connection = PgConnection;
 
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
-        within(self.timeout.get(), &self.target, "connecting", async {
-            let entry = self.page.as_ref().map(Page::enter);
+        let entry = self.page.as_ref().map(Page::enter);
+        let opened = within(self.timeout.get(), &self.target, "connecting", async {
             let enter = async |stream: Stream, server: &Arc<Server>| {
                 let target = self.target.at(&server.upstream);
                 let mut connection = self.enter(stream, server, &target).await?;
@@ -248,14 +243,24 @@ impl Connector for PgConnector {
                 connection.baseline = Rc::new(connection.parameters.clone());
                 Ok(connection)
             };
-            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
-            if let Some(entry) = entry {
-                connection.enter(entry);
-            }
-            self.learned.set(&connection.baseline);
-            Ok(connection)
+            self.dialer().connect(self.timeout.get(), enter).await
         })
-        .await
+        .await;
+        match (opened, entry) {
+            (Ok(mut connection), entry) => {
+                if let Some(entry) = entry {
+                    connection.enter(entry);
+                }
+                self.learned.set(&connection.baseline);
+                Ok(connection)
+            }
+            (Err(fault), entry) => {
+                if let Some(entry) = entry {
+                    entry.failed(&self.target.upstream, fault.kind);
+                }
+                Err(fault)
+            }
+        }
     }
 
     fn arrived(&self, connection: &mut PgConnection) {
@@ -280,12 +285,14 @@ impl Connector for PgConnector {
             }
             let query = self.reset_query.borrow().clone();
             let mut cleaned = if query.is_empty() { Cleaned::default() } else { query::run(&query, connection, &self.target).await? };
-            let unknown = !cleaned.all && !connection.link.dirt.is_clean();
-            if unknown || !cleaned.leaves(connection.link.pins).is_empty() {
-                // What pinned the connection must not be there any more, whatever the configured query does, nor what was never asked after.
+            if connection.link.left_by(cleaned).is_some() {
+                // Whatever the configured query is for, the next client gets nothing of the last one.
                 cleaned = query::run(Self::RESET_QUERY, connection, &self.target).await?;
             }
-            connection.link.take_in_reset(cleaned).map_err(|left| self.left_behind(left))?;
+            if let Some(left) = connection.link.left_by(cleaned) {
+                return Err(self.target.fault(ConnectFaultKind::Other, &format!("nothing cleans the connection of {left}")));
+            }
+            connection.link.take_in_reset(cleaned);
             if cleaned.all {
                 // What connect_query set is gone with the rest.
                 self.prepare(connection, &self.target.at(&connection.server().upstream.clone())).await?;

@@ -16,7 +16,7 @@ use super::*;
 use crate::upstream::dial::Dialing;
 use crate::upstream::roster::Place;
 
-const BOUND: Duration = Duration::from_millis(300);
+const BOUND: Duration = Duration::from_secs(3);
 
 fn target(upstream: Upstream) -> Target {
     Target::of_bob(upstream)

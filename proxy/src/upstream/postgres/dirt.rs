@@ -71,7 +71,7 @@ impl Dirt {
 
     /// Takes in what a text may change.
     pub fn add(&mut self, hints: &Hints) {
-        self.kinds = self.kinds.with(hints.kinds.without(Kinds::BOUND));
+        self.kinds = self.kinds.with(hints.kinds.without(Kinds::BOUND.with(Kinds::SEQUENCES).with(Kinds::DRAWS)));
         self.explained |= hints.sets;
         for name in &hints.names {
             if self.names.contains(name) {
@@ -88,6 +88,11 @@ impl Dirt {
     pub fn add_name(&mut self, name: &str) {
         let names = vec![name.to_ascii_lowercase().into()];
         self.add(&Hints { kinds: Kinds::SETTINGS, names, sets: false });
+    }
+
+    /// What sessions begin with has been seen to.
+    pub fn forget_defaults(&mut self) {
+        self.kinds = self.kinds.without(Kinds::DEFAULTS);
     }
 
     /// Anything may have changed.
@@ -134,6 +139,13 @@ impl Dirt {
     #[must_use]
     pub fn is_undone(&self) -> bool {
         self.undone
+    }
+
+    /// Whether this setting may be back at its default by the client's own word.
+    #[must_use]
+    pub fn may_reset(&self, name: &str) -> bool {
+        let named = || self.names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        self.kinds.has(Kinds::RESETS_ALL) || self.kinds.has(Kinds::RESETS) && named()
     }
 
     /// Whether a setting may be back at its default.

@@ -11,6 +11,7 @@ use super::asking::Asking;
 use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
+use super::sequences::Sequences;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -50,6 +51,8 @@ pub enum Note {
     Uses(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
+    /// What does not run: in its place stands what the server refuses, and this is what the client is told then.
+    Refused(Box<[u8]>),
     /// Something about a statement whose text names another one.
     Text(Box<TextNote>),
 }
@@ -185,7 +188,7 @@ impl Note {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
             Self::Text(text) => text.back.is_about_a_name(),
-            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) => false,
+            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) | Self::Refused(_) => false,
         }
     }
 
@@ -193,6 +196,19 @@ impl Note {
     fn is_naming(&self) -> bool {
         matches!(self, Self::Sql(sql) if sql.prepares || !sql.effects.is_empty())
     }
+}
+
+/// What the connection itself listens to, for the client that has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hearing {
+    /// It has been told channels: before it serves others it is asked for them, and forgets them.
+    pub carries: bool,
+    /// The client's channels may be others than when it was last asked.
+    pub changed: bool,
+    /// A LISTEN has succeeded since: perhaps one that nobody saw coming.
+    pub listened: bool,
+    /// The question that is under way has it listen to nothing.
+    pub forgets: bool,
 }
 
 /// What has been sent to a server since somebody looked.
@@ -233,6 +249,8 @@ pub struct Link {
     pub rules: Option<Rc<StateRules>>,
     /// What the client may have changed since the server was asked.
     pub dirt: Dirt,
+    /// Whose values of sequences the session remembers.
+    pub sequences: Sequences,
     /// The server is being asked; the client's messages wait for it.
     pub asking: Option<Box<Asking>>,
     /// How many queries of the proxy itself are through since the first of those that are owed was sent.
@@ -247,8 +265,12 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// What the connection itself listens to.
+    pub hearing: Hearing,
     /// For which of them the pool knows it to be pinned.
     pub counted: Pins,
+    /// The pool keeps a place among the pinned ones for what is certain to be left at the end of the transaction.
+    pub promised: bool,
     /// What has been sent, for the statistics.
     pub counts: Counts,
     /// A simple query has been sent that may change what a name means.
@@ -259,10 +281,14 @@ pub struct Link {
     pub ran: bool,
     /// The last thing that ran was a BEGIN, and nothing had run before it.
     pub begun: bool,
+    /// The transaction has created, altered or dropped something.
+    pub schema_changed: bool,
     /// What the client sent and may be sent once more.
     pub replay: Replay,
     /// Portals of statements whose text names another one.
     pub portals: Vec<Portal>,
+    /// Databases that a statement which has just been sent wants nobody else to be connected to.
+    pub wanted_alone: Vec<Box<[u8]>>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
 }
@@ -296,6 +322,8 @@ pub enum Hold {
     Names,
     /// All answers.
     All,
+    /// The connection that listens for all clients.
+    Channels,
 }
 
 impl Link {
@@ -331,7 +359,7 @@ impl Link {
             return false;
         }
         match hold {
-            Hold::No => false,
+            Hold::No | Hold::Channels => false,
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),
             Hold::All => self.tracker.is_owed(),
         }
@@ -343,15 +371,22 @@ impl Link {
         self.naming
     }
 
-    /// The session was reset, as far as `cleaned` says. What is left of it that nobody else may get is an error.
-    pub fn take_in_reset(&mut self, cleaned: Cleaned) -> Result<(), Pins> {
-        let left = cleaned.leaves(self.pins);
-        if !left.is_empty() {
-            return Err(left);
+    /// What a reset has left of the session that nobody else may get, in words.
+    #[must_use]
+    pub fn left_by(&self, cleaned: Cleaned) -> Option<String> {
+        let pins = cleaned.leaves(self.pins);
+        if !pins.is_empty() {
+            return Some(pins.words());
         }
+        (!cleaned.all && !self.dirt.is_clean()).then(|| "what a client may have set".to_owned())
+    }
+
+    /// The session was reset, as far as `cleaned` says, and nothing is left of it that nobody else may get.
+    pub fn take_in_reset(&mut self, cleaned: Cleaned) {
+        debug_assert_eq!(self.left_by(cleaned), None);
         if cleaned.all {
             *self = Self::default();
-            return Ok(());
+            return;
         }
         let mut statements = std::mem::take(&mut self.statements);
         if cleaned.statements {
@@ -361,7 +396,6 @@ impl Link {
         let carried = Rc::clone(&self.carried);
         // Whatever else the query did, what was set may still be.
         *self = Self { statements, carried, doubtful: true, ..Self::default() };
-        Ok(())
     }
 }
 
@@ -378,20 +412,25 @@ mod tests {
 
     #[test]
     fn a_reset_leaves_what_it_does_not_clean() {
+        let all = Cleaned { all: true, ..Cleaned::default() };
         let mut link = used();
-        link.take_in_reset(Cleaned { all: true, ..Cleaned::default() }).unwrap();
+        link.take_in_reset(all);
         assert!(link.statements.is_empty() && !link.doubtful);
         let mut link = used();
-        link.take_in_reset(Cleaned::default()).unwrap();
+        link.take_in_reset(Cleaned::default());
         assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
         link.pins.add(Cause::Statements);
-        assert!(link.take_in_reset(Cleaned::default()).is_err());
-        link.take_in_reset(statements).unwrap();
+        assert_eq!(link.left_by(Cleaned::default()).as_deref(), Some("statements prepared in SQL under its own names"));
+        link.take_in_reset(statements);
         assert!(link.statements.is_empty() && link.pins.is_empty());
         link.pins.add(Cause::Listening);
-        assert!(link.take_in_reset(statements).is_err());
-        link.take_in_reset(Cleaned { listening: true, ..statements }).unwrap();
+        assert!(link.left_by(statements).is_some());
+        link.take_in_reset(Cleaned { listening: true, ..statements });
         assert!(link.pins.is_empty());
+        link.dirt.add_unknown();
+        assert!(link.left_by(statements).is_some() && link.left_by(all).is_none());
+        link.pins.add(Cause::Library);
+        assert!(link.left_by(all).is_some(), "nothing but its end unloads a library");
     }
 }

@@ -13,6 +13,7 @@ pub mod pin_questions;
 pub mod pins;
 pub mod quoting;
 pub mod roll;
+pub mod sequences;
 pub mod statements;
 pub mod target;
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
+use sidepool_config::model::Upstream;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::cancellable::Cancellable;
 use super::pins::Pins;
 use crate::clock;
+use crate::pool::fault::ConnectFaultKind;
 use crate::pool::reason::CloseReason;
 use crate::transport::ends::{End, Ends};
 use crate::transport::stream::Stream;
@@ -54,6 +56,8 @@ pub struct Held {
     pub pins: Pins,
     /// Since when, in seconds since the epoch.
     pub since: u32,
+    /// The client's number.
+    pub client: u64,
 }
 
 /// One server connection.
@@ -75,6 +79,8 @@ pub struct Server {
     pub statements: Cell<u32>,
     /// Where it is.
     pub ends: RefCell<Ends>,
+    /// The number of its socket; -1 before it has one.
+    pub descriptor: Cell<i32>,
     /// Its TLS, as PgBouncer describes it; empty without.
     pub tls: RefCell<String>,
     /// For its process and what is being cancelled on it.
@@ -85,6 +91,8 @@ pub struct Server {
     pub held: Cell<Option<Held>>,
     /// Why it is being closed, once the pool has said so.
     pub reason: Cell<Option<CloseReason>>,
+    /// Where it was to lead, and why it was not opened.
+    failed: RefCell<Option<(String, ConnectFaultKind)>>,
 }
 
 impl Server {
@@ -102,12 +110,12 @@ impl Server {
 
     fn log_closed(&self) {
         let age = u64::from(seconds_now().saturating_sub(self.connected));
-        let reason = match (self.stage.get(), self.reason.get()) {
-            (Stage::New, _) => "login failed",
-            (_, Some(reason)) => in_words(reason),
-            (_, None) => "client disconnect while server was not ready",
+        let (peer, reason) = match (self.failed.take(), self.stage.get(), self.reason.get()) {
+            (Some((peer, kind)), ..) => (peer, not_opened(kind)),
+            (None, Stage::New, _) => (self.place().0, "connect failed"),
+            (None, _, Some(reason)) => (self.place().0, in_words(reason)),
+            (None, _, None) => (self.place().0, "client disconnect while server was not ready"),
         };
-        let (peer, _) = self.place();
         tracing::info!(name: "closing", server = self.id, db = &*self.database, user = &*self.user, peer, age, reason, "closing");
     }
 
@@ -197,12 +205,30 @@ impl Page {
             close_needed: Cell::new(false),
             statements: Cell::new(0),
             ends: RefCell::new(Ends::Unknown),
+            descriptor: Cell::new(-1),
             tls: RefCell::default(),
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
             held: Cell::new(None),
             reason: Cell::new(None),
+            failed: RefCell::new(None),
         })
+    }
+}
+
+/// Why a connection was not opened, in PgBouncer's words.
+fn not_opened(kind: ConnectFaultKind) -> &'static str {
+    match kind {
+        ConnectFaultKind::Refused => "connect failed",
+        ConnectFaultKind::Timeout => "connect timeout",
+        ConnectFaultKind::Resolve => "server DNS lookup failed",
+        ConnectFaultKind::Tls => "server refused SSL",
+        ConnectFaultKind::Auth
+        | ConnectFaultKind::TooMany
+        | ConnectFaultKind::Unavailable
+        | ConnectFaultKind::NoDatabase
+        | ConnectFaultKind::Protocol
+        | ConnectFaultKind::Other => "login failed",
     }
 }
 
@@ -218,6 +244,7 @@ fn in_words(reason: CloseReason) -> &'static str {
         CloseReason::ResetFailed => "reset query failed",
         CloseReason::ProbeFailed => "test query failed",
         CloseReason::Stale => "database configuration changed",
+        CloseReason::Asked => "database wanted alone",
         CloseReason::Paused => "pause mode",
         CloseReason::Drain => "shutting down",
     }
@@ -252,11 +279,17 @@ impl Entry {
     pub fn open(&self, stream: &Stream, cancel: &Rc<Cancellable>) {
         cancel.set_number(self.server.id);
         *self.server.ends.borrow_mut() = Ends::of(stream);
+        self.server.descriptor.set(stream.descriptor());
         *self.server.tls.borrow_mut() = stream.tls_description().unwrap_or_default();
         *self.server.cancel.borrow_mut() = Some(Rc::clone(cancel));
         if self.server.stage.replace(Stage::Open) == Stage::New && self.roll.logs.get().0 {
             self.server.log_opened();
         }
+    }
+
+    /// The connection could not be opened.
+    pub fn failed(&self, upstream: &Upstream, kind: ConnectFaultKind) {
+        *self.server.failed.borrow_mut() = Some((upstream.to_string(), kind));
     }
 
     /// What it keeps on its way to another worker.

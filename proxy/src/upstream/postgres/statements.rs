@@ -23,31 +23,39 @@ pub struct Statement {
     key: Box<[u8]>,
     origin: Origin,
     hints: Hints,
+    /// When it was parsed, in changes of schemas; 0 where that does not matter.
+    schema: u64,
 }
 
 impl Statement {
     /// A statement by Parse: the first `body` bytes of the key are what follows its name there.
     #[must_use]
-    pub fn parsed(id: StatementId, key: &[u8], body: usize) -> Self {
-        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())), hints: hints::look_at_parse(key) }
+    pub fn parsed(id: StatementId, key: &[u8], body: usize, schema: u64) -> Self {
+        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())), hints: hints::look_at_parse(key), schema }
     }
 
     /// A statement by PREPARE: `rest` is what follows its name.
     #[must_use]
     pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
-        Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest) }
+        Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest), schema: 0 }
     }
 
     /// A statement by Parse whose text names another one, and which means something else each time: `body` is what follows its name.
     #[must_use]
     pub fn referring(id: StatementId, body: &[u8]) -> Self {
-        Self { id, key: body.into(), origin: Origin::Referring, hints: hints::look_at_parse(body) }
+        Self { id, key: body.into(), origin: Origin::Referring, hints: hints::look_at_parse(body), schema: 0 }
     }
 
     /// Whether its text names another statement, so that no server ever knows it.
     #[must_use]
     pub fn refers(&self) -> bool {
         self.origin == Origin::Referring
+    }
+
+    /// When it was parsed, in changes of schemas that the process has seen.
+    #[must_use]
+    pub fn schema(&self) -> u64 {
+        self.schema
     }
 
     /// Its id.

@@ -73,8 +73,9 @@ pub(super) fn rejected() -> Fault {
 }
 
 pub(super) fn not_trusted() -> Fault {
-    refused("\"trust\" authentication failed")
-        .with_hint("With \"trust\" a user needs no password but must be known: to auth_file, [postgres.users] or auth_query.")
+    refused("\"trust\" authentication failed").with_hint(
+        "With \"trust\" a user needs no password but must be known: to auth_file or auth_query, or without those to [postgres.users].",
+    )
 }
 
 pub(super) fn not_the_peer() -> Fault {
@@ -97,6 +98,11 @@ pub(super) fn no_pam() -> Fault {
 }
 
 /// The client has done nothing wrong, and learns nothing of what is.
+pub(super) fn disabled(database: &str) -> Fault {
+    Fault::fatal(SqlState::UNABLE_TO_CONNECT, format!("authentication database \"{database}\" is disabled"))
+        .with_hint("An operator has disabled it on the admin console (DISABLE); it is where the passwords of users are looked up.")
+}
+
 pub(super) fn misconfigured(transient: bool) -> Fault {
     let (code, hint) = match transient {
         true => (SqlState::UNABLE_TO_CONNECT, "The user could not be looked up now: retry later. sidepool's log says why."),

@@ -1,0 +1,233 @@
+//! LISTEN in transaction mode: clients that listen share connections, one connection listens for all of them, and each client hears what it would
+//! hear without a pooler: what was committed after its LISTEN was, in order, once, outside of transactions.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::frame::{bind, describe, execute, parse, query, sync};
+use sidepool_tests::postgres::wire::{first_column, first_error, tags};
+use sidepool_tests::postgres::{Cluster, Message, Wire};
+use sidepool_tests::scrape::Scrape;
+use sidepool_tests::settings::Settings;
+
+fn two(cluster: &Cluster) -> Settings {
+    Settings::postgres(cluster).set("postgres.default_pool_size", 2)
+}
+
+/// What a notification says: `channel=payload`.
+fn said(message: &Message) -> String {
+    assert_eq!(message.tag, b'A', "{:?}", message.body);
+    let text = String::from_utf8_lossy(&message.body[4..]);
+    let mut parts = text.split('\0');
+    format!("{}={}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// The next notification.
+async fn heard(wire: &mut Wire) -> String {
+    said(&wire.read().await.expect("a notification, and not the end"))
+}
+
+async fn nobody_is_pinned(pool: &Pooler) -> Scrape {
+    let free = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("pool", "app.app"), ("state", "leased")]) == 0.0;
+    pool.metrics_show("all connections free", free).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_clients_listen_on_two_connections_and_none_is_pinned() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let mut listeners = Vec::new();
+    for index in 0..50 {
+        let mut wire = pool.wire().await;
+        assert_eq!(tags(&wire.query(&format!("LISTEN own_{index}; LISTEN shared")).await), "CCZ");
+        listeners.push(wire);
+    }
+    let mut deaf = pool.wire().await;
+    assert_eq!(deaf.value("SELECT 1").await, "1");
+    let scrape = nobody_is_pinned(&pool).await;
+    assert_eq!(scrape.sum("sidepool_listen_clients", &[]), 50.0);
+    assert_eq!(scrape.sum("sidepool_listen_subscriptions", &[]), 100.0);
+    assert_eq!(scrape.sum("sidepool_listen_channels", &[("pool", "app.app/listen")]), 51.0);
+    assert_eq!(scrape.sum("sidepool_pool_server_connections", &[("pool", "app.app/listen")]), 1.0);
+    assert!(cluster.connections().await <= 3, "two for all, and one that listens");
+    let mut notifier = pool.wire().await;
+    for index in 0..50 {
+        notifier.query(&format!("NOTIFY own_{index}, 'to {index}'")).await;
+    }
+    notifier.query("NOTIFY shared, 'to all'").await;
+    for (index, wire) in listeners.iter_mut().enumerate() {
+        assert_eq!(heard(wire).await, format!("own_{index}=to {index}"));
+        assert_eq!(heard(wire).await, "shared=to all");
+    }
+    assert!(deaf.is_silent().await && notifier.is_silent().await, "only who listens hears");
+    let scrape = nobody_is_pinned(&pool).await;
+    assert_eq!(scrape.sum("sidepool_notifications_total", &[("stage", "received")]), 51.0);
+    assert_eq!(scrape.sum("sidepool_notifications_total", &[("stage", "delivered")]), 100.0);
+    drop(listeners);
+    pool.metrics_show("nobody listening", |now| now.sum("sidepool_listen_channels", &[]) == 0.0).await;
+    let closed = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("pool", "app.app/listen")]) == 0.0;
+    pool.metrics_show("the connection that listens closed", closed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_rolled_back_is_not_listened_to() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let (mut wire, mut notifier) = (pool.wire().await, pool.wire().await);
+    let script = [
+        // What the client does, and what it listens to then.
+        ("BEGIN|LISTEN a|ROLLBACK", ""),
+        ("BEGIN|LISTEN a|COMMIT", "a"),
+        ("BEGIN|UNLISTEN a|ROLLBACK", "a"),
+        ("BEGIN|UNLISTEN *|ROLLBACK", "a"),
+        ("BEGIN|LISTEN b|SAVEPOINT s|LISTEN c|UNLISTEN a|ROLLBACK TO s|COMMIT", "a b"),
+        ("BEGIN|SAVEPOINT s|UNLISTEN a|RELEASE s|SAVEPOINT t|UNLISTEN b|ROLLBACK TO t|COMMIT", "b"),
+        ("LISTEN c; SELECT 1/0", "b"),
+        ("UNLISTEN b; SELECT 1/0", "b"),
+        ("BEGIN; LISTEN c; COMMIT; BEGIN; LISTEN d; ROLLBACK; LISTEN e", "b c e"),
+        ("UNLISTEN c|UNLISTEN nothing", "b e"),
+        ("UNLISTEN *; LISTEN \"Strange \"\"Name\"", "Strange \"Name"),
+        ("BEGIN|LISTEN a|SELECT 1/0|COMMIT", "Strange \"Name"),
+        ("BEGIN|UNLISTEN *|LISTEN a|LISTEN b|COMMIT", "a b"),
+        ("UNLISTEN *", ""),
+        ("LISTEN a|DISCARD ALL", ""),
+        ("LISTEN a|LISTEN b|BEGIN|UNLISTEN a|LISTEN a|UNLISTEN b|COMMIT", "a"),
+    ];
+    for (statements, expected) in script {
+        for statement in statements.split('|') {
+            wire.query(statement).await;
+        }
+        let mut listed = first_column(&wire.query("SELECT pg_listening_channels()").await);
+        listed.sort();
+        assert_eq!(listed.join(" "), expected, "{statements}");
+        nobody_is_pinned(&pool).await;
+        notifier.query("NOTIFY a; NOTIFY b; NOTIFY c; NOTIFY d; NOTIFY e; NOTIFY \"Strange \"\"Name\"; NOTIFY nothing").await;
+        let mut all = Vec::new();
+        for _ in 0..listed.len() {
+            all.push(heard(&mut wire).await.trim_end_matches('=').to_owned());
+        }
+        all.sort();
+        assert_eq!(all, listed, "{statements}");
+        assert!(wire.is_silent().await, "{statements}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_wait_for_the_end_of_the_transaction() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let (mut wire, mut notifier) = (pool.wire().await, pool.wire().await);
+    wire.query("LISTEN a").await;
+    assert_eq!(tags(&wire.query("BEGIN").await), "CZ");
+    let me = notifier.value("SELECT pg_backend_pid()").await;
+    notifier.query("NOTIFY a, 'one'; NOTIFY a, 'two'").await;
+    assert_eq!(tags(&wire.query("SELECT 1").await), "TDCZ");
+    assert!(wire.is_silent().await, "not inside of a transaction");
+    assert_eq!(tags(&wire.query("COMMIT").await), "CZ");
+    let first = wire.read().await.expect("a notification");
+    assert_eq!(said(&first), "a=one");
+    assert_eq!(u32::from_be_bytes(first.body[..4].try_into().unwrap()).to_string(), me, "the process that notified");
+    assert_eq!(heard(&mut wire).await, "a=two");
+    // In a failed one, too.
+    wire.query("BEGIN").await;
+    assert_eq!(tags(&wire.query("SELECT 1/0").await), "EZ");
+    notifier.query("NOTIFY a, 'three'").await;
+    assert!(wire.is_silent().await);
+    wire.query("ROLLBACK").await;
+    assert_eq!(heard(&mut wire).await, "a=three");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_notifies_itself_hears_it_and_what_was_rolled_back_nobody_hears() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let mut wire = pool.wire().await;
+    wire.query("LISTEN a").await;
+    wire.query("NOTIFY a, 'self'").await;
+    assert_eq!(heard(&mut wire).await, "a=self");
+    wire.query("BEGIN").await;
+    wire.query("NOTIFY a, 'never'").await;
+    wire.query("ROLLBACK").await;
+    wire.query("BEGIN; NOTIFY a, 'last'; COMMIT").await;
+    assert_eq!(heard(&mut wire).await, "a=last");
+    assert!(wire.is_silent().await, "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_the_commit_of_a_listen_is_not_for_it() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let (mut wire, mut other, mut notifier) = (pool.wire().await, pool.wire().await, pool.wire().await);
+    other.query("LISTEN a").await;
+    wire.query("BEGIN").await;
+    wire.query("LISTEN a").await;
+    notifier.query("NOTIFY a, 'before'").await;
+    assert_eq!(heard(&mut other).await, "a=before");
+    assert_eq!(tags(&wire.query("SELECT 1").await), "TDCZ");
+    assert_eq!(tags(&wire.query("COMMIT").await), "CZ");
+    notifier.query("NOTIFY a, 'after'").await;
+    assert_eq!(heard(&mut wire).await, "a=after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listen_by_the_extended_protocol_named_unnamed_and_in_a_batch() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let (mut wire, mut notifier) = (pool.wire().await, pool.wire().await);
+    let run = |name: &str| [bind("", name, &[]), execute("", 0), sync()].concat();
+    assert_eq!(tags(&wire.ask(&[parse("", "LISTEN a"), run("")].concat()).await), "12CZ");
+    // Prepared in one transaction, run in another, and run again when it was forgotten meanwhile.
+    assert_eq!(tags(&wire.ask(&[parse("later", "listen b"), describe(b'S', "later"), sync()].concat()).await), "1tnZ");
+    notifier.query("NOTIFY b, 'not yet'; NOTIFY a, '1'").await;
+    assert_eq!(heard(&mut wire).await, "a=1");
+    for round in 0..3 {
+        assert_eq!(tags(&wire.ask(&run("later")).await), "2CZ");
+        notifier.query(&format!("NOTIFY b, '{round}'")).await;
+        assert_eq!(heard(&mut wire).await, format!("b={round}"));
+        wire.query("UNLISTEN b").await;
+    }
+    assert_eq!(tags(&wire.ask(&[parse("", "LISTEN c"), sync()].concat()).await), "1Z");
+    assert_eq!(tags(&wire.ask(&run("")).await), "2CZ");
+    let batch =
+        [parse("", "SELECT 1"), bind("", "", &[]), execute("", 0), parse("", "LISTEN d"), bind("", "", &[]), execute("", 0), sync()]
+            .concat();
+    assert_eq!(tags(&wire.ask(&batch).await), "12DC12CZ");
+    // A batch that fails behind its LISTEN is rolled back.
+    let failing =
+        [parse("", "LISTEN e"), bind("", "", &[]), execute("", 0), parse("", "SELECT 1/0"), bind("", "", &[]), execute("", 0), sync()]
+            .concat();
+    assert!(first_error(&wire.ask(&failing).await).is_some());
+    // Pipelined: none waits for the answer to the one before.
+    wire.send(&[query("SELECT 2"), query("LISTEN f"), query("LISTEN g"), query("SELECT 3")].concat()).await;
+    for expected in ["TDCZ", "CZ", "CZ", "TDCZ"] {
+        assert_eq!(tags(&wire.until_ready().await), expected);
+    }
+    nobody_is_pinned(&pool).await;
+    notifier.query("NOTIFY c; NOTIFY e; NOTIFY d; NOTIFY f; NOTIFY g").await;
+    for expected in ["c=", "d=", "f=", "g="] {
+        assert_eq!(heard(&mut wire).await, expected);
+    }
+    assert!(wire.is_silent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_function_listens_to_keeps_the_connection_until_it_is_unlistened() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let (mut wire, mut notifier) = (pool.wire().await, pool.wire().await);
+    // Words that can be read in two ways, so that nobody knows the channel before it has run.
+    wire.query("LISTEN known").await;
+    assert_eq!(tags(&wire.query("LISTEN U&\"str\\0061nge\"").await), "CZ");
+    let pinned = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("pool", "app.app"), ("state", "leased")]) == 1.0;
+    pool.metrics_show("the connection kept", pinned).await;
+    for round in 0..3 {
+        notifier.query(&format!("NOTIFY strange, '{round}'; NOTIFY known, '{round}'")).await;
+        let mut both = [heard(&mut wire).await, heard(&mut wire).await];
+        both.sort();
+        assert_eq!(both, [format!("known={round}"), format!("strange={round}")], "each once");
+    }
+    wire.query("LISTEN more").await;
+    wire.query("UNLISTEN strange").await;
+    nobody_is_pinned(&pool).await;
+    notifier.query("NOTIFY strange; NOTIFY known; NOTIFY more").await;
+    assert_eq!([heard(&mut wire).await, heard(&mut wire).await], ["known=", "more="]);
+    assert!(wire.is_silent().await);
+}
