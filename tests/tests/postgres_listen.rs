@@ -230,4 +230,14 @@ async fn what_a_function_listens_to_keeps_the_connection_until_it_is_unlistened(
     notifier.query("NOTIFY strange; NOTIFY known; NOTIFY more").await;
     assert_eq!([heard(&mut wire).await, heard(&mut wire).await], ["known=", "more="]);
     assert!(wire.is_silent().await);
+    // Of a client that listens to nothing else.
+    let mut other = pool.wire().await;
+    assert_eq!(tags(&other.query("DO $$ BEGIN EXECUTE 'LISTEN hidden'; END $$").await), "CZ");
+    pool.metrics_show("the connection kept", pinned).await;
+    notifier.query("NOTIFY hidden, 'x'").await;
+    assert_eq!(heard(&mut other).await, "hidden=x");
+    other.query("DO $$ BEGIN EXECUTE 'UNLISTEN hidden'; END $$").await;
+    nobody_is_pinned(&pool).await;
+    notifier.query("NOTIFY hidden").await;
+    assert!(other.is_silent().await);
 }

@@ -97,7 +97,8 @@ async fn it_runs_in_transaction_mode_when_it_always_does() {
     let _proof = proves(&["setting server_reset_query_always"]);
     let cluster = Cluster::start().await;
     let find = "SELECT count(*) FROM pg_class WHERE relname = 'mine'";
-    let mut pool = pooler(&cluster, "transaction", &[]).await;
+    // As in PgBouncer: what a client leaves is there for the next one, unless the query always runs.
+    let mut pool = pooler(&cluster, "transaction", &[("session_state", "off")]).await;
     assert_eq!(left_behind(&pool, "CREATE TEMP TABLE mine (n int)", find).await, "1");
     let always = pool.settings().clone().set("postgres.server_reset_query_always", true);
     pool.reload(always).await;

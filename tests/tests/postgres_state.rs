@@ -1,5 +1,7 @@
 //! What one client sets follows it and nobody else, kind by kind: two clients, one server connection.
 
+use std::time::Duration;
+
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::{first_column, first_error};
@@ -476,4 +478,36 @@ async fn a_question_that_is_cancelled_is_put_again_and_one_without_an_answer_clo
         assert_eq!(seen, if cancelled { String::new() } else { format!("t{round}") });
     }
     assert_eq!(events(&pool, "lost").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_finds_what_nothing_hinted_at_counts_it_and_takes_it_back() {
+    let (cluster, settings) = setup().await;
+    let names = vec!["app.tenant_id".to_owned()];
+    let audited = settings.set("postgres.session_state_audit", "1ms").set("postgres.session_state_names", names);
+    let pool = Pooler::start(audited.clone()).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    let all = "SELECT current_setting('work_mem') || ' ' || current_user || ' ' || coalesce(current_setting('app.tenant_id', true), '')";
+    let mut surprises = 0.0;
+    for hidden in ["set_hidden('work_mem', '7MB')", "set_hidden('role', 'role_a')", "set_hidden('app.tenant_id', 't1')"] {
+        assert_eq!(other.value(all).await, "4MB app ");
+        // The clock that is looked at is that of the last lease.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        run(&mut one, &[&format!("SELECT {hidden}")]).await;
+        assert_eq!(other.value(all).await, "4MB app ", "{hidden}");
+        surprises += 1.0;
+        assert_eq!(events(&pool, "surprise").await, surprises, "{hidden}");
+    }
+    drop((one, other, pool));
+    // What every session of a pool begins with is no surprise.
+    cluster.sql("ALTER ROLE app SET role = 'role_b'").await;
+    let usual = audited.set("postgres.databases.app.connect_query", "SET work_mem = '3MB'; SET app.tenant_id = 't2'");
+    let pool = Pooler::start(usual).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    for _ in 0..5 {
+        assert_eq!((one.value(all).await, other.value(all).await), ("3MB role_b t2".into(), "3MB role_b t2".into()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(events(&pool, "surprise").await, 0.0);
+    assert!(events(&pool, "asked").await >= 1.0);
 }

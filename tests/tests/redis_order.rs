@@ -126,3 +126,39 @@ async fn one_who_does_not_read_hurts_nobody() {
     let memory = pool.process().resident_bytes();
     assert!(memory < 150 << 20, "{memory} bytes are held for one who does not read");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_client_leaves_the_others_their_share() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.shared_connections", 1)).await;
+    let (mut flood, mut polite) = (pool.redis_wire().await, pool.redis_wire().await);
+    polite.command(&["PING"]).await;
+    // Far more than one client may have on the way; all of it is answered, in order.
+    const MANY: usize = 60_000;
+    let bytes = request(&["INCR", "flooded"]).repeat(MANY);
+    let sending = tokio::spawn(async move {
+        let (mut reads, mut writes) = flood.stream().split();
+        let reading = async {
+            let (mut last, mut text) = (0, Vec::new());
+            while last < MANY {
+                tokio::io::AsyncReadExt::read_buf(&mut reads, &mut text).await.expect("the proxy goes on");
+                while let Some(end) = text.windows(2).position(|pair| pair == b"\r\n") {
+                    let number: usize = String::from_utf8_lossy(&text[1..end]).parse().expect("a number");
+                    assert_eq!(number, last + 1);
+                    last = number;
+                    text.drain(..end + 2);
+                }
+            }
+        };
+        let writing = async { tokio::io::AsyncWriteExt::write_all(&mut writes, &bytes).await.expect("the proxy takes it") };
+        tokio::join!(reading, writing);
+    });
+    // Each answer to the polite one comes among those of the flood, not behind all of them.
+    let mut answered_meanwhile = 0;
+    while !sending.is_finished() {
+        assert_eq!(polite.command(&["ECHO", "here"]).await.text(), "here");
+        answered_meanwhile += 1;
+    }
+    sending.await.expect("the flood is answered");
+    assert!(answered_meanwhile >= 10, "{answered_meanwhile} answers during the flood");
+}

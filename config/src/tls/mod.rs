@@ -7,8 +7,10 @@
 pub mod ciphers;
 pub mod protocols;
 
+mod client_verifier;
 mod material;
 mod verifier;
+mod version_one;
 
 use std::fmt;
 use std::path::Path;
@@ -16,11 +18,11 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sha2::Digest as _;
 
+use self::client_verifier::ClientVerifier;
 pub use self::material::ReadFile;
 use self::material::{Files, Material};
 pub use self::verifier::common_name;
@@ -236,11 +238,7 @@ fn accepting(
 ) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&rules.provider)).with_protocol_versions(&rules.versions)?;
     let builder = match roots {
-        Some(roots) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&rules.provider));
-            let verifier = if must_prove { verifier } else { verifier.allow_unauthenticated() };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?)
-        }
+        Some(roots) => builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(roots, must_prove, &rules.provider)?)),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));

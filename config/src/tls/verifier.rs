@@ -1,7 +1,7 @@
 //! What servers have to prove: nothing but that they hold the key, an authority's word, or that and their name.
 //!
 //! Beyond what rustls does by itself: verify-ca looks at no name, a certificate without any alternative name may bear the host as its common name
-//! (as libpq has it), and where nothing has to be proven certificates of version 1 will do, which OpenSSL makes unless told otherwise.
+//! (as libpq has it), and certificates of [version 1](super::version_one) will do.
 
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Uni
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::version_one;
 
 /// What a server has to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,12 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.proof != Proof::Nothing {
+        if self.proof != Proof::Nothing && version_one::is_one(end_entity) {
+            version_one::verify(end_entity, &self.roots, now, self.algorithms.all)?;
+            if self.proof == Proof::Host {
+                named_by_common_name(end_entity, server_name, CertificateError::NotValidForName.into())?;
+            }
+        } else if self.proof != Proof::Nothing {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, self.algorithms.all)?;
             if self.proof == Proof::Host {
@@ -73,11 +80,10 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match (self.proof, public_key(cert)) {
-            (Proof::Nothing, Some(key)) => {
-                verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(key), dss, &self.algorithms)
-            }
-            (Proof::Nothing | Proof::Authority | Proof::Host, _) => verify_tls13_signature(message, cert, dss, &self.algorithms),
+        // What rustls would read of the certificate here is its key.
+        match public_key(cert).filter(|_| self.proof == Proof::Nothing || version_one::is_one(cert)) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(key), dss, &self.algorithms),
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
         }
     }
 

@@ -31,6 +31,10 @@ pub struct Slot<T> {
     pub owner: T,
     /// Whether the owner wants no replies.
     pub muted: bool,
+    /// Its owner was told that it waits no longer: the replies are dropped when they come, and nothing of it is sent again.
+    pub abandoned: bool,
+    /// In which turn of the watch it was queued.
+    turn: u32,
     /// By how much the numbers in its one reply are too low; empty: the reply is handed over as it comes.
     pub raise: Box<[u32]>,
     owed: Owed,
@@ -75,6 +79,19 @@ pub struct Pipeline<T> {
     /// How far `requests` is written to the server.
     sent: usize,
     slots: VecDeque<Slot<T>>,
+    /// Counts the turns of the watch ([`on_turn`](Pipeline::on_turn)).
+    turn: u32,
+}
+
+/// What an owner waits for no longer.
+#[derive(Debug)]
+pub struct Abandoned<T> {
+    /// Who.
+    pub owner: T,
+    /// Whether it wanted no replies.
+    pub muted: bool,
+    /// How many replies.
+    pub replies: u32,
 }
 
 /// Answered bytes are dropped from the front once there are so many.
@@ -82,7 +99,7 @@ const COMPACT_BYTES: usize = 64 * 1024;
 
 impl<T> Default for Pipeline<T> {
     fn default() -> Self {
-        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new() }
+        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new(), turn: 0 }
     }
 }
 
@@ -94,9 +111,12 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 owner: last,
                 muted: last_muted,
                 raise,
+                abandoned: false,
+                turn,
                 owed: Owed::Server { work: last_work, replies: owed, bytes: length, replayed: false, .. },
             }) = self.slots.back_mut()
             && raise.is_empty()
+            && *turn == self.turn
             && last == owner
             && *last_muted == muted
             && *last_work == work
@@ -106,13 +126,13 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             return;
         }
         let owed = Owed::Server { work, replies, answered: 0, bytes, replayed: false };
-        self.slots.push_back(Slot { owner: owner.clone(), muted, raise: Box::default(), owed });
+        self.slots.push_back(Slot { owner: owner.clone(), muted, abandoned: false, turn: self.turn, raise: Box::default(), owed });
     }
 
     /// Queues one request of which the numbers in the reply have to be raised. [`extend`](Self::extend) adds its bytes.
     pub fn push_raised(&mut self, owner: &T, work: Work, bytes: usize, muted: bool, raise: Box<[u32]>) {
         let owed = Owed::Server { work, replies: 1, answered: 0, bytes, replayed: false };
-        self.slots.push_back(Slot { owner: owner.clone(), muted, raise, owed });
+        self.slots.push_back(Slot { owner: owner.clone(), muted, abandoned: false, turn: self.turn, raise, owed });
     }
 
     /// Adds the bytes of requests.
@@ -125,6 +145,8 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.slots.push_back(Slot {
             owner: owner.clone(),
             muted,
+            abandoned: false,
+            turn: self.turn,
             raise: Box::default(),
             owed: Owed::Own { text: text.into(), replies: 1 },
         });
@@ -201,7 +223,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         if !matches!(self.slots.front()?.owed, Owed::Own { .. }) {
             return None;
         }
-        let Slot { owner, muted, raise: _, owed } = self.slots.pop_front()?;
+        let Slot { owner, muted, owed, .. } = self.slots.pop_front()?;
         match owed {
             Owed::Own { text, replies } => Some(Own { owner, muted, text, replies }),
             Owed::Server { .. } => None,
@@ -239,8 +261,44 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         loss
     }
 
+    /// The request of the first slot that the reply after the next `more` answers; `None` where that is a part of a transaction, or not there.
+    #[must_use]
+    pub fn nth_request(&self, more: u32) -> Option<&[u8]> {
+        let Owed::Server { work: Work::Reads | Work::Writes, answered, bytes, .. } = self.slots.front()?.owed else { return None };
+        let slot = self.requests.get(self.answered..self.answered + bytes)?;
+        let begins = skip(slot, answered + more);
+        slot.get(begins..begins + request_length(&slot[begins..]))
+    }
+
+    /// A turn of the watch begins.
+    pub fn on_turn(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// How many turns the first slot has waited.
+    #[must_use]
+    pub fn age(&self) -> u32 {
+        self.slots.front().map_or(0, |slot| self.turn.wrapping_sub(slot.turn))
+    }
+
+    /// Gives up on what has waited for so many turns, from the front; `inside`: the first slot's reply has begun and is left alone.
+    pub fn abandon(&mut self, turns: u32, inside: bool) -> Vec<Abandoned<T>> {
+        let mut given_up = Vec::new();
+        let now = self.turn;
+        for slot in self.slots.iter_mut().skip(usize::from(inside)).take_while(|slot| now.wrapping_sub(slot.turn) >= turns) {
+            if let Owed::Server { replies, answered, .. } = slot.owed
+                && !slot.abandoned
+            {
+                slot.abandoned = true;
+                given_up.push(Abandoned { owner: slot.owner.clone(), muted: slot.muted, replies: replies - answered });
+            }
+        }
+        given_up
+    }
+
     /// Everything that is owed is answered with `text`: there will be no connection.
     pub fn fail_all(&mut self, text: &str) {
+        self.slots.retain(|slot| !slot.abandoned);
         for slot in &mut self.slots {
             if let Owed::Server { replies, answered, .. } = slot.owed {
                 let count = replies - answered;
@@ -262,9 +320,12 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         lost: &str,
         loss: &mut Loss,
     ) {
-        let Slot { owner, muted, raise, owed } = slot;
+        let Slot { owner, muted, abandoned, turn, raise, owed } = slot;
+        if abandoned {
+            return;
+        }
         let (work, replies, answered, replayed) = match owed {
-            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, raise, owed }),
+            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, abandoned, turn, raise, owed }),
             Owed::Server { work, replies, answered, replayed, .. } => (work, replies, answered, replayed),
         };
         let count = replies - answered;
@@ -290,7 +351,14 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 let last = if known { "EXECABORT Transaction discarded because the connection to the server was lost." } else { lost };
                 let mut text = errors(if known { last } else { lost }, count - 1).into_vec();
                 text.extend_from_slice(&errors(last, 1));
-                self.slots.push_back(Slot { owner, muted, raise: Box::default(), owed: Owed::Own { text: text.into(), replies: count } });
+                self.slots.push_back(Slot {
+                    owner,
+                    muted,
+                    abandoned: false,
+                    turn,
+                    raise: Box::default(),
+                    owed: Owed::Own { text: text.into(), replies: count },
+                });
             }
             Work::Writes => {
                 let (whole, gone) = complete_before(&requests[begins..range.end], sent.saturating_sub(begins));
@@ -311,13 +379,22 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.slots.push_back(Slot {
             owner,
             muted,
+            abandoned: false,
+            turn: self.turn,
             raise: Box::default(),
             owed: Owed::Server { work, replies, answered: 0, bytes: bytes.len(), replayed },
         });
     }
 
     fn fail(&mut self, owner: T, muted: bool, text: &str, count: u32) {
-        self.slots.push_back(Slot { owner, muted, raise: Box::default(), owed: Owed::Own { text: errors(text, count), replies: count } });
+        self.slots.push_back(Slot {
+            owner,
+            muted,
+            abandoned: false,
+            turn: self.turn,
+            raise: Box::default(),
+            owed: Owed::Own { text: errors(text, count), replies: count },
+        });
     }
 
     fn compact(&mut self) {

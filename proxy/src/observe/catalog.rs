@@ -147,6 +147,8 @@ families! {
     RedisConnections = "sidepool_redis_connections" Gauge, ["pool", "use"], "Upstream connections by what they are used for.";
     RedisInFlight = "sidepool_redis_inflight_commands" Gauge, ["pool"], "Commands sent on shared connections and not yet answered.";
     RedisCommands = "sidepool_redis_commands_total" Counter, ["pool", "class"], "Commands by class.";
+    RedisRetries = "sidepool_redis_retries_total" Counter, ["pool"], "Commands that the server did not execute and that were asked again.";
+    RedisWrites = "sidepool_redis_writes_total" Counter, ["pool"], "Writes to the server on shared connections; commands divided by writes are how many are merged.";
     RedisSubscriptions = "sidepool_redis_subscriptions" Gauge, ["pool", "kind"], "Channels and patterns that clients are subscribed to.";
 }
 

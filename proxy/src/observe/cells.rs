@@ -88,6 +88,8 @@ cells! {
         StateAsked: SessionStates ["asked"] for Postgres,
         /// A connection was brought into its client's state.
         StateCarried: SessionStates ["carried"] for Postgres,
+        /// Something had changed that nothing had hinted at.
+        StateSurprise: SessionStates ["surprise"] for Postgres,
         /// What had become of a session could not be found out or kept.
         StateLost: SessionStates ["lost"] for Postgres,
 
@@ -284,6 +286,12 @@ cells! {
         ErrorUnsupported: Errors ["proxy", "unsupported"] for Both,
         /// Errors that we sent because something took longer than it may.
         ErrorTimedOut: Errors ["proxy", "timeout"] for Postgres,
+        /// Errors that we sent because a reply took longer than it may.
+        RedisTimedOut: Errors ["proxy", "timeout"] for Redis,
+        /// Commands that the server did not execute and that were asked again.
+        RedisRetried: RedisRetries [] for Redis,
+        /// Writes to the server on shared connections: the commands divided by them are how many are merged.
+        RedisWrites: RedisWrites [] for Redis,
         /// Errors that we sent because the address or the credentials changed.
         ErrorReconfigured: Errors ["proxy", "reconfigured"] for Postgres,
         /// Errors that we sent because we are shutting down.

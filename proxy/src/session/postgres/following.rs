@@ -40,12 +40,12 @@ pub(super) struct Own {
 
 impl Own {
     /// One query that may not fail.
-    fn one(sql: &str) -> Self {
+    pub(super) fn one(sql: &str) -> Self {
         Self { messages: query(sql), count: 1, may_fail: None }
     }
 
     /// With `connect_query` behind it, which may fail.
-    fn and_connect(mut self, connect_query: Option<&str>) -> Self {
+    pub(super) fn and_connect(mut self, connect_query: Option<&str>) -> Self {
         if let Some(sql) = connect_query {
             self.may_fail = Some(self.count);
             self.messages.extend_from_slice(&query(sql));
@@ -63,7 +63,12 @@ impl Own {
         }
     }
 
-    fn and(mut self, sql: &str) -> Self {
+    /// How many there are.
+    pub(super) fn count(&self) -> u8 {
+        self.count
+    }
+
+    pub(super) fn and(mut self, sql: &str) -> Self {
         self.messages.extend_from_slice(&query(sql));
         self.count += 1;
         self
@@ -137,7 +142,11 @@ impl Session {
             link.dirt = Dirt::default();
             let mut question = Question::default();
             listening::session::ask(link, &mut question);
-            return if question.is_empty() { Ok(false) } else { self.put(cx, question) };
+            if question.is_empty() {
+                let Some(audit) = self.audit() else { return Ok(false) };
+                question = audit;
+            }
+            return self.put(cx, question);
         }
         let rules = link.rules.clone().unwrap_or_default();
         let connect_query = self.pool.connector().target().connect_query.clone();
@@ -250,6 +259,9 @@ impl Session {
         if self.after_asking(cx)? {
             return Ok(Turn::Moved);
         }
+        if matches!(self.phase, Phase::Idle) {
+            return Ok(Turn::Unlinked);
+        }
         if self.unlink_if_free(cx)? {
             return Ok(Turn::Unlinked);
         }
@@ -267,6 +279,13 @@ impl Session {
             Phase::Idle | Phase::Waiting(_) => return Ok(false),
         };
         let Some(asking) = connection.link.asking.take() else { return Ok(false) };
+        if let Some(stage) = asking.audit() {
+            self.after_audit(cx, *asking, stage)?;
+            return match &self.phase {
+                Phase::Linked(lease) => Ok(lease.link.asking.is_some()),
+                Phase::Idle | Phase::Waiting(_) => Ok(false),
+            };
+        }
         match asking.end() {
             Ended::Again(sql, again) => {
                 let connect_query = self.pool.connector().target().connect_query.clone();

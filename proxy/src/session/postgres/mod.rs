@@ -43,6 +43,7 @@ pub mod switches;
 pub mod verifiers;
 
 mod application_name;
+mod auditing;
 mod authenticate;
 mod concluding;
 mod count;

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use sidepool_protocol::redis::encode::Resp;
 
+use super::redo::NotExecuted;
 use crate::transport::stream::Stream;
 
 /// Above this, no more requests are read from a client until it takes its replies.
@@ -36,8 +37,20 @@ pub struct Client {
     /// Who waits for the client to take some of what is kept.
     upstream: RefCell<Option<Waker>>,
     fate: Cell<Fate>,
+    /// What is to be asked again.
+    redo: RefCell<Option<Box<Redo>>>,
     /// Only a part of a reply has been handed over: nothing else may be put in between.
     inside_reply: Cell<bool>,
+}
+
+/// A request that the server did not execute.
+pub struct Redo {
+    /// The request.
+    pub request: Vec<u8>,
+    /// What the server said.
+    pub line: Vec<u8>,
+    /// What that means.
+    pub why: NotExecuted,
 }
 
 /// What becomes of a client.
@@ -99,6 +112,7 @@ impl Client {
             session: RefCell::new(None),
             upstream: RefCell::new(None),
             fate: Cell::new(Fate::Alive),
+            redo: RefCell::new(None),
             inside_reply: Cell::new(false),
         })
     }
@@ -271,6 +285,22 @@ impl Client {
         if let Some(upstream) = self.upstream.borrow_mut().take() {
             upstream.wake();
         }
+    }
+
+    /// Its session is to see that this is asked again, or to hand the line over.
+    pub fn put_redo(&self, redo: Redo) {
+        *self.redo.borrow_mut() = Some(Box::new(redo));
+        self.wake_session();
+    }
+
+    /// What is to be asked again.
+    pub fn take_redo(&self) -> Option<Redo> {
+        self.redo.borrow_mut().take().map(|redo| *redo)
+    }
+
+    /// Whether something is to be asked again.
+    pub fn has_redo(&self) -> bool {
+        self.redo.borrow().is_some()
     }
 
     /// How many replies lanes owe it.

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidepool_config::model::{LoadBalance, Redis};
 use sidepool_config::secret::Secret;
@@ -52,6 +53,8 @@ pub struct Group {
     /// The workers' lanes together are more than their pool holds: each gives its connection back whenever it is quiet.
     scarce: Cell<bool>,
     output_limit: Cell<u64>,
+    request_timeout: Cell<Duration>,
+    retries: Cell<bool>,
     info: RefCell<PoolInfo>,
     owner: Weak<Server>,
 }
@@ -79,6 +82,8 @@ impl Group {
             has_heavy: Cell::new(split.heavy > 0),
             scarce: Cell::new(split.scarce),
             output_limit: Cell::new(config.client_output_limit_bytes),
+            request_timeout: Cell::new(config.request_timeout),
+            retries: Cell::new(!config.retry_timeout.is_zero()),
             info: RefCell::new(info(&key, config)),
             owner,
             key,
@@ -117,6 +122,16 @@ impl Group {
         usize::try_from(self.output_limit.get()).unwrap_or(usize::MAX)
     }
 
+    /// How long a reply may take; zero: as long as it likes.
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout.get()
+    }
+
+    /// Whether what a server cannot do now is asked again.
+    pub fn retries(&self) -> bool {
+        self.retries.get()
+    }
+
     /// Whether lanes give their connection back whenever they are quiet.
     pub fn is_scarce(&self) -> bool {
         self.scarce.get()
@@ -147,6 +162,8 @@ impl Group {
         self.has_heavy.set(split.heavy > 0);
         self.scarce.set(split.scarce);
         self.output_limit.set(config.client_output_limit_bytes);
+        self.request_timeout.set(config.request_timeout);
+        self.retries.set(!config.retry_timeout.is_zero());
         *self.info.borrow_mut() = info(&self.key, config);
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
             pool.resize(limits);

@@ -21,9 +21,10 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::tracker::{Pipeline, Work};
 use tokio::time::Sleep;
 
-use super::client::{Client, Fate, Owner};
+use super::client::{Client, Fate, Owner, Redo};
 use super::count;
 use super::group::Group;
+use super::redo::{NotExecuted, not_executed};
 use super::refusal;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
 use crate::pool::id::IdentityId;
@@ -40,13 +41,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A shared connection.
 pub struct Lane {
-    pipeline: RefCell<Pipeline<Owner>>,
+    pub(super) pipeline: RefCell<Pipeline<Owner>>,
     task: RefCell<Option<Waker>>,
     /// The task knows that there is something to do.
     scheduled: Cell<bool>,
     /// How many sessions use it.
     attached: Cell<u32>,
     heavy: bool,
+    /// How many clients wait for replies.
+    pub(super) active: Cell<u32>,
     retired: Cell<bool>,
     /// Sessions that wait for it to be less full.
     waiting: RefCell<Vec<Rc<Client>>>,
@@ -61,6 +64,7 @@ impl Lane {
             scheduled: Cell::new(false),
             attached: Cell::new(0),
             heavy,
+            active: Cell::new(0),
             retired: Cell::new(false),
             waiting: RefCell::default(),
         });
@@ -74,7 +78,7 @@ impl Lane {
         let mut pipeline = self.pipeline.borrow_mut();
         for (work, replies, length) in runs {
             pipeline.push(&key, *work, *replies, *length, muted);
-            owner.owe(*replies);
+            self.owe(owner, *replies);
         }
         pipeline.extend(bytes);
         drop(pipeline);
@@ -86,7 +90,7 @@ impl Lane {
         let mut pipeline = self.pipeline.borrow_mut();
         pipeline.push_raised(&Owner(Rc::clone(owner)), Work::Writes, bytes.len(), muted, raise);
         pipeline.extend(bytes);
-        owner.owe(1);
+        self.owe(owner, 1);
         drop(pipeline);
         self.schedule();
     }
@@ -94,8 +98,21 @@ impl Lane {
     /// Queues a reply of our own behind what is owed to `owner`.
     pub fn send_own(&self, owner: &Rc<Client>, text: &[u8], muted: bool) {
         self.pipeline.borrow_mut().push_own(&Owner(Rc::clone(owner)), text, muted);
-        owner.owe(1);
+        self.owe(owner, 1);
         self.schedule();
+    }
+
+    /// Hands a batch of replies over.
+    fn finish(&self, batch: &mut Option<Batch>, bytes: &[u8], to: usize, inside: bool, record: &PoolRecord) {
+        let Some(batch) = batch.take() else { return };
+        let client = &batch.owner.0;
+        if !batch.muted && to > batch.from {
+            record.add(PoolCounter::BytesToClient, (to - batch.from) as u64);
+            client.deliver(&bytes[batch.from..to], inside);
+        }
+        if batch.replies > 0 && !batch.abandoned {
+            self.pay(client, batch.replies);
+        }
     }
 
     /// Whether it takes more requests now; when not, the client's session is woken once it does.
@@ -156,7 +173,7 @@ impl Lane {
             if !own.muted {
                 own.owner.0.deliver(&own.text, false);
             }
-            own.owner.0.paid(own.replies);
+            self.pay(&own.owner.0, own.replies);
         }
     }
 
@@ -170,15 +187,19 @@ impl Lane {
 }
 
 /// The connection a lane has at the moment.
-struct Held {
+pub(super) struct Held {
     lease: Lease<RedisConnector>,
-    scanner: FrameScanner,
+    pub(super) scanner: FrameScanner,
     limit: usize,
     /// The connection is given back whenever the lane is quiet.
     scarce: bool,
     throttle: Option<Throttle>,
     /// The beginning of a reply whose numbers have to be raised.
     kept: Vec<u8>,
+    /// Another server may be meant by now: given up once nothing is owed.
+    stale: bool,
+    /// The next look at how long replies take.
+    pub(super) watch: Option<Pin<Box<Sleep>>>,
 }
 
 /// Nothing is read until a client has taken more of its large reply.
@@ -218,7 +239,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
             }
         };
         let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limit(), group.is_scarce())) else { return };
-        let mut held = Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new() };
+        let mut held =
+            Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new(), stale: false, watch: None };
         pool.record().shift(PoolGauge::RedisShared, 1);
         let ended = poll_fn(|cx| lane.drive(&mut held, cx, &worker, &group)).await;
         pool.record().shift(PoolGauge::RedisShared, -1);
@@ -278,7 +300,13 @@ impl Lane {
             drop(buffer);
             self.wake_waiting();
         }
+        if self.watch(held, cx, group, record).is_err() {
+            return Poll::Ready(Ended::Lost);
+        }
         let quiet = self.pipeline.borrow().is_empty();
+        if quiet && held.stale {
+            return Poll::Ready(Ended::Lost);
+        }
         if quiet && (held.scarce || self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) {
             Poll::Ready(Ended::Quiet)
         } else {
@@ -297,6 +325,7 @@ impl Lane {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(()),
                 Poll::Ready(Ok(written)) => {
                     record.add(PoolCounter::BytesToServer, written as u64);
+                    record.add(PoolCounter::RedisWrites, 1);
                     pipeline.on_sent(written);
                 }
             }
@@ -312,36 +341,45 @@ impl Lane {
         let mut at = 0;
         let mut batch: Option<Batch> = None;
         while at < bytes.len() {
-            let (owner, muted, wanted, raised) = {
+            let (owner, muted, abandoned, wanted, raised) = {
                 let pipeline = self.pipeline.borrow();
                 // A reply that nobody is owed: the connection is out of step.
                 let Some(slot) = pipeline.next() else { return Err(()) };
-                (slot.owner.clone(), slot.muted, pipeline.next_replies(), !slot.raise.is_empty())
+                (slot.owner.clone(), slot.muted || slot.abandoned, slot.abandoned, pipeline.next_replies(), !slot.raise.is_empty())
             };
             if wanted == 0 {
-                finish(&mut batch, bytes, at, false, record);
+                self.finish(&mut batch, bytes, at, false, record);
                 self.deliver_own();
                 continue;
             }
             if raised {
-                finish(&mut batch, bytes, at, false, record);
-                at += self.dispatch_raised(held, &bytes[at..], &owner, muted, record)?;
+                self.finish(&mut batch, bytes, at, false, record);
+                at += self.dispatch_raised(held, &bytes[at..], &owner, muted, abandoned, record)?;
                 continue;
             }
-            if batch.as_ref().is_none_or(|batch| batch.owner != owner || batch.muted != muted) {
-                finish(&mut batch, bytes, at, false, record);
-                batch = Some(Batch { owner, muted, from: at, replies: 0 });
+            if batch.as_ref().is_none_or(|batch| batch.owner != owner || batch.muted != muted || batch.abandoned != abandoned) {
+                self.finish(&mut batch, bytes, at, false, record);
+                batch = Some(Batch { owner: owner.clone(), muted, abandoned, from: at, replies: 0 });
             }
             let mut got = 0;
+            let mut redo = None;
             while got < wanted && at < bytes.len() {
+                let whole = held.scanner.is_between();
                 match held.scanner.scan(&bytes[at..]).map_err(drop)? {
                     Scan::More => at = bytes.len(),
                     Scan::End { used, value } => {
                         if value.is_error() {
-                            record.add(count::server_error(&bytes[at..at + used]), 1);
+                            let line = &bytes[at..at + used];
+                            record.add(count::server_error(line), 1);
+                            let before = got + batch.as_ref().map_or(0, |batch| batch.replies);
+                            redo = if whole && !muted { self.redo(held, line, &owner, [before, got], group) } else { None };
                         }
                         at += used;
                         got += 1;
+                        if redo.is_some() {
+                            self.finish(&mut batch, bytes, at - used, false, record);
+                            break;
+                        }
                     }
                 }
             }
@@ -352,10 +390,15 @@ impl Lane {
                     batch.replies += got;
                 }
             }
+            if let Some(redo) = redo {
+                // It is the one reply that is owed; what came before it in this batch is paid here as well.
+                owner.0.put_redo(redo);
+                self.pay(&owner.0, got);
+            }
         }
         let inside = !held.scanner.is_between() && held.kept.is_empty();
         let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());
-        finish(&mut batch, bytes, at, inside, record);
+        self.finish(&mut batch, bytes, at, inside, record);
         self.deliver_own();
         if let Some(Owner(client)) = last {
             self.watch_backlog(held, client, inside, group);
@@ -363,8 +406,30 @@ impl Lane {
         Ok(())
     }
 
+    /// What becomes of a command that the server did not execute; `None`: its client is told. Replies of the same client come with this
+    /// one: `before` in all, and `here` that answer requests of the same slot.
+    fn redo(&self, held: &mut Held, line: &[u8], owner: &Owner, [before, here]: [u32; 2], group: &Weak<Group>) -> Option<Redo> {
+        let why = not_executed(line)?;
+        let alone = owner.0.pending() == before + 1;
+        let wanted = why == NotExecuted::NoScript || group.upgrade().is_some_and(|group| group.retries());
+        held.stale |= why == NotExecuted::NotHere && wanted;
+        if !alone || !wanted {
+            return None;
+        }
+        let request = self.pipeline.borrow().nth_request(here)?.to_vec();
+        Some(Redo { request, line: line.to_vec(), why })
+    }
+
     /// One reply whose numbers are too low, as far as it is there; says how many bytes that is.
-    fn dispatch_raised(&self, held: &mut Held, bytes: &[u8], owner: &Owner, muted: bool, record: &PoolRecord) -> Result<usize, ()> {
+    fn dispatch_raised(
+        &self,
+        held: &mut Held,
+        bytes: &[u8],
+        owner: &Owner,
+        muted: bool,
+        abandoned: bool,
+        record: &PoolRecord,
+    ) -> Result<usize, ()> {
         let Scan::End { used, .. } = held.scanner.scan(bytes).map_err(drop)? else {
             held.kept.extend_from_slice(bytes);
             return Ok(bytes.len());
@@ -378,7 +443,9 @@ impl Lane {
             record.add(PoolCounter::BytesToClient, reply.len() as u64);
             owner.0.deliver(&reply, false);
         }
-        owner.0.paid(1);
+        if !abandoned {
+            self.pay(&owner.0, 1);
+        }
         Ok(used)
     }
 
@@ -468,18 +535,8 @@ impl Held {
 struct Batch {
     owner: Owner,
     muted: bool,
+    /// Its owner waits no longer, and is paid.
+    abandoned: bool,
     from: usize,
     replies: u32,
-}
-
-fn finish(batch: &mut Option<Batch>, bytes: &[u8], to: usize, inside: bool, record: &PoolRecord) {
-    let Some(batch) = batch.take() else { return };
-    let client = &batch.owner.0;
-    if !batch.muted && to > batch.from {
-        record.add(PoolCounter::BytesToClient, (to - batch.from) as u64);
-        client.deliver(&bytes[batch.from..to], inside);
-    }
-    if batch.replies > 0 {
-        client.paid(batch.replies);
-    }
 }

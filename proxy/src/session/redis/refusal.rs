@@ -8,6 +8,9 @@ use crate::pool::reason::RefuseReason;
 /// For requests that were sent and whose answer never came.
 pub const LOST: &str =
     "UPSTREAM the connection to the server was lost; the outcome of this command is unknown: it may or may not have been executed";
+/// For requests whose answer takes longer than `request_timeout`.
+pub const TOO_LATE: &str =
+    "UPSTREAM the server did not answer within request_timeout; the outcome of this command is unknown: it may or may not be executed";
 /// For commands of a transaction whose connection was lost before `EXEC`.
 pub const TRANSACTION_LOST: &str = "UPSTREAM the connection to the server was lost inside this transaction; nothing of it was executed";
 /// For `EXEC` of such a transaction.

@@ -34,8 +34,25 @@ impl Session {
         if command.kind == Kind::PubSub && self.server.is_crowded() {
             return None;
         }
+        self.note_script(command, &rest[..request.length]);
         record.add(count::command(command.kind), 1);
         Some((work(command), 1, request.length))
+    }
+
+    /// Sources of scripts are remembered until the server is told to forget them.
+    fn note_script(&self, command: &Command, whole: &[u8]) {
+        if command.kind != Kind::Script {
+            return;
+        }
+        let source = match command.name {
+            "eval" | "eval_ro" => Arguments::new(whole).nth(1),
+            "script|load" => Arguments::new(whole).nth(2),
+            "script|flush" => return self.server.scripts.forget(),
+            _no_source => None,
+        };
+        if let Some(source) = source {
+            self.server.scripts.saw(source);
+        }
     }
 
     /// Whether nobody is to wait behind this command.
@@ -88,6 +105,7 @@ impl Session {
         if command.is_denied(self.server.denied()) {
             return self.say_error(&gate::refusal(command));
         }
+        self.note_script(command, whole);
         if let Some(raise) = self.raised(whole, command) {
             return self.share_raised(whole, raise);
         }

@@ -26,9 +26,6 @@ use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
-/// A client with so many replies on the way is not read until some have come.
-const PENDING_MAX: u32 = 4096;
-
 /// One client's session.
 pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
@@ -89,6 +86,8 @@ pub(super) enum Next {
     Done,
     /// Again, when all earlier replies have been handed over.
     Hold,
+    /// When the others on the lane have had their share.
+    Later,
     /// It waits for something else than the client; it stays at the front of `carry`.
     Step(Step),
 }
@@ -100,6 +99,8 @@ pub(super) enum Step {
     Lease,
     /// `SUBSCRIBE` and its kin.
     Subscribe,
+    /// Something was not executed and is asked again. Nothing stands at the front of `carry` for it.
+    Redo,
     /// `UNSUBSCRIBE` and its kin.
     Unsubscribe,
     /// Ask the server what this command is.
@@ -129,6 +130,7 @@ pub(super) enum After {
 struct Queue {
     from: usize,
     runs: Vec<(Work, u32, usize)>,
+    replies: u32,
 }
 
 impl Session {
@@ -174,6 +176,7 @@ impl Session {
                 // What is rare is boxed, so that an idle session is small.
                 Step::Lease => Box::pin(self.leased()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
+                Step::Redo => Box::pin(self.redo()).await,
                 Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
                 Step::Unknown => Box::pin(self.unknown()).await,
                 Step::Knock => Box::pin(self.knock()).await,
@@ -200,6 +203,9 @@ impl Session {
                 }
                 Fate::Gone | Fate::Killed => return Poll::Ready(Step::End),
             }
+            if self.client.has_redo() {
+                return Poll::Ready(Step::Redo);
+            }
             if self.closing {
                 let paid = self.client.poll_pending_below(1);
                 return if paid.is_ready() && flushed.is_ready() { Poll::Ready(Step::End) } else { Poll::Pending };
@@ -207,7 +213,7 @@ impl Session {
             if flushed.is_pending() && self.client.backlog() > HIGH_WATER {
                 return Poll::Pending;
             }
-            if self.client.poll_pending_below(if self.hold { 1 } else { PENDING_MAX }).is_pending() {
+            if self.client.poll_pending_below(if self.hold { 1 } else { self.window() }).is_pending() {
                 return Poll::Pending;
             }
             self.hold = false;
@@ -221,6 +227,7 @@ impl Session {
             match next {
                 Next::Done => {}
                 Next::Hold => (self.hold, self.fresh) = (true, true),
+                Next::Later => self.fresh = true,
                 Next::Step(step) => {
                     self.fresh = true;
                     return Poll::Ready(step);
@@ -289,8 +296,13 @@ impl Session {
             self.account = self.server.welcome();
             self.show();
         }
-        let mut queue = Queue { from: 0, runs: Vec::new() };
+        let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
+        let window = self.window();
         while at < bytes.len() && !self.closing {
+            if self.client.pending() + queue.replies >= window {
+                self.send(&mut queue, bytes, at);
+                return (at, Next::Later);
+            }
             let (length, next) = match self.scanner.scan(&bytes[at..], self.account.is_none()) {
                 Ok(Scanned::Request(request)) => {
                     let shared = if request.canonical { self.shareable(&bytes[at..], &request) } else { None };
@@ -323,7 +335,7 @@ impl Session {
             };
             match next {
                 Next::Done => at += length,
-                Next::Hold | Next::Step(_) => return (at, next),
+                Next::Hold | Next::Later | Next::Step(_) => return (at, next),
             }
             queue.from = at;
         }
@@ -339,14 +351,19 @@ impl Session {
         }
         let Some(Attached { group, lane }) = &self.attached else { return };
         let bytes = &bytes[queue.from..to];
-        let replies: u32 = queue.runs.iter().map(|(_, replies, _)| replies).sum();
+        let replies = queue.replies;
         let record = group.shared.record();
         record.add(PoolCounter::Queries, u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         record.shift(PoolGauge::RedisInFlight, i64::from(replies));
         lane.send(&self.client, &queue.runs, bytes, false);
         queue.runs.clear();
-        queue.from = to;
+        (queue.from, queue.replies) = (to, 0);
+    }
+
+    /// How many replies the client may wait for at a time.
+    fn window(&self) -> u32 {
+        self.attached.as_ref().map_or(u32::MAX, |attached| attached.lane.window())
     }
 
     /// A request that is not all there.
@@ -508,6 +525,7 @@ impl Drop for Session {
 
 impl Queue {
     fn add(&mut self, work: Work, replies: u32, length: usize) {
+        self.replies += replies;
         match self.runs.last_mut() {
             Some((last, count, bytes)) if *last == work && work != Work::Transaction => {
                 *count += replies;

@@ -19,6 +19,7 @@ use super::client::{Client, Fate};
 use super::gate::gates;
 use super::group::{self, Group, Key};
 use super::hub::Hub;
+use super::scripts::Scripts;
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
 use crate::observe::report::PoolReport;
@@ -34,6 +35,8 @@ pub struct Server {
     pub name: Arc<str>,
     /// What it says about itself.
     pub facts: Rc<Facts>,
+    /// Scripts that went through here.
+    pub scripts: Scripts,
     config: RefCell<Arc<Redis>>,
     directory: Directory<Arc<str>>,
     groups: RefCell<BTreeMap<Key, Rc<Group>>>,
@@ -81,6 +84,7 @@ impl Server {
             me: Weak::clone(me),
             name,
             facts: Rc::default(),
+            scripts: Scripts::default(),
             config: RefCell::new(config),
             directory,
             groups: RefCell::default(),

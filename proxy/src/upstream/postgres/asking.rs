@@ -60,6 +60,17 @@ pub struct Question {
     pub seed: Option<f64>,
     /// Whether texts come as they are: the client's encoding is UTF-8.
     pub is_utf8: bool,
+    /// It is asked for no reason but to be sure.
+    pub audit: Option<Audit>,
+}
+
+/// How far an audit is.
+#[derive(Debug, Clone)]
+pub enum Audit {
+    /// The first look.
+    Look,
+    /// The second one, after everything was taken back: these were found before, with their values.
+    Confirm(Vec<(Box<str>, Box<str>)>),
 }
 
 impl Question {
@@ -85,6 +96,16 @@ impl Question {
                 question.causes.push(cause);
             }
         }
+        question
+    }
+
+    /// Everything, for no reason but to be sure.
+    #[must_use]
+    pub fn audit(custom: Vec<Box<str>>, stage: Audit) -> Self {
+        let causes = vec![Cause::TemporaryTables, Cause::HeldCursors, Cause::AdvisoryLocks];
+        let mut question = Self { names: custom, list: true, causes, audit: Some(stage), ..Self::default() };
+        question.add("role");
+        question.add("session_authorization");
         question
     }
 
@@ -164,6 +185,8 @@ pub struct Asking {
     bytes: usize,
     tries: u32,
     error: Option<Error>,
+    /// How many other queries of the proxy itself are sent before it.
+    at: u8,
 }
 
 /// Why there is no answer.
@@ -176,6 +199,24 @@ pub struct Error {
 }
 
 impl Asking {
+    /// The same, sent behind so many other queries.
+    #[must_use]
+    pub fn behind(self, others: u8) -> Self {
+        Self { at: others, ..self }
+    }
+
+    /// Behind how many other queries it is sent.
+    #[must_use]
+    pub fn at(&self) -> u8 {
+        self.at
+    }
+
+    /// How far an audit is, if it is one.
+    #[must_use]
+    pub fn audit(&self) -> Option<Audit> {
+        self.question.audit.clone()
+    }
+
     /// Whether everything is taken back behind the answer.
     #[must_use]
     pub fn cleans(&self) -> bool {

@@ -117,3 +117,17 @@ fn a_cancelled_question_is_put_again_a_few_times() {
     let Ended::Failed(error) = asking.end() else { panic!("an error") };
     assert_eq!((&error.code, &*error.message), (b"42501", "permission denied"));
 }
+
+#[test]
+fn channels_are_named_and_forgotten_behind_the_answer() {
+    let question = Question { channels: true, forgets: true, is_utf8: true, ..Question::default() };
+    let (sql, mut asking) = question.put();
+    assert_eq!(sql, "SELECT pg_catalog.pg_listening_channels();UNLISTEN *");
+    asking.on_row(Some(&row(&[Some(b"a")])));
+    asking.on_row(Some(&row(&[Some(b"\xff")])));
+    asking.on_complete();
+    asking.on_complete();
+    let Ended::Answered(answer, cleaned) = asking.end() else { panic!("no answer") };
+    assert_eq!((answer.channels.unwrap(), cleaned), (vec![b"a".as_slice().into(), b"\xff".as_slice().into()], false));
+    assert!(Question::default().is_empty() && !Question { channels: true, ..Question::default() }.is_empty());
+}

@@ -21,6 +21,8 @@ pub struct StateRules {
     /// Functions that change the state without saying so.
     pub functions: Functions,
     custom: RefCell<Vec<Box<str>>>,
+    /// What all sessions of the pool begin with although it looks as if somebody had set it, and its values.
+    usual: RefCell<Vec<(Box<str>, Box<str>)>>,
 }
 
 impl StateRules {
@@ -29,7 +31,7 @@ impl StateRules {
     pub fn new(settings: &SessionState) -> Self {
         let SessionState { following, audit, functions, names } = settings;
         let always = *following == Following::Always;
-        let rules = Self { always, audit: *audit, functions: Functions::new(functions), custom: RefCell::default() };
+        let rules = Self { always, audit: *audit, functions: Functions::new(functions), ..Self::default() };
         names.iter().for_each(|name| rules.remember(name));
         rules
     }
@@ -40,6 +42,20 @@ impl StateRules {
         if name.contains('.') && custom.len() < MAX_CUSTOM && !custom.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             custom.push(name.into());
         }
+    }
+
+    /// Sessions begin with this.
+    pub fn expect(&self, setting: (Box<str>, Box<str>)) {
+        let mut usual = self.usual.borrow_mut();
+        if usual.len() < MAX_CUSTOM && !usual.contains(&setting) {
+            usual.push(setting);
+        }
+    }
+
+    /// Whether sessions begin with this.
+    #[must_use]
+    pub fn is_usual(&self, setting: &(Box<str>, Box<str>)) -> bool {
+        self.usual.borrow().contains(setting)
     }
 
     /// The names that are remembered.

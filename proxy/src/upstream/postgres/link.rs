@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::Instant;
 
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::{Owed, Tracker};
@@ -249,6 +250,8 @@ pub struct Link {
     pub rules: Option<Rc<StateRules>>,
     /// What the client may have changed since the server was asked.
     pub dirt: Dirt,
+    /// When it was last asked for everything, or first used.
+    pub audited: Option<Instant>,
     /// Whose values of sequences the session remembers.
     pub sequences: Sequences,
     /// The server is being asked; the client's messages wait for it.
@@ -342,7 +345,7 @@ impl Link {
     /// Whether the next message of the server answers the question after the session's state.
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.own_done == 0 && self.asking.is_some() && self.tracker.is_own_query_next()
+        self.asking.as_ref().is_some_and(|asking| asking.at() == self.own_done) && self.tracker.is_own_query_next()
     }
 
     /// Whether the client's messages wait for queries of the proxy itself.

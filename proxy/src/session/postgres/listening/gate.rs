@@ -117,6 +117,8 @@ impl Inbound<'_, '_> {
         match text_of(tag, rest, head) {
             None if short => Passage::NeedMore,
             None => Passage::Free,
+            // What is parsed is one statement.
+            Some((text, _)) if tag == FrontendTag::Parse && !channels::may_begin_listening(text) => Passage::Free,
             Some((text, true)) => {
                 if tag == FrontendTag::Parse && channels::begins_so(text) {
                     self.rewriting.client.get_or_insert_default().listens = true;

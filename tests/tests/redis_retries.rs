@@ -1,0 +1,87 @@
+//! What a Redis server did not execute is asked again, in order; what takes too long is given up without hurting anybody else.
+
+use sidepool_tests::fault::{Behaviour, FaultProxy};
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::settings::Settings;
+
+const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_survives_a_server_that_has_never_seen_it() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let (mut first, mut second) = (pool.redis_wire().await, pool.redis_wire().await);
+    assert_eq!(first.command(&["EVAL", "return 1", "0"]).await, Reply::Integer(1));
+    assert_eq!(second.command(&["EVALSHA", SHA, "0"]).await, Reply::Integer(1));
+    let mut direct = server.direct().await;
+    for version in ["2", "3"] {
+        direct.command(&["SCRIPT", "FLUSH"]).await;
+        second.command(&["HELLO", version]).await;
+        // What is sent behind it waits.
+        second.send(&request(&["EVALSHA", SHA, "0"])).await;
+        assert_eq!(second.reply().await, Reply::Integer(1), "loaded again, RESP{version}");
+        assert_eq!(second.command(&["SET", "k", version]).await.text(), "OK");
+    }
+    assert!(first.command(&["EVALSHA", &"0".repeat(40), "0"]).await.is_error("NOSCRIPT"), "nobody knows that one");
+    assert_eq!(first.command(&["SCRIPT", "FLUSH"]).await.text(), "OK");
+    assert!(second.command(&["EVALSHA", SHA, "0"]).await.is_error("NOSCRIPT"), "who says flush means it");
+    assert!(pool.scrape().await.sum("sidepool_redis_retries_total", &[]) >= 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_write_now_is_given_time() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.retry_timeout", "20s")).await;
+    let mut direct = server.direct().await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["SET", "n", "0"]).await.text(), "OK");
+    // A replica of nobody: it reads and does not write.
+    direct.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    wire.send(&request(&["INCR", "n"])).await;
+    assert!(wire.is_silent().await);
+    // Behind it, in order, and not before.
+    wire.send(&request(&["INCR", "n"])).await;
+    assert!(wire.is_silent().await);
+    direct.command(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(wire.reply().await, Reply::Integer(1));
+    assert_eq!(wire.reply().await, Reply::Integer(2));
+    // Without time for it, the client hears the server.
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    direct.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert!(wire.command(&["INCR", "n"]).await.is_error("READONLY"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reply_costs_only_the_one_who_asked() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server)
+        .set("redis.main.port", i64::from(network.port()))
+        .set("redis.main.shared_connections", 1)
+        .set("redis.main.request_timeout", "400ms");
+    let pool = Pooler::start(settings).await;
+    let (mut first, mut second) = (pool.redis_wire().await, pool.redis_wire().await);
+    first.command(&["SET", "a", "of the first"]).await;
+    second.command(&["SET", "b", "of the second"]).await;
+    network.behave(Behaviour::Stall);
+    first.send(&[request(&["GET", "a"]), request(&["INCR", "n"])].concat()).await;
+    for _ in 0..2 {
+        let late = first.reply().await;
+        assert!(late.is_error("UPSTREAM") && late.text().contains("request_timeout"), "{late:?}");
+    }
+    second.send(&request(&["GET", "b"])).await;
+    network.behave(Behaviour::Pass);
+    assert_eq!(second.reply().await.text(), "of the second", "the late replies are nobody's");
+    assert_eq!(first.command(&["GET", "a"]).await.text(), "of the first");
+    // A connection that says nothing for much longer is given up.
+    network.behave(Behaviour::Stall);
+    first.send(&request(&["GET", "a"])).await;
+    assert!(first.reply().await.is_error("UPSTREAM"));
+    pool.metrics_show("the dead connection to be given up", |now| now.sum("sidepool_redis_connections", &[("use", "shared")]) < 0.5).await;
+    network.cut();
+    network.behave(Behaviour::Pass);
+    assert_eq!(first.command(&["GET", "a"]).await.text(), "of the first");
+}
