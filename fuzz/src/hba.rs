@@ -29,7 +29,13 @@ pub fn run(data: &[u8]) {
             match &rule.method {
                 Method::Peer(_) => assert_eq!(origin, Origin::Local),
                 Method::Cert(_) => assert!(matches!(origin, Origin::Tcp { tls: true, .. })),
-                Method::Trust | Method::Md5 | Method::Password | Method::ScramSha256 | Method::Ldap(_) | Method::Reject => {}
+                Method::Trust
+                | Method::Md5
+                | Method::Password
+                | Method::ScramSha256
+                | Method::Ldap(_)
+                | Method::Pam(_)
+                | Method::Reject => {}
             }
             if faults.iter().any(|fault| fault.line == rule.line) {
                 assert_eq!(rule.method, Method::Reject, "a line with a fault lets nobody in");

@@ -29,7 +29,9 @@ pub fn run(data: &[u8]) {
     };
     for problem in problems {
         match problem.place {
-            Place::File { path, line } => assert!(path == Path::new(NAME) && line.is_none_or(|line| (1..=lines).contains(&(line as usize)))),
+            Place::File { path, line } => {
+                assert!(path == Path::new(NAME) && line.is_none_or(|line| (1..=lines).contains(&(line as usize))))
+            }
             place @ (Place::Environment | Place::CommandLine | Place::Console) => panic!("{place}"),
         }
     }

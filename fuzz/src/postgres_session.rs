@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use sidepool::session::postgres::inbound::{Body, Inbound, Rewriting, Rules, Stop};
 use sidepool::session::postgres::outbound::{News, Notifications, Outbound};
 use sidepool::session::postgres::prepared::{ClientStatements, StatementTable};
+use sidepool::session::postgres::schema_clock::SchemaClock;
 use sidepool::upstream::postgres::link::Link;
 use sidepool::worker::WorkerId;
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
@@ -76,7 +77,7 @@ impl Talk {
         Self {
             honest: honest.then(Server::default),
             capacity,
-            table: StatementTable::new(WorkerId(0)),
+            table: StatementTable::new(WorkerId(0), SchemaClock::default()),
             state: ParameterSet::new(),
             client: None,
             body: Body::default(),
@@ -154,7 +155,8 @@ impl Talk {
         let (table, capacity, state) = (&self.table, self.capacity, &self.state);
         let rewriting = Rewriting { client: &mut self.client, client_id: 1, table, capacity, state };
         let (link, body) = (&mut self.link, &mut self.body);
-        let (consumed, stop) = Inbound { link, body, rewriting, rules: RULES, gate: None, out: &mut out }.scan(&input).ok()?;
+        let (consumed, stop) =
+            Inbound { link, body, rewriting, rules: RULES, gate: None, admit: &|_| None, out: &mut out }.scan(&input).ok()?;
         let sent = out.finish();
         self.to_server.walk(sent);
         if let Some(server) = &mut self.honest {
@@ -181,7 +183,7 @@ impl Talk {
         let mut out = Splice::new(input, &mut scratch);
         let (link, client, rewriting) = (&mut self.link, &mut self.client, self.capacity > 0);
         let (max_packet, news) = (usize::MAX, News::default());
-        let mut outbound = Outbound { link, client, notifications: Notifications::All, rewriting, shared: true, max_packet, out: &mut out, news };
+        let mut outbound = Outbound { link, client, notifications: Notifications::All, rewriting, max_packet, out: &mut out, news };
         outbound.answer_locals();
         let scanned = outbound.scan(input);
         self.ready += outbound.news.ready;

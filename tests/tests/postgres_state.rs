@@ -498,6 +498,7 @@ async fn an_audit_finds_what_nothing_hinted_at_counts_it_and_takes_it_back() {
         surprises += 1.0;
         assert_eq!(events(&pool, "surprise").await, surprises, "{hidden}");
     }
+    drop((one, other, pool));
     // What every session of a pool begins with is no surprise.
     cluster.sql("ALTER ROLE app SET role = 'role_b'").await;
     let usual = audited.set("postgres.databases.app.connect_query", "SET work_mem = '3MB'; SET app.tenant_id = 't2'");

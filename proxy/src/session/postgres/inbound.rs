@@ -130,7 +130,7 @@ pub struct Inbound<'a, 's> {
     /// Who listens for the client, where that is shared.
     pub gate: Option<Gate<'a>>,
     /// Who may be pinned.
-    pub(super) admit: Admit<'a>,
+    pub admit: Admit<'a>,
     /// What is sent to the server.
     pub out: &'a mut Splice<'s>,
 }
