@@ -5,6 +5,7 @@ use sidepool_tests::console::{number, of, rows, value};
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::postgres::wire::{first_error, tags};
 use sidepool_tests::postgres::{Cluster, Message, Wire, frame};
+use sidepool_tests::tls::{self, Authority};
 use sidepool_tests::wait;
 
 const USERS: &str = "\"app\" \"app-secret-0815\"\n\"watcher\" \"seen\"\n\"postgres\" \"\"\n";
@@ -173,4 +174,31 @@ async fn options_that_cannot_be_used_are_refused_in_pgbouncers_words() {
     let error = Wire::try_login(pool.port(), &parameters, "").await.err().expect("refused");
     let words = "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed";
     assert_eq!((error.field(b'M').as_deref(), error.field(b'D').as_deref()), (Some(words), Some("Not understood: -d")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_and_certificate_are_changed_on_the_console_one_after_the_other() {
+    let cluster = Cluster::start().await;
+    let authority = Authority::new("the authority");
+    let (old, new) = (authority.issue("localhost", &["localhost"]), authority.issue("localhost", &["localhost"]));
+    let files = [("old.key", &*old.key), ("old.crt", &*old.cert), ("new.key", &*new.key), ("new.crt", &*new.cert)];
+    let tls =
+        "client_tls_sslmode = require\nclient_tls_key_file = SOCKET_DIRECTORY/old.key\nclient_tls_cert_file = SOCKET_DIRECTORY/old.crt";
+    let pool = IniPooler::start_with(Program::Sidepool, &ini(&cluster, "", tls), USERS, &files).await;
+    let place = pool.directory().display();
+    let shown = async || {
+        let mut wire = Wire::connect(pool.port()).await;
+        wire.secure(tls::client(&authority, None, &[]), false).await.expect("a handshake");
+        wire
+    };
+    let mut admin = shown().await;
+    let before = admin.certificate();
+    admin.enter("app", "pgbouncer", "").await.unwrap_or_else(|error| panic!("{}", error.text()));
+    assert_eq!(tags(&admin.query(&format!("SET client_tls_key_file = '{place}/new.key'")).await), "CZ");
+    assert_eq!(shown().await.certificate(), before, "a key without its certificate is of no use yet");
+    assert_eq!(tags(&admin.query("SET query_timeout = 7").await), "CZ", "other settings are not held up");
+    assert_eq!(tags(&admin.query(&format!("SET client_tls_cert_file = '{place}/new.crt'")).await), "CZ");
+    wait::until("the new certificate", async || (shown().await.certificate() != before).then_some(())).await;
+    let missing = admin.query("SET client_tls_key_file = '/nowhere'").await;
+    assert_eq!(first_error(&missing).and_then(|error| error.field(b'M')).as_deref(), Some("SET failed"));
 }

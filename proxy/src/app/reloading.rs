@@ -1,5 +1,6 @@
 //! The one path on which a changed configuration comes into force: read, validate, compare, post to every worker. All or nothing.
 
+use std::fs;
 use std::sync::Arc;
 
 use sidepool_config::diff::diff;
@@ -28,6 +29,13 @@ pub struct Reloader {
     facts: Arc<Facts>,
     /// What the console has said since the last reload, which forgets it.
     set: Set,
+    /// Said, too, but of no use without what belongs to it: a key whose certificate is still to come.
+    halves: Set,
+}
+
+/// Whether a setting means something only with another one, so that the console cannot change both at once.
+fn is_half(name: &str) -> bool {
+    ["client_tls_key_file", "client_tls_cert_file", "server_tls_key_file", "server_tls_cert_file"].contains(&name)
 }
 
 impl Reloader {
@@ -36,7 +44,7 @@ impl Reloader {
     pub fn new(source: Source, running: Arc<Config>, sources: Sources, facts: Arc<Facts>) -> Self {
         let watch = FileWatch::start(sources.files());
         let attempted = sources.hash();
-        Self { source, running, sources, attempted, watch, facts, set: Set::new() }
+        Self { source, running, sources, attempted, watch, facts, set: Set::new(), halves: Set::new() }
     }
 
     /// Waits until files may have changed. May be dropped and called again.
@@ -55,6 +63,7 @@ impl Reloader {
     pub fn reload(&mut self, trigger: Trigger) -> Outcome {
         service::reloading();
         self.set.clear();
+        self.halves.clear();
         let (outcome, sources) = match self.source.load(&self.set) {
             Ok(loaded) => self.accept(loaded),
             Err(rejected) => self.reject(rejected),
@@ -76,8 +85,25 @@ impl Reloader {
         }
         let mut set = self.set.clone();
         set.insert(name.to_owned(), value.to_owned());
-        let loaded = self.source.load(&set).map_err(|rejected| rejected.errors())?;
-        self.set = set;
+        let mut whole = set.clone();
+        whole.extend(self.halves.iter().filter(|(half, _)| *half != name).map(|(half, value)| (half.clone(), value.clone())));
+        let loaded = match self.source.load(&whole) {
+            Ok(loaded) => {
+                self.halves.clear();
+                self.set = whole;
+                loaded
+            }
+            Err(rejected) if is_half(name) && fs::metadata(value).is_ok() => {
+                tracing::warn!("{name} is put into force when what belongs to it is set, too: {}", rejected.errors());
+                self.halves.insert(name.to_owned(), value.to_owned());
+                return Ok(());
+            }
+            Err(_) => {
+                let loaded = self.source.load(&set).map_err(|rejected| rejected.errors())?;
+                self.set = set;
+                loaded
+            }
+        };
         let effective = held::effective(&self.running, &loaded.config);
         if *effective != *self.running {
             self.apply(effective);
