@@ -140,7 +140,6 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         command_policy,
         command_allow,
         command_deny,
-        subscriber_gap,
         limits,
     } = redis;
     let (host, port) = address(upstream);
@@ -163,7 +162,6 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         ("command_policy", quoted(command_policy.name())),
         ("command_allow", classes(command_allow)),
         ("command_deny", classes(command_deny)),
-        ("subscriber_gap", quoted(subscriber_gap.name())),
     ];
     values.extend(postgres::client_tls_values(client_tls));
     values.extend(postgres::server_tls_values(server_tls));

@@ -2,7 +2,7 @@
 
 use crate::model::{
     AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, RedisAuth,
-    SubscriberGap, UpstreamTls,
+    UpstreamTls,
 };
 
 /// An enum whose values have names in the configuration.
@@ -97,10 +97,6 @@ impl Named for RedisAuth {
 
 impl Named for CommandPolicy {
     const NAMES: &'static [(&'static str, Self)] = &[("drop-in", Self::DropIn), ("sidecar", Self::Sidecar)];
-}
-
-impl Named for SubscriberGap {
-    const NAMES: &'static [(&'static str, Self)] = &[("resubscribe", Self::Resubscribe), ("close", Self::Close)];
 }
 
 impl Named for CommandClass {

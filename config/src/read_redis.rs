@@ -47,7 +47,6 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         command_policy: section.choice("command_policy").unwrap_or(defaults.command_policy),
         command_allow: classes(section, "command_allow"),
         command_deny: classes(section, "command_deny"),
-        subscriber_gap: section.choice("subscriber_gap").unwrap_or(defaults.subscriber_gap),
         limits: limits(section, "pool_size", &PoolLimits::default()),
         upstream: defaults.upstream,
     };

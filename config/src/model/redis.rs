@@ -52,8 +52,6 @@ pub struct Redis {
     pub command_allow: CommandClasses,
     /// What is denied beside that.
     pub command_deny: CommandClasses,
-    /// What becomes of subscribers whose messages may have been lost.
-    pub subscriber_gap: SubscriberGap,
     /// The limits of each pool (shared and leased connections together).
     pub limits: PoolLimits,
 }
@@ -87,15 +85,6 @@ pub enum CommandPolicy {
     DropIn,
     /// Those that an application needs.
     Sidecar,
-}
-
-/// What becomes of subscribers when the connection that listens for them is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubscriberGap {
-    /// They are subscribed again and not told.
-    Resubscribe,
-    /// They are closed, so that they know.
-    Close,
 }
 
 /// A class of commands that work on a shared connection and hit everybody.
@@ -189,7 +178,6 @@ impl Redis {
             command_policy: CommandPolicy::DropIn,
             command_allow: CommandClasses::default(),
             command_deny: CommandClasses::default(),
-            subscriber_gap: SubscriberGap::Resubscribe,
             limits: PoolLimits::default(),
         }
     }

@@ -16,7 +16,6 @@ const FORMATS: &[&str] = &["text", "json"];
 
 const REDIS_AUTH_TYPES: &[&str] = &["inject", "map", "pass-through"];
 const COMMAND_POLICIES: &[&str] = &["drop-in", "sidecar"];
-const SUBSCRIBER_GAPS: &[&str] = &["resubscribe", "close"];
 
 /// The largest size that a pool may have.
 pub(crate) const MOST_CONNECTIONS: u32 = 100_000;
@@ -179,7 +178,6 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Redis], "command_policy", Kind::Choice(COMMAND_POLICIES), "\"drop-in\"", Live, "Which commands that hit everybody may be sent. drop-in: all that the ACL user may do; sidecar: those that an application needs."),
     row(&[Redis], "command_allow", Kind::Texts, "[]", Live, "Classes that command_policy denies and that are allowed: flush, keys, swapdb, config, acl, persistence, pause, kill, scripts, monitor, replication, topology, shutdown, debug, modules."),
     row(&[Redis], "command_deny", Kind::Texts, "[]", Live, "Classes that command_policy allows and that are denied."),
-    row(&[Redis], "subscriber_gap", Kind::Choice(SUBSCRIBER_GAPS), "\"resubscribe\"", Live, "What becomes of subscribers when the connection that listens for them is lost, and messages may have been lost with it: resubscribe silently, or close them, so that they know."),
     row(&[Redis], "pool_size", SIZE, "20", Live, "Most upstream connections of one pool, shared and leased together."),
     row(&[RedisUser], "password", Kind::Secret, "", Live, "What the client must send."),
     row(&[RedisUser], "upstream_user", Kind::Text, "", NewSessions, "The ACL user it becomes upstream; left out: the server's configured user."),

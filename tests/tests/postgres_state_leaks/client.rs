@@ -281,6 +281,10 @@ impl Client {
         self.history.push(what.to_owned());
         let messages = self.exchange(request).await?;
         if let Some(error) = messages.iter().find(|message| message.tag == b'E') {
+            if error.field(b'C').as_deref() == Some("57P01") {
+                // Its server was ended, and the client has been told so.
+                return None;
+            }
             self.leak(format!("{what} failed: {:?}", error.field(b'M')));
         }
         Some(())

@@ -10,6 +10,7 @@
 //! ```
 //! Not here: reading, writing, waiting. The input may end anywhere; what was not consumed comes again with more behind it.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
@@ -23,6 +24,7 @@ use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, Transaction
 
 use super::admitting::Admit;
 use super::listening::gate::{Gate, Passage};
+use super::matching::{ROLE, USER};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
 use super::sql_names::Named;
@@ -115,6 +117,13 @@ impl Rules {
         }
         Ok(tag)
     }
+}
+
+/// What decides which tables the names in a text mean: the search path, and who one is, as whom `"$user"` in it stands for.
+fn place(state: &ParameterSet) -> Cow<'_, str> {
+    let path = state.get("search_path").unwrap_or_default();
+    let role = state.get(ROLE).filter(|role| *role != "none").or_else(|| state.get(USER));
+    role.map_or(Cow::Borrowed(path), |role| Cow::Owned(format!("{path}\0{role}")))
 }
 
 /// One look at the client's bytes, with the server connection they go to.
@@ -293,8 +302,7 @@ impl Inbound<'_, '_> {
         if client.named.len() >= MAX_CLIENT_STATEMENTS {
             return Err(Violation::TooManyStatements);
         }
-        let search_path = self.rewriting.state.get("search_path").unwrap_or_default();
-        let parsed = self.rewriting.table.parsed(text, search_path);
+        let parsed = self.rewriting.table.parsed(text, &place(self.rewriting.state));
         client.named.insert(name.into(), Rc::clone(&parsed));
         if parsed.refers() {
             self.parse_referring(text, TakeBack::Name(name.into()))?;

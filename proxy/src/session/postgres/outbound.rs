@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
+use sidepool_protocol::postgres::hints::Kinds;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::statement::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use sidepool_protocol::postgres::tag::BackendTag;
@@ -311,7 +312,9 @@ impl Outbound<'_, '_> {
             Notifications::Pinned => pinned,
             Notifications::Others(listener) => {
                 let channel = body.get(4..).and_then(frame::cstr).map_or(&[][..], |(channel, _)| channel);
-                (pinned || self.link.hearing.listened) && !listener.as_ref().is_some_and(|listener| listener.has(channel))
+                // It may have listened in what nobody looks into; whether it has is asked only now.
+                let perhaps = self.link.hearing.listened || self.link.dirt.kinds().has(Kinds::UNKNOWN);
+                (pinned || perhaps) && !listener.as_ref().is_some_and(|listener| listener.has(channel))
             }
         }
     }
