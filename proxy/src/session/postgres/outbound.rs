@@ -101,7 +101,12 @@ impl Outbound<'_, '_> {
     pub fn scan(&mut self, input: &[u8]) -> Result<usize, ServerFault> {
         let mut at = 0;
         loop {
-            at += self.pass_body(at, input.len());
+            let passed = self.pass_body(at, input.len());
+            if passed > 0 {
+                // What waited for the end of this message.
+                self.answer_locals();
+            }
+            at += passed;
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(ServerFault::Length)? else { return Ok(at) };
             let tag = BackendTag::from_byte(head.tag).ok_or(ServerFault::Tag(head.tag))?;

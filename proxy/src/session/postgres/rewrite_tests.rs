@@ -430,3 +430,18 @@ fn what_is_parsed_behind_a_deallocate_all_waits_for_it() {
         answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
     }
 }
+
+#[test]
+fn a_reply_of_our_own_waits_for_the_end_of_a_message_that_comes_in_pieces() {
+    let world = World::new(10);
+    let (mut a, mut b, mut link) = (Client::new(1), Client::new(2), Link::default());
+    world.send(&mut b, &mut link, &[parse("known", "select 1"), sync()].concat()).unwrap();
+    answer(&mut b, &mut link, &[message(b'1', b""), ready()].concat());
+    let batch = [parse("", "select 2"), statement_message(b'D', ""), parse("mine", "select 1"), sync()].concat();
+    world.send(&mut a, &mut link, &batch).unwrap();
+    let answers = [message(b'1', b""), message(b't', &[0, 0]), message(b'T', &[0; 40]), ready()].concat();
+    let (first, _) = answer(&mut a, &mut link, &answers[..30]);
+    let (second, _) = answer(&mut a, &mut link, &answers[30..]);
+    let expected = [message(b'1', b""), message(b't', &[0, 0]), message(b'T', &[0; 40]), message(b'1', b""), ready()].concat();
+    assert_eq!([first, second].concat(), expected);
+}
