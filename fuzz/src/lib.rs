@@ -8,6 +8,7 @@ pub mod handover;
 pub mod hba;
 pub mod pgbouncer_ini;
 pub mod pool_core;
+pub mod postgres_hints;
 pub mod postgres_session;
 pub mod postgres_startup;
 pub mod redis_frame;
@@ -26,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("hba", hba::run),
     ("pgbouncer_ini", pgbouncer_ini::run),
     ("pool_core", pool_core::run),
+    ("postgres_hints", postgres_hints::run),
     ("postgres_session", postgres_session::run),
     ("postgres_startup", postgres_startup::run),
     ("redis_frame", redis_frame::run),
