@@ -202,3 +202,14 @@ async fn key_and_certificate_are_changed_on_the_console_one_after_the_other() {
     let missing = admin.query("SET client_tls_key_file = '/nowhere'").await;
     assert_eq!(first_error(&missing).and_then(|error| error.field(b'M')).as_deref(), Some("SET failed"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_before_the_first_word_is_answered_with_nothing() {
+    let cluster = Cluster::start().await;
+    let pool = start(&cluster, "", "").await;
+    let mut wire = Wire::connect(pool.port()).await;
+    // What node-postgres does when a connection is ended before it is open.
+    wire.send(&frame::terminate()).await;
+    assert_eq!(tags(&wire.until_closed().await), "");
+    assert_eq!(attempt(&pool, "app", "app").await.expect("in").value("SELECT 1").await, "1");
+}

@@ -17,6 +17,9 @@ use crate::transport::stream::Stream;
 use crate::transport::tls;
 
 /// Room for what clients usually say.
+/// How a Terminate begins; as a length it would be no packet that anybody sends.
+const TERMINATE: &[u8] = b"X\0\0\0";
+
 const FIRST_ROOM: usize = 512;
 
 /// What a client came for.
@@ -154,6 +157,10 @@ async fn head(stream: &mut Stream, said_something: bool) -> Result<[u8; startup:
             0 if filled == 0 && !said_something => return Err(Farewell::Silent),
             0 => return Err(Farewell::Left),
             read => filled += read,
+        }
+        if head.starts_with(TERMINATE) {
+            // It has thought better of it before it said anything: node-postgres says goodbye even then.
+            return Err(Farewell::Left);
         }
         let length = head.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length));
         if filled >= 4 && length as usize > MAX_PACKET_BYTES + 4 {
