@@ -51,7 +51,9 @@ pub(super) async fn secure(
         Way::Tls => {}
     }
     let Upstream::Tcp { host, .. } = &target.upstream else { return Ok(stream) };
-    let broken = |error: std::io::Error| target.fault(ConnectFaultKind::Tls, &format!("TLS failed: {error}"));
+    // A certificate that is no good has OpenSSL's words for it: those are what people look for.
+    let words = |error: std::io::Error| error.to_string().replace("invalid peer certificate", "certificate verify failed");
+    let broken = |error| target.fault(ConnectFaultKind::Tls, &format!("TLS failed: {}", words(error)));
     let usual = if context.is_none() { Some(tls::usual_postgres().map_err(broken)?) } else { None };
     let Some(context) = context.or(usual.as_ref()) else { return Ok(stream) };
     let mut request = BytesMut::new();
