@@ -225,10 +225,7 @@ async fn a_reset_leads_back_to_what_the_client_began_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_that_hide_changes_are_listed_or_asked_after_always() {
     let (_cluster, settings) = setup().await;
-    let listed = settings
-        .clone()
-        .set("postgres.session_state_functions", vec!["set_hidden".to_owned()])
-        .set("postgres.databases.app.session_state_names", vec!["app.tenant_id".to_owned()]);
+    let listed = settings.clone().set("postgres.session_state_functions", vec!["set_hidden".to_owned()]);
     for settings in
         [listed, settings.set("postgres.session_state", "always").set("postgres.session_state_names", vec!["app.tenant_id".to_owned()])]
     {

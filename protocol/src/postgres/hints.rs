@@ -225,6 +225,18 @@ pub fn bound_names(values: &[u8]) -> Option<Hints> {
     Some(hints)
 }
 
+/// The names of settings of the users' own (`app.tenant_id`) that stand in quotes in a text: arguments, perhaps, of what sets them.
+#[must_use]
+pub fn quoted_names(text: &[u8]) -> Hints {
+    let mut hints = Hints::default();
+    for quoted in text.split(|byte| *byte == b'\'') {
+        if quoted.contains(&b'.') && std::str::from_utf8(quoted).is_ok_and(is_name) && hints.names.len() < MAX_NAMES {
+            hints.name(quoted);
+        }
+    }
+    hints
+}
+
 fn count(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (count, rest) = bytes.split_first_chunk::<2>()?;
     Some((usize::from(u16::from_be_bytes(*count)), rest))

@@ -171,6 +171,15 @@ fn names_are_found_among_bound_values() {
 }
 
 #[test]
+fn names_in_quotes_are_found() {
+    let names = |text: &str| quoted_names(text.as_bytes()).names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names("SELECT f('App.tenant_id', '1.5', 'x', 'a b.c'); CALL p($$'app.other'$$)"), ["app.tenant_id", "app.other"]);
+    assert!(names("SELECT a.b FROM c.d").is_empty());
+    let many: String = (0..2 * MAX_NAMES).map(|index| format!("'a.b{index}',")).collect();
+    assert_eq!(quoted_names(many.as_bytes()).names.len(), MAX_NAMES);
+}
+
+#[test]
 fn functions_are_found_by_name() {
     let functions = Functions::new(&["set_tenant", "", "login_as"]);
     assert!(functions.are_in(b"SELECT app.Set_Tenant(7)") && !functions.are_in(b"SELECT 1"));

@@ -65,7 +65,7 @@ impl Inbound<'_, '_> {
         if here.len() == head.body {
             let text = here.strip_suffix(&[0]).unwrap_or(here);
             let hints = hints::look(text);
-            self.note(rules, text, &hints, true);
+            self.note_alone(rules, text, &hints);
             self.on_sequences(hints.kinds);
             return true;
         }
@@ -81,7 +81,7 @@ impl Inbound<'_, '_> {
         let Some((name, text)) = whole.and_then(cstr).and_then(|(name, body)| Some((name, cstr(body)?.0))) else {
             return self.link.dirt.add_unknown();
         };
-        self.note(rules, text, &hints::look(text), true);
+        self.note_alone(rules, text, &hints::look(text));
         if name.is_empty() {
             self.link.dirt.see_unnamed();
         }
@@ -94,12 +94,8 @@ impl Inbound<'_, '_> {
         if hints.is_nothing() && rules.functions.is_empty() {
             return true;
         }
-        let rules = Rc::clone(rules);
-        self.hint_values(hints, values, head) && {
-            self.note(&rules, known.key(), hints, false);
-            self.on_sequences(hints.kinds);
-            true
-        }
+        let found = Found::of(rules, known.key(), hints);
+        self.hint_use(hints, found, values, head)
     }
 
     /// The same of the unnamed statement.
@@ -111,22 +107,28 @@ impl Inbound<'_, '_> {
         if hints.is_nothing() && rules.functions.is_empty() {
             return true;
         }
-        let listed = rules.functions.are_in(text);
-        self.hint_values(&hints, values, head) && {
-            self.link.dirt.add(&hints);
-            if listed {
-                self.link.dirt.add_unknown();
+        let found = Found::of(rules, text, &hints);
+        self.hint_use(&hints, found, values, head)
+    }
+
+    fn hint_use(&mut self, hints: &Hints, found: Found, values: &[u8], head: Head) -> bool {
+        if found.hides || hints.kinds.has(Kinds::BOUND) {
+            match hints::bound_names(values) {
+                Some(names) => self.link.dirt.add(&names),
+                None if head.message_bytes() <= WAITED_BYTES => return false,
+                None => self.link.dirt.add_unknown(),
             }
-            self.on_sequences(hints.kinds);
-            true
         }
+        self.note(hints, &found);
+        self.on_sequences(hints.kinds);
+        true
     }
 
     /// A statement that SQL's EXECUTE runs.
     pub(super) fn hint_executed(&mut self, known: &Statement) {
         if let Some(rules) = &self.link.rules {
             let rules = Rc::clone(rules);
-            self.note(&rules, known.key(), known.hints(), true);
+            self.note_alone(&rules, known.key(), known.hints());
         }
     }
 
@@ -160,25 +162,37 @@ impl Inbound<'_, '_> {
         }
     }
 
-    fn hint_values(&mut self, hints: &Hints, values: &[u8], head: Head) -> bool {
-        if !hints.kinds.has(Kinds::BOUND) {
-            return true;
+    /// Notes what a text may change that stands alone: without values there are no names among them.
+    fn note_alone(&mut self, rules: &StateRules, text: &[u8], hints: &Hints) {
+        self.note(hints, &Found::of(rules, text, hints));
+        if hints.kinds.has(Kinds::BOUND) {
+            self.link.dirt.add_unknown();
         }
-        match hints::bound_names(values) {
-            Some(names) => self.link.dirt.add(&names),
-            None if head.message_bytes() <= WAITED_BYTES => return false,
-            None => self.link.dirt.add_unknown(),
-        }
-        true
     }
 
-    fn note(&mut self, rules: &StateRules, text: &[u8], hints: &Hints, alone: bool) {
+    fn note(&mut self, hints: &Hints, found: &Found) {
         if !hints.is_nothing() {
             self.link.dirt.add(hints);
         }
-        // Without values there are no names among them.
-        if rules.functions.are_in(text) || alone && hints.kinds.has(Kinds::BOUND) {
+        if found.hides {
             self.link.dirt.add_unknown();
+            // Nobody but the text says which of the users' own settings may be meant.
+            self.link.dirt.add(&found.names);
         }
+    }
+}
+
+/// What a text hides, by the rules of its pool.
+struct Found {
+    /// Anything may have changed.
+    hides: bool,
+    /// Names in quotes.
+    names: Hints,
+}
+
+impl Found {
+    fn of(rules: &StateRules, text: &[u8], hints: &Hints) -> Self {
+        let hides = hints.kinds.has(Kinds::UNKNOWN) || rules.functions.are_in(text);
+        Self { hides, names: if hides { hints::quoted_names(text) } else { Hints::default() } }
     }
 }
