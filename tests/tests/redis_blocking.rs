@@ -36,10 +36,10 @@ async fn a_blocked_client_holds_up_nobody() {
         &["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"],
     ];
     let mut waiting = Vec::new();
-    for command in commands {
+    for (before, command) in (0..).zip(commands) {
         waiting.push(blocking(&pool, command).await);
+        are_blocked(&server, before + 1).await;
     }
-    are_blocked(&server, 6).await;
     let mut free = pool.redis_wire().await;
     for round in 0..20 {
         assert_eq!(free.command(&["INCR", "counter"]).await, Reply::Integer(round + 1));
