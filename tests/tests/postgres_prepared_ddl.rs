@@ -208,3 +208,87 @@ async fn a_search_path_decides_what_a_text_means() {
         assert_eq!(first_column(&answer), [value], "{schema}: {:?}", first_error(&answer));
     }
 }
+
+/// Two connections, of which the client's is kept busy, so that the client gets the other one.
+async fn elsewhere(pool: &Pooler, wire: &mut Wire) -> Wire {
+    let mut holder = pool.wire().await;
+    holder.query("BEGIN").await;
+    // One of the two is left, and it is not the one that knows the statement.
+    assert_eq!(holder.value("SELECT count(*) FROM pg_prepared_statements").await, "1", "the last one used is the next one given");
+    assert_eq!(wire.value("SELECT count(*) FROM pg_prepared_statements").await, "0");
+    holder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_look_different_are_told_on_connections_that_never_saw_the_old_ones() {
+    let (cluster, pool) = start(2).await;
+    let mut wire = prepared(&pool).await;
+    let mut other = pool.wire().await;
+    other.ask(&[parse("same", SELECT), sync()].concat()).await;
+    let _holder = elsewhere(&pool, &mut wire).await;
+    cluster.sql("ALTER TABLE thing ADD b text DEFAULT 'new'").await;
+    let answer = wire.ask(&run("s")).await;
+    assert_eq!((tags(&answer), code(&answer)), ("EZ".to_owned(), Some("0A000".to_owned())));
+    let error = first_error(&answer).expect("an error");
+    // Drivers look at these.
+    assert_eq!(error.field(b'M').as_deref(), Some("cached plan must not change result type"));
+    assert_eq!(error.field(b'R').as_deref(), Some("RevalidateCachedQuery"));
+    assert_eq!(answer[1].text(), "I");
+    assert_eq!(tags(&wire.ask(&run("s")).await), "2DCZ", "told once, it runs");
+    // Another client with the same statement is told as well; one that asks is not.
+    assert_eq!(code(&other.ask(&run("same")).await).as_deref(), Some("0A000"));
+    assert_eq!(tags(&other.ask(&run("same")).await), "2DCZ");
+    let mut asking = pool.wire().await;
+    asking.ask(&[parse("mine", SELECT), describe(b'S', "mine"), sync()].concat()).await;
+    assert_eq!(tags(&asking.ask(&run("mine")).await), "2DCZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_what_the_rows_look_like_is_served_on_such_a_connection() {
+    let (cluster, pool) = start(2).await;
+    let mut wire = prepared(&pool).await;
+    let _holder = elsewhere(&pool, &mut wire).await;
+    cluster.sql("ALTER TABLE thing ADD b text DEFAULT 'new'").await;
+    assert_eq!(tags(&wire.ask(&run_described("s")).await), "2TDCZ");
+    let mut wire = prepared(&pool).await;
+    cluster.sql("ALTER TABLE thing ADD c text").await;
+    wire.ask(&[close(b'S', "s"), parse("s", SELECT), describe(b'S', "s"), sync()].concat()).await;
+    assert_eq!(tags(&wire.ask(&run("s")).await), "2DCZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_runs_of_what_is_refused_for_its_rows() {
+    let (cluster, pool) = start(2).await;
+    let mut wire = pool.wire().await;
+    wire.ask(&[parse("s", "INSERT INTO thing VALUES (7) RETURNING *"), describe(b'S', "s"), sync()].concat()).await;
+    let _holder = elsewhere(&pool, &mut wire).await;
+    cluster.sql("ALTER TABLE thing ADD b text DEFAULT 'new'").await;
+    wire.query("BEGIN").await;
+    // In one piece, and byte by byte with a batch behind it.
+    let answer = wire.ask(&run("s")).await;
+    assert_eq!((tags(&answer), code(&answer), answer[1].text()), ("EZ".to_owned(), Some("0A000".to_owned()), "E".to_owned()));
+    assert_eq!(code(&wire.query("SELECT 1").await).as_deref(), Some("25P02"), "the transaction has failed as on the server");
+    wire.query("ROLLBACK").await;
+    assert_eq!(wire.value("SELECT count(*) FROM thing").await, "1");
+    assert_eq!(tags(&wire.ask(&run("s")).await), "2DCZ");
+    assert_eq!(wire.value("SELECT count(*) FROM thing").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_look_the_same_hold_nobody_up() {
+    let (cluster, pool) = start(2).await;
+    let mut wire = prepared(&pool).await;
+    let _holder = elsewhere(&pool, &mut wire).await;
+    // Made anew, it has another number, and the same columns.
+    cluster.sql("DROP TABLE thing; CREATE TABLE thing (a int); INSERT INTO thing VALUES (2); GRANT ALL ON thing TO app").await;
+    for message in [run("s"), run("s"), [run("s"), run("s")].concat()] {
+        assert_eq!(tags(&wire.ask(&message).await), "2DCZ");
+    }
+    assert_eq!(tags(&wire.until_ready().await), "2DCZ");
+    // A statement that cannot be prepared there any more.
+    let mut wire = pool.wire().await;
+    wire.ask(&[parse("gone", "SELECT a + 1 FROM thing"), describe(b'S', "gone"), sync()].concat()).await;
+    cluster.sql("DROP TABLE thing").await;
+    assert_eq!(code(&wire.ask(&run("gone")).await).as_deref(), Some("42P01"));
+    assert_eq!(wire.value("SELECT 'well'").await, "well");
+}

@@ -11,6 +11,7 @@ pub mod keeps;
 pub mod login;
 pub mod parameters;
 pub mod result;
+pub mod shape;
 pub mod splice;
 pub mod sql;
 pub mod sql_databases;

@@ -116,6 +116,9 @@ pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
+/// Flush.
+pub const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
+
 /// Sync.
 pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 

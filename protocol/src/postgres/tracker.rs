@@ -61,6 +61,8 @@ pub enum Owed<N> {
     Bind(N),
     /// A Describe.
     Describe(N),
+    /// A Describe of the proxy itself; its reply is swallowed.
+    OwnDescribe(N),
     /// An Execute.
     Execute(N),
     /// A Close of the client.
@@ -97,6 +99,7 @@ impl<N> Owed<N> {
             | Self::Execute(_)
             | Self::Close
             | Self::OwnBind
+            | Self::OwnDescribe(_)
             | Self::OwnExecute(_)
             | Self::OwnClose(_)
             | Self::OwnSync => false,
@@ -238,6 +241,12 @@ impl<N> Tracker<N> {
         self.owed.iter().any(|owed| matches!(owed, Owed::Sync))
     }
 
+    /// Whether a Describe of the proxy itself is owed.
+    #[must_use]
+    pub fn owes_own_describe(&self) -> bool {
+        self.owed.iter().any(|owed| matches!(owed, Owed::OwnDescribe(_)))
+    }
+
     /// Whether the present batch has an unanswered entry that the caller remembers something for which `matters`.
     pub fn batch_has(&self, matters: impl Fn(&N) -> bool) -> bool {
         let mut batch = self.owed.iter().rev().take_while(|owed| !matches!(owed, Owed::Sync));
@@ -251,6 +260,7 @@ impl<N> Tracker<N> {
             | Owed::Query(note)
             | Owed::Bind(note)
             | Owed::Describe(note)
+            | Owed::OwnDescribe(note)
             | Owed::Execute(note) => matters(note),
             Owed::FunctionCall
             | Owed::Sync
@@ -357,6 +367,7 @@ impl<N> Tracker<N> {
             | Owed::Execute(_)
             | Owed::Close
             | Owed::OwnBind
+            | Owed::OwnDescribe(_)
             | Owed::OwnExecute(_)
             | Owed::OwnClose(_)
             | Owed::LocalClose(_) => true,
@@ -412,6 +423,7 @@ impl<N> Tracker<N> {
                 | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
+                | Owed::OwnDescribe(_)
                 | Owed::OwnExecute(_)
                 | Owed::OwnClose(_)
                 | Owed::OwnSync => return None,
@@ -434,7 +446,7 @@ impl<N> Tracker<N> {
             | BackendTag::CopyOutResponse
             | BackendTag::ParameterDescription
             | BackendTag::FunctionCallResponse => match self.owed.front() {
-                Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
+                Some(Owed::OwnQuery | Owed::OwnDescribe(_)) => Ok(Outbound::Swallow),
                 Some(_) => Ok(Outbound::Forward),
                 None => desync,
             },
@@ -445,12 +457,14 @@ impl<N> Tracker<N> {
             }
             BackendTag::RowDescription => match self.owed.front() {
                 Some(Owed::Describe(_)) => self.pop(Outbound::Forward),
+                Some(Owed::OwnDescribe(_)) => self.pop(Outbound::Swallow),
                 Some(Owed::Query(_) | Owed::Execute(_)) => Ok(Outbound::Forward),
                 Some(Owed::OwnQuery) => Ok(Outbound::Swallow),
                 _ => desync,
             },
             BackendTag::NoData => match self.owed.front() {
                 Some(Owed::Describe(_)) => self.pop(Outbound::Forward),
+                Some(Owed::OwnDescribe(_)) => self.pop(Outbound::Swallow),
                 _ => desync,
             },
             BackendTag::CommandComplete | BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended => {
@@ -518,6 +532,7 @@ impl<N> Tracker<N> {
                 | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
+                | Owed::OwnDescribe(_)
                 | Owed::OwnExecute(_)
                 | Owed::OwnClose(_)
                 | Owed::LocalClose(_) => {

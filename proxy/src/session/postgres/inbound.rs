@@ -27,6 +27,7 @@ use super::listening::gate::{Gate, Passage};
 use super::matching::{ROLE, USER};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
+use super::shapes::Rows;
 use super::sql_names::Named;
 use crate::upstream::postgres::link::{Hold, Link, Note, TakeBack};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, UnnamedOwner};
@@ -194,7 +195,10 @@ impl Inbound<'_, '_> {
                 | FrontendTag::CopyDone
                 | FrontendTag::CopyFail => Some(self.start(head, at, tag)),
             };
-            let Some(bytes) = consumed else { return Ok((at, Stop::NeedMore)) };
+            let Some(bytes) = consumed else {
+                let asked = self.link.tracker.owes_own_describe();
+                return Ok((at, if asked { Stop::Held(Hold::Shape) } else { Stop::NeedMore }));
+            };
             at += bytes;
             // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
             self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
@@ -218,16 +222,13 @@ impl Inbound<'_, '_> {
     /// Whether what this message means depends on the end of an earlier batch. Batches that change no statements never hold up the next.
     pub(super) fn is_unsettled(&mut self, tag: FrontendTag) -> bool {
         match tag {
-            FrontendTag::Parse | FrontendTag::Bind | FrontendTag::Describe | FrontendTag::Close => {
-                self.link.unsettled = self.link.unsettled && self.link.tracker.owes_sync();
-                self.link.unsettled || self.link.naming && self.link.is_naming()
-            }
+            FrontendTag::Parse | FrontendTag::Bind | FrontendTag::Describe | FrontendTag::Close => self.is_held_by_names(),
             FrontendTag::Sync => {
                 self.link.unsettled |= self.link.tracker.batch_has(Note::is_about_a_name);
                 false
             }
+            FrontendTag::Execute => !self.link.portals.is_empty() && self.is_held_by_names(),
             FrontendTag::Query
-            | FrontendTag::Execute
             | FrontendTag::Flush
             | FrontendTag::FunctionCall
             | FrontendTag::CopyData
@@ -236,6 +237,11 @@ impl Inbound<'_, '_> {
             | FrontendTag::Password
             | FrontendTag::Terminate => false,
         }
+    }
+
+    fn is_held_by_names(&mut self) -> bool {
+        self.link.unsettled = self.link.unsettled && self.link.tracker.owes_sync();
+        self.link.unsettled || self.link.naming && self.link.is_naming()
     }
 
     /// Passes (or drops) what is there of the body under way.
@@ -396,6 +402,11 @@ impl Inbound<'_, '_> {
             if known.refers() {
                 return self.bind_referring(known.key(), names, head).map(Some);
             }
+            match self.look_after_rows(&known, &names, head, rest.get(head.message_bytes()..).unwrap_or_default()) {
+                Rows::Same => {}
+                Rows::Asked => return Ok(None),
+                Rows::Changed(consumed) => return Ok(Some(consumed)),
+            }
             self.ensure(&known);
             self.link.tracker.owe(Owed::Bind(Note::Uses(known.id())));
             let body = head.body - names.bytes;
@@ -435,8 +446,9 @@ impl Inbound<'_, '_> {
                 self.describe_referring(known.key())?;
                 return Ok(Some(head.message_bytes()));
             }
+            let known = self.described(name, known);
             self.ensure(&known);
-            self.link.tracker.owe(Owed::Describe(Note::Uses(known.id())));
+            self.link.tracker.owe(Owed::Describe(Note::Shape(Rc::clone(&known))));
             statement::put_describe(self.out.put(), known.id().server_name().as_bytes());
             return Ok(Some(head.message_bytes()));
         } else if name.starts_with(NAME_PREFIX) || name.len() > MAX_UNKNOWN_NAME {

@@ -56,6 +56,7 @@ mod own_names;
 mod replay;
 pub(crate) mod say;
 pub mod schema_clock;
+mod shapes;
 mod sql_names;
 mod undo;
 mod welcome;

@@ -48,6 +48,8 @@ pub struct News {
     pub unheard: Option<Box<[u8]>>,
     /// Statements of which the plan is of no use any more.
     pub outdated: Vec<StatementId>,
+    /// Statements of which the client has been told that their rows look different now, and how.
+    pub reshaped: Vec<(StatementId, u64)>,
     /// What the client sent last shall be sent once more; the client was told nothing.
     pub replay: bool,
 }
@@ -114,7 +116,7 @@ impl Outbound<'_, '_> {
                 return Err(ServerFault::Packet(head.message_bytes()));
             }
             let is_answer = tag == BackendTag::DataRow && self.link.is_asked();
-            let whole = if (is_read_whole(tag) || is_answer) && head.body <= WHOLE_BYTES {
+            let whole = if (is_read_whole(tag) || is_answer || self.tells_shape(tag)) && head.body <= WHOLE_BYTES {
                 let Some(message) = rest.get(..head.message_bytes()) else { return Ok(at) };
                 Some(&message[HEAD_BYTES..])
             } else {
@@ -161,6 +163,9 @@ impl Outbound<'_, '_> {
     }
 
     fn judge(&mut self, tag: BackendTag, body: Option<&[u8]>) -> Result<Verdict, ServerFault> {
+        if matches!(tag, BackendTag::RowDescription | BackendTag::NoData) {
+            self.on_shape(tag, body);
+        }
         match tag {
             BackendTag::ReadyForQuery => self.on_ready(body),
             BackendTag::ErrorResponse => Ok(self.on_error(body)),
@@ -403,6 +408,7 @@ impl Outbound<'_, '_> {
                 | Owed::Execute(_)
                 | Owed::Close
                 | Owed::OwnBind
+                | Owed::OwnDescribe(_)
                 | Owed::OwnExecute(_)
                 | Owed::OwnClose(_)
                 | Owed::LocalClose(_)

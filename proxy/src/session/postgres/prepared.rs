@@ -76,7 +76,7 @@ impl StatementTable {
         let mut statements = self.statements.borrow_mut();
         let schema = self.schema.now();
         if let Some(found) = statements.get(key) {
-            if found.0.schema() == schema {
+            if found.0.schema() == schema && !found.0.is_outdated() {
                 return Rc::clone(&found.0);
             }
             // Whoever parsed it before keeps it, with what it meant then.

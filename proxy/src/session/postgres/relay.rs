@@ -412,7 +412,10 @@ impl Session {
             return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
         }
         for id in &news.outdated {
-            self.renew(*id);
+            self.renew(*id, None);
+        }
+        for (id, shape) in &news.reshaped {
+            self.renew(*id, Some(*shape));
         }
         if news.replay && self.send_again(cx)? {
             return Ok(Turn::Moved);

@@ -60,7 +60,7 @@ pub(super) fn keep(link: &mut Link, input: &[u8]) {
     let (mut ends, mut described) = (0, false);
     for owed in link.tracker.owed() {
         ends += usize::from(matches!(owed, Owed::Sync | Owed::Query(_) | Owed::FunctionCall));
-        described |= matches!(owed, Owed::Describe(Note::Uses(_) | Note::Text(_) | Note::None));
+        described |= matches!(owed, Owed::Describe(Note::Uses(_) | Note::Shape(_) | Note::Text(_) | Note::None));
     }
     if ends != 1 || link.tracker.is_batch_open() {
         return;
@@ -127,11 +127,14 @@ impl Session {
         Ok(false)
     }
 
-    /// The client's statement with this id gets a new plan, under a new name.
-    pub(super) fn renew(&mut self, id: StatementId) {
+    /// The client's statement with this id gets a new plan, under a new name. `shape`: the client knows what its rows look like now.
+    pub(super) fn renew(&mut self, id: StatementId, shape: Option<u64>) {
         let Some(client) = &mut self.statements else { return };
         for statement in client.named.values_mut().filter(|statement| statement.id() == id) {
             *statement = self.worker.postgres.statements.renew(statement);
+            if let Some(shape) = shape {
+                statement.take_in_shape(shape);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed};
 use super::outbound::{Outbound, field};
 use super::own_names;
 use super::prepared::ClientStatements;
-use super::replay;
+use super::{replay, shapes};
 use crate::upstream::postgres::link::{Note, Renamed, TakeBack};
 use crate::upstream::postgres::statements::{ServerStatements, StatementId};
 
@@ -23,6 +23,8 @@ struct Failed {
     unnamed: bool,
     /// A use of this statement.
     used: Option<StatementId>,
+    /// A Bind of this statement, whose rows have come to look different.
+    changed: Option<StatementId>,
     /// Something about a text in which this name was replaced.
     renamed: Option<Renamed>,
     /// What stands in the place of what does not run.
@@ -75,6 +77,12 @@ impl Outbound<'_, '_> {
             && let Some(told) = failed.refused.take().or_else(|| self.refused_query())
         {
             self.out.put().extend_from_slice(&told);
+            return Verdict::Swallow;
+        }
+        if let Some(id) = failed.changed.filter(|_| code == b"26000") {
+            self.news.errors.push(*b"0A");
+            self.news.outdated.push(id);
+            own_names::put(shapes::CHANGED, self.out);
             return Verdict::Swallow;
         }
         if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
@@ -212,6 +220,8 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
             | Note::Closed { .. }
             | Note::ClosedUnnamed(_)
             | Note::Uses(_)
+            | Note::Shape(_)
+            | Note::Changed(_)
             | Note::Sql(_)
             | Note::Text(_)
             | Note::Refused(_) => {}
@@ -222,7 +232,9 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
             client.get_or_insert_default().named.entry(name).or_insert(statement);
         }
         Owed::LocalClose(Note::ClosedUnnamed(text)) => client.get_or_insert_default().put_back_unnamed(Some(text)),
-        Owed::Bind(Note::Uses(id)) | Owed::Describe(Note::Uses(id)) => failed.used = Some(id),
+        Owed::Bind(Note::Uses(id)) => failed.used = Some(id),
+        Owed::Bind(Note::Changed(id)) => failed.changed = Some(id),
+        Owed::Describe(Note::Shape(statement)) => failed.used = Some(statement.id()),
         Owed::Bind(Note::Refused(told)) => failed.refused = Some(told),
         Owed::OwnClose(_)
         | Owed::LocalClose(_)
@@ -236,6 +248,7 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
         | Owed::Execute(_)
         | Owed::Close
         | Owed::OwnBind
+        | Owed::OwnDescribe(_)
         | Owed::CopyData
         | Owed::CopyEnd => {}
     }

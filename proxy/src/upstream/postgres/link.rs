@@ -50,6 +50,10 @@ pub enum Note {
     },
     /// A Bind or Describe of a statement: nothing to take back, but its plan may turn out to be of no use.
     Uses(StatementId),
+    /// A Describe of a statement, which tells what its rows look like.
+    Shape(Rc<Statement>),
+    /// A Bind that is bound to fail, because the rows of this statement have come to look different.
+    Changed(StatementId),
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
     /// What does not run: in its place stands what the server refuses, and this is what the client is told then.
@@ -189,7 +193,14 @@ impl Note {
         match self {
             Self::Named { .. } | Self::Duplicate(_) | Self::Server(_) | Self::Closed { .. } => true,
             Self::Text(text) => text.back.is_about_a_name(),
-            Self::None | Self::Unnamed { .. } | Self::ClosedUnnamed(_) | Self::Uses(_) | Self::Sql(_) | Self::Refused(_) => false,
+            Self::None
+            | Self::Unnamed { .. }
+            | Self::ClosedUnnamed(_)
+            | Self::Uses(_)
+            | Self::Shape(_)
+            | Self::Changed(_)
+            | Self::Sql(_)
+            | Self::Refused(_) => false,
         }
     }
 
@@ -323,6 +334,8 @@ pub enum Hold {
     No,
     /// The end of each batch and query that may yet change what its names mean.
     Names,
+    /// What a server says of the rows of a statement that it has just been told.
+    Shape,
     /// All answers.
     All,
     /// The connection that listens for all clients.
@@ -363,6 +376,7 @@ impl Link {
         }
         match hold {
             Hold::No | Hold::Channels => false,
+            Hold::Shape => self.tracker.owes_own_describe(),
             Hold::Names => self.tracker.owes_sync() || self.is_naming(),
             Hold::All => self.tracker.is_owed(),
         }

@@ -1,5 +1,6 @@
 //! Which prepared statements one server connection knows, and under which names.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::Write as _;
 
@@ -25,25 +26,53 @@ pub struct Statement {
     hints: Hints,
     /// When it was parsed, in changes of schemas; 0 where that does not matter.
     schema: u64,
+    /// What its rows look like, as its clients were told; `None`: none of them has asked.
+    shape: Cell<Option<u64>>,
+    /// Its rows have come to look different.
+    outdated: Cell<bool>,
 }
 
 impl Statement {
     /// A statement by Parse: the first `body` bytes of the key are what follows its name there.
     #[must_use]
     pub fn parsed(id: StatementId, key: &[u8], body: usize, schema: u64) -> Self {
-        Self { id, key: key.into(), origin: Origin::Parse(body.min(key.len())), hints: hints::look_at_parse(key), schema }
+        Self {
+            id,
+            key: key.into(),
+            origin: Origin::Parse(body.min(key.len())),
+            hints: hints::look_at_parse(key),
+            schema,
+            shape: Cell::new(None),
+            outdated: Cell::new(false),
+        }
     }
 
     /// A statement by PREPARE: `rest` is what follows its name.
     #[must_use]
     pub fn in_sql(id: StatementId, rest: &[u8]) -> Self {
-        Self { id, key: rest.into(), origin: Origin::Sql, hints: hints::look(rest), schema: 0 }
+        Self {
+            id,
+            key: rest.into(),
+            origin: Origin::Sql,
+            hints: hints::look(rest),
+            schema: 0,
+            shape: Cell::new(None),
+            outdated: Cell::new(false),
+        }
     }
 
     /// A statement by Parse whose text names another one, and which means something else each time: `body` is what follows its name.
     #[must_use]
     pub fn referring(id: StatementId, body: &[u8]) -> Self {
-        Self { id, key: body.into(), origin: Origin::Referring, hints: hints::look_at_parse(body), schema: 0 }
+        Self {
+            id,
+            key: body.into(),
+            origin: Origin::Referring,
+            hints: hints::look_at_parse(body),
+            schema: 0,
+            shape: Cell::new(None),
+            outdated: Cell::new(false),
+        }
     }
 
     /// Whether its text names another statement, so that no server ever knows it.
@@ -56,6 +85,27 @@ impl Statement {
     #[must_use]
     pub fn schema(&self) -> u64 {
         self.schema
+    }
+
+    /// What its rows look like, as its clients were told.
+    #[must_use]
+    pub fn shape(&self) -> Option<u64> {
+        self.shape.get()
+    }
+
+    /// A server says what its rows look like. False when its clients were told otherwise.
+    pub fn take_in_shape(&self, shape: u64) -> bool {
+        let known = self.shape.get();
+        self.shape.set(Some(known.unwrap_or(shape)));
+        let same = known.is_none_or(|known| known == shape);
+        self.outdated.set(self.outdated.get() || !same);
+        same
+    }
+
+    /// Whether its rows have come to look different from what its clients were told.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.get()
     }
 
     /// Its id.
@@ -155,6 +205,12 @@ pub struct ServerStatements {
 }
 
 impl ServerStatements {
+    /// Whether the server knows the statement.
+    #[must_use]
+    pub fn knows(&self, id: StatementId) -> bool {
+        self.used.contains_key(&id)
+    }
+
     /// Whether the server knows the statement; if so it is now the most recently used one.
     pub fn touch(&mut self, id: StatementId) -> bool {
         self.clock += 1;
