@@ -25,7 +25,8 @@ def options():
     parser.add_argument("--loads", metavar="NAMES", help=f"which, space-separated (default {loads.DEFAULT})")
     parser.add_argument("--only", choices=_GROUPS, help="of these loads only one group")
     parser.add_argument("--targets", metavar="NAMES", default="pgbouncer,nutcracker,sidepool,direct",
-                        help="which, comma-separated; pgbouncer-again and nutcracker-again are second instances, for an A/A comparison")
+                        help="which, comma-separated; pgbouncer-again and nutcracker-again are second instances, for an A/A comparison; "
+                             "sidepool-stateless has session_state = off")
     parser.add_argument("--sidepool", metavar="BINARY", type=pathlib.Path, default=os.environ.get("BINARY"),
                         help="this binary instead of one built with the release profile")
     parser.add_argument("--against", metavar="BINARY", type=pathlib.Path, help="another sidepool binary, compared as `sidepool-other`")
@@ -79,7 +80,8 @@ class Bench:
 
     def start_postgres(self, name, auth="trust"):
         if name.startswith("sidepool"):
-            return servers.sidepool_for_postgres(self.place, self.binary(name), self.postgres, name, auth)
+            state = "off" if name == "sidepool-stateless" else "follow"
+            return servers.sidepool_for_postgres(self.place, self.binary(name), self.postgres, name, auth, state)
         return servers.pgbouncer(self.place, self.postgres, name, auth, 65536 if name == "pgbouncer-64k" else None)
 
     def start_redis(self, name):
@@ -107,7 +109,7 @@ class Bench:
             rates = [redis.warm(target, load) for target in targets]
             requests = max(1, round(min(rates) * chosen.seconds))
             return compare.alternate(targets, chosen.rounds, lambda target: redis.run(target, load, requests, self.redis.process))
-        names = self.wanted("pgbouncer", "pgbouncer-again", "sidepool", "sidepool-other")
+        names = self.wanted("pgbouncer", "pgbouncer-again", "sidepool", "sidepool-other", "sidepool-stateless")
         if load.kind == "P":
             # Debian's PgBouncer 1.18 knows no prepared statements in transaction mode; 1.21 and later do.
             names = [name for name in names if not name.startswith("pgbouncer") or self.pgbouncer_prepares()]

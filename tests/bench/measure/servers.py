@@ -119,7 +119,7 @@ def pgbouncer(place, postgres, name="pgbouncer", auth="trust", packet_buffer=Non
     return Target(name, port, folder, process)
 
 
-def sidepool_for_postgres(place, binary, postgres, name="sidepool", auth="trust"):
+def sidepool_for_postgres(place, binary, postgres, name="sidepool", auth="trust", session_state="follow"):
     """sidepool in front of PostgreSQL, with its defaults but for what the comparison fixes."""
     folder = place.folder(f"{name}-{place.port()}")
     port = place.port()
@@ -131,6 +131,7 @@ listen = "{LOOPBACK}:{place.port()}"
 listen = ["{LOOPBACK}:{port}", "unix:{folder}"]
 auth_type = "{auth}"
 pool_mode = "transaction"
+session_state = "{session_state}"
 default_pool_size = {POOL_SIZE}
 max_client_conn = {MAX_CLIENTS}
 [postgres.databases.{DATABASE}]
