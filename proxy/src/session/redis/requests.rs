@@ -94,7 +94,7 @@ impl Session {
             return self.say_error(handshake::NOAUTH);
         }
         if self.is_subscribed_resp2()
-            && let Some(next) = self.while_subscribed(whole, name, handling)
+            && let Some(next) = self.while_subscribed(whole, name, command)
         {
             return next;
         }

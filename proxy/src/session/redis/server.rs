@@ -254,6 +254,16 @@ impl Server {
         }
     }
 
+    /// The server let these credentials in.
+    pub fn accept(&self, credentials: &Credentials) {
+        self.verdicts.keep(crate::clock::now(), Some(credentials), &Ok(()));
+    }
+
+    /// The password of an upstream user, as configured or as a client gave it.
+    pub fn secret(&self, user: &str) -> Option<Secret> {
+        self.secret_of(&self.config.borrow(), user)
+    }
+
     /// When connections select their database: as in a session that selects first and logs in then, where that is possible.
     fn selects(&self) -> Selects {
         let open = self.config.borrow().auth() == RedisAuth::PassThrough && self.welcome().is_some();

@@ -138,6 +138,11 @@ impl Session {
         }
     }
 
+    /// The server's number of the connection that a client leases; 0: it leases none.
+    pub(super) fn upstream_id(&self, id: i64) -> i64 {
+        u64::try_from(id).ok().and_then(|id| self.server.client(id)).map_or(0, |client| client.shown.leased.get())
+    }
+
     /// The number is ours; the server is asked with its own.
     fn client_unblock(&mut self, options: &[&[u8]]) -> Next {
         let (id, how) = match options {
@@ -152,7 +157,7 @@ impl Session {
             return self.say_error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
         }
         let Some(id) = parse_integer(id) else { return self.say_error("ERR value is not an integer or out of range") };
-        let leased = u64::try_from(id).ok().and_then(|id| self.server.client(id)).map_or(0, |client| client.shown.leased.get());
+        let leased = self.upstream_id(id);
         if leased == 0 {
             return self.say_integer(0);
         }
