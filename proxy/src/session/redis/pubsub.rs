@@ -161,7 +161,7 @@ impl Session {
 }
 
 /// What Redis says to a command that it does not know, which it looks at first.
-fn unknown_command(whole: &[u8]) -> String {
+pub(super) fn unknown_command(whole: &[u8]) -> String {
     let mut arguments = Arguments::new(whole).map(String::from_utf8_lossy);
     let name: String = arguments.next().unwrap_or_default().chars().take(128).collect();
     let mut shown = String::new();

@@ -62,6 +62,8 @@ pub(super) struct Relay {
     pub(super) gathered: Vec<u8>,
     /// A RESP2 client has subscribed in a transaction: what comes answers nothing.
     pub(super) subscribed: bool,
+    /// To how many channels and patterns, as far as the server has confirmed them.
+    pub(super) channels: i64,
     pub(super) watch: bool,
     /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
     pub(super) kept: bool,
@@ -97,6 +99,8 @@ pub(super) enum What {
     Multi,
     /// A command of a transaction.
     Queued(Option<Box<Change>>),
+    /// A command outside of one that means something to us.
+    Changed(Box<Change>),
     Exec,
     Select(u32),
     Monitor,
@@ -410,7 +414,7 @@ impl Relay {
                     }
                     // What nobody is owed can only be an error about something that is answered out of band.
                     let Some(Owed { what, muted }) = self.owed.pop_front() else { continue };
-                    let settles = what == What::Exec && self.gathers();
+                    let settles = self.is_gathered(&what);
                     if muted || settles || what == What::Swallow {
                         self.hand_over(session, &bytes[from..begins], false);
                         from = at;
@@ -418,13 +422,17 @@ impl Relay {
                     if settles {
                         self.gathered.extend_from_slice(&bytes[begins..at]);
                         let reply = std::mem::take(&mut self.gathered);
-                        let reply = self.settle(session, &reply);
+                        let reply = match what {
+                            What::Changed(change) => self.settle_one(session, *change, &reply),
+                            _exec => self.settle(session, &reply),
+                        };
                         self.hand_over(session, if muted { &[] } else { &reply }, false);
                         if self.subscribed && at < bytes.len() {
                             return self.take_in_subscribed(session, &bytes[at..]);
                         }
+                    } else {
+                        self.on_reply(session, what, value);
                     }
-                    self.on_reply(session, what, value);
                     if matches!(self.owed.front(), Some(Owed { what: What::Own(_), .. })) {
                         self.hand_over(session, &bytes[from..at], false);
                         from = at;
@@ -438,7 +446,7 @@ impl Relay {
         Ok(())
     }
 
-    fn hand_over(&self, session: &Session, bytes: &[u8], inside: bool) {
+    pub(super) fn hand_over(&self, session: &Session, bytes: &[u8], inside: bool) {
         if !bytes.is_empty() {
             session.client.deliver(bytes, inside);
         }
@@ -447,13 +455,21 @@ impl Relay {
     /// Whether the client does not see what is being scanned.
     fn is_hidden(&self) -> bool {
         let answers = self.scanner.kind().is_some_and(|kind| kind != b'>') && !self.monitoring;
-        let hidden = |owed: &Owed| owed.muted || owed.what == What::Swallow || (owed.what == What::Exec && self.gathers());
+        let hidden = |owed: &Owed| owed.muted || owed.what == What::Swallow || self.is_gathered(&owed.what);
         answers && self.owed.front().is_some_and(hidden)
     }
 
     fn gather(&mut self, bytes: &[u8]) {
-        if self.gathers() && matches!(self.owed.front(), Some(Owed { what: What::Exec, .. })) {
+        if self.owed.front().is_some_and(|owed| self.is_gathered(&owed.what)) {
             self.gathered.extend_from_slice(bytes);
+        }
+    }
+
+    fn is_gathered(&self, what: &What) -> bool {
+        match what {
+            What::Exec => self.gathers(),
+            What::Changed(_) => true,
+            What::Plain | What::Multi | What::Queued(_) | What::Select(_) | What::Monitor | What::Swallow | What::Own(_) => false,
         }
     }
 
@@ -464,7 +480,7 @@ impl Relay {
 
     fn on_reply(&mut self, session: &mut Session, what: What, value: Value) {
         match what {
-            What::Plain | What::Swallow | What::Own(_) => {}
+            What::Plain | What::Swallow | What::Own(_) | What::Changed(_) => {}
             What::Queued(change) => self.on_queued(change, value),
             What::Multi => {
                 self.queued = None;

@@ -98,6 +98,12 @@ impl Relay {
                 self.begun = true;
                 self.out.extend_from_slice(whole);
             }
+            Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
+            Some(Handling::Hello | Handling::Auth | Handling::ClientUnblock | Handling::AboutUser) => {
+                return self.change(session, whole, command);
+            }
+            Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
+            Some(Handling::GetRedir) => self.send(session, whole, What::Plain),
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
             Some(_) | None => self.plain(session, whole, handling),
         }
@@ -171,6 +177,7 @@ impl Relay {
                 | Handling::ClientKill
                 | Handling::ReplyMode
                 | Handling::Switch
+                | Handling::WhoAmI
                 | Handling::Accept
         );
         if !answered_here {
@@ -205,6 +212,8 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
         | Handling::ClientUnblock
         | Handling::ReplyMode
         | Handling::Switch
+        | Handling::WhoAmI
+        | Handling::AboutUser
         | Handling::Accept
         | Handling::GetRedir
         | Handling::Monitor

@@ -1,5 +1,5 @@
-//! A transaction on a connection of one's own, with commands in it that are about the client itself. The server queues them as it queues all, so that
-//! arity, rights and `EXECABORT` are its own; what `EXEC` then answers for them is ours, and their effect takes place then.
+//! Commands about the client itself on a connection of one's own. In a transaction the server queues them as it queues all, so that arity, rights and
+//! `EXECABORT` are its own; what `EXEC` then answers for them is ours, and their effect takes place then. Outside of one the same is true of one reply.
 //!
 //! ```text
 //!   client:  MULTI   CLIENT ID   SELECT 3   HELLO 3 …      EXEC ──▶ element by element: the server's, or ours in its place
@@ -43,13 +43,51 @@ pub(super) enum Change {
     Subscription(usize),
 }
 
+/// How the confirmations of a subscriber begin, and the refusal of one.
+const CONFIRMATIONS: [&[u8]; 7] = [
+    b"*3\r\n$9\r\nsubscribe\r\n",
+    b"*3\r\n$10\r\npsubscribe\r\n",
+    b"*3\r\n$10\r\nssubscribe\r\n",
+    b"*3\r\n$11\r\nunsubscribe\r\n",
+    b"*3\r\n$12\r\npunsubscribe\r\n",
+    b"*3\r\n$12\r\nsunsubscribe\r\n",
+    b"-",
+];
+
+/// A command on its way to the server.
+struct Sent {
+    /// What the server gets.
+    bytes: Vec<u8>,
+    /// What it means.
+    change: Option<Change>,
+}
+
 impl Relay {
     /// Queues a command of a transaction.
     pub(super) fn queue(&mut self, session: &mut Session, whole: &[u8], command: Option<&Command>) {
+        let Sent { bytes, change } = self.prepare(session, whole, command);
+        self.dirty |= change.is_some();
+        self.settling |= change.is_some();
+        self.send(session, &bytes, What::Queued(change.map(Box::new)));
+    }
+
+    /// Sends a command that the server has to know of and whose reply is ours to say; false: not before all that is owed has come.
+    pub(super) fn change(&mut self, session: &mut Session, whole: &[u8], command: Option<&Command>) -> bool {
+        if !self.owed.is_empty() {
+            return false;
+        }
+        let Sent { bytes, change } = self.prepare(session, whole, command);
+        self.dirty |= change.is_some();
+        self.settling = change.is_some();
+        self.send(session, &bytes, change.map_or(What::Plain, |change| What::Changed(Box::new(change))));
+        true
+    }
+
+    fn prepare(&self, session: &Session, whole: &[u8], command: Option<&Command>) -> Sent {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         let own = || Some(Change::Own(whole.to_vec()));
         let stand_in = || anew([&b"CLIENT"[..], b"ID"].into_iter());
-        let (sent, change) = match command.map(|command| command.handling) {
+        let (bytes, change) = match command.map(|command| command.handling) {
             // Too few arguments: the server says so.
             Some(Handling::Auth) if arguments.len() > 1 => self.queue_login(session, whole, &arguments),
             Some(Handling::Hello) => self.queue_login(session, whole, &arguments),
@@ -60,6 +98,8 @@ impl Relay {
             Some(Handling::ReplyMode | Handling::Switch) if arguments.len() == 3 => (stand_in(), own()),
             Some(Handling::ClientKill) if arguments.len() > 2 => (stand_in(), own()),
             Some(Handling::Accept) => (stand_in(), own()),
+            Some(Handling::WhoAmI) if session.is_mapped() => (whole.to_vec(), own()),
+            Some(Handling::AboutUser) => (session.upstream_words(whole), None),
             Some(Handling::ClientUnblock) if arguments.len() > 2 => (unblock(session, &arguments), None),
             Some(Handling::Select) => (whole.to_vec(), handshake::select(&arguments).ok().map(Change::Select)),
             Some(Handling::Tracking) => {
@@ -72,9 +112,7 @@ impl Relay {
             // Everything else leaves nothing behind that we would have to know of.
             Some(_) | None => (whole.to_vec(), None),
         };
-        self.dirty |= change.is_some();
-        self.settling |= change.is_some();
-        self.send(session, &sent, What::Queued(change.map(Box::new)));
+        Sent { bytes, change }
     }
 
     /// Who the rest of the transaction is run as, and in which version it is answered, is the server's business as well.
@@ -140,46 +178,65 @@ impl Relay {
         let mut changes = queued.changes.into_iter().peekable();
         let mut index = 0;
         while at < reply.len() {
-            let Ok(Scan::End { used, value }) = FrameScanner::default().scan(&reply[at..]) else { break };
-            let mut element = &reply[at..at + used];
-            let silent = session.replies == Replies::Off;
-            match changes.next_if(|(place, _)| *place == index).map(|(_, change)| change) {
-                Some(Change::Own(whole)) => own(session, &whole, element, &mut out),
-                Some(Change::Login(credentials, whole)) if !value.is_error() => {
-                    session.server.accept(&credentials);
-                    own(session, &whole, element, &mut out);
-                }
-                Some(Change::Subscription(frames)) => {
-                    let more = frames_at(&reply[at..], frames);
-                    element = &reply[at..at + more];
-                    self.on_subscription(session, element);
-                    out.extend_from_slice(element);
-                }
-                change => {
-                    match change {
-                        Some(Change::Select(database)) if !value.is_error() => session.use_database(database),
-                        Some(Change::Tracking(on)) if !value.is_error() => self.kept = on,
-                        Some(_) | None => {}
-                    }
-                    if !silent {
-                        out.extend_from_slice(element);
-                    }
-                }
-            }
-            at += element.len();
+            let change = changes.next_if(|(place, _)| *place == index).map(|(_, change)| change);
+            at += self.element(session, change, &reply[at..], &mut out);
             index += 1;
         }
         out
     }
 
-    fn on_subscription(&mut self, session: &Session, confirmations: &[u8]) {
+    /// A single command is answered that means something to us.
+    pub(super) fn settle_one(&mut self, session: &mut Session, change: Change, reply: &[u8]) -> Vec<u8> {
+        self.settling = false;
+        let mut out = Vec::new();
+        self.element(session, Some(change), reply, &mut out);
+        out
+    }
+
+    /// One element of the reply to `EXEC`, at the front of `rest`; says how long it is.
+    fn element(&mut self, session: &mut Session, change: Option<Change>, rest: &[u8], out: &mut Vec<u8>) -> usize {
+        let frames = if let Some(Change::Subscription(frames)) = &change { *frames } else { 1 };
+        let length = frames_at(rest, frames);
+        let (element, is_error) = (&rest[..length], rest[0] == b'-');
+        match change {
+            Some(Change::Own(whole)) => own(session, &whole, element, out),
+            Some(Change::Login(credentials, whole)) if !is_error => {
+                session.server.accept(&credentials);
+                own(session, &whole, element, out);
+            }
+            change => {
+                match change {
+                    Some(Change::Select(database)) if !is_error => session.use_database(database),
+                    Some(Change::Tracking(on)) if !is_error => self.kept = on,
+                    Some(Change::Subscription(_)) => self.on_confirmed(session, element),
+                    Some(_) | None => {}
+                }
+                if session.replies != Replies::Off {
+                    out.extend_from_slice(element);
+                }
+            }
+        }
+        length
+    }
+
+    /// How many channels there are now, by confirmations or the messages between them. An error leaves everything as it is.
+    fn on_confirmed(&mut self, session: &Session, confirmations: &[u8]) {
         let end = confirmations.strip_suffix(b"\r\n").unwrap_or_default();
         let number = end.iter().rposition(|byte| *byte == b':').and_then(|colon| parse_integer(&end[colon + 1..]));
-        // An error ends otherwise, and leaves everything as it is.
         if let Some(count) = number.filter(|_| confirmations.first() != Some(&b'-')) {
-            self.kept = count > 0;
-            self.subscribed = self.kept && session.version == encode::Resp::Two;
+            self.channels = count;
         }
+        self.kept = self.channels > 0;
+        self.subscribed = self.kept && session.version == encode::Resp::Two;
+    }
+
+    /// A RESP2 client subscribes on this connection, outside of a transaction; false: not before all that is owed has come.
+    pub(super) fn subscribe(&mut self, whole: &[u8]) -> bool {
+        if self.owed.is_empty() {
+            (self.kept, self.subscribed, self.dirty, self.begun) = (true, true, true, true);
+            self.out.extend_from_slice(whole);
+        }
+        self.owed.is_empty()
     }
 
     /// What a RESP2 client that subscribed in a transaction says: few things, and none is answered in turn.
@@ -208,9 +265,13 @@ impl Relay {
             }
             let frame = std::mem::take(&mut self.gathered);
             session.client.deliver(&frame, false);
-            let left = [&b"*3\r\n$11\r\nunsubscribe\r\n"[..], b"*3\r\n$12\r\npunsubscribe\r\n"];
-            if left.iter().any(|head| frame.starts_with(head)) && frame.ends_with(b"\r\n:0\r\n") {
-                (self.kept, self.subscribed) = (false, false);
+            if CONFIRMATIONS.iter().any(|head| frame.starts_with(head)) {
+                self.on_confirmed(session, &frame);
+            }
+            if !self.subscribed {
+                // Nothing follows: whatever else there is answers nothing either.
+                self.hand_over(session, &bytes[at..], false);
+                return Ok(());
             }
         }
         Ok(())
