@@ -25,9 +25,9 @@ fn plain(reply: &Reply) -> Reply {
             }
             Reply::Array(elements)
         }
-        Reply::Map(pairs) => {
-            Reply::Map(pairs.iter().map(|(key, value)| (key.clone(), if key.text() == "id" { Reply::Null } else { plain(value) })).collect())
-        }
+        Reply::Map(pairs) => Reply::Map(
+            pairs.iter().map(|(key, value)| (key.clone(), if key.text() == "id" { Reply::Null } else { plain(value) })).collect(),
+        ),
         other => other.clone(),
     }
 }

@@ -15,7 +15,20 @@ async fn server() -> RedisServer {
     let server = RedisServer::start_with_password("upstream-secret-31").await;
     let mut direct = server.direct().await;
     for user in [
-        &["ACL", "SETUSER", "reader", "on", ">reader-up", "~*", "&*", "+@read", "+@connection", "+@transaction", "+acl|whoami", "+acl|getuser"][..],
+        &[
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            ">reader-up",
+            "~*",
+            "&*",
+            "+@read",
+            "+@connection",
+            "+@transaction",
+            "+acl|whoami",
+            "+acl|getuser",
+        ][..],
         &["ACL", "SETUSER", "writer", "on", ">writer-up", "~*", "&*", "+@all"],
     ] {
         assert_eq!(direct.command(user).await.text(), "OK");

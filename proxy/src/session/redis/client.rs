@@ -103,11 +103,21 @@ impl Client {
     /// A client that has just come.
     #[must_use]
     pub fn new(id: u64, stream: Stream, now: Instant) -> Rc<Self> {
+        Self::with(id, Some(stream), now)
+    }
+
+    /// Nobody: who asks what no client asked, and lets the reply lie.
+    #[must_use]
+    pub fn nobody(now: Instant) -> Rc<Self> {
+        Self::with(0, None, now)
+    }
+
+    fn with(id: u64, stream: Option<Stream>, now: Instant) -> Rc<Self> {
         Rc::new(Self {
             id,
             since: now,
             shown: Shown::default(),
-            stream: RefCell::new(Some(stream)),
+            stream: RefCell::new(stream),
             backlog: RefCell::default(),
             pending: Cell::new(0),
             wake_below: Cell::new(0),
@@ -117,6 +127,11 @@ impl Client {
             redo: RefCell::new(None),
             inside_reply: Cell::new(false),
         })
+    }
+
+    /// Whether it is nobody.
+    pub fn is_nobody(&self) -> bool {
+        self.id == 0
     }
 
     /// What has become of it.

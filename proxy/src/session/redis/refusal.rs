@@ -26,7 +26,9 @@ pub fn while_subscribed(name: &[u8], command: Option<&Command>) -> String {
     let name = command.map_or_else(|| String::from_utf8_lossy(name).to_ascii_lowercase(), |command| command.name.to_owned());
     // Of EXEC, every refusal is an abort.
     let (code, before) = if name == "exec" { ("EXECABORT", "Transaction discarded because of: ") } else { ("ERR", "") };
-    format!("{code} {before}Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+    format!(
+        "{code} {before}Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )
 }
 
 /// The line for a refused lease.

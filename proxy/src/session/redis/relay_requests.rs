@@ -9,7 +9,7 @@ use sidepool_protocol::redis::{handshake, inline};
 use super::count;
 use super::gate;
 use super::refusal;
-use super::relay::{Relay, What};
+use super::relay::{Owed, Relay, What};
 use super::requests::{has_block, resolve};
 use super::run::Session;
 use crate::observe::record::PoolCounter;
@@ -113,6 +113,14 @@ impl Relay {
         lease.pool().record().add(PoolCounter::Queries, 1);
         lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
         true
+    }
+
+    /// The connection logged in with a secret that is not the present one: this goes first.
+    pub(super) fn log_in_again(&mut self, request: Option<Vec<u8>>) {
+        if let Some(request) = request {
+            self.out.extend_from_slice(&request);
+            self.owed.push_back(Owed { what: What::Swallow, muted: true });
+        }
     }
 
     /// `WAIT`: the server answers for what this connection has written, which is nothing yet. An unheard message moves its offset to where
