@@ -156,6 +156,13 @@ impl<C: Connector> Pool<C> {
         self.step(|core, now| core.mark_stale_before(now, self.epoch.get()));
     }
 
+    /// New credentials for the same place: existing connections stay, and whoever uses one next sees to it that it has them too. Every worker has to
+    /// be told.
+    pub fn renew_connector(&self, connector: C) {
+        *self.connector.borrow_mut() = Rc::new(connector);
+        self.try_again();
+    }
+
     /// The host `name` leads to these addresses: connections to others that it led to are closed when nobody uses them.
     pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
         let gone: Vec<ConnId> = self.core.with(|held| {
