@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
+use sidepool_protocol::postgres::plain::is_plain;
 use sidepool_protocol::postgres::splice::Splice;
 use sidepool_protocol::postgres::sql;
 use sidepool_protocol::postgres::sql_databases::{may_want_alone, wants_alone};
@@ -154,6 +155,10 @@ impl Inbound<'_, '_> {
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(Violation::Length)? else { return Ok((at, Stop::NeedMore)) };
             let tag = self.rules.check(head, rest)?;
+            if tag == FrontendTag::Query && self.is_plain_query(rest, head) {
+                at += self.pass_query(head, at);
+                continue;
+            }
             let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
@@ -204,6 +209,13 @@ impl Inbound<'_, '_> {
             self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
             self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);
         }
+    }
+
+    /// Whether the whole of a simple query is there, and nothing in it needs a closer look. Functions that hide what they do need one.
+    #[inline]
+    fn is_plain_query(&self, rest: &[u8], head: Head) -> bool {
+        let hides = self.link.rules.as_ref().is_some_and(|rules| !rules.functions.is_empty());
+        !hides && matches!(rest.get(HEAD_BYTES..head.message_bytes()), Some([text @ .., 0]) if is_plain(text))
     }
 
     /// Notes what the text of a whole message wants of other connections.
