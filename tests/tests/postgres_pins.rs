@@ -54,7 +54,7 @@ const KINDS: [Kind; 5] = [
     Kind {
         reason: "statements",
         words: "statements prepared in SQL under its own names",
-        begin: "SELECT; PREPARE kept AS SELECT 1",
+        begin: "SELECT '\\'; PREPARE kept AS SELECT 1",
         count: "SELECT count(*) FROM pg_prepared_statements WHERE name = 'kept'",
         end: Some("DEALLOCATE ALL"),
     },

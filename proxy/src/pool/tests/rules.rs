@@ -364,6 +364,19 @@ fn while_connections_work_a_permanent_failure_refuses_nobody() {
 }
 
 #[test]
+fn a_connection_that_is_closed_when_it_comes_free_is_no_reason_to_wait() {
+    let mut bench = Bench::new(LIMITS);
+    let conn = bench.lease(1)[0];
+    bench.core.retire_all(bench.now, CloseReason::Asked);
+    let waiter = bench.queue(ALICE);
+    let (second, _) = bench.opens()[0];
+    bench.fail(second, Failure::Permanent);
+    assert_eq!(bench.refusals().iter().map(|(refused, _)| *refused).collect::<Vec<_>>(), [waiter]);
+    assert_eq!(bench.refused().reason, RefuseReason::LoginFailing);
+    bench.release(conn, Condition::Clean);
+}
+
+#[test]
 fn try_acquire_takes_only_what_is_idle() {
     let mut bench = Bench::new(LIMITS);
     assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);

@@ -45,6 +45,7 @@ pub mod verifiers;
 mod application_name;
 mod auditing;
 mod authenticate;
+mod carrying;
 mod concluding;
 mod count;
 mod following;

@@ -24,7 +24,7 @@ use sidepool_protocol::postgres::tracker::Owed;
 
 use super::inbound::{Body, Inbound, Violation};
 use super::prepared::MAX_CLIENT_STATEMENTS;
-use super::sql_names::{characters, decoy_name};
+use super::sql_names::{characters, decoy_name, follow};
 use crate::upstream::postgres::link::{AllGone, Effect, Note, Portal, Renamed, TakeBack, TextNote};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, StatementId};
 
@@ -157,11 +157,13 @@ impl Inbound<'_, '_> {
                 reading.effect = runs.then_some(Effect::AllGone);
                 return Ok(reading);
             }
-            (Verb::Execute, Some(target)) if !target.refers() => {
+            (Verb::Execute, Some(target)) => {
+                let followed = follow(target, &text[command.at.end..command.end], |name| self.named(name));
+                let Some((target, behind)) = followed else { return Ok(reading) };
                 self.hint_executed(&target);
                 self.ensure(&target);
                 reading.uses = Some(target.id());
-                target.id().server_name().as_bytes().to_vec()
+                [target.id().server_name().as_bytes(), &behind].concat()
             }
             (Verb::Prepare, None) if runs => {
                 let statement = self.rewriting.table.in_sql(&text[command.at.end..command.end]);
