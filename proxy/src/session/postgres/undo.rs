@@ -190,7 +190,7 @@ impl Outbound<'_, '_> {
 /// If the next reply is about what the proxy had to prepare for a simple query behind an open batch: the name that was replaced in it.
 fn unprepared(tracker: &Tracker<Note>) -> Option<Option<Renamed>> {
     let own = |owed: &Owed<Note>| matches!(owed, Owed::OwnParse(_) | Owed::OwnBind | Owed::OwnExecute(_) | Owed::OwnClose(_));
-    let behind = tracker.owed().skip_while(|owed| own(owed)).next();
+    let behind = tracker.owed().find(|owed| !own(owed));
     let Some(Owed::Query(Note::Sql(sql))) = behind else { return None };
     (sql.prepares && tracker.owed().next().is_some_and(own)).then(|| sql.renamed.first().cloned())
 }
