@@ -164,7 +164,7 @@ async fn what_cannot_be_followed_keeps_the_connection_for_its_client() {
         let mut both = [pool.wire().await, pool.wire().await];
         for wire in &mut both {
             wire.query("BEGIN").await;
-            assert_eq!(wire.value("SELECT count(*) FROM pg_prepared_statements WHERE name = 'h'").await, "0");
+            assert_eq!(wire.value("SELECT count(*) FROM pg_prepared_statement() WHERE name = 'h'").await, "0");
         }
     }
 }
@@ -191,7 +191,7 @@ async fn the_server_keeps_a_bounded_number_of_them() {
     }
     for index in 0..30 {
         assert_eq!(wire.value(&format!("EXECUTE s{index}")).await, index.to_string());
-        let kept: u32 = wire.value("SELECT count(*) FROM pg_prepared_statements").await.parse().expect("a number");
+        let kept: u32 = wire.value("SELECT count(*) FROM pg_prepared_statement()").await.parse().expect("a number");
         assert!(kept <= 5, "{kept} statements are kept");
     }
     // More at a time than are kept otherwise: they are there as long as they are needed.

@@ -282,6 +282,11 @@ impl Core {
         }
     }
 
+    /// No other pool needs one more than this any longer.
+    pub fn forgive(&mut self) {
+        self.owed = 0;
+    }
+
     /// One more client of `worker` uses the pool.
     pub fn enter(&mut self, now: Instant, worker: WorkerId) {
         self.conns.side(worker).members += 1;

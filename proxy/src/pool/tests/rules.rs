@@ -458,4 +458,9 @@ fn a_pool_gives_up_what_is_idle_now_and_what_is_leased_when_it_comes_back() {
     let next = bench.lease(1)[0];
     bench.release(next, Condition::Clean);
     assert_eq!(bench.closes(), [], "no more is owed than was leased");
+    let last = bench.lease(1)[0];
+    bench.core.owe_one(bench.now);
+    bench.core.forgive();
+    bench.release(last, Condition::Clean);
+    assert_eq!(bench.closes(), [], "nobody needs it any more");
 }

@@ -54,6 +54,7 @@ mod opening;
 mod operator;
 mod overdue;
 mod own_names;
+mod own_view;
 mod replay;
 pub(crate) mod say;
 pub mod schema_clock;

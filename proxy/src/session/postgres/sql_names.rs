@@ -15,11 +15,14 @@ use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::sql::{self, Command, Start, Verb};
+use sidepool_protocol::postgres::sql_listing::may_list;
+use sidepool_protocol::postgres::sql_tokens::MAX_LOOKED_BYTES;
 use sidepool_protocol::postgres::statement::{self, SYNC};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
 use super::inbound::{Inbound, MAX_PARSE_BYTES, Violation};
+use super::own_view::{self, OwnView};
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use crate::upstream::postgres::link::{Effect, Hold, Note, Renamed, SqlNote};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, StatementId};
@@ -29,9 +32,6 @@ const MAX_LEAD_BYTES: usize = 8 * 1024;
 
 /// Most commands about statements in one text; more are passed as they are.
 const MAX_COMMANDS: usize = 1000;
-
-/// Queries up to this size, head included, are looked at behind their first command, too, and waited for.
-const MAX_SEVERAL_BYTES: usize = 16 * 1024;
 
 /// How many statements may be an EXECUTE of the next one.
 const MAX_FOLLOWED: usize = 8;
@@ -67,13 +67,15 @@ struct Rewrite {
     more: usize,
     text: Vec<u8>,
     copied: usize,
+    /// How many edits for the view have been made.
+    edited: usize,
 }
 
 /// Whether a simple query may name a statement, as far as can be told from what is there of it.
 #[inline]
 pub(super) fn may_name(rest: &[u8], head: Head) -> bool {
     let here = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
-    sql::may_name(here) || head.message_bytes() <= MAX_SEVERAL_BYTES && (here.len() < head.body || sql::may_be_several(here))
+    sql::may_name(here) || head.body <= MAX_LOOKED_BYTES && (here.len() < head.body || sql::may_be_several(here) || may_list(here))
 }
 
 impl Inbound<'_, '_> {
@@ -87,10 +89,10 @@ impl Inbound<'_, '_> {
             Some(_) => return Ok(Named::Consumed(self.pass_query(head, at))),
             None => here,
         };
-        let short = head.message_bytes() <= MAX_SEVERAL_BYTES;
+        let short = head.body <= MAX_LOOKED_BYTES;
         match sql::start(text, whole) {
             Start::Other if short && !whole => return Ok(Named::NeedMore),
-            Start::Other if short && sql::may_be_several(text) => {}
+            Start::Other if short && (sql::may_be_several(text) || may_list(text)) => {}
             Start::Other => return Ok(Named::Consumed(self.pass_query(head, at))),
             Start::NeedMore if here.len() > MAX_LEAD_BYTES => return Ok(Named::Consumed(self.pass_query(head, at))),
             Start::NeedMore => return Ok(Named::NeedMore),
@@ -99,7 +101,8 @@ impl Inbound<'_, '_> {
             Start::Names => {}
         }
         let commands = sql::commands(text).filter(|commands| commands.len() <= MAX_COMMANDS).unwrap_or_default();
-        if commands.is_empty() {
+        let view = OwnView::of(text, self.rewriting.client.as_deref(), self.rewriting.capacity);
+        if commands.is_empty() && view.is_none() {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
         // The answers to an open batch may never come before its Sync. What it changes of names is taken for done, as within the batch.
@@ -112,7 +115,13 @@ impl Inbound<'_, '_> {
         }
         let mut rewrite = Rewrite::default();
         for command in &commands {
+            rewrite.put_view(view.as_ref(), text, command.at.start);
             self.replace_name(&mut rewrite, text, command)?;
+        }
+        rewrite.put_view(view.as_ref(), text, text.len());
+        if let Some(view) = view {
+            rewrite.note.uses.extend(view.statements.iter().map(|statement| statement.id()));
+            rewrite.needed.extend(view.statements);
         }
         if rewrite.note.renamed.is_empty() && !rewrite.cleared {
             return Ok(Named::Consumed(self.pass_query(head, at)));
@@ -249,6 +258,18 @@ impl Rewrite {
     fn hide(&mut self, text: &[u8], command: &Command<'_>) {
         if command.name.starts_with(NAME_PREFIX) {
             self.replace(text, command, NOBODY);
+        }
+    }
+
+    /// Puts what stands in the place of the view `pg_prepared_statements`, up to `end`.
+    fn put_view(&mut self, view: Option<&OwnView>, text: &[u8], end: usize) {
+        let Some(view) = view else { return };
+        while let Some(edit) = view.edits.get(self.edited).filter(|edit| edit.at().start < end) {
+            self.text.extend_from_slice(&text[self.copied..edit.at().start]);
+            let ours = view.text(edit);
+            self.note.renamed.push(own_view::renamed(&self.text, ours.as_bytes(), &text[edit.at()]));
+            self.text.extend_from_slice(ours.as_bytes());
+            (self.copied, self.edited) = (edit.at().end, self.edited + 1);
         }
     }
 
