@@ -377,15 +377,6 @@ fn a_connection_that_is_closed_when_it_comes_free_is_no_reason_to_wait() {
 }
 
 #[test]
-fn try_acquire_takes_only_what_is_idle() {
-    let mut bench = Bench::new(LIMITS);
-    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);
-    let conn = bench.idle(1)[0];
-    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), Some(conn));
-    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);
-}
-
-#[test]
 fn an_idle_connection_that_is_found_dead_is_replaced_by_the_next() {
     let mut bench = Bench::new(LIMITS);
     let conns = bench.idle(2);
@@ -458,7 +449,7 @@ fn a_pool_gives_up_what_is_idle_now_and_what_is_leased_when_it_comes_back() {
     let next = bench.lease(1)[0];
     bench.release(next, Condition::Clean);
     assert_eq!(bench.closes(), [], "no more is owed than was leased");
-    let last = bench.lease(1)[0];
+    let last = bench.take();
     bench.core.owe_one(bench.now);
     bench.core.forgive();
     bench.release(last, Condition::Clean);

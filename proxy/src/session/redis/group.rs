@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{LoadBalance, Redis};
+use sidepool_config::model::{LoadBalance, Redis, SubscriberGap};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::Selects;
@@ -20,7 +20,6 @@ use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
 use crate::pool::limits::Limits;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
-use crate::upstream::redis::facts::Facts;
 use crate::worker::Worker;
 
 /// A lane for every so many clients, up to the configured number: fewer lanes merge more requests into one write.
@@ -35,6 +34,17 @@ pub struct Key {
     pub database: u32,
     /// The RESP version.
     pub version: Resp,
+}
+
+/// What new settings mean for connections that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Nothing.
+    None,
+    /// The same user has another password: they go on with it.
+    Secret,
+    /// They lead elsewhere, or in another way: they are closed when nobody uses them.
+    Elsewhere,
 }
 
 /// Clients with the same [`Key`].
@@ -55,6 +65,7 @@ pub struct Group {
     output_limit: Cell<u64>,
     request_timeout: Cell<Duration>,
     retries: Cell<bool>,
+    subscriber_gap: Cell<SubscriberGap>,
     info: RefCell<PoolInfo>,
     owner: Weak<Server>,
 }
@@ -84,6 +95,7 @@ impl Group {
             output_limit: Cell::new(config.client_output_limit_bytes),
             request_timeout: Cell::new(config.request_timeout),
             retries: Cell::new(!config.retry_timeout.is_zero()),
+            subscriber_gap: Cell::new(config.subscriber_gap),
             info: RefCell::new(info(&key, config)),
             owner,
             key,
@@ -132,6 +144,11 @@ impl Group {
         self.retries.get()
     }
 
+    /// What becomes of subscribers that may have missed something.
+    pub fn subscriber_gap(&self) -> SubscriberGap {
+        self.subscriber_gap.get()
+    }
+
     /// Whether lanes give their connection back whenever they are quiet.
     pub fn is_scarce(&self) -> bool {
         self.scarce.get()
@@ -154,8 +171,8 @@ impl Group {
         }
     }
 
-    /// New settings are in force. `target`: address or credentials have changed.
-    pub fn apply(&self, config: &Redis, workers: usize, target: Option<(Target, &Rc<Facts>)>) {
+    /// New settings are in force. `target` says what connections are opened with from now on.
+    pub fn apply(&self, config: &Redis, workers: usize, renewal: Renewal, target: impl Fn() -> RedisConnector) {
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
         self.lanes_max.set(split.lanes);
@@ -164,15 +181,18 @@ impl Group {
         self.output_limit.set(config.client_output_limit_bytes);
         self.request_timeout.set(config.request_timeout);
         self.retries.set(!config.retry_timeout.is_zero());
+        self.subscriber_gap.set(config.subscriber_gap);
         *self.info.borrow_mut() = info(&self.key, config);
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
             pool.resize(limits);
-            if let Some((target, facts)) = &target {
-                pool.replace_connector(RedisConnector::new(target.clone(), Rc::clone(facts)));
+            match renewal {
+                Renewal::None => {}
+                Renewal::Secret => pool.renew_connector(target()),
+                Renewal::Elsewhere => pool.replace_connector(target()),
             }
         }
         for lane in &*self.lanes.borrow() {
-            lane.wake();
+            lane.renew();
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Lane {
     /// How many clients wait for replies.
     pub(super) active: Cell<u32>,
     retired: Cell<bool>,
+    /// The connection may have to log in again, with another secret.
+    renews: Cell<bool>,
     /// Sessions that wait for it to be less full.
     waiting: RefCell<Vec<Rc<Client>>>,
 }
@@ -66,6 +68,7 @@ impl Lane {
             heavy,
             active: Cell::new(0),
             retired: Cell::new(false),
+            renews: Cell::new(false),
             waiting: RefCell::default(),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
@@ -157,6 +160,22 @@ impl Lane {
         self.schedule();
     }
 
+    /// The same: perhaps there is a new secret.
+    pub fn renew(&self) {
+        self.renews.set(true);
+        self.schedule();
+    }
+
+    /// Has the connection log in again where its secret is not the present one, in turn with everybody's requests.
+    fn log_in_again(&self, lease: &mut Lease<RedisConnector>) {
+        self.renews.set(false);
+        let connector = lease.pool().connector();
+        if let Some(request) = connector.renewal(lease) {
+            lease.pool().record().shift(PoolGauge::RedisInFlight, 1);
+            self.send(&Client::nobody(crate::clock::now()), &[(Work::Reads, 1, request.len())], &request, true);
+        }
+    }
+
     fn schedule(&self) {
         if !self.scheduled.replace(true)
             && let Some(task) = &*self.task.borrow()
@@ -224,7 +243,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         if lane.is_retired() && lane.pipeline.borrow().is_empty() {
             return;
         }
-        let lease = match pool.acquire(IdentityId::default()).await {
+        let mut lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
             Err(error) => {
                 if let Some(group) = group.upgrade() {
@@ -238,6 +257,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 continue;
             }
         };
+        lane.log_in_again(&mut lease);
         let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limit(), group.is_scarce())) else { return };
         let mut held =
             Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new(), stale: false, watch: None };
@@ -277,6 +297,9 @@ impl Lane {
     fn drive(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker, group: &Weak<Group>) -> Poll<Ended> {
         self.remember(cx);
         self.deliver_own();
+        if self.renews.get() {
+            self.log_in_again(&mut held.lease);
+        }
         let record = Rc::clone(held.lease.pool());
         let record = record.record();
         loop {
@@ -370,6 +393,9 @@ impl Lane {
                     Scan::End { used, value } => {
                         if value.is_error() {
                             let line = &bytes[at..at + used];
+                            if owner.0.is_nobody() {
+                                refused_renewal(line, held.lease.pool());
+                            }
                             record.add(count::server_error(line), 1);
                             let before = got + batch.as_ref().map_or(0, |batch| batch.replies);
                             redo = if whole && !muted { self.redo(held, line, &owner, [before, got], group) } else { None };
@@ -529,6 +555,12 @@ impl Held {
         throttle.client.on_progress(cx.waker());
         true
     }
+}
+
+/// The connection stays what it was; new ones would not come in.
+fn refused_renewal(line: &[u8], pool: &crate::pool::handle::Pool<RedisConnector>) {
+    let said = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
+    tracing::warn!(pool = &**pool.name(), said = said.trim_end(), "the Redis server does not take the new password on an open connection");
 }
 
 /// Replies of one client that stand next to each other.

@@ -22,6 +22,7 @@ pub mod redo;
 pub mod refusal;
 mod relay;
 mod relay_requests;
+mod relay_transaction;
 mod requests;
 mod run;
 pub mod scripts;
