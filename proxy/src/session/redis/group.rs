@@ -11,6 +11,7 @@ use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::Selects;
 
+use super::bound::{Bound, Bounds};
 use super::lane::Lane;
 use super::server::Server;
 use crate::observe::record::PoolRecord;
@@ -45,6 +46,8 @@ pub struct Group {
     pub shared: Rc<Pool<RedisConnector>>,
     /// Connections that one client has for itself for a while.
     pub leased: Rc<Pool<RedisConnector>>,
+    /// How many of those may be held for something that only others can end.
+    pub blocking: Arc<Bound>,
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
@@ -67,15 +70,18 @@ impl Group {
         server: &str,
         config: &Redis,
         workers: usize,
+        bounds: &Bounds,
         open: impl Fn(Arc<str>, Limits, Rc<PoolRecord>) -> Rc<Pool<RedisConnector>>,
     ) -> Rc<Self> {
         let records = [Rc::new(PoolRecord::default()), Rc::new(PoolRecord::default())];
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
         let base = format!("{server}/{}/{}/resp{}", key.user, key.database, key.version.number());
+        let name: Arc<str> = format!("{base}/leased").into();
         Rc::new(Self {
             shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
-            leased: open(format!("{base}/leased").into(), leased, Rc::clone(&records[1])),
+            blocking: bounds.join(&name, split.blocking(config)),
+            leased: open(name, leased, Rc::clone(&records[1])),
             records,
             lanes: RefCell::default(),
             lanes_max: Cell::new(split.lanes),
@@ -165,6 +171,7 @@ impl Group {
         self.request_timeout.set(config.request_timeout);
         self.retries.set(!config.retry_timeout.is_zero());
         *self.info.borrow_mut() = info(&self.key, config);
+        self.blocking.resize(split.blocking(config));
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
             pool.resize(limits);
             if let Some((target, facts)) = &target {
@@ -242,10 +249,20 @@ impl Split {
         Self { lanes, heavy, shared, leased: total - shared, scarce: all > shared }
     }
 
+    /// How many of the leased ones may be held by those who wait for others: some stay free for transactions, unless it is said otherwise or there is
+    /// but one.
+    fn blocking(self, config: &Redis) -> u32 {
+        match config.blocking_connections {
+            0 => (self.leased - (self.leased / 4).max(1)).max(1),
+            most => most.min(self.leased),
+        }
+    }
+
     fn limits(self, config: &Redis) -> (Limits, Limits) {
         let all = Limits::from(&config.limits);
         let shared = Limits { max: self.shared, min: all.min.min(self.lanes).min(self.shared), ..all };
-        let leased = Limits { max: self.leased, min: all.min.saturating_sub(shared.min).min(self.leased), ..all };
+        let min = all.min.saturating_sub(shared.min).min(self.leased);
+        let leased = Limits { max: self.leased, min, spare: config.spare_connections, ..all };
         (shared, leased)
     }
 }
@@ -287,6 +304,8 @@ mod tests {
                     assert!(split.heavy == 0 || !split.scarce, "a lane for heavy commands makes nothing scarce: {split:?}");
                     let (shared, leased) = split.limits(&config);
                     assert_eq!((shared.max, leased.max), (split.shared, split.leased));
+                    let blocking = split.blocking(&config);
+                    assert!(blocking > 0 && (blocking < split.leased || split.leased == 1), "{split:?}");
                     assert!(shared.min <= shared.max && leased.min <= leased.max && shared.min + leased.min <= 3);
                 }
             }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
 
@@ -20,6 +21,7 @@ use super::run::{After, Session};
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
+use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 
@@ -56,6 +58,20 @@ impl Session {
         }
         let group = self.server.group(&key, &self.worker);
         let pool = Rc::clone(&group.leased);
+        let _seat = match waits_for_others(first).then_some(&group.blocking) {
+            None => None,
+            Some(bound) => {
+                let (patience, queue_length) = patience(&self.server.config().limits);
+                match self.wait_for(bound.enter(patience, queue_length)).await {
+                    None => return After::End,
+                    Some(Ok(seat)) => Some(seat),
+                    Some(Err(full)) => {
+                        pool.record().add(measure::refusal(full.reason), 1);
+                        return self.refuse(first, &refusal::full(pool.name(), full));
+                    }
+                }
+            }
+        };
         let mut lease = match self.wait_for(pool.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Ok(lease)) => lease,
@@ -175,6 +191,21 @@ impl Session {
         self.lost = relay.lost();
         After::GoOn
     }
+}
+
+/// How long somebody waits for a connection, and beside how many others.
+fn patience(limits: &PoolLimits) -> (Option<Duration>, u32) {
+    (Some(limits.query_wait_timeout).filter(|patience| !patience.is_zero()), limits.max_queue_length)
+}
+
+/// Whether it is up to others how long the connection is held.
+fn waits_for_others(handling: Option<Handling>) -> bool {
+    matches!(
+        handling,
+        Some(
+            Handling::Block | Handling::ShareUnlessBlock | Handling::Wait | Handling::Monitor | Handling::Tracking | Handling::Takeover
+        )
+    )
 }
 
 fn pinned_for(handling: Option<Handling>) -> PoolGauge {

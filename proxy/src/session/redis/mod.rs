@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+pub mod bound;
 pub mod client;
 pub mod client_list;
 pub mod count;

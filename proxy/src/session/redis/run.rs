@@ -428,6 +428,7 @@ impl Session {
             let group = self.server.group(&self.key()?, &self.worker);
             let lane = group.lane(&self.worker, heavy);
             lane.attach();
+            group.leased.enter();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });
         }
@@ -438,6 +439,7 @@ impl Session {
     pub(super) fn detach(&mut self) {
         if let Some(Attached { group, lane }) = self.attached.take() {
             lane.detach();
+            group.leased.leave();
             group.shared.record().shift(PoolGauge::Clients, -1);
         }
     }

@@ -20,11 +20,11 @@ use super::gate::gates;
 use super::group::{self, Group, Key};
 use super::hub::Hub;
 use super::scripts::Scripts;
+use super::side::RedisCommons;
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
-use crate::pool::registry::Directory;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Facts;
 use crate::worker::Worker;
@@ -38,7 +38,7 @@ pub struct Server {
     /// Scripts that went through here.
     pub scripts: Scripts,
     config: RefCell<Arc<Redis>>,
-    directory: Directory<Arc<str>>,
+    commons: RedisCommons,
     groups: RefCell<BTreeMap<Key, Rc<Group>>>,
     hubs: RefCell<BTreeMap<Rc<str>, Rc<Hub>>>,
     clients: RefCell<BTreeMap<u64, Weak<Client>>>,
@@ -75,7 +75,7 @@ pub enum Identity {
 
 impl Server {
     /// A server without connections.
-    pub fn new(name: Arc<str>, config: Arc<Redis>, directory: Directory<Arc<str>>) -> Rc<Self> {
+    pub fn new(name: Arc<str>, config: Arc<Redis>, commons: RedisCommons) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             denied: Cell::new(gates(&config)),
             paused: Cell::new(None),
@@ -86,7 +86,7 @@ impl Server {
             facts: Rc::default(),
             scripts: Scripts::default(),
             config: RefCell::new(config),
-            directory,
+            commons,
             groups: RefCell::default(),
             hubs: RefCell::default(),
             clients: RefCell::default(),
@@ -193,8 +193,8 @@ impl Server {
         };
         for group in gone {
             group.drain();
-            self.directory.forget(group.shared.name());
-            self.directory.forget(group.leased.name());
+            self.commons.directory.forget(group.shared.name());
+            self.commons.directory.forget(group.leased.name());
         }
         for client in self.clients() {
             if client.shown.user.borrow().as_deref() == Some(&**user) {
@@ -275,10 +275,10 @@ impl Server {
         }
         let config = self.config();
         let group =
-            Group::new(key.clone(), Weak::clone(&self.me), &self.name, &config, worker.mailboxes.workers(), |name, limits, record| {
+            Group::new(key.clone(), Weak::clone(&self.me), &self.name, &config, worker.mailboxes.workers(), &self.commons.bounds, |name, limits, record| {
                 let seed =
                     name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-                let (id, core) = self.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
+                let (id, core) = self.commons.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
                 let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record, shared: None };
                 let target = group::target(key, &config, self.secret_of(&config, &key.user), self.selects(), worker);
                 Pool::new(setup, RedisConnector::new(target, Rc::clone(&self.facts)), &worker.pools)
