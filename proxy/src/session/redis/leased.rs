@@ -168,10 +168,8 @@ impl Session {
             self.closing = true;
             return After::GoOn;
         }
-        // What was sent behind MULTI belongs to the transaction and must not run outside it. A client that waits for an answer first will
-        // see the error and send nothing more of it.
-        if first == Some(Handling::Multi) && !self.carry.is_empty() {
-            self.lost = Lost::Transaction;
+        if first == Some(Handling::Multi) {
+            self.give_up_transaction();
         }
         After::GoOn
     }
@@ -189,7 +187,17 @@ impl Session {
             self.say_error(line);
         }
         self.lost = relay.lost();
+        if relay.has_just_begun() {
+            self.give_up_transaction();
+        }
         After::GoOn
+    }
+
+    /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
+    /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
+    fn give_up_transaction(&mut self) {
+        self.lost = Lost::Transaction;
+        self.closing |= self.carry.is_empty();
     }
 }
 

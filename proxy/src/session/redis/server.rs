@@ -1,7 +1,7 @@
 //! One configured server as one worker sees it: who may come in, the groups of clients that share connections, and the clients themselves.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Server {
     commons: RedisCommons,
     groups: RefCell<BTreeMap<Key, Rc<Group>>>,
     hubs: RefCell<BTreeMap<Rc<str>, Rc<Hub>>>,
+    /// Databases that the server has let somebody select: never more than it has.
+    databases: RefCell<BTreeSet<u32>>,
     clients: RefCell<BTreeMap<u64, Weak<Client>>>,
     next_id: Cell<u64>,
     /// Commands that are not sent.
@@ -89,6 +91,7 @@ impl Server {
             commons,
             groups: RefCell::default(),
             hubs: RefCell::default(),
+            databases: RefCell::default(),
             clients: RefCell::default(),
             next_id: Cell::new(1),
         })
@@ -289,7 +292,12 @@ impl Server {
 
     /// Whether the server is known to have this database.
     pub fn has_database(&self, database: u32) -> bool {
-        database == self.config.borrow().database || self.groups.borrow().keys().any(|key| key.database == database)
+        database == self.config.borrow().database || self.databases.borrow().contains(&database)
+    }
+
+    /// The server has let somebody select this database.
+    pub fn saw_database(&self, database: u32) {
+        self.databases.borrow_mut().insert(database);
     }
 
     /// The server has no such database.
