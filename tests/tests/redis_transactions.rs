@@ -148,6 +148,9 @@ async fn unwatch_gives_the_connection_back() {
 async fn who_cannot_know_whether_its_transaction_has_begun_is_told_and_closed() {
     let (server, network, pool) = through_a_cutting_network().await;
     let mut wire = pool.redis_wire().await;
+    // A connection that can be leased is there.
+    ok(&mut wire, &["WATCH", "k"]).await;
+    ok(&mut wire, &["UNWATCH"]).await;
     network.behave(sidepool_tests::fault::Behaviour::Stall);
     wire.send(&all(&[&["WATCH", "k"], &["MULTI"]])).await;
     assert!(wire.is_silent().await);

@@ -10,15 +10,18 @@ use sidepool_config::model::{LoadBalance, Redis};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::Selects;
+use sidepool_protocol::redis::request::Arguments;
 
 use super::bound::{Bound, Bounds};
 use super::lane::Lane;
+use super::redo::load_scripts;
 use super::server::Server;
 use crate::observe::record::PoolRecord;
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
+use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
 use crate::upstream::redis::facts::Facts;
@@ -58,6 +61,8 @@ pub struct Group {
     output_limit: Cell<u64>,
     request_timeout: Cell<Duration>,
     retries: Cell<bool>,
+    /// Scripts are being loaded.
+    loading: Cell<bool>,
     info: RefCell<PoolInfo>,
     owner: Weak<Server>,
 }
@@ -90,6 +95,7 @@ impl Group {
             output_limit: Cell::new(config.client_output_limit_bytes),
             request_timeout: Cell::new(config.request_timeout),
             retries: Cell::new(!config.retry_timeout.is_zero()),
+            loading: Cell::new(false),
             info: RefCell::new(info(&key, config)),
             owner,
             key,
@@ -149,6 +155,22 @@ impl Group {
         if let Some(owner) = self.owner.upgrade().filter(|_| denied) {
             owner.on_denied(&self.key.user);
         }
+    }
+
+    /// The server does not know a script that it should: all that it should know are loaded, once at a time. For those who cannot be made to wait.
+    pub fn reload_scripts(self: &Rc<Self>, request: &[u8]) {
+        let Some(owner) = self.owner.upgrade() else { return };
+        let known = Arguments::new(request).nth(1).is_some_and(|name| owner.facts.scripts.source(name).is_some());
+        if !known || self.loading.replace(true) {
+            return;
+        }
+        let group = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if let Ok(lease) = group.leased.acquire(IdentityId::default()).await {
+                load_scripts(lease).await;
+            }
+            group.loading.set(false);
+        });
     }
 
     /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.

@@ -26,7 +26,7 @@ use super::count;
 use super::group::Group;
 use super::redo::{NotExecuted, not_executed};
 use super::refusal;
-use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
+use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -145,6 +145,11 @@ impl Lane {
     /// Whether it is for commands that keep the server busy: nobody expects quick answers behind one.
     pub fn is_heavy(&self) -> bool {
         self.heavy
+    }
+
+    /// What counts its commands.
+    pub fn commands(&self) -> PoolCounter {
+        if self.heavy { PoolCounter::LaneHeavyCommands } else { PoolCounter::LaneCommands }
     }
 
     /// Whether it takes no new requests.
@@ -325,7 +330,8 @@ impl Lane {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(()),
                 Poll::Ready(Ok(written)) => {
                     record.add(PoolCounter::BytesToServer, written as u64);
-                    record.add(PoolCounter::RedisWrites, 1);
+                    record.add(if self.heavy { PoolCounter::LaneHeavyWrites } else { PoolCounter::LaneWrites }, 1);
+                    record.count(PoolHistogram::RedisDepth, pipeline.owed());
                     pipeline.on_sent(written);
                 }
             }
@@ -413,6 +419,12 @@ impl Lane {
         let alone = owner.0.pending() == before + 1;
         let wanted = why == NotExecuted::NoScript || group.upgrade().is_some_and(|group| group.retries());
         held.stale |= why == NotExecuted::NotHere && wanted;
+        if why == NotExecuted::NoScript
+            && !alone
+            && let Some(group) = group.upgrade()
+        {
+            group.reload_scripts(self.pipeline.borrow().nth_request(here).unwrap_or_default());
+        }
         if !alone || !wanted {
             return None;
         }
@@ -489,6 +501,8 @@ impl Lane {
         }
         let loss = pipeline.on_loss(refusal::LOST);
         record.add(PoolCounter::ErrorUpstreamLost, loss.unknown);
+        record.add(PoolCounter::RetriedUnsent, loss.moved);
+        record.add(PoolCounter::RetriedRead, loss.replayed);
         record.shift(PoolGauge::RedisInFlight, -(loss.unknown as i64));
         tracing::warn!(
             pool = &**pool.name(),

@@ -13,6 +13,7 @@ use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
 
 use super::client::Fate;
+use super::count;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
@@ -80,6 +81,7 @@ impl Session {
                 return self.refuse(first, &refusal::line(&error));
             }
         };
+        pool.record().add(count::lease(first), 1);
         let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
@@ -210,9 +212,7 @@ fn patience(limits: &PoolLimits) -> (Option<Duration>, u32) {
 fn waits_for_others(handling: Option<Handling>) -> bool {
     matches!(
         handling,
-        Some(
-            Handling::Block | Handling::ShareUnlessBlock | Handling::Wait | Handling::Monitor | Handling::Tracking | Handling::Takeover
-        )
+        Some(Handling::Block | Handling::ShareUnlessBlock | Handling::Wait | Handling::Monitor | Handling::Tracking | Handling::Takeover)
     )
 }
 

@@ -25,7 +25,6 @@ mod relay;
 mod relay_requests;
 mod requests;
 mod run;
-pub mod scripts;
 mod secure;
 pub mod server;
 mod shares;

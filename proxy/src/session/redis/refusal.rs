@@ -47,7 +47,9 @@ pub fn full(pool: &str, Full { reason, most }: Full) -> String {
     let but = match reason {
         RefuseReason::QueueFull => "the queue for them is full",
         RefuseReason::WaitTimeout => "none came free within query_wait_timeout",
-        RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => "no more are given out",
+        RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => {
+            "no more are given out"
+        }
     };
     format!(
         "POOLEXHAUSTED all {most} connections of pool \"{pool}\" that blocking commands, MONITOR and tracking may hold are held, and {but}. \

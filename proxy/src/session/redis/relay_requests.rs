@@ -37,6 +37,9 @@ impl Relay {
             self.answer_error(session, &gate::refusal(command));
             return true;
         }
+        if let Some(command) = command {
+            session.note_script(command, whole);
+        }
         match handling {
             Some(Handling::Quit) => {
                 self.answer(session, b"+OK\r\n");

@@ -40,18 +40,18 @@ impl Session {
     }
 
     /// Sources of scripts are remembered until the server is told to forget them.
-    fn note_script(&self, command: &Command, whole: &[u8]) {
+    pub(super) fn note_script(&self, command: &Command, whole: &[u8]) {
         if command.kind != Kind::Script {
             return;
         }
         let source = match command.name {
             "eval" | "eval_ro" => Arguments::new(whole).nth(1),
             "script|load" => Arguments::new(whole).nth(2),
-            "script|flush" => return self.server.scripts.forget(),
+            "script|flush" => return self.server.forget_scripts(&self.worker),
             _no_source => None,
         };
         if let Some(source) = source {
-            self.server.scripts.saw(source);
+            self.server.saw_script(source, &self.worker);
         }
     }
 

@@ -354,6 +354,7 @@ impl Session {
         let replies = queue.replies;
         let record = group.shared.record();
         record.add(PoolCounter::Queries, u64::from(replies));
+        record.add(lane.commands(), u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         record.shift(PoolGauge::RedisInFlight, i64::from(replies));
         lane.send(&self.client, &queue.runs, bytes, false);
@@ -382,6 +383,7 @@ impl Session {
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
+        record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
@@ -396,6 +398,7 @@ impl Session {
         let record = group.shared.record();
         record.add(count::command(Kind::PubSub), 1);
         record.add(PoolCounter::Queries, 1);
+        record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send_raised(&client, whole, muted, raise);

@@ -19,7 +19,6 @@ use super::client::{Client, Fate};
 use super::gate::gates;
 use super::group::{self, Group, Key};
 use super::hub::Hub;
-use super::scripts::Scripts;
 use super::side::RedisCommons;
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
@@ -27,6 +26,7 @@ use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Facts;
+use crate::upstream::redis::scripts::Scripts;
 use crate::worker::Worker;
 
 /// A configured server.
@@ -35,8 +35,6 @@ pub struct Server {
     pub name: Arc<str>,
     /// What it says about itself.
     pub facts: Rc<Facts>,
-    /// Scripts that went through here.
-    pub scripts: Scripts,
     config: RefCell<Arc<Redis>>,
     commons: RedisCommons,
     groups: RefCell<BTreeMap<Key, Rc<Group>>>,
@@ -86,7 +84,6 @@ impl Server {
             me: Weak::clone(me),
             name,
             facts: Rc::default(),
-            scripts: Scripts::default(),
             config: RefCell::new(config),
             commons,
             groups: RefCell::default(),
@@ -277,15 +274,22 @@ impl Server {
             return Rc::clone(group);
         }
         let config = self.config();
-        let group =
-            Group::new(key.clone(), Weak::clone(&self.me), &self.name, &config, worker.mailboxes.workers(), &self.commons.bounds, |name, limits, record| {
+        let group = Group::new(
+            key.clone(),
+            Weak::clone(&self.me),
+            &self.name,
+            &config,
+            worker.mailboxes.workers(),
+            &self.commons.bounds,
+            |name, limits, record| {
                 let seed =
                     name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
                 let (id, core) = self.commons.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
                 let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record, shared: None };
                 let target = group::target(key, &config, self.secret_of(&config, &key.user), self.selects(), worker);
                 Pool::new(setup, RedisConnector::new(target, Rc::clone(&self.facts)), &worker.pools)
-            });
+            },
+        );
         self.groups.borrow_mut().insert(key.clone(), Rc::clone(&group));
         group
     }
@@ -303,6 +307,31 @@ impl Server {
     /// The server has no such database.
     pub fn forget_group(&self, key: &Key) {
         self.groups.borrow_mut().remove(key);
+    }
+
+    /// The source of a script went by: all workers remember it.
+    pub fn saw_script(&self, source: &[u8], worker: &Worker) {
+        let Some(source) = self.facts.scripts.saw(source) else { return };
+        self.tell_others(worker, move |scripts| {
+            scripts.saw(&source);
+        });
+    }
+
+    /// The server was told to forget all scripts.
+    pub fn forget_scripts(&self, worker: &Worker) {
+        self.facts.scripts.forget();
+        self.tell_others(worker, Scripts::forget);
+    }
+
+    fn tell_others(&self, worker: &Worker, news: impl Fn(&Scripts) + Clone + Send + 'static) {
+        for other in worker.mailboxes.ids().filter(|other| *other != worker.id) {
+            let (name, news) = (Arc::clone(&self.name), news.clone());
+            worker.mailboxes.post(other, move |worker| {
+                if let Some(server) = worker.redis.server(&name) {
+                    news(&server.facts.scripts);
+                }
+            });
+        }
     }
 
     /// Where clients of this upstream user subscribe.
