@@ -11,6 +11,7 @@ use aho_corasick::{AhoCorasick, Anchored, Input, MatchKind, StartKind};
 use super::frame::cstr;
 use super::hint_words as words;
 use super::parameters::is_name;
+use super::plain::is_plain;
 
 /// Most names in one hint; a text with more is not looked into.
 pub const MAX_NAMES: usize = 32;
@@ -162,7 +163,14 @@ fn automaton<'w>(words: impl Iterator<Item = &'w str>) -> Option<AhoCorasick> {
 
 /// What a whole text may change.
 #[must_use]
+#[inline]
 pub fn look(text: &[u8]) -> Hints {
+    if is_plain(text) { Hints::default() } else { look_closer(text) }
+}
+
+/// The same of a text that is not plain.
+#[must_use]
+pub fn look_closer(text: &[u8]) -> Hints {
     let mut hints = Hints::default();
     let Some(automaton) = &*AUTOMATON else { return Hints::unknown() };
     for found in automaton.find_iter(Input::new(text).anchored(Anchored::No)) {

@@ -10,6 +10,7 @@ pub mod hints;
 pub mod keeps;
 pub mod login;
 pub mod parameters;
+pub mod plain;
 pub mod result;
 pub mod shape;
 pub mod splice;

@@ -171,6 +171,10 @@ pub enum Handling {
     Switch,
     /// `CLIENT CAPA`: accepted, of no effect through a proxy.
     Accept,
+    /// `ACL WHOAMI`.
+    WhoAmI,
+    /// An `ACL` command that asks about one user by name.
+    AboutUser,
     /// `CLIENT GETREDIR`.
     GetRedir,
     /// Takes the connection over: it gets one of its own, of which nothing is understood any more, to the end of the client.

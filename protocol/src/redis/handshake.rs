@@ -165,11 +165,7 @@ pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, se
         }
         (Resp::Two, credentials) => {
             if let Some((user, password)) = credentials {
-                // Servers before Redis 6 know only the form without a user.
-                match user {
-                    "default" => encode::command(bytes, &[b"AUTH", password.as_bytes()]),
-                    named => encode::command(bytes, &[b"AUTH", named.as_bytes(), password.as_bytes()]),
-                }
+                authenticate(bytes, user, password);
                 login.steps.push(LoginStep::Auth);
             }
             encode::command(bytes, &[b"HELLO"]);
@@ -180,6 +176,14 @@ pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, se
         select_database(bytes, &mut login.steps, database);
     }
     login
+}
+
+/// Appends an `AUTH`. Servers before Redis 6 know only the form without a user.
+pub fn authenticate(bytes: &mut Vec<u8>, user: &str, password: &str) {
+    match user {
+        "default" => encode::command(bytes, &[b"AUTH", password.as_bytes()]),
+        named => encode::command(bytes, &[b"AUTH", named.as_bytes(), password.as_bytes()]),
+    }
 }
 
 /// Every connection begins in database 0, and a server that is busy with a script takes a login but no `SELECT`.

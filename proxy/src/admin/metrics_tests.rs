@@ -57,11 +57,8 @@ fn states_of_clients_add_up() {
 
 #[test]
 fn a_scrape_of_many_pools_stays_small() {
-    let begun = clock::now();
     let text = scrape((0..200).map(|index| pool(index, Protocol::Postgres)).collect());
-    let took = begun.elapsed();
     let series = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
-    println!("{series} series, {} bytes, {took:?}", text.len());
     assert!(series < 200 * 200, "{series} series");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(text.len() < 200 * 12_000, "{} bytes", text.len());
 }

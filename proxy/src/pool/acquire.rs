@@ -18,7 +18,6 @@ use super::measure;
 use super::reason::{Condition, Refusal, RefuseReason};
 use super::traits::Connector;
 use super::waiting::Delivery;
-use crate::clock;
 use crate::observe::record::PoolHistogram;
 
 /// The future of a [`Lease`]. Dropped, it leaves the queue; a connection that was granted meanwhile goes to the next.
@@ -120,10 +119,9 @@ impl<C: Connector> Acquire<C> {
         let delivery = self.pool.seats.borrow_mut().collect(waiter, cx.waker());
         match delivery {
             None => Poll::Pending,
-            Some(Delivery::Connection(id, connection)) => {
-                let now = clock::now();
-                let lease = Lease::new(Rc::clone(&self.pool), id, connection, now);
-                Poll::Ready(Ok(self.granted(lease, now.saturating_duration_since(since))))
+            Some(Delivery::Connection(id, connection, granted)) => {
+                let lease = Lease::new(Rc::clone(&self.pool), id, connection, granted);
+                Poll::Ready(Ok(self.granted(lease, granted.saturating_duration_since(since))))
             }
             Some(Delivery::Refused(refusal)) => Poll::Ready(Err(self.refused(refusal))),
             Some(Delivery::Lost) => {
@@ -164,7 +162,7 @@ impl<C: Connector> Drop for Acquire<C> {
         let State::Waiting { waiter, .. } = self.state else { return };
         let delivery = self.pool.seats.borrow_mut().leave(waiter);
         match delivery {
-            Some(Delivery::Connection(id, connection)) => self.pool.give_back(id, connection, Condition::Clean, None),
+            Some(Delivery::Connection(id, connection, _)) => self.pool.give_back(id, connection, Condition::Clean, None),
             Some(Delivery::Refused(_) | Delivery::Lost) => {}
             None => {
                 self.pool.step(|core, now| core.cancel(now, waiter));

@@ -163,15 +163,6 @@ impl Core {
         Outcome::Queued(waiter)
     }
 
-    /// A connection for a session of `worker`, only if one is idle there.
-    pub fn try_acquire(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
-        self.advance(now);
-        let slot = self.conns.warmest(worker)?;
-        self.conns.lease(slot, worker);
-        self.checked();
-        Some(self.conns.id(slot))
-    }
-
     /// A place for a connection that the pool does not open: leased from the start. `None` when there is no room now, or others wait for it.
     pub fn occupy(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
         let now = self.advance(now);

@@ -150,6 +150,7 @@ impl<C: Connector> Pool<C> {
         let posted = self.mailboxes.post(to, move |worker| {
             // A handle that is gone has taken its connections and waiters out of the core.
             if let Some(pool) = worker.pools.get::<C>(id) {
+                pool.latest.set(clock::now());
                 job(&pool);
                 let action = pool.core.with(|held| held.core.poll_action());
                 pool.pump(action);
@@ -227,7 +228,7 @@ impl<C: Connector> Pool<C> {
         let connection = self.table.borrow_mut().take(id);
         let Some(mut connection) = connection else { return self.lose(waiter, id, to, CloseReason::Broken) };
         if to == self.worker {
-            return self.deliver(waiter, Delivery::Connection(id, connection));
+            return self.deliver(waiter, Delivery::Connection(id, connection, self.latest.get()));
         }
         if let Poll::Ready(reason) = connection.poll_idle(&mut Context::from_waker(Waker::noop())) {
             connection.closing(reason);
@@ -238,7 +239,7 @@ impl<C: Connector> Pool<C> {
             Ok(parcel) => self.post(to, move |pool| match C::Connection::attach(parcel) {
                 Ok(mut connection) => {
                     pool.connector().arrived(&mut connection);
-                    pool.deliver(waiter, Delivery::Connection(id, Box::new(connection)));
+                    pool.deliver(waiter, Delivery::Connection(id, Box::new(connection), clock::now()));
                 }
                 Err(_) => pool.lose(waiter, id, to, CloseReason::Broken),
             }),
@@ -264,7 +265,7 @@ impl<C: Connector> Pool<C> {
         let returned = self.seats.borrow_mut().deliver(waiter, delivery);
         match returned {
             // The waiter left while its connection was on the way: the next one gets it.
-            Err(Delivery::Connection(id, connection)) => {
+            Err(Delivery::Connection(id, connection, _)) => {
                 self.table.borrow_mut().keep(id, connection);
                 self.core.with(|held| held.core.release(clock::now(), id, Condition::Clean));
             }

@@ -60,6 +60,8 @@ pub struct Pool<C: Connector> {
     pub(super) table: RefCell<Table<C::Connection>>,
     pub(super) seats: RefCell<Seats<C::Connection>>,
     pub(super) alarm: Alarm,
+    /// When the core was last given something here: what follows from that happens then, without another look at the clock.
+    pub(super) latest: Cell<Instant>,
     pub(super) me: Weak<Self>,
 }
 
@@ -82,6 +84,7 @@ impl<C: Connector> Pool<C> {
             table: RefCell::default(),
             seats: RefCell::default(),
             alarm: Alarm::default(),
+            latest: Cell::new(clock::now()),
             me: Weak::clone(me),
         });
         table.insert(id, &pool);
@@ -93,17 +96,6 @@ impl<C: Connector> Pool<C> {
     /// Asks for a connection. The future is ready at its first poll when one is idle; dropping it gives the place in the queue up.
     pub fn acquire(self: &Rc<Self>, identity: IdentityId) -> Acquire<C> {
         Acquire::new(Rc::clone(self), identity)
-    }
-
-    /// A connection, only if one is idle on this worker (then nobody waits).
-    pub fn try_acquire(self: &Rc<Self>, _identity: IdentityId) -> Option<Lease<C>> {
-        loop {
-            let (id, now) = self.step(|core, now| core.try_acquire(now, self.worker).map(|id| (id, now)))?;
-            if let Some(lease) = self.lease_idle(id, now) {
-                self.record.observe(PoolHistogram::Wait, std::time::Duration::ZERO);
-                return Some(lease);
-            }
-        }
     }
 
     /// One more client uses the pool.
@@ -164,6 +156,13 @@ impl<C: Connector> Pool<C> {
         self.step(|core, now| core.mark_stale_before(now, self.epoch.get()));
     }
 
+    /// New credentials for the same place: existing connections stay, and whoever uses one next sees to it that it has them too. Every worker has to
+    /// be told.
+    pub fn renew_connector(&self, connector: C) {
+        *self.connector.borrow_mut() = Rc::new(connector);
+        self.try_again();
+    }
+
     /// The host `name` leads to these addresses: connections to others that it led to are closed when nobody uses them.
     pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
         let gone: Vec<ConnId> = self.core.with(|held| {
@@ -221,6 +220,7 @@ impl<C: Connector> Pool<C> {
     /// Gives the core an input; the first action that follows must be passed to [`Pool::pump`].
     pub(super) fn input<R>(&self, input: impl FnOnce(&mut Core, Instant) -> R) -> (R, Option<Action>) {
         let now = clock::now();
+        self.latest.set(now);
         let (answer, action, deadline) = self.core.with(|held| {
             let answer = input(&mut held.core, now);
             (answer, held.core.poll_action(), held.core.poll_timeout())

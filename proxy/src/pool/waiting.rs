@@ -4,14 +4,15 @@
 //! before, or have given the place in its queue to another: so a delivery must name the session exactly.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use super::id::{ConnId, WaiterId};
 use super::reason::Refusal;
 
 /// What a waiter gets.
 pub(super) enum Delivery<C> {
-    /// A connection.
-    Connection(ConnId, Box<C>),
+    /// A connection, granted then.
+    Connection(ConnId, Box<C>, Instant),
     /// None.
     Refused(Refusal),
     /// A connection that was lost on the way; it has to ask again.

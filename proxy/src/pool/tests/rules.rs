@@ -364,15 +364,6 @@ fn while_connections_work_a_permanent_failure_refuses_nobody() {
 }
 
 #[test]
-fn try_acquire_takes_only_what_is_idle() {
-    let mut bench = Bench::new(LIMITS);
-    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);
-    let conn = bench.idle(1)[0];
-    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), Some(conn));
-    assert_eq!(bench.core.try_acquire(bench.now, super::bench::HOME), None);
-}
-
-#[test]
 fn an_idle_connection_that_is_found_dead_is_replaced_by_the_next() {
     let mut bench = Bench::new(LIMITS);
     let conns = bench.idle(2);

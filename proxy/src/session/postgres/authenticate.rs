@@ -79,15 +79,15 @@ impl Keeper<'_> {
             Some(Rule::Reject) => return Err(method::rejected().into()),
             Some(Rule::Trust) => self.existing(method::not_trusted).await?,
             Some(Rule::Peer(map)) => {
-                let is_peer = peer::may_be(stream, &self.config.auth_rules.maps, map.as_deref(), user).await;
+                let is_peer = Box::pin(peer::may_be(stream, &self.config.auth_rules.maps, map.as_deref(), user)).await;
                 self.vouched_for(is_peer, method::not_the_peer).await?
             }
             Some(Rule::Cert(map)) => {
                 let is_holder = method::holds_certificate(stream, &self.config.auth_rules.maps, map.as_deref(), user);
                 self.vouched_for(is_holder, method::no_certificate).await?
             }
-            Some(Rule::Ldap(ldap)) => self.by_ldap(stream, *ldap, out).await?,
-            Some(Rule::Pam(service)) => self.by_pam(stream, &service, out).await?,
+            Some(Rule::Ldap(ldap)) => Box::pin(self.by_ldap(stream, *ldap, out)).await?,
+            Some(Rule::Pam(service)) => Box::pin(self.by_pam(stream, &service, out)).await?,
             Some(Rule::Md5) => self.by_password(stream, AskedBy::Md5, out).await?,
             Some(Rule::Password) => self.by_password(stream, AskedBy::Plain, out).await?,
             Some(Rule::ScramSha256) => self.by_password(stream, AskedBy::Scram, out).await?,
@@ -152,11 +152,11 @@ impl Keeper<'_> {
         let proven = match (claim, &stored, secret) {
             // A verifier of our own making, made at the first login.
             (claim @ Claim::Scram(_), Some(Stored::Plain(_)), Some(secret)) => {
-                let verifier = self.worker.postgres.verifiers.get(user, secret, scram).await;
+                let verifier = Box::pin(self.worker.postgres.verifiers.get(user, secret, scram)).await;
                 let stored = verifier.map(|verifier| Stored::Scram(Box::new(verifier)));
                 claim.check(user, stored.as_ref(), out)
             }
-            (claim @ Claim::Password(_), Some(Stored::Scram(_)), Some(secret)) => check_elsewhere(claim, user, secret).await,
+            (claim @ Claim::Password(_), Some(Stored::Scram(_)), Some(secret)) => Box::pin(check_elsewhere(claim, user, secret)).await,
             (claim, stored, _) => claim.check(user, stored.as_ref(), out),
         };
         let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method).into()) };
@@ -194,7 +194,7 @@ impl Keeper<'_> {
         if self.worker.postgres.pools.switches().is_disabled(database) {
             return Err(method::disabled(database).into());
         }
-        match self.worker.postgres.lookups.find(&lookup, self.config, user, self.worker).await {
+        match Box::pin(self.worker.postgres.lookups.find(&lookup, self.config, user, self.worker)).await {
             Ok(Some(found)) => Ok(Some(Known { name: found.name, secret: found.secret, looked_up: true })),
             Ok(None) => Ok(as_listed()),
             Err(trouble) => {

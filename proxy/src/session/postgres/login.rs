@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,7 +95,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let config = Arc::clone(&worker.config.borrow());
     let Some(postgres) = &config.postgres else {
         let fault = Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "sidepool serves PostgreSQL no longer");
-        bid_farewell(stream, &Farewell::Refused(fault)).await;
+        Box::pin(bid_farewell(stream, &Farewell::Refused(fault))).await;
         return None;
     };
     set_options(&stream, postgres);
@@ -104,11 +105,14 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     // Who it says it is, which is said of it in the log even when its time is up.
     let startup = OnceCell::new();
     let reached = Reached { stream: &mut stream, id, connected, startup: &startup, server_wait: &server_wait };
-    let entered = enter(reached, worker, &config, postgres);
-    let result = if bound.is_zero() {
-        entered.await
-    } else {
-        timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound, server_wait.get())))
+    let result = {
+        // Pinned here, so that there is one of it, and it is not moved.
+        let entered = pin!(enter(reached, worker, &config, postgres));
+        if bound.is_zero() {
+            entered.await
+        } else {
+            timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound, server_wait.get())))
+        }
     };
     let loss = match result {
         Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
@@ -138,7 +142,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
         log(&loss.farewell, &stream, who, started);
     }
-    bid_farewell(stream, &loss.farewell).await;
+    Box::pin(bid_farewell(stream, &loss.farewell)).await;
     None
 }
 
@@ -244,7 +248,7 @@ async fn admit(
     let side = &worker.postgres;
     let keeper = Keeper { worker, config: postgres, startup };
     if operator::is_wanted(startup) {
-        return operator::admit(reached, &keeper, out).await.map(|guest| Entered::Console(Box::new(guest)));
+        return Box::pin(operator::admit(reached, &keeper, out)).await.map(|guest| Entered::Console(Box::new(guest)));
     }
     let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
     // Over TCP those who were in the queue when the listener closed are still served.
@@ -260,10 +264,11 @@ async fn admit(
     if let Some(kind) = startup.replication {
         let presence = reached.presence(worker, admitted.user, startup, ParameterSet::new());
         let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
-        let replicating = Replicating::open(&pool.pool, startup, kind, ticket, member).await.map_err(|refused| match refused {
-            Refused::Pool(error) => no_baseline(&error, &route, startup),
-            Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
-        })?;
+        let replicating =
+            Box::pin(Replicating::open(&pool.pool, startup, kind, ticket, member)).await.map_err(|refused| match refused {
+                Refused::Pool(error) => no_baseline(&error, &route, startup),
+                Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
+            })?;
         replicating.welcome(&mut out);
         reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
         return Ok(Entered::Replication(Box::new(replicating)));

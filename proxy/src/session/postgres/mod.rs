@@ -115,7 +115,7 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
             Some((Session::new(&worker, start), present))
         }
         Arrival::Replication(replicating, stream) => {
-            replicating.run(stream, &worker).await;
+            Box::pin(replicating.run(stream, &worker)).await;
             None
         }
         Arrival::Console(guest, stream) => {
@@ -123,7 +123,7 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
             None
         }
         Arrival::Cancel(key, stream) => {
-            cancel::deliver(&worker, key).await;
+            Box::pin(cancel::deliver(&worker, key)).await;
             drop(stream);
             None
         }

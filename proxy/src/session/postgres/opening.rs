@@ -65,7 +65,8 @@ impl From<StartupError> for Farewell {
     }
 }
 
-/// Reads up to what the client came for. Requests for encryption are answered, and TLS is spoken where the configuration has it.
+/// Reads up to what the client came for. Requests for encryption are answered, and TLS is spoken where the configuration has it: in a box, for
+/// each login has room for all that it may have to wait for, and is moved with it.
 pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls) -> Result<Wish, Farewell> {
     let offered = match stream {
         Stream::Tcp(_) => tls.context.as_ref(),
@@ -81,11 +82,11 @@ pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls) -> Result<Wish, F
                 return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, "SSL req inside SSL").into());
             }
             (Opening::Ssl, Some(context)) => {
-                secure(stream, context).await?;
+                Box::pin(secure(stream, context)).await?;
                 continue;
             }
             (Opening::DirectTls, Some(context)) if !asked_ssl && !asked_gss && !is_secure => {
-                secure_directly(stream, context, head).await?;
+                Box::pin(secure_directly(stream, context, head)).await?;
                 continue;
             }
             (Opening::DirectTls, _) => return Err(Farewell::Stranger(Stranger::Tls)),

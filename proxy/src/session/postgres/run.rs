@@ -406,9 +406,6 @@ impl Session {
     /// Gets a server for `input`: at once, or after waiting.
     fn seek_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
         let identity = IdentityId::default();
-        if let Some(lease) = self.pool.try_acquire(identity) {
-            return self.link(cx, lease, input);
-        }
         let mut acquire = self.pool.acquire(identity).within(self.member.account().patience());
         match Pin::new(&mut acquire).poll(cx) {
             Poll::Ready(Ok(lease)) => self.link(cx, lease, input),

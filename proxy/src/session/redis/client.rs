@@ -89,6 +89,8 @@ struct Backlog {
     sent: usize,
     /// Messages that came in the middle of a reply.
     messages: Vec<u8>,
+    /// What is handed over is taken by somebody who puts it elsewhere.
+    captured: Option<Vec<u8>>,
 }
 
 impl Backlog {
@@ -101,11 +103,21 @@ impl Client {
     /// A client that has just come.
     #[must_use]
     pub fn new(id: u64, stream: Stream, now: Instant) -> Rc<Self> {
+        Self::with(id, Some(stream), now)
+    }
+
+    /// Nobody: who asks what no client asked, and lets the reply lie.
+    #[must_use]
+    pub fn nobody(now: Instant) -> Rc<Self> {
+        Self::with(0, None, now)
+    }
+
+    fn with(id: u64, stream: Option<Stream>, now: Instant) -> Rc<Self> {
         Rc::new(Self {
             id,
             since: now,
             shown: Shown::default(),
-            stream: RefCell::new(Some(stream)),
+            stream: RefCell::new(stream),
             backlog: RefCell::default(),
             pending: Cell::new(0),
             wake_below: Cell::new(0),
@@ -115,6 +127,11 @@ impl Client {
             redo: RefCell::new(None),
             inside_reply: Cell::new(false),
         })
+    }
+
+    /// Whether it is nobody.
+    pub fn is_nobody(&self) -> bool {
+        self.id == 0
     }
 
     /// What has become of it.
@@ -195,6 +212,21 @@ impl Client {
         }
     }
 
+    /// What is handed over from now on is only taken down.
+    pub fn capture(&self) {
+        self.backlog.borrow_mut().get_or_insert_default().captured = Some(Vec::new());
+    }
+
+    /// What was handed over since [`capture`](Self::capture), which ends.
+    pub fn captured(&self) -> Vec<u8> {
+        let mut kept = self.backlog.borrow_mut();
+        let captured = kept.as_mut().and_then(|backlog| backlog.captured.take()).unwrap_or_default();
+        if kept.as_ref().is_some_and(|backlog| backlog.length() == 0) {
+            *kept = None;
+        }
+        captured
+    }
+
     /// Hands a message over that may stand between any two replies.
     pub fn deliver_message(&self, bytes: &[u8]) {
         if self.fate.get() != Fate::Alive {
@@ -209,6 +241,10 @@ impl Client {
 
     fn send(&self, mut bytes: &[u8]) {
         let mut backlog = self.backlog.borrow_mut();
+        if let Some(captured) = backlog.as_mut().and_then(|backlog| backlog.captured.as_mut()) {
+            captured.extend_from_slice(bytes);
+            return;
+        }
         if backlog.as_ref().is_none_or(|backlog| backlog.bytes.is_empty()) {
             let mut stream = self.stream.borrow_mut();
             let Some(stream) = &mut *stream else { return };

@@ -24,7 +24,6 @@ use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
-use crate::upstream::redis::facts::Facts;
 use crate::worker::Worker;
 
 /// A lane for every so many clients, up to the configured number: fewer lanes merge more requests into one write.
@@ -39,6 +38,17 @@ pub struct Key {
     pub database: u32,
     /// The RESP version.
     pub version: Resp,
+}
+
+/// What new settings mean for connections that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Nothing.
+    None,
+    /// The same user has another password: they go on with it.
+    Secret,
+    /// They lead elsewhere, or in another way: they are closed when nobody uses them.
+    Elsewhere,
 }
 
 /// Clients with the same [`Key`].
@@ -182,8 +192,8 @@ impl Group {
         }
     }
 
-    /// New settings are in force. `target`: address or credentials have changed.
-    pub fn apply(&self, config: &Redis, workers: usize, target: Option<(Target, &Rc<Facts>)>) {
+    /// New settings are in force. `target` says what connections are opened with from now on.
+    pub fn apply(&self, config: &Redis, workers: usize, renewal: Renewal, target: impl Fn() -> RedisConnector) {
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
         self.lanes_max.set(split.lanes);
@@ -196,12 +206,14 @@ impl Group {
         self.blocking.resize(split.blocking(config));
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
             pool.resize(limits);
-            if let Some((target, facts)) = &target {
-                pool.replace_connector(RedisConnector::new(target.clone(), Rc::clone(facts)));
+            match renewal {
+                Renewal::None => {}
+                Renewal::Secret => pool.renew_connector(target()),
+                Renewal::Elsewhere => pool.replace_connector(target()),
             }
         }
         for lane in &*self.lanes.borrow() {
-            lane.wake();
+            lane.renew();
         }
     }
 

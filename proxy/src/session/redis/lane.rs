@@ -14,7 +14,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
@@ -26,6 +25,7 @@ use super::count;
 use super::group::Group;
 use super::redo::{NotExecuted, not_executed};
 use super::refusal;
+use super::throttle::Throttle;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
@@ -35,9 +35,6 @@ use crate::worker::Worker;
 
 /// Above so many bytes of unanswered requests a lane takes no more.
 pub const FULL_BYTES: usize = 4 * 1024 * 1024;
-
-/// A client that lets a large reply lie for so long, while others wait behind it, is closed.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A shared connection.
 pub struct Lane {
@@ -50,7 +47,9 @@ pub struct Lane {
     heavy: bool,
     /// How many clients wait for replies.
     pub(super) active: Cell<u32>,
-    retired: Cell<bool>,
+    pub(super) retired: Cell<bool>,
+    /// The connection may have to log in again, with another secret.
+    renews: Cell<bool>,
     /// Sessions that wait for it to be less full.
     waiting: RefCell<Vec<Rc<Client>>>,
 }
@@ -66,6 +65,7 @@ impl Lane {
             heavy,
             active: Cell::new(0),
             retired: Cell::new(false),
+            renews: Cell::new(false),
             waiting: RefCell::default(),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
@@ -162,6 +162,22 @@ impl Lane {
         self.schedule();
     }
 
+    /// The same: perhaps there is a new secret.
+    pub fn renew(&self) {
+        self.renews.set(true);
+        self.schedule();
+    }
+
+    /// Has the connection log in again where its secret is not the present one, in turn with everybody's requests.
+    fn log_in_again(&self, lease: &mut Lease<RedisConnector>) {
+        self.renews.set(false);
+        let connector = lease.pool().connector();
+        if let Some(request) = connector.renewal(lease) {
+            lease.pool().record().shift(PoolGauge::RedisInFlight, 1);
+            self.send(&Client::nobody(crate::clock::now()), &[(Work::Reads, 1, request.len())], &request, true);
+        }
+    }
+
     fn schedule(&self) {
         if !self.scheduled.replace(true)
             && let Some(task) = &*self.task.borrow()
@@ -195,24 +211,16 @@ impl Lane {
 pub(super) struct Held {
     lease: Lease<RedisConnector>,
     pub(super) scanner: FrameScanner,
-    limit: usize,
+    pub(super) limit: usize,
     /// The connection is given back whenever the lane is quiet.
     scarce: bool,
-    throttle: Option<Throttle>,
+    pub(super) throttle: Option<Throttle>,
     /// The beginning of a reply whose numbers have to be raised.
     kept: Vec<u8>,
     /// Another server may be meant by now: given up once nothing is owed.
     stale: bool,
     /// The next look at how long replies take.
     pub(super) watch: Option<Pin<Box<Sleep>>>,
-}
-
-/// Nothing is read until a client has taken more of its large reply.
-struct Throttle {
-    client: Rc<Client>,
-    backlog: usize,
-    /// Only while others wait behind it.
-    patience: Option<Pin<Box<Sleep>>>,
 }
 
 enum Ended {
@@ -229,7 +237,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         if lane.is_retired() && lane.pipeline.borrow().is_empty() {
             return;
         }
-        let lease = match pool.acquire(IdentityId::default()).await {
+        let mut lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
             Err(error) => {
                 if let Some(group) = group.upgrade() {
@@ -243,6 +251,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 continue;
             }
         };
+        lane.log_in_again(&mut lease);
         let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limit(), group.is_scarce())) else { return };
         let mut held =
             Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new(), stale: false, watch: None };
@@ -282,6 +291,9 @@ impl Lane {
     fn drive(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker, group: &Weak<Group>) -> Poll<Ended> {
         self.remember(cx);
         self.deliver_own();
+        if self.renews.get() {
+            self.log_in_again(&mut held.lease);
+        }
         let record = Rc::clone(held.lease.pool());
         let record = record.record();
         loop {
@@ -376,6 +388,9 @@ impl Lane {
                     Scan::End { used, value } => {
                         if value.is_error() {
                             let line = &bytes[at..at + used];
+                            if owner.0.is_nobody() {
+                                refused_renewal(line, held.lease.pool());
+                            }
                             record.add(count::server_error(line), 1);
                             let before = got + batch.as_ref().map_or(0, |batch| batch.replies);
                             redo = if whole && !muted { self.redo(held, line, &owner, [before, got], group) } else { None };
@@ -461,30 +476,6 @@ impl Lane {
         Ok(used)
     }
 
-    /// A client does not keep up: whether the lane has to care.
-    fn watch_backlog(&self, held: &mut Held, client: Rc<Client>, inside: bool, group: &Weak<Group>) {
-        let backlog = client.backlog();
-        if backlog <= super::client::HIGH_WATER {
-            return;
-        }
-        if !inside {
-            if backlog > held.limit {
-                client.doom(Fate::TooSlow);
-            }
-            return;
-        }
-        if !self.retired.replace(true)
-            && let Some(group) = group.upgrade()
-        {
-            group.forget_retired();
-        }
-        let others = self.pipeline.borrow().others_wait(&Owner(Rc::clone(&client)));
-        if !others || backlog > held.limit {
-            let patience = others.then(|| Box::pin(tokio::time::sleep(PATIENCE)));
-            held.throttle = Some(Throttle { client, backlog, patience });
-        }
-    }
-
     /// The connection is lost: what may be asked again stays, the rest is answered.
     fn on_loss(&self, between: bool, pool: &crate::pool::handle::Pool<RedisConnector>) {
         let record = pool.record();
@@ -514,35 +505,10 @@ impl Lane {
     }
 }
 
-impl Held {
-    /// Whether nothing may be read yet.
-    fn throttled(&mut self, lane: &Lane, cx: &mut Context<'_>) -> bool {
-        let Some(throttle) = &mut self.throttle else { return false };
-        let backlog = throttle.client.backlog();
-        if throttle.client.fate() != Fate::Alive || backlog <= super::client::HIGH_WATER {
-            self.throttle = None;
-            return false;
-        }
-        if throttle.patience.is_none() && lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client))) {
-            throttle.backlog = backlog;
-            throttle.patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
-        }
-        if let Some(patience) = &mut throttle.patience
-            && patience.as_mut().poll(cx).is_ready()
-        {
-            if backlog >= throttle.backlog {
-                throttle.client.doom(Fate::TooSlow);
-                self.throttle = None;
-                return false;
-            }
-            throttle.backlog = backlog;
-            *patience = Box::pin(tokio::time::sleep(PATIENCE));
-            // Registers for the new deadline; it cannot have passed already.
-            let _ = patience.as_mut().poll(cx);
-        }
-        throttle.client.on_progress(cx.waker());
-        true
-    }
+/// The connection stays what it was; new ones would not come in.
+fn refused_renewal(line: &[u8], pool: &crate::pool::handle::Pool<RedisConnector>) {
+    let said = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
+    tracing::warn!(pool = &**pool.name(), said = said.trim_end(), "the Redis server does not take the new password on an open connection");
 }
 
 /// Replies of one client that stand next to each other.

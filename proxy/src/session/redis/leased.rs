@@ -86,6 +86,8 @@ impl Session {
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
         let mut relay = Relay::default();
+        let connector = pool.connector();
+        relay.log_in_again(connector.renewal(&mut lease));
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
         self.fresh = true;

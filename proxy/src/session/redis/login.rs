@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::reply::Reply;
@@ -9,6 +10,7 @@ use sidepool_protocol::redis::request::Arguments;
 
 use super::group::Key;
 use super::lost::Lost;
+use super::pubsub::unknown_command;
 use super::refusal;
 use super::run::{After, Next, Replies, Session, Step};
 use super::server::Identity;
@@ -149,6 +151,16 @@ impl Session {
         let whole = self.take_front()?;
         self.carry.splice(0..0, whole.iter().copied());
         Some(whole)
+    }
+
+    /// What somebody is told who has not logged in. Commands are looked up before anybody asks who sends them; one with a dot is a module's, which we
+    /// need not know.
+    pub(super) fn stranger(&self, whole: &[u8], name: &[u8], handling: Option<Handling>) -> String {
+        match handling {
+            Some(Handling::Exec) => format!("EXECABORT Transaction discarded because of: {}", handshake::NOAUTH),
+            None if !name.contains(&b'.') && self.server.facts.flags(&name.to_ascii_lowercase()).is_none() => unknown_command(whole),
+            Some(_) | None => handshake::NOAUTH.to_owned(),
+        }
     }
 
     fn become_account(&mut self, account: Rc<super::server::Account>) {

@@ -9,6 +9,7 @@ use sidepool_protocol::redis::handshake;
 use sidepool_protocol::redis::request::Arguments;
 
 use super::hub::Hub;
+use super::refusal;
 use super::run::{After, Next, Session};
 use super::topics::{Kind, Subscriber};
 use crate::observe::record::PoolCounter;
@@ -20,19 +21,14 @@ impl Session {
     }
 
     /// What a subscribed RESP2 client may say; `None`: it is dealt with as ever.
-    pub(super) fn while_subscribed(&mut self, whole: &[u8], name: &[u8], handling: Option<Handling>) -> Option<Next> {
+    pub(super) fn while_subscribed(&mut self, whole: &[u8], name: &[u8], command: Option<&Command>) -> Option<Next> {
         if name.eq_ignore_ascii_case(b"ping") {
             return Some(self.ping_subscribed(whole));
         }
-        match handling {
+        match command.map(|command| command.handling) {
             Some(Handling::Subscribe | Handling::Unsubscribe | Handling::Quit | Handling::Reset) => None,
             None if self.server.facts.flags(&name.to_ascii_lowercase()).is_none() => Some(self.say_error(&unknown_command(whole))),
-            Some(_) | None => {
-                let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-                Some(self.say_error(&format!(
-                    "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
-                )))
-            }
+            Some(_) | None => Some(self.say_error(&refusal::while_subscribed(name, command))),
         }
     }
 
@@ -165,7 +161,7 @@ impl Session {
 }
 
 /// What Redis says to a command that it does not know, which it looks at first.
-fn unknown_command(whole: &[u8]) -> String {
+pub(super) fn unknown_command(whole: &[u8]) -> String {
     let mut arguments = Arguments::new(whole).map(String::from_utf8_lossy);
     let name: String = arguments.next().unwrap_or_default().chars().take(128).collect();
     let mut shown = String::new();

@@ -1,6 +1,8 @@
 //! What clients are told when there is no upstream connection for them, or no longer: error lines with prefixes of our own, so that nobody
 //! takes them for the server's.
 
+use sidepool_protocol::redis::command::Command;
+
 use super::bound::Full;
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
@@ -18,6 +20,17 @@ pub const TRANSACTION_LOST: &str = "UPSTREAM the connection to the server was lo
 pub const EXECABORT_LOST: &str = "EXECABORT Transaction discarded because the connection to the server was lost.";
 /// For `EXEC` of a transaction in which something stood that cannot be queued through sidepool.
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
+
+/// For commands that a subscribed RESP2 client may not send.
+#[must_use]
+pub fn while_subscribed(name: &[u8], command: Option<&Command>) -> String {
+    let name = command.map_or_else(|| String::from_utf8_lossy(name).to_ascii_lowercase(), |command| command.name.to_owned());
+    // Of EXEC, every refusal is an abort.
+    let (code, before) = if name == "exec" { ("EXECABORT", "Transaction discarded because of: ") } else { ("ERR", "") };
+    format!(
+        "{code} {before}Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )
+}
 
 /// The line for a refused lease.
 #[must_use]

@@ -22,6 +22,7 @@ use super::count;
 use super::lost::Lost;
 use super::refusal;
 use super::relay_requests::{is_stateful, is_virtual};
+use super::relay_transaction::{Change, Queued};
 use super::requests::anew;
 use super::run::{Replies, Session};
 use crate::observe::record::{PoolCounter, WorkerCounter};
@@ -53,8 +54,16 @@ pub(super) struct Relay {
     pub(super) body: Option<FrameScanner>,
     /// In a transaction.
     pub(super) multi: bool,
-    /// The database that a `SELECT` in the transaction asked for.
-    pub(super) selected: Option<u32>,
+    /// What the server has queued of it so far.
+    pub(super) queued: Option<Box<Queued>>,
+    /// The reply to an `EXEC` that changes what the client is has to come first.
+    pub(super) settling: bool,
+    /// The beginning of a reply or message that is looked at as a whole.
+    pub(super) gathered: Vec<u8>,
+    /// A RESP2 client has subscribed in a transaction: what comes answers nothing.
+    pub(super) subscribed: bool,
+    /// To how many channels and patterns, as far as the server has confirmed them.
+    pub(super) channels: i64,
     pub(super) watch: bool,
     /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
     pub(super) kept: bool,
@@ -88,9 +97,11 @@ pub(super) struct Owed {
 pub(super) enum What {
     Plain,
     Multi,
-    Exec {
-        database: Option<u32>,
-    },
+    /// A command of a transaction.
+    Queued(Option<Box<Change>>),
+    /// A command outside of one that means something to us.
+    Changed(Box<Change>),
+    Exec,
     Select(u32),
     Monitor,
     /// Nobody asked for it.
@@ -167,7 +178,7 @@ impl Relay {
 
     /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
     fn is_at_leisure(&self) -> bool {
-        let waits = self.blocking || self.monitoring || self.raw;
+        let waits = self.blocking || self.monitoring || self.raw || self.subscribed;
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
@@ -180,7 +191,7 @@ impl Relay {
         if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.sent < self.out.len() {
             return None;
         }
-        let as_it_is = if self.monitor || self.broken || self.raw {
+        let as_it_is = if self.monitor || self.broken || self.raw || self.subscribed {
             Condition::Broken
         } else if self.dirty || self.is_pinned() {
             Condition::Dirty
@@ -246,7 +257,7 @@ impl Relay {
 
     fn takes_more(&self, session: &Session) -> bool {
         let room = self.out.len() - self.sent < OUT_MAX;
-        room && self.body.is_none() && !session.closing && !self.reset && (!self.begun || self.is_pinned())
+        room && self.body.is_none() && !self.is_settling() && !session.closing && !self.reset && (!self.begun || self.is_pinned())
     }
 
     pub(super) fn fault(&mut self, session: &mut Session, fault: RequestFault) {
@@ -303,7 +314,7 @@ impl Relay {
         let kind = command.map_or(Kind::Write, |command| command.kind);
         lease.pool().record().add(count::command(kind), 1);
         self.blocking = false;
-        self.send(session, head, What::Plain);
+        self.send(session, head, if self.multi { What::Queued(None) } else { What::Plain });
         self.body = Some(scanner);
     }
 
@@ -395,6 +406,9 @@ impl Relay {
             self.hand_over(session, bytes, false);
             return Ok(());
         }
+        if self.subscribed && self.owed.is_empty() {
+            return self.take_in_subscribed(session, bytes);
+        }
         while at < bytes.len() {
             let begins = at;
             match self.scanner.scan(&bytes[at..]).map_err(drop)? {
@@ -402,6 +416,7 @@ impl Relay {
                     at = bytes.len();
                     if self.is_hidden() {
                         self.hand_over(session, &bytes[from..begins], false);
+                        self.gather(&bytes[begins..at]);
                         from = at;
                     }
                 }
@@ -412,11 +427,25 @@ impl Relay {
                     }
                     // What nobody is owed can only be an error about something that is answered out of band.
                     let Some(Owed { what, muted }) = self.owed.pop_front() else { continue };
-                    if muted || what == What::Swallow {
+                    let settles = self.is_gathered(&what);
+                    if muted || settles || what == What::Swallow {
                         self.hand_over(session, &bytes[from..begins], false);
                         from = at;
                     }
-                    self.on_reply(session, &what, value);
+                    if settles {
+                        self.gathered.extend_from_slice(&bytes[begins..at]);
+                        let reply = std::mem::take(&mut self.gathered);
+                        let reply = match what {
+                            What::Changed(change) => self.settle_one(session, *change, &reply),
+                            _exec => self.settle(session, &reply),
+                        };
+                        self.hand_over(session, if muted { &[] } else { &reply }, false);
+                        if self.subscribed && at < bytes.len() {
+                            return self.take_in_subscribed(session, &bytes[at..]);
+                        }
+                    } else {
+                        self.on_reply(session, what, value);
+                    }
                     if matches!(self.owed.front(), Some(Owed { what: What::Own(_), .. })) {
                         self.hand_over(session, &bytes[from..at], false);
                         from = at;
@@ -430,7 +459,7 @@ impl Relay {
         Ok(())
     }
 
-    fn hand_over(&self, session: &Session, bytes: &[u8], inside: bool) {
+    pub(super) fn hand_over(&self, session: &Session, bytes: &[u8], inside: bool) {
         if !bytes.is_empty() {
             session.client.deliver(bytes, inside);
         }
@@ -439,24 +468,42 @@ impl Relay {
     /// Whether the client does not see what is being scanned.
     fn is_hidden(&self) -> bool {
         let answers = self.scanner.kind().is_some_and(|kind| kind != b'>') && !self.monitoring;
-        answers && self.owed.front().is_some_and(|owed| owed.muted || owed.what == What::Swallow)
+        let hidden = |owed: &Owed| owed.muted || owed.what == What::Swallow || self.is_gathered(&owed.what);
+        answers && self.owed.front().is_some_and(hidden)
     }
 
-    fn on_reply(&mut self, session: &mut Session, what: &What, value: Value) {
+    fn gather(&mut self, bytes: &[u8]) {
+        if self.owed.front().is_some_and(|owed| self.is_gathered(&owed.what)) {
+            self.gathered.extend_from_slice(bytes);
+        }
+    }
+
+    fn is_gathered(&self, what: &What) -> bool {
         match what {
-            What::Plain | What::Swallow | What::Own(_) => {}
+            What::Exec => self.gathers(),
+            What::Changed(_) => true,
+            What::Plain | What::Multi | What::Queued(_) | What::Select(_) | What::Monitor | What::Swallow | What::Own(_) => false,
+        }
+    }
+
+    /// Whether nothing more is understood before `EXEC` is answered.
+    fn is_settling(&self) -> bool {
+        self.settling && !self.multi
+    }
+
+    fn on_reply(&mut self, session: &mut Session, what: What, value: Value) {
+        match what {
+            What::Plain | What::Swallow | What::Own(_) | What::Changed(_) => {}
+            What::Queued(change) => self.on_queued(change, value),
             What::Multi => {
-                let ends_later = self.owed.iter().any(|owed| matches!(owed.what, What::Exec { .. }));
+                self.queued = None;
+                let ends_later = self.owed.iter().any(|owed| owed.what == What::Exec);
                 if value.is_error() && !ends_later {
                     self.multi = false;
                 }
             }
-            What::Exec { database } => {
-                if let (Some(database), b'*', false) = (database, value.kind, value.null) {
-                    session.use_database(*database);
-                }
-            }
-            What::Select(database) if !value.is_error() => session.use_database(*database),
+            What::Exec => self.settling = false,
+            What::Select(database) if !value.is_error() => session.use_database(database),
             What::Monitor if !value.is_error() => self.monitoring = true,
             What::Monitor => self.monitor = false,
             What::Select(_) => {}
@@ -473,7 +520,7 @@ mod tests {
         let owed = |all: Vec<What>| all.into_iter().map(|what| Owed { what, muted: false }).collect();
         let mut relay = Relay { multi: true, owed: owed(vec![What::Plain, What::Multi, What::Plain]), ..Relay::default() };
         assert_eq!(relay.owed(), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
-        relay.owed = owed(vec![What::Multi, What::Exec { database: None }, What::Multi]);
+        relay.owed = owed(vec![What::Multi, What::Plain, What::Multi]);
         assert_eq!(relay.owed(), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
         assert!(relay.has_just_begun());
         relay.owed = owed(vec![What::Plain]);

@@ -9,7 +9,7 @@ use sidepool_protocol::redis::{handshake, inline};
 use super::count;
 use super::gate;
 use super::refusal;
-use super::relay::{Relay, What};
+use super::relay::{Owed, Relay, What};
 use super::requests::{has_block, resolve};
 use super::run::Session;
 use crate::observe::record::PoolCounter;
@@ -37,6 +37,10 @@ impl Relay {
             self.answer_error(session, &gate::refusal(command));
             return true;
         }
+        if self.subscribed && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
+            self.while_subscribed(session, whole, name, command);
+            return true;
+        }
         if let Some(command) = command {
             session.note_script(command, whole);
         }
@@ -53,42 +57,56 @@ impl Relay {
             Some(Handling::Exec) if alone && self.multi => self.exec(session, whole),
             Some(Handling::Discard) if alone && self.multi => {
                 self.end_transaction();
+                self.settling = false;
                 self.send(session, whole, What::Plain);
             }
             Some(Handling::Watch) => {
                 self.watch |= !self.multi;
                 self.send(session, whole, What::Plain);
             }
+            // The server refuses the second MULTI, and what is wrong with these.
+            Some(Handling::Multi) if self.multi => self.send(session, whole, What::Plain),
+            Some(Handling::Refuse) if self.multi => {
+                self.poisoned = true;
+                self.answer_error(session, "ERR Command not allowed inside a transaction");
+            }
+            _queued if self.multi => self.queue(session, whole, command),
             Some(Handling::Unwatch) => {
-                self.watch &= self.multi;
+                self.watch = false;
                 self.send(session, whole, What::Plain);
             }
             Some(Handling::Select) => self.select(session, whole),
-            Some(Handling::Monitor) if !self.multi => {
+            Some(Handling::Monitor) => {
                 self.monitor = true;
                 self.send(session, whole, What::Monitor);
             }
-            Some(Handling::Tracking) if !self.multi => {
+            Some(Handling::Tracking) => {
                 let on = Arguments::new(whole).nth(2).is_some_and(|mode| mode.eq_ignore_ascii_case(b"on"));
                 self.kept = on;
                 self.dirty = true;
                 self.send(session, whole, What::Plain);
             }
-            Some(Handling::Takeover) if !self.multi => {
+            Some(Handling::Takeover) => {
                 if !self.owed.is_empty() {
                     return false;
                 }
                 (self.raw, self.begun) = (true, true);
                 self.out.extend_from_slice(whole);
             }
-            Some(Handling::Wait) if !self.multi => self.wait(session, whole),
-            Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three && !self.multi => {
+            Some(Handling::Wait) => self.wait(session, whole),
+            Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three => {
                 // In RESP3 confirmations come out of band: nothing is owed.
                 self.kept = true;
                 self.dirty = true;
                 self.begun = true;
                 self.out.extend_from_slice(whole);
             }
+            Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
+            Some(Handling::Hello | Handling::Auth | Handling::ClientUnblock | Handling::AboutUser) => {
+                return self.change(session, whole, command);
+            }
+            Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
+            Some(Handling::GetRedir) => self.send(session, whole, What::Plain),
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
             Some(_) | None => self.plain(session, whole, handling),
         }
@@ -98,6 +116,14 @@ impl Relay {
         lease.pool().record().add(PoolCounter::Queries, 1);
         lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
         true
+    }
+
+    /// The connection logged in with a secret that is not the present one: this goes first.
+    pub(super) fn log_in_again(&mut self, request: Option<Vec<u8>>) {
+        if let Some(request) = request {
+            self.out.extend_from_slice(&request);
+            self.owed.push_back(Owed { what: What::Swallow, muted: true });
+        }
     }
 
     /// `WAIT`: the server answers for what this connection has written, which is nothing yet. An unheard message moves its offset to where
@@ -116,25 +142,26 @@ impl Relay {
             Some(Handling::ShareUnlessBlock) => has_block(whole),
             Some(_) | None => false,
         };
-        self.blocking = waits && !self.multi;
+        self.blocking = waits;
         self.send(session, whole, What::Plain);
     }
 
     fn exec(&mut self, session: &mut Session, whole: &[u8]) {
-        let (poisoned, database) = (self.poisoned, self.selected);
+        let poisoned = self.poisoned;
         self.end_transaction();
         if poisoned {
             let mut discard = Vec::new();
             encode::command(&mut discard, &[b"DISCARD"]);
             self.send(session, &discard, What::Swallow);
+            self.settling = false;
             self.answer_error(session, refusal::EXECABORT);
         } else {
-            self.send(session, whole, What::Exec { database });
+            self.send(session, whole, What::Exec);
         }
     }
 
     fn end_transaction(&mut self) {
-        (self.multi, self.watch, self.poisoned, self.selected) = (false, false, false, None);
+        (self.multi, self.watch, self.poisoned) = (false, false, false);
     }
 
     fn select(&mut self, session: &mut Session, whole: &[u8]) {
@@ -142,10 +169,6 @@ impl Relay {
         let database = handshake::select(&arguments).ok();
         self.dirty = true;
         match database {
-            Some(_) if self.multi => {
-                self.selected = database;
-                self.send(session, whole, What::Plain);
-            }
             Some(database) => self.send(session, whole, What::Select(database)),
             None => self.send(session, whole, What::Plain),
         }
@@ -154,11 +177,6 @@ impl Relay {
     /// What the proxy answers itself.
     fn virtual_command(&mut self, session: &mut Session, whole: &[u8], handling: Handling, command: Option<&Command>) -> bool {
         let name = command.map_or("", |command| command.name).replace('|', " ");
-        if self.multi {
-            self.poisoned = true;
-            self.answer_error(session, &format!("ERR '{name}' inside MULTI is not possible through sidepool"));
-            return true;
-        }
         let answered_here = matches!(
             handling,
             Handling::SetName
@@ -170,6 +188,7 @@ impl Relay {
                 | Handling::ClientKill
                 | Handling::ReplyMode
                 | Handling::Switch
+                | Handling::WhoAmI
                 | Handling::Accept
         );
         if !answered_here {
@@ -204,6 +223,8 @@ pub(super) fn is_virtual(handling: Handling) -> bool {
         | Handling::ClientUnblock
         | Handling::ReplyMode
         | Handling::Switch
+        | Handling::WhoAmI
+        | Handling::AboutUser
         | Handling::Accept
         | Handling::GetRedir
         | Handling::Monitor

@@ -5,7 +5,7 @@ use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, Request, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
-use sidepool_protocol::redis::{handshake, inline, transaction};
+use sidepool_protocol::redis::{inline, transaction};
 
 use super::count;
 use super::gate;
@@ -91,10 +91,10 @@ impl Session {
     fn decide(&mut self, whole: &[u8], name: &[u8], command: Option<&'static Command>) -> Next {
         let handling = command.map(|command| command.handling);
         if self.account.is_none() && !matches!(handling, Some(Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)) {
-            return self.say_error(handshake::NOAUTH);
+            return self.say_error(&self.stranger(whole, name, handling));
         }
         if self.is_subscribed_resp2()
-            && let Some(next) = self.while_subscribed(whole, name, handling)
+            && let Some(next) = self.while_subscribed(whole, name, command)
         {
             return next;
         }
@@ -147,6 +147,8 @@ impl Session {
             | Handling::ClientUnblock
             | Handling::ReplyMode
             | Handling::Switch
+            | Handling::WhoAmI
+            | Handling::AboutUser
             | Handling::Accept
             | Handling::GetRedir => self.virtual_command(whole, command),
         }

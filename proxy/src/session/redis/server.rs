@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 use super::client::{Client, Fate};
 use super::gate::gates;
-use super::group::{self, Group, Key};
+use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
 use super::side::RedisCommons;
 use super::topics::Kind;
@@ -106,9 +106,16 @@ impl Server {
         for (key, group) in &*self.groups.borrow() {
             let (password, before) = (self.secret_of(&config, &key.user), self.secret_of(&old, &key.user));
             let elsewhere = old.upstream != config.upstream || old.tls != config.tls || old.server_tls != config.server_tls;
-            let moved = elsewhere || old.tcp != config.tcp || password != before;
-            let target = moved.then(|| (group::target(key, &config, password, self.selects(), worker), &self.facts));
-            group.apply(&config, worker.mailboxes.workers(), target);
+            let moved = elsewhere || old.tcp != config.tcp;
+            let renewal = match (moved, password != before && password.is_some()) {
+                (true, _) => Renewal::Elsewhere,
+                (false, true) => Renewal::Secret,
+                (false, false) if password != before => Renewal::Elsewhere,
+                (false, false) => Renewal::None,
+            };
+            let target =
+                || RedisConnector::new(group::target(key, &config, password.clone(), self.selects(), worker), Rc::clone(&self.facts));
+            group.apply(&config, worker.mailboxes.workers(), renewal, target);
         }
         for hub in self.hubs.borrow().values() {
             hub.wake();
@@ -252,6 +259,16 @@ impl Server {
                 Identity::Is(Rc::new(Account { name: Rc::clone(&user), upstream: user }))
             }
         }
+    }
+
+    /// The server let these credentials in.
+    pub fn accept(&self, credentials: &Credentials) {
+        self.verdicts.keep(crate::clock::now(), Some(credentials), &Ok(()));
+    }
+
+    /// The password of an upstream user, as configured or as a client gave it.
+    pub fn secret(&self, user: &str) -> Option<Secret> {
+        self.secret_of(&self.config.borrow(), user)
     }
 
     /// When connections select their database: as in a session that selects first and logs in then, where that is possible.

@@ -1,5 +1,6 @@
 //! `CLIENT …`: what a client asks about itself or about the proxy's other clients is answered here; upstream numbers never show.
 
+use sidepool_config::model::RedisAuth;
 use sidepool_protocol::redis::command::{Command, Handling, Kind};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::handshake;
@@ -43,8 +44,36 @@ impl Session {
             (Handling::Switch, [_]) => self.say_error("ERR syntax error"),
             (Handling::Switch, _) => self.say_error(&handshake::wrong_arity(command.name)),
             (Handling::Accept, _) => self.say_ok(),
+            (Handling::WhoAmI, []) if self.is_mapped() => self.who_am_i(),
+            (Handling::AboutUser, _) => {
+                let whole = self.upstream_words(whole);
+                self.share(&whole, Work::Writes, Kind::Admin, false)
+            }
             (_not_virtual, _) => self.share(whole, Work::Writes, Kind::Connection, false),
         }
+    }
+
+    /// Whether users are known here.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.server.config().auth() == RedisAuth::Map
+    }
+
+    /// Where users are known here, a client is who it says it is, whoever that is to the server.
+    fn who_am_i(&mut self) -> Next {
+        let mut out = Vec::new();
+        encode::bulk(&mut out, self.account.as_ref().map_or("default", |account| &account.name).as_bytes());
+        self.say(&out);
+        Next::Done
+    }
+
+    /// The same question about a user, who is asked about itself by its own name, in the server's words.
+    pub(super) fn upstream_words(&self, whole: &[u8]) -> Vec<u8> {
+        let account = self.account.as_ref().filter(|_| self.is_mapped());
+        let words = Arguments::new(whole).enumerate();
+        anew(words.map(|(place, word)| match &account {
+            Some(account) if place == 2 && word == account.name.as_bytes() => account.upstream.as_bytes(),
+            Some(_) | None => word,
+        }))
     }
 
     fn say_ok(&mut self) -> Next {
@@ -138,6 +167,11 @@ impl Session {
         }
     }
 
+    /// The server's number of the connection that a client leases; 0: it leases none.
+    pub(super) fn upstream_id(&self, id: i64) -> i64 {
+        u64::try_from(id).ok().and_then(|id| self.server.client(id)).map_or(0, |client| client.shown.leased.get())
+    }
+
     /// The number is ours; the server is asked with its own.
     fn client_unblock(&mut self, options: &[&[u8]]) -> Next {
         let (id, how) = match options {
@@ -152,7 +186,7 @@ impl Session {
             return self.say_error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
         }
         let Some(id) = parse_integer(id) else { return self.say_error("ERR value is not an integer or out of range") };
-        let leased = u64::try_from(id).ok().and_then(|id| self.server.client(id)).map_or(0, |client| client.shown.leased.get());
+        let leased = self.upstream_id(id);
         if leased == 0 {
             return self.say_integer(0);
         }

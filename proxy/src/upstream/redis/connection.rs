@@ -1,5 +1,6 @@
 //! An open, logged-in connection to a Redis server, as the pool keeps it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +11,20 @@ use crate::transport::stream::{self, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
 
+/// Tells secrets apart without holding one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretMark(u64);
+
+impl SecretMark {
+    /// The mark of this secret.
+    #[must_use]
+    pub fn of(secret: Option<&str>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        secret.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
 /// A connection. Between two leases nothing is owed on it in either direction.
 #[derive(Debug)]
 pub struct RedisConnection {
@@ -17,12 +32,14 @@ pub struct RedisConnection {
     pub stream: Stream,
     /// The server's `CLIENT ID` of it; 0 when the server did not say.
     pub id: i64,
+    /// With which secret it logged in.
+    pub secret: SecretMark,
     /// Where it leads.
     pub server: Arc<Server>,
 }
 
 impl Connection for RedisConnection {
-    type Parcel = (stream::Parcel, i64, Arc<Server>);
+    type Parcel = (stream::Parcel, i64, SecretMark, Arc<Server>);
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         // Whatever an idle connection says is a reply to nobody: it is out of step.
@@ -34,11 +51,11 @@ impl Connection for RedisConnection {
     }
 
     fn detach(self) -> io::Result<Self::Parcel> {
-        Ok((self.stream.detach()?, self.id, self.server))
+        Ok((self.stream.detach()?, self.id, self.secret, self.server))
     }
 
-    fn attach((stream, id, server): Self::Parcel) -> io::Result<Self> {
-        Ok(Self { stream: Stream::attach(stream)?, id, server })
+    fn attach((stream, id, secret, server): Self::Parcel) -> io::Result<Self> {
+        Ok(Self { stream: Stream::attach(stream)?, id, secret, server })
     }
 
     fn origin(&self) -> Option<Origin> {

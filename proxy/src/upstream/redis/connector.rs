@@ -12,7 +12,7 @@ use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::handshake::{self, Credentials, Selects};
 use sidepool_protocol::redis::reply::Reply;
 
-use super::connection::RedisConnection;
+use super::connection::{RedisConnection, SecretMark};
 use super::facts::Facts;
 use super::login;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -52,6 +52,7 @@ pub struct Target {
 /// Opens and cleans the connections of one pool.
 pub struct RedisConnector {
     target: Target,
+    secret: SecretMark,
     facts: Rc<Facts>,
 }
 
@@ -59,7 +60,8 @@ impl RedisConnector {
     /// A connector that adds what it learns of the server to `facts`.
     #[must_use]
     pub fn new(target: Target, facts: Rc<Facts>) -> Self {
-        Self { target, facts }
+        let secret = SecretMark::of(target.password.as_ref().map(|password| password.reveal()));
+        Self { target, secret, facts }
     }
 
     fn login(&self, reset: bool) -> handshake::Login {
@@ -68,13 +70,23 @@ impl RedisConnector {
         handshake::login(self.target.version, credentials, self.target.database, self.target.selects, reset)
     }
 
+    /// The request that has an open connection go on with the present secret, where it logged in with another. Its reply is for us.
+    pub fn renewal(&self, connection: &mut RedisConnection) -> Option<Vec<u8>> {
+        let renews = connection.secret != self.secret;
+        connection.secret = self.secret;
+        let password = self.target.password.as_ref().filter(|_| renews)?;
+        let mut request = Vec::new();
+        handshake::authenticate(&mut request, &self.target.user, password.reveal());
+        Some(request)
+    }
+
     async fn open(&self) -> Result<RedisConnection, ConnectFault> {
         let upstream = shown(&self.target.upstream);
         let enter = async |stream: Stream, server: &Arc<Server>| {
             let mut stream = secure(stream, &self.target, &upstream).await?;
             let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
             self.facts.scripts.bring(&mut stream, self.target.version, &upstream).await?;
-            Ok(RedisConnection { stream, id, server: Arc::clone(server) })
+            Ok(RedisConnection { stream, id, secret: self.secret, server: Arc::clone(server) })
         };
         self.target.dialer.connect(self.target.timeout, enter).await
     }
@@ -127,6 +139,7 @@ impl Connector for RedisConnector {
         let login = self.login(true);
         let work = login::log_in(&mut connection.stream, &login, self.target.version, &upstream, &self.facts);
         connection.id = within(ANSWER_TIMEOUT, &upstream, work).await?;
+        connection.secret = self.secret;
         Ok(())
     }
 
