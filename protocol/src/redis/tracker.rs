@@ -180,6 +180,12 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.owed
     }
 
+    /// Whether the server has something of what it owes replies for.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        self.sent > self.answered
+    }
+
     /// Whether nothing is owed.
     #[must_use]
     pub fn is_empty(&self) -> bool {

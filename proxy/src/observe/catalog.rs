@@ -153,6 +153,7 @@ families! {
     RedisLaneCommands = "sidepool_redis_lane_commands_total" Counter, ["pool", "lane"], "Commands sent on shared connections: the usual ones, and those on which nobody expects quick answers (heavy).";
     RedisWrites = "sidepool_redis_writes_total" Counter, ["pool", "lane"], "Writes to the server on shared connections; their commands divided by them are how many are merged into one.";
     RedisPipelineDepth = "sidepool_redis_pipeline_depth" Histogram(Count), ["pool"], "How many commands of a shared connection had no reply yet, at each write to the server.";
+    RedisSlowCommands = "sidepool_redis_slow_commands_total" Counter, ["pool"], "How often a command turned out to be slow, so that it went down the heavy connection for a while.";
     RedisLeases = "sidepool_redis_leases_total" Counter, ["pool", "reason"], "Connections leased to one client, by what for.";
     RedisSubscriptions = "sidepool_redis_subscriptions" Gauge, ["pool", "kind"], "Channels and patterns that clients are subscribed to.";
 }

@@ -316,6 +316,8 @@ cells! {
         LaneWrites: RedisWrites ["usual"] for Redis,
         /// Writes on the shared connection for heavy commands.
         LaneHeavyWrites: RedisWrites ["heavy"] for Redis,
+        /// A command turned out to be slow.
+        RedisSlow: RedisSlowCommands [] for Redis,
         /// A connection was leased for MULTI.
         LeasedTransaction: RedisLeases ["transaction"] for Redis,
         /// A connection was leased for WATCH.

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use sidepool_config::model::{LoadBalance, Redis};
 use sidepool_config::secret::Secret;
+use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::Selects;
 use sidepool_protocol::redis::request::Arguments;
 
 use super::bound::{Bound, Bounds};
-use super::lane::Lane;
+use super::lane::{Lane, Looked};
 use super::redo::load_scripts;
 use super::server::Server;
-use crate::observe::record::PoolRecord;
+use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
@@ -127,6 +128,25 @@ impl Group {
                 lane
             }
         }
+    }
+
+    /// Looks at the lanes; whether there is work. `is_news` says whether a command that is waited for is slow and was not before.
+    pub fn look(&self, is_news: impl Fn(&'static Command) -> bool) -> bool {
+        let mut busy = false;
+        for lane in &*self.lanes.borrow() {
+            match lane.look() {
+                Looked::Idle => {}
+                Looked::Busy => busy = true,
+                Looked::Stalled(command) => {
+                    busy = true;
+                    if is_news(command) {
+                        tracing::info!(command = command.name, "a Redis command turns out to be slow: for a while nobody waits behind it");
+                        self.shared.record().add(PoolCounter::RedisSlow, 1);
+                    }
+                }
+            }
+        }
+        busy
     }
 
     /// Whether heavy commands have a lane of their own: where connections are few, they ride with the others.

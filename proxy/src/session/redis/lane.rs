@@ -16,7 +16,9 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use sidepool_protocol::redis::audience;
+use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
+use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Pipeline, Work};
 use tokio::time::Sleep;
 
@@ -25,16 +27,15 @@ use super::count;
 use super::group::Group;
 use super::redo::{NotExecuted, not_executed};
 use super::refusal;
+use super::requests::resolve;
 use super::throttle::Throttle;
+use super::turns::{self, Turns};
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
-
-/// Above so many bytes of unanswered requests a lane takes no more.
-pub const FULL_BYTES: usize = 4 * 1024 * 1024;
 
 /// A shared connection.
 pub struct Lane {
@@ -51,7 +52,11 @@ pub struct Lane {
     /// The connection may have to log in again, with another secret.
     renews: Cell<bool>,
     /// Sessions that wait for it to be less full.
-    waiting: RefCell<Vec<Rc<Client>>>,
+    turns: Turns<Rc<Client>>,
+    /// Changes whenever something comes from the server.
+    progress: Cell<u32>,
+    /// How far it was when it was last looked at with something owed.
+    looked: Cell<Option<u32>>,
 }
 
 impl Lane {
@@ -66,7 +71,9 @@ impl Lane {
             active: Cell::new(0),
             retired: Cell::new(false),
             renews: Cell::new(false),
-            waiting: RefCell::default(),
+            turns: Turns::default(),
+            progress: Cell::new(0),
+            looked: Cell::new(None),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
         lane
@@ -82,6 +89,10 @@ impl Lane {
         }
         pipeline.extend(bytes);
         drop(pipeline);
+        if !self.turns.is_empty() {
+            let replies: u32 = runs.iter().map(|(_, replies, _)| *replies).sum();
+            owner.place.took(turns::cost(replies as usize, bytes.len()));
+        }
         self.schedule();
     }
 
@@ -115,13 +126,36 @@ impl Lane {
         }
     }
 
-    /// Whether it takes more requests now; when not, the client's session is woken once it does.
+    /// Whether it takes more requests of this client now; when not, the client's session is woken once it does.
     pub fn poll_room(&self, client: &Rc<Client>) -> Poll<()> {
-        if self.pipeline.borrow().unanswered_bytes() < FULL_BYTES {
-            return Poll::Ready(());
+        let (commands, bytes) = self.load();
+        if self.turns.admits(commands, bytes, || Rc::clone(client), &client.place) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// How many requests have no answer, and in how many bytes they stand.
+    fn load(&self) -> (usize, usize) {
+        let pipeline = self.pipeline.borrow();
+        (usize::try_from(pipeline.owed()).unwrap_or(usize::MAX), pipeline.unanswered_bytes())
+    }
+
+    /// How much a client may add in one go.
+    pub fn helping(&self) -> usize {
+        let (commands, bytes) = self.load();
+        let roomy = self.turns.is_empty() && commands < turns::FULL_COMMANDS / 2 && bytes < turns::FULL_BYTES / 2;
+        if roomy { usize::MAX } else { turns::QUANTUM }
+    }
+
+    /// Whether something is owed, and what has been waited for since the last look.
+    pub fn look(&self) -> Looked {
+        let pipeline = self.pipeline.borrow();
+        let (now, waits) = (self.progress.get(), pipeline.awaits());
+        let stuck = self.looked.replace(waits.then_some(now)) == Some(now) && waits;
+        let request = if stuck { pipeline.nth_request(0) } else { None };
+        match request.and_then(at_front) {
+            Some(command) => Looked::Stalled(command),
+            None if pipeline.is_empty() => Looked::Idle,
+            None => Looked::Busy,
         }
-        self.waiting.borrow_mut().push(Rc::clone(client));
-        Poll::Pending
     }
 
     /// A session uses it from now on.
@@ -199,10 +233,12 @@ impl Lane {
     }
 
     fn wake_waiting(&self) {
-        if !self.waiting.borrow().is_empty() && self.pipeline.borrow().unanswered_bytes() < FULL_BYTES / 2 {
-            for client in self.waiting.borrow_mut().drain(..) {
-                client.wake_session();
-            }
+        if self.turns.is_empty() {
+            return;
+        }
+        let (commands, bytes) = self.load();
+        for client in self.turns.next(commands, bytes) {
+            client.wake_session();
         }
     }
 }
@@ -356,6 +392,7 @@ impl Lane {
 
     /// Hands replies to their owners. One delivery for all that stand next to each other.
     fn dispatch(&self, held: &mut Held, bytes: &[u8], record: &PoolRecord, group: &Weak<Group>) -> Result<(), ()> {
+        self.progress.set(self.progress.get().wrapping_add(1));
         let mut at = 0;
         let mut batch: Option<Batch> = None;
         while at < bytes.len() {
@@ -509,6 +546,24 @@ impl Lane {
 fn refused_renewal(line: &[u8], pool: &crate::pool::handle::Pool<RedisConnector>) {
     let said = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
     tracing::warn!(pool = &**pool.name(), said = said.trim_end(), "the Redis server does not take the new password on an open connection");
+}
+
+/// What a look at a lane says.
+pub enum Looked {
+    /// Nothing is owed.
+    Idle,
+    /// Replies come, or there is nothing to be said about them.
+    Busy,
+    /// No reply has come since the last look, and this command is waited for.
+    Stalled(&'static Command),
+}
+
+/// The table's row for a whole request.
+fn at_front(request: &[u8]) -> Option<&'static Command> {
+    match RequestScanner::default().scan(request, false) {
+        Ok(Scanned::Request(found)) => resolve(request, &found),
+        Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
+    }
 }
 
 /// Replies of one client that stand next to each other.

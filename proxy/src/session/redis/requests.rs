@@ -56,8 +56,8 @@ impl Session {
     }
 
     /// Whether nobody is to wait behind this command.
-    fn is_heavy(&self, command: &Command) -> bool {
-        command.heavy || (command.replay == Replay::Never && self.server.is_paused())
+    fn is_heavy(&self, command: &'static Command) -> bool {
+        command.heavy || self.server.slow.note(command) || (command.replay == Replay::Never && self.server.is_paused())
     }
 
     pub(super) fn inline(&mut self, text: &[u8]) -> Next {

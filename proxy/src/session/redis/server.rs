@@ -20,6 +20,7 @@ use super::gate::gates;
 use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
 use super::side::RedisCommons;
+use super::slow::{self, Slow};
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
 use crate::observe::report::PoolReport;
@@ -43,6 +44,10 @@ pub struct Server {
     databases: RefCell<BTreeSet<u32>>,
     clients: RefCell<BTreeMap<u64, Weak<Client>>>,
     next_id: Cell<u64>,
+    /// Commands that turned out to be slow.
+    pub slow: Slow,
+    /// Lanes are being looked at.
+    looking: Cell<bool>,
     /// Commands that are not sent.
     denied: Cell<Gates>,
     /// Until when a `CLIENT PAUSE` that came through here halts writes.
@@ -77,6 +82,8 @@ impl Server {
     /// A server without connections.
     pub fn new(name: Arc<str>, config: Arc<Redis>, commons: RedisCommons) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
+            slow: Slow::default(),
+            looking: Cell::new(false),
             denied: Cell::new(gates(&config)),
             paused: Cell::new(None),
             verdicts: Verdicts::default(),
@@ -349,6 +356,29 @@ impl Server {
                 }
             });
         }
+    }
+
+    /// There is work for lanes: somebody looks at them for as long as there is.
+    pub fn keep_looking(&self) {
+        if !self.looking.replace(true) {
+            tokio::task::spawn_local(slow::look(Weak::clone(&self.me)));
+        }
+    }
+
+    /// Nobody looks at the lanes any more.
+    pub fn stop_looking(&self) {
+        self.looking.set(false);
+    }
+
+    /// Looks at all lanes; whether there is work. While writes are halted, nothing can be said about them.
+    pub fn look(&self) -> bool {
+        let paused = self.is_paused();
+        let mut busy = false;
+        for group in self.groups.borrow().values() {
+            busy |= group.look(|command| !paused && self.slow.stalled(command));
+        }
+        self.slow.on_look();
+        busy
     }
 
     /// Where clients of this upstream user subscribe.
