@@ -13,6 +13,7 @@ use std::time::Instant;
 use sidepool_protocol::redis::encode::Resp;
 
 use super::redo::NotExecuted;
+use super::turns::{Place, Stands};
 use crate::transport::stream::Stream;
 
 /// Above this, no more requests are read from a client until it takes its replies.
@@ -37,6 +38,8 @@ pub struct Client {
     /// Who waits for the client to take some of what is kept.
     upstream: RefCell<Option<Waker>>,
     fate: Cell<Fate>,
+    /// Where it stands in line before a full lane.
+    pub place: Place,
     /// What is to be asked again.
     redo: RefCell<Option<Box<Redo>>>,
     /// Only a part of a reply has been handed over: nothing else may be put in between.
@@ -124,6 +127,7 @@ impl Client {
             session: RefCell::new(None),
             upstream: RefCell::new(None),
             fate: Cell::new(Fate::Alive),
+            place: Place::default(),
             redo: RefCell::new(None),
             inside_reply: Cell::new(false),
         })
@@ -366,6 +370,16 @@ impl Client {
         }
         self.wake_below.set((below / 2).max(1));
         Poll::Pending
+    }
+}
+
+impl Stands for Rc<Client> {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn is_there(&self) -> bool {
+        self.fate() == Fate::Alive
     }
 }
 

@@ -214,6 +214,7 @@ impl Session {
             None => return After::End,
             Some(Ok(lease)) => {
                 lease.release(Condition::Clean);
+                self.server.saw_database(database);
                 self.use_database(database);
                 self.say(b"+OK\r\n");
             }

@@ -150,8 +150,21 @@ impl Relay {
 
     /// What is owed to the client when the connection is lost, as error lines.
     pub(super) fn owed(&self) -> Vec<&'static str> {
-        let lost = if self.multi { refusal::TRANSACTION_LOST } else { refusal::LOST };
-        self.owed.iter().filter(|owed| owed.what != What::Swallow && !owed.muted).map(|_owed| lost).collect()
+        // What stands before the `MULTI` of the open transaction is no part of it.
+        let begun = match self.owed.iter().rposition(|owed| owed.what == What::Multi) {
+            Some(place) if self.multi => place,
+            None if self.multi => 0,
+            Some(_) | None => self.owed.len(),
+        };
+        let line = |place| if place >= begun { refusal::TRANSACTION_LOST } else { refusal::LOST };
+        let told = self.owed.iter().enumerate().filter(|(_, owed)| owed.what != What::Swallow && !owed.muted);
+        told.map(|(place, _)| line(place)).collect()
+    }
+
+    /// Whether `MULTI` is the last that was sent and has no answer: a client that is told that it failed may go on as if it had never asked, or may
+    /// have sent more of its transaction already.
+    pub(super) fn has_just_begun(&self) -> bool {
+        self.multi && self.owed.back().is_some_and(|owed| owed.what == What::Multi)
     }
 
     /// What the client lost with the connection, beside replies.
@@ -517,4 +530,23 @@ fn large(name: &[u8], head: &[u8]) -> Option<&'static Command> {
     let command = command::lookup(name)?;
     let sub = Arguments::new(head).nth(1).filter(|_sub| command::is_container(command));
     Some(sub.and_then(|sub| command::lookup_sub(command, sub)).unwrap_or(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_inside_the_lost_transaction_is_known_not_to_have_run() {
+        let owed = |all: Vec<What>| all.into_iter().map(|what| Owed { what, muted: false }).collect();
+        let mut relay = Relay { multi: true, owed: owed(vec![What::Plain, What::Multi, What::Plain]), ..Relay::default() };
+        assert_eq!(relay.owed(), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
+        relay.owed = owed(vec![What::Multi, What::Plain, What::Multi]);
+        assert_eq!(relay.owed(), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
+        assert!(relay.has_just_begun());
+        relay.owed = owed(vec![What::Plain]);
+        assert_eq!(relay.owed(), [refusal::TRANSACTION_LOST], "its MULTI was answered");
+        relay.multi = false;
+        assert_eq!(relay.owed(), [refusal::LOST]);
+    }
 }

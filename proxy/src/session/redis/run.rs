@@ -22,6 +22,7 @@ use super::lost::Lost;
 use super::requests::anew;
 use super::server::{Account, Server};
 use super::topics::Subscriber;
+use super::turns;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -297,9 +298,10 @@ impl Session {
             self.show();
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
-        let window = self.window();
+        let (window, helping) = (self.window(), self.attached.as_ref().map_or(usize::MAX, |attached| attached.lane.helping()));
         while at < bytes.len() && !self.closing {
-            if self.client.pending() + queue.replies >= window {
+            let enough = turns::cost(queue.replies as usize, at - queue.from) >= helping;
+            if self.client.pending() + queue.replies >= window || enough {
                 self.send(&mut queue, bytes, at);
                 return (at, Next::Later);
             }
@@ -354,9 +356,11 @@ impl Session {
         let replies = queue.replies;
         let record = group.shared.record();
         record.add(PoolCounter::Queries, u64::from(replies));
+        record.add(lane.commands(), u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         record.shift(PoolGauge::RedisInFlight, i64::from(replies));
         lane.send(&self.client, &queue.runs, bytes, false);
+        self.server.keep_looking();
         queue.runs.clear();
         (queue.from, queue.replies) = (to, 0);
     }
@@ -382,9 +386,11 @@ impl Session {
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
+        record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
+        self.server.keep_looking();
         Next::Done
     }
 
@@ -396,6 +402,7 @@ impl Session {
         let record = group.shared.record();
         record.add(count::command(Kind::PubSub), 1);
         record.add(PoolCounter::Queries, 1);
+        record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send_raised(&client, whole, muted, raise);
@@ -428,6 +435,7 @@ impl Session {
             let group = self.server.group(&self.key()?, &self.worker);
             let lane = group.lane(&self.worker, heavy);
             lane.attach();
+            group.leased.enter();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });
         }
@@ -438,6 +446,7 @@ impl Session {
     pub(super) fn detach(&mut self) {
         if let Some(Attached { group, lane }) = self.attached.take() {
             lane.detach();
+            group.leased.leave();
             group.shared.record().shift(PoolGauge::Clients, -1);
         }
     }
