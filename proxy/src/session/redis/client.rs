@@ -10,9 +10,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
 
 use super::redo::NotExecuted;
+use crate::clock;
 use crate::transport::stream::Stream;
 
 /// Above this, no more requests are read from a client until it takes its replies.
@@ -69,8 +71,16 @@ pub enum Fate {
 /// What `CLIENT LIST` shows of a client.
 #[derive(Default)]
 pub struct Shown {
-    /// `CLIENT SETNAME`.
-    pub name: RefCell<Option<Box<str>>>,
+    /// What it calls itself.
+    pub words: RefCell<Option<Box<Words>>>,
+    /// The last command, where that is a known one.
+    pub command: Cell<Option<&'static Command>>,
+    /// When it last said something, as [`clock::coarse_seconds`].
+    pub heard: Cell<u32>,
+    /// What it is in the middle of.
+    pub state: Cell<State>,
+    /// How many commands its open transaction has, and one more; 0: there is none.
+    pub multi: Cell<u32>,
     /// The selected database.
     pub database: Cell<u32>,
     /// The RESP version.
@@ -81,6 +91,47 @@ pub struct Shown {
     pub leased: Cell<i64>,
     /// How many channels, patterns and shard channels it is subscribed to.
     pub subscriptions: Cell<[u32; 3]>,
+}
+
+/// What a client calls itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// `CLIENT SETNAME`.
+    pub name: Box<str>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub library: Box<str>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub version: Box<str>,
+}
+
+/// What a client is in the middle of: the flags of `CLIENT LIST` that are not seen otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State {
+    /// It waits for the server.
+    pub blocked: bool,
+    /// It watches all.
+    pub monitor: bool,
+    /// Its keys are tracked.
+    pub tracking: bool,
+    /// `CLIENT NO-EVICT ON`.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH ON`.
+    pub no_touch: bool,
+}
+
+impl Shown {
+    /// Changes what the client calls itself.
+    pub fn rename(&self, change: impl FnOnce(&mut Words)) {
+        let mut words = self.words.borrow_mut();
+        let mut now = words.take().unwrap_or_default();
+        change(&mut now);
+        *words = Some(now).filter(|now| **now != Words::default());
+    }
+
+    /// What it calls itself.
+    pub fn words(&self) -> Words {
+        self.words.borrow().as_deref().cloned().unwrap_or_default()
+    }
 }
 
 #[derive(Default)]
@@ -116,7 +167,7 @@ impl Client {
         Rc::new(Self {
             id,
             since: now,
-            shown: Shown::default(),
+            shown: Shown { heard: Cell::new(clock::coarse_seconds()), ..Shown::default() },
             stream: RefCell::new(stream),
             backlog: RefCell::default(),
             pending: Cell::new(0),
@@ -173,7 +224,13 @@ impl Client {
     /// Reads requests.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match &mut *self.stream.borrow_mut() {
-            Some(stream) => stream.poll_read(cx, buffer),
+            Some(stream) => {
+                let read = stream.poll_read(cx, buffer);
+                if read.is_ready() {
+                    self.shown.heard.set(clock::coarse_seconds());
+                }
+                read
+            }
             None => Poll::Ready(Ok(0)),
         }
     }

@@ -1,13 +1,17 @@
 //! What a session with a connection of its own sends down it, and what that does to the reasons for keeping it.
 
+use std::task::{Context, Poll};
+
 use sidepool_protocol::redis::command::{Command, Handling};
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
+use super::client::State;
 use super::count;
 use super::gate;
+use super::others::{Told, wrong};
 use super::refusal;
 use super::relay::{Owed, Relay, What};
 use super::requests::{has_block, resolve};
@@ -26,6 +30,7 @@ impl Relay {
             return true;
         }
         let command = resolve(whole, &request);
+        session.client.shown.command.set(command);
         let handling = command.map(|command| command.handling);
         let alone = request.arguments == 1;
         if self.monitor && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
@@ -99,7 +104,7 @@ impl Relay {
                 self.out.extend_from_slice(whole);
             }
             Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
-            Some(Handling::Hello | Handling::Auth | Handling::ClientUnblock | Handling::AboutUser) => {
+            Some(Handling::Hello | Handling::Auth | Handling::AboutUser) => {
                 return self.change(session, whole, command);
             }
             Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
@@ -183,6 +188,7 @@ impl Relay {
                 | Handling::ClientInfo
                 | Handling::ClientList
                 | Handling::ClientKill
+                | Handling::ClientUnblock
                 | Handling::ReplyMode
                 | Handling::Switch
                 | Handling::WhoAmI
@@ -198,8 +204,40 @@ impl Relay {
         if !self.owed.is_empty() {
             return false;
         }
+        let fault = command.and_then(|command| wrong(whole, command));
+        if fault.is_none() && matches!(handling, Handling::ClientList | Handling::ClientKill | Handling::ClientUnblock) {
+            self.asking = Some(Box::pin(session.ask_others(whole, handling)));
+            self.begun = true;
+            return true;
+        }
         session.one(whole);
         true
+    }
+
+    /// What others say of their clients, once all have answered; whether they have now.
+    pub(super) fn poll_others(&mut self, session: &mut Session, cx: &mut Context<'_>) -> bool {
+        let Some(Poll::Ready(told)) = self.asking.as_mut().map(|asking| asking.as_mut().poll(cx)) else { return false };
+        self.asking = None;
+        match told {
+            Told::Reply(reply) => self.answer(session, &reply),
+            Told::End(reply) => {
+                self.answer(session, &reply);
+                session.closing = true;
+            }
+            Told::Ask(request) => self.send(session, &request, What::Plain),
+        }
+        self.say_own(session);
+        true
+    }
+
+    /// What `CLIENT LIST` says of the client follows what it does here. `over`: the connection is given back.
+    pub(super) fn show(&self, session: &Session, over: bool) {
+        let shown = &session.client.shown;
+        let (blocked, monitor, tracking) = (self.blocking && !self.owed.is_empty(), self.monitor, self.kept && !self.subscribed);
+        let now = State { blocked: blocked && !over, monitor: monitor && !over, tracking: tracking && !over, ..shown.state.get() };
+        shown.state.set(now);
+        let queued = self.queued.as_ref().map_or(0, |queued| queued.count);
+        shown.multi.set(if self.multi && !over { queued + 1 } else { 0 });
     }
 }
 

@@ -97,6 +97,8 @@ pub(super) enum Next {
 pub(super) enum Step {
     /// A connection of its own, for as long as that is needed.
     Lease,
+    /// A question about clients, some of whom are other workers'.
+    Others,
     /// `SUBSCRIBE` and its kin.
     Subscribe,
     /// Something was not executed and is asked again. Nothing stands at the front of `carry` for it.
@@ -175,6 +177,7 @@ impl Session {
                 Step::End => After::End,
                 // What is rare is boxed, so that an idle session is small.
                 Step::Lease => Box::pin(self.leased()).await,
+                Step::Others => Box::pin(self.others()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
                 Step::Redo => Box::pin(self.redo()).await,
                 Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
