@@ -71,7 +71,7 @@ pub enum Fate {
 /// What `CLIENT LIST` shows of a client.
 #[derive(Default)]
 pub struct Shown {
-    /// What it calls itself.
+    /// What not every client has.
     pub words: RefCell<Option<Box<Words>>>,
     /// The last command, where that is a known one.
     pub command: Cell<Option<&'static Command>>,
@@ -80,7 +80,7 @@ pub struct Shown {
     /// What it is in the middle of.
     pub state: Cell<State>,
     /// How many commands its open transaction has, and one more; 0: there is none.
-    pub multi: Cell<u32>,
+    pub multi: Cell<u16>,
     /// The selected database.
     pub database: Cell<u32>,
     /// The RESP version.
@@ -89,11 +89,9 @@ pub struct Shown {
     pub user: RefCell<Option<Rc<str>>>,
     /// The server's id of the connection that it leases, while it does.
     pub leased: Cell<i64>,
-    /// How many channels, patterns and shard channels it is subscribed to.
-    pub subscriptions: Cell<[u32; 3]>,
 }
 
-/// What a client calls itself.
+/// What a client calls itself, and what it listens to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words {
     /// `CLIENT SETNAME`.
@@ -102,6 +100,8 @@ pub struct Words {
     pub library: Box<str>,
     /// `CLIENT SETINFO LIB-VER`.
     pub version: Box<str>,
+    /// How many channels, patterns and shard channels it is subscribed to.
+    pub subscriptions: [u32; 3],
 }
 
 /// What a client is in the middle of: the flags of `CLIENT LIST` that are not seen otherwise.
@@ -120,7 +120,7 @@ pub struct State {
 }
 
 impl Shown {
-    /// Changes what the client calls itself.
+    /// Changes what the client calls itself or listens to.
     pub fn rename(&self, change: impl FnOnce(&mut Words)) {
         let mut words = self.words.borrow_mut();
         let mut now = words.take().unwrap_or_default();
@@ -128,7 +128,12 @@ impl Shown {
         *words = Some(now).filter(|now| **now != Words::default());
     }
 
-    /// What it calls itself.
+    /// Whether it is subscribed to anything.
+    pub fn is_subscribed(&self) -> bool {
+        self.words.borrow().as_ref().is_some_and(|words| words.subscriptions != [0; 3])
+    }
+
+    /// What it calls itself, and what it listens to.
     pub fn words(&self) -> Words {
         self.words.borrow().as_deref().cloned().unwrap_or_default()
     }
@@ -453,7 +458,7 @@ mod tests {
 
     fn pair() -> (Rc<Client>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Client::new(1, Stream::Unix(ours), crate::clock::now()), theirs)
+        (Client::new(1, Stream::Unix(ours), clock::now()), theirs)
     }
 
     #[tokio::test(flavor = "current_thread")]

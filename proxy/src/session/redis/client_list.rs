@@ -14,10 +14,10 @@ use crate::transport::stream::{Peer, Stream};
 /// asks, and how long its request is.
 pub fn line(client: &Client, now: Instant, asking: (u64, usize)) -> String {
     let shown = &client.shown;
-    let [channels, patterns, shards] = shown.subscriptions.get();
     let age = now.saturating_duration_since(client.since).as_secs();
     let idle = crate::clock::coarse_seconds().saturating_sub(shown.heard.get());
     let words = shown.words();
+    let [channels, patterns, shards] = words.subscriptions;
     let user = shown.user.borrow();
     let (asks, backlog) = (client.id == asking.0, client.backlog());
     let qbuf = if asks { asking.1 } else { 0 };
@@ -54,11 +54,10 @@ const IDLE_BYTES: usize = 512;
 fn flags(client: &Client) -> String {
     let shown = &client.shown;
     let state = shown.state.get();
-    let subscribed = shown.subscriptions.get().iter().any(|count| *count > 0);
     let unix = client.with_stream(|stream| matches!(stream.peer(), Peer::Unix)).unwrap_or_default();
     let all = [
         (state.monitor, 'O'),
-        (subscribed, 'P'),
+        (shown.is_subscribed(), 'P'),
         (shown.multi.get() > 0, 'x'),
         (state.blocked, 'b'),
         (state.tracking, 't'),
@@ -175,7 +174,7 @@ fn apply_filter(server: &Server, chosen: &mut Vec<Rc<Client>>, filter: &[u8], va
 }
 
 fn of_type(server: &Server, kind: &[u8]) -> Result<Vec<Rc<Client>>, String> {
-    let subscribed = |client: &Rc<Client>| client.shown.subscriptions.get().iter().any(|count| *count > 0);
+    let subscribed = |client: &Rc<Client>| client.shown.is_subscribed();
     match kind.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(server.clients().into_iter().filter(|client| !subscribed(client)).collect()),
         b"pubsub" => Ok(server.clients().into_iter().filter(subscribed).collect()),
