@@ -467,8 +467,8 @@ impl Session {
     }
 
     /// Answers one request with an error.
-    pub(super) fn say_error(&mut self, text: &str) -> Next {
-        let mut line = Vec::with_capacity(text.len() + 3);
+    pub(super) fn say_error(&mut self, text: impl AsRef<[u8]>) -> Next {
+        let mut line = Vec::with_capacity(text.as_ref().len() + 3);
         encode::error(&mut line, text);
         self.say(&line);
         Next::Done
