@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use sidepool_config::model::TcpOptions;
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
@@ -23,6 +24,7 @@ use super::requests::anew;
 use super::server::{Account, Server};
 use super::topics::Subscriber;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
+use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -138,10 +140,17 @@ struct Queue {
 impl Session {
     /// A session for a client that has just come.
     pub(super) fn new(stream: Stream, server: Rc<Server>, worker: Rc<Worker>) -> Self {
+        let config = server.config();
+        // Connections inherit the listener's options; what is configured comes on top.
+        if let Stream::Tcp(socket) = &stream
+            && config.tcp != TcpOptions::default()
+            && let Err(error) = options::client(socket, &config.tcp)
+        {
+            tracing::debug!(server = &*server.name, %error, "cannot set the options of a Redis client's connection");
+        }
         let client = Client::new(server.next_id(&worker), stream, crate::clock::now());
         server.enter(&client);
         let account = server.welcome();
-        let config = server.config();
         let limit = config.client_login_timeout;
         let login = (account.is_none() && !limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
         let session = Self {
