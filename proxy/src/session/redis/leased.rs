@@ -90,6 +90,7 @@ impl Session {
         relay.log_in_again(connector.renewal(&mut lease));
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
+        relay.show(self, true);
         self.fresh = true;
         match ended {
             Ended::Free(condition) => {
@@ -155,7 +156,7 @@ impl Session {
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
-    fn front_handling(&self) -> Option<Handling> {
+    pub(super) fn front_handling(&self) -> Option<Handling> {
         match RequestScanner::default().scan(&self.carry, false) {
             Ok(Scanned::Request(request)) => resolve(&self.carry, &request).map(|command| command.handling),
             Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
