@@ -101,7 +101,11 @@ impl Inbound<'_, '_> {
     /// The same of the unnamed statement.
     pub(super) fn hint_unnamed(&mut self, values: &[u8], head: Head) -> bool {
         let Some(rules) = &self.link.rules else { return true };
-        let Some(body) = self.rewriting.client.as_ref().and_then(|client| client.unnamed.as_ref()) else { return true };
+        let Some(client) = self.rewriting.client else { return true };
+        if client.unnamed_plain && rules.functions.is_empty() {
+            return true;
+        }
+        let Some(body) = &client.unnamed else { return true };
         let text = cstr(body).map_or(&[][..], |(text, _)| text);
         let hints = hints::look(text);
         if hints.is_nothing() && rules.functions.is_empty() {

@@ -121,6 +121,13 @@ impl Rules {
     }
 }
 
+/// Whether the whole of a Parse is there, and nothing in its text needs a closer look.
+#[inline]
+fn is_plain_parse(rest: &[u8], head: Head) -> bool {
+    let body = rest.get(HEAD_BYTES..head.message_bytes());
+    body.and_then(frame::cstr).and_then(|(_name, body)| frame::cstr(body)).is_some_and(|(text, _)| is_plain(text))
+}
+
 /// What decides which tables the names in a text mean: the search path, and who one is, as whom `"$user"` in it stands for.
 fn place(state: &ParameterSet) -> Cow<'_, str> {
     let path = state.get("search_path").unwrap_or_default();
@@ -163,13 +170,15 @@ impl Inbound<'_, '_> {
             if rewrite && self.is_unsettled(tag) {
                 return Ok((at, Stop::Held(Hold::Names)));
             }
-            if matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
+            let plain = rewrite && tag == FrontendTag::Parse && is_plain_parse(rest, head);
+            if !plain && matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
                 self.look_for_databases(tag, rest, head);
             }
             if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
                 return Ok((at, Stop::NeedMore));
             }
-            match self.gate(tag, rest, head) {
+            let passage = if plain { Passage::Free } else { self.gate(tag, rest, head) };
+            match passage {
                 Passage::Free => {}
                 Passage::NeedMore => return Ok((at, Stop::NeedMore)),
                 Passage::Held => return Ok((at, Stop::Held(Hold::Channels))),
@@ -178,7 +187,7 @@ impl Inbound<'_, '_> {
                 FrontendTag::Terminate => return Ok((at, Stop::Terminate)),
                 FrontendTag::Password => return Err(Violation::Tag(head.tag)),
                 FrontendTag::Query if self.refuse_query(rest, head) => Some(head.message_bytes()),
-                FrontendTag::Parse if rewrite => self.on_parse(rest, head, at)?,
+                FrontendTag::Parse if rewrite => self.on_parse(rest, head, at, plain)?,
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
                 FrontendTag::Execute if rewrite && !self.link.portals.is_empty() => self.on_execute(rest, head, at)?,
@@ -301,14 +310,14 @@ impl Inbound<'_, '_> {
         self.link.statements.unnamed = None;
     }
 
-    fn on_parse(&mut self, rest: &[u8], head: Head, at: usize) -> Result<Option<usize>, Violation> {
+    fn on_parse(&mut self, rest: &[u8], head: Head, at: usize, plain: bool) -> Result<Option<usize>, Violation> {
         if head.message_bytes() > MAX_PARSE_BYTES {
             return Err(Violation::ParseTooLong(head.body));
         }
         let Some(message) = rest.get(..head.message_bytes()) else { return Ok(None) };
         let (name, text) = frame::cstr(&message[HEAD_BYTES..]).ok_or(Violation::Names(FrontendTag::Parse))?;
         if name.is_empty() {
-            return self.parse_unnamed(text, head, at).map(Some);
+            return self.parse_unnamed(text, head, at, plain).map(Some);
         }
         let client = self.rewriting.client.get_or_insert_default();
         if let Some(existing) = client.named.get(name) {
@@ -357,7 +366,7 @@ impl Inbound<'_, '_> {
         statement::put_parse(self.out.put(), &server_name, text);
     }
 
-    fn parse_unnamed(&mut self, text: &[u8], head: Head, at: usize) -> Result<usize, Violation> {
+    fn parse_unnamed(&mut self, text: &[u8], head: Head, at: usize, plain: bool) -> Result<usize, Violation> {
         let client = self.rewriting.client.get_or_insert_default();
         client.unnamed_version += 1;
         // Only what stands behind something else can be skipped.
@@ -365,7 +374,8 @@ impl Inbound<'_, '_> {
         let kept = client.unnamed.get_or_insert_default();
         kept.clear();
         kept.extend_from_slice(text);
-        client.unnamed_refers = refers(text);
+        client.unnamed_plain = plain;
+        client.unnamed_refers = !plain && refers(text);
         let version = client.unnamed_version;
         if client.unnamed_refers {
             self.parse_referring(text, TakeBack::Unnamed { before, version })?;

@@ -137,6 +137,8 @@ pub struct ClientStatements {
     pub unnamed: Option<Vec<u8>>,
     /// Whether its text names another statement.
     pub unnamed_refers: bool,
+    /// Whether nothing in its text needs a closer look; false if that is not known.
+    pub unnamed_plain: bool,
     /// Whether one of its statements was or is LISTEN.
     pub listens: bool,
     /// Counts Parses of the unnamed statement, so that a server connection can tell whether it has the present one.
@@ -147,6 +149,7 @@ impl ClientStatements {
     /// The unnamed statement is this one after all.
     pub fn put_back_unnamed(&mut self, text: Option<Vec<u8>>) {
         self.unnamed_refers = text.as_deref().is_some_and(referring::refers);
+        self.unnamed_plain = false;
         self.unnamed = text;
     }
 
