@@ -84,6 +84,8 @@ pub(super) struct Relay {
     pub(super) reset: bool,
     /// `body` is one that is not let through: it is read to its end and goes nowhere.
     pub(super) unwanted: bool,
+    /// The client says no more.
+    pub(super) deaf: bool,
     /// Half a request was sent and will not be completed.
     pub(super) broken: bool,
     /// Something stood in the transaction that cannot be queued: it must not be executed.
@@ -360,7 +362,7 @@ impl Relay {
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
-        if !room || session.closing {
+        if !room || session.closing || self.deaf {
             return Ok(false);
         }
         let worker = Rc::clone(&session.worker);
@@ -374,7 +376,11 @@ impl Relay {
             if self.blocking || self.raw || self.owed.is_empty() || self.body.is_some() {
                 return Err(Ended::ClientGone);
             }
-            // It closed only its own direction and still gets its replies.
+            // It closed only its own direction and still gets its replies, those to what it has asked behind this, too.
+            if !self.is_pinned() && !session.carry.is_empty() {
+                self.deaf = true;
+                return Ok(false);
+            }
             session.closing = true;
             return Ok(true);
         }
