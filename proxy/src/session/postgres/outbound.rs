@@ -30,6 +30,8 @@ pub struct News {
     pub ready: u64,
     /// How many transactions ended: ReadyForQuery outside of a transaction.
     pub transactions: u64,
+    /// How many notifications of other connections went before one of those.
+    pub notified: u64,
     /// Parameters that the server reported, in order.
     pub parameters: Vec<Reported>,
     /// The first two characters of the SQLSTATE of each error that went to the client: its class.
@@ -243,11 +245,22 @@ impl Outbound<'_, '_> {
                 if status == TransactionStatus::Idle {
                     self.news.transactions += 1;
                     self.news.schema |= std::mem::take(&mut self.link.schema_changed);
+                    self.notify_in_time();
                 }
             }
             Verdict::Swallow => self.news.own_ready |= own && !self.link.tracker.is_own_query_next(),
         }
         Ok(verdict)
+    }
+
+    /// What the client has heard of by the end of its transaction is told within the answer, as the server does it: who looks for notifications then
+    /// finds them. Not where the transaction may have changed what it listens to.
+    fn notify_in_time(&mut self) {
+        let Notifications::Others(Some(listener)) = &self.notifications else { return };
+        let unsure = self.link.hearing.changed || self.link.dirt.kinds().has(Kinds::UNKNOWN);
+        if !unsure && listener.has_news() {
+            self.news.notified += listener.take(WHOLE_BYTES, self.out.put());
+        }
     }
 
     /// True: the client has to be told.

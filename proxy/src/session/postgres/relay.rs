@@ -366,6 +366,9 @@ impl Session {
         let record = self.pool.record();
         record.add(PoolCounter::Queries, news.ready);
         record.add(PoolCounter::Transactions, news.transactions);
+        if news.notified > 0 {
+            record.add(PoolCounter::NotificationsDelivered, news.notified);
+        }
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
         }

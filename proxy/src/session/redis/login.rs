@@ -8,6 +8,7 @@ use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::reply::Reply;
 use sidepool_protocol::redis::request::Arguments;
 
+use super::client::State;
 use super::group::Key;
 use super::lost::Lost;
 use super::pubsub::unknown_command;
@@ -25,7 +26,7 @@ impl Session {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         let asked = match handshake::hello(&arguments) {
             Ok(asked) => asked,
-            Err(line) => return self.say_error(&line),
+            Err(line) => return self.say_error(&*line),
         };
         if self.client.pending() > 0 {
             return Next::Hold;
@@ -34,7 +35,7 @@ impl Session {
             None => self.account.clone(),
             Some(credentials) => match self.verify(credentials) {
                 Identity::Is(account) => Some(account),
-                Identity::Not(line) => return self.say_error(&line),
+                Identity::Not(line) => return self.say_error(&*line),
                 Identity::Unknown => return Next::Step(Step::Verify),
             },
         };
@@ -80,14 +81,14 @@ impl Session {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         let credentials = match handshake::auth(&arguments) {
             Ok(credentials) => credentials,
-            Err(line) => return self.say_error(&line),
+            Err(line) => return self.say_error(&*line),
         };
         if self.client.pending() > 0 {
             return Next::Hold;
         }
         let account = match self.verify(&credentials) {
             Identity::Is(account) => account,
-            Identity::Not(line) => return self.say_error(&line),
+            Identity::Not(line) => return self.say_error(&*line),
             Identity::Unknown => return Next::Step(Step::Verify),
         };
         self.become_account(account);
@@ -214,6 +215,7 @@ impl Session {
             None => return After::End,
             Some(Ok(lease)) => {
                 lease.release(Condition::Clean);
+                self.server.saw_database(database);
                 self.use_database(database);
                 self.say(b"+OK\r\n");
             }
@@ -248,7 +250,8 @@ impl Session {
         self.replies = Replies::On;
         self.lost = Lost::Nothing;
         self.account = self.server.welcome();
-        *self.client.shown.name.borrow_mut() = None;
+        self.client.shown.rename(|words| words.name = Box::default());
+        self.client.shown.state.set(State::default());
         self.show();
     }
 }
