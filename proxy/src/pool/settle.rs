@@ -32,7 +32,7 @@ impl Core {
     pub(super) fn refuses(&self, now: Instant) -> Option<RefuseReason> {
         if self.draining {
             Some(RefuseReason::Draining)
-        } else if self.backoff.refuses(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
+        } else if self.backoff.refuses(now, self.limits.fail_fast_after) && self.conns.usable() == 0 {
             Some(RefuseReason::LoginFailing)
         } else if self.queue.len() >= self.limits.queue_length {
             Some(if self.paused { RefuseReason::Paused } else { RefuseReason::QueueFull })
@@ -95,6 +95,11 @@ impl Core {
         let replacing = self.conns.count(ConnState::Connecting) + self.conns.count(ConnState::Closing) > 0;
         // While sessions wait, connections that are merely old are replaced one after the other.
         if reason == CloseReason::Lifetime && replacing && !self.queue.is_empty() { None } else { Some(reason) }
+    }
+
+    /// An idle connection was taken: where some are to be ready, the next is opened.
+    pub(super) fn taken(&mut self, now: Instant) {
+        if self.limits.spare > 0 { self.settle(now) } else { self.checked() }
     }
 
     /// Starts to close a connection.
@@ -230,7 +235,13 @@ impl Core {
 
     /// How many connections are kept open even when idle.
     pub(super) fn floor(&self) -> u32 {
-        if self.limits.min_always || self.conns.members() > 0 { self.limits.min } else { 0 }
+        let used = self.conns.members() > 0;
+        let min = if self.limits.min_always || used { self.limits.min } else { 0 };
+        match self.limits.spare {
+            0 => min,
+            _unused if !used => min,
+            spare => min.max(self.conns.count(ConnState::Leased).saturating_add(spare)),
+        }
     }
 
     fn refuse_oldest(&mut self, now: Instant, reason: RefuseReason) -> bool {
