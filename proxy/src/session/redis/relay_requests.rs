@@ -41,6 +41,9 @@ impl Relay {
             self.while_subscribed(session, whole, name, command);
             return true;
         }
+        if handling == Some(Handling::Control) {
+            session.note_pause(whole);
+        }
         match handling {
             Some(Handling::Quit) => {
                 self.answer(session, b"+OK\r\n");
