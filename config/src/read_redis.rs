@@ -40,6 +40,8 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         shared_connections: section.count("shared_connections").unwrap_or(defaults.shared_connections),
+        blocking_connections: section.count("blocking_connections").unwrap_or(defaults.blocking_connections),
+        spare_connections: section.count("spare_connections").unwrap_or(defaults.spare_connections),
         stream_threshold_bytes: section.size("stream_threshold").unwrap_or(defaults.stream_threshold_bytes),
         client_output_limit_bytes: section.size("client_output_limit").unwrap_or(defaults.client_output_limit_bytes),
         request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),

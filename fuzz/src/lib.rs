@@ -12,6 +12,7 @@ pub mod postgres_hints;
 pub mod postgres_session;
 pub mod postgres_startup;
 pub mod redis_frame;
+pub mod redis_lane;
 pub mod redis_pipeline;
 pub mod redis_request;
 pub mod userlist;
@@ -31,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     ("postgres_session", postgres_session::run),
     ("postgres_startup", postgres_startup::run),
     ("redis_frame", redis_frame::run),
+    ("redis_lane", redis_lane::run),
     ("redis_pipeline", redis_pipeline::run),
     ("redis_request", redis_request::run),
     ("userlist", userlist::run),

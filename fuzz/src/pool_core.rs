@@ -45,6 +45,7 @@ impl Bytes<'_> {
             max,
             min: u32::from(self.or_zero() % 8).min(max),
             min_always: max % 2 == 0,
+            spare: max % 3,
             reserve: u32::from(self.or_zero() % 3),
             reserve_after: self.millis(),
             max_pinned: max.div_ceil(2),

@@ -142,3 +142,50 @@ async fn wait_tells_the_truth_about_replicas() {
     assert_eq!(while_stopped, Reply::Integer(0), "the write of a shared connection is not on the replica");
     assert_eq!(wire.command(&["WAIT", "1", "20000"]).await, Reply::Integer(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocked_clients_leave_connections_for_transactions_and_wait_for_each_other() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server)
+        .set("redis.main.pool_size", 8)
+        .set("redis.main.blocking_connections", 2)
+        .set("redis.main.query_wait_timeout", "400ms");
+    let pool = Pooler::start(settings).await;
+    let mut first = blocking(&pool, &["BLPOP", "list", "0"]).await;
+    are_blocked(&server, 1).await;
+    let _second = blocking(&pool, &["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"]).await;
+    are_blocked(&server, 2).await;
+    let mut third = blocking(&pool, &["BLPOP", "list", "0"]).await;
+    let refusal = third.reply().await;
+    assert!(refusal.is_error("POOLEXHAUSTED"), "{refusal:?}");
+    assert!(refusal.text().contains("blocking_connections") && refusal.text().contains("all 2 connections"), "{refusal:?}");
+    // Transactions do not care.
+    let mut watching = pool.redis_wire().await;
+    assert_eq!(watching.command(&["WATCH", "k"]).await.text(), "OK");
+    assert_eq!(watching.command(&["MULTI"]).await.text(), "OK");
+    assert_eq!(watching.command(&["SET", "k", "v"]).await.text(), "QUEUED");
+    assert_eq!(watching.command(&["EXEC"]).await.elements().len(), 1);
+    // Whoever waits in time gets the place of whoever leaves.
+    third.send(&request(&["BLPOP", "list", "0"])).await;
+    pool.redis_wire().await.command(&["RPUSH", "list", "a"]).await;
+    assert_eq!(first.reply().await.elements()[1].text(), "a");
+    are_blocked(&server, 2).await;
+    pool.redis_wire().await.command(&["RPUSH", "list", "b"]).await;
+    assert_eq!(third.reply().await.elements()[1].text(), "b");
+    assert!(pool.scrape().await.sum("sidepool_pool_rejections_total", &[("reason", "wait_timeout")]) >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_ready_before_it_is_leased() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.spare_connections", 2)).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SET", "k", "v"]).await;
+    let idle = |now: &sidepool_tests::scrape::Scrape| {
+        now.sum("sidepool_pool_server_connections", &[("pool", "main/default/0/resp2/leased"), ("state", "idle")])
+    };
+    pool.metrics_show("two connections ready", |now| (idle(now) - 2.0).abs() < 0.5).await;
+    let _blocked = blocking(&pool, &["BLPOP", "list", "0"]).await;
+    are_blocked(&server, 1).await;
+    pool.metrics_show("one more to make up for it", |now| (idle(now) - 2.0).abs() < 0.5).await;
+}

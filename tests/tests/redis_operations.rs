@@ -112,3 +112,30 @@ async fn a_sidecar_lets_through_what_applications_need() {
     pool.reload(settings.set("redis.main.command_deny", Vec::<String>::new())).await;
     assert_eq!(wire.command(&["FLUSHALL"]).await.text(), "OK", "in force at once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_turns_out_to_be_slow_goes_where_nobody_waits_behind_it() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut direct = server.direct().await;
+    // A gigabit of ones: counting them takes a while, and the reply is a number.
+    direct.command(&["SETRANGE", "bits", "134217727", "x"]).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SET", "k", "v"]).await;
+    let heavy = |now: &sidepool_tests::scrape::Scrape| now.sum("sidepool_redis_lane_commands_total", &[("lane", "heavy")]);
+    assert!(heavy(&pool.scrape().await) < 0.5);
+    wait::until("the command to be taken for a slow one", async || {
+        // Two at a time are waited for long enough, however fast the machine is.
+        let bytes = [&["BITCOUNT", "bits"][..]; 2].map(|words| request(words)).concat();
+        wire.send(&bytes).await;
+        assert_eq!((wire.reply().await, wire.reply().await), (Reply::Integer(4), Reply::Integer(4)));
+        (heavy(&pool.scrape().await) > 0.5).then_some(())
+    })
+    .await;
+    assert!(pool.scrape().await.sum("sidepool_redis_slow_commands_total", &[]) >= 1.0);
+    let (before, rest) = (heavy(&pool.scrape().await), ["GET", "k"]);
+    assert_eq!(wire.command(&rest).await.text(), "v", "other commands go where they went");
+    assert!((heavy(&pool.scrape().await) - before).abs() < 0.5);
+    assert_eq!(wire.command(&["BITCOUNT", "bits"]).await, Reply::Integer(4));
+    assert!(heavy(&pool.scrape().await) > before + 0.5);
+}

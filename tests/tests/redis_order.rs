@@ -1,5 +1,6 @@
 //! Order: replies come in the order of requests, and each client's commands run in its order, shared and leased ones mixed.
 
+use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
@@ -161,4 +162,72 @@ async fn a_flood_of_one_client_leaves_the_others_their_share() {
     }
     sending.await.expect("the flood is answered");
     assert!(answered_meanwhile >= 10, "{answered_meanwhile} answers during the flood");
+}
+
+/// A network in front of a server with one lane.
+async fn behind_a_network() -> (RedisServer, FaultProxy, Pooler) {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.shared_connections", 1);
+    let pool = Pooler::start(settings).await;
+    pool.redis_wire().await.command(&["SET", "k", "v"]).await;
+    (server, network, pool)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_lane_takes_no_more_commands_and_then_everybody_has_a_turn() {
+    let (_server, network, pool) = behind_a_network().await;
+    network.behave(Behaviour::Stall);
+    const EACH: usize = 200;
+    let mut clients = JoinSet::new();
+    for client in 0..300 {
+        let mut wire = pool.redis_wire().await;
+        let key = format!("n{client}");
+        wire.send(&request(&["INCR", &key]).repeat(EACH)).await;
+        clients.spawn(async move {
+            for round in 1..=EACH {
+                assert_eq!(wire.reply().await, Reply::Integer(round as i64));
+            }
+        });
+    }
+    let in_flight = async || pool.scrape().await.sum("sidepool_redis_inflight_commands", &[]);
+    pool.metrics_show("a full lane", |now| now.sum("sidepool_redis_inflight_commands", &[]) >= 16_384.0).await;
+    for _ in 0..5 {
+        let now = in_flight().await;
+        assert!(now < 16_384.0 + 64.0, "{now} of 60,000 commands are on the lane");
+    }
+    network.behave(Behaviour::Pass);
+    while let Some(done) = clients.join_next().await {
+        done.expect("every client has its replies, in order");
+    }
+    assert!(in_flight().await < 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_lane_takes_no_more_bytes_and_then_everybody_has_a_turn() {
+    let (server, network, pool) = behind_a_network().await;
+    network.behave(Behaviour::Stall);
+    let before = pool.process().resident_bytes();
+    let value = vec![b'x'; 60_000];
+    let mut clients = JoinSet::new();
+    for client in 0..150 {
+        let mut wire = pool.redis_wire().await;
+        let key = format!("k{client}");
+        let bytes = request(&[&b"SET"[..], key.as_bytes(), &value]).repeat(2);
+        clients.spawn(async move {
+            wire.send(&bytes).await;
+            assert_eq!((wire.reply().await.text(), wire.reply().await.text()), ("OK".to_owned(), "OK".to_owned()));
+        });
+    }
+    // 4 MiB of them, each of at most 120 kB in one go.
+    pool.metrics_show("a full lane", |now| now.sum("sidepool_redis_inflight_commands", &[]) >= 69.0).await;
+    let now = pool.scrape().await.sum("sidepool_redis_inflight_commands", &[]);
+    assert!(now <= 73.0, "{now} of 300 values are on the lane");
+    let grown = pool.process().resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "18 MB wait where they are, not here: {grown} bytes more");
+    network.behave(Behaviour::Pass);
+    while let Some(done) = clients.join_next().await {
+        done.expect("every client has its replies");
+    }
+    assert_eq!(server.direct().await.command(&["DBSIZE"]).await, Reply::Integer(151));
 }

@@ -17,8 +17,10 @@ async fn a_script_survives_a_server_that_has_never_seen_it() {
     assert_eq!(second.command(&["EVALSHA", SHA, "0"]).await, Reply::Integer(1));
     let mut direct = server.direct().await;
     for version in ["2", "3"] {
-        direct.command(&["SCRIPT", "FLUSH"]).await;
         second.command(&["HELLO", version]).await;
+        // A connection that was opened later would bring the script along.
+        second.command(&["GET", "k"]).await;
+        direct.command(&["SCRIPT", "FLUSH"]).await;
         // What is sent behind it waits.
         second.send(&request(&["EVALSHA", SHA, "0"])).await;
         assert_eq!(second.reply().await, Reply::Integer(1), "loaded again, RESP{version}");
@@ -84,4 +86,60 @@ async fn a_late_reply_costs_only_the_one_who_asked() {
     network.cut();
     network.behave(Behaviour::Pass);
     assert_eq!(first.command(&["GET", "a"]).await.text(), "of the first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_scripts_survive_a_server_that_starts_empty() {
+    let mut server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("workers", 2).set("redis.main.server_connect_backoff", "10ms");
+    let pool = Pooler::start(settings).await;
+    let mut loader = pool.redis_wire().await;
+    let sha = loader.command(&["SCRIPT", "LOAD", "return ARGV[1]"]).await.text();
+    let other = loader.command(&["SCRIPT", "LOAD", "return redis.call('INCR', KEYS[1])"]).await.text();
+    let (finish, finished) = tokio::sync::watch::channel(false);
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..8 {
+        let (mut wire, sha, other, finished) = (pool.redis_wire().await, sha.clone(), other.clone(), finished.clone());
+        clients.spawn(async move {
+            let (mut answered, mut after) = (0, 0);
+            let one = [request(&["EVALSHA", &sha, "0", "said"]), request(&["EVALSHA", &other, "1", &format!("n{client}")])].concat();
+            // Some rounds more once the server is back.
+            while after < 20 {
+                after += u32::from(*finished.borrow());
+                wire.send(&one.repeat(5)).await;
+                for _ in 0..10 {
+                    let reply = wire.reply().await;
+                    assert!(!reply.is_error("NOSCRIPT"), "{reply:?}");
+                    assert!(!matches!(reply, Reply::Error(_)) || reply.is_error("UPSTREAM"), "{reply:?}");
+                    answered += u32::from(!matches!(reply, Reply::Error(_)));
+                }
+            }
+            answered
+        });
+    }
+    for _ in 0..3 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        server.stop();
+        server.launch().await;
+    }
+    finish.send(true).expect("the clients listen");
+    while let Some(done) = clients.join_next().await {
+        assert!(done.expect("every client finished") > 100);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_that_the_server_loses_are_loaded_again_for_pipelines_too() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SCRIPT", "LOAD", "return 1"]).await;
+    server.direct().await.command(&["SCRIPT", "FLUSH"]).await;
+    let twice = request(&["EVALSHA", SHA, "0"]).repeat(2);
+    sidepool_tests::wait::until("the script to be there again", async || {
+        wire.send(&twice).await;
+        let both = [wire.reply().await, wire.reply().await];
+        (both == [Reply::Integer(1), Reply::Integer(1)]).then_some(())
+    })
+    .await;
 }

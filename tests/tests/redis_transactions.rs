@@ -56,7 +56,7 @@ async fn a_whole_transaction_takes_no_connection_of_its_own() {
     }
     assert_eq!(server.direct().await.command(&["GET", "n"]).await.text(), "400");
     let waits = pool.scrape().await;
-    let leased = waits.sum("sidepool_server_connects_total", &[("pool", "main/default/0/resp2/leased")]);
+    let leased = waits.sum("sidepool_server_assignments_total", &[("pool", "main/default/0/resp2/leased")]);
     assert!(leased < 0.5, "no connection was leased");
 }
 
@@ -142,4 +142,32 @@ async fn unwatch_gives_the_connection_back() {
         ok(&mut second, &["MULTI"]).await;
         ok(&mut second, &["DISCARD"]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_know_whether_its_transaction_has_begun_is_told_and_closed() {
+    let (server, network, pool) = through_a_cutting_network().await;
+    let mut wire = pool.redis_wire().await;
+    // A connection that can be leased is there.
+    ok(&mut wire, &["WATCH", "k"]).await;
+    ok(&mut wire, &["UNWATCH"]).await;
+    network.behave(sidepool_tests::fault::Behaviour::Stall);
+    wire.send(&all(&[&["WATCH", "k"], &["MULTI"]])).await;
+    assert!(wire.is_silent().await);
+    network.cut();
+    // What follows was sent before the client could know, and must not run by itself.
+    let _ = wire.try_send(&all(&[&["SET", "k", "1"], &["EXEC"]])).await;
+    let mut told = Vec::new();
+    // It is closed, unless what follows came early enough to be told that its transaction is lost.
+    while let Some(reply) = wire.read().await {
+        assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
+        let ended = reply.is_error("EXECABORT");
+        told.push(reply);
+        if ended {
+            break;
+        }
+    }
+    assert!([2, 4].contains(&told.len()), "{told:?}");
+    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    assert_eq!(server.direct().await.command(&["EXISTS", "k"]).await, Reply::Integer(0));
 }

@@ -38,6 +38,10 @@ pub struct Redis {
     pub client_login_timeout: Duration,
     /// Connections per (user, database, RESP version) that clients share. At least 1.
     pub shared_connections: u32,
+    /// How many of the leased ones clients may hold that wait for somebody else (blocking commands, MONITOR, tracking); 0: three quarters.
+    pub blocking_connections: u32,
+    /// How many connections are ready to be leased beside those that are.
+    pub spare_connections: u32,
     /// A request larger than this leases a connection and streams through it.
     pub stream_threshold_bytes: u64,
     /// Replies held for one client that does not read them; past it the client is closed.
@@ -183,6 +187,8 @@ impl Redis {
             max_client_conn: 10_000,
             client_login_timeout: Duration::from_secs(15),
             shared_connections: 2,
+            blocking_connections: 0,
+            spare_connections: 1,
             stream_threshold_bytes: 64 << 10,
             client_output_limit_bytes: 64 << 20,
             request_timeout: Duration::ZERO,

@@ -259,6 +259,15 @@ const fn build_table() -> [u16; SLOTS] {
     table
 }
 
+/// How many rows the table has.
+pub const COUNT: usize = COMMANDS.len();
+
+/// The place of a row in the table.
+#[must_use]
+pub fn number(command: &'static Command) -> usize {
+    (std::ptr::from_ref(command).addr() - COMMANDS.as_ptr().addr()) / size_of::<Command>()
+}
+
 /// Finds a command that has no sub-commands, or the container of one, by its name in any case. Allocates nothing.
 #[must_use]
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
@@ -320,6 +329,7 @@ mod tests {
                 Some((container, sub)) => lookup_sub(lookup(container.as_bytes()).unwrap(), sub.to_uppercase().as_bytes()),
             };
             assert_eq!(found.map(|found| found.name), Some(command.name));
+            assert_eq!(found.map(|found| COMMANDS[number(found)].name), Some(command.name));
         }
     }
 

@@ -15,7 +15,7 @@ const fn slow(name: &'static str, handling: H, kind: K, replay: R) -> Command {
 
 /// Every command we know, sorted by name.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [Command; 383] = [
+pub(super) static COMMANDS: [Command; 383] = [
     row("acl", H::Share, K::Admin, R::Never),
     row("acl|cat", H::Share, K::Admin, R::Never),
     row("acl|deluser", H::Share, K::Admin, R::Never).gated(G::Acl),

@@ -79,6 +79,8 @@ pub struct Pipeline<T> {
     /// How far `requests` is written to the server.
     sent: usize,
     slots: VecDeque<Slot<T>>,
+    /// How many replies of the server the slots own together.
+    owed: u64,
     /// Counts the turns of the watch ([`on_turn`](Pipeline::on_turn)).
     turn: u32,
 }
@@ -99,13 +101,14 @@ const COMPACT_BYTES: usize = 64 * 1024;
 
 impl<T> Default for Pipeline<T> {
     fn default() -> Self {
-        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new(), turn: 0 }
+        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new(), owed: 0, turn: 0 }
     }
 }
 
 impl<T: Clone + Eq + Hash> Pipeline<T> {
     /// Queues requests whose bytes [`extend`](Self::extend) adds, in the same order.
     pub fn push(&mut self, owner: &T, work: Work, replies: u32, bytes: usize, muted: bool) {
+        self.owed += u64::from(replies);
         if work != Work::Transaction
             && let Some(Slot {
                 owner: last,
@@ -131,6 +134,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
 
     /// Queues one request of which the numbers in the reply have to be raised. [`extend`](Self::extend) adds its bytes.
     pub fn push_raised(&mut self, owner: &T, work: Work, bytes: usize, muted: bool, raise: Box<[u32]>) {
+        self.owed += 1;
         let owed = Owed::Server { work, replies: 1, answered: 0, bytes, replayed: false };
         self.slots.push_back(Slot { owner: owner.clone(), muted, abandoned: false, turn: self.turn, raise, owed });
     }
@@ -168,6 +172,18 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
     #[must_use]
     pub fn unanswered_bytes(&self) -> usize {
         self.requests.len() - self.answered
+    }
+
+    /// How many replies of the server are owed.
+    #[must_use]
+    pub fn owed(&self) -> u64 {
+        self.owed
+    }
+
+    /// Whether the server has something of what it owes replies for.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        self.sent > self.answered
     }
 
     /// Whether nothing is owed.
@@ -210,6 +226,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             return;
         };
         *answered += count;
+        self.owed -= u64::from(count);
         debug_assert!(answered <= replies);
         if answered == replies {
             self.answered += *bytes;
@@ -253,7 +270,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         let requests = std::mem::take(&mut self.requests);
         let slots = std::mem::take(&mut self.slots);
         let sent = self.sent;
-        (self.answered, self.sent) = (0, 0);
+        (self.answered, self.sent, self.owed) = (0, 0, 0);
         for ((slot, end), may_replay) in slots.into_iter().zip(ends).zip(may_replay) {
             let range = end - slot.bytes()..end;
             self.keep_or_fail(slot, range, &requests, sent, may_replay, lost, &mut loss);
@@ -306,7 +323,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             }
         }
         self.requests = Vec::new();
-        (self.answered, self.sent) = (0, 0);
+        (self.answered, self.sent, self.owed) = (0, 0, 0);
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of on_loss, split off for its length")]
@@ -375,6 +392,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
     }
 
     fn keep(&mut self, owner: T, muted: bool, work: Work, replies: u32, bytes: &[u8], replayed: bool) {
+        self.owed += u64::from(replies);
         self.requests.extend_from_slice(bytes);
         self.slots.push_back(Slot {
             owner,

@@ -66,14 +66,18 @@ impl Exposition {
             debug_assert!(false, "{family:?} is no histogram");
             return;
         };
+        let shown = |number: u64| match buckets {
+            Buckets::Wait | Buckets::Work => seconds(number),
+            Buckets::Count => number.to_string(),
+        };
         let mut so_far = 0;
         for (bound, count) in buckets.bounds().iter().zip(&numbers.counts) {
             so_far += count;
-            self.own_line(family, "_bucket", labels, Some(&seconds(*bound)), &so_far.to_string());
+            self.own_line(family, "_bucket", labels, Some(&shown(*bound)), &so_far.to_string());
         }
         so_far += numbers.counts[buckets.bounds().len()];
         self.own_line(family, "_bucket", labels, Some("+Inf"), &so_far.to_string());
-        self.own_line(family, "_sum", labels, None, &seconds(numbers.sum_nanos));
+        self.own_line(family, "_sum", labels, None, &shown(numbers.sum_nanos));
         self.own_line(family, "_count", labels, None, &so_far.to_string());
     }
 
@@ -86,7 +90,7 @@ impl Exposition {
             let kind = match kind {
                 Kind::Counter | Kind::CounterSeconds => "counter",
                 Kind::Gauge => "gauge",
-                Kind::Histogram(Buckets::Wait | Buckets::Work) => "histogram",
+                Kind::Histogram(Buckets::Wait | Buckets::Work | Buckets::Count) => "histogram",
             };
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
         }

@@ -12,7 +12,7 @@ pub enum Kind {
     CounterSeconds,
     /// Goes up and down.
     Gauge,
-    /// A distribution of durations.
+    /// A distribution of durations, or of numbers.
     Histogram(Buckets),
 }
 
@@ -23,6 +23,8 @@ pub enum Buckets {
     Wait,
     /// For work: those of OpenTelemetry with two finer ones in front.
     Work,
+    /// For how many, not how long: powers of two.
+    Count,
 }
 
 /// Everything that is said about a family.
@@ -61,7 +63,7 @@ macro_rules! families {
     };
 }
 
-use Buckets::{Wait, Work};
+use Buckets::{Count, Wait, Work};
 use Kind::{Counter, CounterSeconds, Gauge, Histogram};
 
 families! {
@@ -147,8 +149,12 @@ families! {
     RedisConnections = "sidepool_redis_connections" Gauge, ["pool", "use"], "Upstream connections by what they are used for.";
     RedisInFlight = "sidepool_redis_inflight_commands" Gauge, ["pool"], "Commands sent on shared connections and not yet answered.";
     RedisCommands = "sidepool_redis_commands_total" Counter, ["pool", "class"], "Commands by class.";
-    RedisRetries = "sidepool_redis_retries_total" Counter, ["pool"], "Commands that the server did not execute and that were asked again.";
-    RedisWrites = "sidepool_redis_writes_total" Counter, ["pool"], "Writes to the server on shared connections; commands divided by writes are how many are merged.";
+    RedisRetries = "sidepool_redis_retries_total" Counter, ["pool", "reason"], "Commands that were sent again: the server did not know the script (script), could not do it then (busy) or is not the one to write to (readonly); or the connection was lost before they were sent (unsent) or while they only read (read).";
+    RedisLaneCommands = "sidepool_redis_lane_commands_total" Counter, ["pool", "lane"], "Commands sent on shared connections: the usual ones, and those on which nobody expects quick answers (heavy).";
+    RedisWrites = "sidepool_redis_writes_total" Counter, ["pool", "lane"], "Writes to the server on shared connections; their commands divided by them are how many are merged into one.";
+    RedisPipelineDepth = "sidepool_redis_pipeline_depth" Histogram(Count), ["pool"], "How many commands of a shared connection had no reply yet, at each write to the server.";
+    RedisSlowCommands = "sidepool_redis_slow_commands_total" Counter, ["pool"], "How often a command turned out to be slow, so that it went down the heavy connection for a while.";
+    RedisLeases = "sidepool_redis_leases_total" Counter, ["pool", "reason"], "Connections leased to one client, by what for.";
     RedisSubscriptions = "sidepool_redis_subscriptions" Gauge, ["pool", "kind"], "Channels and patterns that clients are subscribed to.";
 }
 

@@ -273,6 +273,16 @@ cells! {
         ErrorNoScript: Errors ["server", "NOSCRIPT"] for Redis,
         /// Errors of the upstream: discarded transaction.
         ErrorExecAbort: Errors ["server", "EXECABORT"] for Redis,
+        /// Errors of the upstream: the key is elsewhere in the cluster.
+        ErrorMoved: Errors ["server", "MOVED"] for Redis,
+        /// Errors of the upstream: the key is on its way elsewhere.
+        ErrorAsk: Errors ["server", "ASK"] for Redis,
+        /// Errors of the upstream: some keys are on their way.
+        ErrorTryAgain: Errors ["server", "TRYAGAIN"] for Redis,
+        /// Errors of the upstream: the cluster is not whole.
+        ErrorClusterDown: Errors ["server", "CLUSTERDOWN"] for Redis,
+        /// Errors of the upstream: a replica without its master.
+        ErrorMasterDown: Errors ["server", "MASTERDOWN"] for Redis,
         /// Errors of the upstream: any other word.
         ErrorOtherWord: Errors ["server", "other"] for Redis,
 
@@ -288,10 +298,42 @@ cells! {
         ErrorTimedOut: Errors ["proxy", "timeout"] for Postgres,
         /// Errors that we sent because a reply took longer than it may.
         RedisTimedOut: Errors ["proxy", "timeout"] for Redis,
-        /// Commands that the server did not execute and that were asked again.
-        RedisRetried: RedisRetries [] for Redis,
+        /// Scripts that the server did not know and that were asked for again.
+        RetriedScript: RedisRetries ["script"] for Redis,
+        /// Commands that the server could not do then and that were asked again.
+        RetriedBusy: RedisRetries ["busy"] for Redis,
+        /// Commands of a server that was not the one to write to.
+        RetriedReadOnly: RedisRetries ["readonly"] for Redis,
+        /// Commands that had not been sent when their connection was lost.
+        RetriedUnsent: RedisRetries ["unsent"] for Redis,
+        /// Commands that only read when their connection was lost.
+        RetriedRead: RedisRetries ["read"] for Redis,
+        /// Commands on shared connections.
+        LaneCommands: RedisLaneCommands ["usual"] for Redis,
+        /// Commands on the shared connection for heavy ones.
+        LaneHeavyCommands: RedisLaneCommands ["heavy"] for Redis,
         /// Writes to the server on shared connections: the commands divided by them are how many are merged.
-        RedisWrites: RedisWrites [] for Redis,
+        LaneWrites: RedisWrites ["usual"] for Redis,
+        /// Writes on the shared connection for heavy commands.
+        LaneHeavyWrites: RedisWrites ["heavy"] for Redis,
+        /// A command turned out to be slow.
+        RedisSlow: RedisSlowCommands [] for Redis,
+        /// A connection was leased for MULTI.
+        LeasedTransaction: RedisLeases ["transaction"] for Redis,
+        /// A connection was leased for WATCH.
+        LeasedWatch: RedisLeases ["watch"] for Redis,
+        /// A connection was leased for a blocking command.
+        LeasedBlocking: RedisLeases ["blocking"] for Redis,
+        /// A connection was leased for WAIT.
+        LeasedWait: RedisLeases ["wait"] for Redis,
+        /// A connection was leased for MONITOR.
+        LeasedMonitor: RedisLeases ["monitor"] for Redis,
+        /// A connection was leased for CLIENT TRACKING.
+        LeasedTracking: RedisLeases ["tracking"] for Redis,
+        /// A connection was leased for a request that is too large to be gathered, or that nobody knows.
+        LeasedLarge: RedisLeases ["large"] for Redis,
+        /// A connection was leased for anything else.
+        LeasedOther: RedisLeases ["other"] for Redis,
         /// Errors that we sent because the address or the credentials changed.
         ErrorReconfigured: Errors ["proxy", "reconfigured"] for Postgres,
         /// Errors that we sent because we are shutting down.
@@ -340,6 +382,8 @@ cells! {
         Use: PoolUseSeconds [] for Both,
         /// How long opening a connection took.
         Connect: ServerConnectSeconds [] for Both,
+        /// How many commands of a lane had no reply, at each write.
+        RedisDepth: RedisPipelineDepth [] for Redis,
     }
 }
 

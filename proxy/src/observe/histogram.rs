@@ -1,4 +1,4 @@
-//! A histogram of durations as plain cells: exact counts per bucket, an exact sum, nothing sampled and nothing stored.
+//! A histogram of durations (or of numbers) as plain cells: exact counts per bucket, an exact sum, nothing sampled and nothing stored.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -35,13 +35,16 @@ const WAIT: [u64; 17] = [
 const WORK: [u64; 11] =
     [250 * MICRO, 500 * MICRO, MILLI, 5 * MILLI, 10 * MILLI, 50 * MILLI, 100 * MILLI, 500 * MILLI, SECOND, 5 * SECOND, 10 * SECOND];
 
+const COUNT: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
+
 impl Buckets {
-    /// The upper bounds in nanoseconds, smallest first; what is above the last is counted too, without a bound.
+    /// The upper bounds in nanoseconds, or as they are, smallest first; what is above the last is counted too, without a bound.
     #[must_use]
     pub const fn bounds(self) -> &'static [u64] {
         match self {
             Self::Wait => &WAIT,
             Self::Work => &WORK,
+            Self::Count => &COUNT,
         }
     }
 }
@@ -63,10 +66,14 @@ impl Histogram {
 
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let cell = &self.counts[self.bounds.partition_point(|bound| *bound < nanos)];
+        self.count(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts one number.
+    pub fn count(&self, number: u64) {
+        let cell = &self.counts[self.bounds.partition_point(|bound| *bound < number)];
         cell.set(cell.get() + 1);
-        self.sum_nanos.set(self.sum_nanos.get().saturating_add(nanos));
+        self.sum_nanos.set(self.sum_nanos.get().saturating_add(number));
     }
 
     /// A copy of the cells.
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn bounds_grow() {
-        for buckets in [Buckets::Wait, Buckets::Work] {
+        for buckets in [Buckets::Wait, Buckets::Work, Buckets::Count] {
             assert!(buckets.bounds().windows(2).all(|pair| pair[0] < pair[1]));
             assert!(buckets.bounds().len() <= MAX_BOUNDS);
         }

@@ -33,6 +33,11 @@ impl PoolRecord {
         self.histograms[histogram as usize].observe(duration);
     }
 
+    /// Counts a number.
+    pub fn count(&self, histogram: PoolHistogram, number: u64) {
+        self.histograms[histogram as usize].count(number);
+    }
+
     /// What a counter has reached.
     #[cfg(test)]
     pub(crate) fn counter(&self, counter: PoolCounter) -> u64 {

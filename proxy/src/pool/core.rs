@@ -124,13 +124,13 @@ impl Core {
         let (now, worker) = (self.advance(now), asker.worker);
         if let Some(slot) = self.conns.warmest(worker) {
             self.conns.lease(slot, worker);
-            self.checked();
+            self.taken(now);
             return Outcome::Granted(self.conns.id(slot));
         }
         if let Some(slot) = self.conns.idle_for(worker) {
             let waiter = self.queue.pass(now, asker);
             self.grant(slot, waiter, worker);
-            self.checked();
+            self.taken(now);
             return Outcome::Queued(waiter);
         }
         if let Some(reason) = self.refuses(now) {
@@ -147,7 +147,7 @@ impl Core {
         let (now, worker) = (self.advance(now), asker.worker);
         if let Some(slot) = self.conns.warmest(worker) {
             self.conns.lease(slot, worker);
-            self.checked();
+            self.taken(now);
             return Outcome::Granted(self.conns.id(slot));
         }
         let waited = now.saturating_duration_since(since);
@@ -281,7 +281,7 @@ impl Core {
     /// One more client of `worker` uses the pool.
     pub fn enter(&mut self, now: Instant, worker: WorkerId) {
         self.conns.side(worker).members += 1;
-        if self.limits.min > 0 && !self.limits.min_always && self.conns.members() == 1 {
+        if self.limits.minds_members() && self.conns.members() == 1 {
             let now = self.advance(now);
             self.settle(now);
         }
@@ -291,7 +291,7 @@ impl Core {
     pub fn leave(&mut self, now: Instant, worker: WorkerId) {
         let members = &mut self.conns.side(worker).members;
         *members = members.saturating_sub(1);
-        if self.limits.min > 0 && !self.limits.min_always && self.conns.members() == 0 {
+        if self.limits.minds_members() && self.conns.members() == 0 {
             let now = self.advance(now);
             self.settle(now);
         }

@@ -16,6 +16,8 @@ pub struct Limits {
     pub min: u32,
     /// Whether they are kept without any client, too.
     pub min_always: bool,
+    /// Connections kept ready beside those in use, within `max`, while the pool has a client.
+    pub spare: u32,
     /// Connections beyond `max`, for when somebody has waited for `reserve_after`.
     pub reserve: u32,
     /// How long a session has to have waited to get one of the reserve; `None`: there is no reserve.
@@ -74,6 +76,12 @@ impl Limits {
         }
     }
 
+    /// Whether it makes a difference if the pool has clients.
+    #[must_use]
+    pub(super) fn minds_members(&self) -> bool {
+        self.spare > 0 || (self.min > 0 && !self.min_always)
+    }
+
     /// The most connections there may ever be.
     #[must_use]
     pub fn most(&self) -> u32 {
@@ -106,6 +114,7 @@ impl From<&PoolLimits> for Limits {
             max: if config.pool_size == 0 { u32::MAX } else { config.pool_size },
             min: config.min_pool_size,
             min_always: true,
+            spare: 0,
             reserve: config.reserve_pool_size,
             reserve_after: unless_zero(config.reserve_pool_timeout),
             max_pinned: most_pinned(config),

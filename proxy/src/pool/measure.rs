@@ -7,7 +7,7 @@ use crate::observe::record::PoolCounter;
 use crate::observe::report::PoolState;
 
 /// The counter of refusals for this reason.
-pub(super) fn refusal(reason: RefuseReason) -> PoolCounter {
+pub fn refusal(reason: RefuseReason) -> PoolCounter {
     match reason {
         RefuseReason::QueueFull => PoolCounter::RefusedQueueFull,
         RefuseReason::WaitTimeout => PoolCounter::RefusedWaitTimeout,

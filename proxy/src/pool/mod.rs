@@ -16,7 +16,7 @@ mod invariants;
 pub mod lease;
 pub mod limits;
 mod list;
-mod measure;
+pub mod measure;
 pub mod pinned;
 mod queue;
 mod random;

@@ -97,6 +97,11 @@ impl Core {
         if reason == CloseReason::Lifetime && replacing && !self.queue.is_empty() { None } else { Some(reason) }
     }
 
+    /// An idle connection was taken: where some are to be ready, the next is opened.
+    pub(super) fn taken(&mut self, now: Instant) {
+        if self.limits.spare > 0 { self.settle(now) } else { self.checked() }
+    }
+
     /// Starts to close a connection.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
         self.conns.shift(slot, ConnState::Closing);
@@ -230,7 +235,13 @@ impl Core {
 
     /// How many connections are kept open even when idle.
     pub(super) fn floor(&self) -> u32 {
-        if self.limits.min_always || self.conns.members() > 0 { self.limits.min } else { 0 }
+        let used = self.conns.members() > 0;
+        let min = if self.limits.min_always || used { self.limits.min } else { 0 };
+        match self.limits.spare {
+            0 => min,
+            _unused if !used => min,
+            spare => min.max(self.conns.count(ConnState::Leased).saturating_add(spare)),
+        }
     }
 
     fn refuse_oldest(&mut self, now: Instant, reason: RefuseReason) -> bool {

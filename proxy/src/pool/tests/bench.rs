@@ -19,6 +19,7 @@ pub(super) const LIMITS: Limits = Limits {
     max: 2,
     min: 0,
     min_always: true,
+    spare: 0,
     reserve: 0,
     reserve_after: None,
     max_pinned: 1,

@@ -374,6 +374,7 @@ const RESERVED: Variant = Variant {
         max: 1,
         min: 1,
         min_always: false,
+        spare: 0,
         reserve: 1,
         reserve_after: Some(TICK),
         notify_after: Some(TICK),

@@ -392,3 +392,27 @@ fn a_pool_that_checks_always_asks_each_connection_before_it_is_used_again() {
     bench.core.on_probe(bench.now, conn, false);
     assert_eq!(bench.closes(), [CloseReason::ProbeFailed]);
 }
+
+#[test]
+fn spare_connections_are_ready_beside_those_in_use_while_the_pool_has_a_client() {
+    let mut bench = Bench::new(Limits { max: 4, spare: 2, idle_timeout: Some(ms(100)), ..LIMITS });
+    assert_eq!(bench.opens(), [], "nobody is there yet");
+    bench.core.enter(bench.now, HOME);
+    let opened = bench.opens();
+    assert_eq!(opened.len(), 2);
+    opened.iter().for_each(|(conn, _)| bench.connect(*conn));
+    let first = bench.take();
+    let next = bench.opens();
+    assert_eq!(next.len(), 1, "the one that was taken is made up for");
+    bench.connect(next[0].0);
+    let (second, third) = (bench.take(), bench.take());
+    let last = bench.opens();
+    assert_eq!(last.len(), 1, "never more than the pool may have");
+    bench.connect(last[0].0);
+    [first, second, third].into_iter().for_each(|conn| bench.release(conn, Condition::Clean));
+    bench.pass(ms(1000));
+    assert_eq!(bench.closes(), [CloseReason::Idle, CloseReason::Idle], "two stay ready");
+    bench.core.leave(bench.now, HOME);
+    bench.pass(ms(1000));
+    assert_eq!(bench.closes(), [CloseReason::Idle, CloseReason::Idle]);
+}

@@ -1,7 +1,8 @@
-//! Which cell a command or an error adds to.
+//! Which cell a command, an error, a lease or a retry adds to.
 
-use sidepool_protocol::redis::command::Kind;
+use sidepool_protocol::redis::command::{Handling, Kind};
 
+use super::redo::NotExecuted;
 use crate::observe::record::PoolCounter;
 
 /// The cell of a command.
@@ -33,6 +34,36 @@ pub fn server_error(line: &[u8]) -> PoolCounter {
         b"READONLY" => PoolCounter::ErrorReadOnly,
         b"NOSCRIPT" => PoolCounter::ErrorNoScript,
         b"EXECABORT" => PoolCounter::ErrorExecAbort,
+        b"MOVED" => PoolCounter::ErrorMoved,
+        b"ASK" => PoolCounter::ErrorAsk,
+        b"TRYAGAIN" => PoolCounter::ErrorTryAgain,
+        b"CLUSTERDOWN" => PoolCounter::ErrorClusterDown,
+        b"MASTERDOWN" => PoolCounter::ErrorMasterDown,
         _any_other_word => PoolCounter::ErrorOtherWord,
+    }
+}
+
+/// The cell of a lease for this command; `None`: something that the table does not have, or too large to be looked at.
+#[must_use]
+pub fn lease(handling: Option<Handling>) -> PoolCounter {
+    match handling {
+        Some(Handling::Multi) => PoolCounter::LeasedTransaction,
+        Some(Handling::Watch) => PoolCounter::LeasedWatch,
+        Some(Handling::Block | Handling::ShareUnlessBlock) => PoolCounter::LeasedBlocking,
+        Some(Handling::Wait) => PoolCounter::LeasedWait,
+        Some(Handling::Monitor) => PoolCounter::LeasedMonitor,
+        Some(Handling::Tracking) => PoolCounter::LeasedTracking,
+        None => PoolCounter::LeasedLarge,
+        Some(_any_other) => PoolCounter::LeasedOther,
+    }
+}
+
+/// The cell of a command that is asked again.
+#[must_use]
+pub fn retry(why: NotExecuted) -> PoolCounter {
+    match why {
+        NotExecuted::NoScript => PoolCounter::RetriedScript,
+        NotExecuted::NotNow => PoolCounter::RetriedBusy,
+        NotExecuted::NotHere => PoolCounter::RetriedReadOnly,
     }
 }

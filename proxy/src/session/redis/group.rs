@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use sidepool_config::model::{LoadBalance, Redis, SubscriberGap};
 use sidepool_config::secret::Secret;
+use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::Selects;
+use sidepool_protocol::redis::request::Arguments;
 
-use super::lane::Lane;
+use super::bound::{Bound, Bounds};
+use super::lane::{Lane, Looked};
+use super::redo::load_scripts;
 use super::server::Server;
-use crate::observe::record::PoolRecord;
+use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
+use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::upstream::redis::connector::{RedisConnector, Target, shown};
 use crate::worker::Worker;
@@ -55,6 +60,8 @@ pub struct Group {
     pub shared: Rc<Pool<RedisConnector>>,
     /// Connections that one client has for itself for a while.
     pub leased: Rc<Pool<RedisConnector>>,
+    /// How many of those may be held for something that only others can end.
+    pub blocking: Arc<Bound>,
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
@@ -66,6 +73,8 @@ pub struct Group {
     request_timeout: Cell<Duration>,
     retries: Cell<bool>,
     subscriber_gap: Cell<SubscriberGap>,
+    /// Scripts are being loaded.
+    loading: Cell<bool>,
     info: RefCell<PoolInfo>,
     owner: Weak<Server>,
 }
@@ -78,15 +87,18 @@ impl Group {
         server: &str,
         config: &Redis,
         workers: usize,
+        bounds: &Bounds,
         open: impl Fn(Arc<str>, Limits, Rc<PoolRecord>) -> Rc<Pool<RedisConnector>>,
     ) -> Rc<Self> {
         let records = [Rc::new(PoolRecord::default()), Rc::new(PoolRecord::default())];
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
         let base = format!("{server}/{}/{}/resp{}", key.user, key.database, key.version.number());
+        let name: Arc<str> = format!("{base}/leased").into();
         Rc::new(Self {
             shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
-            leased: open(format!("{base}/leased").into(), leased, Rc::clone(&records[1])),
+            blocking: bounds.join(&name, split.blocking(config)),
+            leased: open(name, leased, Rc::clone(&records[1])),
             records,
             lanes: RefCell::default(),
             lanes_max: Cell::new(split.lanes),
@@ -96,6 +108,7 @@ impl Group {
             request_timeout: Cell::new(config.request_timeout),
             retries: Cell::new(!config.retry_timeout.is_zero()),
             subscriber_gap: Cell::new(config.subscriber_gap),
+            loading: Cell::new(false),
             info: RefCell::new(info(&key, config)),
             owner,
             key,
@@ -117,6 +130,25 @@ impl Group {
                 lane
             }
         }
+    }
+
+    /// Looks at the lanes; whether there is work. `is_news` says whether a command that is waited for is slow and was not before.
+    pub fn look(&self, is_news: impl Fn(&'static Command) -> bool) -> bool {
+        let mut busy = false;
+        for lane in &*self.lanes.borrow() {
+            match lane.look() {
+                Looked::Idle => {}
+                Looked::Busy => busy = true,
+                Looked::Stalled(command) => {
+                    busy = true;
+                    if is_news(command) {
+                        tracing::info!(command = command.name, "a Redis command turns out to be slow: for a while nobody waits behind it");
+                        self.shared.record().add(PoolCounter::RedisSlow, 1);
+                    }
+                }
+            }
+        }
+        busy
     }
 
     /// Whether heavy commands have a lane of their own: where connections are few, they ride with the others.
@@ -162,6 +194,22 @@ impl Group {
         }
     }
 
+    /// The server does not know a script that it should: all that it should know are loaded, once at a time. For those who cannot be made to wait.
+    pub fn reload_scripts(self: &Rc<Self>, request: &[u8]) {
+        let Some(owner) = self.owner.upgrade() else { return };
+        let known = Arguments::new(request).nth(1).is_some_and(|name| owner.facts.scripts.source(name).is_some());
+        if !known || self.loading.replace(true) {
+            return;
+        }
+        let group = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if let Ok(lease) = group.leased.acquire(IdentityId::default()).await {
+                load_scripts(lease).await;
+            }
+            group.loading.set(false);
+        });
+    }
+
     /// Where the hub takes its connection from: beside the lanes, when their pool is large enough for both.
     pub fn hub_pool(&self) -> &Rc<Pool<RedisConnector>> {
         if self.shared.snapshot(crate::clock::now()).max > self.lanes_max.get() + u32::from(self.has_heavy.get()) {
@@ -183,6 +231,7 @@ impl Group {
         self.retries.set(!config.retry_timeout.is_zero());
         self.subscriber_gap.set(config.subscriber_gap);
         *self.info.borrow_mut() = info(&self.key, config);
+        self.blocking.resize(split.blocking(config));
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
             pool.resize(limits);
             match renewal {
@@ -262,10 +311,20 @@ impl Split {
         Self { lanes, heavy, shared, leased: total - shared, scarce: all > shared }
     }
 
+    /// How many of the leased ones may be held by those who wait for others: some stay free for transactions, unless it is said otherwise or there is
+    /// but one.
+    fn blocking(self, config: &Redis) -> u32 {
+        match config.blocking_connections {
+            0 => (self.leased - (self.leased / 4).max(1)).max(1),
+            most => most.min(self.leased),
+        }
+    }
+
     fn limits(self, config: &Redis) -> (Limits, Limits) {
         let all = Limits::from(&config.limits);
         let shared = Limits { max: self.shared, min: all.min.min(self.lanes).min(self.shared), ..all };
-        let leased = Limits { max: self.leased, min: all.min.saturating_sub(shared.min).min(self.leased), ..all };
+        let min = all.min.saturating_sub(shared.min).min(self.leased);
+        let leased = Limits { max: self.leased, min, spare: config.spare_connections, ..all };
         (shared, leased)
     }
 }
@@ -307,6 +366,8 @@ mod tests {
                     assert!(split.heavy == 0 || !split.scarce, "a lane for heavy commands makes nothing scarce: {split:?}");
                     let (shared, leased) = split.limits(&config);
                     assert_eq!((shared.max, leased.max), (split.shared, split.leased));
+                    let blocking = split.blocking(&config);
+                    assert!(blocking > 0 && (blocking < split.leased || split.leased == 1), "{split:?}");
                     assert!(shared.min <= shared.max && leased.min <= leased.max && shared.min + leased.min <= 3);
                 }
             }

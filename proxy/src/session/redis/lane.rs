@@ -14,10 +14,11 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use sidepool_protocol::redis::audience;
+use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
+use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Pipeline, Work};
 use tokio::time::Sleep;
 
@@ -26,18 +27,15 @@ use super::count;
 use super::group::Group;
 use super::redo::{NotExecuted, not_executed};
 use super::refusal;
-use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
+use super::requests::resolve;
+use super::throttle::Throttle;
+use super::turns::{self, Turns};
+use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
-
-/// Above so many bytes of unanswered requests a lane takes no more.
-pub const FULL_BYTES: usize = 4 * 1024 * 1024;
-
-/// A client that lets a large reply lie for so long, while others wait behind it, is closed.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A shared connection.
 pub struct Lane {
@@ -50,11 +48,15 @@ pub struct Lane {
     heavy: bool,
     /// How many clients wait for replies.
     pub(super) active: Cell<u32>,
-    retired: Cell<bool>,
+    pub(super) retired: Cell<bool>,
     /// The connection may have to log in again, with another secret.
     renews: Cell<bool>,
     /// Sessions that wait for it to be less full.
-    waiting: RefCell<Vec<Rc<Client>>>,
+    turns: Turns<Rc<Client>>,
+    /// Changes whenever something comes from the server.
+    progress: Cell<u32>,
+    /// How far it was when it was last looked at with something owed.
+    looked: Cell<Option<u32>>,
 }
 
 impl Lane {
@@ -69,7 +71,9 @@ impl Lane {
             active: Cell::new(0),
             retired: Cell::new(false),
             renews: Cell::new(false),
-            waiting: RefCell::default(),
+            turns: Turns::default(),
+            progress: Cell::new(0),
+            looked: Cell::new(None),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
         lane
@@ -85,6 +89,10 @@ impl Lane {
         }
         pipeline.extend(bytes);
         drop(pipeline);
+        if !self.turns.is_empty() {
+            let replies: u32 = runs.iter().map(|(_, replies, _)| *replies).sum();
+            owner.place.took(turns::cost(replies as usize, bytes.len()));
+        }
         self.schedule();
     }
 
@@ -118,13 +126,36 @@ impl Lane {
         }
     }
 
-    /// Whether it takes more requests now; when not, the client's session is woken once it does.
+    /// Whether it takes more requests of this client now; when not, the client's session is woken once it does.
     pub fn poll_room(&self, client: &Rc<Client>) -> Poll<()> {
-        if self.pipeline.borrow().unanswered_bytes() < FULL_BYTES {
-            return Poll::Ready(());
+        let (commands, bytes) = self.load();
+        if self.turns.admits(commands, bytes, || Rc::clone(client), &client.place) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// How many requests have no answer, and in how many bytes they stand.
+    fn load(&self) -> (usize, usize) {
+        let pipeline = self.pipeline.borrow();
+        (usize::try_from(pipeline.owed()).unwrap_or(usize::MAX), pipeline.unanswered_bytes())
+    }
+
+    /// How much a client may add in one go.
+    pub fn helping(&self) -> usize {
+        let (commands, bytes) = self.load();
+        let roomy = self.turns.is_empty() && commands < turns::FULL_COMMANDS / 2 && bytes < turns::FULL_BYTES / 2;
+        if roomy { usize::MAX } else { turns::QUANTUM }
+    }
+
+    /// Whether something is owed, and what has been waited for since the last look.
+    pub fn look(&self) -> Looked {
+        let pipeline = self.pipeline.borrow();
+        let (now, waits) = (self.progress.get(), pipeline.awaits());
+        let stuck = self.looked.replace(waits.then_some(now)) == Some(now) && waits;
+        let request = if stuck { pipeline.nth_request(0) } else { None };
+        match request.and_then(at_front) {
+            Some(command) => Looked::Stalled(command),
+            None if pipeline.is_empty() => Looked::Idle,
+            None => Looked::Busy,
         }
-        self.waiting.borrow_mut().push(Rc::clone(client));
-        Poll::Pending
     }
 
     /// A session uses it from now on.
@@ -148,6 +179,11 @@ impl Lane {
     /// Whether it is for commands that keep the server busy: nobody expects quick answers behind one.
     pub fn is_heavy(&self) -> bool {
         self.heavy
+    }
+
+    /// What counts its commands.
+    pub fn commands(&self) -> PoolCounter {
+        if self.heavy { PoolCounter::LaneHeavyCommands } else { PoolCounter::LaneCommands }
     }
 
     /// Whether it takes no new requests.
@@ -197,10 +233,12 @@ impl Lane {
     }
 
     fn wake_waiting(&self) {
-        if !self.waiting.borrow().is_empty() && self.pipeline.borrow().unanswered_bytes() < FULL_BYTES / 2 {
-            for client in self.waiting.borrow_mut().drain(..) {
-                client.wake_session();
-            }
+        if self.turns.is_empty() {
+            return;
+        }
+        let (commands, bytes) = self.load();
+        for client in self.turns.next(commands, bytes) {
+            client.wake_session();
         }
     }
 }
@@ -209,24 +247,16 @@ impl Lane {
 pub(super) struct Held {
     lease: Lease<RedisConnector>,
     pub(super) scanner: FrameScanner,
-    limit: usize,
+    pub(super) limit: usize,
     /// The connection is given back whenever the lane is quiet.
     scarce: bool,
-    throttle: Option<Throttle>,
+    pub(super) throttle: Option<Throttle>,
     /// The beginning of a reply whose numbers have to be raised.
     kept: Vec<u8>,
     /// Another server may be meant by now: given up once nothing is owed.
     stale: bool,
     /// The next look at how long replies take.
     pub(super) watch: Option<Pin<Box<Sleep>>>,
-}
-
-/// Nothing is read until a client has taken more of its large reply.
-struct Throttle {
-    client: Rc<Client>,
-    backlog: usize,
-    /// Only while others wait behind it.
-    patience: Option<Pin<Box<Sleep>>>,
 }
 
 enum Ended {
@@ -348,7 +378,8 @@ impl Lane {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(()),
                 Poll::Ready(Ok(written)) => {
                     record.add(PoolCounter::BytesToServer, written as u64);
-                    record.add(PoolCounter::RedisWrites, 1);
+                    record.add(if self.heavy { PoolCounter::LaneHeavyWrites } else { PoolCounter::LaneWrites }, 1);
+                    record.count(PoolHistogram::RedisDepth, pipeline.owed());
                     pipeline.on_sent(written);
                 }
             }
@@ -361,6 +392,7 @@ impl Lane {
 
     /// Hands replies to their owners. One delivery for all that stand next to each other.
     fn dispatch(&self, held: &mut Held, bytes: &[u8], record: &PoolRecord, group: &Weak<Group>) -> Result<(), ()> {
+        self.progress.set(self.progress.get().wrapping_add(1));
         let mut at = 0;
         let mut batch: Option<Batch> = None;
         while at < bytes.len() {
@@ -439,6 +471,12 @@ impl Lane {
         let alone = owner.0.pending() == before + 1;
         let wanted = why == NotExecuted::NoScript || group.upgrade().is_some_and(|group| group.retries());
         held.stale |= why == NotExecuted::NotHere && wanted;
+        if why == NotExecuted::NoScript
+            && !alone
+            && let Some(group) = group.upgrade()
+        {
+            group.reload_scripts(self.pipeline.borrow().nth_request(here).unwrap_or_default());
+        }
         if !alone || !wanted {
             return None;
         }
@@ -475,30 +513,6 @@ impl Lane {
         Ok(used)
     }
 
-    /// A client does not keep up: whether the lane has to care.
-    fn watch_backlog(&self, held: &mut Held, client: Rc<Client>, inside: bool, group: &Weak<Group>) {
-        let backlog = client.backlog();
-        if backlog <= super::client::HIGH_WATER {
-            return;
-        }
-        if !inside {
-            if backlog > held.limit {
-                client.doom(Fate::TooSlow);
-            }
-            return;
-        }
-        if !self.retired.replace(true)
-            && let Some(group) = group.upgrade()
-        {
-            group.forget_retired();
-        }
-        let others = self.pipeline.borrow().others_wait(&Owner(Rc::clone(&client)));
-        if !others || backlog > held.limit {
-            let patience = others.then(|| Box::pin(tokio::time::sleep(PATIENCE)));
-            held.throttle = Some(Throttle { client, backlog, patience });
-        }
-    }
-
     /// The connection is lost: what may be asked again stays, the rest is answered.
     fn on_loss(&self, between: bool, pool: &crate::pool::handle::Pool<RedisConnector>) {
         let record = pool.record();
@@ -515,6 +529,8 @@ impl Lane {
         }
         let loss = pipeline.on_loss(refusal::LOST);
         record.add(PoolCounter::ErrorUpstreamLost, loss.unknown);
+        record.add(PoolCounter::RetriedUnsent, loss.moved);
+        record.add(PoolCounter::RetriedRead, loss.replayed);
         record.shift(PoolGauge::RedisInFlight, -(loss.unknown as i64));
         tracing::warn!(
             pool = &**pool.name(),
@@ -526,41 +542,28 @@ impl Lane {
     }
 }
 
-impl Held {
-    /// Whether nothing may be read yet.
-    fn throttled(&mut self, lane: &Lane, cx: &mut Context<'_>) -> bool {
-        let Some(throttle) = &mut self.throttle else { return false };
-        let backlog = throttle.client.backlog();
-        if throttle.client.fate() != Fate::Alive || backlog <= super::client::HIGH_WATER {
-            self.throttle = None;
-            return false;
-        }
-        if throttle.patience.is_none() && lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client))) {
-            throttle.backlog = backlog;
-            throttle.patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
-        }
-        if let Some(patience) = &mut throttle.patience
-            && patience.as_mut().poll(cx).is_ready()
-        {
-            if backlog >= throttle.backlog {
-                throttle.client.doom(Fate::TooSlow);
-                self.throttle = None;
-                return false;
-            }
-            throttle.backlog = backlog;
-            *patience = Box::pin(tokio::time::sleep(PATIENCE));
-            // Registers for the new deadline; it cannot have passed already.
-            let _ = patience.as_mut().poll(cx);
-        }
-        throttle.client.on_progress(cx.waker());
-        true
-    }
-}
-
 /// The connection stays what it was; new ones would not come in.
 fn refused_renewal(line: &[u8], pool: &crate::pool::handle::Pool<RedisConnector>) {
     let said = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
     tracing::warn!(pool = &**pool.name(), said = said.trim_end(), "the Redis server does not take the new password on an open connection");
+}
+
+/// What a look at a lane says.
+pub enum Looked {
+    /// Nothing is owed.
+    Idle,
+    /// Replies come, or there is nothing to be said about them.
+    Busy,
+    /// No reply has come since the last look, and this command is waited for.
+    Stalled(&'static Command),
+}
+
+/// The table's row for a whole request.
+fn at_front(request: &[u8]) -> Option<&'static Command> {
+    match RequestScanner::default().scan(request, false) {
+        Ok(Scanned::Request(found)) => resolve(request, &found),
+        Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
+    }
 }
 
 /// Replies of one client that stand next to each other.

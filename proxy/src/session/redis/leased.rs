@@ -8,10 +8,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
 
 use super::client::Fate;
+use super::count;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
@@ -20,6 +22,7 @@ use super::run::{After, Session};
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
+use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 
@@ -55,6 +58,20 @@ impl Session {
         }
         let group = self.server.group(&key, &self.worker);
         let pool = Rc::clone(&group.leased);
+        let _seat = match waits_for_others(first).then_some(&group.blocking) {
+            None => None,
+            Some(bound) => {
+                let (patience, queue_length) = patience(&self.server.config().limits);
+                match self.wait_for(bound.enter(patience, queue_length)).await {
+                    None => return After::End,
+                    Some(Ok(seat)) => Some(seat),
+                    Some(Err(full)) => {
+                        pool.record().add(measure::refusal(full.reason), 1);
+                        return self.refuse(first, &refusal::full(pool.name(), full));
+                    }
+                }
+            }
+        };
         let mut lease = match self.wait_for(pool.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Ok(lease)) => lease,
@@ -63,6 +80,7 @@ impl Session {
                 return self.refuse(first, &refusal::line(&error));
             }
         };
+        pool.record().add(count::lease(first), 1);
         let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
@@ -71,6 +89,7 @@ impl Session {
         relay.log_in_again(connector.renewal(&mut lease));
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
+        relay.show(self, true);
         self.fresh = true;
         match ended {
             Ended::Free(condition) => {
@@ -147,7 +166,7 @@ impl Session {
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
-    fn front_handling(&self) -> Option<Handling> {
+    pub(super) fn front_handling(&self) -> Option<Handling> {
         match RequestScanner::default().scan(&self.carry, false) {
             Ok(Scanned::Request(request)) => resolve(&self.carry, &request).map(|command| command.handling),
             Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
@@ -164,10 +183,8 @@ impl Session {
             self.closing = true;
             return After::GoOn;
         }
-        // What was sent behind MULTI belongs to the transaction and must not run outside it. A client that waits for an answer first will
-        // see the error and send nothing more of it.
-        if first == Some(Handling::Multi) && !self.carry.is_empty() {
-            self.lost = Lost::Transaction;
+        if first == Some(Handling::Multi) {
+            self.give_up_transaction();
         }
         After::GoOn
     }
@@ -185,8 +202,31 @@ impl Session {
             self.say_error(line);
         }
         self.lost = relay.lost();
+        if relay.has_just_begun() {
+            self.give_up_transaction();
+        }
         After::GoOn
     }
+
+    /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
+    /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
+    fn give_up_transaction(&mut self) {
+        self.lost = Lost::Transaction;
+        self.closing |= self.carry.is_empty();
+    }
+}
+
+/// How long somebody waits for a connection, and beside how many others.
+fn patience(limits: &PoolLimits) -> (Option<Duration>, u32) {
+    (Some(limits.query_wait_timeout).filter(|patience| !patience.is_zero()), limits.max_queue_length)
+}
+
+/// Whether it is up to others how long the connection is held.
+fn waits_for_others(handling: Option<Handling>) -> bool {
+    matches!(
+        handling,
+        Some(Handling::Block | Handling::ShareUnlessBlock | Handling::Wait | Handling::Monitor | Handling::Tracking | Handling::Takeover)
+    )
 }
 
 fn pinned_for(handling: Option<Handling>) -> PoolGauge {

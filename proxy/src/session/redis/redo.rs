@@ -7,14 +7,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::command::{self, Kind, Replay};
-use sidepool_protocol::redis::reply::Reply;
 use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
 use super::client::{Fate, Redo};
+use super::count;
 use super::run::{After, Session};
-use crate::observe::record::PoolCounter;
 use crate::pool::id::IdentityId;
+use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 
@@ -22,8 +22,6 @@ use crate::upstream::redis::connector::RedisConnector;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How long loading a script may take.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why something was not executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +68,7 @@ impl Session {
             let (kind, heavy) = known.map_or((Kind::Write, false), |known| (known.kind, known.heavy));
             self.share(&request, work, kind, heavy);
             if let Some(attached) = &self.attached {
-                attached.group.shared.record().add(PoolCounter::RedisRetried, 1);
+                attached.group.shared.record().add(count::retry(why), 1);
             }
             let client = Rc::clone(&self.client);
             if self.wait_for(std::future::poll_fn(|_cx| client.poll_pending_below(1))).await.is_none() {
@@ -95,23 +93,22 @@ impl Session {
             .is_some()
     }
 
-    /// Loads the script that `EVALSHA` names; whether it is there now.
+    /// Loads the script that `EVALSHA` names, and all others that the server has lost; whether it may be there now.
     async fn load_script(&mut self, request: &[u8]) -> bool {
-        let Some(source) = Arguments::new(request).nth(1).and_then(|name| self.server.scripts.source(name)) else { return false };
-        let Some(key) = self.key() else { return false };
+        let known = Arguments::new(request).nth(1).is_some_and(|name| self.server.facts.scripts.source(name).is_some());
+        let Some(key) = self.key().filter(|_| known) else { return false };
         let pool = Rc::clone(&self.server.group(&key, &self.worker).leased);
-        let Some(Ok(mut lease)) = self.wait_for(pool.acquire(IdentityId::default())).await else { return false };
-        match RedisConnector::ask(&mut lease, &[b"SCRIPT", b"LOAD", &source], key.version, LOAD_TIMEOUT).await {
-            Ok(reply) => {
-                lease.release(Condition::Clean);
-                !matches!(reply, Reply::Error(_))
-            }
-            Err(_fault) => {
-                lease.release(Condition::Broken);
-                false
-            }
-        }
+        let Some(Ok(lease)) = self.wait_for(pool.acquire(IdentityId::default())).await else { return false };
+        load_scripts(lease).await
     }
+}
+
+/// Loads what the server has lost; whether that worked.
+pub async fn load_scripts(mut lease: Lease<RedisConnector>) -> bool {
+    let connector = lease.pool().connector();
+    let brought = connector.bring_scripts(&mut lease).await;
+    lease.release(if brought.is_ok() { Condition::Clean } else { Condition::Broken });
+    brought.is_ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use sidepool_protocol::redis::command::Command;
 
+use super::bound::Full;
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::reason::RefuseReason;
@@ -51,4 +52,20 @@ pub fn line(error: &AcquireError) -> String {
             format!("UPSTREAM {error}")
         }
     }
+}
+
+/// The line for a client that may not hold a connection because too many others do who wait.
+#[must_use]
+pub fn full(pool: &str, Full { reason, most }: Full) -> String {
+    let but = match reason {
+        RefuseReason::QueueFull => "the queue for them is full",
+        RefuseReason::WaitTimeout => "none came free within query_wait_timeout",
+        RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => {
+            "no more are given out"
+        }
+    };
+    format!(
+        "POOLEXHAUSTED all {most} connections of pool \"{pool}\" that blocking commands, MONITOR and tracking may hold are held, and {but}. \
+         Raise blocking_connections or pool_size, or block in fewer clients at a time."
+    )
 }

@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -21,6 +22,7 @@ use super::client::{Fate, HIGH_WATER};
 use super::count;
 use super::gate;
 use super::lost::Lost;
+use super::others::Told;
 use super::refusal;
 use super::relay_requests::{is_stateful, is_virtual};
 use super::relay_transaction::{Change, Queued};
@@ -65,6 +67,8 @@ pub(super) struct Relay {
     pub(super) subscribed: bool,
     /// To how many channels and patterns, as far as the server has confirmed them.
     pub(super) channels: i64,
+    /// What others say of their clients is waited for.
+    pub(super) asking: Option<Pin<Box<dyn Future<Output = Told>>>>,
     pub(super) watch: bool,
     /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
     pub(super) kept: bool,
@@ -125,6 +129,7 @@ impl Relay {
                 return Poll::Ready(Ended::ClientGone);
             }
             self.parse(session, lease);
+            let told = self.poll_others(session, cx);
             if self.write(lease, cx).is_err() {
                 // A server that takes no more of a request has said why.
                 let _ = self.read_server(session, lease, cx);
@@ -144,7 +149,8 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
-            if !down && !up {
+            if !down && !up && !told {
+                self.show(session, false);
                 return Poll::Pending;
             }
         }
@@ -152,8 +158,21 @@ impl Relay {
 
     /// What is owed to the client when the connection is lost, as error lines.
     pub(super) fn owed(&self) -> Vec<&'static str> {
-        let lost = if self.multi { refusal::TRANSACTION_LOST } else { refusal::LOST };
-        self.owed.iter().filter(|owed| owed.what != What::Swallow && !owed.muted).map(|_owed| lost).collect()
+        // What stands before the `MULTI` of the open transaction is no part of it.
+        let begun = match self.owed.iter().rposition(|owed| owed.what == What::Multi) {
+            Some(place) if self.multi => place,
+            None if self.multi => 0,
+            Some(_) | None => self.owed.len(),
+        };
+        let line = |place| if place >= begun { refusal::TRANSACTION_LOST } else { refusal::LOST };
+        let told = self.owed.iter().enumerate().filter(|(_, owed)| owed.what != What::Swallow && !owed.muted);
+        told.map(|(place, _)| line(place)).collect()
+    }
+
+    /// Whether `MULTI` is the last that was sent and has no answer: a client that is told that it failed may go on as if it had never asked, or may
+    /// have sent more of its transaction already.
+    pub(super) fn has_just_begun(&self) -> bool {
+        self.multi && self.owed.back().is_some_and(|owed| owed.what == What::Multi)
     }
 
     /// What the client lost with the connection, beside replies.
@@ -182,7 +201,7 @@ impl Relay {
 
     /// Whether the connection is needed no longer, and how it is then.
     fn is_free(&mut self, session: &mut Session) -> Option<Condition> {
-        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.sent < self.out.len() {
+        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.asking.is_some() || self.sent < self.out.len() {
             return None;
         }
         let as_it_is = if self.monitor || self.broken || self.raw || self.subscribed {
@@ -251,7 +270,12 @@ impl Relay {
 
     fn takes_more(&self, session: &Session) -> bool {
         let room = self.out.len() - self.sent < OUT_MAX;
-        room && self.body.is_none() && !self.is_settling() && !session.closing && !self.reset && (!self.begun || self.is_pinned())
+        room && self.body.is_none()
+            && self.asking.is_none()
+            && !self.is_settling()
+            && !session.closing
+            && !self.reset
+            && (!self.begun || self.is_pinned())
     }
 
     pub(super) fn fault(&mut self, session: &mut Session, fault: RequestFault) {
@@ -286,7 +310,7 @@ impl Relay {
     }
 
     /// Replies of our own whose turn has come.
-    fn say_own(&mut self, session: &Session) {
+    pub(super) fn say_own(&mut self, session: &Session) {
         while let Some(Owed { what: What::Own(reply), muted }) = self.owed.front() {
             if !muted {
                 session.client.deliver(reply, false);
@@ -523,4 +547,23 @@ fn large(name: &[u8], head: &[u8]) -> Option<&'static Command> {
     let command = command::lookup(name)?;
     let sub = Arguments::new(head).nth(1).filter(|_sub| command::is_container(command));
     Some(sub.and_then(|sub| command::lookup_sub(command, sub)).unwrap_or(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_inside_the_lost_transaction_is_known_not_to_have_run() {
+        let owed = |all: Vec<What>| all.into_iter().map(|what| Owed { what, muted: false }).collect();
+        let mut relay = Relay { multi: true, owed: owed(vec![What::Plain, What::Multi, What::Plain]), ..Relay::default() };
+        assert_eq!(relay.owed(), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
+        relay.owed = owed(vec![What::Multi, What::Plain, What::Multi]);
+        assert_eq!(relay.owed(), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
+        assert!(relay.has_just_begun());
+        relay.owed = owed(vec![What::Plain]);
+        assert_eq!(relay.owed(), [refusal::TRANSACTION_LOST], "its MULTI was answered");
+        relay.multi = false;
+        assert_eq!(relay.owed(), [refusal::LOST]);
+    }
 }

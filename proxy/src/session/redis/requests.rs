@@ -35,29 +35,30 @@ impl Session {
             return None;
         }
         self.note_script(command, &rest[..request.length]);
+        self.client.shown.command.set(Some(command));
         record.add(count::command(command.kind), 1);
         Some((work(command), 1, request.length))
     }
 
     /// Sources of scripts are remembered until the server is told to forget them.
-    fn note_script(&self, command: &Command, whole: &[u8]) {
+    pub(super) fn note_script(&self, command: &Command, whole: &[u8]) {
         if command.kind != Kind::Script {
             return;
         }
         let source = match command.name {
             "eval" | "eval_ro" => Arguments::new(whole).nth(1),
             "script|load" => Arguments::new(whole).nth(2),
-            "script|flush" => return self.server.scripts.forget(),
+            "script|flush" => return self.server.forget_scripts(&self.worker),
             _no_source => None,
         };
         if let Some(source) = source {
-            self.server.scripts.saw(source);
+            self.server.saw_script(source, &self.worker);
         }
     }
 
     /// Whether nobody is to wait behind this command.
-    fn is_heavy(&self, command: &Command) -> bool {
-        command.heavy || (command.replay == Replay::Never && self.server.is_paused())
+    fn is_heavy(&self, command: &'static Command) -> bool {
+        command.heavy || self.server.slow.note(command) || (command.replay == Replay::Never && self.server.is_paused())
     }
 
     pub(super) fn inline(&mut self, text: &[u8]) -> Next {
@@ -90,6 +91,7 @@ impl Session {
 
     fn decide(&mut self, whole: &[u8], name: &[u8], command: Option<&'static Command>) -> Next {
         let handling = command.map(|command| command.handling);
+        self.client.shown.command.set(command);
         if self.account.is_none() && !matches!(handling, Some(Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)) {
             return self.say_error(&self.stranger(whole, name, handling));
         }

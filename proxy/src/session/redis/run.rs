@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use sidepool_config::model::TcpOptions;
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
@@ -22,7 +23,9 @@ use super::lost::Lost;
 use super::requests::anew;
 use super::server::{Account, Server};
 use super::topics::Subscriber;
+use super::turns;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
+use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -97,6 +100,8 @@ pub(super) enum Next {
 pub(super) enum Step {
     /// A connection of its own, for as long as that is needed.
     Lease,
+    /// A question about clients, some of whom are other workers'.
+    Others,
     /// `SUBSCRIBE` and its kin.
     Subscribe,
     /// Something was not executed and is asked again. Nothing stands at the front of `carry` for it.
@@ -136,10 +141,17 @@ struct Queue {
 impl Session {
     /// A session for a client that has just come.
     pub(super) fn new(stream: Stream, server: Rc<Server>, worker: Rc<Worker>) -> Self {
+        let config = server.config();
+        // Connections inherit the listener's options; what is configured comes on top.
+        if let Stream::Tcp(socket) = &stream
+            && config.tcp != TcpOptions::default()
+            && let Err(error) = options::client(socket, &config.tcp)
+        {
+            tracing::debug!(server = &*server.name, %error, "cannot set the options of a Redis client's connection");
+        }
         let client = Client::new(server.next_id(&worker), stream, crate::clock::now());
         server.enter(&client);
         let account = server.welcome();
-        let config = server.config();
         let limit = config.client_login_timeout;
         let login = (account.is_none() && !limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
         let session = Self {
@@ -175,6 +187,7 @@ impl Session {
                 Step::End => After::End,
                 // What is rare is boxed, so that an idle session is small.
                 Step::Lease => Box::pin(self.leased()).await,
+                Step::Others => Box::pin(self.others()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
                 Step::Redo => Box::pin(self.redo()).await,
                 Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
@@ -297,9 +310,10 @@ impl Session {
             self.show();
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
-        let window = self.window();
+        let (window, helping) = (self.window(), self.attached.as_ref().map_or(usize::MAX, |attached| attached.lane.helping()));
         while at < bytes.len() && !self.closing {
-            if self.client.pending() + queue.replies >= window {
+            let enough = turns::cost(queue.replies as usize, at - queue.from) >= helping;
+            if self.client.pending() + queue.replies >= window || enough {
                 self.send(&mut queue, bytes, at);
                 return (at, Next::Later);
             }
@@ -354,9 +368,11 @@ impl Session {
         let replies = queue.replies;
         let record = group.shared.record();
         record.add(PoolCounter::Queries, u64::from(replies));
+        record.add(lane.commands(), u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         record.shift(PoolGauge::RedisInFlight, i64::from(replies));
         lane.send(&self.client, &queue.runs, bytes, false);
+        self.server.keep_looking();
         queue.runs.clear();
         (queue.from, queue.replies) = (to, 0);
     }
@@ -382,9 +398,11 @@ impl Session {
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
+        record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
+        self.server.keep_looking();
         Next::Done
     }
 
@@ -396,6 +414,7 @@ impl Session {
         let record = group.shared.record();
         record.add(count::command(Kind::PubSub), 1);
         record.add(PoolCounter::Queries, 1);
+        record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         record.shift(PoolGauge::RedisInFlight, 1);
         lane.send_raised(&client, whole, muted, raise);
@@ -428,6 +447,7 @@ impl Session {
             let group = self.server.group(&self.key()?, &self.worker);
             let lane = group.lane(&self.worker, heavy);
             lane.attach();
+            group.leased.enter();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });
         }
@@ -438,6 +458,7 @@ impl Session {
     pub(super) fn detach(&mut self) {
         if let Some(Attached { group, lane }) = self.attached.take() {
             lane.detach();
+            group.leased.leave();
             group.shared.record().shift(PoolGauge::Clients, -1);
         }
     }

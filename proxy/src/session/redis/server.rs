@@ -1,7 +1,7 @@
 //! One configured server as one worker sees it: who may come in, the groups of clients that share connections, and the clients themselves.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -19,14 +19,15 @@ use super::client::{Client, Fate};
 use super::gate::gates;
 use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
-use super::scripts::Scripts;
+use super::side::RedisCommons;
+use super::slow::{self, Slow};
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
-use crate::pool::registry::Directory;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Facts;
+use crate::upstream::redis::scripts::Scripts;
 use crate::worker::Worker;
 
 /// A configured server.
@@ -35,14 +36,18 @@ pub struct Server {
     pub name: Arc<str>,
     /// What it says about itself.
     pub facts: Rc<Facts>,
-    /// Scripts that went through here.
-    pub scripts: Scripts,
     config: RefCell<Arc<Redis>>,
-    directory: Directory<Arc<str>>,
+    commons: RedisCommons,
     groups: RefCell<BTreeMap<Key, Rc<Group>>>,
     hubs: RefCell<BTreeMap<Rc<str>, Rc<Hub>>>,
+    /// Databases that the server has let somebody select: never more than it has.
+    databases: RefCell<BTreeSet<u32>>,
     clients: RefCell<BTreeMap<u64, Weak<Client>>>,
     next_id: Cell<u64>,
+    /// Commands that turned out to be slow.
+    pub slow: Slow,
+    /// Lanes are being looked at.
+    looking: Cell<bool>,
     /// Commands that are not sent.
     denied: Cell<Gates>,
     /// Until when a `CLIENT PAUSE` that came through here halts writes.
@@ -75,8 +80,10 @@ pub enum Identity {
 
 impl Server {
     /// A server without connections.
-    pub fn new(name: Arc<str>, config: Arc<Redis>, directory: Directory<Arc<str>>) -> Rc<Self> {
+    pub fn new(name: Arc<str>, config: Arc<Redis>, commons: RedisCommons) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
+            slow: Slow::default(),
+            looking: Cell::new(false),
             denied: Cell::new(gates(&config)),
             paused: Cell::new(None),
             verdicts: Verdicts::default(),
@@ -84,11 +91,11 @@ impl Server {
             me: Weak::clone(me),
             name,
             facts: Rc::default(),
-            scripts: Scripts::default(),
             config: RefCell::new(config),
-            directory,
+            commons,
             groups: RefCell::default(),
             hubs: RefCell::default(),
+            databases: RefCell::default(),
             clients: RefCell::default(),
             next_id: Cell::new(1),
         })
@@ -200,8 +207,8 @@ impl Server {
         };
         for group in gone {
             group.drain();
-            self.directory.forget(group.shared.name());
-            self.directory.forget(group.leased.name());
+            self.commons.directory.forget(group.shared.name());
+            self.commons.directory.forget(group.leased.name());
         }
         for client in self.clients() {
             if client.shown.user.borrow().as_deref() == Some(&**user) {
@@ -291,27 +298,87 @@ impl Server {
             return Rc::clone(group);
         }
         let config = self.config();
-        let group =
-            Group::new(key.clone(), Weak::clone(&self.me), &self.name, &config, worker.mailboxes.workers(), |name, limits, record| {
+        let group = Group::new(
+            key.clone(),
+            Weak::clone(&self.me),
+            &self.name,
+            &config,
+            worker.mailboxes.workers(),
+            &self.commons.bounds,
+            |name, limits, record| {
                 let seed =
                     name.bytes().fold(u64::from(worker.id.0) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-                let (id, core) = self.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
+                let (id, core) = self.commons.directory.join(crate::clock::now(), Arc::clone(&name), limits, seed);
                 let setup = PoolSetup { name, id, core, worker: worker.id, mailboxes: worker.mailboxes.clone(), record, shared: None };
                 let target = group::target(key, &config, self.secret_of(&config, &key.user), self.selects(), worker);
                 Pool::new(setup, RedisConnector::new(target, Rc::clone(&self.facts)), &worker.pools)
-            });
+            },
+        );
         self.groups.borrow_mut().insert(key.clone(), Rc::clone(&group));
         group
     }
 
     /// Whether the server is known to have this database.
     pub fn has_database(&self, database: u32) -> bool {
-        database == self.config.borrow().database || self.groups.borrow().keys().any(|key| key.database == database)
+        database == self.config.borrow().database || self.databases.borrow().contains(&database)
+    }
+
+    /// The server has let somebody select this database.
+    pub fn saw_database(&self, database: u32) {
+        self.databases.borrow_mut().insert(database);
     }
 
     /// The server has no such database.
     pub fn forget_group(&self, key: &Key) {
         self.groups.borrow_mut().remove(key);
+    }
+
+    /// The source of a script went by: all workers remember it.
+    pub fn saw_script(&self, source: &[u8], worker: &Worker) {
+        let Some(source) = self.facts.scripts.saw(source) else { return };
+        self.tell_others(worker, move |scripts| {
+            scripts.saw(&source);
+        });
+    }
+
+    /// The server was told to forget all scripts.
+    pub fn forget_scripts(&self, worker: &Worker) {
+        self.facts.scripts.forget();
+        self.tell_others(worker, Scripts::forget);
+    }
+
+    fn tell_others(&self, worker: &Worker, news: impl Fn(&Scripts) + Clone + Send + 'static) {
+        for other in worker.mailboxes.ids().filter(|other| *other != worker.id) {
+            let (name, news) = (Arc::clone(&self.name), news.clone());
+            worker.mailboxes.post(other, move |worker| {
+                if let Some(server) = worker.redis.server(&name) {
+                    news(&server.facts.scripts);
+                }
+            });
+        }
+    }
+
+    /// There is work for lanes: somebody looks at them for as long as there is.
+    pub fn keep_looking(&self) {
+        if !self.looking.replace(true) {
+            tokio::task::spawn_local(slow::look(Weak::clone(&self.me)));
+        }
+    }
+
+    /// Nobody looks at the lanes any more.
+    pub fn stop_looking(&self) {
+        self.looking.set(false);
+    }
+
+    /// Looks at all lanes; whether there is work. While writes are halted, nothing can be said about them.
+    pub fn look(&self) -> bool {
+        let paused = self.is_paused();
+        let mut busy = false;
+        for group in self.groups.borrow().values() {
+            busy |= group.look(|command| !paused && self.slow.stalled(command));
+        }
+        self.slow.on_look();
+        busy
     }
 
     /// Where clients of this upstream user subscribe.
@@ -366,6 +433,11 @@ impl Server {
     /// A client by its number.
     pub fn client(&self, id: u64) -> Option<Rc<Client>> {
         self.clients.borrow().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// The server's number of the connection that a client leases; 0: it leases none.
+    pub fn leased_by(&self, id: i64) -> i64 {
+        u64::try_from(id).ok().and_then(|id| self.client(id)).map_or(0, |client| client.shown.leased.get())
     }
 
     /// All clients, in the order in which they came.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use sidepool_config::model::Config;
 
+use super::bound::Bounds;
 use super::server::Server;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
@@ -19,13 +20,15 @@ use crate::worker::Worker;
 pub struct RedisCommons {
     /// The cores of the pools, by name.
     pub directory: Directory<Arc<str>>,
+    /// How many clients may hold a connection for something that only others can end.
+    pub bounds: Bounds,
 }
 
 impl RedisCommons {
     /// For a process with so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { directory: Directory::new(workers) }
+        Self { directory: Directory::new(workers), bounds: Bounds::default() }
     }
 }
 
@@ -58,7 +61,7 @@ impl RedisSide {
                 Some(_unchanged) => {}
                 None => {
                     let name: Arc<str> = Arc::from(name.as_str());
-                    let server = Server::new(Arc::clone(&name), Arc::new(config.clone()), self.commons.directory.clone());
+                    let server = Server::new(Arc::clone(&name), Arc::new(config.clone()), self.commons.clone());
                     server.warm(worker);
                     servers.insert(name, server);
                 }

@@ -85,6 +85,7 @@ impl RedisConnector {
         let enter = async |stream: Stream, server: &Arc<Server>| {
             let mut stream = secure(stream, &self.target, &upstream).await?;
             let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
+            self.facts.scripts.bring(&mut stream, self.target.version, &upstream).await?;
             Ok(RedisConnection { stream, id, secret: self.secret, server: Arc::clone(server) })
         };
         self.target.dialer.connect(self.target.timeout, enter).await
@@ -110,6 +111,12 @@ impl RedisConnector {
             // Loading, busy, or not allowed to PING: somebody who is not let in does not get as far.
             (Reply::Error(_) | Reply::Nil | Reply::Integer(_) | Reply::Text(_) | Reply::List(_), _) => Ok(()),
         })
+    }
+
+    /// Loads the scripts that the server should have and does not.
+    pub async fn bring_scripts(&self, connection: &mut RedisConnection) -> Result<(), ConnectFault> {
+        let upstream = shown(&self.target.upstream);
+        within(ANSWER_TIMEOUT, &upstream, self.facts.scripts.bring(&mut connection.stream, self.target.version, &upstream)).await
     }
 
     /// Asks a question whose answer is read whole, on a connection that nothing is owed on.

@@ -7,11 +7,15 @@ use std::rc::Rc;
 
 use sidepool_protocol::redis::reply::Reply;
 
+use super::scripts::Scripts;
+
 /// What one worker knows of one server.
 #[derive(Debug, Default)]
 pub struct Facts {
     hello: RefCell<Option<Rc<Hello>>>,
     commands: RefCell<HashMap<Box<[u8]>, Flags>>,
+    /// The scripts it should have.
+    pub scripts: Scripts,
 }
 
 /// Most commands that are remembered. Clients choose the names, servers have some hundreds.

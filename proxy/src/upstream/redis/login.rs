@@ -49,10 +49,25 @@ pub(super) async fn log_in(stream: &mut Stream, login: &Login, version: Resp, up
 
 /// Asks one question whose answer is read whole.
 pub(super) async fn ask(stream: &mut Stream, question: &[u8], version: Resp, upstream: &str) -> Result<Reply, ConnectFault> {
+    let mut replies = ask_many(stream, question, 1, version, upstream).await?;
+    replies.pop().ok_or_else(|| out_of_step(upstream))
+}
+
+/// Asks several questions at once.
+pub(super) async fn ask_many(
+    stream: &mut Stream,
+    questions: &[u8],
+    count: usize,
+    version: Resp,
+    upstream: &str,
+) -> Result<Vec<Reply>, ConnectFault> {
     let mut inbox = Vec::new();
-    write_all(stream, question).await.map_err(|error| lost(upstream, &error))?;
-    let reply = read_reply(stream, version, &mut inbox, upstream).await?;
-    if inbox.is_empty() { Ok(reply) } else { Err(out_of_step(upstream)) }
+    write_all(stream, questions).await.map_err(|error| lost(upstream, &error))?;
+    let mut replies = Vec::with_capacity(count);
+    for _ in 0..count {
+        replies.push(read_reply(stream, version, &mut inbox, upstream).await?);
+    }
+    if inbox.is_empty() { Ok(replies) } else { Err(out_of_step(upstream)) }
 }
 
 async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {

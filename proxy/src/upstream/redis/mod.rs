@@ -4,3 +4,4 @@ pub mod connection;
 pub mod connector;
 pub mod facts;
 mod login;
+pub mod scripts;
