@@ -44,6 +44,15 @@ async fn nobody_waits_behind_a_heavy_command() {
     assert_eq!(light.command(&["GET", "k"]).await.text(), "3");
     assert_eq!(light.command(&["CLIENT", "UNPAUSE"]).await.text(), "OK");
     assert_eq!(heavy.reply().await.text(), "OK");
+    // Nor does one that a transaction asked for.
+    for words in [&["MULTI"][..], &["CLIENT", "PAUSE", "60000", "WRITE"], &["EXEC"]] {
+        assert!(!matches!(light.command(words).await, Reply::Error(_)), "{words:?}");
+    }
+    heavy.send(&request(&["SET", "k", "after the pause"])).await;
+    assert!(heavy.is_silent().await);
+    assert_eq!(light.command(&["GET", "k"]).await.text(), "after the pause");
+    assert_eq!(light.command(&["CLIENT", "UNPAUSE"]).await.text(), "OK");
+    assert_eq!(heavy.reply().await.text(), "OK");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,7 +55,6 @@ impl Session {
         let first = self.front_handling();
         if first == Some(Handling::Control) {
             key.database = 0;
-            self.note_pause();
         }
         let group = self.server.group(&key, &self.worker);
         let pool = Rc::clone(&group.leased);
@@ -143,9 +142,8 @@ impl Session {
     }
 
     /// `CLIENT PAUSE` and `UNPAUSE`: what is halted must not hold up what is not.
-    fn note_pause(&mut self) {
-        let Some(whole) = self.front_request() else { return };
-        let words: Vec<&[u8]> = Arguments::new(&whole).collect();
+    pub(super) fn note_pause(&self, whole: &[u8]) {
+        let words: Vec<&[u8]> = Arguments::new(whole).collect();
         match words.as_slice() {
             [client, unpause] if client.eq_ignore_ascii_case(b"client") && unpause.eq_ignore_ascii_case(b"unpause") => {
                 self.server.pause(None)

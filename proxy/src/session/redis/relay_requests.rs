@@ -46,6 +46,9 @@ impl Relay {
             self.while_subscribed(session, whole, name, command);
             return true;
         }
+        if handling == Some(Handling::Control) {
+            session.note_pause(whole);
+        }
         if let Some(command) = command {
             session.note_script(command, whole);
         }
