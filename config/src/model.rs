@@ -19,7 +19,7 @@ pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
     Timeouts, UserTimeouts,
 };
-pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser};
+pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
 
 /// The whole configuration.

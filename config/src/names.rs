@@ -2,7 +2,7 @@
 
 use crate::model::{
     AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, RedisAuth,
-    UpstreamTls,
+    SubscriberGap, UpstreamTls,
 };
 
 /// An enum whose values have names in the configuration.
@@ -93,6 +93,10 @@ impl Named for LogFormat {
 
 impl Named for RedisAuth {
     const NAMES: &'static [(&'static str, Self)] = &[("inject", Self::Inject), ("map", Self::Map), ("pass-through", Self::PassThrough)];
+}
+
+impl Named for SubscriberGap {
+    const NAMES: &'static [(&'static str, Self)] = &[("resume", Self::Resume), ("close", Self::Close)];
 }
 
 impl Named for CommandPolicy {

@@ -103,3 +103,18 @@ async fn node_pg_and_postgres_js_listen() {
 async fn ioredis() {
     run("javascript/ioredis_scenario.js").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_redis() {
+    run("javascript/node_redis_scenario.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bullmq() {
+    run("javascript/bullmq_scenario.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn celery() {
+    run("python/celery_scenario.py").await;
+}

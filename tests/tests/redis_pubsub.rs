@@ -172,3 +172,62 @@ async fn everybody_who_listens_is_counted() {
         assert_eq!(publisher.command(&["PUBLISH", "news", "z"]).await, Reply::Integer(left));
     }
 }
+
+/// Cuts the connection that subscribes for everybody, on the server's side.
+async fn cut_subscribers(server: &RedisServer) {
+    let mut direct = server.direct().await;
+    assert_eq!(direct.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, Reply::Integer(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_that_may_have_missed_something_can_be_closed() {
+    let server = RedisServer::start().await;
+    let mut pool = Pooler::start(Settings::redis(&server)).await;
+    let mut subscribers = [
+        subscriber(&pool, "2", &["SUBSCRIBE", "news"]).await,
+        subscriber(&pool, "3", &["PSUBSCRIBE", "n*"]).await,
+        subscriber(&pool, "3", &["SSUBSCRIBE", "shard"]).await,
+    ];
+    let mut plain = pool.redis_wire().await;
+    assert_eq!(plain.command(&["PING"]).await.text(), "PONG");
+    let settings = pool.settings().clone().set("redis.main.subscriber_gap", "close");
+    pool.reload(settings).await;
+    cut_subscribers(&server).await;
+    for wire in &mut subscribers {
+        assert_eq!(wire.read().await, None, "it is to know, and to subscribe again");
+    }
+    assert_eq!(plain.command(&["PING"]).await.text(), "PONG", "whoever did not subscribe stays");
+    let mut again = subscriber(&pool, "2", &["SUBSCRIBE", "news"]).await;
+    assert_eq!(plain.command(&["PUBLISH", "news", "after"]).await, Reply::Integer(1));
+    assert_eq!(words(&again.reply().await), ["message", "news", "after"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_hear_again_and_are_not_told_twice() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut subscribers = [
+        subscriber(&pool, "2", &["SUBSCRIBE", "news"]).await,
+        subscriber(&pool, "3", &["PSUBSCRIBE", "n*"]).await,
+        subscriber(&pool, "3", &["SSUBSCRIBE", "shard"]).await,
+    ];
+    let mut direct = server.direct().await;
+    for round in 0..3 {
+        cut_subscribers(&server).await;
+        let text = format!("after {round}");
+        wait::until("all to be subscribed again", async || {
+            let counts = [
+                words(&direct.command(&["PUBSUB", "NUMSUB", "news"]).await)[1].clone(),
+                words(&direct.command(&["PUBSUB", "SHARDNUMSUB", "shard"]).await)[1].clone(),
+                direct.command(&["PUBSUB", "NUMPAT"]).await.text(),
+            ];
+            (counts == ["1", "1", "1"]).then_some(())
+        })
+        .await;
+        direct.command(&["PUBLISH", "news", &text]).await;
+        direct.command(&["SPUBLISH", "shard", &text]).await;
+        for wire in &mut subscribers {
+            assert_eq!(words(&wire.reply().await).last(), Some(&text), "and no second confirmation");
+        }
+    }
+}

@@ -50,6 +50,8 @@ pub struct Redis {
     pub request_timeout: Duration,
     /// For how long what was not executed is tried again; zero: not at all.
     pub retry_timeout: Duration,
+    /// What becomes of subscribers when the connection that subscribes for them is lost.
+    pub subscriber_gap: SubscriberGap,
     /// Which commands that hit everybody may be sent.
     pub command_policy: CommandPolicy,
     /// What is allowed beside that.
@@ -80,6 +82,16 @@ pub enum RedisAuth {
     Map,
     /// The server decides about what they say.
     PassThrough,
+}
+
+/// What becomes of subscribers that may have missed something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SubscriberGap {
+    /// They stay, and hear again what is published from then on.
+    #[default]
+    Resume,
+    /// They are closed, as by a server that restarts.
+    Close,
 }
 
 /// Which commands that hit everybody may be sent.
@@ -181,6 +193,7 @@ impl Redis {
             client_output_limit_bytes: 64 << 20,
             request_timeout: Duration::ZERO,
             retry_timeout: Duration::ZERO,
+            subscriber_gap: SubscriberGap::default(),
             command_policy: CommandPolicy::DropIn,
             command_allow: CommandClasses::default(),
             command_deny: CommandClasses::default(),

@@ -15,6 +15,7 @@ const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["text", "json"];
 
 const REDIS_AUTH_TYPES: &[&str] = &["inject", "map", "pass-through"];
+const SUBSCRIBER_GAPS: &[&str] = &["resume", "close"];
 const COMMAND_POLICIES: &[&str] = &["drop-in", "sidecar"];
 
 /// The largest size that a pool may have.
@@ -177,6 +178,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Redis], "client_output_limit", Kind::Size { min: 1 }, "\"64MiB\"", NewSessions, "Replies held for one client that does not read them; past it the client is closed."),
     row(&[Redis], "request_timeout", NO_LIMIT, "\"0s\"", Live, "How long the reply to a command that does not block may take. Its client is then told that the outcome is unknown; the shared connection stays."),
     row(&[Redis], "retry_timeout", Kind::Duration { zero: Some("not at all") }, "\"0s\"", Live, "For how long a command is tried again that the server answers with LOADING, READONLY, TRYAGAIN, BUSY, MASTERDOWN or CLUSTERDOWN: it was not executed."),
+    row(&[Redis], "subscriber_gap", Kind::Choice(SUBSCRIBER_GAPS), "\"resume\"", Live, "What becomes of subscribers when the connection that subscribes for them is lost, and perhaps messages with it: they stay and hear what is published from then on, or are closed, as by a server that restarts, so that they know."),
     row(&[Redis], "command_policy", Kind::Choice(COMMAND_POLICIES), "\"drop-in\"", Live, "Which commands that hit everybody may be sent. drop-in: all that the ACL user may do; sidecar: those that an application needs."),
     row(&[Redis], "command_allow", Kind::Texts, "[]", Live, "Classes that command_policy denies and that are allowed: flush, keys, swapdb, config, acl, persistence, pause, kill, scripts, monitor, replication, topology, shutdown, debug, modules."),
     row(&[Redis], "command_deny", Kind::Texts, "[]", Live, "Classes that command_policy allows and that are denied."),

@@ -28,16 +28,16 @@ pub enum RequestFault {
 }
 
 impl RequestFault {
-    /// The error line that Redis answers with, without the leading `-` and the line end; `None`: it says nothing.
+    /// The error line that Redis answers with, without the leading `-` and the line end; `None`: it says nothing. Not always UTF-8.
     #[must_use]
-    pub fn line(&self) -> Option<String> {
+    pub fn line(&self) -> Option<Vec<u8>> {
         let text = match self {
             Self::MultibulkLength => "invalid multibulk length",
             Self::UnauthenticatedMultibulkLength => "unauthenticated multibulk length",
             Self::MultibulkLine => "too big mbulk count string",
             Self::ExpectedDollar(found) => {
-                let shown = if *found == b'\r' || *found == b'\n' { ' ' } else { char::from(*found) };
-                return Some(format!("ERR Protocol error: expected '$', got '{shown}'"));
+                let shown = if *found == b'\r' || *found == b'\n' { b' ' } else { *found };
+                return Some([b"ERR Protocol error: expected '$', got '", &[shown][..], b"'"].concat());
             }
             Self::BulkLength => "invalid bulk length",
             Self::UnauthenticatedBulkLength => "unauthenticated bulk length",
@@ -46,13 +46,16 @@ impl RequestFault {
             Self::UnbalancedQuotes => "unbalanced quotes in request",
             Self::Http => return None,
         };
-        Some(format!("ERR Protocol error: {text}"))
+        Some(format!("ERR Protocol error: {text}").into_bytes())
     }
 }
 
 impl fmt::Display for RequestFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.line().as_deref().unwrap_or("HTTP on a Redis port"))
+        match self.line() {
+            Some(line) => f.write_str(&String::from_utf8_lossy(&line)),
+            None => f.write_str("HTTP on a Redis port"),
+        }
     }
 }
 

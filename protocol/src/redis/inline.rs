@@ -6,7 +6,8 @@ use super::request::Scanned;
 
 /// Finds an inline request at the front of `bytes`.
 pub(super) fn scan(bytes: &[u8]) -> Result<Scanned, RequestFault> {
-    let Some(end) = memchr::memchr(b'\n', bytes) else {
+    // Redis searches for the line end as C does in a string: not beyond a zero byte.
+    let Some(end) = memchr::memchr2(b'\n', 0, bytes).filter(|end| bytes[*end] == b'\n') else {
         if bytes.len() > LINE_BYTES_MAX {
             return Err(RequestFault::InlineTooBig);
         }
@@ -129,5 +130,6 @@ mod tests {
         assert_eq!(scan(b"PING\r\nx"), Ok(Scanned::Inline { text: 0..4, length: 6 }));
         assert_eq!(scan(&[b'a'; LINE_BYTES_MAX]), Ok(Scanned::Incomplete { needs: LINE_BYTES_MAX as u64 + 1 }));
         assert_eq!(scan(&[b'a'; LINE_BYTES_MAX + 1]), Err(RequestFault::InlineTooBig));
+        assert_eq!(scan(b"PING\0\r\nPING\r\n"), Ok(Scanned::Incomplete { needs: 14 }));
     }
 }

@@ -130,8 +130,13 @@ impl RequestScanner {
                     match bytes.get(self.at) {
                         None => return Ok(Scanned::Incomplete { needs: self.at as u64 + 1 }),
                         Some(b'$') => {}
-                        // Redis waits for the whole line before it complains; the answer is the same.
-                        Some(other) => return Err(RequestFault::ExpectedDollar(*other)),
+                        Some(other) => {
+                            // Redis complains when the whole line is there.
+                            let line = Self::line_end(bytes, self.at, RequestFault::BulkLine)?;
+                            return line.map_or(Ok(Scanned::Incomplete { needs: bytes.len() as u64 + 1 }), |_end| {
+                                Err(RequestFault::ExpectedDollar(*other))
+                            });
+                        }
                     }
                     let Some((length, next)) = self.number(bytes, self.at + 1, RequestFault::BulkLine)? else {
                         return Ok(Scanned::Incomplete { needs: bytes.len() as u64 + 1 });
@@ -184,19 +189,24 @@ impl RequestScanner {
             self.irregular |= bytes[at + 1] != b'\n';
             return Ok(Some((Some(value), at + 2)));
         }
-        match memchr::memchr(b'\r', &bytes[from..]) {
+        Ok(Self::line_end(bytes, from, endless)?.map(|end| {
+            self.irregular |= bytes[end + 1] != b'\n';
+            (parse_integer(&bytes[from..end]), end + 2)
+        }))
+    }
+
+    /// Where the line that begins at `from` ends, if it is all there. Redis searches as C does in a string: not beyond a zero byte.
+    fn line_end(bytes: &[u8], from: usize, endless: RequestFault) -> Result<Option<usize>, RequestFault> {
+        match memchr::memchr2(b'\r', 0, &bytes[from..]).map(|end| from + end).filter(|end| bytes[*end] == b'\r') {
             None if bytes.len() - from > LINE_BYTES_MAX => Err(endless),
             None => Ok(None),
-            Some(end) if from + end + 1 >= bytes.len() => Ok(None),
-            Some(end) => {
-                self.irregular |= bytes[from + end + 1] != b'\n';
-                Ok(Some((parse_integer(&bytes[from..from + end]), from + end + 2)))
-            }
+            Some(end) => Ok((end + 1 < bytes.len()).then_some(end)),
         }
     }
 }
 
-/// The arguments of a whole request, name first. Only for bytes that [`RequestScanner`] called a [`Request`].
+/// The arguments of a whole request, name first. Only for bytes that [`RequestScanner`] called a [`Request`], or the beginning of such: then it ends with
+/// the last argument that is all there.
 #[derive(Debug, Clone)]
 pub struct Arguments<'b> {
     bytes: &'b [u8],
@@ -232,9 +242,9 @@ impl<'b> Iterator for Arguments<'b> {
 }
 
 fn line_number(bytes: &[u8], from: usize) -> (u64, usize) {
-    let digits = bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let value =
-        bytes[from..from + digits].iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    let rest = bytes.get(from..).unwrap_or_default();
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let value = rest[..digits].iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
     (value, from + digits + 2)
 }
 

@@ -46,8 +46,8 @@ fn malformed_input_is_named_as_redis_names_it() {
         (b"*1\r\n#4\r\n".to_vec(), "ERR Protocol error: expected '$', got '#'"),
         (b"*1\r\n$x\r\n".to_vec(), "ERR Protocol error: invalid bulk length"),
         (b"*1\r\n$-1\r\n".to_vec(), "ERR Protocol error: invalid bulk length"),
-        (b"*1\r\n$536870913\r\n".to_vec(), "ERR Protocol error: invalid bulk length"),
-        (b"*1\r\n$4294967300\r\n".to_vec(), "ERR Protocol error: invalid bulk length"),
+        (b"*1\r\n$9223372036854775808\r\n".to_vec(), "ERR Protocol error: invalid bulk length"),
+        (b"*1\r\n$18446744073709551620\r\n".to_vec(), "ERR Protocol error: invalid bulk length"),
         (long("*"), "ERR Protocol error: too big mbulk count string"),
         (long("*1\r\n$"), "ERR Protocol error: too big bulk count string"),
         (long("a"), "ERR Protocol error: too big inline request"),
@@ -55,7 +55,12 @@ fn malformed_input_is_named_as_redis_names_it() {
     ] {
         let (found, end) = all(&bytes);
         assert!(found.is_empty());
-        assert_eq!(end.unwrap_err().line().as_deref(), Some(line), "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(40)]));
+        assert_eq!(
+            end.unwrap_err().line().as_deref(),
+            Some(line.as_bytes()),
+            "{:?}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(40)])
+        );
     }
 }
 
@@ -85,6 +90,10 @@ fn an_incomplete_request_says_its_name_and_its_need() {
     assert_eq!(scanner.scan(head, false), Ok(Scanned::Incomplete { needs: head.len() as u64 - 2 + 536_870_912 + 2 }));
     assert_eq!(scanner.name(head), Some(&b"SET"[..]));
     assert_eq!(scanner.arguments(), Some(3));
+    let mut scanner = RequestScanner::default();
+    let endless = b"*1\r\n$9223372036854775807\r\nxx";
+    assert!(matches!(scanner.scan(endless, false), Ok(Scanned::Incomplete { .. })), "how long is too long is the server's to say");
+    assert_eq!(scanner.understood(), i64::MAX as u64 + 26);
 }
 
 #[test]

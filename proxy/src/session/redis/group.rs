@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{LoadBalance, Redis};
+use sidepool_config::model::{LoadBalance, Redis, SubscriberGap};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
@@ -74,6 +74,7 @@ pub struct Group {
     retries: Cell<bool>,
     /// Scripts are being loaded.
     loading: Cell<bool>,
+    subscriber_gap: Cell<SubscriberGap>,
     info: RefCell<PoolInfo>,
     owner: Weak<Server>,
 }
@@ -107,6 +108,7 @@ impl Group {
             request_timeout: Cell::new(config.request_timeout),
             retries: Cell::new(!config.retry_timeout.is_zero()),
             loading: Cell::new(false),
+            subscriber_gap: Cell::new(config.subscriber_gap),
             info: RefCell::new(info(&key, config)),
             owner,
             key,
@@ -174,6 +176,11 @@ impl Group {
         self.retries.get()
     }
 
+    /// What becomes of subscribers that may have missed something.
+    pub fn subscriber_gap(&self) -> SubscriberGap {
+        self.subscriber_gap.get()
+    }
+
     /// Whether lanes give their connection back whenever they are quiet.
     pub fn is_scarce(&self) -> bool {
         self.scarce.get()
@@ -222,6 +229,7 @@ impl Group {
         self.output_limit.set(config.client_output_limit_bytes);
         self.request_timeout.set(config.request_timeout);
         self.retries.set(!config.retry_timeout.is_zero());
+        self.subscriber_gap.set(config.subscriber_gap);
         *self.info.borrow_mut() = info(&self.key, config);
         self.blocking.resize(split.blocking(config));
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {

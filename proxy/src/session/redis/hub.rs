@@ -2,8 +2,8 @@
 //! everybody who wants it; each channel is subscribed once, by whoever comes first, and left when the last one leaves.
 //!
 //! A client's `SUBSCRIBE` is confirmed when the server has confirmed all of its channels, never before: what is published after the
-//! confirmation arrives. After a lost connection everything is subscribed again; what was published meanwhile is lost, as with any
-//! reconnecting client of Redis. The upstream side always speaks RESP2; for RESP3 clients a message differs in its first byte.
+//! confirmation arrives. When the connection is lost, what is published meanwhile is lost too: its subscribers are closed, so that they know, or stay and
+//! are subscribed again ([`SubscriberGap`]). The upstream side always speaks RESP2; for RESP3 clients a message differs in its first byte.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -12,6 +12,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use sidepool_config::model::SubscriberGap;
 use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
@@ -369,6 +370,21 @@ impl Hub {
         }
     }
 
+    /// Messages may have been missed: whoever is to know is closed. Says how many.
+    fn on_loss(&self) -> usize {
+        if self.group.subscriber_gap() == SubscriberGap::Resume {
+            return 0;
+        }
+        let topics = self.topics.borrow();
+        let members = topics.iter().flat_map(HashMap::values).flat_map(|topic| &topic.members);
+        let mut closed = 0;
+        for member in members.filter(|member| member.client.fate() == Fate::Alive) {
+            member.client.doom(Fate::Killed);
+            closed += 1;
+        }
+        closed
+    }
+
     /// There is no connection to be had: whoever waits for a confirmation is told.
     fn refuse_waiting(&self, text: &str) {
         for kind in Kind::ALL {
@@ -434,7 +450,8 @@ async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
             Ended::Idle => held.lease.release(Condition::Clean),
             Ended::Lost => {
                 held.lease.release(Condition::Broken);
-                tracing::warn!(pool = &**pool.name(), "the subscriber connection to Redis was lost; subscribing again");
+                let closed = strong.on_loss();
+                tracing::warn!(pool = &**pool.name(), closed, "the subscriber connection to Redis was lost");
             }
         }
     }

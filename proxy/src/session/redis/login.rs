@@ -25,7 +25,7 @@ impl Session {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         let asked = match handshake::hello(&arguments) {
             Ok(asked) => asked,
-            Err(line) => return self.say_error(&line),
+            Err(line) => return self.say_error(&*line),
         };
         if self.client.pending() > 0 {
             return Next::Hold;
@@ -34,7 +34,7 @@ impl Session {
             None => self.account.clone(),
             Some(credentials) => match self.verify(credentials) {
                 Identity::Is(account) => Some(account),
-                Identity::Not(line) => return self.say_error(&line),
+                Identity::Not(line) => return self.say_error(&*line),
                 Identity::Unknown => return Next::Step(Step::Verify),
             },
         };
@@ -80,14 +80,14 @@ impl Session {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         let credentials = match handshake::auth(&arguments) {
             Ok(credentials) => credentials,
-            Err(line) => return self.say_error(&line),
+            Err(line) => return self.say_error(&*line),
         };
         if self.client.pending() > 0 {
             return Next::Hold;
         }
         let account = match self.verify(&credentials) {
             Identity::Is(account) => account,
-            Identity::Not(line) => return self.say_error(&line),
+            Identity::Not(line) => return self.say_error(&*line),
             Identity::Unknown => return Next::Step(Step::Verify),
         };
         self.become_account(account);

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sidepool_protocol::redis::command::{self, Kind};
+use sidepool_protocol::redis::command::{self, Command, Kind};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan, Value};
@@ -19,6 +19,7 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
 use super::client::{Fate, HIGH_WATER};
 use super::count;
+use super::gate;
 use super::lost::Lost;
 use super::refusal;
 use super::relay_requests::{is_stateful, is_virtual};
@@ -77,6 +78,8 @@ pub(super) struct Relay {
     pub(super) raw: bool,
     /// `RESET` was asked for.
     pub(super) reset: bool,
+    /// `body` is one that is not let through: it is read to its end and goes nowhere.
+    pub(super) unwanted: bool,
     /// Half a request was sent and will not be completed.
     pub(super) broken: bool,
     /// Something stood in the transaction that cannot be queued: it must not be executed.
@@ -121,6 +124,8 @@ impl Relay {
             }
             self.parse(session, lease);
             if self.write(lease, cx).is_err() {
+                // A server that takes no more of a request has said why.
+                let _ = self.read_server(session, lease, cx);
                 return Poll::Ready(Ended::Lost);
             }
             if let Some(condition) = self.is_free(session) {
@@ -285,7 +290,7 @@ impl Relay {
         self.owed.push_back(Owed { what: What::Own(reply.to_vec()), muted: session.replies != Replies::On });
     }
 
-    pub(super) fn answer_error(&mut self, session: &Session, text: &str) {
+    pub(super) fn answer_error(&mut self, session: &Session, text: impl AsRef<[u8]>) {
         let mut line = Vec::new();
         encode::error(&mut line, text);
         self.answer(session, &line);
@@ -303,12 +308,18 @@ impl Relay {
 
     /// A request too large to be gathered: from here on its bytes flow past.
     fn begin_body(&mut self, session: &mut Session, head: &[u8], lease: &Lease<RedisConnector>) {
-        let command = session.scanner.name(head).and_then(command::lookup);
+        let command = session.scanner.name(head).and_then(|name| large(name, head));
         let may_be_large = command.is_none_or(|command| !is_virtual(command.handling) && !is_stateful(command.handling));
         let mut scanner = FrameScanner::default();
         session.scanner = RequestScanner::default();
         if !may_be_large || scanner.scan(head).is_err() {
             self.fault(session, RequestFault::BulkLength);
+            return;
+        }
+        if let Some(command) = command.filter(|command| command.is_denied(session.server.denied())) {
+            self.poisoned |= self.multi;
+            self.answer_error(session, gate::refusal(command));
+            (self.body, self.unwanted) = (Some(scanner), true);
             return;
         }
         let kind = command.map_or(Kind::Write, |command| command.kind);
@@ -362,9 +373,12 @@ impl Relay {
             return Ok(true);
         };
         match body.scan(bytes) {
+            Ok(Scan::More) if self.unwanted => {}
             Ok(Scan::More) => self.out.extend_from_slice(bytes),
             Ok(Scan::End { used, .. }) => {
-                self.out.extend_from_slice(&bytes[..used]);
+                if !std::mem::take(&mut self.unwanted) {
+                    self.out.extend_from_slice(&bytes[..used]);
+                }
                 session.carry.extend_from_slice(&bytes[used..]);
                 self.body = None;
             }
@@ -509,6 +523,13 @@ impl Relay {
             What::Select(_) => {}
         }
     }
+}
+
+/// The command of which only the beginning is there; the sub-command where that is there, too.
+fn large(name: &[u8], head: &[u8]) -> Option<&'static Command> {
+    let command = command::lookup(name)?;
+    let sub = Arguments::new(head).nth(1).filter(|_sub| command::is_container(command));
+    Some(sub.and_then(|sub| command::lookup_sub(command, sub)).unwrap_or(command))
 }
 
 #[cfg(test)]

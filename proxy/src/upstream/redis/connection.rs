@@ -1,8 +1,8 @@
 //! An open, logged-in connection to a Redis server, as the pool keeps it.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use crate::pool::reason::CloseReason;
@@ -11,17 +11,17 @@ use crate::transport::stream::{self, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
 
-/// Tells secrets apart without holding one.
+/// Tells secrets apart without holding one: a hash with a key of this process, of no use to anybody who sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecretMark(u64);
+
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl SecretMark {
     /// The mark of this secret.
     #[must_use]
     pub fn of(secret: Option<&str>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        secret.hash(&mut hasher);
-        Self(hasher.finish())
+        Self(KEY.hash_one(secret))
     }
 }
 
