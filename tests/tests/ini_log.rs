@@ -67,6 +67,8 @@ async fn what_clients_are_told_is_logged() {
     log.line_with("closing because: password authentication failed").await;
     let from = log.len();
     login(USER, "nothing\nhere", PASSWORD).await;
+    let line = log.line_with_after(from, "login failed: db=nothing\\nhere user=app").await;
+    assert!(line.contains(" LOG C-"), "{line}");
     let line = log.line_with_after(from, "pooler error: no such database: nothing\\nhere").await;
     assert!(line.contains(" WARNING C-") && line.contains(": nothing\\nhere/app@"), "{line}");
 

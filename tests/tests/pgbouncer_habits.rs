@@ -124,7 +124,7 @@ async fn max_prepared_statements_holds_for_connections_that_are_open() {
     let cluster = Cluster::start().await;
     let pool = start(&cluster, "", "max_prepared_statements = 1").await;
     let (mut admin, mut wire) = (attempt(&pool, "app", "pgbouncer").await.expect("may"), attempt(&pool, "app", "app").await.expect("in"));
-    let held = "SELECT count(*) FROM pg_prepared_statements";
+    let held = "SELECT count(*) FROM pg_prepared_statement()";
     let mut next = 0;
     for (most, held_then) in [(1, "1"), (5, "5"), (2, "2")] {
         assert_eq!(tags(&admin.query(&format!("SET max_prepared_statements = {most}")).await), "CZ");

@@ -25,6 +25,14 @@ async fn heard(wire: &mut Wire) -> String {
     said(&wire.read().await.expect("a notification, and not the end"))
 }
 
+/// What is notified to a client by a statement of its own: within the answer or behind it.
+async fn told(wire: &mut Wire, sql: &str) -> String {
+    match wire.query(sql).await.iter().find(|message| message.tag == b'A') {
+        Some(message) => said(message),
+        None => heard(wire).await,
+    }
+}
+
 async fn nobody_is_pinned(pool: &Pooler) -> Scrape {
     let free = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("pool", "app.app"), ("state", "leased")]) == 0.0;
     pool.metrics_show("all connections free", free).await
@@ -111,28 +119,36 @@ async fn what_is_rolled_back_is_not_listened_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn notifications_wait_for_the_end_of_the_transaction() {
+async fn notifications_wait_for_the_end_of_the_transaction_and_come_within_its_answer() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(two(&cluster)).await;
-    let (mut wire, mut notifier) = (pool.wire().await, pool.wire().await);
+    let (mut wire, mut other, mut notifier) = (pool.wire().await, pool.wire().await, pool.wire().await);
     wire.query("LISTEN a").await;
+    other.query("LISTEN a").await;
     assert_eq!(tags(&wire.query("BEGIN").await), "CZ");
     let me = notifier.value("SELECT pg_backend_pid()").await;
     notifier.query("NOTIFY a, 'one'; NOTIFY a, 'two'").await;
+    assert_eq!([heard(&mut other).await, heard(&mut other).await], ["a=one", "a=two"]);
     assert_eq!(tags(&wire.query("SELECT 1").await), "TDCZ");
     assert!(wire.is_silent().await, "not inside of a transaction");
-    assert_eq!(tags(&wire.query("COMMIT").await), "CZ");
-    let first = wire.read().await.expect("a notification");
-    assert_eq!(said(&first), "a=one");
-    assert_eq!(u32::from_be_bytes(first.body[..4].try_into().unwrap()).to_string(), me, "the process that notified");
-    assert_eq!(heard(&mut wire).await, "a=two");
+    // As the server itself does it: who looks for notifications when its COMMIT is through finds them.
+    let end = wire.query("COMMIT").await;
+    assert_eq!(tags(&end), "CAAZ");
+    assert_eq!([said(&end[1]), said(&end[2])], ["a=one", "a=two"]);
+    assert_eq!(u32::from_be_bytes(end[1].body[..4].try_into().unwrap()).to_string(), me, "the process that notified");
     // In a failed one, too.
     wire.query("BEGIN").await;
     assert_eq!(tags(&wire.query("SELECT 1/0").await), "EZ");
     notifier.query("NOTIFY a, 'three'").await;
+    assert_eq!(heard(&mut other).await, "a=three");
     assert!(wire.is_silent().await);
-    wire.query("ROLLBACK").await;
-    assert_eq!(heard(&mut wire).await, "a=three");
+    assert_eq!(tags(&wire.query("ROLLBACK").await), "CAZ");
+    // What its end may have changed is known only behind the answer.
+    wire.query("BEGIN; UNLISTEN a").await;
+    notifier.query("NOTIFY a, 'four'").await;
+    assert_eq!(heard(&mut other).await, "a=four");
+    assert_eq!(tags(&wire.query("COMMIT").await), "CZ");
+    assert!(wire.is_silent().await, "it listens no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,13 +157,11 @@ async fn who_notifies_itself_hears_it_and_what_was_rolled_back_nobody_hears() {
     let pool = Pooler::start(two(&cluster)).await;
     let mut wire = pool.wire().await;
     wire.query("LISTEN a").await;
-    wire.query("NOTIFY a, 'self'").await;
-    assert_eq!(heard(&mut wire).await, "a=self");
+    assert_eq!(told(&mut wire, "NOTIFY a, 'self'").await, "a=self");
     wire.query("BEGIN").await;
     wire.query("NOTIFY a, 'never'").await;
     wire.query("ROLLBACK").await;
-    wire.query("BEGIN; NOTIFY a, 'last'; COMMIT").await;
-    assert_eq!(heard(&mut wire).await, "a=last");
+    assert_eq!(told(&mut wire, "BEGIN; NOTIFY a, 'last'; COMMIT").await, "a=last");
     assert!(wire.is_silent().await, "once");
 }
 

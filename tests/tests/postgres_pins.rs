@@ -54,8 +54,8 @@ const KINDS: [Kind; 5] = [
     Kind {
         reason: "statements",
         words: "statements prepared in SQL under its own names",
-        begin: "SELECT; PREPARE kept AS SELECT 1",
-        count: "SELECT count(*) FROM pg_prepared_statements WHERE name = 'kept'",
+        begin: "SELECT '\\'; PREPARE kept AS SELECT 1",
+        count: "SELECT count(*) FROM pg_prepared_statement() WHERE name = 'kept'",
         end: Some("DEALLOCATE ALL"),
     },
 ];

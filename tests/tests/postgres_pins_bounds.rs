@@ -7,9 +7,9 @@ use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 
 /// Pins without a word that could be known in advance.
-const HIDDEN: &str = "SELECT; PREPARE kept AS SELECT 1";
+const HIDDEN: &str = "SELECT '\\'; PREPARE kept AS SELECT 1";
 const HIDDEN_REASON: &str = "statements";
-const HIDDEN_LEFT: &str = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'kept'";
+const HIDDEN_LEFT: &str = "SELECT count(*) FROM pg_prepared_statement() WHERE name = 'kept'";
 
 async fn run(wire: &mut Wire, sql: &str) {
     let answer = wire.query(sql).await;

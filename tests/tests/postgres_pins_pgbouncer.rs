@@ -11,7 +11,7 @@ const LEFT: [(&str, &str); 5] = [
     ("CREATE TEMP TABLE kept AS SELECT 1", "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()"),
     ("BEGIN; DECLARE kept CURSOR WITH HOLD FOR SELECT generate_series(1, 9); COMMIT", "SELECT count(*) FROM pg_cursors WHERE is_holdable"),
     ("SELECT pg_advisory_lock(17)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"),
-    ("SELECT; PREPARE kept AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE name = 'kept'"),
+    ("SELECT '\\'; PREPARE kept AS SELECT 1", "SELECT count(*) FROM pg_prepared_statement() WHERE name = 'kept'"),
     // Last: nothing but the end of the connection takes it back.
     ("LOAD 'auto_explain'", "SELECT count(*) FROM pg_settings WHERE name = 'auto_explain.log_format'"),
 ];

@@ -214,8 +214,8 @@ async fn elsewhere(pool: &Pooler, wire: &mut Wire) -> Wire {
     let mut holder = pool.wire().await;
     holder.query("BEGIN").await;
     // One of the two is left, and it is not the one that knows the statement.
-    assert_eq!(holder.value("SELECT count(*) FROM pg_prepared_statements").await, "1", "the last one used is the next one given");
-    assert_eq!(wire.value("SELECT count(*) FROM pg_prepared_statements").await, "0");
+    assert_eq!(holder.value("SELECT count(*) FROM pg_prepared_statement()").await, "1", "the last one used is the next one given");
+    assert_eq!(wire.value("SELECT count(*) FROM pg_prepared_statement()").await, "0");
     holder
 }
 

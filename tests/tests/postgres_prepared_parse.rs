@@ -231,7 +231,7 @@ async fn names_that_look_like_the_proxys_own_are_nobodys() {
     let (_cluster, pool) = start(1).await;
     let (mut owner, mut stranger) = (pool.wire().await, pool.wire().await);
     owner.ask(&[parse("s", "SELECT 'private'"), sync()].concat()).await;
-    let theirs = owner.value("SELECT name FROM pg_prepared_statements").await;
+    let theirs = owner.value("SELECT name FROM pg_prepared_statement()").await;
     assert!(theirs.starts_with("sidepool_"));
     for batch in [
         [bind("", &theirs, &[]), execute("", 0), sync()].concat(),

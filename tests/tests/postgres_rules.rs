@@ -79,7 +79,7 @@ async fn the_reset_query_runs_when_a_client_of_a_session_pool_leaves() {
     let _proof = proves(&["setting server_reset_query"]);
     let cluster = Cluster::start().await;
     let make = "CREATE TEMP TABLE mine (n int); PREPARE p AS SELECT 1; SET work_mem = '7MB'";
-    let (tables, statements) = ("SELECT count(*) FROM pg_class WHERE relname = 'mine'", "SELECT count(*) FROM pg_prepared_statements");
+    let (tables, statements) = ("SELECT count(*) FROM pg_class WHERE relname = 'mine'", "SELECT count(*) FROM pg_prepared_statement()");
     for (reset, tables_left, statements_left) in
         [("DISCARD ALL", "0", "0"), ("DEALLOCATE ALL", "1", "0"), ("", "1", "1"), ("DISCARD TEMP", "0", "1")]
     {

@@ -59,6 +59,19 @@ pub fn may_name(text: &[u8]) -> bool {
     }
 }
 
+/// Whether there is something behind the end of a statement: perhaps another one. A zero ends a text.
+#[must_use]
+#[inline]
+pub fn may_be_several(text: &[u8]) -> bool {
+    memchr::memchr(b';', text).is_some_and(|at| !text[at..].iter().all(|byte| matches!(byte, b';' | b' ' | b'\t'..=b'\r' | 0)))
+}
+
+/// Whether a text is an EXECUTE, with nothing before it.
+#[must_use]
+pub fn begins_with_execute(text: &[u8]) -> bool {
+    Tokens::new(text).word().is_some_and(|word| is(word, b"execute"))
+}
+
 /// Looks at the beginning of a text, which may go on unless it is `whole`.
 #[must_use]
 pub fn start(text: &[u8], whole: bool) -> Start {

@@ -119,3 +119,14 @@ fn a_beginning_tells_as_soon_as_it_can() {
     assert_eq!(start(b"DELE", false), Start::Other);
     assert_eq!(start(b"DE", false), Start::NeedMore);
 }
+
+#[test]
+fn several_statements_are_told_from_one_by_what_follows_its_end() {
+    for one in ["", "select 1", "select 1;", "select 1 ; \n;;\0"] {
+        assert!(!may_be_several(one.as_bytes()), "{one}");
+    }
+    for several in ["select 1; x", "select ';'", "; x", "select 1;\0x"] {
+        assert!(may_be_several(several.as_bytes()), "{several}");
+    }
+    assert!(begins_with_execute(b"/* a */ Execute b") && !begins_with_execute(b"explain execute b"));
+}

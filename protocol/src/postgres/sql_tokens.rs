@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+/// Texts up to this size are looked at behind their first words, too, and waited for.
+pub const MAX_LOOKED_BYTES: usize = 16 * 1024;
+
 /// PostgreSQL keeps this many bytes of a name.
 pub(super) const MAX_NAME_BYTES: usize = 63;
 

@@ -273,6 +273,11 @@ impl Core {
         }
     }
 
+    /// No other pool needs one more than this any longer.
+    pub fn forgive(&mut self) {
+        self.owed = 0;
+    }
+
     /// One more client of `worker` uses the pool.
     pub fn enter(&mut self, now: Instant, worker: WorkerId) {
         self.conns.side(worker).members += 1;
@@ -320,7 +325,7 @@ impl Core {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
-            if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
+            if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.usable() == 0 {
                 self.refuse_all(now, RefuseReason::UpstreamRefuses);
             }
         }

@@ -253,6 +253,9 @@ impl<C: Connector> Pool<C> {
             if let Some(since) = since {
                 self.record.observe(PoolHistogram::Use, now.saturating_duration_since(since));
             }
+            if !self.is_wanted() {
+                core.forgive();
+            }
             core.release(now, id, condition);
         });
         self.yield_if_wanted();

@@ -32,7 +32,7 @@ impl Core {
     pub(super) fn refuses(&self, now: Instant) -> Option<RefuseReason> {
         if self.draining {
             Some(RefuseReason::Draining)
-        } else if self.backoff.refuses(now, self.limits.fail_fast_after) && self.conns.open() == 0 {
+        } else if self.backoff.refuses(now, self.limits.fail_fast_after) && self.conns.usable() == 0 {
             Some(RefuseReason::LoginFailing)
         } else if self.queue.len() >= self.limits.queue_length {
             Some(if self.paused { RefuseReason::Paused } else { RefuseReason::QueueFull })

@@ -45,7 +45,8 @@ impl Share {
         let mailboxes = mailboxes.clone();
         let press: Press = Arc::new(move || {
             mailboxes.post(worker, move |worker| {
-                if let Some(pool) = worker.pools.get::<C>(pool) {
+                // Whoever waited may have what it needs by now.
+                if let Some(pool) = worker.pools.get::<C>(pool).filter(|pool| pool.is_wanted()) {
                     pool.step(|core, now| core.owe_one(now));
                 }
             });
@@ -129,9 +130,14 @@ impl<C: Connector> Pool<C> {
 
     /// Gives up an idle connection, when somebody waits for it.
     pub(super) fn yield_if_wanted(&self) {
-        if self.share.as_ref().is_some_and(Share::is_wanted) {
+        if self.is_wanted() {
             self.step(|core, now| core.evict(now));
         }
+    }
+
+    /// Whether somebody waits for a limit that the pool shares.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.share.as_ref().is_some_and(Share::is_wanted)
     }
 
     /// Gives up the permits of connections that are gone.

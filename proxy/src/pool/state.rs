@@ -127,6 +127,18 @@ impl Conns {
         self.live() - self.count(ConnState::Connecting)
     }
 
+    /// How many of them will serve somebody else when they come free. One that is merely old may.
+    pub(super) fn usable(&self) -> u32 {
+        if self.retiring == 0 {
+            return self.open();
+        }
+        let lost = self.all().filter(|(slot, state)| {
+            let gone = self.retired(*slot).is_some_and(|reason| reason != CloseReason::Lifetime);
+            gone && !matches!(state, ConnState::Connecting | ConnState::Closing)
+        });
+        self.open() - u32::try_from(lost.count()).unwrap_or(u32::MAX)
+    }
+
     /// The sides of all workers, in their order.
     pub(super) fn sides(&self) -> &[Side] {
         &self.sides

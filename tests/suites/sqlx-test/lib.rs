@@ -53,7 +53,7 @@ macro_rules! test_decode_type {
                 let mut connection = $crate::new::<$db>().await?;
                 $({
                     let row = $crate::sqlx::query(concat!("SELECT ", $text)).fetch_one(&mut connection).await?;
-                    assert_eq!(row.try_get_unchecked::<$ty, _>(0)?, $value, "{}", $text);
+                    assert_eq!($value, row.try_get_unchecked::<$ty, _>(0)?, "{}", $text);
                 })+
                 Ok(())
             }
@@ -72,7 +72,7 @@ macro_rules! test_simple_type {
                 let mut connection = $crate::new::<$db>().await?;
                 $({
                     let row = connection.fetch_one(concat!("SELECT ", $text)).await?;
-                    assert_eq!(row.try_get_unchecked::<$ty, _>(0)?, $value, "{}", $text);
+                    assert_eq!($value, row.try_get_unchecked::<$ty, _>(0)?, "{}", $text);
                 })+
                 Ok(())
             }
@@ -92,8 +92,8 @@ macro_rules! test_prepared_type {
                 $({
                     let query = $crate::sqlx::query(concat!("SELECT ", $text, ", $1"));
                     let row = query.bind($value).fetch_one(&mut connection).await?;
-                    assert_eq!(row.try_get_unchecked::<$ty, _>(0)?, $value, "{}", $text);
-                    assert_eq!(row.try_get_unchecked::<$ty, _>(1)?, $value, "{}", $text);
+                    assert_eq!($value, row.try_get_unchecked::<$ty, _>(0)?, "{}", $text);
+                    assert_eq!($value, row.try_get_unchecked::<$ty, _>(1)?, "{}", $text);
                 })+
                 Ok(())
             }

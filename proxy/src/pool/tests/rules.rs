@@ -364,6 +364,19 @@ fn while_connections_work_a_permanent_failure_refuses_nobody() {
 }
 
 #[test]
+fn a_connection_that_is_closed_when_it_comes_free_is_no_reason_to_wait() {
+    let mut bench = Bench::new(LIMITS);
+    let conn = bench.lease(1)[0];
+    bench.core.retire_all(bench.now, CloseReason::Asked);
+    let waiter = bench.queue(ALICE);
+    let (second, _) = bench.opens()[0];
+    bench.fail(second, Failure::Permanent);
+    assert_eq!(bench.refusals().iter().map(|(refused, _)| *refused).collect::<Vec<_>>(), [waiter]);
+    assert_eq!(bench.refused().reason, RefuseReason::LoginFailing);
+    bench.release(conn, Condition::Clean);
+}
+
+#[test]
 fn an_idle_connection_that_is_found_dead_is_replaced_by_the_next() {
     let mut bench = Bench::new(LIMITS);
     let conns = bench.idle(2);
@@ -436,4 +449,9 @@ fn a_pool_gives_up_what_is_idle_now_and_what_is_leased_when_it_comes_back() {
     let next = bench.lease(1)[0];
     bench.release(next, Condition::Clean);
     assert_eq!(bench.closes(), [], "no more is owed than was leased");
+    let last = bench.take();
+    bench.core.owe_one(bench.now);
+    bench.core.forgive();
+    bench.release(last, Condition::Clean);
+    assert_eq!(bench.closes(), [], "nobody needs it any more");
 }

@@ -259,6 +259,16 @@ impl CancelTicket {
         *self.seat.doing.borrow_mut() = Doing::Running(Rc::clone(on));
     }
 
+    /// The same, where it has run for a while already: a cancel that came meanwhile is for what runs.
+    pub fn running_late(&self, on: &Rc<Cancellable>) {
+        let cancelled = self.is_cancelled();
+        self.running(on);
+        if cancelled {
+            let (worker, seat) = (Rc::clone(&self.worker), Rc::clone(&self.seat));
+            tokio::task::spawn_local(async move { deliver_to_server(&seat, &worker.postgres.cancel_lines, patience(&worker)).await });
+        }
+    }
+
     /// Whether a cancel came while the client waited.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -328,10 +338,13 @@ async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
         }
         Doing::Running(_) => {}
     }
-    let config = worker.config.borrow().clone();
-    let patience = config.postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.cancel_wait_timeout);
-    deliver_to_server(&seat, &worker.postgres.cancel_lines, patience).await;
+    deliver_to_server(&seat, &worker.postgres.cancel_lines, patience(worker)).await;
     true
+}
+
+/// How long a cancel waits for its turn.
+fn patience(worker: &Worker) -> Duration {
+    worker.config.borrow().postgres.as_ref().map_or(Duration::ZERO, |postgres| postgres.cancel_wait_timeout)
 }
 
 /// What has this key. One that peers have sent on has changed on the way.

@@ -17,6 +17,7 @@ use sidepool_protocol::postgres::hints::Kinds;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::tracker::Owed;
 
+use super::carrying::carry;
 use super::concluding::{self, Before, Concluded};
 use super::listening;
 use super::matching::{self, Found, USER};
@@ -36,12 +37,14 @@ pub(super) struct Own {
     count: u8,
     /// Which of them may fail.
     may_fail: Option<u8>,
+    /// The client's message may be sent right behind it.
+    ahead: bool,
 }
 
 impl Own {
     /// One query that may not fail.
     pub(super) fn one(sql: &str) -> Self {
-        Self { messages: query(sql), count: 1, may_fail: None }
+        Self { messages: query(sql), count: 1, may_fail: None, ahead: false }
     }
 
     /// With `connect_query` behind it, which may fail.
@@ -63,6 +66,28 @@ impl Own {
         }
     }
 
+    /// That the client's message may be sent right behind it: where it fails, the server reads no further.
+    pub(super) fn ahead(mut self) -> Self {
+        self.ahead = true;
+        self
+    }
+
+    /// Whether it may.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    /// Puts the messages out, and notes what is owed for them.
+    pub(super) fn announce(&self, link: &mut Link, out: &mut Vec<u8>) {
+        (link.own_done, link.own_may_fail) = (0, self.may_fail);
+        // A simple query destroys it.
+        link.statements.unnamed = None;
+        for _ in 0..self.count {
+            link.tracker.owe(Owed::OwnQuery);
+        }
+        out.extend_from_slice(&self.messages);
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> u8 {
         self.count
@@ -71,6 +96,7 @@ impl Own {
     pub(super) fn and(mut self, sql: &str) -> Self {
         self.messages.extend_from_slice(&query(sql));
         self.count += 1;
+        self.ahead = false;
         self
     }
 }
@@ -198,14 +224,9 @@ impl Session {
     /// Sends queries of the proxy itself.
     pub(super) fn send_own(&mut self, cx: &mut Context<'_>, own: Own) -> Result<(), End> {
         self.with_connection(|connection| {
-            let link = &mut connection.link;
-            (link.own_done, link.own_may_fail) = (0, own.may_fail);
-            // A simple query destroys it.
-            link.statements.unnamed = None;
-            for _ in 0..own.count {
-                link.tracker.owe(Owed::OwnQuery);
-            }
-            link.to_server.send(&mut connection.stream, cx, &own.messages)
+            let mut messages = Vec::new();
+            own.announce(&mut connection.link, &mut messages);
+            connection.link.to_server.send(&mut connection.stream, cx, &messages)
         })
         .or_else(|error| self.on_lost(cx, &error.to_string()))
     }
@@ -239,7 +260,7 @@ impl Session {
                 None => own,
             })
         } else {
-            matching::plan(&state, found).map(|sql| Own::one(&sql))
+            matching::plan(&state, found).map(|sql| carry(link, &sql))
         };
         // From here on the connection carries what the server does not report, too.
         link.carried = Rc::clone(&state);
@@ -360,7 +381,7 @@ impl Session {
 pub(super) fn on_untracked(link: &mut Link, name: &str) {
     // These say something of the server, or follow from others.
     const OTHERS: [&str; 5] = ["is_superuser", "in_hot_standby", "server_version", "server_encoding", "integer_datetimes"];
-    if link.rules.is_some() && !link.matching && !OTHERS.contains(&name) {
+    if link.rules.is_some() && !OTHERS.contains(&name) {
         link.dirt.add_name(name);
     }
 }

@@ -17,7 +17,6 @@ use sidepool_protocol::postgres::frame::{self, HEAD_BYTES, Head};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::plain::is_plain;
 use sidepool_protocol::postgres::splice::Splice;
-use sidepool_protocol::postgres::sql;
 use sidepool_protocol::postgres::sql_databases::{may_want_alone, wants_alone};
 use sidepool_protocol::postgres::statement::{self, MAX_NAME_BYTES, Target};
 use sidepool_protocol::postgres::tag::FrontendTag;
@@ -29,7 +28,7 @@ use super::matching::{ROLE, USER};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
 use super::referring::{self, refers};
 use super::shapes::Rows;
-use super::sql_names::Named;
+use super::sql_names::{Named, may_name};
 use crate::upstream::postgres::link::{Hold, Link, Note, TakeBack};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, UnnamedOwner};
 
@@ -191,8 +190,9 @@ impl Inbound<'_, '_> {
                 FrontendTag::Bind if rewrite => self.on_bind(rest, head, at)?,
                 FrontendTag::Describe | FrontendTag::Close if rewrite => self.on_target(rest, head, at, tag)?,
                 FrontendTag::Execute if rewrite && !self.link.portals.is_empty() => self.on_execute(rest, head, at)?,
-                FrontendTag::Query if rewrite && sql::may_name(&rest[HEAD_BYTES..]) => match self.on_named_query(rest, head, at)? {
+                FrontendTag::Query if rewrite && may_name(rest, head) => match self.on_named_query(rest, head, at)? {
                     Named::Consumed(bytes) => Some(bytes),
+                    Named::Alone(bytes) => return Ok((at + bytes, Stop::Held(Hold::All))),
                     Named::NeedMore => None,
                     Named::Held(hold) => return Ok((at, Stop::Held(hold))),
                 },

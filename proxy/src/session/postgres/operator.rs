@@ -37,6 +37,7 @@ pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut ou
     let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
     let rank = if is_our_own_user(reached.stream, &startup.user) {
         encode::authentication_ok(&mut out);
+        super::say::our_own_user(worker, reached.id, reached.stream, startup);
         Rank::Admin
     } else {
         let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(super::login::failed)?;

@@ -30,8 +30,10 @@ pub struct News {
     pub ready: u64,
     /// How many transactions ended: ReadyForQuery outside of a transaction.
     pub transactions: u64,
+    /// How many notifications of other connections went before one of those.
+    pub notified: u64,
     /// Parameters that the server reported, in order.
-    pub parameters: Vec<(Box<str>, Box<str>)>,
+    pub parameters: Vec<Reported>,
     /// The first two characters of the SQLSTATE of each error that went to the client: its class.
     pub errors: Vec<[u8; 2]>,
     /// The body of an error that answered a query of the proxy itself.
@@ -52,6 +54,19 @@ pub struct News {
     pub reshaped: Vec<(StatementId, u64)>,
     /// What the client sent last shall be sent once more; the client was told nothing.
     pub replay: bool,
+    /// The server skips everything until a Sync, which is owed.
+    pub resumes: bool,
+}
+
+/// A parameter that the server reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its value.
+    pub value: Box<str>,
+    /// It was a query of the proxy itself that changed it.
+    pub own: bool,
 }
 
 /// Which notifications of the connection itself go to its client.
@@ -169,10 +184,7 @@ impl Outbound<'_, '_> {
         match tag {
             BackendTag::ReadyForQuery => self.on_ready(body),
             BackendTag::ErrorResponse => Ok(self.on_error(body)),
-            BackendTag::ParameterStatus => {
-                self.on_parameter(body);
-                Ok(if self.link.tracker.is_own_query_next() { Verdict::Swallow } else { Verdict::Forward })
-            }
+            BackendTag::ParameterStatus => Ok(if self.on_parameter(body) { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag::NotificationResponse => {
                 Ok(if self.is_for_client(body.unwrap_or_default()) { Verdict::Forward } else { Verdict::Swallow })
             }
@@ -233,19 +245,35 @@ impl Outbound<'_, '_> {
                 if status == TransactionStatus::Idle {
                     self.news.transactions += 1;
                     self.news.schema |= std::mem::take(&mut self.link.schema_changed);
+                    self.notify_in_time();
                 }
             }
-            Verdict::Swallow => self.news.own_ready = own && !self.link.tracker.is_own_query_next(),
+            Verdict::Swallow => self.news.own_ready |= own && !self.link.tracker.is_own_query_next(),
         }
         Ok(verdict)
     }
 
-    fn on_parameter(&mut self, body: Option<&[u8]>) {
-        let Some((name, rest)) = body.and_then(frame::cstr) else { return };
-        let Some((value, _)) = frame::cstr(rest) else { return };
-        if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) {
-            self.news.parameters.push((name.into(), value.into()));
+    /// What the client has heard of by the end of its transaction is told within the answer, as the server does it: who looks for notifications then
+    /// finds them. Not where the transaction may have changed what it listens to.
+    fn notify_in_time(&mut self) {
+        let Notifications::Others(Some(listener)) = &self.notifications else { return };
+        let unsure = self.link.hearing.changed || self.link.dirt.kinds().has(Kinds::UNKNOWN);
+        if !unsure && listener.has_news() {
+            self.news.notified += listener.take(WHOLE_BYTES, self.out.put());
         }
+    }
+
+    /// True: the client has to be told.
+    fn on_parameter(&mut self, body: Option<&[u8]>) -> bool {
+        let own = self.link.tracker.is_own_query_next();
+        let Some((name, rest)) = body.and_then(frame::cstr) else { return !own };
+        let Some((value, _)) = frame::cstr(rest) else { return !own };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return !own };
+        // The server may spell a value that is carried in its own way: the client shall know it by that, before anything else it is told.
+        let carried = if self.link.asking.is_none() { self.link.applied.as_ref() } else { None };
+        let spelled = carried.and_then(|state| state.get(name)).is_some_and(|known| known != value);
+        self.news.parameters.push(Reported { name: name.into(), value: value.into(), own });
+        !own || spelled
     }
 
     /// A command of the question is through.

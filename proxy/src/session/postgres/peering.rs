@@ -63,18 +63,18 @@ impl Elder {
 async fn to_peer(worker: &Rc<Worker>, postgres: &Postgres, peer: &Peer, key: CancelKey) {
     let id = key.peer();
     let Some(key) = key.forwarded() else {
-        tracing::warn!(peer = id, "failed to forward cancel request because its TTL was exhausted");
+        tracing::warn!("failed to forward cancel request because its TTL was exhausted (peer {id})");
         return;
     };
     let entering = worker.postgres.cancel_lines.enter(LineKey::Peer(id), postgres.pool_size_of(peer));
     let patience = postgres.cancel_wait_timeout;
     let entered = if patience.is_zero() { Ok(entering.await) } else { timeout(patience, entering).await };
     let Ok(Ok(_turn)) = entered else {
-        tracing::warn!(peer = id, "cancel_wait_timeout: as many cancels are on their way to the peer as its pool_size allows");
+        tracing::warn!("cancel_wait_timeout: as many cancels are on their way to peer {id} as its pool_size allows");
         return;
     };
-    tracing::debug!(peer = id, "forwarding cancellation request to peer");
+    tracing::debug!("forwarding cancellation request to peer {id}");
     if let Err(fault) = cancel::send_to_peer(&worker.postgres.dialing, &peer.upstream, key).await {
-        tracing::warn!(peer = id, fault = %fault.message, "cancel request not forwarded");
+        tracing::warn!(fault = %fault.message, "sending cancel request failed: peer {id}");
     }
 }

@@ -18,13 +18,15 @@ use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::sql::{self, Command, Verb};
+use sidepool_protocol::postgres::sql_listing::{self, may_list};
 use sidepool_protocol::postgres::statement::{self, BindNames, MAX_NAME_BYTES};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::Owed;
 
 use super::inbound::{Body, Inbound, Violation};
+use super::own_view::OwnView;
 use super::prepared::MAX_CLIENT_STATEMENTS;
-use super::sql_names::{characters, decoy_name};
+use super::sql_names::{characters, decoy_name, follow};
 use crate::upstream::postgres::link::{AllGone, Effect, Note, Portal, Renamed, TakeBack, TextNote};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, StatementId};
 
@@ -149,7 +151,10 @@ impl Inbound<'_, '_> {
         let Some((text, types)) = cstr(body) else { return Ok(Reading::default()) };
         let commands = sql::commands(text);
         // Several are refused by the server, and what is not clear is not touched.
-        let Some([command]) = commands.as_deref() else { return Ok(Reading::default()) };
+        let Some([command]) = commands.as_deref() else {
+            let none = commands.is_some_and(|commands| commands.is_empty());
+            return Ok(if none { self.read_view(text, types).unwrap_or_default() } else { Reading::default() });
+        };
         let name = &*command.name;
         let mut reading = Reading::default();
         let ours: Vec<u8> = match (command.verb, self.named(name)) {
@@ -157,11 +162,13 @@ impl Inbound<'_, '_> {
                 reading.effect = runs.then_some(Effect::AllGone);
                 return Ok(reading);
             }
-            (Verb::Execute, Some(target)) if !target.refers() => {
+            (Verb::Execute, Some(target)) => {
+                let followed = follow(target, &text[command.at.end..command.end], |name| self.named(name));
+                let Some((target, behind)) = followed else { return Ok(reading) };
                 self.hint_executed(&target);
                 self.ensure(&target);
                 reading.uses = Some(target.id());
-                target.id().server_name().as_bytes().to_vec()
+                [target.id().server_name().as_bytes(), &behind].concat()
             }
             (Verb::Prepare, None) if runs => {
                 let statement = self.rewriting.table.in_sql(&text[command.at.end..command.end]);
@@ -180,6 +187,16 @@ impl Inbound<'_, '_> {
         };
         reading.replace(text, types, command, &ours);
         Ok(reading)
+    }
+
+    /// The same of a text that asks for the view `pg_prepared_statements`.
+    fn read_view(&mut self, text: &[u8], types: &[u8]) -> Option<Reading> {
+        let view = OwnView::of(text, self.rewriting.client.as_deref(), self.rewriting.capacity)?;
+        for statement in &view.statements {
+            self.ensure(statement);
+        }
+        let (text, renamed) = view.put(text);
+        Some(Reading { body: Some([&text, &[0][..], types].concat()), renamed, ..Reading::default() })
     }
 
     /// Makes sure that the server knows a name that means nothing.
@@ -212,7 +229,7 @@ impl Reading {
 
 /// Whether the text of a Parse (what follows the name) is such a text.
 pub(super) fn refers(body: &[u8]) -> bool {
-    cstr(body).is_some_and(|(text, _)| sql::names_statement(text))
+    cstr(body).is_some_and(|(text, _)| sql::names_statement(text) || may_list(text) && !sql_listing::edits(text).is_empty())
 }
 
 /// What an error says about a name that looks like ours and is the client's own invention.

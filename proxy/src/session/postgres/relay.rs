@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use sidepool_config::model::PoolMode;
-use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::splice::Splice;
+use sidepool_protocol::postgres::statement::SYNC;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::count::error_counter;
@@ -24,7 +24,7 @@ use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{alone, following, pinning, refusal, replay};
+use super::{alone, pinning, refusal, replay};
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -50,27 +50,6 @@ pub(super) enum Turn {
 }
 
 impl Session {
-    /// Takes a connection into use and sends `input` on, once the connection carries the client's state.
-    pub(super) fn link(&mut self, cx: &mut Context<'_>, mut lease: Lease<PgConnector>, input: &[u8]) -> Result<(), End> {
-        self.quiet.server = false;
-        self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
-        self.pool.record().add(PoolCounter::Assignments, 1);
-        lease.link.rules = self.state_rules();
-        let channels = self.channels_query(&mut lease);
-        let own = Own::both(self.arrival(&mut lease), channels.as_deref());
-        let Some(own) = own else {
-            self.ticket.running(&lease.cancel);
-            self.phase = Phase::Linked(lease);
-            return self.send_on(cx, input);
-        };
-        // A cancel is meant for the client's query, which still waits.
-        self.ticket.waiting(cx.waker());
-        lease.link.matching = true;
-        self.phase = Phase::Linked(lease);
-        self.pending = input.to_vec();
-        self.send_own(cx, own)
-    }
-
     pub(super) fn poll_linked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         // A connection that is lost early leaves the session without one, and with something to send.
         while self.is_linked() {
@@ -234,6 +213,11 @@ impl Session {
 
     /// Sends the client's bytes on; what cannot be decided yet stays pending.
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
+        self.send_behind(cx, None, input)
+    }
+
+    /// The same behind a query of the proxy itself.
+    pub(super) fn send_behind(&mut self, cx: &mut Context<'_>, own: Option<Own>, input: &[u8]) -> Result<(), End> {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let id = lease.id();
@@ -242,6 +226,9 @@ impl Session {
         self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();
         let mut out = Splice::new(input, &mut scratch);
+        if let Some(own) = own {
+            own.announce(link, out.put());
+        }
         let rewriting = Rewriting {
             client: &mut self.statements,
             client_id: self.ticket.number(),
@@ -379,6 +366,9 @@ impl Session {
         let record = self.pool.record();
         record.add(PoolCounter::Queries, news.ready);
         record.add(PoolCounter::Transactions, news.transactions);
+        if news.notified > 0 {
+            record.add(PoolCounter::NotificationsDelivered, news.notified);
+        }
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
         }
@@ -392,6 +382,10 @@ impl Session {
         }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
+        }
+        if news.resumes {
+            self.with_connection(|connection| connection.link.to_server.send(&mut connection.stream, cx, &SYNC))
+                .map_err(|error| self.server_lost(cx, &error.to_string()))?;
         }
         let record = self.pool.record();
         for class in &news.errors {
@@ -421,68 +415,19 @@ impl Session {
             return Ok(Turn::Moved);
         }
         if news.own_ready {
-            return if self.with_connection(|connection| connection.link.asking.is_some()) {
-                self.after_answer(cx)
-            } else {
-                self.after_matching(cx)
-            };
+            if self.with_connection(|connection| connection.link.asking.is_some()) {
+                return self.after_answer(cx);
+            }
+            let turn = self.after_matching(cx)?;
+            // Behind it there may be an answer to the client.
+            if news.ready == 0 || !self.is_linked() {
+                return Ok(turn);
+            }
         }
         if news.ready > 0 {
             self.note_time();
         }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
-    }
-
-    /// The connection is in the client's state: what waited for it goes on, unless it was cancelled meanwhile.
-    fn after_matching(&mut self, cx: &mut Context<'_>) -> Result<Turn, End> {
-        let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
-        lease.link.matching = false;
-        if !self.ticket.is_cancelled() || !lease.link.is_quiet() {
-            self.ticket.running(&lease.cancel);
-            let pending = std::mem::take(&mut self.pending);
-            self.send_on(cx, &pending)?;
-            return Ok(Turn::Moved);
-        }
-        self.ticket.idle();
-        self.hold = Hold::No;
-        self.refuse_with(&refusal::cancelled());
-        // It may carry what it has to be asked for, and to forget.
-        Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
-    }
-
-    /// What the server reports is true of the connection, and of the client whose statement changed it.
-    fn take_in_parameters(&mut self, reported: &[(Box<str>, Box<str>)]) {
-        let mut present = self.state();
-        let Phase::Linked(lease) = &mut self.phase else { return };
-        let (matching, asking) = (lease.link.matching, lease.link.asking.is_some());
-        let mut changed = None;
-        for (name, value) in reported {
-            // Full, or not a name: then it is not one that is tracked either.
-            let _ = lease.parameters.set(name, value);
-            if asking {
-                // What is taken back on the connection stays the client's.
-                continue;
-            }
-            if present.get(name).is_none() {
-                following::on_untracked(&mut lease.link, name);
-            }
-            if present.get(name).is_some_and(|present| present != &**value) {
-                let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
-                if matching {
-                    // The server spells the client's value in its own way: the client shall know it by that.
-                    let mut status = Vec::new();
-                    encode::parameter_status(name, value, &mut status);
-                    self.to_client.push(&status);
-                }
-            }
-        }
-        if let Some(changed) = changed {
-            present = self.worker.postgres.states.intern(changed);
-            self.ticket.presence().set_state(&present);
-        }
-        if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
-            lease.link.applied = Some(present);
-        }
     }
 
     /// Leaves behind how many statements there are, for whoever looks.

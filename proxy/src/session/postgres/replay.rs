@@ -32,7 +32,7 @@ const MAX_BEGIN_BYTES: usize = 128;
 pub(super) fn prepare(link: &mut Link, body: Body, input: &[u8]) -> bool {
     link.reused = false;
     let tracker = &link.tracker;
-    let quiet = !tracker.is_owed() && !tracker.is_batch_open() && body.remaining == 0;
+    let quiet = (!tracker.is_owed() || link.ahead) && !tracker.is_batch_open() && body.remaining == 0;
     if quiet && tracker.status() == TransactionStatus::Idle {
         link.replay.begin.clear();
         if is_begin(input) {
@@ -90,7 +90,8 @@ pub(super) fn nothing_ran(link: &Link) -> bool {
     if own {
         return link.matching && !link.replay.in_block;
     }
-    let mut owed = link.tracker.owed();
+    // Nobody has answered what may have been sent before it, and so the server has not come to it.
+    let mut owed = link.tracker.owed().skip_while(|owed| matches!(owed, Owed::OwnQuery));
     matches!((owed.next(), owed.next()), (Some(Owed::Query(_)), None)) && !link.ran && only_begins(&link.replay.begin)
 }
 
@@ -103,7 +104,8 @@ impl Session {
         }
         self.begun_again += 1;
         tracing::info!(pool = %self.pool.name(), cause, "server connection lost before anything ran on it: another one is used");
-        let mut again = if lease.link.matching { Vec::new() } else { std::mem::take(&mut lease.link.replay.begin) };
+        let sent = lease.link.tracker.owed().any(|owed| !matches!(owed, Owed::OwnQuery));
+        let mut again = if sent { std::mem::take(&mut lease.link.replay.begin) } else { Vec::new() };
         again.append(&mut self.pending);
         self.pending = again;
         self.hold = Hold::No;

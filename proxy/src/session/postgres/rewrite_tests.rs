@@ -406,8 +406,8 @@ fn what_is_parsed_behind_a_deallocate_all_stays() {
     let (mut a, mut link) = (Client::new(1), Link::default());
     world.send(&mut a, &mut link, &[parse("old", "select 1"), sync()].concat()).unwrap();
     answer(&mut a, &mut link, &[message(b'1', b""), ready()].concat());
-    // A text of which the beginning does not tell; what comes behind it is sent at once.
-    world.send(&mut a, &mut link, &[message(b'Q', b"select; deallocate all\0"), parse("new", "select 2"), sync()].concat()).unwrap();
+    // A text that may be read in two ways; what comes behind it is sent at once.
+    world.send(&mut a, &mut link, &[message(b'Q', b"select '\\'; deallocate all\0"), parse("new", "select 2"), sync()].concat()).unwrap();
     let answers = [message(b'C', b"SELECT 1\0"), message(b'C', b"DEALLOCATE ALL\0"), ready(), message(b'1', b""), ready()];
     answer(&mut a, &mut link, &answers.concat());
     let named = &a.statements.as_ref().unwrap().named;

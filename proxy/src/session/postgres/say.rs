@@ -4,7 +4,7 @@
 use std::time::UNIX_EPOCH;
 
 use sidepool_config::model::{Config, Listen};
-use sidepool_protocol::postgres::fault::Fault;
+use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::startup::{Replication, Startup};
 
 use super::opening::Farewell;
@@ -41,6 +41,15 @@ pub(super) fn attempt(config: &Config, id: u64, stream: &Stream, startup: &Start
     tracing::info!(name: "login_attempt", client = id, db, user, peer, tls, replication, "login attempt");
 }
 
+/// Whoever runs the process asks for the console.
+pub(super) fn our_own_user(worker: &Worker, id: u64, stream: &Stream, startup: &Startup) {
+    let config = worker.config.borrow();
+    if config.pgbouncer.is_some() && config.log.connections {
+        let (db, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), &config));
+        tracing::info!(client = id, db, user, peer, "pgbouncer access from unix socket");
+    }
+}
+
 /// A client did not get in; false if that is not said here.
 pub(super) fn not_let_in(config: &Config, id: u64, connected: u32, stream: &Stream, who: (&str, &str), farewell: &Farewell) -> bool {
     if config.pgbouncer.is_none() {
@@ -54,6 +63,9 @@ pub(super) fn not_let_in(config: &Config, id: u64, connected: u32, stream: &Stre
         Farewell::Handshake(error) => closing(config, &subject, &format!("TLS handshake failed: {error}")),
         Farewell::Stranger(stranger) => closing(config, &subject, &stranger.to_string()),
         Farewell::Refused(fault) => {
+            if fault.sqlstate == SqlState::INVALID_CATALOG_NAME && config.log.connections {
+                tracing::info!(client = id, db = database, user, peer = subject.peer, "login failed: db={database} user={user}");
+            }
             closing(config, &subject, &fault.message);
             pooler_error(config, &subject, &fault.message);
         }

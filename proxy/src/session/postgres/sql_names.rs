@@ -6,19 +6,23 @@
 //!   DEALLOCATE name sent under a name that means nothing, because other clients may use the same statement
 //!   anything else   passed as it is; a PREPARE among it keeps the connection for this client (`Link::pins`)
 //! ```
-//! Such a query is sent when nothing else is owed (but for an open batch), and what names a statement behind it waits for its end: so nothing has
-//! ever to be taken back.
+//! They may stand behind other commands in the same text, up to a length. Such a query is sent when nothing else is owed (but for an open batch),
+//! and what names a statement behind it waits for its end: so nothing has ever to be taken back. Behind an open batch nothing at all is sent before
+//! its end: where what had to be prepared fails, the server skips the query, and its end is asked for by a Sync (`undo`).
 //! Not here: finding the names (`protocol::postgres::sql`), or what the answers mean (`outbound`).
 
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::sql::{self, Command, Start, Verb};
+use sidepool_protocol::postgres::sql_listing::may_list;
+use sidepool_protocol::postgres::sql_tokens::MAX_LOOKED_BYTES;
 use sidepool_protocol::postgres::statement::{self, SYNC};
 use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
 use super::inbound::{Inbound, MAX_PARSE_BYTES, Violation};
+use super::own_view::{self, OwnView};
 use super::prepared::MAX_CLIENT_STATEMENTS;
 use crate::upstream::postgres::link::{Effect, Hold, Note, Renamed, SqlNote};
 use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, StatementId};
@@ -27,12 +31,17 @@ use crate::upstream::postgres::statements::{NAME_PREFIX, NOBODY, Statement, Stat
 const MAX_LEAD_BYTES: usize = 8 * 1024;
 
 /// Most commands about statements in one text; more are passed as they are.
-const MAX_COMMANDS: usize = 100;
+const MAX_COMMANDS: usize = 1000;
+
+/// How many statements may be an EXECUTE of the next one.
+const MAX_FOLLOWED: usize = 8;
 
 /// What became of a query.
 pub(super) enum Named {
     /// So much of the input is done with.
     Consumed(usize),
+    /// The same, and the rest has to wait until everything is answered.
+    Alone(usize),
     /// The rest of the message has to be there.
     NeedMore,
     /// This has to be answered before.
@@ -58,6 +67,15 @@ struct Rewrite {
     more: usize,
     text: Vec<u8>,
     copied: usize,
+    /// How many edits for the view have been made.
+    edited: usize,
+}
+
+/// Whether a simple query may name a statement, as far as can be told from what is there of it.
+#[inline]
+pub(super) fn may_name(rest: &[u8], head: Head) -> bool {
+    let here = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
+    sql::may_name(here) || head.body <= MAX_LOOKED_BYTES && (here.len() < head.body || sql::may_be_several(here) || may_list(here))
 }
 
 impl Inbound<'_, '_> {
@@ -71,7 +89,10 @@ impl Inbound<'_, '_> {
             Some(_) => return Ok(Named::Consumed(self.pass_query(head, at))),
             None => here,
         };
+        let short = head.body <= MAX_LOOKED_BYTES;
         match sql::start(text, whole) {
+            Start::Other if short && !whole => return Ok(Named::NeedMore),
+            Start::Other if short && (sql::may_be_several(text) || may_list(text)) => {}
             Start::Other => return Ok(Named::Consumed(self.pass_query(head, at))),
             Start::NeedMore if here.len() > MAX_LEAD_BYTES => return Ok(Named::Consumed(self.pass_query(head, at))),
             Start::NeedMore => return Ok(Named::NeedMore),
@@ -80,7 +101,8 @@ impl Inbound<'_, '_> {
             Start::Names => {}
         }
         let commands = sql::commands(text).filter(|commands| commands.len() <= MAX_COMMANDS).unwrap_or_default();
-        if commands.is_empty() {
+        let view = OwnView::of(text, self.rewriting.client.as_deref(), self.rewriting.capacity);
+        if commands.is_empty() && view.is_none() {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
         // The answers to an open batch may never come before its Sync. What it changes of names is taken for done, as within the batch.
@@ -93,13 +115,19 @@ impl Inbound<'_, '_> {
         }
         let mut rewrite = Rewrite::default();
         for command in &commands {
+            rewrite.put_view(view.as_ref(), text, command.at.start);
             self.replace_name(&mut rewrite, text, command)?;
+        }
+        rewrite.put_view(view.as_ref(), text, text.len());
+        if let Some(view) = view {
+            rewrite.note.uses.extend(view.statements.iter().map(|statement| statement.id()));
+            rewrite.needed.extend(view.statements);
         }
         if rewrite.note.renamed.is_empty() && !rewrite.cleared {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
-        self.send_renamed(rewrite, text);
-        Ok(Named::Consumed(head.message_bytes()))
+        let prepares = self.send_renamed(rewrite, text);
+        Ok(if open && prepares { Named::Alone(head.message_bytes()) } else { Named::Consumed(head.message_bytes()) })
     }
 
     fn replace_name(&mut self, rewrite: &mut Rewrite, text: &[u8], command: &Command<'_>) -> Result<(), Violation> {
@@ -126,12 +154,12 @@ impl Inbound<'_, '_> {
                 rewrite.replace(text, command, &decoy);
                 rewrite.note.effects.push_back(Effect::Nothing);
             }
-            // What a server would need for this it never keeps.
-            (Verb::Execute, Some(statement)) if statement.refers() => {}
             (Verb::Execute, Some(statement)) => {
+                let named = |name: &[u8]| rewrite.meaning(name).unwrap_or_else(|| self.named(name));
+                let Some((statement, behind)) = follow(statement, &text[command.at.end..command.end], named) else { return Ok(()) };
                 self.hint_executed(&statement);
                 let id = statement.id();
-                rewrite.replace(text, command, id.server_name().as_bytes());
+                rewrite.replace(text, command, &[id.server_name().as_bytes(), &behind].concat());
                 rewrite.note.uses.push(id);
                 if !rewrite.makes(id) {
                     rewrite.needed.push(statement);
@@ -161,18 +189,21 @@ impl Inbound<'_, '_> {
         Ok(())
     }
 
-    /// Sends what the query needs before it, and the query.
-    fn send_renamed(&mut self, mut rewrite: Rewrite, text: &[u8]) {
+    /// Sends what the query needs before it, and the query. True when something had to be sent before.
+    fn send_renamed(&mut self, mut rewrite: Rewrite, text: &[u8]) -> bool {
         rewrite.text.extend_from_slice(&text[rewrite.copied..]);
-        // In a transaction that failed the server refuses it whatever it is.
-        if self.link.tracker.status() != TransactionStatus::Failed {
-            rewrite.note.prepares = self.send_needed(&rewrite);
+        if self.link.tracker.status() == TransactionStatus::Failed {
+            // The server prepares nothing in a transaction that failed. What means nothing it takes, and a ROLLBACK may stand before it.
+            rewrite.needed.clear();
         }
+        let prepares = self.send_needed(&rewrite);
+        rewrite.note.prepares = prepares;
         self.forget_unnamed();
         self.link.naming |= rewrite.note.prepares || !rewrite.note.effects.is_empty();
         self.link.own_error = None;
         statement::put_query(self.out.put(), &rewrite.text);
         self.link.tracker.owe(Owed::Query(Note::Sql(Box::new(rewrite.note))));
+        prepares
     }
 
     /// Makes the statements that the query uses known to the server, apart from it: where that fails, the query itself says why. False when
@@ -230,6 +261,18 @@ impl Rewrite {
         }
     }
 
+    /// Puts what stands in the place of the view `pg_prepared_statements`, up to `end`.
+    fn put_view(&mut self, view: Option<&OwnView>, text: &[u8], end: usize) {
+        let Some(view) = view else { return };
+        while let Some(edit) = view.edits.get(self.edited).filter(|edit| edit.at().start < end) {
+            self.text.extend_from_slice(&text[self.copied..edit.at().start]);
+            let ours = view.text(edit);
+            self.note.renamed.push(own_view::renamed(&self.text, ours.as_bytes(), &text[edit.at()]));
+            self.text.extend_from_slice(ours.as_bytes());
+            (self.copied, self.edited) = (edit.at().end, self.edited + 1);
+        }
+    }
+
     fn replace(&mut self, text: &[u8], command: &Command<'_>, ours: &[u8]) {
         self.text.extend_from_slice(&text[self.copied..command.at.start]);
         let renamed = Renamed {
@@ -242,6 +285,33 @@ impl Rewrite {
         self.text.extend_from_slice(ours);
         self.copied = command.at.end;
     }
+}
+
+/// The statement that an EXECUTE comes to, where the one that it names is an EXECUTE itself, and what stands behind the name there. `None` where
+/// it is something else that names a statement: what a server would need for this it never keeps. `behind`: what the command itself says behind
+/// the name.
+pub(super) fn follow(
+    statement: Rc<Statement>,
+    behind: &[u8],
+    named: impl Fn(&[u8]) -> Option<Rc<Statement>>,
+) -> Option<(Rc<Statement>, Vec<u8>)> {
+    let (mut statement, mut arguments) = (statement, Vec::new());
+    // The server counts what is in parentheses against what such a statement takes, which is nothing.
+    if statement.refers() && behind.trim_ascii_start().starts_with(b"(") {
+        return None;
+    }
+    for _ in 0..MAX_FOLLOWED {
+        if !statement.refers() {
+            return Some((statement, arguments));
+        }
+        let (text, _types) = cstr(statement.key())?;
+        let commands = sql::commands(text).filter(|_| sql::begins_with_execute(text))?;
+        let [command] = commands.as_slice() else { return None };
+        arguments = text[command.at.end..command.end].to_vec();
+        let next = named(&command.name)?;
+        statement = next;
+    }
+    None
 }
 
 /// What names are called that the server knows, and that mean nothing.

@@ -5,13 +5,13 @@
 
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
-use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed};
+use sidepool_protocol::postgres::tracker::{Outbound as Verdict, Owed, Tracker};
 
 use super::outbound::{Outbound, field};
 use super::own_names;
 use super::prepared::ClientStatements;
 use super::{replay, shapes};
-use crate::upstream::postgres::link::{Note, Renamed, TakeBack};
+use crate::upstream::postgres::link::{Exits, Note, Renamed, TakeBack};
 use crate::upstream::postgres::statements::{ServerStatements, StatementId};
 
 /// What failed.
@@ -46,12 +46,16 @@ impl Outbound<'_, '_> {
         let body = body.unwrap_or_default();
         let link = &mut *self.link;
         let fatal = matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"));
-        if fatal && replay::nothing_ran(link) {
+        let code = field(body, b'C').unwrap_or(b"??");
+        // The server ends the session because the client's state cannot be carried, and would do so elsewhere.
+        let carried = link.ahead && link.tracker.is_own_query_next() && !code.starts_with(b"57");
+        if fatal && !carried && replay::nothing_ran(link) {
             self.news.fatal = true;
             self.news.unheard = Some(body.into());
             return Verdict::Swallow;
         }
         let own_query = link.tracker.is_own_query_next();
+        let unprepared = unprepared(&link.tracker);
         let (statements, client) = (&mut link.statements, &mut *self.client);
         // The last one taken back is the one that failed.
         let mut failed = Failed::default();
@@ -61,6 +65,12 @@ impl Outbound<'_, '_> {
         {
             // A Parse that fails leaves no unnamed statement.
             client.put_back_unnamed(None);
+        }
+        if let Some(renamed) = unprepared {
+            failed.renamed = renamed;
+            // The server skips the query. Its end is what the Sync brings, and nothing was sent behind it.
+            link.tracker.owe(Owed::Sync);
+            self.news.resumes = true;
         }
         if verdict == Verdict::Swallow {
             let kept = Some(body.into());
@@ -72,7 +82,6 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         link.dirt.on_undone();
-        let code = field(body, b'C').unwrap_or(b"??");
         if code == b"26000"
             && let Some(told) = failed.refused.take().or_else(|| self.refused_query())
         {
@@ -110,6 +119,10 @@ impl Outbound<'_, '_> {
     fn on_own_error(&mut self, body: &[u8]) {
         let link = &mut *self.link;
         if link.own_may_fail == Some(link.own_done) {
+            if link.exits == Exits::Asked {
+                link.exits = Exits::No;
+                return;
+            }
             let message = String::from_utf8_lossy(field(body, b'M').unwrap_or_default()).into_owned();
             return tracing::warn!("connect_query failed: {message}");
         }
@@ -172,6 +185,14 @@ impl Outbound<'_, '_> {
             cause.is_some()
         }
     }
+}
+
+/// If the next reply is about what the proxy had to prepare for a simple query behind an open batch: the name that was replaced in it.
+fn unprepared(tracker: &Tracker<Note>) -> Option<Option<Renamed>> {
+    let own = |owed: &Owed<Note>| matches!(owed, Owed::OwnParse(_) | Owed::OwnBind | Owed::OwnExecute(_) | Owed::OwnClose(_));
+    let behind = tracker.owed().find(|owed| !own(owed));
+    let Some(Owed::Query(Note::Sql(sql))) = behind else { return None };
+    (sql.prepares && tracker.owed().next().is_some_and(own)).then(|| sql.renamed.first().cloned())
 }
 
 /// What can be done about an error. The routine's name is the same in all languages, and forks of PostgreSQL have the message in English.

@@ -10,10 +10,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
 
 use super::redo::NotExecuted;
 use super::turns::{Place, Stands};
+use crate::clock;
 use crate::transport::stream::Stream;
 
 /// Above this, no more requests are read from a client until it takes its replies.
@@ -72,8 +74,16 @@ pub enum Fate {
 /// What `CLIENT LIST` shows of a client.
 #[derive(Default)]
 pub struct Shown {
-    /// `CLIENT SETNAME`.
-    pub name: RefCell<Option<Box<str>>>,
+    /// What not every client has.
+    pub words: RefCell<Option<Box<Words>>>,
+    /// The last command, where that is a known one.
+    pub command: Cell<Option<&'static Command>>,
+    /// When it last said something, as [`clock::coarse_seconds`].
+    pub heard: Cell<u32>,
+    /// What it is in the middle of.
+    pub state: Cell<State>,
+    /// How many commands its open transaction has, and one more; 0: there is none.
+    pub multi: Cell<u16>,
     /// The selected database.
     pub database: Cell<u32>,
     /// The RESP version.
@@ -82,8 +92,54 @@ pub struct Shown {
     pub user: RefCell<Option<Rc<str>>>,
     /// The server's id of the connection that it leases, while it does.
     pub leased: Cell<i64>,
+}
+
+/// What a client calls itself, and what it listens to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// `CLIENT SETNAME`.
+    pub name: Box<str>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub library: Box<str>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub version: Box<str>,
     /// How many channels, patterns and shard channels it is subscribed to.
-    pub subscriptions: Cell<[u32; 3]>,
+    pub subscriptions: [u32; 3],
+}
+
+/// What a client is in the middle of: the flags of `CLIENT LIST` that are not seen otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State {
+    /// It waits for the server.
+    pub blocked: bool,
+    /// It watches all.
+    pub monitor: bool,
+    /// Its keys are tracked.
+    pub tracking: bool,
+    /// `CLIENT NO-EVICT ON`.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH ON`.
+    pub no_touch: bool,
+}
+
+impl Shown {
+    /// Changes what the client calls itself or listens to.
+    pub fn rename(&self, change: impl FnOnce(&mut Words)) {
+        let mut words = self.words.borrow_mut();
+        let mut now = words.take().unwrap_or_default();
+        change(&mut now);
+        *words = Some(now).filter(|now| **now != Words::default());
+    }
+
+    /// Whether it is subscribed to anything.
+    pub fn is_subscribed(&self) -> bool {
+        self.words.borrow().as_ref().is_some_and(|words| words.subscriptions != [0; 3])
+    }
+
+    /// What it calls itself, and what it listens to.
+    pub fn words(&self) -> Words {
+        self.words.borrow().as_deref().cloned().unwrap_or_default()
+    }
 }
 
 #[derive(Default)]
@@ -119,7 +175,7 @@ impl Client {
         Rc::new(Self {
             id,
             since: now,
-            shown: Shown::default(),
+            shown: Shown { heard: Cell::new(clock::coarse_seconds()), ..Shown::default() },
             stream: RefCell::new(stream),
             backlog: RefCell::default(),
             pending: Cell::new(0),
@@ -177,7 +233,13 @@ impl Client {
     /// Reads requests.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match &mut *self.stream.borrow_mut() {
-            Some(stream) => stream.poll_read(cx, buffer),
+            Some(stream) => {
+                let read = stream.poll_read(cx, buffer);
+                if read.is_ready() {
+                    self.shown.heard.set(clock::coarse_seconds());
+                }
+                read
+            }
             None => Poll::Ready(Ok(0)),
         }
     }
@@ -410,7 +472,7 @@ mod tests {
 
     fn pair() -> (Rc<Client>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Client::new(1, Stream::Unix(ours), crate::clock::now()), theirs)
+        (Client::new(1, Stream::Unix(ours), clock::now()), theirs)
     }
 
     #[tokio::test(flavor = "current_thread")]

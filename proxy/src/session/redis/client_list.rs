@@ -10,42 +10,67 @@ use super::client::{Client, Fate};
 use super::server::Server;
 use crate::transport::stream::{Peer, Stream};
 
-/// One client as one line, in the words of Redis 7.0. What a proxy does not know of its clients (memory, descriptors) is 0. `asking`: who asks, and how
-/// long its request is.
-pub fn line(client: &Client, now: Instant, command: &str, asking: (u64, usize)) -> String {
+/// One client as one line, in the words of Redis 7. What a proxy does not know of its clients (descriptors, parts of their memory) is 0. `asking`: who
+/// asks, and how long its request is.
+pub fn line(client: &Client, now: Instant, asking: (u64, usize)) -> String {
     let shown = &client.shown;
-    let [channels, patterns, shards] = shown.subscriptions.get();
     let age = now.saturating_duration_since(client.since).as_secs();
-    let flags = if channels + patterns + shards > 0 {
-        "P"
-    } else if shown.leased.get() != 0 {
-        "b"
-    } else {
-        "N"
-    };
-    let mut out = String::with_capacity(256);
-    let name = shown.name.borrow();
+    let idle = crate::clock::coarse_seconds().saturating_sub(shown.heard.get());
+    let words = shown.words();
+    let [channels, patterns, shards] = words.subscriptions;
     let user = shown.user.borrow();
+    let (asks, backlog) = (client.id == asking.0, client.backlog());
+    let qbuf = if asks { asking.1 } else { 0 };
+    let mut out = String::with_capacity(320);
     // Writing to a String does not fail.
     let _ = writeln!(
         out,
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi=-1 qbuf={} \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={command} user={} redir=-1 resp={}",
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={} db={} sub={channels} psub={patterns} ssub={shards} multi={} qbuf={qbuf} \
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={backlog} tot-mem={} events={} cmd={} user={} redir={} resp={} lib-name={} \
+         lib-ver={}",
         client.id,
         client.with_stream(peer).unwrap_or_default(),
         client.with_stream(local).unwrap_or_default(),
-        name.as_deref().unwrap_or_default(),
+        words.name,
+        flags(client),
         shown.database.get(),
-        if client.id == asking.0 { asking.1 } else { 0 },
-        client.backlog(),
+        i64::from(shown.multi.get()) - 1,
+        u8::from(backlog > 0),
+        size_of::<Client>() + IDLE_BYTES + qbuf + backlog,
+        if backlog > 0 { "rw" } else { "r" },
+        shown.command.get().map_or("NULL", |command| command.name),
         user.as_deref().unwrap_or("default"),
+        if shown.state.get().tracking { 0 } else { -1 },
         shown.version.get().number(),
+        words.library,
+        words.version,
     );
     out
 }
 
-/// `CLIENT LIST`.
-pub fn list(server: &Server, asking: (u64, usize), options: &[&[u8]]) -> Result<String, String> {
+/// What an idle session holds beside its client, more or less.
+const IDLE_BYTES: usize = 512;
+
+fn flags(client: &Client) -> String {
+    let shown = &client.shown;
+    let state = shown.state.get();
+    let unix = client.with_stream(|stream| matches!(stream.peer(), Peer::Unix)).unwrap_or_default();
+    let all = [
+        (state.monitor, 'O'),
+        (shown.is_subscribed(), 'P'),
+        (shown.multi.get() > 0, 'x'),
+        (state.blocked, 'b'),
+        (state.tracking, 't'),
+        (unix, 'U'),
+        (state.no_evict, 'e'),
+        (state.no_touch, 'T'),
+    ];
+    let text: String = all.iter().filter(|(is, _)| *is).map(|(_, letter)| *letter).collect();
+    if text.is_empty() { "N".to_owned() } else { text }
+}
+
+/// `CLIENT LIST`, of the clients of one worker.
+pub fn list(server: &Server, asking: (u64, usize), options: &[&[u8]]) -> Result<Vec<(u64, String)>, String> {
     let now = crate::clock::now();
     let chosen: Vec<Rc<Client>> = match options {
         [] => server.clients(),
@@ -60,7 +85,7 @@ pub fn list(server: &Server, asking: (u64, usize), options: &[&[u8]]) -> Result<
         }
         _otherwise => return Err("ERR syntax error".to_owned()),
     };
-    Ok(chosen.iter().map(|client| line(client, now, "client|list", asking)).collect())
+    Ok(chosen.iter().map(|client| (client.id, line(client, now, asking))).collect())
 }
 
 /// Who was killed.
@@ -149,7 +174,7 @@ fn apply_filter(server: &Server, chosen: &mut Vec<Rc<Client>>, filter: &[u8], va
 }
 
 fn of_type(server: &Server, kind: &[u8]) -> Result<Vec<Rc<Client>>, String> {
-    let subscribed = |client: &Rc<Client>| client.shown.subscriptions.get().iter().any(|count| *count > 0);
+    let subscribed = |client: &Rc<Client>| client.shown.is_subscribed();
     match kind.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(server.clients().into_iter().filter(|client| !subscribed(client)).collect()),
         b"pubsub" => Ok(server.clients().into_iter().filter(subscribed).collect()),

@@ -74,9 +74,9 @@ pub struct Group {
     output_limit: Cell<u64>,
     request_timeout: Cell<Duration>,
     retries: Cell<bool>,
+    subscriber_gap: Cell<SubscriberGap>,
     /// Scripts are being loaded.
     loading: Cell<bool>,
-    subscriber_gap: Cell<SubscriberGap>,
     info: RefCell<PoolInfo>,
     owner: Weak<Server>,
 }
@@ -110,8 +110,8 @@ impl Group {
             output_limit: Cell::new(config.client_output_limit_bytes),
             request_timeout: Cell::new(config.request_timeout),
             retries: Cell::new(!config.retry_timeout.is_zero()),
-            loading: Cell::new(false),
             subscriber_gap: Cell::new(config.subscriber_gap),
+            loading: Cell::new(false),
             info: RefCell::new(info(&key, config)),
             owner,
             key,

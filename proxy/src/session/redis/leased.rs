@@ -17,7 +17,7 @@ use super::count;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
-use super::requests::resolve;
+use super::requests::{has_block, resolve};
 use super::run::{After, Session};
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
@@ -91,6 +91,7 @@ impl Session {
         relay.log_in_again(connector.renewal(&mut lease));
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
+        relay.show(self, true);
         self.fresh = true;
         match ended {
             Ended::Free(condition) => {
@@ -109,21 +110,23 @@ impl Session {
         }
     }
 
-    /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone.
+    /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone. One that says no more but may still
+    /// listen is there, unless it is to be blocked: then it would be given an element in vain.
     pub(super) async fn wait_for<F: Future>(&mut self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
+        let blocks = self.front_blocks();
         poll_fn(|cx| {
             self.client.set_session(cx);
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            self.poll_gone(cx).map(|()| None)
+            self.poll_gone(blocks, cx).map(|()| None)
         })
         .await
     }
 
     /// Ready when the client is gone; reads on to find out.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, blocks: bool, cx: &mut Context<'_>) -> Poll<()> {
         let _ = self.client.poll_flush(cx);
         if self.client.fate() != Fate::Alive {
             return Poll::Ready(());
@@ -132,6 +135,7 @@ impl Session {
         while self.carry.len() < CARRY_MAX {
             let mut buffer = worker.buffers.read.borrow_mut();
             match std::task::ready!(self.client.poll_read(cx, &mut buffer)).ok() {
+                Some(0) if !blocks => return Poll::Pending,
                 None | Some(0) => return Poll::Ready(()),
                 Some(read) => self.carry.extend_from_slice(&buffer[..read]),
             }
@@ -155,8 +159,17 @@ impl Session {
         }
     }
 
+    /// Whether the front of `carry` asks to be blocked.
+    fn front_blocks(&self) -> bool {
+        match self.front_handling() {
+            Some(Handling::Block) => true,
+            Some(Handling::ShareUnlessBlock) => has_block(&self.carry),
+            Some(_) | None => false,
+        }
+    }
+
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
-    fn front_handling(&self) -> Option<Handling> {
+    pub(super) fn front_handling(&self) -> Option<Handling> {
         match RequestScanner::default().scan(&self.carry, false) {
             Ok(Scanned::Request(request)) => resolve(&self.carry, &request).map(|command| command.handling),
             Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,

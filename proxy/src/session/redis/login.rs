@@ -8,6 +8,7 @@ use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::reply::Reply;
 use sidepool_protocol::redis::request::Arguments;
 
+use super::client::State;
 use super::group::Key;
 use super::lost::Lost;
 use super::pubsub::unknown_command;
@@ -249,7 +250,8 @@ impl Session {
         self.replies = Replies::On;
         self.lost = Lost::Nothing;
         self.account = self.server.welcome();
-        *self.client.shown.name.borrow_mut() = None;
+        self.client.shown.rename(|words| words.name = Box::default());
+        self.client.shown.state.set(State::default());
         self.show();
     }
 }

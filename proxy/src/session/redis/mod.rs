@@ -18,6 +18,7 @@ pub mod lane;
 mod leased;
 mod login;
 mod lost;
+mod others;
 mod pubsub;
 pub mod redo;
 pub mod refusal;

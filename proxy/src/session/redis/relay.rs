@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -21,6 +22,7 @@ use super::client::{Fate, HIGH_WATER};
 use super::count;
 use super::gate;
 use super::lost::Lost;
+use super::others::Told;
 use super::refusal;
 use super::relay_requests::{is_stateful, is_virtual};
 use super::relay_transaction::{Change, Queued};
@@ -65,6 +67,8 @@ pub(super) struct Relay {
     pub(super) subscribed: bool,
     /// To how many channels and patterns, as far as the server has confirmed them.
     pub(super) channels: i64,
+    /// What others say of their clients is waited for.
+    pub(super) asking: Option<Pin<Box<dyn Future<Output = Told>>>>,
     pub(super) watch: bool,
     /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
     pub(super) kept: bool,
@@ -80,6 +84,8 @@ pub(super) struct Relay {
     pub(super) reset: bool,
     /// `body` is one that is not let through: it is read to its end and goes nowhere.
     pub(super) unwanted: bool,
+    /// The client says no more.
+    pub(super) deaf: bool,
     /// Half a request was sent and will not be completed.
     pub(super) broken: bool,
     /// Something stood in the transaction that cannot be queued: it must not be executed.
@@ -123,6 +129,7 @@ impl Relay {
                 return Poll::Ready(Ended::ClientGone);
             }
             self.parse(session, lease);
+            let told = self.poll_others(session, cx);
             if self.write(lease, cx).is_err() {
                 // A server that takes no more of a request has said why.
                 let _ = self.read_server(session, lease, cx);
@@ -142,7 +149,8 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
-            if !down && !up {
+            if !down && !up && !told {
+                self.show(session, false);
                 return Poll::Pending;
             }
         }
@@ -193,7 +201,7 @@ impl Relay {
 
     /// Whether the connection is needed no longer, and how it is then.
     fn is_free(&mut self, session: &mut Session) -> Option<Condition> {
-        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.sent < self.out.len() {
+        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.asking.is_some() || self.sent < self.out.len() {
             return None;
         }
         let as_it_is = if self.monitor || self.broken || self.raw || self.subscribed {
@@ -262,7 +270,12 @@ impl Relay {
 
     fn takes_more(&self, session: &Session) -> bool {
         let room = self.out.len() - self.sent < OUT_MAX;
-        room && self.body.is_none() && !self.is_settling() && !session.closing && !self.reset && (!self.begun || self.is_pinned())
+        room && self.body.is_none()
+            && self.asking.is_none()
+            && !self.is_settling()
+            && !session.closing
+            && !self.reset
+            && (!self.begun || self.is_pinned())
     }
 
     pub(super) fn fault(&mut self, session: &mut Session, fault: RequestFault) {
@@ -297,7 +310,7 @@ impl Relay {
     }
 
     /// Replies of our own whose turn has come.
-    fn say_own(&mut self, session: &Session) {
+    pub(super) fn say_own(&mut self, session: &Session) {
         while let Some(Owed { what: What::Own(reply), muted }) = self.owed.front() {
             if !muted {
                 session.client.deliver(reply, false);
@@ -349,7 +362,7 @@ impl Relay {
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
-        if !room || session.closing {
+        if !room || session.closing || self.deaf {
             return Ok(false);
         }
         let worker = Rc::clone(&session.worker);
@@ -363,7 +376,11 @@ impl Relay {
             if self.blocking || self.raw || self.owed.is_empty() || self.body.is_some() {
                 return Err(Ended::ClientGone);
             }
-            // It closed only its own direction and still gets its replies.
+            // It closed only its own direction and still gets its replies, those to what it has asked behind this, too.
+            if !self.is_pinned() && !session.carry.is_empty() {
+                self.deaf = true;
+                return Ok(false);
+            }
             session.closing = true;
             return Ok(true);
         }

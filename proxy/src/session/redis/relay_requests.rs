@@ -1,13 +1,17 @@
 //! What a session with a connection of its own sends down it, and what that does to the reasons for keeping it.
 
+use std::task::{Context, Poll};
+
 use sidepool_protocol::redis::command::{Command, Handling};
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
+use super::client::State;
 use super::count;
 use super::gate;
+use super::others::{Told, wrong};
 use super::refusal;
 use super::relay::{Owed, Relay, What};
 use super::requests::{has_block, resolve};
@@ -26,6 +30,7 @@ impl Relay {
             return true;
         }
         let command = resolve(whole, &request);
+        session.client.shown.command.set(command);
         let handling = command.map(|command| command.handling);
         let alone = request.arguments == 1;
         if self.monitor && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
@@ -44,33 +49,56 @@ impl Relay {
         if let Some(command) = command {
             session.note_script(command, whole);
         }
-        match handling {
-            Some(Handling::Quit) => {
-                self.answer(session, b"+OK\r\n");
-                session.closing = true;
+        let taken = match self.multi {
+            true => self.inside(session, whole, command, alone),
+            false => self.outside(session, whole, command, alone),
+        };
+        if taken {
+            if let Some(command) = command {
+                lease.pool().record().add(count::command(command.kind), 1);
             }
+            lease.pool().record().add(PoolCounter::Queries, 1);
+            lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
+        }
+        taken
+    }
+
+    /// A command of a transaction, or its end.
+    fn inside(&mut self, session: &mut Session, whole: &[u8], command: Option<&Command>, alone: bool) -> bool {
+        match command.map(|command| command.handling) {
+            Some(Handling::Quit) => self.quit(session),
             Some(Handling::Reset) if alone => self.reset = true,
-            Some(Handling::Multi) if alone && !self.multi => {
-                self.multi = true;
-                self.send(session, whole, What::Multi);
-            }
-            Some(Handling::Exec) if alone && self.multi => self.exec(session, whole),
-            Some(Handling::Discard) if alone && self.multi => {
+            Some(Handling::Exec) if alone => self.exec(session, whole),
+            Some(Handling::Discard) if alone => {
                 self.end_transaction();
                 self.settling = false;
                 self.send(session, whole, What::Plain);
             }
-            Some(Handling::Watch) => {
-                self.watch |= !self.multi;
-                self.send(session, whole, What::Plain);
-            }
-            // The server refuses the second MULTI, and what is wrong with these.
-            Some(Handling::Multi) if self.multi => self.send(session, whole, What::Plain),
-            Some(Handling::Refuse) if self.multi => {
+            // The server refuses both, and the transaction goes on.
+            Some(Handling::Watch | Handling::Multi) => self.send(session, whole, What::Plain),
+            Some(Handling::Refuse) => {
                 self.poisoned = true;
                 self.answer_error(session, "ERR Command not allowed inside a transaction");
             }
-            _queued if self.multi => self.queue(session, whole, command),
+            Some(_) | None => self.queue(session, whole, command),
+        }
+        true
+    }
+
+    /// A command outside of a transaction.
+    fn outside(&mut self, session: &mut Session, whole: &[u8], command: Option<&Command>, alone: bool) -> bool {
+        let handling = command.map(|command| command.handling);
+        match handling {
+            Some(Handling::Quit) => self.quit(session),
+            Some(Handling::Reset) if alone => self.reset = true,
+            Some(Handling::Multi) if alone => {
+                self.multi = true;
+                self.send(session, whole, What::Multi);
+            }
+            Some(Handling::Watch) => {
+                self.watch = true;
+                self.send(session, whole, What::Plain);
+            }
             Some(Handling::Unwatch) => {
                 self.watch = false;
                 self.send(session, whole, What::Plain);
@@ -79,12 +107,6 @@ impl Relay {
             Some(Handling::Monitor) => {
                 self.monitor = true;
                 self.send(session, whole, What::Monitor);
-            }
-            Some(Handling::Tracking) => {
-                let on = Arguments::new(whole).nth(2).is_some_and(|mode| mode.eq_ignore_ascii_case(b"on"));
-                self.kept = on;
-                self.dirty = true;
-                self.send(session, whole, What::Plain);
             }
             Some(Handling::Takeover) => {
                 if !self.owed.is_empty() {
@@ -96,13 +118,11 @@ impl Relay {
             Some(Handling::Wait) => self.wait(session, whole),
             Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three => {
                 // In RESP3 confirmations come out of band: nothing is owed.
-                self.kept = true;
-                self.dirty = true;
-                self.begun = true;
+                (self.kept, self.dirty, self.begun) = (true, true, true);
                 self.out.extend_from_slice(whole);
             }
             Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
-            Some(Handling::Hello | Handling::Auth | Handling::ClientUnblock | Handling::AboutUser) => {
+            Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking) => {
                 return self.change(session, whole, command);
             }
             Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
@@ -110,12 +130,12 @@ impl Relay {
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
             Some(_) | None => self.plain(session, whole, handling),
         }
-        if let Some(command) = command {
-            lease.pool().record().add(count::command(command.kind), 1);
-        }
-        lease.pool().record().add(PoolCounter::Queries, 1);
-        lease.pool().record().add(PoolCounter::BytesFromClient, whole.len() as u64);
         true
+    }
+
+    fn quit(&mut self, session: &mut Session) {
+        self.answer(session, b"+OK\r\n");
+        session.closing = true;
     }
 
     /// The connection logged in with a secret that is not the present one: this goes first.
@@ -186,6 +206,7 @@ impl Relay {
                 | Handling::ClientInfo
                 | Handling::ClientList
                 | Handling::ClientKill
+                | Handling::ClientUnblock
                 | Handling::ReplyMode
                 | Handling::Switch
                 | Handling::WhoAmI
@@ -201,8 +222,40 @@ impl Relay {
         if !self.owed.is_empty() {
             return false;
         }
+        let fault = command.and_then(|command| wrong(whole, command));
+        if fault.is_none() && matches!(handling, Handling::ClientList | Handling::ClientKill | Handling::ClientUnblock) {
+            self.asking = Some(Box::pin(session.ask_others(whole, handling)));
+            self.begun = true;
+            return true;
+        }
         session.one(whole);
         true
+    }
+
+    /// What others say of their clients, once all have answered; whether they have now.
+    pub(super) fn poll_others(&mut self, session: &mut Session, cx: &mut Context<'_>) -> bool {
+        let Some(Poll::Ready(told)) = self.asking.as_mut().map(|asking| asking.as_mut().poll(cx)) else { return false };
+        self.asking = None;
+        match told {
+            Told::Reply(reply) => self.answer(session, &reply),
+            Told::End(reply) => {
+                self.answer(session, &reply);
+                session.closing = true;
+            }
+            Told::Ask(request) => self.send(session, &request, What::Plain),
+        }
+        self.say_own(session);
+        true
+    }
+
+    /// What `CLIENT LIST` says of the client follows what it does here. `over`: the connection is given back.
+    pub(super) fn show(&self, session: &Session, over: bool) {
+        let shown = &session.client.shown;
+        let (blocked, monitor, tracking) = (self.blocking && !self.owed.is_empty(), self.monitor, self.kept && !self.subscribed);
+        let now = State { blocked: blocked && !over, monitor: monitor && !over, tracking: tracking && !over, ..shown.state.get() };
+        shown.state.set(now);
+        let queued = self.queued.as_ref().map_or(0, |queued| u16::try_from(queued.count).unwrap_or(u16::MAX).min(u16::MAX - 1));
+        shown.multi.set(if self.multi && !over { queued + 1 } else { 0 });
     }
 }
 

@@ -16,14 +16,14 @@ use sidepool_protocol::redis::request::{Arguments, parse_integer};
 use super::refusal;
 use super::relay::{Relay, What};
 use super::requests::anew;
-use super::run::{Replies, Session};
+use super::run::{Next, Replies, Session, Step};
 use super::server::Identity;
 
 /// What the replies to a transaction have told so far.
 #[derive(Debug, Default)]
 pub(super) struct Queued {
     /// How many commands the server has queued.
-    count: u32,
+    pub(super) count: u32,
     /// Those of them that mean something to us, by their place.
     changes: Vec<(u32, Change)>,
 }
@@ -282,7 +282,11 @@ impl Relay {
 fn own(session: &mut Session, whole: &[u8], element: &[u8], out: &mut Vec<u8>) {
     let before = session.replies;
     session.client.capture();
-    session.one(whole);
+    if let Next::Step(Step::Others) = session.one(whole)
+        && let Some(handling) = session.client.shown.command.get().map(|command| command.handling)
+    {
+        session.about_our_clients(whole, handling);
+    }
     let said = session.client.captured();
     let silent = session.replies != before || before == Replies::Off;
     out.extend_from_slice(if said.is_empty() && !silent { element } else { &said });
@@ -290,7 +294,7 @@ fn own(session: &mut Session, whole: &[u8], element: &[u8], out: &mut Vec<u8>) {
 
 /// `CLIENT UNBLOCK` with the server's own number.
 fn unblock(session: &Session, arguments: &[&[u8]]) -> Vec<u8> {
-    let id = parse_integer(arguments[2]).map(|id| session.upstream_id(id).to_string());
+    let id = parse_integer(arguments[2]).map(|id| session.server.leased_by(id).to_string());
     let words = arguments.iter().enumerate();
     anew(words.map(|(place, word)| if place == 2 { id.as_ref().map_or(*word, |id| id.as_bytes()) } else { *word }))
 }

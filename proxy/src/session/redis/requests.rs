@@ -35,6 +35,7 @@ impl Session {
             return None;
         }
         self.note_script(command, &rest[..request.length]);
+        self.client.shown.command.set(Some(command));
         record.add(count::command(command.kind), 1);
         Some((work(command), 1, request.length))
     }
@@ -90,6 +91,7 @@ impl Session {
 
     fn decide(&mut self, whole: &[u8], name: &[u8], command: Option<&'static Command>) -> Next {
         let handling = command.map(|command| command.handling);
+        self.client.shown.command.set(command);
         if self.account.is_none() && !matches!(handling, Some(Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)) {
             return self.say_error(&self.stranger(whole, name, handling));
         }

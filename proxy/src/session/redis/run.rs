@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use sidepool_config::model::TcpOptions;
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
@@ -24,6 +25,7 @@ use super::server::{Account, Server};
 use super::topics::Subscriber;
 use super::turns;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
+use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -98,6 +100,8 @@ pub(super) enum Next {
 pub(super) enum Step {
     /// A connection of its own, for as long as that is needed.
     Lease,
+    /// A question about clients, some of whom are other workers'.
+    Others,
     /// `SUBSCRIBE` and its kin.
     Subscribe,
     /// Something was not executed and is asked again. Nothing stands at the front of `carry` for it.
@@ -137,10 +141,17 @@ struct Queue {
 impl Session {
     /// A session for a client that has just come.
     pub(super) fn new(stream: Stream, server: Rc<Server>, worker: Rc<Worker>) -> Self {
+        let config = server.config();
+        // Connections inherit the listener's options; what is configured comes on top.
+        if let Stream::Tcp(socket) = &stream
+            && config.tcp != TcpOptions::default()
+            && let Err(error) = options::client(socket, &config.tcp)
+        {
+            tracing::debug!(server = &*server.name, %error, "cannot set the options of a Redis client's connection");
+        }
         let client = Client::new(server.next_id(&worker), stream, crate::clock::now());
         server.enter(&client);
         let account = server.welcome();
-        let config = server.config();
         let limit = config.client_login_timeout;
         let login = (account.is_none() && !limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
         let session = Self {
@@ -176,6 +187,7 @@ impl Session {
                 Step::End => After::End,
                 // What is rare is boxed, so that an idle session is small.
                 Step::Lease => Box::pin(self.leased()).await,
+                Step::Others => Box::pin(self.others()).await,
                 Step::Subscribe => Box::pin(self.subscribe()).await,
                 Step::Redo => Box::pin(self.redo()).await,
                 Step::Unsubscribe => Box::pin(self.unsubscribe()).await,

@@ -435,6 +435,11 @@ impl Server {
         self.clients.borrow().get(&id).and_then(Weak::upgrade)
     }
 
+    /// The server's number of the connection that a client leases; 0: it leases none.
+    pub fn leased_by(&self, id: i64) -> i64 {
+        u64::try_from(id).ok().and_then(|id| self.client(id)).map_or(0, |client| client.shown.leased.get())
+    }
+
     /// All clients, in the order in which they came.
     pub fn clients(&self) -> Vec<Rc<Client>> {
         self.clients.borrow().values().filter_map(Weak::upgrade).collect()

@@ -131,7 +131,7 @@ impl Subscriber {
             let names = self.names.borrow();
             [0, 1, 2].map(|kind| names[kind].len() as u32)
         };
-        self.client.shown.subscriptions.set(counts);
+        self.client.shown.rename(|words| words.subscriptions = counts);
     }
 }
 

@@ -4,9 +4,10 @@ use sidepool_config::model::RedisAuth;
 use sidepool_protocol::redis::command::{Command, Handling, Kind};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::handshake;
-use sidepool_protocol::redis::request::{Arguments, parse_integer};
+use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
+use super::client::State;
 use super::client_list;
 use super::requests::anew;
 use super::run::{Next, Replies, Session, Step};
@@ -27,20 +28,16 @@ impl Session {
             (Handling::GetRedir, []) => self.say_integer(-1),
             (Handling::GetRedir, _) => self.say_error(&arity("getredir")),
             (Handling::ClientInfo, []) => {
-                let line = client_list::line(&self.client, crate::clock::now(), "client|info", (self.client.id, whole.len()));
+                let line = client_list::line(&self.client, crate::clock::now(), (self.client.id, whole.len()));
                 self.say_text(&line)
             }
             (Handling::ClientInfo, _) => self.say_error(&arity("info")),
-            (Handling::ClientList, options) => match client_list::list(&self.server, (self.client.id, whole.len()), options) {
-                Ok(text) => self.say_text(&text),
-                Err(line) => self.say_error(&line),
-            },
-            (Handling::ClientKill, []) => self.say_error(&arity("kill")),
-            (Handling::ClientKill, options) => self.client_kill(options),
-            (Handling::ClientUnblock, options) => self.client_unblock(options),
+            (Handling::ClientList | Handling::ClientKill | Handling::ClientUnblock, _) => self.about_clients(whole, command),
             (Handling::ReplyMode, [mode]) => self.reply_mode(mode),
             (Handling::ReplyMode, _) => self.say_error(&arity("reply")),
-            (Handling::Switch, [mode]) if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") => self.say_ok(),
+            (Handling::Switch, [mode]) if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") => {
+                self.switch(command, mode.eq_ignore_ascii_case(b"on"))
+            }
             (Handling::Switch, [_]) => self.say_error("ERR syntax error"),
             (Handling::Switch, _) => self.say_error(&handshake::wrong_arity(command.name)),
             (Handling::Accept, _) => self.say_ok(),
@@ -76,6 +73,14 @@ impl Session {
         }))
     }
 
+    /// Kept for what is shown: keys are touched and clients evicted by the proxy's connections.
+    fn switch(&mut self, command: &Command, on: bool) -> Next {
+        let shown = &self.client.shown;
+        let now = shown.state.get();
+        shown.state.set(if command.name == "client|no-evict" { State { no_evict: on, ..now } } else { State { no_touch: on, ..now } });
+        self.say_ok()
+    }
+
     fn say_ok(&mut self) -> Next {
         self.say(b"+OK\r\n");
         Next::Done
@@ -105,14 +110,14 @@ impl Session {
 
     pub(super) fn set_name(&self, name: &[u8]) {
         let name = String::from_utf8_lossy(name);
-        *self.client.shown.name.borrow_mut() = (!name.is_empty()).then(|| name.into());
+        self.client.shown.rename(|words| words.name = name.into());
     }
 
     fn get_name(&mut self) -> Next {
         let mut out = Vec::new();
-        match &*self.client.shown.name.borrow() {
-            Some(name) => encode::bulk(&mut out, name.as_bytes()),
-            None => encode::null(&mut out, self.version),
+        match &*self.client.shown.words().name {
+            "" => encode::null(&mut out, self.version),
+            name => encode::bulk(&mut out, name.as_bytes()),
         }
         self.say(&out);
         Next::Done
@@ -120,14 +125,16 @@ impl Session {
 
     /// Accepted for any version of the server: it is the proxy's client, and what it says of itself is not passed on.
     fn set_info(&mut self, option: &[u8], value: &[u8]) -> Next {
-        let known = option.eq_ignore_ascii_case(b"lib-name") || option.eq_ignore_ascii_case(b"lib-ver");
-        if !known {
+        let names = option.eq_ignore_ascii_case(b"lib-name");
+        if !names && !option.eq_ignore_ascii_case(b"lib-ver") {
             return self.say_error(&format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option)));
         }
         if handshake::check_name(value).is_err() {
             let option = String::from_utf8_lossy(option).to_ascii_lowercase();
             return self.say_error(&format!("ERR {option} cannot contain spaces, newlines or special characters."));
         }
+        let value = String::from_utf8_lossy(value).into();
+        self.client.shown.rename(|words| if names { words.library = value } else { words.version = value });
         self.say_ok()
     }
 
@@ -147,53 +154,6 @@ impl Session {
             return Next::Done;
         }
         self.say_error("ERR syntax error")
-    }
-
-    fn client_kill(&mut self, options: &[&[u8]]) -> Next {
-        match client_list::kill(&self.server, self.client.id, options) {
-            Ok(client_list::Killed::One) => self.say_ok(),
-            Ok(client_list::Killed::Many(count)) => self.say_integer(count),
-            Ok(client_list::Killed::OneAndSelf) => {
-                self.say(b"+OK\r\n");
-                self.closing = true;
-                Next::Done
-            }
-            Ok(client_list::Killed::ManyAndSelf(count)) => {
-                self.say_integer(count);
-                self.closing = true;
-                Next::Done
-            }
-            Err(line) => self.say_error(&line),
-        }
-    }
-
-    /// The server's number of the connection that a client leases; 0: it leases none.
-    pub(super) fn upstream_id(&self, id: i64) -> i64 {
-        u64::try_from(id).ok().and_then(|id| self.server.client(id)).map_or(0, |client| client.shown.leased.get())
-    }
-
-    /// The number is ours; the server is asked with its own.
-    fn client_unblock(&mut self, options: &[&[u8]]) -> Next {
-        let (id, how) = match options {
-            [id] => (id, None),
-            [id, how] => (id, Some(how)),
-            _wrong => return self.say_error(&handshake::wrong_arity("client|unblock")),
-        };
-        if let Some(how) = how
-            && !how.eq_ignore_ascii_case(b"timeout")
-            && !how.eq_ignore_ascii_case(b"error")
-        {
-            return self.say_error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
-        }
-        let Some(id) = parse_integer(id) else { return self.say_error("ERR value is not an integer or out of range") };
-        let leased = self.upstream_id(id);
-        if leased == 0 {
-            return self.say_integer(0);
-        }
-        let leased = leased.to_string();
-        let mut words: Vec<&[u8]> = vec![b"CLIENT", b"UNBLOCK", leased.as_bytes()];
-        words.extend(how.copied());
-        self.share(&anew(words.into_iter()), Work::Writes, Kind::Connection, false)
     }
 
     /// `CLIENT TRACKING`: off is what a shared connection is; on needs a connection of its own.

@@ -257,6 +257,10 @@ pub struct Link {
     pub doubtful: bool,
     /// The proxy's own query that brings the session state is under way; the client's messages wait for it.
     pub matching: bool,
+    /// The first of them was sent behind it.
+    pub ahead: bool,
+    /// Whether nothing behind it runs when it fails.
+    pub exits: Exits,
     /// By which rules state follows the client; `None`: only what the server reports does.
     pub rules: Option<Rc<StateRules>>,
     /// What the client may have changed since the server was asked.
@@ -305,6 +309,20 @@ pub struct Link {
     pub wanted_alone: Vec<Box<[u8]>>,
     /// The error that answered the proxy's own preparations for a simple query.
     pub own_error: Option<Box<[u8]>>,
+}
+
+/// Whether a server ends the session at an error when it is told to (`exit_on_error`): then nothing runs that was sent behind what failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exits {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// It is being asked.
+    Asked,
+    /// Yes.
+    Yes,
+    /// No.
+    No,
 }
 
 /// A small batch that uses prepared statements, as the client sent it, as long as none of it has been answered: when the server refuses it because

@@ -138,7 +138,7 @@ impl Statement {
 }
 
 /// Names a statement in this process; the same on all its server connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatementId(u64);
 
 impl StatementId {

@@ -193,6 +193,11 @@ impl Listener {
         self.channels.borrow().is_empty()
     }
 
+    /// Whether something is to be told, and certainly so: no channel is early.
+    pub fn has_news(&self) -> bool {
+        !self.inbox.borrow().is_empty() && self.channels.borrow().values().all(|standing| *standing == Standing::Settled)
+    }
+
     /// The next notifications, up to about so many bytes, and how many there are. Only when no channel is early.
     pub fn take(&self, limit: usize, out: &mut Vec<u8>) -> u64 {
         let mut inbox = self.inbox.borrow_mut();
