@@ -20,6 +20,7 @@ mod login;
 mod lost;
 mod others;
 mod pubsub;
+mod redirect;
 pub mod redo;
 pub mod refusal;
 mod relay;

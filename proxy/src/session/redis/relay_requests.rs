@@ -12,6 +12,7 @@ use super::client::State;
 use super::count;
 use super::gate;
 use super::others::{Told, wrong};
+use super::redirect::is_redirected;
 use super::refusal;
 use super::relay::{Owed, Relay, What};
 use super::requests::{has_block, resolve};
@@ -83,6 +84,10 @@ impl Relay {
                 self.poisoned = true;
                 self.answer_error(session, "ERR Command not allowed inside a transaction");
             }
+            Some(Handling::Tracking) if is_redirected(whole) => {
+                self.poisoned = true;
+                self.answer_error(session, refusal::REDIRECTED);
+            }
             Some(_) | None => self.queue(session, whole, command),
         }
         true
@@ -125,6 +130,7 @@ impl Relay {
                 self.out.extend_from_slice(whole);
             }
             Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
+            Some(Handling::Tracking) if is_redirected(whole) => self.answer_error(session, refusal::REDIRECTED),
             Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking) => {
                 return self.change(session, whole, command);
             }

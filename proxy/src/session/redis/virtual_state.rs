@@ -9,6 +9,8 @@ use sidepool_protocol::redis::tracker::Work;
 
 use super::client::State;
 use super::client_list;
+use super::redirect::is_redirected;
+use super::refusal;
 use super::requests::anew;
 use super::run::{Next, Replies, Session, Step};
 
@@ -161,9 +163,7 @@ impl Session {
         let mode = Arguments::new(whole).nth(2);
         match mode {
             Some(mode) if mode.eq_ignore_ascii_case(b"off") && Arguments::new(whole).count() == 3 => self.say_ok(),
-            Some(_) if Arguments::new(whole).any(|option| option.eq_ignore_ascii_case(b"redirect")) => {
-                self.say_error("ERR CLIENT TRACKING with REDIRECT is not possible through sidepool; use RESP3 (HELLO 3) without REDIRECT")
-            }
+            Some(_) if is_redirected(whole) => self.say_error(refusal::REDIRECTED),
             Some(_) | None => self.step(Step::Lease),
         }
     }
