@@ -105,6 +105,10 @@ pub struct Words {
     pub version: Box<str>,
     /// How many channels, patterns and shard channels it is subscribed to.
     pub subscriptions: [u32; 3],
+    /// To which client its invalidations go; 0: to none but itself.
+    pub redirect: u64,
+    /// That one has left, and one did not get through.
+    pub redirect_broken: bool,
 }
 
 /// What a client is in the middle of: the flags of `CLIENT LIST` that are not seen otherwise.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::request::parse_integer;
 
-use super::client::{Client, Fate};
+use super::client::{Client, Fate, Words};
 use super::server::Server;
 use crate::transport::stream::{Peer, Stream};
 
@@ -32,7 +32,7 @@ pub fn line(client: &Client, now: Instant, asking: (u64, usize)) -> String {
         client.with_stream(peer).unwrap_or_default(),
         client.with_stream(local).unwrap_or_default(),
         words.name,
-        flags(client),
+        flags(client, &words),
         shown.database.get(),
         i64::from(shown.multi.get()) - 1,
         u8::from(backlog > 0),
@@ -40,7 +40,7 @@ pub fn line(client: &Client, now: Instant, asking: (u64, usize)) -> String {
         if backlog > 0 { "rw" } else { "r" },
         shown.command.get().map_or("NULL", |command| command.name),
         user.as_deref().unwrap_or("default"),
-        if shown.state.get().tracking { 0 } else { -1 },
+        if shown.state.get().tracking { i64::try_from(words.redirect).unwrap_or(i64::MAX) } else { -1 },
         shown.version.get().number(),
         words.library,
         words.version,
@@ -51,7 +51,7 @@ pub fn line(client: &Client, now: Instant, asking: (u64, usize)) -> String {
 /// What an idle session holds beside its client, more or less.
 const IDLE_BYTES: usize = 512;
 
-fn flags(client: &Client) -> String {
+fn flags(client: &Client, words: &Words) -> String {
     let shown = &client.shown;
     let state = shown.state.get();
     let unix = client.with_stream(|stream| matches!(stream.peer(), Peer::Unix)).unwrap_or_default();
@@ -61,6 +61,7 @@ fn flags(client: &Client) -> String {
         (shown.multi.get() > 0, 'x'),
         (state.blocked, 'b'),
         (state.tracking, 't'),
+        (words.redirect_broken, 'R'),
         (unix, 'U'),
         (state.no_evict, 'e'),
         (state.no_touch, 'T'),

@@ -30,13 +30,13 @@ use crate::upstream::redis::connector::RedisConnector;
 const CARRY_MAX: usize = 256 * 1024;
 
 /// A gauge that goes down again when this is dropped.
-struct Counted<const COUNT: usize> {
+pub(super) struct Counted<const COUNT: usize> {
     pool: Rc<Pool<RedisConnector>>,
     gauges: [PoolGauge; COUNT],
 }
 
 impl<const COUNT: usize> Counted<COUNT> {
-    fn new(pool: &Rc<Pool<RedisConnector>>, gauges: [PoolGauge; COUNT]) -> Self {
+    pub(super) fn new(pool: &Rc<Pool<RedisConnector>>, gauges: [PoolGauge; COUNT]) -> Self {
         gauges.iter().for_each(|gauge| pool.record().shift(*gauge, 1));
         Self { pool: Rc::clone(pool), gauges }
     }
@@ -104,6 +104,7 @@ impl Session {
             }
             Ended::Lost => {
                 lease.release(Condition::Broken);
+                relay.lose_redirect(self);
                 self.lose(&relay, &pool)
             }
         }
@@ -218,7 +219,7 @@ impl Session {
 }
 
 /// How long somebody waits for a connection, and beside how many others.
-fn patience(limits: &PoolLimits) -> (Option<Duration>, u32) {
+pub(super) fn patience(limits: &PoolLimits) -> (Option<Duration>, u32) {
     (Some(limits.query_wait_timeout).filter(|patience| !patience.is_zero()), limits.max_queue_length)
 }
 

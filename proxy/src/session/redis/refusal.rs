@@ -21,9 +21,6 @@ pub const EXECABORT_LOST: &str = "EXECABORT Transaction discarded because the co
 /// For `EXEC` of a transaction in which something stood that cannot be queued through sidepool.
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 
-/// For `CLIENT TRACKING … REDIRECT`.
-pub const REDIRECTED: &str = "ERR CLIENT TRACKING with REDIRECT is not possible through sidepool; use RESP3 (HELLO 3) without REDIRECT";
-
 /// For commands that a subscribed RESP2 client may not send.
 #[must_use]
 pub fn while_subscribed(name: &[u8], command: Option<&Command>) -> String {

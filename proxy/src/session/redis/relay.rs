@@ -23,6 +23,7 @@ use super::count;
 use super::gate;
 use super::lost::Lost;
 use super::others::Told;
+use super::redirect::{Redirect, Redirecting};
 use super::refusal;
 use super::relay_requests::{is_stateful, is_virtual};
 use super::relay_transaction::{Change, Queued};
@@ -70,6 +71,13 @@ pub(super) struct Relay {
     /// What others say of their clients is waited for.
     pub(super) asking: Option<Pin<Box<dyn Future<Output = Told>>>>,
     pub(super) watch: bool,
+    /// What `REDIRECT` means to the server is being found out.
+    pub(super) redirecting: Option<Redirecting>,
+    /// To whom invalidations go, if elsewhere.
+    pub(super) redirect: Option<Box<Redirect>>,
+    pub(super) tracking: bool,
+    /// A RESP3 client has subscribed.
+    pub(super) listens: bool,
     /// Tracking is on, or subscriptions live on this connection: it is kept to the end.
     pub(super) kept: bool,
     /// `MONITOR` was asked for.
@@ -129,7 +137,7 @@ impl Relay {
                 return Poll::Ready(Ended::ClientGone);
             }
             self.parse(session, lease);
-            let told = self.poll_others(session, cx);
+            let told = self.poll_others(session, cx) | self.poll_redirecting(session, cx);
             if self.write(lease, cx).is_err() {
                 // A server that takes no more of a request has said why.
                 let _ = self.read_server(session, lease, cx);
@@ -145,11 +153,12 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(()) => return Poll::Ready(Ended::Lost),
             };
+            let Ok(pushed) = self.poll_invalidations(session, cx) else { return Poll::Ready(Ended::Lost) };
             let up = match self.read_client(session, lease, cx) {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
-            if !down && !up && !told {
+            if !down && !up && !told && !pushed {
                 self.show(session, false);
                 return Poll::Pending;
             }
@@ -186,7 +195,7 @@ impl Relay {
 
     /// Whether the client cannot go on without the connection: something is half done, or it relies on what only this connection knew.
     pub(super) fn is_inside(&self) -> bool {
-        self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor || self.raw
+        self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor || self.raw || self.is_asking()
     }
 
     /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
@@ -195,13 +204,18 @@ impl Relay {
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
+    /// Whether others have to be asked before anything else is sent.
+    fn is_asking(&self) -> bool {
+        self.asking.is_some() || self.redirecting.is_some()
+    }
+
     fn is_pinned(&self) -> bool {
         self.multi || self.watch || self.kept || self.monitor || self.raw
     }
 
     /// Whether the connection is needed no longer, and how it is then.
     fn is_free(&mut self, session: &mut Session) -> Option<Condition> {
-        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.asking.is_some() || self.sent < self.out.len() {
+        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.is_asking() || self.sent < self.out.len() {
             return None;
         }
         let as_it_is = if self.monitor || self.broken || self.raw || self.subscribed {
@@ -271,7 +285,7 @@ impl Relay {
     fn takes_more(&self, session: &Session) -> bool {
         let room = self.out.len() - self.sent < OUT_MAX;
         room && self.body.is_none()
-            && self.asking.is_none()
+            && !self.is_asking()
             && !self.is_settling()
             && !session.closing
             && !self.reset

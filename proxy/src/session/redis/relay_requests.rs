@@ -15,6 +15,7 @@ use super::others::{Told, wrong};
 use super::redirect::is_redirected;
 use super::refusal;
 use super::relay::{Owed, Relay, What};
+use super::relay_transaction::tells_redirect;
 use super::requests::{has_block, resolve};
 use super::run::Session;
 use crate::observe::record::PoolCounter;
@@ -84,10 +85,7 @@ impl Relay {
                 self.poisoned = true;
                 self.answer_error(session, "ERR Command not allowed inside a transaction");
             }
-            Some(Handling::Tracking) if is_redirected(whole) => {
-                self.poisoned = true;
-                self.answer_error(session, refusal::REDIRECTED);
-            }
+            Some(Handling::Tracking) if is_redirected(whole) => return self.redirect_to(session, whole),
             Some(_) | None => self.queue(session, whole, command),
         }
         true
@@ -126,16 +124,16 @@ impl Relay {
             Some(Handling::Wait) => self.wait(session, whole),
             Some(Handling::Subscribe | Handling::Unsubscribe) if session.version == Resp::Three => {
                 // In RESP3 confirmations come out of band: nothing is owed.
-                (self.kept, self.dirty, self.begun) = (true, true, true);
+                (self.kept, self.listens, self.dirty, self.begun) = (true, true, true, true);
                 self.out.extend_from_slice(whole);
             }
             Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
-            Some(Handling::Tracking) if is_redirected(whole) => self.answer_error(session, refusal::REDIRECTED),
+            Some(Handling::Tracking) if is_redirected(whole) => return self.redirect_to(session, whole),
             Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking) => {
                 return self.change(session, whole, command);
             }
             Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
-            Some(Handling::GetRedir) => self.send(session, whole, What::Plain),
+            Some(_) | None if command.is_some_and(tells_redirect) => return self.change(session, whole, command),
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
             Some(_) | None => self.plain(session, whole, handling),
         }
@@ -257,9 +255,15 @@ impl Relay {
     /// What `CLIENT LIST` says of the client follows what it does here. `over`: the connection is given back.
     pub(super) fn show(&self, session: &Session, over: bool) {
         let shown = &session.client.shown;
-        let (blocked, monitor, tracking) = (self.blocking && !self.owed.is_empty(), self.monitor, self.kept && !self.subscribed);
+        let (blocked, monitor, tracking) = (self.blocking && !self.owed.is_empty(), self.monitor, self.tracking);
         let now = State { blocked: blocked && !over, monitor: monitor && !over, tracking: tracking && !over, ..shown.state.get() };
         shown.state.set(now);
+        if over && self.redirect.is_some() {
+            shown.rename(|words| (words.redirect, words.redirect_broken) = (0, false));
+        }
+        if over && self.subscribed {
+            shown.rename(|words| words.subscriptions = [0; 3]);
+        }
         let queued = self.queued.as_ref().map_or(0, |queued| u16::try_from(queued.count).unwrap_or(u16::MAX).min(u16::MAX - 1));
         shown.multi.set(if self.multi && !over { queued + 1 } else { 0 });
     }

@@ -7,12 +7,15 @@
 //! ```
 //! What would do harm upstream is queued as something harmless of the same weight. Not here: transactions without such commands, which pass as they are.
 
+use std::borrow::Cow;
+
 use sidepool_protocol::redis::command::{Command, Handling};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan, Value};
 use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::request::{Arguments, parse_integer};
 
+use super::redirect::Redirect;
 use super::refusal;
 use super::relay::{Relay, What};
 use super::requests::anew;
@@ -37,8 +40,10 @@ pub(super) enum Change {
     Login(Credentials, Vec<u8>),
     /// Another database is selected.
     Select(u32),
-    /// Tracking is on, or off.
-    Tracking(bool),
+    /// Tracking is on, or off; and where invalidations go, if elsewhere.
+    Tracking(bool, Option<Box<Redirect>>),
+    /// The reply says where invalidations go.
+    Redirection,
     /// Channels are joined or left, with so many confirmations.
     Subscription(usize),
 }
@@ -104,8 +109,9 @@ impl Relay {
             Some(Handling::Select) => (whole.to_vec(), handshake::select(&arguments).ok().map(Change::Select)),
             Some(Handling::Tracking) => {
                 let on = arguments.get(2).is_some_and(|mode| mode.eq_ignore_ascii_case(b"on"));
-                (whole.to_vec(), Some(Change::Tracking(on)))
+                (whole.to_vec(), Some(Change::Tracking(on, None)))
             }
+            Some(_) if command.is_some_and(tells_redirect) => (whole.to_vec(), Some(Change::Redirection)),
             Some(Handling::Subscribe | Handling::Unsubscribe) => {
                 (whole.to_vec(), Some(Change::Subscription(arguments.len().saturating_sub(1).max(1))))
             }
@@ -205,14 +211,16 @@ impl Relay {
                 own(session, &whole, element, out);
             }
             change => {
+                let mut said = Cow::Borrowed(element);
                 match change {
                     Some(Change::Select(database)) if !is_error => session.use_database(database),
-                    Some(Change::Tracking(on)) if !is_error => self.kept = on,
+                    Some(Change::Tracking(on, redirect)) if !is_error => self.track(session, on, redirect),
+                    Some(Change::Redirection) => said = self.in_our_numbers(element),
                     Some(Change::Subscription(_)) => self.on_confirmed(session, element),
                     Some(_) | None => {}
                 }
                 if session.replies != Replies::Off {
-                    out.extend_from_slice(element);
+                    out.extend_from_slice(&said);
                 }
             }
         }
@@ -226,8 +234,17 @@ impl Relay {
         if let Some(count) = number.filter(|_| confirmations.first() != Some(&b'-')) {
             self.channels = count;
         }
-        self.kept = self.channels > 0;
-        self.subscribed = self.kept && session.version == encode::Resp::Two;
+        self.kept = self.channels > 0 || self.tracking || self.listens;
+        self.subscribed = self.channels > 0 && session.version == encode::Resp::Two;
+        if session.version == encode::Resp::Two {
+            self.show_channels(session);
+        }
+    }
+
+    /// A RESP2 client is subscribed here or nowhere.
+    pub(super) fn show_channels(&self, session: &Session) {
+        let count = u32::try_from(self.channels).unwrap_or(0);
+        session.client.shown.rename(|words| words.subscriptions = [count, 0, 0]);
     }
 
     /// A RESP2 client subscribes on this connection, outside of a transaction; false: not before all that is owed has come.
@@ -297,6 +314,11 @@ fn unblock(session: &Session, arguments: &[&[u8]]) -> Vec<u8> {
     let id = parse_integer(arguments[2]).map(|id| session.server.leased_by(id).to_string());
     let words = arguments.iter().enumerate();
     anew(words.map(|(place, word)| if place == 2 { id.as_ref().map_or(*word, |id| id.as_bytes()) } else { *word }))
+}
+
+/// Whether a reply says to whom invalidations go.
+pub(super) fn tells_redirect(command: &Command) -> bool {
+    command.handling == Handling::GetRedir || command.name == "client|trackinginfo"
 }
 
 /// How many bytes the first `count` values have, as far as they are there.

@@ -14,6 +14,7 @@ use sidepool_protocol::redis::command::Gates;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::{Credentials, Selects, WRONGPASS};
 use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
 
 use super::client::{Client, Fate};
 use super::gate::gates;
@@ -43,6 +44,8 @@ pub struct Server {
     /// Databases that the server has let somebody select: never more than it has.
     databases: RefCell<BTreeSet<u32>>,
     clients: RefCell<BTreeMap<u64, Weak<Client>>>,
+    /// Whom it concerns when a client leaves: never more than connections are held for that.
+    watched: RefCell<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     next_id: Cell<u64>,
     /// Commands that turned out to be slow.
     pub slow: Slow,
@@ -97,6 +100,7 @@ impl Server {
             hubs: RefCell::default(),
             databases: RefCell::default(),
             clients: RefCell::default(),
+            watched: RefCell::default(),
             next_id: Cell::new(1),
         })
     }
@@ -422,6 +426,18 @@ impl Server {
     /// A client has left.
     pub fn leave(&self, id: u64) {
         self.clients.borrow_mut().remove(&id);
+        self.watched.borrow_mut().remove(&id);
+    }
+
+    /// What comes to an end when this client leaves; `None`: there is none.
+    pub fn watch(&self, id: u64) -> Option<oneshot::Receiver<()>> {
+        self.client(id).filter(|client| client.fate() == Fate::Alive)?;
+        let (sender, receiver) = oneshot::channel();
+        let mut watched = self.watched.borrow_mut();
+        let concerned = watched.entry(id).or_default();
+        concerned.retain(|sender| !sender.is_closed());
+        concerned.push(sender);
+        Some(receiver)
     }
 
     /// Whether a client could be this user, as far as that is known here.

@@ -9,8 +9,6 @@ use sidepool_protocol::redis::tracker::Work;
 
 use super::client::State;
 use super::client_list;
-use super::redirect::is_redirected;
-use super::refusal;
 use super::requests::anew;
 use super::run::{Next, Replies, Session, Step};
 
@@ -163,7 +161,6 @@ impl Session {
         let mode = Arguments::new(whole).nth(2);
         match mode {
             Some(mode) if mode.eq_ignore_ascii_case(b"off") && Arguments::new(whole).count() == 3 => self.say_ok(),
-            Some(_) if is_redirected(whole) => self.say_error(refusal::REDIRECTED),
             Some(_) | None => self.step(Step::Lease),
         }
     }
