@@ -176,10 +176,6 @@ impl Pool {
             Asker { worker: bytes.worker(), identity: IdentityId(u32::from(bytes.or_zero() % 5)), seat: 0, patience: bytes.millis() };
         let outcome = match bytes.or_zero() {
             0..8 => self.core.acquire_again(self.now, asker, self.now - Duration::from_millis(u64::from(bytes.or_zero()))),
-            8..16 => match self.core.try_acquire(self.now, asker.worker) {
-                Some(conn) => Outcome::Granted(conn),
-                None => return,
-            },
             _ => self.core.acquire(self.now, asker),
         };
         match outcome {

@@ -94,8 +94,10 @@ async fn accept(
         let behaviour = behaviour.clone();
         connections.spawn(async move {
             tokio::select! {
-                () = carry(stream, target, behaviour) => {}
+                // What was held back does not slip through before a cut that was ordered first.
+                biased;
                 _ = cuts.changed() => {}
+                () = carry(stream, target, behaviour) => {}
             }
         });
     }

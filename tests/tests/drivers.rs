@@ -49,7 +49,7 @@ async fn run(script: &str) {
     let output = wait::within(Duration::from_secs(90), script, command.output()).await.expect("the interpreter is installed");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{script}:\n{text}");
-    let listening = i64::from(script.contains("listen"));
+    let listening = i64::from(script.contains("listen") || script.contains("psycopg2"));
     assert!(cluster.connections().await <= 3 + listening, "the pool kept its limit");
     print!("{text}");
 }
@@ -57,6 +57,11 @@ async fn run(script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn psycopg() {
     run("python/psycopg_scenario.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psycopg2() {
+    run("python/psycopg2_scenario.py").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,6 +167,7 @@ async fn blocked_clients_leave_connections_for_transactions_and_wait_for_each_ot
     assert_eq!(watching.command(&["EXEC"]).await.elements().len(), 1);
     // Whoever waits in time gets the place of whoever leaves.
     third.send(&request(&["BLPOP", "list", "0"])).await;
+    pool.metrics_show("one that waits", |now| now.sum("sidepool_redis_blocking_waiting_clients", &[]) > 0.5).await;
     pool.redis_wire().await.command(&["RPUSH", "list", "a"]).await;
     assert_eq!(first.reply().await.elements()[1].text(), "a");
     are_blocked(&server, 2).await;

@@ -142,3 +142,26 @@ async fn who_subscribes_in_a_transaction_is_a_subscriber_until_it_leaves() {
         }
     }
 }
+
+/// Such a reply to EXEC is gathered, because a part of it is the proxy's own: as far as a client's output may grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_has_to_be_gathered_is_bounded() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_limit", "1MB")).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SET", "large", &"x".repeat(600_000)]).await;
+    for (times, fits) in [(1, true), (2, false)] {
+        wire.command(&["MULTI"]).await;
+        wire.command(&["CLIENT", "SETNAME", "x"]).await;
+        for _ in 0..times {
+            wire.command(&["GET", "large"]).await;
+        }
+        wire.send(&request(&["EXEC"])).await;
+        if fits {
+            assert_eq!(wire.reply().await.elements()[1].text().len(), 600_000);
+        } else {
+            assert!(wire.read().await.is_none(), "closed");
+        }
+    }
+    assert_eq!(pool.redis_wire().await.command(&["PING"]).await.text(), "PONG");
+}

@@ -75,6 +75,8 @@ fn is_rare(block: &[u8; BLOCK + BEYOND]) -> bool {
             | (is(a == b'n') & is(b == b'f'))
             // pg_settings
             | (is(a == b'g') & is(b == b's'))
+            // pg_prepared_statements
+            | (is(a == b'd') & is(b == b'_' | 0x20) & is(c == b's'))
             // setseed
             | (is(a == b'e') & is(b == b'e') & is(c == b'd'))
             // temp, temporary, pg_temp
@@ -91,7 +93,7 @@ fn is_rare(block: &[u8; BLOCK + BEYOND]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{channels, hints, keeps, sql, sql_databases};
+    use super::super::{channels, hints, keeps, sql, sql_databases, sql_listing};
     use super::*;
 
     #[test]
@@ -130,6 +132,7 @@ mod tests {
             "SELECT * FROM pg_temp.t",
             "UPDATE pg_settings SET setting = 1",
             "SELECT U&\"x\"()",
+            "SELECT * FROM pg_prepared_statements",
             "LISTEN a",
             "EXECUTE a",
             "DROP DATABASE a",
@@ -142,9 +145,20 @@ mod tests {
     /// At every distance from the edges of the blocks.
     #[test]
     fn a_word_is_found_wherever_it_stands() {
-        for word in
-            ["set_config", "advisory_lock", "setseed", "lastval", "currval", "nextval", "setval", "temp", "hold", "pg_settings", "u&\""]
-        {
+        for word in [
+            "set_config",
+            "advisory_lock",
+            "setseed",
+            "lastval",
+            "currval",
+            "nextval",
+            "setval",
+            "temp",
+            "hold",
+            "pg_settings",
+            "u&\"",
+            "pg_prepared_statements",
+        ] {
             for before in 0..3 * BLOCK {
                 for after in [0, 1, BLOCK] {
                     let text = format!("SELECT {}{}{}", " ".repeat(before), word, " x".repeat(after));
@@ -167,6 +181,7 @@ mod tests {
                 prop_assert_eq!(channels::listens(text), channels::Listens::No);
                 prop_assert!(sql::start(text, true) == sql::Start::Other || sql::commands(text).is_none_or(|commands| commands.is_empty()));
                 prop_assert!(sql_databases::wants_alone(text).is_none());
+                prop_assert!(!sql_listing::may_list(text));
                 prop_assert!(keeps::keeps(text).is_empty());
             }
         }

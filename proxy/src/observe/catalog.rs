@@ -154,6 +154,7 @@ families! {
     RedisWrites = "sidepool_redis_writes_total" Counter, ["pool", "lane"], "Writes to the server on shared connections; their commands divided by them are how many are merged into one.";
     RedisPipelineDepth = "sidepool_redis_pipeline_depth" Histogram(Count), ["pool"], "How many commands of a shared connection had no reply yet, at each write to the server.";
     RedisSlowCommands = "sidepool_redis_slow_commands_total" Counter, ["pool"], "How often a command turned out to be slow, so that it went down the heavy connection for a while.";
+    RedisBlockingWaiting = "sidepool_redis_blocking_waiting_clients" Gauge, ["pool"], "Clients whose blocking command, MONITOR or tracking waits because as many connections are held for such as may be (blocking_connections).";
     RedisLeases = "sidepool_redis_leases_total" Counter, ["pool", "reason"], "Connections leased to one client, by what for.";
     RedisSubscriptions = "sidepool_redis_subscriptions" Gauge, ["pool", "kind"], "Channels and patterns that clients are subscribed to.";
 }

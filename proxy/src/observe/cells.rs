@@ -358,6 +358,8 @@ cells! {
         PinnedBlocking: PinnedClients ["blocking"] for Redis,
         /// Clients that lease a connection for anything else.
         PinnedOther: PinnedClients ["other"] for Redis,
+        /// Clients that wait because as many hold a connection for something that only others can end as may.
+        BlockingWaiting: RedisBlockingWaiting [] for Redis,
         /// Connections that clients share.
         RedisShared: RedisConnections ["shared"] for Redis,
         /// Connections leased to one client.

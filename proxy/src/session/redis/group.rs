@@ -61,7 +61,9 @@ pub struct Group {
     /// Connections that one client has for itself for a while.
     pub leased: Rc<Pool<RedisConnector>>,
     /// How many of those may be held for something that only others can end.
-    pub blocking: Arc<Bound>,
+    blocking: Arc<Bound>,
+    /// That is fewer than there are.
+    is_bounded: Cell<bool>,
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
     lanes_max: Cell<u32>,
@@ -98,6 +100,7 @@ impl Group {
         Rc::new(Self {
             shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
             blocking: bounds.join(&name, split.blocking(config)),
+            is_bounded: Cell::new(split.blocking(config) < split.leased),
             leased: open(name, leased, Rc::clone(&records[1])),
             records,
             lanes: RefCell::default(),
@@ -149,6 +152,11 @@ impl Group {
             }
         }
         busy
+    }
+
+    /// What bounds leases that only others can end; `None`: nothing but their number.
+    pub fn blocking(&self) -> Option<&Arc<Bound>> {
+        self.is_bounded.get().then_some(&self.blocking)
     }
 
     /// Whether heavy commands have a lane of their own: where connections are few, they ride with the others.
@@ -232,6 +240,7 @@ impl Group {
         self.subscriber_gap.set(config.subscriber_gap);
         *self.info.borrow_mut() = info(&self.key, config);
         self.blocking.resize(split.blocking(config));
+        self.is_bounded.set(split.blocking(config) < split.leased);
         for (pool, limits) in [(&self.shared, shared), (&self.leased, leased)] {
             pool.resize(limits);
             match renewal {

@@ -30,19 +30,19 @@ use crate::upstream::redis::connector::RedisConnector;
 const CARRY_MAX: usize = 256 * 1024;
 
 /// A gauge that goes down again when this is dropped.
-struct Counted {
+struct Counted<const COUNT: usize> {
     pool: Rc<Pool<RedisConnector>>,
-    gauges: [PoolGauge; 2],
+    gauges: [PoolGauge; COUNT],
 }
 
-impl Counted {
-    fn new(pool: &Rc<Pool<RedisConnector>>, gauges: [PoolGauge; 2]) -> Self {
+impl<const COUNT: usize> Counted<COUNT> {
+    fn new(pool: &Rc<Pool<RedisConnector>>, gauges: [PoolGauge; COUNT]) -> Self {
         gauges.iter().for_each(|gauge| pool.record().shift(*gauge, 1));
         Self { pool: Rc::clone(pool), gauges }
     }
 }
 
-impl Drop for Counted {
+impl<const COUNT: usize> Drop for Counted<COUNT> {
     fn drop(&mut self) {
         self.gauges.iter().for_each(|gauge| self.pool.record().shift(*gauge, -1));
     }
@@ -58,10 +58,11 @@ impl Session {
         }
         let group = self.server.group(&key, &self.worker);
         let pool = Rc::clone(&group.leased);
-        let _seat = match waits_for_others(first).then_some(&group.blocking) {
+        let _seat = match group.blocking().filter(|_| waits_for_others(first)) {
             None => None,
             Some(bound) => {
                 let (patience, queue_length) = patience(&self.server.config().limits);
+                let _waiting = Counted::new(&pool, [PoolGauge::BlockingWaiting]);
                 match self.wait_for(bound.enter(patience, queue_length)).await {
                     None => return After::End,
                     Some(Ok(seat)) => Some(seat),

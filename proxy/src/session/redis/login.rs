@@ -65,7 +65,7 @@ impl Session {
             Some(Ok(lease)) => lease.release(Condition::Clean),
             Some(Err(error)) => {
                 self.take_front();
-                self.say_error(&refusal::line(&error));
+                self.say_error(refusal::line(&error));
                 return After::GoOn;
             }
         }
@@ -223,7 +223,7 @@ impl Session {
                 if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
                     self.server.forget_group(&key);
                 }
-                self.say_error(&refusal::line(&error));
+                self.say_error(refusal::line(&error));
             }
         }
         After::GoOn
@@ -231,7 +231,7 @@ impl Session {
 
     pub(super) fn reset(&mut self, whole: &[u8]) -> Next {
         if Arguments::new(whole).count() != 1 {
-            return self.say_error(&handshake::wrong_arity("reset"));
+            return self.say_error(handshake::wrong_arity("reset"));
         }
         if self.client.pending() > 0 {
             return Next::Hold;

@@ -27,15 +27,15 @@ impl Session {
         }
         match command.map(|command| command.handling) {
             Some(Handling::Subscribe | Handling::Unsubscribe | Handling::Quit | Handling::Reset) => None,
-            None if self.server.facts.flags(&name.to_ascii_lowercase()).is_none() => Some(self.say_error(&unknown_command(whole))),
-            Some(_) | None => Some(self.say_error(&refusal::while_subscribed(name, command))),
+            None if self.server.facts.flags(&name.to_ascii_lowercase()).is_none() => Some(self.say_error(unknown_command(whole))),
+            Some(_) | None => Some(self.say_error(refusal::while_subscribed(name, command))),
         }
     }
 
     fn ping_subscribed(&mut self, whole: &[u8]) -> Next {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         if arguments.len() > 2 {
-            return self.say_error(&handshake::wrong_arity("ping"));
+            return self.say_error(handshake::wrong_arity("ping"));
         }
         let mut out = Vec::new();
         encode::array(&mut out, 2);
@@ -52,7 +52,7 @@ impl Session {
         let kind = Kind::of_command(arguments.next().unwrap_or_default());
         let names: Vec<&[u8]> = arguments.collect();
         if names.is_empty() {
-            self.say_error(&handshake::wrong_arity(kind.subscribe()));
+            self.say_error(handshake::wrong_arity(kind.subscribe()));
             return After::GoOn;
         }
         let (Some(hub), subscriber) = (self.hub(), self.subscriber()) else { return After::GoOn };

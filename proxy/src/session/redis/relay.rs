@@ -447,7 +447,7 @@ impl Relay {
                     at = bytes.len();
                     if self.is_hidden() {
                         self.hand_over(session, &bytes[from..begins], false);
-                        self.gather(&bytes[begins..at]);
+                        self.gather(session, &bytes[begins..at]);
                         from = at;
                     }
                 }
@@ -503,10 +503,17 @@ impl Relay {
         answers && self.owed.front().is_some_and(hidden)
     }
 
-    fn gather(&mut self, bytes: &[u8]) {
-        if self.owed.front().is_some_and(|owed| self.is_gathered(&owed.what)) {
-            self.gathered.extend_from_slice(bytes);
+    /// Keeps a part of a reply, as far as a client's output may grow.
+    fn gather(&mut self, session: &Session, bytes: &[u8]) {
+        if !self.owed.front().is_some_and(|owed| self.is_gathered(&owed.what)) {
+            return;
         }
+        if (self.gathered.len() + bytes.len()) as u64 > session.server.config().client_output_limit_bytes {
+            self.gathered = Vec::new();
+            session.client.doom(Fate::TooSlow);
+            return;
+        }
+        self.gathered.extend_from_slice(bytes);
     }
 
     fn is_gathered(&self, what: &What) -> bool {

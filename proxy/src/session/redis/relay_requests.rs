@@ -39,7 +39,7 @@ impl Relay {
         }
         if let Some(command) = command.filter(|command| command.is_denied(session.server.denied())) {
             self.poisoned |= self.multi;
-            self.answer_error(session, &gate::refusal(command));
+            self.answer_error(session, gate::refusal(command));
             return true;
         }
         if self.subscribed && !matches!(handling, Some(Handling::Quit | Handling::Reset)) {
@@ -216,10 +216,7 @@ impl Relay {
                 | Handling::Accept
         );
         if !answered_here {
-            self.answer_error(
-                session,
-                &format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"),
-            );
+            self.answer_error(session, format!("ERR '{name}' is not possible through sidepool while WATCH or CLIENT TRACKING is in force"));
             return true;
         }
         if !self.owed.is_empty() {

@@ -246,7 +246,7 @@ impl Relay {
             self.out.extend_from_slice(whole);
             return;
         }
-        self.answer_error(session, &refusal::while_subscribed(name, command));
+        self.answer_error(session, refusal::while_subscribed(name, command));
     }
 
     /// The same client hears messages and confirmations; the last of them frees it.

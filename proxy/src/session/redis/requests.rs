@@ -93,7 +93,7 @@ impl Session {
         let handling = command.map(|command| command.handling);
         self.client.shown.command.set(command);
         if self.account.is_none() && !matches!(handling, Some(Handling::Auth | Handling::Hello | Handling::Quit | Handling::Reset)) {
-            return self.say_error(&self.stranger(whole, name, handling));
+            return self.say_error(self.stranger(whole, name, handling));
         }
         if self.is_subscribed_resp2()
             && let Some(next) = self.while_subscribed(whole, name, command)
@@ -105,7 +105,7 @@ impl Session {
         }
         let Some(command) = command else { return self.unlisted(whole, name) };
         if command.is_denied(self.server.denied()) {
-            return self.say_error(&gate::refusal(command));
+            return self.say_error(gate::refusal(command));
         }
         self.note_script(command, whole);
         if let Some(raise) = self.raised(whole, command) {
@@ -137,8 +137,9 @@ impl Session {
                 self.closing = true;
                 Next::Done
             }
-            Handling::Refuse => self
-                .say_error(&format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name)),
+            Handling::Refuse => {
+                self.say_error(format!("ERR '{}' is not possible through sidepool: it would take the shared connection over", command.name))
+            }
             Handling::SetName
             | Handling::GetName
             | Handling::SetInfo

@@ -310,7 +310,7 @@ impl Session {
             self.show();
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
-        let (window, helping) = (self.window(), self.attached.as_ref().map_or(usize::MAX, |attached| attached.lane.helping()));
+        let (window, helping) = (self.window(), self.attached.as_ref().map_or(turns::QUANTUM, |attached| attached.lane.helping()));
         while at < bytes.len() && !self.closing {
             let enough = turns::cost(queue.replies as usize, at - queue.from) >= helping;
             if self.client.pending() + queue.replies >= window || enough {
@@ -394,7 +394,12 @@ impl Session {
     pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind, heavy: bool) -> Next {
         let muted = self.replies != Replies::On;
         let client = Rc::clone(&self.client);
+        let is_new = self.attached.is_none();
         let Some(Attached { group, lane }) = self.attach(heavy) else { return Next::Hold };
+        // Whether there is room is otherwise known before anything is read.
+        if is_new && lane.poll_room(&client).is_pending() {
+            return Next::Later;
+        }
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);

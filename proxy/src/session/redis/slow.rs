@@ -18,7 +18,7 @@ use super::server::Server;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// After so many looks at which nobody had work, nobody looks any more.
-const IDLE_LOOKS: u32 = 100;
+const IDLE_LOOKS: u32 = 20;
 
 /// A command is slow from so many looks on at which it was waited for, …
 const STALLS_MIN: u32 = 4;

@@ -39,7 +39,7 @@ impl Session {
             None => return After::End,
             Some(Err(error)) => {
                 self.take_front();
-                self.say_error(&refusal::line(&error));
+                self.say_error(refusal::line(&error));
                 return After::GoOn;
             }
             Some(Ok(mut lease)) => {

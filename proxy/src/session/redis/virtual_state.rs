@@ -18,28 +18,28 @@ impl Session {
         let arity = |name: &str| handshake::wrong_arity(&format!("client|{name}"));
         match (command.handling, arguments.as_slice()) {
             (Handling::SetName, [name]) => self.set_name_checked(name),
-            (Handling::SetName, _) => self.say_error(&arity("setname")),
+            (Handling::SetName, _) => self.say_error(arity("setname")),
             (Handling::GetName, []) => self.get_name(),
-            (Handling::GetName, _) => self.say_error(&arity("getname")),
+            (Handling::GetName, _) => self.say_error(arity("getname")),
             (Handling::SetInfo, [option, value]) => self.set_info(option, value),
-            (Handling::SetInfo, _) => self.say_error(&arity("setinfo")),
+            (Handling::SetInfo, _) => self.say_error(arity("setinfo")),
             (Handling::ClientId, []) => self.say_integer(i64::try_from(self.client.id).unwrap_or(i64::MAX)),
-            (Handling::ClientId, _) => self.say_error(&arity("id")),
+            (Handling::ClientId, _) => self.say_error(arity("id")),
             (Handling::GetRedir, []) => self.say_integer(-1),
-            (Handling::GetRedir, _) => self.say_error(&arity("getredir")),
+            (Handling::GetRedir, _) => self.say_error(arity("getredir")),
             (Handling::ClientInfo, []) => {
                 let line = client_list::line(&self.client, crate::clock::now(), (self.client.id, whole.len()));
                 self.say_text(&line)
             }
-            (Handling::ClientInfo, _) => self.say_error(&arity("info")),
+            (Handling::ClientInfo, _) => self.say_error(arity("info")),
             (Handling::ClientList | Handling::ClientKill | Handling::ClientUnblock, _) => self.about_clients(whole, command),
             (Handling::ReplyMode, [mode]) => self.reply_mode(mode),
-            (Handling::ReplyMode, _) => self.say_error(&arity("reply")),
+            (Handling::ReplyMode, _) => self.say_error(arity("reply")),
             (Handling::Switch, [mode]) if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") => {
                 self.switch(command, mode.eq_ignore_ascii_case(b"on"))
             }
             (Handling::Switch, [_]) => self.say_error("ERR syntax error"),
-            (Handling::Switch, _) => self.say_error(&handshake::wrong_arity(command.name)),
+            (Handling::Switch, _) => self.say_error(handshake::wrong_arity(command.name)),
             (Handling::Accept, _) => self.say_ok(),
             (Handling::WhoAmI, []) if self.is_mapped() => self.who_am_i(),
             (Handling::AboutUser, _) => {
@@ -127,11 +127,11 @@ impl Session {
     fn set_info(&mut self, option: &[u8], value: &[u8]) -> Next {
         let names = option.eq_ignore_ascii_case(b"lib-name");
         if !names && !option.eq_ignore_ascii_case(b"lib-ver") {
-            return self.say_error(&format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option)));
+            return self.say_error(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option)));
         }
         if handshake::check_name(value).is_err() {
             let option = String::from_utf8_lossy(option).to_ascii_lowercase();
-            return self.say_error(&format!("ERR {option} cannot contain spaces, newlines or special characters."));
+            return self.say_error(format!("ERR {option} cannot contain spaces, newlines or special characters."));
         }
         let value = String::from_utf8_lossy(value).into();
         self.client.shown.rename(|words| if names { words.library = value } else { words.version = value });
