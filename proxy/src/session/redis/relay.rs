@@ -303,7 +303,7 @@ impl Relay {
         self.owed.push_back(Owed { what: What::Own(reply.to_vec()), muted: session.replies != Replies::On });
     }
 
-    pub(super) fn answer_error(&mut self, session: &Session, text: &(impl AsRef<[u8]> + ?Sized)) {
+    pub(super) fn answer_error(&mut self, session: &Session, text: impl AsRef<[u8]>) {
         let mut line = Vec::new();
         encode::error(&mut line, text);
         self.answer(session, &line);
@@ -331,7 +331,7 @@ impl Relay {
         }
         if let Some(command) = command.filter(|command| command.is_denied(session.server.denied())) {
             self.poisoned |= self.multi;
-            self.answer_error(session, &gate::refusal(command));
+            self.answer_error(session, gate::refusal(command));
             (self.body, self.unwanted) = (Some(scanner), true);
             return;
         }

@@ -490,7 +490,7 @@ impl Session {
     }
 
     /// Answers one request with an error.
-    pub(super) fn say_error(&mut self, text: &(impl AsRef<[u8]> + ?Sized)) -> Next {
+    pub(super) fn say_error(&mut self, text: impl AsRef<[u8]>) -> Next {
         let mut line = Vec::with_capacity(text.as_ref().len() + 3);
         encode::error(&mut line, text);
         self.say(&line);
