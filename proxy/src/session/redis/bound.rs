@@ -145,14 +145,15 @@ mod tests {
         let bound = Bounds::default().join(&Arc::from("a"), 2);
         let (first, _second) = (bound.enter(None, 1).await.unwrap(), bound.enter(None, 1).await.unwrap());
         assert_eq!(bound.enter(SHORT, 1).await.unwrap_err(), Full { reason: RefuseReason::WaitTimeout, most: 2 });
-        let next = tokio::spawn({
-            let bound = Arc::clone(&bound);
-            async move { bound.enter(None, 1).await.is_ok() }
-        });
-        tokio::task::yield_now().await;
+        let mut next = std::pin::pin!(bound.enter(None, 1));
+        tokio::select! {
+            biased;
+            _early = &mut next => panic!("there was no seat"),
+            () = tokio::task::yield_now() => {}
+        }
         assert_eq!(bound.enter(SHORT, 1).await.unwrap_err(), Full { reason: RefuseReason::QueueFull, most: 2 });
         drop(first);
-        assert!(next.await.unwrap());
+        assert!(next.await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
