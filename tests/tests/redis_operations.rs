@@ -126,7 +126,7 @@ async fn a_command_that_turns_out_to_be_slow_goes_where_nobody_waits_behind_it()
     assert!(heavy(&pool.scrape().await) < 0.5);
     wait::until("the command to be taken for a slow one", async || {
         // Two at a time are waited for long enough, however fast the machine is.
-        let bytes = [&["BITCOUNT", "bits"][..]; 2].map(|words| request(words)).concat();
+        let bytes = [&["BITCOUNT", "bits"][..]; 2].map(request).concat();
         wire.send(&bytes).await;
         assert_eq!((wire.reply().await, wire.reply().await), (Reply::Integer(4), Reply::Integer(4)));
         (heavy(&pool.scrape().await) > 0.5).then_some(())
