@@ -301,6 +301,26 @@ async fn a_redirection_ends_with_its_client_and_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_the_end_still_arrives() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("workers", 2)).await;
+    let many: Vec<String> = (0..2000).map(|number| format!("key-{number}")).collect();
+    let (mget, del) = ([&["MGET".to_owned()], &many[..]].concat(), [&["DEL".to_owned()], &many[..]].concat());
+    let pairs: Vec<String> = many.iter().flat_map(|key| [key.clone(), "1".to_owned()]).collect();
+    for end in [&["CLIENT", "TRACKING", "OFF"][..], &["RESET"], &["QUIT"]] {
+        let mut scene = Scene::through(&pool, ["2", "3"]).await;
+        scene.writer.command(&[&["MSET".to_owned()], &pairs[..]].concat()).await;
+        scene.play(&[ON]).await;
+        scene.tracker.command(&mget).await;
+        scene.writer.command(&del).await;
+        scene.tracker.command(end).await;
+        for _ in &many {
+            assert_eq!(scene.target.reply().await.elements()[0].text(), "invalidate", "before {end:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_target_is_closed_when_it_may_have_missed_something() {
     let mut server = RedisServer::start().await;
     let pool = Pooler::start(Settings::redis(&server)).await;

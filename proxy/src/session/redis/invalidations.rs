@@ -3,13 +3,15 @@
 //!
 //! It speaks RESP3, in which they come without a subscription: nobody who publishes to or asks about the channel `__redis__:invalidate` notices it.
 //! No more is read from it before what was read is handed over, so that a worker that is busy has never more than one piece waiting. It stays when the target
-//! leaves: each invalidation that then comes is one that did not get through, and the tracking client learns of it as from the server.
+//! leaves: each invalidation that then comes is one that did not get through, and the tracking client learns of it as from the server. When it is not
+//! needed any more, it is given back behind the reply to a `PING`: what the server has sent before that is handed over.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
@@ -25,12 +27,18 @@ use super::server::Server;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
+use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::{Worker, WorkerId};
 
 /// How an invalidation begins in RESP3, and in RESP2 as a message.
 const PUSH: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// How long it may be until nothing more is on its way.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a client is, and what comes to an end when it leaves.
 pub(super) struct There {
@@ -49,6 +57,8 @@ pub(super) struct Sink {
     home: WorkerId,
     /// Comes to an end with the target; `None`: it has.
     stays: Option<oneshot::Receiver<()>>,
+    /// The `PING` is answered: nothing more comes.
+    ended: bool,
     /// Another worker is handing over what was read.
     handing: Option<oneshot::Receiver<()>>,
     _counted: Counted<2>,
@@ -95,6 +105,7 @@ impl Sink {
             limit: group.output_limit(),
             home: there.home,
             stays: Some(there.stays),
+            ended: false,
             handing: None,
             _counted: Counted::new(&pool, [PoolGauge::RedisLeased, PoolGauge::PinnedOther]),
             _seat: seat,
@@ -107,7 +118,7 @@ impl Sink {
     }
 
     /// Hands on what has come; says how many invalidations came in vain. An error: the connection is lost, or has said more than anybody is to keep.
-    pub(super) fn poll(&mut self, session: &Session, target: u64, cx: &mut Context<'_>) -> Result<Poll<u32>, ()> {
+    pub(super) fn poll(&mut self, server: &Server, worker: &Worker, target: u64, cx: &mut Context<'_>) -> Result<Poll<u32>, ()> {
         if self.stays.as_mut().is_some_and(|stays| Pin::new(stays).poll(cx).is_ready()) {
             self.stays = None;
         }
@@ -116,7 +127,6 @@ impl Sink {
             let Poll::Ready(_) = Pin::new(handing).poll(cx) else { return Ok(Poll::Pending) };
             self.handing = None;
         }
-        let worker = Rc::clone(&session.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         let read = match self.lease.stream.poll_read(cx, &mut buffer) {
             Poll::Pending => return Ok(Poll::Pending),
@@ -129,40 +139,47 @@ impl Sink {
         if self.stays.is_none() {
             return Ok(Poll::Ready(count));
         }
-        self.hand(session, target, frames);
+        self.hand(server, worker, target, frames);
         Ok(Poll::Ready(0))
     }
 
     /// The frames that are all there, and how many they are.
     fn whole(&mut self, bytes: &[u8]) -> Result<(Vec<u8>, u32), ()> {
-        let (mut at, mut end, mut count) = (0, 0, 0);
+        let (mut at, mut frames, mut count) = (0, Vec::new(), 0);
         while at < bytes.len() {
             match self.scanner.scan(&bytes[at..]).map_err(drop)? {
-                Scan::More => break,
-                Scan::End { used, .. } => {
+                Scan::More => {
+                    self.inbox.extend_from_slice(&bytes[at..]);
+                    break;
+                }
+                Scan::End { used, value } => {
+                    if value.is_push() {
+                        frames.append(&mut self.inbox);
+                        frames.extend_from_slice(&bytes[at..at + used]);
+                        count += 1;
+                    } else {
+                        self.inbox = Vec::new();
+                        self.ended = true;
+                    }
                     at += used;
-                    (end, count) = (at, count + 1);
                 }
             }
         }
-        self.inbox.extend_from_slice(&bytes[..end]);
-        let frames = if count > 0 { std::mem::take(&mut self.inbox) } else { Vec::new() };
-        self.inbox.extend_from_slice(&bytes[end..]);
         if self.inbox.len() > self.limit { Err(()) } else { Ok((frames, count)) }
     }
 
-    fn hand(&mut self, session: &Session, target: u64, frames: Vec<u8>) {
+    fn hand(&mut self, server: &Server, worker: &Worker, target: u64, frames: Vec<u8>) {
         let limit = self.limit;
         if frames.is_empty() {
             return;
         }
-        if self.home == session.worker.id {
-            deliver(&session.server, target, &frames, limit);
+        if self.home == worker.id {
+            deliver(server, target, &frames, limit);
             return;
         }
         let (sender, receiver) = oneshot::channel();
-        let name = Arc::clone(&session.server.name);
-        session.worker.mailboxes.post(self.home, move |worker| {
+        let name = Arc::clone(&server.name);
+        worker.mailboxes.post(self.home, move |worker| {
             if let Some(server) = worker.redis.server(&name) {
                 deliver(&server, target, &frames, limit);
             }
@@ -170,6 +187,40 @@ impl Sink {
             let _ = sender.send(());
         });
         self.handing = Some(receiver);
+    }
+
+    /// Nothing more is redirected here: what is on its way is handed over, and the connection given back.
+    pub(super) fn retire(mut self, session: &Session, target: u64) {
+        let (server, worker) = (Rc::clone(&session.server), Rc::clone(&session.worker));
+        tokio::task::spawn_local(async move {
+            let ended = tokio::time::timeout(PATIENCE, self.end(&server, &worker, target)).await;
+            self.lease.release(if ended == Ok(Ok(())) { Condition::Clean } else { Condition::Broken });
+        });
+    }
+
+    async fn end(&mut self, server: &Server, worker: &Worker, target: u64) -> Result<(), ()> {
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < PING.len() {
+                match self.lease.stream.poll_write(cx, &PING[sent..]) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(())),
+                    Poll::Ready(Ok(written)) => sent += written,
+                }
+            }
+            if let Poll::Ready(Err(_)) = self.lease.stream.poll_sent(cx) {
+                return Poll::Ready(Err(()));
+            }
+            while !self.ended {
+                match self.poll(server, worker, target, cx) {
+                    Ok(Poll::Ready(_in_vain)) => {}
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Err(()) => return Poll::Ready(Err(())),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// Closes the target, which cannot know otherwise that something may be missing.

@@ -91,6 +91,7 @@ impl Session {
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
         relay.show(self, true);
+        relay.end_redirect(self, matches!(ended, Ended::Lost));
         self.fresh = true;
         match ended {
             Ended::Free(condition) => {
@@ -104,7 +105,6 @@ impl Session {
             }
             Ended::Lost => {
                 lease.release(Condition::Broken);
-                relay.lose_redirect(self);
                 self.lose(&relay, &pool)
             }
         }

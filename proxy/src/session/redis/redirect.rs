@@ -99,7 +99,8 @@ impl Relay {
     pub(super) fn track(&mut self, session: &Session, on: bool, redirect: Option<Box<Redirect>>) {
         self.tracking = on;
         self.kept = on || self.channels > 0 || self.listens;
-        self.redirect = redirect.filter(|_| on);
+        let before = std::mem::replace(&mut self.redirect, redirect.filter(|_| on));
+        retire(session, before);
         let target = self.redirect.as_ref().map_or(0, |redirect| redirect.target);
         session.client.shown.rename(|words| (words.redirect, words.redirect_broken) = (target, false));
     }
@@ -108,7 +109,7 @@ impl Relay {
     pub(super) fn poll_invalidations(&mut self, session: &Session, cx: &mut Context<'_>) -> Result<bool, ()> {
         let Some(redirect) = &mut self.redirect else { return Ok(false) };
         let Some(sink) = &mut redirect.sink else { return Ok(false) };
-        let Poll::Ready(in_vain) = sink.poll(session, redirect.target, cx)? else { return Ok(false) };
+        let Poll::Ready(in_vain) = sink.poll(&session.server, &session.worker, redirect.target, cx)? else { return Ok(false) };
         if in_vain > 0 && !std::mem::replace(&mut redirect.broken, true) {
             session.client.shown.rename(|words| words.redirect_broken = true);
         }
@@ -119,10 +120,15 @@ impl Relay {
         Ok(true)
     }
 
-    /// The connection is lost: the target may have missed something, and is closed as by a server that is gone.
-    pub(super) fn lose_redirect(&self, session: &Session) {
-        if let Some(Redirect { target, sink: Some(sink), .. }) = self.redirect.as_deref() {
+    /// The client's connection is given back, or lost: then the target may have missed something, and is closed as by a server that is gone.
+    pub(super) fn end_redirect(&mut self, session: &Session, lost: bool) {
+        let redirect = self.redirect.take();
+        if let Some(Redirect { target, sink: Some(sink), .. }) = redirect.as_deref()
+            && lost
+        {
             sink.close_target(session, *target);
+        } else {
+            retire(session, redirect);
         }
     }
 
@@ -132,6 +138,13 @@ impl Relay {
             Some(redirect) => Cow::Owned(redirect.in_our_numbers(reply)),
             None => Cow::Borrowed(reply),
         }
+    }
+}
+
+/// What has been sent already still arrives.
+fn retire(session: &Session, redirect: Option<Box<Redirect>>) {
+    if let Some(Redirect { target, sink: Some(sink), .. }) = redirect.map(|redirect| *redirect) {
+        sink.retire(session, target);
     }
 }
 
