@@ -131,3 +131,17 @@ async fn a_line_tells_what_a_client_is_and_does() {
     );
     assert_eq!(look("idle").await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_became_a_replica_is_found_as_one() {
+    let (_server, _pool, mut wires) = crowd(2).await;
+    let mut replica = wires.pop().expect("many");
+    assert_eq!(replica.command(&["REPLCONF", "listening-port", "7"]).await.text(), "OK");
+    let lines = list(&mut wires[0], &["TYPE", "replica"]).await;
+    assert_eq!(lines.len(), 1);
+    assert_eq!((field(&lines[0], "name"), field(&lines[0], "flags")), (&*format!("client-{}", MANY - 1), "S"));
+    assert_eq!(list(&mut wires[0], &["TYPE", "normal"]).await.len(), MANY - 1);
+    assert_eq!(wires[0].command(&["CLIENT", "KILL", "TYPE", "slave"]).await, Reply::Integer(1));
+    assert_eq!(replica.read().await, None);
+    assert_eq!(list(&mut wires[0], &["TYPE", "replica"]).await.len(), 0);
+}

@@ -254,7 +254,7 @@ async fn who_tracks_learns_that_the_target_has_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_all_workers_can_be_named() {
     let server = RedisServer::start().await;
-    let pool = Pooler::start(Settings::redis(&server).set("workers", 3).set("pool_size", 200)).await;
+    let pool = Pooler::start(Settings::redis(&server).set("workers", 3).set("redis.main.pool_size", 200)).await;
     let mut writer = pool.redis_wire().await;
     let mut workers = std::collections::BTreeSet::new();
     let mut scenes = Vec::new();
@@ -277,8 +277,11 @@ async fn clients_of_all_workers_can_be_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirection_ends_with_its_client_and_is_bounded() {
     let server = RedisServer::start().await;
-    let settings =
-        Settings::redis(&server).set("workers", 1).set("pool_size", 8).set("blocking_connections", 2).set("query_wait_timeout", "1s");
+    let settings = Settings::redis(&server)
+        .set("workers", 1)
+        .set("redis.main.pool_size", 8)
+        .set("redis.main.blocking_connections", 2)
+        .set("redis.main.query_wait_timeout", "1s");
     let pool = Pooler::start(settings).await;
     let mut watcher = server.direct().await;
     // Many more than connections, one after the other.

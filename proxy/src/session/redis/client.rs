@@ -120,6 +120,8 @@ pub struct State {
     pub monitor: bool,
     /// Its keys are tracked.
     pub tracking: bool,
+    /// It asked for all writes, as a replica does.
+    pub replica: bool,
     /// `CLIENT NO-EVICT ON`.
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH ON`.

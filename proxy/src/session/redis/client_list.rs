@@ -57,6 +57,7 @@ fn flags(client: &Client, words: &Words) -> String {
     let unix = client.with_stream(|stream| matches!(stream.peer(), Peer::Unix)).unwrap_or_default();
     let all = [
         (state.monitor, 'O'),
+        (state.replica, 'S'),
         (shown.is_subscribed(), 'P'),
         (shown.multi.get() > 0, 'x'),
         (state.blocked, 'b'),
@@ -175,11 +176,13 @@ fn apply_filter(server: &Server, chosen: &mut Vec<Rc<Client>>, filter: &[u8], va
 }
 
 fn of_type(server: &Server, kind: &[u8]) -> Result<Vec<Rc<Client>>, String> {
-    let subscribed = |client: &Rc<Client>| client.shown.is_subscribed();
+    let replica = |client: &Rc<Client>| client.shown.state.get().replica;
+    let subscribed = |client: &Rc<Client>| !replica(client) && client.shown.is_subscribed();
     match kind.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(server.clients().into_iter().filter(|client| !subscribed(client)).collect()),
+        b"normal" => Ok(server.clients().into_iter().filter(|client| !subscribed(client) && !replica(client)).collect()),
         b"pubsub" => Ok(server.clients().into_iter().filter(subscribed).collect()),
-        b"master" | b"replica" | b"slave" => Ok(Vec::new()),
+        b"replica" | b"slave" => Ok(server.clients().into_iter().filter(replica).collect()),
+        b"master" => Ok(Vec::new()),
         _no_such_type => Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind))),
     }
 }

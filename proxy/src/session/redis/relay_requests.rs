@@ -119,6 +119,8 @@ impl Relay {
                     return false;
                 }
                 (self.raw, self.begun) = (true, true);
+                let replica = command.is_some_and(|command| command.name != "script|debug");
+                session.client.shown.state.set(State { replica, ..session.client.shown.state.get() });
                 self.out.extend_from_slice(whole);
             }
             Some(Handling::Wait) => self.wait(session, whole),
