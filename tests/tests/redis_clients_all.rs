@@ -145,3 +145,16 @@ async fn a_client_that_became_a_replica_is_found_as_one() {
     assert_eq!(replica.read().await, None);
     assert_eq!(list(&mut wires[0], &["TYPE", "replica"]).await.len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_opened_no_connection_yet_answers_hello() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("workers", 3)).await;
+    let mut wires = Vec::new();
+    for _ in 0..MANY {
+        let mut wire = pool.redis_wire().await;
+        let hello = wire.command(&["HELLO", "3"]).await;
+        assert!(matches!(hello, Reply::Map(_)), "{hello:?}");
+        wires.push(wire);
+    }
+}

@@ -17,8 +17,10 @@ struct Scene {
 
 impl Scene {
     async fn new(mut wires: [Wire; 3], [tracker_speaks, target_speaks]: [&str; 2]) -> Self {
-        wires[0].command(&["HELLO", tracker_speaks]).await;
-        wires[1].command(&["HELLO", target_speaks]).await;
+        for (wire, version) in wires.iter_mut().zip([tracker_speaks, target_speaks]) {
+            let hello = wire.command(&["HELLO", version]).await;
+            assert!(!hello.is_error("ERR"), "{hello:?}");
+        }
         let ids = [wires[0].command(&["CLIENT", "ID"]).await.text(), wires[1].command(&["CLIENT", "ID"]).await.text()];
         if target_speaks == "2" {
             wires[1].command(&["SUBSCRIBE", "__redis__:invalidate"]).await;
@@ -237,7 +239,7 @@ async fn who_tracks_learns_that_the_target_has_left() {
             (Scene::direct(&server, ["3", target_speaks]).await, Scene::through(&pool, ["3", target_speaks]).await);
         let mut heard = Vec::new();
         for scene in [&mut bare, &mut proxied] {
-            let mut all = scene.play(&[ON, "tracker GET a"]).await;
+            let mut all = scene.play(&["writer SET a 8", ON, "tracker GET a"]).await;
             scene.target.command(&["QUIT"]).await;
             assert_eq!(scene.target.read().await, None);
             all.extend(scene.play(&["writer SET a 9", "pushed", "tracker CLIENT TRACKINGINFO", "tracker CLIENT GETREDIR"]).await);
@@ -315,10 +317,10 @@ async fn what_was_sent_before_the_end_still_arrives() {
         scene.writer.command(&[&["MSET".to_owned()], &pairs[..]].concat()).await;
         scene.play(&[ON]).await;
         scene.tracker.command(&mget).await;
-        scene.writer.command(&del).await;
+        assert_eq!(scene.writer.command(&del).await, Reply::Integer(2000));
         scene.tracker.command(end).await;
-        for _ in &many {
-            assert_eq!(scene.target.reply().await.elements()[0].text(), "invalidate", "before {end:?}");
+        for key in &many {
+            assert_eq!(scene.target.reply().await.elements()[0].text(), "invalidate", "{key} before {end:?}");
         }
     }
 }

@@ -15,10 +15,12 @@ use super::pubsub::unknown_command;
 use super::refusal;
 use super::run::{After, Next, Replies, Session, Step};
 use super::server::Identity;
+use super::unknown::ANSWER_TIMEOUT;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::id::IdentityId;
 use crate::pool::reason::Condition;
+use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Hello as ServerHello;
 
 impl Session {
@@ -62,7 +64,23 @@ impl Session {
         let group = self.server.group(&key, &self.worker);
         match self.wait_for(group.shared.acquire(IdentityId::default())).await {
             None => return After::End,
-            Some(Ok(lease)) => lease.release(Condition::Clean),
+            Some(Ok(mut lease)) => {
+                // Another worker may have opened it, and knows what this one does not.
+                let answer = match self.server.facts.hello() {
+                    Some(_) => Ok(Reply::Nil),
+                    None => RedisConnector::ask(&mut lease, &[b"HELLO"], key.version, ANSWER_TIMEOUT).await,
+                };
+                lease.release(if answer.is_ok() { Condition::Clean } else { Condition::Broken });
+                match answer {
+                    Ok(answer @ Reply::List(_)) => self.server.facts.learn_hello(&answer),
+                    Ok(Reply::Nil | Reply::Integer(_) | Reply::Text(_) | Reply::Error(_)) => {}
+                    Err(fault) => {
+                        self.take_front();
+                        self.say_error(format!("UPSTREAM {}", fault.words()));
+                        return After::GoOn;
+                    }
+                }
+            }
             Some(Err(error)) => {
                 self.take_front();
                 self.say_error(refusal::line(&error));

@@ -17,7 +17,7 @@ use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Flags;
 
 /// How long the server may take to say what a command is.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
     /// A command that the table does not have.
