@@ -336,6 +336,21 @@ async fn the_target_is_closed_when_it_may_have_missed_something() {
     assert_eq!(scene.tracker.read().await, None);
 }
 
+/// One is held until it is there as a whole, as far as a client's output may grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalidation_that_is_too_large_to_be_held_closes_both() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_limit", "1MB")).await;
+    let mut scene = Scene::through(&pool, ["2", "2"]).await;
+    let (key, target) = ("k".repeat(3_000_000), scene.ids[1].clone());
+    assert_eq!(scene.tracker.command(&["CLIENT", "TRACKING", "ON", "REDIRECT", &target]).await.text(), "OK");
+    assert_eq!(scene.tracker.command(&["GET", &key]).await, Reply::Null);
+    scene.writer.command(&["SET", &key, "x"]).await;
+    assert_eq!(scene.target.read().await, None, "closed");
+    assert_eq!(scene.tracker.read().await, None, "closed");
+    assert_eq!(scene.writer.command(&["PING"]).await.text(), "PONG");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tracking_outlives_a_subscription_of_the_same_client() {
     let server = RedisServer::start().await;
