@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::process::{Process, Signal};
@@ -202,14 +201,7 @@ async fn options_of_tcp_are_set_towards_clients_and_the_server() {
     };
     let pool = Pooler::start(settings.clone()).await;
     let (_wire, both) = sockets(&pool).await;
-    for socket in both {
-        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(11));
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 5);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
-        assert_eq!((socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap()), (100_000, 100_000));
-    }
+    both.iter().for_each(descriptors::assert_options);
     drop(pool);
     let pool = Pooler::start(settings.set("redis.main.tcp_keepalive", false)).await;
     let (_wire, both) = sockets(&pool).await;

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::Duration;
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
@@ -43,15 +42,7 @@ async fn options_of_tcp_are_set_on_both_sides() {
         .set("postgres.tcp_socket_buffer", 50_000);
     let pool = Pooler::start(settings.clone()).await;
     let (_wire, sockets) = pair(&pool, &cluster).await;
-    for socket in sockets {
-        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(11));
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 5);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(1234)));
-        // Linux doubles what it is asked for.
-        assert_eq!((socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap()), (100_000, 100_000));
-    }
+    sockets.iter().for_each(descriptors::assert_options);
     drop(pool);
     let pool = Pooler::start(settings.set("postgres.tcp_keepalive", false)).await;
     let (_wire, sockets) = pair(&pool, &cluster).await;
