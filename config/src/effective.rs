@@ -185,12 +185,13 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
     }));
 }
 
-fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
+fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 11] {
     let PoolLimits {
         pool_size,
         min_pool_size,
         max_queue_length,
         query_wait_timeout,
+        refuse_early,
         server_idle_timeout,
         server_lifetime,
         server_connect_timeout,
@@ -209,6 +210,7 @@ fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
         ("min_pool_size", number(*min_pool_size)),
         ("max_queue_length", number(*max_queue_length)),
         ("query_wait_timeout", duration(*query_wait_timeout)),
+        ("refuse_early", flag(*refuse_early)),
         ("server_idle_timeout", duration(*server_idle_timeout)),
         ("server_lifetime", duration(*server_lifetime)),
         ("server_connect_timeout", duration(*server_connect_timeout)),

@@ -11,6 +11,7 @@ pub fn refusal(reason: RefuseReason) -> PoolCounter {
     match reason {
         RefuseReason::QueueFull => PoolCounter::RefusedQueueFull,
         RefuseReason::WaitTimeout => PoolCounter::RefusedWaitTimeout,
+        RefuseReason::WouldTimeOut => PoolCounter::RefusedWouldTimeOut,
         RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing => PoolCounter::RefusedByUpstream,
         RefuseReason::Paused => PoolCounter::RefusedPaused,
         RefuseReason::Draining => PoolCounter::RefusedDraining,

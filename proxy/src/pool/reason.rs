@@ -49,6 +49,8 @@ pub enum RefuseReason {
     QueueFull,
     /// It waited for the longest allowed time.
     WaitTimeout,
+    /// It would have waited for longer than it may, at the pace of the last moments.
+    WouldTimeOut,
     /// While it waited, the upstream refused us for a reason that waiting does not mend (wrong password, no such database), or has been away for
     /// so long that nobody is to wait any more.
     UpstreamRefuses,
@@ -105,4 +107,6 @@ pub struct Refusal {
     pub waited: Duration,
     /// How long anyone may.
     pub wait_timeout: Option<Duration>,
+    /// How long one more would wait at the pace of the last moments, if there is one.
+    pub expected: Option<Duration>,
 }

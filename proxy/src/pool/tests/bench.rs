@@ -25,6 +25,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_pinned: 1,
     queue_length: 10,
     wait_timeout: None,
+    refuse_early: false,
     notify_after: None,
     idle_timeout: None,
     lifetime: None,

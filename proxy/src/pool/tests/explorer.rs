@@ -16,6 +16,7 @@ use crate::pool::core::Core;
 use crate::pool::id::{ConnId, IdentityId, WaiterId};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{Condition, Failure, OpenReason};
+use crate::pool::state::ConnState;
 use crate::pool::timers::Timer;
 use crate::worker::WorkerId;
 
@@ -124,7 +125,7 @@ impl World {
         events.extend((0..self.resetting.len()).flat_map(|place| [true, false].map(|ok| Event::Reset(place, ok))));
         events.extend((0..self.probing.len()).flat_map(|place| [true, false].map(|ok| Event::Probe(place, ok))));
         events.extend((0..self.closing.len()).map(Event::Closed));
-        let idle = self.core.conns.all().filter(|(_, state)| *state == crate::pool::state::ConnState::Idle);
+        let idle = self.core.conns.all().filter(|(_, state)| *state == ConnState::Idle);
         events.extend(idle.map(|(slot, _)| Event::ServerClosed(slot)));
         events.push(Event::Tick);
         if variant.capped {
@@ -279,6 +280,7 @@ impl World {
                     since(limits.probe_after, conn.heard),
                     conn.opened.and_then(|at| since(limits.lifetime, at)),
                     busy,
+                    (state == ConnState::Leased).then_some(conn.holder),
                 )
             })
             .collect();

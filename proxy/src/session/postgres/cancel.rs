@@ -14,12 +14,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use sidepool_protocol::postgres::cancel_key::{CancelKey, KEY_BYTES};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::cancel_lines::{CancelLines, LineKey};
-use super::peering;
 use super::presence::{Fate, Presence};
+use super::{identity, peering};
 use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
@@ -201,7 +202,14 @@ impl CancelTicket {
             presence,
         });
         registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
-        Ok(Self { worker: Rc::clone(worker), seat })
+        let ticket = Self { worker: Rc::clone(worker), seat };
+        identity::identify(&ticket.worker, ticket.presence());
+        Ok(ticket)
+    }
+
+    /// The client's parameters are others now.
+    pub fn set_state(&self, state: &Rc<ParameterSet>) {
+        identity::set_state(&self.worker, self.presence(), state);
     }
 
     /// The client's number in this process: not a secret, never used again.
@@ -279,6 +287,7 @@ impl CancelTicket {
 impl Drop for CancelTicket {
     fn drop(&mut self) {
         self.worker.postgres.cancels.seats.borrow_mut().remove(&self.seat.key.bytes());
+        identity::forget(&self.worker, self.presence());
         if self.listens() {
             self.worker.postgres.listening.forget(self.number());
         }
