@@ -6,6 +6,7 @@ use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::wire::first_error;
 use sidepool_tests::postgres::{Cluster, Wire, frame};
+use sidepool_tests::redis::{self, RedisServer};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use tokio::task::JoinSet;
@@ -154,4 +155,56 @@ async fn who_would_wait_in_vain_is_told_when_to_come_again() {
     assert!(hint.as_ref().is_some_and(|hint| hint.starts_with("Retry after ") && hint.contains("query_wait_timeout")), "{hint:?}");
     let counted = pool.scrape().await.sum("sidepool_pool_rejections_total", &[("reason", "would_time_out")]);
     assert!(counted >= 1.0, "{counted}");
+}
+
+/// One transaction of a Redis client that talks it through: it has a connection of its own meanwhile.
+async fn transaction(client: &mut redis::Wire) {
+    assert_eq!(client.command(&["MULTI"]).await.text(), "OK");
+    assert_eq!(client.command(&["GET", "key"]).await.text(), "QUEUED");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.command(&["EXEC"]).await;
+}
+
+/// A Redis client that says who it is.
+async fn named(pool: &Pooler, name: &str) -> redis::Wire {
+    let mut client = pool.redis_wire().await;
+    assert_eq!(client.command(&["CLIENT", "SETNAME", name]).await.text(), "OK");
+    client
+}
+
+/// How long the small service takes for its transactions.
+async fn transactions(pool: &Pooler) -> Duration {
+    let begun = Instant::now();
+    let mut client = named(pool, "small").await;
+    for _ in 0..15 {
+        transaction(&mut client).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_clients_that_ask_for_much_do_not_make_others_wait() {
+    let server = RedisServer::start().await;
+    for (fairness, most) in [("application_name", Some(2.0)), ("off", None)] {
+        let settings = Settings::redis(&server).set("redis.main.pool_size", 6).set("redis.main.query_wait_timeout", "60s");
+        let pool = Pooler::start(settings.set("redis.main.queue_fairness", fairness)).await;
+        let alone = transactions(&pool).await;
+        let mut crowd = JoinSet::new();
+        for _ in 0..MANY / 2 {
+            let mut client = named(&pool, "greedy").await;
+            crowd.spawn(async move {
+                loop {
+                    transaction(&mut client).await;
+                }
+            });
+        }
+        let crowded = |now: &Scrape| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) >= 20.0;
+        pool.metrics_show("a crowd that waits", crowded).await;
+        let times = transactions(&pool).await.as_secs_f64() / alone.as_secs_f64();
+        println!("{fairness}: {times:.1} times as long");
+        match most {
+            Some(most) => assert!(times <= most, "{times:.1} times as long"),
+            None => assert!(times > 3.0, "first come, first served makes it only {times:.1} times as long: the test shows nothing"),
+        }
+    }
 }

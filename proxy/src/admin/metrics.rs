@@ -111,6 +111,7 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
         out.count(Family::PoolServerConnections, &[name, label], count.into());
     }
     out.count(Family::PoolServerConnectionsMax, &[name], state.max.into());
+    out.count(Family::PoolServerConnectionsRoom, &[name], state.room.into());
     out.count(Family::PoolServerConnectionsMin, &[name], state.min.into());
     out.count(Family::ServerLoginsInProgress, &[name], state.connecting.into());
     out.count(Family::ServerUp, &[name], u64::from(state.up));

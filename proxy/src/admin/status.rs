@@ -62,6 +62,7 @@ fn pool(pool: &PoolReport) -> Value {
             "probing": state.probing,
             "closing": state.closing,
             "max": state.max,
+            "room": state.room,
             "min": state.min,
         },
         "pinned": pinned,

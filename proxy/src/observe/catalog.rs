@@ -103,6 +103,7 @@ families! {
     PoolInfo = "sidepool_pool_info" Gauge, ["pool", "protocol", "database", "user", "mode", "upstream"], "Always 1; join on the pool label.";
     PoolServerConnections = "sidepool_pool_server_connections" Gauge, ["pool", "state"], "Upstream connections by state; the states add up to all of them.";
     PoolServerConnectionsMax = "sidepool_pool_server_connections_max" Gauge, ["pool"], "The most upstream connections there may be.";
+    PoolServerConnectionsRoom = "sidepool_pool_server_connections_room" Gauge, ["pool"], "The most upstream connections that the server has room for: less than there may be for a while after it refused one for want of room.";
     PoolServerConnectionsMin = "sidepool_pool_server_connections_min" Gauge, ["pool"], "Upstream connections that are kept open even when idle.";
     PoolUtilization = "sidepool_pool_utilization_ratio" Gauge, ["pool"], "Upstream connections in use or being opened, over the most there may be.";
     PoolClientConnections = "sidepool_pool_client_connections" Gauge, ["pool", "state"], "Logged-in clients by state.";

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::action::{Action, Outcome};
 use super::backoff::Backoff;
+use super::ceiling::Ceiling;
 use super::id::{Asker, ConnId, IdentityId, WaiterId};
 use super::limits::Limits;
 use super::pace::Pace;
@@ -32,6 +33,8 @@ pub struct Core {
     pub(super) queue: Queue,
     pub(super) timers: Timers,
     pub(super) backoff: Backoff,
+    /// What the server has room for, where that is less than the limits allow.
+    pub(super) ceiling: Ceiling,
     pub(super) random: Random,
     pub(super) actions: VecDeque<Action>,
     pub(super) paused: bool,
@@ -80,6 +83,7 @@ impl Core {
             queue: Queue::default(),
             timers: Timers::default(),
             backoff: Backoff::default(),
+            ceiling: Ceiling::default(),
             random: Random::new(seed),
             actions: VecDeque::new(),
             paused: false,
@@ -294,6 +298,8 @@ impl Core {
         if self.conns.retired(slot).is_none() {
             self.backoff.succeeded();
             self.timers.set(Timer::Retry, None);
+            self.ceiling.admitted(self.conns.live(), self.limits.max);
+            self.timers.set(Timer::Ceiling, self.ceiling.until());
         }
         let spread = self.random.between(900, 1100);
         let opened = self.conns.at_mut(slot);
@@ -315,6 +321,10 @@ impl Core {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
+            if failure == Failure::Full {
+                self.ceiling.refused(now, self.conns.live());
+                self.timers.set(Timer::Ceiling, self.ceiling.until());
+            }
             if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.usable() == 0 {
                 self.refuse_all(now, RefuseReason::UpstreamRefuses);
             }
@@ -418,6 +428,7 @@ impl Core {
         if epoch > self.epoch {
             self.epoch = epoch;
             self.backoff.succeeded();
+            self.ceiling.forget();
             self.timers.set(Timer::Retry, None);
             let old: Vec<u32> = self
                 .conns

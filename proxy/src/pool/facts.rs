@@ -49,6 +49,12 @@ impl Core {
         &self.limits
     }
 
+    /// How many connections the server has room for, and how many there may be.
+    #[must_use]
+    pub fn room(&self) -> (u32, u32) {
+        (self.ceiling.room(self.limits.max), self.limits.max)
+    }
+
     /// How many connections there are, in any state.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -88,6 +94,7 @@ impl Core {
             pinned: self.conns.pinned(),
             max_pinned: self.limits.max_pinned,
             max: self.limits.max,
+            room: self.ceiling.room(self.limits.max),
             min: self.limits.min,
             waiters: self.queue.len(),
             queue_length: self.limits.queue_length,

@@ -7,6 +7,7 @@ pub mod acquire;
 pub mod action;
 mod backoff;
 pub mod caps;
+mod ceiling;
 pub mod core;
 mod driver;
 mod facts;

@@ -65,8 +65,10 @@ pub enum RefuseReason {
 /// Whether a failed connect is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// It may work in a moment: refused, timed out, starting up, too many connections.
+    /// It may work in a moment: refused, timed out, shutting down.
     Transient,
+    /// The server has no room for another connection: who waits gets one of those there are.
+    Full,
     /// The server is there and will take connections soon: whoever waits goes on waiting.
     Starting,
     /// It will not until somebody changes something: wrong password. Waiters are told at once.

@@ -208,7 +208,7 @@ impl Core {
     /// Keeps the counts of time in which sessions wait, and in which they do and no more connections are allowed.
     pub(super) fn note_saturation(&mut self, now: Instant) {
         self.pace.note(now, !self.queue.is_empty());
-        let saturated = !self.queue.is_empty() && self.conns.total() >= self.limits.max;
+        let saturated = !self.queue.is_empty() && self.conns.total() >= self.ceiling.room(self.limits.max);
         match self.saturated_since {
             None if saturated => self.saturated_since = Some(now),
             Some(since) if !saturated => {
@@ -235,6 +235,10 @@ impl Core {
                     Timer::Notify => self.notify(now),
                     Timer::Lifetime => self.expire(now),
                     Timer::Probe => self.probe(now),
+                    Timer::Ceiling => {
+                        let next = self.ceiling.expire(now);
+                        self.timers.set(timer, next);
+                    }
                     // What these allow happens when everything is brought in line.
                     Timer::Reserve | Timer::Idle | Timer::Retry => self.timers.set(timer, None),
                 }
@@ -418,11 +422,12 @@ impl Core {
             coming: connecting + self.conns.count(ConnState::Resetting),
             lasting: self.conns.lasting(),
             waiters: self.queue.len(),
-            max: self.limits.max,
+            max: self.ceiling.limit(self.limits.max),
             min: self.floor(),
             parallel: if self.backoff.one_at_a_time() { 1 } else { self.limits.connect_parallelism.max(1) },
         };
-        if demand.total < demand.max { demand } else { self.reserve_demand(now, demand) }
+        // Where the server has no room there is none for the reserve either.
+        if demand.total < demand.max || self.ceiling.is_low() { demand } else { self.reserve_demand(now, demand) }
     }
 
     /// The same for the reserve, which is there for those who have waited for long.

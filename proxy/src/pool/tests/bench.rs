@@ -91,6 +91,13 @@ impl Bench {
         }
     }
 
+    /// So many of her sessions ask and must wait.
+    pub(super) fn crowd(&mut self, sessions: usize) {
+        for _ in 0..sessions {
+            self.queue(ALICE);
+        }
+    }
+
     /// Asks and must get an idle connection.
     pub(super) fn take(&mut self) -> ConnId {
         match self.acquire(ALICE) {

@@ -427,7 +427,7 @@ fn paced(limits: Limits, waiting: usize) -> Bench {
         bench.release(conn, Condition::Clean);
         bench.actions();
     }
-    (0..waiting).for_each(|_| drop(bench.queue(ALICE)));
+    bench.crowd(waiting);
     bench
 }
 
@@ -450,9 +450,33 @@ fn without_a_pace_nobody_is_refused_early() {
     let early = Limits { refuse_early: true, queue_length: 100, ..LIMITS };
     let mut stuck = Bench::new(Limits { max: 1, wait_timeout: Some(ms(1_000)), ..early });
     stuck.lease(1);
-    (0..8).for_each(|_| drop(stuck.queue(ALICE)));
+    stuck.crowd(8);
     // Long ago is no pace either, and who would be next is never refused.
     let mut bench = paced(early, 0);
     bench.pass(ms(31_000));
-    (0..8).for_each(|_| drop(bench.queue(ALICE)));
+    bench.crowd(8);
+}
+
+#[test]
+fn a_server_without_room_makes_the_pool_smaller_for_a_while() {
+    let mut bench = Bench::new(Limits { max: 10, reserve: 5, reserve_after: Some(ms(10)), ..LIMITS });
+    let held = bench.lease(3);
+    bench.queue(ALICE);
+    let (fourth, _) = bench.opens()[0];
+    bench.fail(fourth, Failure::Full);
+    bench.crowd(5);
+    let snapshot = bench.core.snapshot(bench.now);
+    assert_eq!((snapshot.room, snapshot.max), (3, 10));
+    bench.release(held[0], Condition::Clean);
+    assert_eq!(bench.grants().len(), 1, "it goes on with those that it has");
+    // One at a time finds out whether there is room again.
+    bench.pass(ms(100));
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 1);
+    bench.connect(opens[0].0);
+    let opens = bench.opens();
+    assert_eq!((opens.len(), bench.core.snapshot(bench.now).room), (1, 4));
+    bench.fail(opens[0].0, Failure::Full);
+    bench.pass(ms(61_000));
+    assert_eq!(bench.core.snapshot(bench.now).room, 10, "it is forgotten");
 }

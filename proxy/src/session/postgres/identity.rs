@@ -8,7 +8,6 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::presence::Presence;
 use crate::pool::id::IdentityId;
-use crate::transport::ends::End;
 use crate::worker::Worker;
 
 /// Gives a client its identity.
@@ -18,10 +17,7 @@ pub(super) fn identify(worker: &Worker, presence: &Presence) {
         QueueFairness::User => identities.join(&presence.who.user),
         QueueFairness::ApplicationName => identities.join(presence.state().get(APPLICATION_NAME).unwrap_or_default()),
         QueueFairness::Address => identities.join(&presence.ends.theirs().to_string()),
-        QueueFairness::Listener => identities.join(&match presence.ends.ours() {
-            End::Tcp(address) => address.to_string(),
-            unix_or_unknown @ (End::Unix | End::Unknown) => unix_or_unknown.to_string(),
-        }),
+        QueueFairness::Listener => identities.join(&presence.ends.ours().whole()),
         QueueFairness::Off => IdentityId::default(),
     };
     identities.part(presence.set_identity(new));

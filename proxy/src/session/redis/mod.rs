@@ -14,6 +14,7 @@ pub mod count;
 pub mod gate;
 pub mod group;
 pub mod hub;
+mod identity;
 mod invalidations;
 pub mod lane;
 mod leased;
