@@ -1,6 +1,7 @@
 //! What PgBouncer's own test suite expects of a pooler and other tests do not ask: words in the log, who is counted, who is known, settings that
 //! take effect at once.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::console::{number, of, rows, value};
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::postgres::wire::{first_error, tags};
@@ -212,4 +213,43 @@ async fn a_goodbye_before_the_first_word_is_answered_with_nothing() {
     wire.send(&frame::terminate()).await;
     assert_eq!(tags(&wire.until_closed().await), "");
     assert_eq!(attempt(&pool, "app", "app").await.expect("in").value("SELECT 1").await, "1");
+}
+
+/// Milliseconds of queries and of transactions, as the console counts them.
+async fn times(pool: &IniPooler) -> (u64, u64) {
+    let mut admin = attempt(pool, "app", "pgbouncer").await.expect("may");
+    let totals = rows(&mut admin, "SHOW STATS_TOTALS").await;
+    let app = of(&totals, "database", "app");
+    (number(app, "query_time") / 1000, number(app, "xact_time") / 1000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_in_a_transaction_is_no_time_of_a_query() {
+    let _proof = proves(&["column SHOW STATS.total_query_time", "column SHOW STATS.total_xact_time"]);
+    let cluster = Cluster::start().await;
+    // A pause is as long as a query of somebody else.
+    let clock = cluster.superuser("app").await;
+    for (program, mode) in [
+        (Program::Pgbouncer, "transaction"),
+        (Program::Sidepool, "transaction"),
+        (Program::Pgbouncer, "session"),
+        (Program::Sidepool, "session"),
+    ] {
+        // Debian's PgBouncer is older than limits of users.
+        let ini = ini(&cluster, "", "").replace("limited = pool_size=2\n", "").replace("= transaction", &format!("= {mode}"));
+        let pool = IniPooler::start(program, &ini, USERS).await;
+        let mut wire = attempt(&pool, "app", "app").await.expect("in");
+        for statement in ["BEGIN", "SELECT pg_sleep(0.3)"] {
+            wire.query(statement).await;
+        }
+        clock.batch_execute("SELECT pg_sleep(0.5)").await.expect("no error");
+        wire.query("COMMIT").await;
+        let (query, transaction) = times(&pool).await;
+        assert!(query >= 300 && transaction >= 800 && transaction - query >= 490, "{program:?} {mode}: {query} {transaction}");
+        clock.batch_execute("SELECT pg_sleep(0.5)").await.expect("no error");
+        wire.query("SELECT pg_sleep(0.1)").await;
+        let (more_query, more_transaction) = times(&pool).await;
+        let (query, transaction) = (more_query - query, more_transaction - transaction);
+        assert!(query >= 100 && transaction.abs_diff(query) <= 1, "{program:?} {mode}, outside of a transaction: {query} {transaction}");
+    }
 }
