@@ -157,6 +157,7 @@ impl Reloader {
         for change in &changes {
             tracing::info!("{change}");
         }
+        pgbouncer::say_dropped(&self.running, &effective);
         self.facts.logging.set_level(effective.log.level);
         self.facts.gates().apply(&effective);
         for id in self.facts.mailboxes.ids() {

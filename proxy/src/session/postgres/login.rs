@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use super::account::Member;
 use super::application_name;
 use super::authenticate::Keeper;
-use super::cancel::CancelTicket;
+use super::cancel::{self, CancelTicket, Outcome};
 use super::count::turned_away;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
@@ -64,10 +64,29 @@ pub enum Arrival {
     Session(Start),
     /// A replication connection.
     Replication(Box<Replicating>, Stream),
-    /// A request to cancel what another client does; the connection is to be closed when that is done.
-    Cancel(CancelKey, Stream),
+    /// A request to cancel what another client does.
+    Cancel(Canceller),
     /// An operator.
     Console(Box<Guest>, Stream),
+}
+
+/// Somebody who asks to cancel what another client does; its connection is to be closed when that is done.
+pub struct Canceller {
+    key: Option<CancelKey>,
+    stream: Stream,
+    id: u64,
+    connected: u32,
+}
+
+impl Canceller {
+    /// Carries the request out.
+    pub async fn serve(self, worker: &Rc<Worker>) {
+        let outcome = match self.key {
+            Some(key) => cancel::deliver(worker, key).await,
+            None => Outcome::Malformed,
+        };
+        say::cancelled(&worker.config.borrow(), self.id, self.connected, &self.stream, outcome);
+    }
 }
 
 /// A client that did not get in, and why.
@@ -115,8 +134,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         }
     };
     let loss = match result {
-        Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
-        Ok(Entered::Cancel(None)) => return None,
+        Ok(Entered::Cancel(key)) => return Some(Arrival::Cancel(Canceller { key, stream, id, connected })),
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Replication(replicating, stream));
