@@ -30,6 +30,7 @@ use super::application_name;
 use super::authenticate::Keeper;
 use super::cancel::{self, CancelTicket, Outcome};
 use super::count::turned_away;
+use super::deadlines::Overdue;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::operator;
@@ -291,11 +292,16 @@ async fn admit(
         reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
+    let bounds = member.account().bounds();
     let baseline = tokio::select! {
         biased;
         baseline = pool.baseline(member.account().patience()) => baseline,
         // Nobody is let in for who does not wait any more.
         () = reached.stream.left() => return Err(other(Farewell::Left)),
+        // Who waits for a server waits as for a query.
+        () = over(bounds.query) => {
+            return Err((refusal::overdue(Overdue::QueuedQuery, &bounds).into(), WorkerCounter::PostgresLoginTimeout));
+        }
     };
     reached.server_wait.set(false);
     let baseline = match baseline {
@@ -382,6 +388,14 @@ fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> (Farew
     }
     let fault = Fault { severity: Severity::Fatal, ..refusal::no_connection(&route.key.name(), error) };
     (fault.into(), WorkerCounter::PostgresLoginRefused)
+}
+
+/// Waits until so much time is over; where there is no bound, for ever.
+async fn over(bound: Option<Duration>) {
+    match bound {
+        Some(bound) => tokio::time::sleep(bound).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn too_late(bound: Duration, server_wait: bool) -> Loss {

@@ -60,7 +60,7 @@ impl PgPool {
         let lease = self.pool.acquire(IdentityId::default()).within(patience).await?;
         let baseline = Rc::clone(&lease.baseline);
         self.learned.set(&baseline);
-        lease.release(Condition::Clean);
+        lease.release(Condition::Unused);
         Ok(baseline)
     }
 }
