@@ -441,7 +441,8 @@ async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
                 continue;
             }
         };
-        let mut held = Held { lease, scanner: FrameScanner::default(), inbox: Vec::new(), sent: 0, limit: strong.group.output_limit() };
+        let mut held =
+            Held { lease, scanner: FrameScanner::default(), inbox: Vec::new(), sent: 0, limit: strong.group.output_limits().pubsub.most() };
         strong.begin();
         pool.record().shift(PoolGauge::RedisPubsub, 1);
         let ended = poll_fn(|cx| strong.drive(&mut held, cx, &worker)).await;

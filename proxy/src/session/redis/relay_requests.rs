@@ -8,7 +8,6 @@ use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
-use super::client::State;
 use super::count;
 use super::gate;
 use super::others::{Told, wrong};
@@ -18,6 +17,7 @@ use super::relay::{Owed, Relay, What};
 use super::relay_transaction::tells_redirect;
 use super::requests::{has_block, resolve};
 use super::run::Session;
+use super::shown::State;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::upstream::redis::connector::RedisConnector;
