@@ -14,6 +14,8 @@ pub mod count;
 pub mod gate;
 pub mod group;
 pub mod hub;
+mod hub_heir;
+mod hub_line;
 mod invalidations;
 pub mod lane;
 mod leased;

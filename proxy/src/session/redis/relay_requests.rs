@@ -18,6 +18,7 @@ use super::relay_transaction::tells_redirect;
 use super::requests::{has_block, resolve};
 use super::run::Session;
 use super::shown::State;
+use super::topics::WAIT_CHANNEL;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::upstream::redis::connector::RedisConnector;
@@ -159,7 +160,7 @@ impl Relay {
     /// everybody's writes are.
     fn wait(&mut self, session: &mut Session, whole: &[u8]) {
         let mut message = Vec::new();
-        encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
+        encode::command(&mut message, &[b"PUBLISH", WAIT_CHANNEL, b""]);
         self.send(session, &message, What::Swallow);
         self.send(session, whole, What::Plain);
     }
