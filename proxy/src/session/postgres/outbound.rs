@@ -294,19 +294,18 @@ impl Outbound<'_, '_> {
         let own = matches!(link.tracker.owed().next(), Some(Owed::OwnQuery | Owed::OwnExecute(_)));
         if !own && !begins && !body.starts_with(b"SET") {
             link.sequences.on_run();
-            if body.starts_with(b"INSERT") || body.starts_with(b"COPY") || body.starts_with(b"MERGE") {
-                link.sequences.on_draw();
-            }
         }
         match body {
             b"DISCARD ALL\0" => {
                 self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
                 self.link.hearing.changed = true;
+                self.link.sequences.on_forgotten();
                 self.link.carried = Default::default();
                 self.link.applied = None;
                 self.news.discarded = true;
             }
+            b"DISCARD SEQUENCES\0" => self.link.sequences.on_forgotten(),
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" | b"UNLISTEN\0" if !self.link.tracker.is_own_query_next() => self.on_listening(body),
             b"LOAD\0" if self.link.rules.is_some() => self.link.pins.add(Cause::Library),

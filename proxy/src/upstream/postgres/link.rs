@@ -54,6 +54,8 @@ pub enum Note {
     Shape(Rc<Statement>),
     /// A Bind that is bound to fail, because the rows of this statement have come to look different.
     Changed(StatementId),
+    /// What forgets the values that sequences have given to others.
+    Forgets,
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
     /// What does not run: in its place stands what the server refuses, and this is what the client is told then.
@@ -199,6 +201,7 @@ impl Note {
             | Self::Uses(_)
             | Self::Shape(_)
             | Self::Changed(_)
+            | Self::Forgets
             | Self::Sql(_)
             | Self::Refused(_) => false,
         }
@@ -428,9 +431,9 @@ impl Link {
             statements.forget_named();
         }
         statements.unnamed = None;
-        let carried = Rc::clone(&self.carried);
-        // Whatever else the query did, what was set may still be.
-        *self = Self { statements, carried, doubtful: true, ..Self::default() };
+        let (carried, sequences) = (Rc::clone(&self.carried), self.sequences);
+        // Whatever else the query did, what was set or drawn may still be.
+        *self = Self { statements, carried, sequences, doubtful: true, ..Self::default() };
     }
 }
 
@@ -441,6 +444,7 @@ mod tests {
 
     fn used() -> Link {
         let mut link = Link { doubtful: true, ..Link::default() };
+        let _ = (link.sequences.on_link(1, false), link.sequences.on_link(2, false));
         link.statements.insert(StatementId::new(1), 9);
         link
     }
@@ -450,10 +454,10 @@ mod tests {
         let all = Cleaned { all: true, ..Cleaned::default() };
         let mut link = used();
         link.take_in_reset(all);
-        assert!(link.statements.is_empty() && !link.doubtful);
+        assert!(link.statements.is_empty() && !link.doubtful && !link.sequences.is_foreign());
         let mut link = used();
         link.take_in_reset(Cleaned::default());
-        assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
+        assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none() && link.sequences.is_foreign());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
         link.pins.add(Cause::Statements);
         assert_eq!(link.left_by(Cleaned::default()).as_deref(), Some("statements prepared in SQL under its own names"));
