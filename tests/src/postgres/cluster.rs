@@ -139,8 +139,13 @@ impl Cluster {
 
     /// Stops it at once, as a crash would for its clients.
     pub fn stop(&mut self) {
+        self.stop_by(Signal::QUIT);
+    }
+
+    /// Stops it by this signal: `INT` tells its clients before.
+    pub fn stop_by(&mut self, signal: Signal) {
         if let Some(mut process) = self.process.take() {
-            process.end_by(Signal::QUIT);
+            process.end_by(signal);
         }
     }
 

@@ -57,8 +57,13 @@ impl RedisServer {
 
     /// Kills it.
     pub fn stop(&mut self) {
+        self.stop_by(Signal::KILL);
+    }
+
+    /// Stops it by this signal: `TERM` is an orderly end.
+    pub fn stop_by(&mut self, signal: Signal) {
         if let Some(mut process) = self.process.take() {
-            process.kill();
+            process.end_by(signal);
         }
     }
 

@@ -1,0 +1,5 @@
+//! Redis clients of scenarios.
+
+pub mod client;
+
+pub use client::Session;

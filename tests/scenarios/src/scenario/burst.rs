@@ -1,0 +1,58 @@
+//! A burst of logins: everybody comes at once, each for one query. What matters: nobody fails, and who is at work already hardly notices.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::{Order, conclude};
+use crate::crowd::{Crowd, Manners, visit};
+use crate::report::Report;
+use crate::stage::Stage;
+use crate::tally::Tally;
+
+/// Within which all come.
+const WITHIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn play<S: Stage>(order: Order) -> Report {
+    let stage = S::set(order.peer, None).await;
+    let (door, witnesses) = (stage.door(), stage.witnesses().await);
+    let mut at_work = Crowd::default();
+    at_work.add_many(order.scale.clients(50), &door, Manners::every(Duration::from_millis(50)));
+    let began = Instant::now();
+    tokio::time::sleep(order.scale.seconds(8)).await;
+    let burst_began = Instant::now();
+    let mut newcomers = JoinSet::new();
+    let count = order.scale.clients(3_000);
+    for number in 0..count {
+        let due = WITHIN.mul_f64(share(number, count));
+        tokio::time::sleep_until((burst_began + due).into()).await;
+        let door = door.clone();
+        newcomers.spawn(async move {
+            let began = Instant::now();
+            let mut tally = Tally::default();
+            tally.add(began, &visit(&door, &format!("newcomer-{number}")).await);
+            tally
+        });
+    }
+    let mut tally = Tally::default();
+    while let Some(one) = newcomers.join_next().await {
+        tally.merge(one.expect("clients do not panic"));
+    }
+    let burst_ended = Instant::now();
+    let at_work = at_work.end().await;
+    // The first second belongs to the logins of those at work.
+    let quiet = at_work.percentile_within(0.99, began + Duration::from_secs(1).min(order.scale.seconds(4)), burst_began);
+    let during = at_work.percentile_within(0.99, burst_began, burst_ended);
+    let mut report = conclude(stage, order, witnesses, &tally)
+        .await
+        .figure("at_work_p99_before_ms", quiet.as_secs_f64() * 1e3)
+        .figure("at_work_p99_during_ms", during.as_secs_f64() * 1e3)
+        .figure("at_work_served", at_work.share());
+    report.broken.extend(at_work.wrong().iter().cloned());
+    report
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}
