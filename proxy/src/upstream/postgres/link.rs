@@ -248,6 +248,8 @@ pub struct Link {
     pub to_server: Backlog,
     /// The start of a small message of which the rest has not come.
     pub carry: Vec<u8>,
+    /// That is a ReadyForQuery of the server and what is behind it: it waits for a notification.
+    pub held: bool,
     /// How much of the server's present message is still to come.
     pub remaining: usize,
     /// Whether that message goes on to the client.
