@@ -79,12 +79,13 @@ impl Stage for RedisStage {
         &self.pooler
     }
 
-    fn stop(&mut self, how: Stop) {
-        self.stopped.fetch_add(1, Ordering::Relaxed);
+    async fn stop(&mut self, how: Stop) {
         let signal = match how {
             Stop::Told => Signal::TERM,
-            Stop::Crash => Signal::KILL,
+            // It is one process.
+            Stop::Crash | Stop::KillOne => Signal::KILL,
         };
+        self.stopped.fetch_add(1, Ordering::Relaxed);
         self.server.stop_by(signal);
     }
 
