@@ -122,7 +122,7 @@ async fn the_limit_holds_under_load_on_two_workers_and_nobody_is_forgotten() {
     let cluster = Cluster::start().await;
     let settings = settings(&cluster).set("workers", 2).set("postgres.databases.app.max_db_connections", 3);
     let pool = Pooler::start(settings.set("postgres.query_wait_timeout", "60s")).await;
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = JoinSet::new();
     for number in 0..16 {
         let (user, port) = (if number % 2 == 0 { "app" } else { "second" }, pool.postgres_port());
         clients.spawn(async move {

@@ -198,7 +198,7 @@ impl Model {
                 let holder = self.holders.remove(&conn).expect("somebody held it");
                 self.note(holder);
                 match condition {
-                    Condition::Clean => self.free(conn, &mut effects),
+                    Condition::Unused | Condition::Clean => self.free(conn, &mut effects),
                     Condition::Broken => {
                         effects.closes.insert((conn, CloseReason::Broken as u8));
                     }

@@ -58,8 +58,6 @@ pub struct Presence {
     fate: Cell<Option<Fate>>,
     /// Among whom it waits.
     identity: Cell<IdentityId>,
-    /// It asks for values of sequences that its session has drawn.
-    pub asks_sequences: Cell<bool>,
 }
 
 impl Presence {
@@ -79,7 +77,6 @@ impl Presence {
             start,
             fate: Cell::new(None),
             identity: Cell::default(),
-            asks_sequences: Cell::new(false),
         }
     }
 
