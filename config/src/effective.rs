@@ -58,15 +58,20 @@ impl fmt::Display for Shown {
 /// Every section of a configuration.
 #[must_use]
 pub fn entries(config: &Config) -> Vec<Entry> {
-    let Config { workers, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
+    let Config { workers, memory_limit, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
     let workers = match workers {
         Workers::Auto => quoted("auto"),
         Workers::Count(count) => number(*count),
     };
     let upgrade_socket = upgrade_socket.as_ref().map_or(Shown::Unset, |path| quoted(path.display().to_string()));
+    let memory_limit = memory_limit.map_or(Shown::Unset, |limit| quoted(format_size(limit)));
     let admin_listen = admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let mut entries = vec![
-        Entry { path: String::new(), scope: Scope::Root, values: vec![("upgrade_socket", upgrade_socket), ("workers", workers)] },
+        Entry {
+            path: String::new(),
+            scope: Scope::Root,
+            values: vec![("memory_limit", memory_limit), ("upgrade_socket", upgrade_socket), ("workers", workers)],
+        },
         Entry { path: "admin".to_owned(), scope: Scope::Admin, values: vec![("listen", quoted(admin_listen))] },
         Entry {
             path: "drain".to_owned(),

@@ -29,6 +29,8 @@ pub use session_state::{Following, SessionState};
 pub struct Config {
     /// How many worker threads carry traffic.
     pub workers: Workers,
+    /// How much memory the process may have, in bytes, beside the limit of its control group; `None`: as much as that says.
+    pub memory_limit: Option<u64>,
     /// Where a new process knocks that takes over; `None`: beside the first Unix socket of the PostgreSQL side, if there is one.
     pub upgrade_socket: Option<PathBuf>,
     /// The admin HTTP listener (metrics and health).

@@ -17,6 +17,7 @@ use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
 use crate::pool::identities::Identities;
 use crate::pool::registry::PoolTable;
+use crate::runtime::pressure::Step as Pressure;
 use crate::session::postgres::side::{PostgresCommons, PostgresSide};
 use crate::session::redis::side::{RedisCommons, RedisSide};
 use crate::suspension::Suspension;
@@ -110,6 +111,8 @@ pub struct Worker {
     pub drain: DrainSignal,
     /// Whether PostgreSQL sessions are to keep still (SUSPEND).
     pub suspension: Suspension,
+    /// How much less is done because memory runs out.
+    pub pressure: Cell<Pressure>,
     /// Set by the last job of all.
     stopping: Cell<bool>,
 }
@@ -142,6 +145,7 @@ impl Worker {
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
             suspension: Suspension::default(),
+            pressure: Cell::default(),
             stopping: Cell::new(false),
         })
     }

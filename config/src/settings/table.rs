@@ -49,6 +49,7 @@ const AUTH_QUERY: &str =
 /// Every setting there is.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
+    row(&[Root], "memory_limit", Kind::Size { min: 1 << 20 }, "", Live, "How much memory the process may have in RAM, beside the limit of its control group, which is always minded. Near it requests of clients that do not take their replies are not read (80 %), new clients are refused (88 %), and those that hold most are closed (94 %); left out: what the control group says."),
     row(&[Root], "upgrade_socket", Kind::Path, "", NeedsRestart, "The private Unix socket at which a new process knocks to take over (--take-over); without it, the first Unix socket of [postgres] with \".upgrade\" behind its name."),
     row(&[Root], "workers", Kind::Workers, "\"auto\"", NeedsRestart, "Threads that carry traffic. \"auto\": one up to two cores of CPU quota, beyond that by the quota."),
     row(&[Admin], "listen", Kind::Address, "\"127.0.0.1:9127\"", NeedsRestart, "Where /metrics and the health endpoints listen; \"off\" for nowhere."),

@@ -29,6 +29,7 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
             "restart_pending": reloads.restart_pending,
             "problems": reloads.problems,
         },
+        "memory": facts.memory.usage().map(|usage| json!({ "used_bytes": usage.used, "limit_bytes": usage.limit, "pressure": facts.memory.step(), "clients_closed": facts.memory.closed() })),
         "listeners": facts.gates().iter().map(|(door, gate)| {
             let numbers = gate.numbers();
             json!({ "listener": door.label(), "clients": numbers.open, "max_client_conn": numbers.max, "accepted": numbers.accepted, "refused": numbers.rejected })

@@ -8,6 +8,7 @@
 //! process's (`peering`). Source: PostgreSQL documentation, "Canceling Requests in Progress".
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
@@ -110,6 +111,20 @@ impl CancelRegistry {
         for seat in self.seats.borrow().values() {
             look(&seat.presence, seat.doing());
         }
+    }
+
+    /// Ends the sessions of so many idle clients, those first that hold most; answers how many.
+    pub fn close_largest(&self, most: usize) -> usize {
+        let seats = self.seats.borrow();
+        let idle = seats.values().filter(|seat| seat.doing() == Activity::Idle && seat.presence.fate().is_none());
+        let mut idle: Vec<&Rc<Seat>> = idle.collect();
+        idle.sort_unstable_by_key(|seat| Reverse(seat.presence.statements.get()));
+        idle.truncate(most);
+        for seat in &idle {
+            seat.presence.seal(Fate::Memory);
+            seat.wake();
+        }
+        idle.len()
     }
 
     /// Ends the sessions of the clients that are chosen, at their next turn, which is soon. Answers how many there are.

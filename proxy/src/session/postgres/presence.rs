@@ -31,6 +31,8 @@ pub struct Who {
 pub enum Fate {
     /// An operator said so.
     Killed,
+    /// Memory is running out.
+    Memory,
     /// Its database is gone, or an operator ended all that are in it.
     Removed,
 }

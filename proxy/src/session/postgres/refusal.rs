@@ -268,7 +268,16 @@ pub fn ended(fate: Fate) -> Fault {
             .with_detail("An operator closed this connection on the admin console."),
         Fate::Removed => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "database removed")
             .with_detail("It was taken out of the configuration, or an operator ended all its clients on the admin console (KILL)."),
+        Fate::Memory => out_of_memory("closed because the pooler is running out of memory"),
     }
+}
+
+/// The proxy has all but used up its memory.
+#[must_use]
+pub fn out_of_memory(message: &'static str) -> Fault {
+    Fault::fatal(SqlState::OUT_OF_MEMORY, message)
+        .with_detail("It has reached the last part of memory_limit, or of the limit of its control group.")
+        .with_hint("Connect again later; raise the limit, or let fewer clients in (max_client_conn).")
 }
 
 /// Nobody new is let in any more.
