@@ -4,8 +4,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use sidepool::clock;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::dice::Dice;
 use crate::server::{CANCELLED, FAILS};
@@ -193,11 +194,11 @@ impl Client {
 
     /// What is heard up to ReadyForQuery: these words in order, or a beginning of them and an error. Some(false): an error. None: closed.
     async fn expect_whole(&mut self, words: &[String]) -> Option<bool> {
-        let begun = Instant::now();
+        let begun = clock::now();
         let (mut rows, mut error) = (0, None);
         loop {
             let heard = self.hear().await;
-            assert!(begun.elapsed() < PATIENCE, "{} waits too long", self.name);
+            assert!(clock::now() - begun < PATIENCE, "{} waits too long", self.name);
             let Some((tag, body)) = heard else {
                 assert!(!self.world.calm || error.is_some(), "{} is closed without a word", self.name);
                 return None;
