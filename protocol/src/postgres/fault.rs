@@ -46,6 +46,8 @@ impl SqlState {
     pub const CONFIGURATION_LIMIT: Self = Self(*b"53400");
     /// `54000`: larger than we allow.
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
+    /// `55000`: not at this time.
+    pub const NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     /// `57014`: cancelled.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `57P01`: shut down by an operator.

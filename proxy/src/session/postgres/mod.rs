@@ -58,6 +58,7 @@ mod own_view;
 mod replay;
 pub(crate) mod say;
 pub mod schema_clock;
+mod sequences;
 mod shapes;
 mod sql_names;
 mod undo;

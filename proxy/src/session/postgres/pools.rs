@@ -186,6 +186,18 @@ impl PgPools {
         }
     }
 
+    /// Clients of `database` on these servers ask for values that sequences have given.
+    pub fn ask_sequences(&self, database: &str, hosts: &[Upstream]) {
+        for (_, entry) in self.pools.borrow().iter().filter(|(key, _)| *key.dbname == *database) {
+            let connector = entry.pool.connector();
+            if connector.target().hosts == hosts
+                && let Some(rules) = connector.state_rules()
+            {
+                let _ = rules.ask_sequences();
+            }
+        }
+    }
+
     /// The pools as the admin console sees them.
     #[must_use]
     pub fn facts(&self, now: Instant, lines: &CancelLines) -> Vec<PoolFacts> {

@@ -89,6 +89,14 @@ pub(super) fn pinned_too_many(pool: &str, pins: Pins, (pinned, max): &(Pinned, u
         .with_hint(format!("{}Raise max_pinned_connections if the pool has room.", remedies(pins)))
 }
 
+/// A text that may end a failed transaction and then ask for the value of a sequence, where that may be another client's.
+#[must_use]
+pub(super) fn values_of_others() -> Fault {
+    Fault::error(SqlState::NOT_IN_PREREQUISITE_STATE, "the values of sequences on this connection may be another client's")
+        .with_detail("They can be forgotten only outside of a failed transaction.")
+        .with_hint("Send ROLLBACK by itself, and what asks for values (currval, lastval) after it.")
+}
+
 /// A client was idle for too long with a pinned connection.
 #[must_use]
 pub(super) fn pinned_too_long(pins: Pins, bounds: &Bounds) -> Fault {

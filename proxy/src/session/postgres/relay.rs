@@ -6,6 +6,7 @@
 //! ```
 //! The connection is given back the moment the server is through with the transaction, before the last bytes reach a slow client.
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -320,16 +321,11 @@ impl Session {
         let mut buffer = worker.buffers.read.borrow_mut();
         let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
-        let PgConnection { link, stream, .. } = &mut **lease;
-        let kept = link.carry.len();
-        let read = match stream.poll_read(cx, &mut buffer[kept..]) {
+        let kept = lease.link.carry.len();
+        let read = match poll_server(lease, cx, &notifications, &mut buffer[kept..]) {
             Poll::Pending => {
                 self.quiet.server = true;
                 return Ok(Turn::Quiet);
-            }
-            Poll::Ready(Ok(0)) => {
-                drop(buffer);
-                return self.on_lost(cx, "the server closed it").map(|()| Turn::Unlinked);
             }
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => {
@@ -337,6 +333,7 @@ impl Session {
                 return self.on_lost(cx, &error.to_string()).map(|()| Turn::Unlinked);
             }
         };
+        let link = &mut lease.link;
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
         let input = &buffer[..kept + read];
@@ -398,6 +395,9 @@ impl Session {
         }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
+        }
+        if news.waits {
+            self.wait_for_own();
         }
         if news.resumes {
             self.with_connection(|connection| connection.link.to_server.send(&mut connection.stream, cx, &SYNC))
@@ -521,6 +521,23 @@ fn outbound<'a, 's>(
 ) -> Outbound<'a, 's> {
     let notifications = Notifications::Pinned;
     Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+}
+
+/// Reads the server. What was held back is looked at again when it has nothing to wait for any more: nothing is read then.
+fn poll_server(
+    connection: &mut PgConnection,
+    cx: &mut Context<'_>,
+    notifications: &Notifications,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    if std::mem::take(&mut connection.link.held) {
+        connection.link.held = notifications.awaits_own();
+        return if connection.link.held { Poll::Pending } else { Poll::Ready(Ok(0)) };
+    }
+    match connection.stream.poll_read(cx, buffer) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"))),
+        read => read,
+    }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
