@@ -142,11 +142,12 @@ impl Findings {
                 format!("pool_size ({size}) must be more than shared_connections ({shared}): blocking commands lease what is left"),
             );
         }
-        if redis.stream_threshold_bytes > redis.client_output_limit_bytes {
-            let (threshold, limit) = (format_size(redis.stream_threshold_bytes), format_size(redis.client_output_limit_bytes));
+        let most = redis.client_output_buffer_limit.normal.hard_bytes;
+        if most > 0 && redis.stream_threshold_bytes > most {
+            let (threshold, most) = (format_size(redis.stream_threshold_bytes), format_size(most));
             self.error(
-                &[&key("stream_threshold"), &key("client_output_limit")],
-                format!("stream_threshold ({threshold}) is more than client_output_limit ({limit})"),
+                &[&key("stream_threshold"), &key("client_output_buffer_limit")],
+                format!("stream_threshold ({threshold}) is more than a normal client's hard limit in client_output_buffer_limit ({most})"),
             );
         }
         if redis.user.is_some() && redis.password.is_none() {

@@ -92,7 +92,7 @@ fn everything_that_can_be_said_is_read() {
     let cache = &config.redis["cache"];
     assert_eq!(cache.upstream, Upstream::Tcp { host: "cache".into(), port: 6390 });
     assert_eq!((cache.tls, cache.database, cache.shared_connections), (UpstreamTls::VerifyFull, 2, 3));
-    assert_eq!((cache.stream_threshold_bytes, cache.client_output_limit_bytes), (128 << 10, 64 << 20));
+    assert_eq!((cache.stream_threshold_bytes, cache.client_output_buffer_limit.normal.hard_bytes), (128 << 10, 64 << 20));
     assert_eq!(cache.users["web"].upstream_user.as_deref(), Some("web"));
     assert_eq!(config.redis["queue"].listen[0].to_string(), "127.0.0.1:6380");
 }

@@ -3,6 +3,7 @@
 //! Everything here is already checked: ranges hold, references resolve, secrets are loaded. The raw shape and the checks are elsewhere.
 //! A setting that PgBouncer has keeps PgBouncer's name and meaning.
 
+mod output;
 mod postgres;
 mod redis;
 mod session_state;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::pgbouncer::process::Process;
 
+pub use output::{OutputLimit, OutputLimits};
 pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
     Timeouts, UserTimeouts,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::listen::{Protocol, fits};
-use crate::model::{CommandClass, CommandClasses, PoolLimits, Redis, RedisUser, Upstream, UpstreamTls};
+use crate::model::{CommandClass, CommandClasses, OutputLimits, PoolLimits, Redis, RedisUser, Upstream, UpstreamTls};
 use crate::names::Named;
 use crate::read_limits::limits;
 use crate::read_postgres::{once, plain_host, sslmode as any_sslmode};
@@ -43,7 +43,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         blocking_connections: section.count("blocking_connections").unwrap_or(defaults.blocking_connections),
         spare_connections: section.count("spare_connections").unwrap_or(defaults.spare_connections),
         stream_threshold_bytes: section.size("stream_threshold").unwrap_or(defaults.stream_threshold_bytes),
-        client_output_limit_bytes: section.size("client_output_limit").unwrap_or(defaults.client_output_limit_bytes),
+        client_output_buffer_limit: output_limits(section).unwrap_or_default(),
         request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
         retry_timeout: section.duration("retry_timeout").unwrap_or(defaults.retry_timeout),
         subscriber_gap: section.choice("subscriber_gap").unwrap_or(defaults.subscriber_gap),
@@ -55,6 +55,14 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
     };
     read_tls::load_redis(section, &mut redis);
     redis
+}
+
+fn output_limits(section: &Section<'_>) -> Option<OutputLimits> {
+    let field = section.field("client_output_buffer_limit")?;
+    match OutputLimits::parse(&section.text("client_output_buffer_limit")?) {
+        Ok(limits) => Some(limits),
+        Err(message) => field.wrong(message),
+    }
 }
 
 fn classes(section: &Section<'_>, name: &str) -> CommandClasses {

@@ -18,6 +18,8 @@ pub enum Behaviour {
     Pass,
     /// Accepts, and passes nothing on until it changes its mind.
     Stall,
+    /// Accepts, and passes nothing of new connections on until it changes its mind; old ones go on.
+    StallNew,
     /// Closes new connections at once; old ones go on.
     Refuse,
     /// Answers each new connection with these bytes and then stays silent.
@@ -115,9 +117,9 @@ async fn carry(mut client: TcpStream, target: u16, mut behaviour: watch::Receive
             }
             return;
         }
-        Behaviour::Pass | Behaviour::Stall => {}
+        Behaviour::Pass | Behaviour::Stall | Behaviour::StallNew => {}
     }
-    if behaviour.wait_for(|now| *now != Behaviour::Stall).await.is_err() {
+    if behaviour.wait_for(|now| !matches!(now, Behaviour::Stall | Behaviour::StallNew)).await.is_err() {
         return;
     }
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target));

@@ -1,9 +1,11 @@
 //! Blocking commands: they wait on a connection of their own, first come first served, and nobody else waits with them.
 
+use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::process::Signal;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 
@@ -73,6 +75,58 @@ async fn the_server_wakes_them_in_the_order_they_came() {
     for (index, wire) in queue.iter_mut().enumerate() {
         assert_eq!(wire.reply().await.elements()[1].text(), index.to_string());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_wake_up_is_lost_while_connections_are_slow_to_open() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.spare_connections", 2);
+    let pool = Pooler::start(settings).await;
+    let (mut giver, mut reader, mut taker) = (pool.redis_wire().await, pool.redis_wire().await, pool.redis_wire().await);
+    for wire in [&mut giver, &mut reader, &mut taker] {
+        wire.command(&["PING"]).await;
+    }
+    pool.metrics_show("two connections that are ready", |now| ready(now) == 2.0).await;
+    // From here on a connection that is opened only when it is needed comes too late.
+    network.behave(Behaviour::StallNew);
+    for round in 0..20 {
+        let value = round.to_string();
+        reader.send(&request(&["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"])).await;
+        taker.send(&request(&["BLPOP", "list", "0"])).await;
+        are_blocked(&server, 2).await;
+        giver.send(&[request(&["XADD", "stream", "*", "round", &value]), request(&["LPUSH", "list", &value])].concat()).await;
+        assert_eq!(last_field(&reader.reply().await), value);
+        assert_eq!(taker.reply().await.elements()[1].text(), value);
+        giver.reply().await;
+        giver.reply().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_blocks_misses_nothing_that_is_sent_right_behind_it() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("workers", 1)).await;
+    let (mut giver, mut reader) = (pool.redis_wire().await, pool.redis_wire().await);
+    giver.command(&["PING"]).await;
+    reader.command(&["PING"]).await;
+    pool.metrics_show("a connection that is ready", |now| ready(now) > 0.0).await;
+    for round in 0..200 {
+        let value = round.to_string();
+        reader.send(&request(&["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"])).await;
+        giver.send(&request(&["XADD", "stream", "*", "round", &value])).await;
+        assert_eq!(last_field(&reader.reply().await), value);
+        giver.reply().await;
+    }
+}
+
+fn ready(now: &Scrape) -> f64 {
+    now.sum("sidepool_pool_server_connections", &[("pool", "main/default/0/resp2/leased"), ("state", "idle")])
+}
+
+/// The value in the one entry of the one stream that `XREAD` gives.
+fn last_field(reply: &Reply) -> String {
+    reply.elements()[0].elements()[1].elements()[0].elements()[1].elements()[1].text()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,11 +236,8 @@ async fn a_connection_is_ready_before_it_is_leased() {
     let pool = Pooler::start(Settings::redis(&server).set("redis.main.spare_connections", 2)).await;
     let mut wire = pool.redis_wire().await;
     wire.command(&["SET", "k", "v"]).await;
-    let idle = |now: &sidepool_tests::scrape::Scrape| {
-        now.sum("sidepool_pool_server_connections", &[("pool", "main/default/0/resp2/leased"), ("state", "idle")])
-    };
-    pool.metrics_show("two connections ready", |now| (idle(now) - 2.0).abs() < 0.5).await;
+    pool.metrics_show("two connections ready", |now| ready(now) == 2.0).await;
     let _blocked = blocking(&pool, &["BLPOP", "list", "0"]).await;
     are_blocked(&server, 1).await;
-    pool.metrics_show("one more to make up for it", |now| (idle(now) - 2.0).abs() < 0.5).await;
+    pool.metrics_show("one more to make up for it", |now| ready(now) == 2.0).await;
 }

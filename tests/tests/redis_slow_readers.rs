@@ -2,8 +2,10 @@
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
-use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 use tokio::io::AsyncReadExt as _;
 
 const MIB: usize = 1024 * 1024;
@@ -33,7 +35,8 @@ async fn a_large_reply_that_nobody_reads_stops_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_never_reads_is_not_read_and_then_closed() {
     let server = RedisServer::start().await;
-    let settings = Settings::redis(&server).set("redis.main.shared_connections", 1).set("redis.main.client_output_limit", "1MiB");
+    let settings =
+        Settings::redis(&server).set("redis.main.shared_connections", 1).set("redis.main.client_output_buffer_limit", "normal 1mb 0 0");
     let pool = Pooler::start(settings).await;
     server.direct().await.command(&[&b"SET"[..], b"medium", &vec![b'x'; 30_000]]).await;
     let (mut slow, mut quick) = (pool.redis_wire().await, pool.redis_wire().await);
@@ -74,5 +77,95 @@ async fn large_values_both_ways_beside_small_ones() {
     }
     while let Some(done) = tasks.join_next().await {
         done.expect("every client finished");
+    }
+}
+
+/// How many clients have been closed because they did not read.
+fn slow_ones(now: &Scrape) -> f64 {
+    now.sum("sidepool_client_faults_total", &[("protocol", "redis"), ("kind", "slow")])
+}
+
+/// Reads what it was sent until it was closed.
+async fn closed_in_the_end(wire: &mut Wire) -> usize {
+    let mut rest = Vec::new();
+    let _ = wait::soon("the end of a connection", wire.stream().read_to_end(&mut rest)).await;
+    rest.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_soft_limit_it_is_a_matter_of_time() {
+    let server = RedisServer::start().await;
+    let limits = "normal 500mb 1mb 1 pubsub 500mb 1mb 1";
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_buffer_limit", limits)).await;
+    server.direct().await.command(&[&b"SET"[..], b"medium", &vec![b'x'; 30_000]]).await;
+    // Replies.
+    let mut slow = pool.redis_wire().await;
+    let _ = slow.try_send(&request(&["GET", "medium"]).repeat(1000)).await;
+    pool.metrics_show("a client that is closed", |now| slow_ones(now) == 1.0).await;
+    assert!(closed_in_the_end(&mut slow).await < 1000 * 30_000);
+    // Messages.
+    let (mut subscriber, mut publisher) = (pool.redis_wire().await, pool.redis_wire().await);
+    subscriber.command(&["SUBSCRIBE", "channel"]).await;
+    let message = vec![b'x'; 100_000];
+    for _ in 0..200 {
+        publisher.command(&[&b"PUBLISH"[..], b"channel", &message]).await;
+    }
+    pool.metrics_show("a subscriber that is closed", |now| slow_ones(now) == 2.0).await;
+    assert!(closed_in_the_end(&mut subscriber).await < 200 * 100_000);
+    assert_eq!(publisher.command(&["PUBLISH", "channel", "x"]).await, Reply::Integer(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_class_has_its_own_hard_limit() {
+    let server = RedisServer::start().await;
+    let limits = "normal 500mb 0 0 pubsub 1mb 0 0";
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_buffer_limit", limits)).await;
+    let (mut subscriber, mut publisher) = (pool.redis_wire().await, pool.redis_wire().await);
+    subscriber.command(&["SUBSCRIBE", "channel"]).await;
+    let message = vec![b'x'; MIB];
+    let mut heard = 0;
+    while publisher.command(&[&b"PUBLISH"[..], b"channel", &message]).await == Reply::Integer(1) {
+        heard += 1;
+        assert!(heard < 100, "it is closed when the sockets are full");
+    }
+    let mut slow = pool.redis_wire().await;
+    publisher.command(&[&b"SET"[..], b"medium", &vec![b'x'; 30_000]]).await;
+    slow.send(&request(&["GET", "medium"]).repeat(500)).await;
+    assert_eq!(publisher.command(&["PING"]).await.text(), "PONG");
+    for _ in 0..500 {
+        assert!(matches!(slow.reply().await, Reply::Bulk(value) if value.len() == 30_000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_holds_no_connection_for_ever() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("redis.main.client_output_buffer_limit", "normal 64mb 16mb 1");
+    let pool = Pooler::start(settings).await;
+    server.direct().await.command(&[&b"SET"[..], b"large", &vec![b'x'; 32 * MIB]]).await;
+    let (mut shared, mut leased) = (pool.redis_wire().await, pool.redis_wire().await);
+    leased.command(&["WATCH", "k"]).await;
+    for wire in [&mut shared, &mut leased] {
+        wire.send(&request(&["GET", "large"])).await;
+    }
+    pool.metrics_show("two clients that are closed", |now| slow_ones(now) == 2.0).await;
+    for wire in [&mut shared, &mut leased] {
+        assert!(closed_in_the_end(wire).await < 32 * MIB);
+    }
+    let held = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("state", "leased")]);
+    pool.metrics_show("that nobody holds a connection", |now| held(now) == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_let_large_replies_lie_leave_connections_for_the_others() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    server.direct().await.command(&[&b"SET"[..], b"large", &vec![b'x'; 32 * MIB]]).await;
+    let (mut slow, mut other) = (Vec::new(), pool.redis_wire().await);
+    for round in 0..30 {
+        let mut wire = pool.redis_wire().await;
+        wire.send(&request(&["GET", "large"])).await;
+        slow.push(wire);
+        assert_eq!(other.command(&["INCR", "n"]).await, Reply::Integer(round + 1));
     }
 }

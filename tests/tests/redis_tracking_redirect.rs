@@ -340,7 +340,7 @@ async fn the_target_is_closed_when_it_may_have_missed_something() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalidation_that_is_too_large_to_be_held_closes_both() {
     let server = RedisServer::start().await;
-    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_limit", "1MB")).await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_buffer_limit", "normal 1mb 0 0")).await;
     let mut scene = Scene::through(&pool, ["2", "2"]).await;
     let (key, target) = ("k".repeat(3_000_000), scene.ids[1].clone());
     assert_eq!(scene.tracker.command(&["CLIENT", "TRACKING", "ON", "REDIRECT", &target]).await.text(), "OK");

@@ -147,7 +147,7 @@ async fn who_subscribes_in_a_transaction_is_a_subscriber_until_it_leaves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_has_to_be_gathered_is_bounded() {
     let server = RedisServer::start().await;
-    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_limit", "1MB")).await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.client_output_buffer_limit", "normal 1mb 0 0")).await;
     let mut wire = pool.redis_wire().await;
     wire.command(&["SET", "large", &"x".repeat(600_000)]).await;
     for (times, fits) in [(1, true), (2, false)] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{ClientTls, Listen, PoolLimits, ServerTls, TcpOptions, Upstream, UpstreamTls};
+use super::{ClientTls, Listen, OutputLimits, PoolLimits, ServerTls, TcpOptions, Upstream, UpstreamTls};
 use crate::secret::Secret;
 
 /// One Redis (or Valkey) server and the listeners that lead to it.
@@ -44,8 +44,8 @@ pub struct Redis {
     pub spare_connections: u32,
     /// A request larger than this leases a connection and streams through it.
     pub stream_threshold_bytes: u64,
-    /// Replies held for one client that does not read them; past it the client is closed.
-    pub client_output_limit_bytes: u64,
+    /// How much may wait for a client that does not read, and for how long.
+    pub client_output_buffer_limit: OutputLimits,
     /// How long a reply may take; zero: as long as it likes.
     pub request_timeout: Duration,
     /// For how long what was not executed is tried again; zero: not at all.
@@ -190,7 +190,7 @@ impl Redis {
             blocking_connections: 0,
             spare_connections: 1,
             stream_threshold_bytes: 64 << 10,
-            client_output_limit_bytes: 64 << 20,
+            client_output_buffer_limit: OutputLimits::default(),
             request_timeout: Duration::ZERO,
             retry_timeout: Duration::ZERO,
             subscriber_gap: SubscriberGap::default(),

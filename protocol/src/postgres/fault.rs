@@ -34,10 +34,6 @@ impl SqlState {
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
     /// `3D000`: no such database.
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
-    /// `25P03`: idle inside of a transaction for too long.
-    pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self(*b"25P03");
-    /// `25P04`: the transaction took too long.
-    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// `25P02`: the transaction has failed, only its end is accepted.
     pub const IN_FAILED_TRANSACTION: Self = Self(*b"25P02");
     /// `42P05`: a prepared statement of that name exists.

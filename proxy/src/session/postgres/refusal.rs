@@ -144,14 +144,15 @@ pub(super) fn too_many_clients(exceeded: Exceeded) -> Fault {
 /// Something took longer than it may.
 #[must_use]
 pub(super) fn overdue(overdue: Overdue, bounds: &Bounds) -> Fault {
+    // Class 25 is for mistakes in SQL: drivers do not take it for the end of the connection, which it is, as they do PgBouncer's code.
     let (sqlstate, message, setting, bound) = match overdue {
         Overdue::Query | Overdue::CancelledQuery => (SqlState::QUERY_CANCELED, "query timeout", "query_timeout", bounds.query),
         Overdue::QueuedQuery => (SqlState::QUERY_CANCELED, "query_timeout", "query_timeout", bounds.query),
         Overdue::IdleTransaction => {
             let bound = bounds.idle_transaction;
-            (SqlState::IDLE_IN_TRANSACTION_TIMEOUT, "idle transaction timeout", "idle_transaction_timeout", bound)
+            (SqlState::PROTOCOL_VIOLATION, "idle transaction timeout", "idle_transaction_timeout", bound)
         }
-        Overdue::Transaction => (SqlState::TRANSACTION_TIMEOUT, "transaction timeout", "transaction_timeout", bounds.transaction),
+        Overdue::Transaction => (SqlState::PROTOCOL_VIOLATION, "transaction timeout", "transaction_timeout", bounds.transaction),
         Overdue::Client => (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", "client_idle_timeout", bounds.client_idle),
         Overdue::Pin => (SqlState::IDLE_SESSION_TIMEOUT, "pin_idle_timeout", "pin_idle_timeout", bounds.pin_idle),
     };

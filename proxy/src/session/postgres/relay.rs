@@ -26,6 +26,7 @@ use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
 use super::{alone, pinning, refusal, replay};
+use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -91,10 +92,22 @@ impl Session {
                 if quiet && self.with_connection(|connection| connection.link.tracker.is_free()) {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
                 }
+                self.note_pause();
                 return Poll::Pending;
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Nothing moves: if that is because nothing is asked, queries take no time meanwhile.
+    fn note_pause(&mut self) {
+        let half_sent = self.is_half_sent();
+        let Phase::Linked(lease) = &mut self.phase else { return };
+        let (in_transaction, leased) = (lease.link.tracker.is_idle_in_transaction(), lease.since());
+        let link = &mut lease.link;
+        if !link.spent.is_idle() && !half_sent && (in_transaction || link.tracker.is_free()) {
+            link.spent.pause(leased, clock::now(), in_transaction, self.pool.record());
+        }
     }
 
     fn is_linked(&self) -> bool {
@@ -223,6 +236,9 @@ impl Session {
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
+        if link.spent.is_idle() {
+            link.spent.resume(clock::now());
+        }
         // All that was held back is looked at again.
         self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();

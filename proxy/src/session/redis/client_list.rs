@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::request::parse_integer;
 
-use super::client::{Client, Fate, Words};
+use super::client::{Client, Fate};
 use super::server::Server;
+use super::shown::Words;
 use crate::transport::stream::{Peer, Stream};
 
 /// One client as one line, in the words of Redis 7. What a proxy does not know of its clients (descriptors, parts of their memory) is 0. `asking`: who

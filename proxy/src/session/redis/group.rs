@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{LoadBalance, Redis, SubscriberGap};
+use sidepool_config::model::{LoadBalance, OutputLimits, Redis, SubscriberGap};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
@@ -71,7 +71,7 @@ pub struct Group {
     has_heavy: Cell<bool>,
     /// The workers' lanes together are more than their pool holds: each gives its connection back whenever it is quiet.
     scarce: Cell<bool>,
-    output_limit: Cell<u64>,
+    output_limits: Cell<OutputLimits>,
     request_timeout: Cell<Duration>,
     retries: Cell<bool>,
     subscriber_gap: Cell<SubscriberGap>,
@@ -107,7 +107,7 @@ impl Group {
             lanes_max: Cell::new(split.lanes),
             has_heavy: Cell::new(split.heavy > 0),
             scarce: Cell::new(split.scarce),
-            output_limit: Cell::new(config.client_output_limit_bytes),
+            output_limits: Cell::new(config.client_output_buffer_limit),
             request_timeout: Cell::new(config.request_timeout),
             retries: Cell::new(!config.retry_timeout.is_zero()),
             subscriber_gap: Cell::new(config.subscriber_gap),
@@ -169,9 +169,9 @@ impl Group {
         self.lanes.borrow_mut().retain(|lane| !lane.is_retired());
     }
 
-    /// How much may wait for a client that does not read.
-    pub fn output_limit(&self) -> usize {
-        usize::try_from(self.output_limit.get()).unwrap_or(usize::MAX)
+    /// How much may wait for a client that does not read, and for how long.
+    pub fn output_limits(&self) -> OutputLimits {
+        self.output_limits.get()
     }
 
     /// How long a reply may take; zero: as long as it likes.
@@ -234,7 +234,7 @@ impl Group {
         self.lanes_max.set(split.lanes);
         self.has_heavy.set(split.heavy > 0);
         self.scarce.set(split.scarce);
-        self.output_limit.set(config.client_output_limit_bytes);
+        self.output_limits.set(config.client_output_buffer_limit);
         self.request_timeout.set(config.request_timeout);
         self.retries.set(!config.retry_timeout.is_zero());
         self.subscriber_gap.set(config.subscriber_gap);

@@ -4,39 +4,31 @@
 //! A client's `SUBSCRIBE` is confirmed when the server has confirmed all of its channels, never before: what is published after the
 //! confirmation arrives. When the connection is lost, what is published meanwhile is lost too: its subscribers are closed, so that they know, or stay and
 //! are subscribed again ([`SubscriberGap`]). The upstream side always speaks RESP2; for RESP3 clients a message differs in its first byte.
+//!
+//! Not here: the connection itself (`hub_line`), and how another one takes over (`hub_heir`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use sidepool_config::model::SubscriberGap;
 use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::encode::{self, Resp};
-use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::request::Arguments;
 
 use super::client::{Client, Fate};
 use super::group::Group;
-use super::refusal;
-use super::topics::{Kind, Subscriber};
+use super::hub_line;
+use super::topics::{Kind, Subscriber, is_ours};
 use crate::observe::record::{PoolCounter, PoolGauge};
-use crate::pool::id::IdentityId;
-use crate::pool::lease::Lease;
-use crate::pool::reason::Condition;
-use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
-
-/// How long to wait before trying again when there is no connection to be had.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Subscriptions of one upstream user on one worker.
 pub struct Hub {
-    group: Rc<Group>,
+    pub(super) group: Rc<Group>,
     topics: RefCell<[HashMap<Rc<[u8]>, Topic>; 3]>,
-    out: RefCell<Vec<u8>>,
+    pub(super) out: RefCell<Vec<u8>>,
     owed: RefCell<VecDeque<Owed>>,
     task: RefCell<Option<Waker>>,
     changed: Cell<bool>,
@@ -47,7 +39,12 @@ pub struct Hub {
     answered: Cell<u64>,
     /// Who waits for the server to have taken in that they left.
     leaving: RefCell<Vec<Rc<Client>>>,
+    /// What is to be sent once it is clear on which connection.
+    deferred: RefCell<Option<Vec<Deferred>>>,
 }
+
+/// A command that waits: of which kind, its name, and its arguments.
+type Deferred = (Kind, &'static str, Vec<Rc<[u8]>>);
 
 #[derive(Default)]
 struct Topic {
@@ -98,8 +95,9 @@ impl Hub {
             sent: Cell::new(0),
             answered: Cell::new(0),
             leaving: RefCell::default(),
+            deferred: RefCell::new(None),
         });
-        tokio::task::spawn_local(run(Rc::downgrade(&hub), Rc::clone(worker)));
+        tokio::task::spawn_local(hub_line::run(Rc::downgrade(&hub), Rc::clone(worker)));
         hub
     }
 
@@ -219,14 +217,51 @@ impl Hub {
         }
     }
 
-    fn send(&self, kind: Kind, command: &str, names: Vec<Rc<[u8]>>) {
+    fn send(&self, kind: Kind, command: &'static str, names: Vec<Rc<[u8]>>) {
+        self.sent.set(self.sent.get() + 1);
+        if let Some(deferred) = &mut *self.deferred.borrow_mut() {
+            deferred.push((kind, command, names));
+            return;
+        }
+        self.write_down(kind, command, names);
+    }
+
+    fn write_down(&self, kind: Kind, command: &str, names: Vec<Rc<[u8]>>) {
         let mut arguments: Vec<&[u8]> = vec![command.as_bytes()];
         arguments.extend(names.iter().map(|name| &**name));
         encode::command(&mut self.out.borrow_mut(), &arguments);
         let left = names.len();
         self.owed.borrow_mut().push_back(Owed { kind, names, left });
-        self.sent.set(self.sent.get() + 1);
         self.wake();
+    }
+
+    /// Joins or leaves a channel that is nobody's.
+    pub(super) fn say(&self, command: &'static str, channel: &Rc<[u8]>) {
+        self.send(Kind::Channel, command, vec![Rc::clone(channel)]);
+    }
+
+    /// From here on nothing is sent until [`catch_up`](Self::catch_up).
+    pub(super) fn defer(&self) {
+        self.deferred.borrow_mut().get_or_insert_default();
+    }
+
+    /// What was asked for meanwhile is sent.
+    pub(super) fn catch_up(&self) {
+        for (kind, command, names) in self.deferred.borrow_mut().take().unwrap_or_default() {
+            self.write_down(kind, command, names);
+        }
+    }
+
+    /// Everything that was sent is answered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.owed.borrow().is_empty() && self.out.borrow().is_empty()
+    }
+
+    /// All that somebody wants, with the command that subscribes to it.
+    pub(super) fn wanted(&self) -> Vec<(&'static str, Rc<[u8]>)> {
+        let topics = self.topics.borrow();
+        let of = |kind: Kind| topics[kind as usize].keys().map(move |name| (kind.subscribe(), Rc::clone(name)));
+        Kind::ALL.into_iter().flat_map(of).collect()
     }
 
     fn complete(&self, ticket: &Rc<Ticket>) {
@@ -254,12 +289,13 @@ impl Hub {
         self.group.shared.record().shift(gauge, amount);
     }
 
-    fn is_idle(&self) -> bool {
-        self.owed.borrow().is_empty() && self.topics.borrow().iter().all(HashMap::is_empty)
+    pub(super) fn is_idle(&self) -> bool {
+        let waiting = self.deferred.borrow().is_some();
+        !waiting && self.owed.borrow().is_empty() && self.topics.borrow().iter().all(HashMap::is_empty)
     }
 
     /// A frame from the server.
-    fn on_frame(&self, frame: &[u8], limit: usize) {
+    pub(super) fn on_frame(&self, frame: &[u8], limit: usize) {
         if frame.first() == Some(&b'-') {
             self.on_error(frame);
             return;
@@ -267,7 +303,10 @@ impl Hub {
         let mut parts = Arguments::new(frame);
         let (Some(word), Some(name)) = (parts.next(), parts.next()) else { return };
         if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.message().as_bytes() == word) {
-            self.on_message(kind, name, frame, limit);
+            // Whoever listens to everything does not hear what we say to ourselves.
+            if kind != Kind::Pattern || !parts.next().is_some_and(is_ours) {
+                self.on_message(kind, name, frame, limit);
+            }
             return;
         }
         self.on_confirmed(word, name);
@@ -353,10 +392,8 @@ impl Hub {
     }
 
     /// A new connection: everything that somebody wants is subscribed on it.
-    fn begin(&self) {
-        self.out.borrow_mut().clear();
-        self.owed.borrow_mut().clear();
-        self.on_answered(self.sent.get());
+    pub(super) fn begin(&self) {
+        self.forget_sent();
         for kind in Kind::ALL {
             let names: Vec<Rc<[u8]>> = {
                 let topics = &mut self.topics.borrow_mut()[kind as usize];
@@ -371,7 +408,7 @@ impl Hub {
     }
 
     /// Messages may have been missed: whoever is to know is closed. Says how many.
-    fn on_loss(&self) -> usize {
+    pub(super) fn on_loss(&self) -> usize {
         if self.group.subscriber_gap() == SubscriberGap::Resume {
             return 0;
         }
@@ -386,7 +423,7 @@ impl Hub {
     }
 
     /// There is no connection to be had: whoever waits for a confirmation is told.
-    fn refuse_waiting(&self, text: &str) {
+    pub(super) fn refuse_waiting(&self, text: &str) {
         for kind in Kind::ALL {
             let tickets: Vec<Rc<Ticket>> =
                 self.topics.borrow_mut()[kind as usize].values_mut().flat_map(|topic| std::mem::take(&mut topic.tickets)).collect();
@@ -397,132 +434,19 @@ impl Hub {
                 }
             }
         }
+        self.forget_sent();
+    }
+
+    /// Nothing that was sent, or was to be, will be answered.
+    fn forget_sent(&self) {
         self.out.borrow_mut().clear();
         self.owed.borrow_mut().clear();
+        *self.deferred.borrow_mut() = None;
         self.on_answered(self.sent.get());
     }
-}
 
-/// The connection of a hub.
-struct Held {
-    lease: Lease<RedisConnector>,
-    scanner: FrameScanner,
-    /// The beginning of a frame that is not all there.
-    inbox: Vec<u8>,
-    sent: usize,
-    limit: usize,
-}
-
-enum Ended {
-    Idle,
-    Lost,
-}
-
-async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
-    loop {
-        let waited = poll_fn(|cx| match hub.upgrade() {
-            None => Poll::Ready(false),
-            Some(hub) => {
-                hub.remember(cx);
-                if hub.is_idle() { Poll::Pending } else { Poll::Ready(true) }
-            }
-        });
-        if !waited.await {
-            return;
-        }
-        let Some(strong) = hub.upgrade() else { return };
-        let pool = Rc::clone(strong.group.hub_pool());
-        let lease = match pool.acquire(IdentityId::default()).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                strong.refuse_waiting(&refusal::line(&error));
-                drop(strong);
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        };
-        let mut held = Held { lease, scanner: FrameScanner::default(), inbox: Vec::new(), sent: 0, limit: strong.group.output_limit() };
-        strong.begin();
-        pool.record().shift(PoolGauge::RedisPubsub, 1);
-        let ended = poll_fn(|cx| strong.drive(&mut held, cx, &worker)).await;
-        pool.record().shift(PoolGauge::RedisPubsub, -1);
-        match ended {
-            Ended::Idle => held.lease.release(Condition::Clean),
-            Ended::Lost => {
-                held.lease.release(Condition::Broken);
-                let closed = strong.on_loss();
-                tracing::warn!(pool = &**pool.name(), closed, "the subscriber connection to Redis was lost");
-            }
-        }
-    }
-}
-
-impl Hub {
-    fn remember(&self, cx: &Context<'_>) {
+    pub(super) fn remember(&self, cx: &Context<'_>) {
         *self.task.borrow_mut() = Some(cx.waker().clone());
         self.changed.set(false);
-    }
-
-    fn drive(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker) -> Poll<Ended> {
-        self.remember(cx);
-        loop {
-            if self.write(held, cx).is_err() {
-                return Poll::Ready(Ended::Lost);
-            }
-            let mut buffer = worker.buffers.read.borrow_mut();
-            match held.lease.stream.poll_read(cx, &mut buffer) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ended::Lost),
-                Poll::Ready(Ok(read)) => {
-                    held.lease.pool().record().add(PoolCounter::BytesFromServer, read as u64);
-                    if self.take_in(held, &buffer[..read]).is_err() {
-                        return Poll::Ready(Ended::Lost);
-                    }
-                }
-            }
-        }
-        let idle = self.is_idle() && held.inbox.is_empty();
-        if idle && self.out.borrow().is_empty() { Poll::Ready(Ended::Idle) } else { Poll::Pending }
-    }
-
-    fn write(&self, held: &mut Held, cx: &mut Context<'_>) -> Result<(), ()> {
-        let mut out = self.out.borrow_mut();
-        while held.sent < out.len() {
-            match held.lease.stream.poll_write(cx, &out[held.sent..]) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0) | Err(_)) => return Err(()),
-                Poll::Ready(Ok(written)) => held.sent += written,
-            }
-        }
-        *out = Vec::new();
-        held.sent = 0;
-        match held.lease.stream.poll_sent(cx) {
-            Poll::Ready(Err(_)) => Err(()),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Finds whole frames; the rest is kept. A server sends none longer than its own `proto-max-bulk-len` allows.
-    fn take_in(&self, held: &mut Held, bytes: &[u8]) -> Result<(), ()> {
-        let mut at = 0;
-        while at < bytes.len() {
-            match held.scanner.scan(&bytes[at..]).map_err(drop)? {
-                Scan::More => {
-                    held.inbox.extend_from_slice(&bytes[at..]);
-                    return Ok(());
-                }
-                Scan::End { used, .. } if held.inbox.is_empty() => {
-                    self.on_frame(&bytes[at..at + used], held.limit);
-                    at += used;
-                }
-                Scan::End { used, .. } => {
-                    held.inbox.extend_from_slice(&bytes[at..at + used]);
-                    let frame = std::mem::take(&mut held.inbox);
-                    self.on_frame(&frame, held.limit);
-                    at += used;
-                }
-            }
-        }
-        Ok(())
     }
 }

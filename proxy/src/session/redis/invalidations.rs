@@ -102,7 +102,7 @@ impl Sink {
             lease,
             scanner: FrameScanner::default(),
             inbox: Vec::new(),
-            limit: group.output_limit(),
+            limit: group.output_limits().normal.most(),
             home: there.home,
             stays: Some(there.stays),
             ended: false,

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use sidepool_config::model::OutputLimit;
 use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
@@ -245,9 +246,9 @@ impl Lane {
 
 /// The connection a lane has at the moment.
 pub(super) struct Held {
-    lease: Lease<RedisConnector>,
+    pub(super) lease: Lease<RedisConnector>,
     pub(super) scanner: FrameScanner,
-    pub(super) limit: usize,
+    pub(super) limit: OutputLimit,
     /// The connection is given back whenever the lane is quiet.
     scarce: bool,
     pub(super) throttle: Option<Throttle>,
@@ -288,7 +289,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
             }
         };
         lane.log_in_again(&mut lease);
-        let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limit(), group.is_scarce())) else { return };
+        let Some((limit, scarce)) = group.upgrade().map(|group| (group.output_limits().normal, group.is_scarce())) else { return };
         let mut held =
             Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new(), stale: false, watch: None };
         pool.record().shift(PoolGauge::RedisShared, 1);

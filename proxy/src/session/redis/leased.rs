@@ -127,7 +127,7 @@ impl Session {
 
     /// Ready when the client is gone; reads on to find out.
     fn poll_gone(&mut self, blocks: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let _ = self.client.poll_flush(cx);
+        self.poll_flush(false, cx);
         if self.client.fate() != Fate::Alive {
             return Poll::Ready(());
         }

@@ -8,13 +8,13 @@ use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::reply::Reply;
 use sidepool_protocol::redis::request::Arguments;
 
-use super::client::State;
 use super::group::Key;
 use super::lost::Lost;
 use super::pubsub::unknown_command;
 use super::refusal;
 use super::run::{After, Next, Replies, Session, Step};
 use super::server::Identity;
+use super::shown::State;
 use super::unknown::ANSWER_TIMEOUT;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::fault::ConnectFaultKind;

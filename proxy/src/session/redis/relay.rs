@@ -132,7 +132,7 @@ impl Relay {
     pub(super) fn poll(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Poll<Ended> {
         session.client.set_session(cx);
         loop {
-            let _ = session.client.poll_flush(cx);
+            session.poll_flush(!self.raw, cx);
             if session.client.fate() != Fate::Alive {
                 return Poll::Ready(Ended::ClientGone);
             }
@@ -522,7 +522,7 @@ impl Relay {
         if !self.owed.front().is_some_and(|owed| self.is_gathered(&owed.what)) {
             return;
         }
-        if (self.gathered.len() + bytes.len()) as u64 > session.server.config().client_output_limit_bytes {
+        if session.server.config().client_output_buffer_limit.normal.is_over_hard(self.gathered.len() + bytes.len()) {
             self.gathered = Vec::new();
             session.client.doom(Fate::TooSlow);
             return;

@@ -8,7 +8,6 @@ use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
-use super::client::State;
 use super::count;
 use super::gate;
 use super::others::{Told, wrong};
@@ -18,6 +17,8 @@ use super::relay::{Owed, Relay, What};
 use super::relay_transaction::tells_redirect;
 use super::requests::{has_block, resolve};
 use super::run::Session;
+use super::shown::State;
+use super::topics::WAIT_CHANNEL;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::upstream::redis::connector::RedisConnector;
@@ -159,7 +160,7 @@ impl Relay {
     /// everybody's writes are.
     fn wait(&mut self, session: &mut Session, whole: &[u8]) {
         let mut message = Vec::new();
-        encode::command(&mut message, &[b"PUBLISH", b"sidepool:wait", b""]);
+        encode::command(&mut message, &[b"PUBLISH", WAIT_CHANNEL, b""]);
         self.send(session, &message, What::Swallow);
         self.send(session, whole, What::Plain);
     }

@@ -207,23 +207,19 @@ impl Session {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         self.client.set_session(cx);
         loop {
-            let flushed = self.client.poll_flush(cx);
+            let flushed = self.poll_flush(false, cx);
             match self.client.fate() {
                 Fate::Alive => {}
-                Fate::TooSlow => {
-                    self.worker.record.add(WorkerCounter::RedisFaultSlow, 1);
-                    return Poll::Ready(Step::End);
-                }
-                Fate::Gone | Fate::Killed => return Poll::Ready(Step::End),
+                Fate::Gone | Fate::Killed | Fate::TooSlow => return Poll::Ready(Step::End),
             }
             if self.client.has_redo() {
                 return Poll::Ready(Step::Redo);
             }
             if self.closing {
                 let paid = self.client.poll_pending_below(1);
-                return if paid.is_ready() && flushed.is_ready() { Poll::Ready(Step::End) } else { Poll::Pending };
+                return if paid.is_ready() && flushed { Poll::Ready(Step::End) } else { Poll::Pending };
             }
-            if flushed.is_pending() && self.client.backlog() > HIGH_WATER {
+            if !flushed && self.client.backlog() > HIGH_WATER {
                 return Poll::Pending;
             }
             if self.client.poll_pending_below(if self.hold { 1 } else { self.window() }).is_pending() {
@@ -542,6 +538,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.note_slow();
         self.leave_hub();
         self.detach();
         self.server.leave(self.client.id);

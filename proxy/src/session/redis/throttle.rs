@@ -1,5 +1,5 @@
 //! A client that does not take a large reply as fast as it comes: the lane retires, so that others get a new one, and reads on at the client's
-//! pace. Who already waits behind it does not wait for long.
+//! pace. Who already waits behind it does not wait for long, and neither does who waits for its connection.
 
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -11,16 +11,19 @@ use tokio::time::Sleep;
 use super::client::{Client, Fate, HIGH_WATER, Owner};
 use super::group::Group;
 use super::lane::{Held, Lane};
+use crate::clock;
 
-/// A client that lets a large reply lie for so long, while others wait behind it, is closed.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a client is looked at that lets a large reply lie. It may do so for no longer when others wait.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Nothing is read until a client has taken more of its large reply.
 pub(super) struct Throttle {
     client: Rc<Client>,
+    /// How much of it lay there at the last look.
     backlog: usize,
-    /// Only while others wait behind it.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// For how long it has taken nothing.
+    still: Duration,
+    next: Pin<Box<Sleep>>,
 }
 
 impl Lane {
@@ -31,7 +34,7 @@ impl Lane {
             return;
         }
         if !inside {
-            if backlog > held.limit {
+            if held.limit.is_over_hard(backlog) {
                 client.doom(Fate::TooSlow);
             }
             return;
@@ -42,9 +45,9 @@ impl Lane {
             group.forget_retired();
         }
         let others = self.pipeline.borrow().others_wait(&Owner(Rc::clone(&client)));
-        if !others || backlog > held.limit {
-            let patience = others.then(|| Box::pin(tokio::time::sleep(PATIENCE)));
-            held.throttle = Some(Throttle { client, backlog, patience });
+        if !others || held.limit.is_over_hard(backlog) {
+            let next = Box::pin(tokio::time::sleep(LOOK));
+            held.throttle = Some(Throttle { client, backlog, still: Duration::ZERO, next });
         }
     }
 }
@@ -58,22 +61,19 @@ impl Held {
             self.throttle = None;
             return false;
         }
-        if throttle.patience.is_none() && lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client))) {
+        if throttle.next.as_mut().poll(cx).is_ready() {
+            throttle.still = if backlog < throttle.backlog { Duration::ZERO } else { throttle.still + LOOK };
             throttle.backlog = backlog;
-            throttle.patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
-        }
-        if let Some(patience) = &mut throttle.patience
-            && patience.as_mut().poll(cx).is_ready()
-        {
-            if backlog >= throttle.backlog {
+            let behind = lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client)));
+            let wanted = behind || self.lease.pool().snapshot(clock::now()).waiters > 0;
+            if wanted || self.limit.is_too_long(throttle.still) {
                 throttle.client.doom(Fate::TooSlow);
                 self.throttle = None;
                 return false;
             }
-            throttle.backlog = backlog;
-            *patience = Box::pin(tokio::time::sleep(PATIENCE));
-            // Registers for the new deadline; it cannot have passed already.
-            let _ = patience.as_mut().poll(cx);
+            throttle.next = Box::pin(tokio::time::sleep(LOOK));
+            // Registers for the next look; it cannot have come already.
+            let _ = throttle.next.as_mut().poll(cx);
         }
         throttle.client.on_progress(cx.waker());
         true

@@ -61,6 +61,25 @@ impl Kind {
     }
 }
 
+/// The channel of the message that moves a connection's offset to where everybody's writes are (`WAIT`).
+pub const WAIT_CHANNEL: &[u8] = b"sidepool:wait";
+
+/// How channels begin that mark a place in what a server tells its subscribers.
+const MARK: &str = "sidepool:mark:";
+
+/// A channel that nobody else uses.
+pub fn new_mark() -> Rc<[u8]> {
+    let mut random = [0; 16];
+    // Without random numbers the name is one that somebody might use, and would have to.
+    let _ = getrandom::fill(&mut random);
+    format!("{MARK}{:032x}", u128::from_ne_bytes(random)).into_bytes().into()
+}
+
+/// Whether a channel is one on which we say something to ourselves.
+pub fn is_ours(channel: &[u8]) -> bool {
+    channel == WAIT_CHANNEL || channel.starts_with(MARK.as_bytes())
+}
+
 /// A client as the hub knows it.
 pub struct Subscriber {
     /// The client.

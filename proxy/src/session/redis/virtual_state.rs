@@ -7,10 +7,10 @@ use sidepool_protocol::redis::handshake;
 use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
-use super::client::State;
 use super::client_list;
 use super::requests::anew;
 use super::run::{Next, Replies, Session, Step};
+use super::shown::State;
 
 impl Session {
     pub(super) fn virtual_command(&mut self, whole: &[u8], command: &Command) -> Next {

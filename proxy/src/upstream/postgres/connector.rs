@@ -256,7 +256,7 @@ impl Connector for PgConnector {
             }
             (Err(fault), entry) => {
                 if let Some(entry) = entry {
-                    entry.failed(&self.target.upstream, fault.kind);
+                    entry.failed(&self.target.upstream, &fault);
                 }
                 Err(fault)
             }

@@ -13,6 +13,7 @@ use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
 use super::sequences::Sequences;
+use super::spent::Spent;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -298,6 +299,8 @@ pub struct Link {
     pub promised: bool,
     /// What has been sent, for the statistics.
     pub counts: Counts,
+    /// How long it took.
+    pub spent: Spent,
     /// A simple query has been sent that may change what a name means.
     pub naming: bool,
     /// A statement that the server had from before was used since somebody last cleared this.

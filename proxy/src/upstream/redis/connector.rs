@@ -70,6 +70,12 @@ impl RedisConnector {
         handshake::login(self.target.version, credentials, self.target.database, self.target.selects, reset)
     }
 
+    /// Whether a connection logged in with the present secret.
+    #[must_use]
+    pub fn is_current(&self, connection: &RedisConnection) -> bool {
+        connection.secret == self.secret
+    }
+
     /// The request that has an open connection go on with the present secret, where it logged in with another. Its reply is for us.
     pub fn renewal(&self, connection: &mut RedisConnection) -> Option<Vec<u8>> {
         let renews = connection.secret != self.secret;

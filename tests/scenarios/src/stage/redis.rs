@@ -85,8 +85,9 @@ impl Stage for RedisStage {
             // It is one process.
             Stop::Crash | Stop::KillOne => Signal::KILL,
         };
-        self.stopped.fetch_add(1, Ordering::Relaxed);
         self.server.stop_by(signal);
+        // Behind the last reply: whoever was answered before may be answered by an empty server from now on.
+        self.stopped.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn launch(&mut self) {

@@ -1,0 +1,156 @@
+//! The connection that hears for all subscribers is replaced while messages come: none is lost, none is told twice, and all are in order.
+
+use std::time::Duration;
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
+
+/// The server's numbers of the connections that are subscribed to something.
+async fn hearing(server: &mut Wire) -> Vec<String> {
+    let list = server.command(&["CLIENT", "LIST", "TYPE", "PUBSUB"]).await.text();
+    list.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// Waits until another connection than these hears, and only that.
+async fn another_hears(server: &mut Wire, before: &[String]) {
+    wait::until("another connection that hears", async || {
+        let now = hearing(server).await;
+        (now.len() == before.len() && now.iter().all(|id| !before.contains(id))).then_some(())
+    })
+    .await;
+}
+
+/// Numbers are published without a pause while `work` is done.
+async fn under_messages(publisher: Wire, channel: &'static str, work: impl AsyncFnOnce()) -> u32 {
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut publisher = publisher;
+    let publishing = tokio::spawn(async move {
+        let mut number = 0_u32;
+        while stopped.try_recv().is_err() {
+            number += 1;
+            // The same twice, and something else now and then: a sequence that cannot be told apart by its content.
+            let text = if number.is_multiple_of(3) { "same".to_owned() } else { number.to_string() };
+            assert!(matches!(publisher.command(&["PUBLISH", channel, &text]).await, Reply::Integer(_)));
+        }
+        number
+    });
+    work().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stop.send(()).expect("it runs");
+    publishing.await.expect("it ends well")
+}
+
+/// Each number once and in order, as the last word of each message; then nothing.
+async fn heard_all(wire: &mut Wire, last: u32) {
+    for number in 1..=last {
+        let text = if number.is_multiple_of(3) { "same".to_owned() } else { number.to_string() };
+        let message = wire.reply().await;
+        assert_eq!(message.elements().last().map(Reply::text), Some(text), "number {number} of {last}: {message:?}");
+    }
+    assert!(wire.is_silent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_takes_no_message_from_anybody() {
+    let server = RedisServer::start_with_password("secret-0").await;
+    let settings = Settings::redis(&server);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut direct = server.direct().await;
+    let mut subscribers = Vec::new();
+    for (version, command) in [("2", ["SUBSCRIBE", "a"]), ("3", ["SUBSCRIBE", "a"]), ("2", ["PSUBSCRIBE", "*"])] {
+        let mut wire = pool.redis_wire().await;
+        wire.command(&["HELLO", version]).await;
+        wire.command(&command).await;
+        subscribers.push(wire);
+    }
+    let publisher = server.direct().await;
+    let last = under_messages(publisher, "a", async || {
+        for round in 1..4 {
+            let (before, secret) = (hearing(&mut direct).await, format!("secret-{round}"));
+            assert_eq!(direct.command(&["CONFIG", "SET", "requirepass", &secret]).await.text(), "OK");
+            pool.reload(settings.clone().set("redis.main.password", secret.as_str())).await;
+            another_hears(&mut direct, &before).await;
+        }
+    })
+    .await;
+    for wire in &mut subscribers {
+        heard_all(wire, last).await;
+    }
+    let mut late = pool.redis_wire().await;
+    assert_eq!(late.command(&["SUBSCRIBE", "b"]).await.elements()[1].text(), "b");
+    assert_eq!(direct.command(&["PUBLISH", "b", "x"]).await, Reply::Integer(2), "it, and who listens to everything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_subscribes_or_leaves_meanwhile_is_told_as_ever() {
+    let server = RedisServer::start_with_password("secret-0").await;
+    let settings = Settings::redis(&server);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut direct = server.direct().await;
+    let mut stays = pool.redis_wire().await;
+    stays.command(&["SSUBSCRIBE", "shard"]).await;
+    let mut comes = pool.redis_wire().await;
+    let before = hearing(&mut direct).await;
+    direct.command(&["CONFIG", "SET", "requirepass", "secret-1"]).await;
+    pool.reload(settings.clone().set("redis.main.password", "secret-1")).await;
+    let mut round = 0;
+    wait::until("another connection that hears", async || {
+        for command in ["SUBSCRIBE", "UNSUBSCRIBE"] {
+            let channel = format!("c{round}");
+            let said = comes.command(&[command, &channel]).await;
+            assert_eq!(said.elements()[..2].iter().map(Reply::text).collect::<Vec<_>>(), [command.to_lowercase(), channel.clone()]);
+            let heard = if command == "SUBSCRIBE" { 1 } else { 0 };
+            assert_eq!(direct.command(&["PUBLISH", &channel, "x"]).await, Reply::Integer(heard), "{command} {channel}");
+            if heard == 1 {
+                assert_eq!(comes.reply().await.elements()[2].text(), "x");
+            }
+        }
+        round += 1;
+        let now = hearing(&mut direct).await;
+        (now.len() == 1 && now != before).then_some(())
+    })
+    .await;
+    assert_eq!(direct.command(&["SPUBLISH", "shard", "x"]).await, Reply::Integer(1));
+    assert_eq!(stays.reply().await.elements()[2].text(), "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_is_heard_as_soon_as_it_is_configured() {
+    let (one, other) = (RedisServer::start().await, RedisServer::start().await);
+    let settings = Settings::redis(&one);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SUBSCRIBE", "a"]).await;
+    let (mut old, mut new) = (one.direct().await, other.direct().await);
+    pool.reload(settings.set("redis.main.port", i64::from(other.port()))).await;
+    wait::until("the other server's subscriber", async || (hearing(&mut new).await.len() == 1).then_some(())).await;
+    wait::until("nobody to hear the old one", async || hearing(&mut old).await.is_empty().then_some(())).await;
+    assert_eq!(new.command(&["PUBLISH", "a", "from the other"]).await, Reply::Integer(1));
+    assert_eq!(wire.reply().await.elements()[2].text(), "from the other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_may_not_use_the_mark_keeps_its_connection() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    let rights = ["on", ">secret-0", "~*", "resetchannels", "&app:*", "+@all"];
+    direct.command(&[&["ACL", "SETUSER", "app"][..], &rights].concat()).await;
+    let settings = Settings::redis(&server).set("redis.main.user", "app").set("redis.main.password", "secret-0");
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SUBSCRIBE", "app:a"]).await;
+    let before = hearing(&mut direct).await;
+    let publisher = server.direct().await;
+    let last = under_messages(publisher, "app:a", async || {
+        direct.command(&["ACL", "SETUSER", "app", ">secret-1"]).await;
+        pool.reload(settings.clone().set("redis.main.password", "secret-1")).await;
+        wait::soon("a warning", pool.process().log().line_with("could not be replaced")).await;
+    })
+    .await;
+    heard_all(&mut wire, last).await;
+    assert_eq!(hearing(&mut direct).await, before);
+    let mut late = pool.redis_wire().await;
+    assert_eq!(late.command(&["SUBSCRIBE", "app:b"]).await.elements()[1].text(), "app:b");
+}
