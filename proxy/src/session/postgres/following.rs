@@ -345,6 +345,7 @@ impl Session {
         for (cause, is) in &answer.pins {
             link.pins.set(*cause, *is);
         }
+        link.squatted |= answer.squatted;
         let state = self.worker.postgres.states.intern(state);
         self.ticket.set_state(&state);
         self.note_if_applied(&state);

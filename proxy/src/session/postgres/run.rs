@@ -52,8 +52,10 @@ const IDLE_READ_BYTES: usize = 8 * 1024;
 /// Why a session ended: a log field and a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The client said goodbye, or closed its connection between transactions.
+    /// The client said goodbye.
     Left,
+    /// The client closed its connection between transactions without a word.
+    Gone,
     /// The client's connection broke, or closed in the middle of something.
     Lost,
     /// The client broke the protocol.
@@ -201,7 +203,7 @@ impl Session {
         })
         .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.leave();
+        self.leave(end);
         end
     }
 
@@ -302,7 +304,7 @@ impl Session {
         let kept = self.take_pending_into(&mut buffer);
         let limit = (kept + IDLE_READ_BYTES).min(buffer.len());
         let read = match self.client.poll_read(cx, &mut buffer[kept..limit]) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(if kept == 0 { End::Left } else { End::Lost })),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(if kept == 0 { End::Gone } else { End::Lost })),
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Lost)),
             Poll::Pending => {

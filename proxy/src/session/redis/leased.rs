@@ -19,7 +19,8 @@ use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
 use super::requests::{has_block, resolve};
-use super::run::{After, Session};
+use super::run::Session;
+use super::steps::After;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
 use crate::pool::measure;
@@ -179,9 +180,7 @@ impl Session {
     /// There is no connection for the request at the front of `carry`.
     fn refuse(&mut self, first: Option<Handling>, line: &str) -> After {
         tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no Redis connection for a client");
-        let whole = self.take_front().is_some();
-        self.say_error(line);
-        if !whole {
+        if !self.refuse_front(line) {
             // The rest of a large request is still to come and would be taken for requests.
             self.closing = true;
             return After::GoOn;
