@@ -12,6 +12,8 @@ use crate::listener::gate::Gates;
 use crate::logging::Logging;
 use crate::observe::record::{PoolRecord, WorkerRecord};
 use crate::observe::report::{PoolInfo, PoolState};
+use crate::runtime::memory::Usage;
+use crate::runtime::pressure::Step;
 use crate::worker::{Mailboxes, WorkerId};
 
 fn pool(index: usize, protocol: Protocol) -> PoolReport {
@@ -32,6 +34,7 @@ fn scrape(pools: Vec<PoolReport>) -> String {
         sidepool_config::file::load_text("[redis.c]\nurl = \"redis://h\"", "f".as_ref(), &|_| None).unwrap().config.redis["c"].clone(),
     );
     *facts.gates() = Gates::default();
+    facts.memory.note(Some(Usage { used: 50, limit: 100 }), Step::Calm);
     facts.gates().apply(&config);
     let collected =
         Collected { busy: vec![(WorkerId(0), Duration::from_secs(1))], numbers: Some(WorkerRecord::default().numbers()), pools };

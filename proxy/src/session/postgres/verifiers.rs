@@ -12,6 +12,8 @@ use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::scram::{Parameters, Verifier};
 use tokio::sync::OnceCell;
 
+use crate::aside;
+
 /// Most verifiers that are kept.
 pub const MOST_VERIFIERS: usize = 20_000;
 
@@ -31,7 +33,7 @@ impl Verifiers {
     pub async fn get(&self, user: &str, secret: &Secret, parameters: Parameters) -> Option<Verifier> {
         let cell = self.cell(user, secret, parameters.iterations);
         let password = secret.clone();
-        let made = cell.get_or_try_init(|| tokio::task::spawn_blocking(move || Verifier::derive(password.reveal(), parameters))).await;
+        let made = cell.get_or_try_init(|| aside::compute(move || Verifier::derive(password.reveal(), parameters))).await;
         made.ok().cloned()
     }
 

@@ -1,16 +1,14 @@
-//! The handshake. What it costs to compute (a signature of RSA takes most of a millisecond) is computed off the worker's thread, a few at a time,
-//! so that a thousand clients who reconnect at once do not stand between others and their queries.
+//! The handshake. What it costs to compute (a signature of RSA takes most of a millisecond) is computed off the worker's thread, a few at a time
+//! (`aside`), so that a thousand clients who reconnect at once do not stand between others and their queries.
 //!
 //! The caller bounds it in time; a handshake that is dropped half-way leaves the plain stream.
 
 use std::io;
-use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
 
 use super::session::Session;
+use crate::aside;
 use crate::transport::stream::Stream;
 
 /// Most bytes of handshake that are held: rustls' own bound for one message, of which a chain of certificates is the longest.
@@ -21,11 +19,6 @@ const READ_BYTES: usize = 4096;
 
 /// The head of a record: its type, version and length.
 const RECORD_HEAD_BYTES: usize = 5;
-
-thread_local! {
-    /// How many handshakes of this thread are computed at the same time: half of the machine, the rest is for those who have work to do.
-    static SEATS: Arc<Semaphore> = Arc::new(Semaphore::new(available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))));
-}
 
 /// A finished handshake.
 pub(super) struct Done {
@@ -55,7 +48,7 @@ pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>) -
     loop {
         if begins || has_whole_record(&done.records) {
             begins = false;
-            let step = compute(done).await?;
+            let step = aside::compute(move || step(done)).await?;
             stream.write_all(&step.out).await?;
             step.result.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             done = step.done;
@@ -74,19 +67,6 @@ pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>) -
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-}
-
-/// Takes the session one step on, on a thread of its own.
-async fn compute(done: Done) -> io::Result<Step> {
-    let seats = SEATS.with(Arc::clone);
-    // Held by the computation itself: it goes on when nobody waits for it any more.
-    let seat = seats.acquire_owned().await.map_err(io::Error::other)?;
-    let computed = tokio::task::spawn_blocking(move || {
-        let step = step(done);
-        drop(seat);
-        step
-    });
-    computed.await.map_err(io::Error::other)
 }
 
 fn step(mut done: Done) -> Step {

@@ -12,6 +12,7 @@ use super::connection::{PgConnection, take_in_idle_news};
 use super::messages::{Messages, Silence};
 use super::passed::Passed;
 use super::target::Target;
+use crate::aside;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
 use crate::upstream::dial::Server;
@@ -43,7 +44,7 @@ pub(super) async fn login(
         match login.on_message(message.tag, &message.body, &mut out).map_err(|error| refused(&error, target))? {
             Progress::Read => {}
             Progress::Compute(compute) => {
-                let computed = tokio::task::spawn_blocking(move || compute.run())
+                let computed = aside::compute(move || compute.run())
                     .await
                     .map_err(|_| target.fault(ConnectFaultKind::Other, "the password could not be prepared"))?;
                 login.on_computed(computed, &mut out).map_err(|error| refused(&error, target))?;
