@@ -86,6 +86,9 @@ impl Server {
         let Some(packet) = wire::packet(&mut stream).await else { return };
         let word = |at: usize| i32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"));
         if word(0) == wire::CANCEL {
+            if dice.chance(300) {
+                tokio::time::sleep(dice.up_to(2_000)).await;
+            }
             if let Some(cancel) = self.cancels.borrow().get(&word(4)) {
                 // Like a real one: whoever runs now, and nobody later.
                 cancel.notify_waiters();
