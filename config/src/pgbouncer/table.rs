@@ -190,6 +190,8 @@ pub const OWN: &[Setting] = &[
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
+    row("queue_fairness", Kind::Choice(&["user", "application_name", "address", "listener", "off"]), "user", true),
+    row("refuse_early", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),
     row("server_connect_parallelism", Kind::Int(1, 1_000), "4", true),
     row("session_state", Kind::Choice(FOLLOWINGS), "follow", true),

@@ -543,8 +543,13 @@ fn poll_server(
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-pub(super) fn give_back(lease: Lease<PgConnector>) {
-    let condition = if lease.pool().connector().resets_always() { Condition::Dirty } else { Condition::Clean };
+pub(super) fn give_back(mut lease: Lease<PgConnector>) {
+    if lease.link.squatted {
+        // Only what leaves nothing cleans it of that.
+        lease.link.dirt.add_unknown();
+    }
+    let dirty = lease.link.squatted || lease.pool().connector().resets_always();
+    let condition = if dirty { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);
         return;

@@ -38,7 +38,6 @@ use crate::drain::Stage;
 use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
-use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::suspension;
 use crate::transport::backlog::Backlog;
@@ -407,8 +406,7 @@ impl Session {
 
     /// Gets a server for `input`: at once, or after waiting.
     fn seek_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
-        let identity = IdentityId::default();
-        let mut acquire = self.pool.acquire(identity).within(self.member.account().patience());
+        let mut acquire = self.pool.acquire(self.ticket.presence().identity()).within(self.member.account().patience());
         match Pin::new(&mut acquire).poll(cx) {
             Poll::Ready(Ok(lease)) => self.link(cx, lease, input),
             Poll::Ready(Err(error)) => {
