@@ -209,6 +209,23 @@ async fn suspend_keeps_everybody_still_until_resume() {
     pooler.process_mut().ended().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_suspends_and_leaves_suspends_nobody_for_ever() {
+    let _proof = proves(&["log admin disappeared when suspended, doing RESUME"]);
+    let cluster = Cluster::start().await;
+    let pooler = start(&cluster, "admin_users = app\n").await;
+    let mut other = client(&pooler).await;
+    let mut first = Wire::login(pooler.port(), cluster::USER, "pgbouncer", cluster::PASSWORD).await;
+    let mut second = Wire::login(pooler.port(), cluster::USER, "pgbouncer", cluster::PASSWORD).await;
+    assert_eq!(tags(&first.query("SUSPEND").await), "CZ");
+    drop(first);
+    other.send(&frame::query("SELECT 1")).await;
+    assert!(other.is_silent().await, "somebody is left who can say RESUME");
+    second.send(&frame::terminate()).await;
+    pooler.process().log().line_with("admin disappeared when suspended, doing RESUME").await;
+    assert_eq!(tags(&other.until_ready().await), "TDCZ");
+}
+
 /// Waits until a server process is stuck in sending to its client.
 async fn runs_out_of_room(cluster: &Cluster) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND query LIKE '%repeat%' AND usename = 'app'";

@@ -118,6 +118,13 @@ impl Operator {
                     let _ = answer.send(Ok(()));
                 });
             }
+            Order::Left(answer) => {
+                if self.switches.suspended && gather::console(&self.facts.mailboxes).await.present == 0 {
+                    tracing::info!("admin disappeared when suspended, doing RESUME");
+                    let _ = self.switch(Switch::Resume(None), reloader.running()).await;
+                }
+                let _ = answer.send(());
+            }
             Order::Shutdown(how, answer) => {
                 // What is answered is so by then; who is on his way goes on as he began.
                 if !self.facts.is_draining() {

@@ -39,6 +39,8 @@ pub enum Order {
     Switch(Switch, Answer<Result<(), Fault>>),
     /// Stand still for a takeover.
     Suspend(Answer<Result<(), Fault>>),
+    /// A guest has left while everything stands still: nobody comes in any more to say RESUME.
+    Left(Answer<()>),
     /// End.
     Shutdown(Ending, Answer<()>),
 }

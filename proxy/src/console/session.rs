@@ -16,10 +16,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use super::command::{self, Command, Wrong};
+use super::control::Order;
 use super::extended::Prepared;
 use super::guest::{Guest, Rank, Seen};
 use super::switching::refused;
 use crate::session::postgres::{refusal, say};
+use crate::suspension;
 use crate::transport::stream::Stream;
 use crate::upstream::postgres::roll::seconds_now;
 use crate::worker::Worker;
@@ -99,6 +101,10 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, guest: Guest) {
         }
     };
     desk.end(stop).await;
+    drop(visit);
+    if worker.suspension.state() != suspension::State::Off {
+        worker.control.order(Order::Left).await;
+    }
 }
 
 impl Desk {
