@@ -277,8 +277,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         let mut lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
             Err(error) => {
-                if let Some(group) = group.upgrade() {
-                    group.on_refused(&error);
+                if group.upgrade().is_some_and(|group| group.on_refused(&pool, &error)) {
+                    continue;
                 }
                 let owed = lane.pipeline.borrow().slots() as u64;
                 pool.record().add(PoolCounter::ErrorRefused, owed);

@@ -24,6 +24,7 @@ mod login;
 mod lost;
 mod others;
 mod output;
+mod passed;
 mod pubsub;
 mod redirect;
 pub mod redo;

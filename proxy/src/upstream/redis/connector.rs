@@ -1,5 +1,6 @@
 //! Opens connections of one kind (server, user, database, RESP version) and brings them back to the state of new ones.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Target {
 pub struct RedisConnector {
     target: Target,
     secret: SecretMark,
+    /// The server has not let it in.
+    refused: Cell<bool>,
     facts: Rc<Facts>,
 }
 
@@ -63,13 +66,25 @@ impl RedisConnector {
     #[must_use]
     pub fn new(target: Target, facts: Rc<Facts>) -> Self {
         let secret = SecretMark::of(target.password.as_ref().map(|password| password.reveal()));
-        Self { target, secret, facts }
+        Self { target, secret, refused: Cell::new(false), facts }
+    }
+
+    /// The same with another password.
+    #[must_use]
+    pub fn with_secret(&self, secret: Secret) -> Self {
+        Self::new(Target { password: Some(secret), ..self.target.clone() }, Rc::clone(&self.facts))
     }
 
     fn login(&self, reset: bool) -> handshake::Login {
         let Target { user, password, version, database, selects, habits, .. } = &self.target;
         let credentials = password.as_ref().map(|password| (&**user, password.reveal()));
         handshake::login(*version, credentials, *database, *selects, *habits, reset)
+    }
+
+    /// Whether the server has refused this password. An error may be of an attempt with another one.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refused.get()
     }
 
     /// Whether a connection logged in with the present secret.
@@ -139,7 +154,11 @@ impl Connector for RedisConnector {
     type Connection = RedisConnection;
 
     async fn connect(&self) -> Result<RedisConnection, ConnectFault> {
-        within(self.target.timeout, &shown(&self.target.upstream), self.open()).await
+        let opened = within(self.target.timeout, &shown(&self.target.upstream), self.open()).await;
+        if opened.as_ref().is_err_and(|fault| fault.kind == ConnectFaultKind::Auth) {
+            self.refused.set(true);
+        }
+        opened
     }
 
     async fn reset(&self, connection: &mut RedisConnection) -> Result<(), ConnectFault> {
