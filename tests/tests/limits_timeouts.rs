@@ -119,7 +119,7 @@ async fn a_client_idle_in_a_transaction_is_closed_and_its_locks_are_freed() {
     // Waits for the lock until the other one is closed: at work, it is not idle.
     busy.query("BEGIN").await;
     busy.send(&frame::query("UPDATE t SET n = n + 10")).await;
-    assert_eq!(last_words(&idle.until_closed().await), ended("25P03", "idle transaction timeout"));
+    assert_eq!(last_words(&idle.until_closed().await), ended("08P01", "idle transaction timeout"));
     assert_eq!(tags(&busy.until_ready().await), "CZ");
     assert_eq!(tags(&busy.query("COMMIT").await), "CZ");
     assert_eq!(outside.value("SELECT n FROM t").await, "11", "outside of a transaction there is no such bound");
@@ -134,12 +134,12 @@ async fn a_transaction_that_takes_too_long_ends_at_work_or_in_a_pause() {
     working.query("BEGIN").await;
     working.send(&frame::query("SELECT pg_sleep(60) /* work */")).await;
     pausing.query("BEGIN").await;
-    assert_eq!(last_words(&pausing.until_closed().await), ended("25P04", "transaction timeout"));
-    assert_eq!(last_words(&working.until_closed().await), ended("25P04", "transaction timeout"));
+    assert_eq!(last_words(&pausing.until_closed().await), ended("08P01", "transaction timeout"));
+    assert_eq!(last_words(&working.until_closed().await), ended("08P01", "transaction timeout"));
     server_stops(&cluster, "work").await;
     let mut single = pool.wire().await;
     single.send(&frame::query("SELECT pg_sleep(60)")).await;
-    assert_eq!(last_words(&single.until_closed().await), ended("25P04", "transaction timeout"), "a single query is a transaction");
+    assert_eq!(last_words(&single.until_closed().await), ended("08P01", "transaction timeout"), "a single query is a transaction");
     // Many short ones take longer together.
     let mut short = pool.wire().await;
     for _ in 0..6 {
@@ -270,11 +270,15 @@ async fn a_login_that_waits_for_a_server_that_is_down_says_so() {
         .set("postgres.databases.app.port", i64::from(port))
         .set("postgres.client_login_timeout", "400ms")
         .set("postgres.query_wait_timeout", "60s");
-    let pool = Pooler::start(settings).await;
-    let Err(error) = Wire::try_login(pool.postgres_port(), &[("user", "app"), ("database", "app")], PASSWORD).await else {
-        panic!("there is no server to log in to")
+    let refused = async |pool: &Pooler| {
+        let attempt = Wire::try_login(pool.postgres_port(), &[("user", "app"), ("database", "app")], PASSWORD).await;
+        attempt.err().expect("there is no server to log in to").field(b'M')
     };
-    assert_eq!(error.field(b'M').as_deref(), Some("client_login_timeout (server down)"));
+    let pool = Pooler::start(settings.clone().set("postgres.query_timeout", "200ms")).await;
+    assert_eq!(refused(&pool).await.as_deref(), Some("query_timeout"), "who waits for a server waits as for a query");
+    drop(pool);
+    let pool = Pooler::start(settings).await;
+    assert_eq!(refused(&pool).await.as_deref(), Some("client_login_timeout (server down)"));
     let mut mute = Wire::connect(pool.postgres_port()).await;
     mute.send(&frame::startup(&[("user", "app"), ("database", "app")])[..4]).await;
     let messages = mute.until_closed().await;

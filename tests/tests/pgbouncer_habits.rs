@@ -1,6 +1,7 @@
 //! What PgBouncer's own test suite expects of a pooler and other tests do not ask: words in the log, who is counted, who is known, settings that
 //! take effect at once.
 
+use sidepool_tests::conformance::proves;
 use sidepool_tests::console::{number, of, rows, value};
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::postgres::wire::{first_error, tags};
@@ -194,7 +195,7 @@ async fn key_and_certificate_are_changed_on_the_console_one_after_the_other() {
     let mut admin = shown().await;
     let before = admin.certificate();
     admin.enter("app", "pgbouncer", "").await.unwrap_or_else(|error| panic!("{}", error.text()));
-    assert_eq!(tags(&admin.query(&format!("SET client_tls_key_file = '{place}/new.key'")).await), "CZ");
+    assert_eq!(tags(&admin.query(&format!("SET client_tls_key_file = '{place}/new.key'")).await), "NCZ");
     assert_eq!(shown().await.certificate(), before, "a key without its certificate is of no use yet");
     assert_eq!(tags(&admin.query("SET query_timeout = 7").await), "CZ", "other settings are not held up");
     assert_eq!(tags(&admin.query(&format!("SET client_tls_cert_file = '{place}/new.crt'")).await), "CZ");
@@ -212,4 +213,80 @@ async fn a_goodbye_before_the_first_word_is_answered_with_nothing() {
     wire.send(&frame::terminate()).await;
     assert_eq!(tags(&wire.until_closed().await), "");
     assert_eq!(attempt(&pool, "app", "app").await.expect("in").value("SELECT 1").await, "1");
+}
+
+/// Milliseconds of queries and of transactions, as the console counts them.
+async fn times(pool: &IniPooler) -> (u64, u64) {
+    let mut admin = attempt(pool, "app", "pgbouncer").await.expect("may");
+    let totals = rows(&mut admin, "SHOW STATS_TOTALS").await;
+    let app = of(&totals, "database", "app");
+    (number(app, "query_time") / 1000, number(app, "xact_time") / 1000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_in_a_transaction_is_no_time_of_a_query() {
+    let _proof = proves(&["column SHOW STATS.total_query_time", "column SHOW STATS.total_xact_time"]);
+    let cluster = Cluster::start().await;
+    // A pause is as long as a query of somebody else.
+    let clock = cluster.superuser("app").await;
+    for (program, mode) in [
+        (Program::Pgbouncer, "transaction"),
+        (Program::Sidepool, "transaction"),
+        (Program::Pgbouncer, "session"),
+        (Program::Sidepool, "session"),
+    ] {
+        // Debian's PgBouncer is older than limits of users.
+        let ini = ini(&cluster, "", "").replace("limited = pool_size=2\n", "").replace("= transaction", &format!("= {mode}"));
+        let pool = IniPooler::start(program, &ini, USERS).await;
+        let mut wire = attempt(&pool, "app", "app").await.expect("in");
+        for statement in ["BEGIN", "SELECT pg_sleep(0.3)"] {
+            wire.query(statement).await;
+        }
+        clock.batch_execute("SELECT pg_sleep(0.5)").await.expect("no error");
+        wire.query("COMMIT").await;
+        let (query, transaction) = times(&pool).await;
+        assert!(query >= 300 && transaction >= 800 && transaction - query >= 490, "{program:?} {mode}: {query} {transaction}");
+        clock.batch_execute("SELECT pg_sleep(0.5)").await.expect("no error");
+        wire.query("SELECT pg_sleep(0.1)").await;
+        let (more_query, more_transaction) = times(&pool).await;
+        let (query, transaction) = (more_query - query, more_transaction - transaction);
+        assert!(query >= 100 && transaction.abs_diff(query) <= 1, "{program:?} {mode}, outside of a transaction: {query} {transaction}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_clients_may_be_set_one_setting_after_the_other() {
+    let cluster = Cluster::start().await;
+    let authority = Authority::new("the authority");
+    let server = authority.issue("pooler", &["localhost"]);
+    let files = [("key.pem", &*server.key), ("cert.pem", &*server.cert)];
+    let pool = IniPooler::start_with(Program::Sidepool, &ini(&cluster, "", ""), USERS, &files).await;
+    let mut admin = attempt(&pool, "app", "pgbouncer").await.expect("may");
+    let path = |name: &str| pool.directory().join(name).display().to_string();
+    for (set, in_force) in [
+        ("SET client_tls_sslmode = require".to_owned(), false),
+        (format!("SET client_tls_key_file = '{}'", path("key.pem")), false),
+        (format!("SET client_tls_cert_file = '{}'", path("cert.pem")), true),
+    ] {
+        let answer = admin.query(&set).await;
+        assert_eq!(tags(&answer), if in_force { "CZ" } else { "NCZ" }, "{set}");
+        if !in_force {
+            assert_eq!(answer[0].field(b'M').as_deref(), Some("TLS settings could not be applied, still using old configuration"));
+        }
+    }
+    assert_eq!(refused(&pool, "app", "app").await, "SSL required");
+    let mut wire = Wire::connect(pool.port()).await;
+    wire.secure(tls::client(&authority, None, &[]), false).await.expect("a handshake");
+    wire.enter("app", "app", "").await.expect("in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_fallback_that_is_paused_is_listed() {
+    let cluster = Cluster::start().await;
+    let pool = start(&cluster, &format!("* = host=127.0.0.1 port={}", cluster.port()), "").await;
+    let mut admin = attempt(&pool, "app", "pgbouncer").await.expect("may");
+    assert_eq!(tags(&admin.query("PAUSE other").await), "CZ");
+    assert_eq!(number(of(&rows(&mut admin, "SHOW DATABASES").await, "name", "other"), "paused"), 1);
+    assert_eq!(tags(&admin.query("RESUME other").await), "CZ");
+    assert!(rows(&mut admin, "SHOW DATABASES").await.iter().all(|row| value(row, "name") != "other"));
 }

@@ -1,12 +1,16 @@
 //! LISTEN in transaction mode: clients that listen share connections, one connection listens for all of them, and each client hears what it would
 //! hear without a pooler: what was committed after its LISTEN was, in order, once, outside of transactions.
 
+use std::process::Command;
+
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::frame::{bind, describe, execute, parse, query, sync};
 use sidepool_tests::postgres::wire::{first_column, first_error, tags};
 use sidepool_tests::postgres::{Cluster, Message, Wire};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 
 fn two(cluster: &Cluster) -> Settings {
     Settings::postgres(cluster).set("postgres.default_pool_size", 2)
@@ -25,12 +29,10 @@ async fn heard(wire: &mut Wire) -> String {
     said(&wire.read().await.expect("a notification, and not the end"))
 }
 
-/// What is notified to a client by a statement of its own: within the answer or behind it.
+/// What is notified to a client by a statement of its own: before the end of the answer, as from the server.
 async fn told(wire: &mut Wire, sql: &str) -> String {
-    match wire.query(sql).await.iter().find(|message| message.tag == b'A') {
-        Some(message) => said(message),
-        None => heard(wire).await,
-    }
+    let answer = wire.query(sql).await;
+    said(answer.iter().find(|message| message.tag == b'A').expect("a notification within the answer"))
 }
 
 async fn nobody_is_pinned(pool: &Pooler) -> Scrape {
@@ -163,6 +165,70 @@ async fn who_notifies_itself_hears_it_and_what_was_rolled_back_nobody_hears() {
     wire.query("ROLLBACK").await;
     assert_eq!(told(&mut wire, "BEGIN; NOTIFY a, 'last'; COMMIT").await, "a=last");
     assert!(wire.is_silent().await, "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_notifies_itself_of_comes_within_the_answer_in_the_order_of_all() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let (mut wire, mut other) = (pool.wire().await, pool.wire().await);
+    wire.query("LISTEN a; LISTEN b").await;
+    let busy = tokio::spawn(async move {
+        for index in 0..200 {
+            other.query(&format!("NOTIFY b, '{index}'")).await;
+        }
+    });
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for index in 0..100 {
+        let sql = format!("NOTIFY a, '{index}'");
+        let answer = match index % 3 {
+            0 => wire.query(&sql).await,
+            1 => wire.ask(&[parse("", &sql), bind("", "", &[]), execute("", 0), sync()].concat()).await,
+            _ => wire.query(&format!("BEGIN; {sql}; {sql}; COMMIT")).await,
+        };
+        let heard = answer.iter().filter(|message| message.tag == b'A').map(said);
+        let (to_own, to_others): (Vec<_>, Vec<_>) = heard.partition(|said| said.starts_with("a="));
+        assert_eq!(to_own, [format!("a={index}")], "{sql}: once, and in time");
+        own.extend(to_own);
+        others.extend(to_others);
+    }
+    busy.await.expect("it does not panic");
+    while others.len() < 200 {
+        others.push(heard(&mut wire).await);
+    }
+    assert_eq!(others, (0..200).map(|index| format!("b={index}")).collect::<Vec<_>>());
+    // With queries behind it that have been sent already.
+    wire.send(&[query("NOTIFY a, 'x'"), query("SELECT 1"), query("NOTIFY a, 'y'"), query("SELECT 2")].concat()).await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(tags(&wire.until_ready().await).matches('A').count());
+    }
+    assert!(told[0] >= 1 && told[..3].iter().sum::<usize>() == 2 && told[3] == 0, "{told:?}");
+    // More than is waited for.
+    let answer = wire.query("SELECT pg_notify('a', i::text) FROM generate_series(1, 300) i").await;
+    let mut own: Vec<_> = answer.iter().filter(|message| message.tag == b'A').map(said).collect();
+    assert!(own.len() >= 100, "{}", own.len());
+    while own.len() < 300 {
+        own.push(heard(&mut wire).await);
+    }
+    assert_eq!(own, (1..=300).map(|index| format!("a={index}")).collect::<Vec<_>>());
+    assert!(wire.is_silent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_shows_its_own_notification_with_the_command_that_sent_it() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(two(&cluster)).await;
+    let port = pool.postgres_port().to_string();
+    let psql = tokio::task::spawn_blocking(move || {
+        let mut psql = Command::new("psql");
+        psql.env("PGPASSWORD", PASSWORD).args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", USER, "-d", "app"]);
+        psql.args(["-c", "LISTEN a", "-c", "NOTIFY a, 'self'", "-c", "SELECT 1 AS behind"]).output().expect("psql is installed")
+    });
+    let output = wait::soon("psql to end", psql).await.expect("it does not panic");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told = text.find("Asynchronous notification \"a\" with payload \"self\"").unwrap_or_else(|| panic!("{text}"));
+    assert!(told < text.find("behind").expect("the next answer"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -335,39 +335,6 @@ async fn who_sets_nothing_is_never_asked_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_sequences_are_never_another_clients() {
-    let (cluster, settings) = setup().await;
-    cluster.sql("CREATE SEQUENCE s1; CREATE SEQUENCE s2; GRANT ALL ON s1, s2 TO app; ALTER SEQUENCE s2 RESTART 100").await;
-    let pool = Pooler::start(settings).await;
-    let code = |messages: &[sidepool_tests::postgres::wire::Message]| first_error(messages).and_then(|error| error.field(b'C'));
-    for (round, (lastval, currval)) in [("SELECT lastval()", "SELECT currval('s1')"); 2].into_iter().enumerate() {
-        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
-        let drawn = one.value("SELECT nextval('s1')").await;
-        // Nobody was there in between.
-        assert_eq!((one.value(currval).await, one.value(lastval).await), (drawn.clone(), drawn.clone()), "{round}");
-        for sql in [lastval, currval] {
-            let messages = if round == 0 {
-                other.query(sql).await
-            } else {
-                other.ask(&[frame::parse("", sql), frame::bind("", "", &[]), frame::execute("", 0), frame::sync()].concat()).await
-            };
-            assert_eq!(code(&messages).as_deref(), Some("55000"), "{sql}: {messages:?}");
-        }
-        // Somebody was.
-        assert_eq!(code(&one.query(currval).await).as_deref(), Some("55000"));
-        // What is drawn in the same transaction is there, whoever was there before.
-        for text in ["BEGIN; SELECT nextval('s2')", "BEGIN"] {
-            other.query("SELECT nextval('s1')").await;
-            one.query(text).await;
-            let drawn = one.value("SELECT nextval('s2')").await;
-            assert_eq!(one.value("SELECT currval('s2')").await, drawn);
-            assert_eq!(code(&one.query(currval).await).as_deref(), Some("55000"), "a client that asks begins with nothing");
-            one.query("ROLLBACK").await;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_seed_for_random_numbers_is_nobody_elses() {
     let (_cluster, settings) = setup().await;
     let pool = Pooler::start(settings).await;

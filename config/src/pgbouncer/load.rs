@@ -106,13 +106,15 @@ fn from_draft(document: &Document, draft: &Draft, problem: Problem) -> Problem {
 
 /// A line of the HBA or ident file that cannot be read is a warning, as with PgBouncer: it lets nobody in, and the others hold.
 fn skipped_line(config: &Config, problem: Problem) -> Problem {
-    let files = config.postgres.iter().flat_map(|postgres| [&postgres.auth_hba_file, &postgres.auth_ident_file]).flatten();
-    match &problem.place {
-        Place::File { path, line: Some(_) } if files.into_iter().any(|file| file == path) => {
-            Problem::warning(problem.place.clone(), "", format!("{}; this line lets nobody in", problem.message))
-        }
-        Place::File { .. } | Place::Environment | Place::CommandLine | Place::Console => problem,
+    let files = config.postgres.iter().flat_map(|postgres| [(&postgres.auth_hba_file, "hba"), (&postgres.auth_ident_file, "ident")]);
+    let kind = |path| files.clone().find(|(file, _)| file.as_ref() == Some(path)).map(|(_, kind)| kind);
+    if let Place::File { path, line: Some(line) } = &problem.place
+        && let Some(kind) = kind(path)
+    {
+        let message = format!("could not parse {kind} config line {line}; {}: this line lets nobody in", problem.message);
+        return Problem::warning(problem.place, "", message);
     }
+    problem
 }
 
 struct Loading<'l> {

@@ -175,7 +175,11 @@ fn a_broken_line_of_the_hba_file_is_a_warning_and_lets_nobody_in() {
     fs::write(&ident, "short\n").unwrap();
     let loaded = load(&path("p.ini"), &Flags::default(), &Set::new()).unwrap();
     let said: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    for expected in ["hba:1: warning: unknown method \"rejct\"", "hba:2: warning: too short", "ident:1: warning: expected three columns"] {
+    for expected in [
+        "hba:1: warning: could not parse hba config line 1; unknown method \"rejct\"",
+        "hba:2: warning: could not parse hba config line 2; too short",
+        "ident:1: warning: could not parse ident config line 1; expected three columns",
+    ] {
         assert!(said.iter().any(|line| line.contains(expected) && line.ends_with("this line lets nobody in")), "{expected}: {said:?}");
     }
     assert_eq!(loaded.config.postgres.unwrap().auth_rules.hba.len(), 2);

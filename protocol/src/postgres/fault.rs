@@ -34,10 +34,6 @@ impl SqlState {
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
     /// `3D000`: no such database.
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
-    /// `25P03`: idle inside of a transaction for too long.
-    pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self(*b"25P03");
-    /// `25P04`: the transaction took too long.
-    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// `25P02`: the transaction has failed, only its end is accepted.
     pub const IN_FAILED_TRANSACTION: Self = Self(*b"25P02");
     /// `42P05`: a prepared statement of that name exists.
@@ -50,6 +46,8 @@ impl SqlState {
     pub const CONFIGURATION_LIMIT: Self = Self(*b"53400");
     /// `54000`: larger than we allow.
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
+    /// `55000`: not at this time.
+    pub const NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     /// `57014`: cancelled.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// `57P01`: shut down by an operator.

@@ -47,8 +47,6 @@ impl Kinds {
     pub const SEQUENCES: Self = Self(1 << 10);
     /// What sessions of a role or a database begin with.
     pub const DEFAULTS: Self = Self(1 << 11);
-    /// Values are drawn from sequences.
-    pub const DRAWS: Self = Self(1 << 13);
     /// Something is gone that a client may have kept its connection for.
     pub const ENDS: Self = Self(1 << 12);
 
@@ -121,15 +119,13 @@ impl Hints {
 
 /// What the automaton looks for.
 #[rustfmt::skip]
-const WORDS: [(&str, Found); 12] = [
+const WORDS: [(&str, Found); 10] = [
     ("set_config", Found::SetConfig),
     ("advisory_lock", Found::Lock),
     ("advisory_unlock", Found::Lock),
     ("setseed", Found::Kind(Kinds::SEED)),
     ("lastval", Found::Kind(Kinds::SEQUENCES)),
     ("currval", Found::Kind(Kinds::SEQUENCES)),
-    ("nextval", Found::Kind(Kinds::DRAWS)),
-    ("setval", Found::Kind(Kinds::DRAWS)),
     ("temp", Found::Temp),
     ("hold", Found::Word(Kinds::CURSORS)),
     // By which settings can be changed, too.

@@ -87,16 +87,17 @@ fn put_target(out: &mut Vec<u8>, tag: u8, statement: &[u8]) {
     out.push(0);
 }
 
-/// Writes what runs a command that gives no rows, inside of any batch: Parse (of the unnamed statement), Bind, Execute, and Close of the portal.
-/// The portal has a name, because the unnamed one may be the client's.
-pub fn put_run(out: &mut Vec<u8>, portal: &[u8], command: &[&[u8]]) {
+/// Writes what runs a command that gives no rows, inside of any batch: Parse, Bind, Execute, Close of the portal, and Close of the statement if it
+/// has a name. The portal has one, because the unnamed one may be the client's.
+pub fn put_run(out: &mut Vec<u8>, statement: &[u8], portal: &[u8], command: &[&[u8]]) {
     let length: usize = command.iter().map(|part| part.len()).sum();
-    put_head(out, b'P', 1 + length + 1 + 2);
+    put_head(out, b'P', statement.len() + 1 + length + 1 + 2);
+    out.extend_from_slice(statement);
     out.push(0);
     command.iter().for_each(|part| out.extend_from_slice(part));
     // The end of the text, and no types of parameters.
     out.extend_from_slice(&[0, 0, 0]);
-    put_bind_start(out, portal, b"", 6);
+    put_bind_start(out, portal, statement, 6);
     // No formats, no parameters, no formats of results.
     out.extend_from_slice(&[0; 6]);
     put_head(out, b'E', portal.len() + 1 + 4);
@@ -107,6 +108,9 @@ pub fn put_run(out: &mut Vec<u8>, portal: &[u8], command: &[&[u8]]) {
     out.push(b'P');
     out.extend_from_slice(portal);
     out.push(0);
+    if !statement.is_empty() {
+        put_close(out, statement);
+    }
 }
 
 /// Writes a simple query.
@@ -165,15 +169,20 @@ mod tests {
         put_describe(&mut out, b"x");
         assert_eq!(target(&out[HEAD_BYTES..]), Some(Target::Statement(b"x")));
         out.clear();
-        put_run(&mut out, b"p", &[b"PREPARE ", b"x"]);
-        let (mut rest, mut seen) = (&out[..], Vec::new());
-        while let Some(h) = head(rest).unwrap() {
-            seen.push((h.tag, rest[HEAD_BYTES..h.message_bytes()].to_vec()));
-            rest = &rest[h.message_bytes()..];
-        }
-        assert!(rest.is_empty());
-        let expected: [(u8, &[u8]); 4] =
+        let unnamed: [(u8, &[u8]); 4] =
             [(b'P', b"\0PREPARE x\0\0\0"), (b'B', b"p\0\0\0\0\0\0\0\0"), (b'E', b"p\0\0\0\0\0"), (b'C', b"Pp\0")];
-        assert!(seen.iter().map(|(tag, body)| (*tag, &body[..])).eq(expected));
+        let named: [(u8, &[u8]); 5] =
+            [(b'P', b"s\0PREPARE x\0\0\0"), (b'B', b"p\0s\0\0\0\0\0\0\0"), (b'E', b"p\0\0\0\0\0"), (b'C', b"Pp\0"), (b'C', b"Ss\0")];
+        for (statement, expected) in [(&b""[..], &unnamed[..]), (b"s", &named)] {
+            out.clear();
+            put_run(&mut out, statement, b"p", &[b"PREPARE ", b"x"]);
+            let (mut rest, mut seen) = (&out[..], Vec::new());
+            while let Some(h) = head(rest).unwrap() {
+                seen.push((h.tag, rest[HEAD_BYTES..h.message_bytes()].to_vec()));
+                rest = &rest[h.message_bytes()..];
+            }
+            assert!(rest.is_empty());
+            assert!(seen.iter().map(|(tag, body)| (*tag, &body[..])).eq(expected.iter().copied()), "{seen:?}");
+        }
     }
 }

@@ -50,6 +50,17 @@ pub fn say_limits(config: &Config) {
     );
 }
 
+/// Says which databases and peers have left the configuration.
+pub fn say_dropped(before: &Config, after: &Config) {
+    let (Some(_), Some(old), Some(new)) = (&after.pgbouncer, &before.postgres, &after.postgres) else { return };
+    for name in old.databases.keys().filter(|name| !new.databases.contains_key(*name)) {
+        tracing::warn!("dropping database '{name}' as it does not exist anymore or inactive auto-database");
+    }
+    for id in old.peers.keys().filter(|id| !new.peers.contains_key(*id)) {
+        tracing::warn!("dropping peer {id} as it does not exist anymore");
+    }
+}
+
 /// Says where it listens and that it is up. `config` has the addresses that are really bound.
 pub fn say_up(config: &Config) {
     for listen in config.postgres.iter().flat_map(|postgres| &postgres.listen) {

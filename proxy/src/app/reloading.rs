@@ -14,6 +14,7 @@ use super::pgbouncer;
 use super::source::Source;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
+use crate::console::control::InForce;
 use crate::invocation::start::in_words;
 use crate::reload::FileWatch;
 use crate::service;
@@ -34,8 +35,12 @@ pub struct Reloader {
 }
 
 /// Whether a setting means something only with another one, so that the console cannot change both at once.
-fn is_half(name: &str) -> bool {
-    ["client_tls_key_file", "client_tls_cert_file", "server_tls_key_file", "server_tls_cert_file"].contains(&name)
+fn is_half(name: &str, value: &str) -> bool {
+    match name {
+        "client_tls_key_file" | "client_tls_cert_file" | "server_tls_key_file" | "server_tls_cert_file" => fs::metadata(value).is_ok(),
+        "client_tls_sslmode" => ["allow", "prefer", "require", "verify-ca", "verify-full"].contains(&value),
+        _ => false,
+    }
 }
 
 impl Reloader {
@@ -79,7 +84,7 @@ impl Reloader {
 
     /// Puts one setting of PgBouncer into force until the next reload, or says why not. Where the configuration is in no file there is nothing
     /// that it could win over.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+    pub fn set(&mut self, name: &str, value: &str) -> Result<InForce, String> {
         if let Source::Given(_) = self.source {
             return Err("settings that were said as URLs cannot be changed: start with a configuration file".to_owned());
         }
@@ -93,10 +98,10 @@ impl Reloader {
                 self.set = whole;
                 loaded
             }
-            Err(rejected) if is_half(name) && fs::metadata(value).is_ok() => {
+            Err(rejected) if is_half(name, value) => {
                 tracing::warn!("{name} is put into force when what belongs to it is set, too: {}", rejected.errors());
                 self.halves.insert(name.to_owned(), value.to_owned());
-                return Ok(());
+                return Ok(InForce::Later);
             }
             Err(_) => {
                 let loaded = self.source.load(&set).map_err(|rejected| rejected.errors())?;
@@ -109,7 +114,7 @@ impl Reloader {
             self.apply(effective);
             self.reopen_log();
         }
-        Ok(())
+        Ok(InForce::Now)
     }
 
     /// PgBouncer's log file is opened again with each reload, so that it can be moved away.
@@ -157,6 +162,7 @@ impl Reloader {
         for change in &changes {
             tracing::info!("{change}");
         }
+        pgbouncer::say_dropped(&self.running, &effective);
         self.facts.logging.set_level(effective.log.level);
         self.facts.gates().apply(&effective);
         for id in self.facts.mailboxes.ids() {

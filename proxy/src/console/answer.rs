@@ -14,7 +14,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::result::{self, Formats, Row};
 
 use super::command::{Command, Ending, Fixed};
-use super::control::Order;
+use super::control::{InForce, Order};
 use super::guest::{PGBOUNCER_VERSION, Rank};
 use super::rows::Rows;
 use super::session::{Desk, Stop};
@@ -67,7 +67,10 @@ impl Desk {
             }
             Command::Set(key, value) => {
                 let tag = format!("SET {key}={value}");
-                self.order(|answer| Order::Set(key, value, answer)).await??;
+                match self.order(|answer| Order::Set(key, value, answer)).await?? {
+                    InForce::Now => {}
+                    InForce::Later => self.notice("TLS settings could not be applied, still using old configuration", None),
+                }
                 Ok(tag)
             }
             Command::Reload => {

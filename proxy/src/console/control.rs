@@ -18,12 +18,21 @@ const MOST_ORDERS: usize = 64;
 /// Where an answer goes.
 pub type Answer<T> = oneshot::Sender<T>;
 
+/// When a setting that was set is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InForce {
+    /// From now on.
+    Now,
+    /// When what belongs to it is set, too.
+    Later,
+}
+
 /// What the console wants of the control loop.
 pub enum Order {
     /// Read the configuration again; the answer says whether it is in force.
     Reload(Answer<bool>),
     /// Set one setting.
-    Set(Box<str>, Box<str>, Answer<Result<(), Fault>>),
+    Set(Box<str>, Box<str>, Answer<Result<InForce, Fault>>),
     /// All settings.
     Config(Answer<Vec<Row>>),
     /// Pause, resume and the like. The answer comes when all workers have done it.

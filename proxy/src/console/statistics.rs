@@ -1,8 +1,7 @@
 //! SHOW STATS and its kin: what each database has done in all, and on average since the start of the last full period. Pure.
 //!
-//! Times are in microseconds. A transaction's time is the time that its client held a server connection, for which the pool has read the clock
-//! anyway; the time of its queries is the same time, so a query of a transaction with pauses between queries counts its pauses. In session mode
-//! it is counted when the connection comes back.
+//! Times are in microseconds. A transaction's time is the time that it had its server connection; the time of its queries is that without the
+//! pauses in which nothing was asked (`upstream::postgres::spent`). Neither has the wait for the connection, which is a column of its own.
 
 use std::array::from_fn;
 use std::collections::BTreeMap;
@@ -53,15 +52,14 @@ impl Totals {
     pub fn of(numbers: &PoolNumbers) -> Self {
         let counter = |counter: PoolCounter| numbers.counters[counter as usize];
         let micros = |histogram: PoolHistogram| numbers.histograms[histogram as usize].sum_nanos / 1000;
-        let held = micros(PoolHistogram::Use);
         Self([
             counter(PoolCounter::Assignments),
             counter(PoolCounter::Transactions),
             counter(PoolCounter::Queries),
             counter(PoolCounter::BytesFromClient),
             counter(PoolCounter::BytesToClient),
-            held,
-            held,
+            counter(PoolCounter::TransactionTime) / 1000,
+            counter(PoolCounter::QueryTime) / 1000,
             micros(PoolHistogram::Wait),
             counter(PoolCounter::ClientParses),
             counter(PoolCounter::ServerParses),
@@ -211,10 +209,11 @@ mod tests {
             (PoolCounter::ServerParses, 9),
             (PoolCounter::Binds, 10),
             (PoolCounter::Logins, 11),
+            (PoolCounter::TransactionTime, 6999),
+            (PoolCounter::QueryTime, 5000),
         ] {
             record.add(counter, amount);
         }
-        record.observe(PoolHistogram::Use, Duration::from_micros(6));
         record.observe(PoolHistogram::Wait, Duration::from_micros(7));
         let totals = databases(Totals::of(&record.numbers()));
         let rows = read(Show::StatsTotals, |rows| put(rows, &totals, &PerDatabase::new()));
@@ -228,7 +227,7 @@ mod tests {
             ("bytes_received", "4"),
             ("bytes_sent", "5"),
             ("xact_time", "6"),
-            ("query_time", "6"),
+            ("query_time", "5"),
             ("wait_time", "7"),
             ("client_parse_count", "8"),
             ("server_parse_count", "9"),

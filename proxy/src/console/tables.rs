@@ -105,9 +105,10 @@ fn console_pool(rows: &mut Rows<'_>, console: ConsoleFacts) {
 
 /// SHOW DATABASES.
 pub(super) fn databases(rows: &mut Rows<'_>, config: &Postgres, switches: &Switches, pools: &Pools, console: ConsoleFacts) {
-    // Databases of the entry `*` are listed when somebody uses them.
+    // Databases of the entry `*` are listed when somebody uses them, or something was said of them.
     let used = pools.keys().filter(|key| key.is_auto()).map(|key| &**key.database());
-    let names: BTreeSet<&str> = config.databases.keys().map(String::as_str).chain(used).chain([CONSOLE_DATABASE]).collect();
+    let switched = switches.paused_databases.iter().chain(&switches.disabled_databases).map(|name| &**name);
+    let names: BTreeSet<&str> = config.databases.keys().map(String::as_str).chain(used).chain(switched).chain([CONSOLE_DATABASE]).collect();
     for name in names.into_iter().filter(|name| *name != ANY) {
         if name == CONSOLE_DATABASE {
             console_database(rows, config, console);

@@ -172,6 +172,7 @@ fn words(name: &str, said: &Said, out: &mut dyn fmt::Write) -> Result<bool, fmt:
         )?,
         "closing" => write!(out, "closing because: {} (age={age}s)", one_line(said.field("reason")))?,
         "pooler_error" => write!(out, "pooler error: {}", one_line(&said.message))?,
+        "server_tls" => write!(out, "SSL established: {}", said.field("tls"))?,
         "server_connected" => match said.field("from") {
             "" => out.write_str("new connection to server")?,
             from => write!(out, "new connection to server (from {from})")?,

@@ -62,6 +62,10 @@ cells! {
     pub enum PoolCounter {
         /// Transactions finished.
         Transactions: Transactions [] for Postgres,
+        /// Nanoseconds that transactions took.
+        TransactionTime: TransactionSeconds [] for Postgres,
+        /// Nanoseconds that queries took.
+        QueryTime: QuerySeconds [] for Postgres,
         /// Queries (Redis: commands) sent.
         Queries: Queries [] for Both,
         /// Bytes that clients sent us.

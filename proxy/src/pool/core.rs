@@ -191,7 +191,8 @@ impl Core {
         let owed = self.owed > 0;
         self.owed = self.owed.saturating_sub(1);
         match condition {
-            Condition::Clean | Condition::Dirty if owed => self.close(slot, CloseReason::Evicted),
+            Condition::Unused | Condition::Clean | Condition::Dirty if owed => self.close(slot, CloseReason::Evicted),
+            Condition::Unused => return self.free(now, slot),
             Condition::Clean | Condition::Dirty if self.limits.used_once => self.close(slot, CloseReason::Lifetime),
             Condition::Clean if self.limits.probe_always => {
                 self.conns.at_mut(slot).idle_since = now;

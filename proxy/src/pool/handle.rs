@@ -247,12 +247,13 @@ impl<C: Connector> Pool<C> {
     }
 
     /// A lease ends, or (without `since`) a granted connection that nobody took comes back.
-    pub(super) fn give_back(&self, id: ConnId, connection: Box<C::Connection>, condition: Condition, since: Option<Instant>) {
-        self.table.borrow_mut().keep(id, connection);
+    pub(super) fn give_back(&self, id: ConnId, mut connection: Box<C::Connection>, condition: Condition, since: Option<Instant>) {
         self.step(|core, now| {
             if let Some(since) = since {
                 self.record.observe(PoolHistogram::Use, now.saturating_duration_since(since));
+                connection.released(since, now, &self.record);
             }
+            self.table.borrow_mut().keep(id, connection);
             if !self.is_wanted() {
                 core.forgive();
             }

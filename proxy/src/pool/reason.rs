@@ -76,6 +76,8 @@ pub enum Failure {
 /// In what state a lease is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Condition {
+    /// Nobody has used it: it was only looked at.
+    Unused,
     /// As good as new.
     Clean,
     /// Usable after a reset.

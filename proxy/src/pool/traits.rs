@@ -5,9 +5,11 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::fault::ConnectFault;
 use super::reason::CloseReason;
+use crate::observe::record::PoolRecord;
 
 /// Where a connection leads whose server has a name: names may come to lead elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub trait Connection: Sized + 'static {
 
     /// Puts it onto this worker's runtime.
     fn attach(parcel: Self::Parcel) -> io::Result<Self>;
+
+    /// A lease on it that began at `since` ends: counts what it knows of the time in between.
+    fn released(&mut self, _since: Instant, _now: Instant, _record: &PoolRecord) {}
 
     /// It is about to be closed, and this is why.
     fn closing(&mut self, _reason: CloseReason) {}

@@ -4,8 +4,9 @@
 //! The cut is a neighbour table that leads to nobody, on both sides: no firewall is needed, and none is in the way.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sidepool_tests::process::Process;
@@ -35,13 +36,14 @@ impl Network {
 
     /// Makes one; the error says what is missing.
     pub fn new() -> Result<Self, String> {
-        let id = std::process::id();
-        // An address of the range for private networks that hardly anybody uses, different for each process.
-        let prefix = format!("10.213.{}", id % 250);
-        let name = format!("sidepool-{id}");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Addresses of the range for private networks that hardly anybody uses, others for each network.
+        let prefix = format!("10.{}.{}", 200 + number % 50, process % 250);
+        let name = format!("sidepool-{process}-{number}");
         ip(&["netns", "add", &name])?;
         let (here, there) = (format!("{prefix}.1"), format!("{prefix}.2"));
-        let network = Self { inner: Arc::new(Inner { name, link: format!("sp{id}"), here, there, relay: Mutex::default() }) };
+        let network = Self { inner: Arc::new(Inner { name, link: format!("sp{process}n{number}"), here, there, relay: Mutex::default() }) };
         let Inner { name, link, here, there, .. } = &*network.inner;
         let inside = format!("{link}i");
         ip(&["link", "add", link, "type", "veth", "peer", "name", &inside, "netns", name])?;
@@ -54,9 +56,8 @@ impl Network {
 
     /// Starts the relay in front of a Unix socket, and gives its host.
     pub fn relay_to(&self, socket: &Path) -> String {
-        let ourselves = std::env::current_exe().expect("we know where we are");
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.inner.name]).arg(ourselves).arg("relay");
+        command.args(["netns", "exec", &self.inner.name]).arg(program()).arg("relay");
         command.arg(format!("{}:{}", self.inner.there, Self::PORT)).arg(socket);
         let relay = Process::spawn("relay", command);
         *self.inner.relay.lock().unwrap_or_else(PoisonError::into_inner) = Some(relay);
@@ -110,6 +111,13 @@ pub async fn relay(address: &str, socket: &Path) -> std::io::Result<()> {
         let Ok(mut server) = server else { continue };
         tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
     }
+}
+
+/// The program of the scenarios: ourselves, or beside a test of it.
+fn program() -> PathBuf {
+    let ourselves = std::env::current_exe().expect("we know where we are");
+    let beside = ourselves.ancestors().skip(1).take(2).map(|directory| directory.join("scenarios"));
+    beside.into_iter().find(|path| path.is_file()).unwrap_or(ourselves)
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {

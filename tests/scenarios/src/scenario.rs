@@ -3,8 +3,10 @@
 mod burst;
 mod cut;
 mod exhaustion;
+mod failover;
 mod fairness;
 mod kill_storm;
+mod log_full;
 mod restart;
 mod slow_login;
 mod slow_reader;
@@ -32,8 +34,10 @@ pub enum Scenario {
     Exhaustion,
     /// One user offers 50 times the load of another on the same pool.
     Fairness,
-    /// The server is stopped in an orderly way, and once as by a crash, each time for 3 s.
+    /// The server is stopped in an orderly way, and as by a crash, each time for 3 s; and one of its processes is killed.
     Restart,
+    /// The server is lost for good; its name leads to another one 3 s later.
+    Failover,
     /// Every packet between pooler and server vanishes for 5 s.
     Cut5,
     /// For 30 s.
@@ -46,6 +50,8 @@ pub enum Scenario {
     SlowReader,
     /// The server ends one of the pooler's connections five times a second.
     KillStorm,
+    /// The disk to which the pooler logs is full.
+    LogFull,
     /// 500 clients that come and go, for as long as `--minutes` says.
     Soak,
     /// As `burst`, with Redis.
@@ -92,12 +98,14 @@ impl Scenario {
             Self::Exhaustion => exhaustion::play(order).await,
             Self::Fairness => fairness::play(order).await,
             Self::Restart => restart::play::<PostgresStage>(order).await,
+            Self::Failover => failover::play(order).await,
             Self::Cut5 => cut::play::<PostgresStage>(order, cut(5)).await?,
             Self::Cut30 => cut::play::<PostgresStage>(order, cut(30)).await?,
             Self::Cut120 => cut::play::<PostgresStage>(order, cut(120)).await?,
             Self::SlowLogin => slow_login::play(order).await,
             Self::SlowReader => slow_reader::play::<PostgresStage>(order).await,
             Self::KillStorm => kill_storm::play::<PostgresStage>(order).await,
+            Self::LogFull => log_full::play(order).await,
             Self::Soak => soak::play::<PostgresStage>(order).await,
             Self::RedisBurst => burst::play::<RedisStage>(order).await,
             Self::RedisSpike => spike::play::<RedisStage>(order).await,

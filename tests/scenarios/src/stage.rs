@@ -6,7 +6,7 @@ mod redis;
 
 use sidepool_tests::process::Process;
 
-pub use self::postgres::PostgresStage;
+pub use self::postgres::{PostgresStage, Upstream};
 pub use self::redis::RedisStage;
 use crate::network::Network;
 use crate::tally::Failure;
@@ -28,6 +28,8 @@ pub enum Stop {
     Told,
     /// As a crash does.
     Crash,
+    /// One of its processes is killed, and it throws everybody out and recovers by itself, where it is made like that.
+    KillOne,
 }
 
 /// How many connections the server saw.
@@ -72,7 +74,7 @@ pub trait Stage: Sized {
     fn pooler(&self) -> &Process;
 
     /// Stops the server.
-    fn stop(&mut self, how: Stop);
+    fn stop(&mut self, how: Stop) -> impl Future<Output = ()>;
 
     /// Starts it again.
     fn launch(&mut self) -> impl Future<Output = ()>;

@@ -40,9 +40,17 @@ pub struct Witnesses {
 impl Witnesses {
     /// In front of PostgreSQL: transfers, and pipelines of the extended protocol.
     pub fn of_postgres(door: &Door) -> Self {
-        let mut witnesses = Self { over: Arc::default(), tasks: JoinSet::new() };
+        let mut witnesses = Self::of_postgres_replies(door);
         for number in 0..EACH {
             witnesses.tasks.spawn(money::transfer_until(door.clone(), number, Arc::clone(&witnesses.over)));
+        }
+        witnesses
+    }
+
+    /// The same without transfers, where the server's memory does not last.
+    pub fn of_postgres_replies(door: &Door) -> Self {
+        let mut witnesses = Self { over: Arc::default(), tasks: JoinSet::new() };
+        for number in 0..EACH {
             witnesses.tasks.spawn(echo::echo_until(door.clone(), number, Arc::clone(&witnesses.over)));
         }
         witnesses

@@ -77,6 +77,7 @@ fn title(kind: &str) -> &str {
         "command" => "Commands of the console",
         "column" => "Columns of its tables",
         "message" => "Messages to clients",
+        "log" => "Lines of the log",
         "feature" => "Other features",
         other => panic!("items.txt has an item of no known kind: {other}"),
     }

@@ -149,6 +149,11 @@ impl Cluster {
         }
     }
 
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.process.is_none()
+    }
+
     /// Starts it again on the same port.
     pub async fn launch(&mut self) {
         let mut command = as_server_user(&program("postgres"));

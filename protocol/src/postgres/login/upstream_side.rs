@@ -132,9 +132,9 @@ impl fmt::Display for UpstreamError {
         match self {
             Self::Refused(ServerError { sqlstate: Some(code), message }) => write!(f, "{message} (SQLSTATE {code})"),
             Self::Refused(ServerError { sqlstate: None, message }) => f.write_str(message),
-            Self::NoPassword(method) => write!(f, "the server asks for a {method} password and none is configured that can be used for it"),
+            Self::NoPassword(method) => write!(f, "wrong password type: the server asks for a {method} password and none is configured that can be used for it"),
             Self::NoKeys => f.write_str(
-                "the server asks for SCRAM, and of this user only a verifier is known: a client has to log in by SCRAM-SHA-256 first, \
+                "wrong password type: the server asks for SCRAM, and of this user only a verifier is known: a client has to log in by SCRAM-SHA-256 first, \
                  or the password be configured in plain text",
             ),
             Self::OtherVerifier => f.write_str(

@@ -112,7 +112,10 @@ impl World {
         }
         events.extend((0..self.waiting.len()).map(Event::Cancel));
         for place in 0..self.leased.len() {
-            events.extend([Condition::Clean, Condition::Dirty, Condition::Broken].map(|condition| Event::Release(place, condition)));
+            events.extend(
+                [Condition::Unused, Condition::Clean, Condition::Dirty, Condition::Broken]
+                    .map(|condition| Event::Release(place, condition)),
+            );
         }
         for place in 0..self.opening.len() {
             events.push(Event::Connected(place));

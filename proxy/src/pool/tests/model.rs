@@ -148,7 +148,7 @@ impl Model {
             Step::Release(place, condition) => {
                 let conn = self.leased.remove(place);
                 match condition {
-                    Condition::Clean => self.free(conn, &mut effects),
+                    Condition::Unused | Condition::Clean => self.free(conn, &mut effects),
                     Condition::Broken => {
                         effects.closes.insert((conn, CloseReason::Broken as u8));
                     }

@@ -131,6 +131,17 @@ fn old_connections_in_use_are_recalled_and_replaced_one_at_a_time_while_others_w
 }
 
 #[test]
+fn a_connection_that_was_only_looked_at_is_still_good_for_its_one_use() {
+    let mut bench = Bench::new(Limits { max: 1, used_once: true, ..LIMITS });
+    let conn = bench.lease(1)[0];
+    let waiter = bench.queue(ALICE);
+    bench.release(conn, Condition::Unused);
+    assert_eq!(bench.grants(), [waiter]);
+    bench.release(conn, Condition::Clean);
+    assert_eq!(bench.closes(), [CloseReason::Lifetime]);
+}
+
+#[test]
 fn a_connection_may_be_used_once() {
     let mut bench = Bench::new(Limits { max: 1, used_once: true, ..LIMITS });
     for condition in [Condition::Clean, Condition::Dirty] {

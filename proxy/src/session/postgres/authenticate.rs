@@ -102,7 +102,9 @@ impl Keeper<'_> {
     }
 
     async fn existing(&self, otherwise: fn() -> Fault) -> Result<Admitted, Farewell> {
-        let known = self.known().await?.ok_or_else(otherwise)?;
+        // Who need not prove anything learns who exists anyway.
+        let looked_up = || route::lookup(self.config, &self.startup.database).is_some();
+        let known = self.known().await?.ok_or_else(|| if looked_up() { method::no_such_user() } else { otherwise() })?;
         Ok(Admitted { user: known.name, secret: known.secret.filter(|_| known.looked_up), keys: None })
     }
 

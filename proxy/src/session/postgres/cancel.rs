@@ -285,17 +285,68 @@ impl Drop for CancelTicket {
     }
 }
 
-/// Carries out a cancel request that came in on `worker`, wherever its target lives. Returns when it is delivered, or was about nobody.
-pub async fn deliver(worker: &Rc<Worker>, key: CancelKey) {
-    if !deliver_in_process(worker, key).await && !peering::forward(worker, key).await {
-        tracing::debug!(reason = "unknown_key", "cancel request ignored");
+/// What became of a cancel request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has no key.
+    Malformed,
+    /// Nobody knows its key.
+    Unknown,
+    /// It is for a session of the console, which has been told.
+    Console,
+    /// Its client runs nothing.
+    Idle,
+    /// Its client waited for a connection and does so no more.
+    Queued,
+    /// The server, the peer or the process before this one has it.
+    Sent,
+    /// Its turn did not come in time.
+    Late,
+    /// What it was for had ended when its turn came.
+    Over,
+    /// It could not be sent.
+    Failed,
+    /// It has been sent on too often.
+    Worn,
+    /// There is no such peer.
+    NoPeer,
+}
+
+impl Outcome {
+    /// Why the client that asked is closed, in PgBouncer's words.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Malformed => "bad cancel request",
+            Self::Unknown => "failed cancel request",
+            Self::Console => "cancel request for console client",
+            Self::Idle => "cancel request for idle client",
+            Self::Queued | Self::Sent => "successfully sent cancel request",
+            Self::Late => "cancel_wait_timeout",
+            Self::Over => "not sending cancel request for client that is now idle",
+            Self::Failed => "failed to send cancel request",
+            Self::Worn => "failed to forward cancel request because its TTL was exhausted",
+            Self::NoPeer => "could not find peer to forward request to",
+        }
     }
 }
 
-/// Carries out a cancel request for a client of this process; false when it has no such client.
-pub async fn deliver_in_process(worker: &Rc<Worker>, key: CancelKey) -> bool {
-    if deliver_here(worker, key).await {
-        return true;
+/// Carries out a cancel request that came in on `worker`, wherever its target lives. Returns when it is delivered, or was about nobody.
+pub async fn deliver(worker: &Rc<Worker>, key: CancelKey) -> Outcome {
+    if let Some(outcome) = deliver_in_process(worker, key).await {
+        return outcome;
+    }
+    let outcome = peering::forward(worker, key).await;
+    if outcome == Outcome::Unknown {
+        tracing::debug!(reason = "unknown_key", "cancel request ignored");
+    }
+    outcome
+}
+
+/// Carries out a cancel request for a client of this process; `None` when it has no such client.
+pub async fn deliver_in_process(worker: &Rc<Worker>, key: CancelKey) -> Option<Outcome> {
+    if let Some(outcome) = deliver_here(worker, key).await {
+        return Some(outcome);
     }
     let others = worker.mailboxes.ids().filter(|id| *id != worker.id);
     let asked: Vec<_> = others
@@ -311,35 +362,34 @@ pub async fn deliver_in_process(worker: &Rc<Worker>, key: CancelKey) -> bool {
             worker.mailboxes.post(id, job).then_some(found)
         })
         .collect();
-    let mut known = false;
+    let mut found = None;
     for answer in asked {
-        known |= answer.await.unwrap_or(false);
+        found = found.or(answer.await.ok().flatten());
     }
-    known
+    found
 }
 
-async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> bool {
+async fn deliver_here(worker: &Rc<Worker>, key: CancelKey) -> Option<Outcome> {
     if let Some(console) = find(&worker.postgres.cancels.consoles.borrow(), worker, key) {
         console.notify_waiters();
-        return true;
+        return Some(Outcome::Console);
     }
-    let Some(seat) = find(&worker.postgres.cancels.seats.borrow(), worker, key) else { return false };
+    let seat = find(&worker.postgres.cancels.seats.borrow(), worker, key)?;
     let record = seat.pool.record();
     match &mut *seat.doing.borrow_mut() {
         Doing::Nothing | Doing::Cancelled => {
             record.add(PoolCounter::CancelIdle, 1);
-            return true;
+            return Some(Outcome::Idle);
         }
         doing @ Doing::Waiting => {
             *doing = Doing::Cancelled;
             seat.wake();
             record.add(PoolCounter::CancelQueued, 1);
-            return true;
+            return Some(Outcome::Queued);
         }
         Doing::Running(_) => {}
     }
-    deliver_to_server(&seat, &worker.postgres.cancel_lines, patience(worker)).await;
-    true
+    Some(deliver_to_server(&seat, &worker.postgres.cancel_lines, patience(worker)).await)
 }
 
 /// How long a cancel waits for its turn.
@@ -358,7 +408,7 @@ fn is_of_peers(worker: &Worker, key: CancelKey) -> bool {
 }
 
 /// Cancels what runs on a server, when it is this cancel's turn, if it still runs then.
-async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration) {
+async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration) -> Outcome {
     let meant_for = seat.turn.get();
     let limit = seat.pool.snapshot(clock::now()).max;
     let entering = lines.enter(LineKey::Pool(seat.pool.id()), limit);
@@ -368,28 +418,30 @@ async fn deliver_to_server(seat: &Seat, lines: &CancelLines, patience: Duration)
         Ok(Err(_)) | Err(_) => {
             seat.pool.record().add(PoolCounter::CancelFailed, 1);
             tracing::warn!(pool = %seat.pool.name(), limit, "cancel_wait_timeout: as many cancels are on their way as there may be connections");
-            return;
+            return Outcome::Late;
         }
     };
     let flight = match &*seat.doing.borrow() {
         Doing::Running(on) if seat.turn.get() == meant_for => Rc::clone(on).begin(),
         Doing::Running(_) | Doing::Nothing | Doing::Waiting | Doing::Cancelled => {
             seat.pool.record().add(PoolCounter::CancelIdle, 1);
-            return;
+            return Outcome::Over;
         }
     };
-    fly(seat, flight).await;
+    fly(seat, flight).await
 }
 
-async fn fly(seat: &Seat, flight: Flight) {
+async fn fly(seat: &Seat, flight: Flight) -> Outcome {
     match seat.pool.connector().cancel(flight.target()).await {
         Ok(()) => {
             flight.delivered();
             seat.pool.record().add(PoolCounter::CancelSent, 1);
+            Outcome::Sent
         }
         Err(fault) => {
             seat.pool.record().add(PoolCounter::CancelFailed, 1);
             tracing::warn!(pool = %seat.pool.name(), fault = %fault.message, "cancel request not delivered");
+            Outcome::Failed
         }
     }
 }

@@ -123,9 +123,7 @@ impl Session {
         let free = self.settle_pins(cx)?;
         if free && let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.note_statements(&lease);
-            if lease.link.sequences.is_asked() {
-                self.presence().asks_sequences.set(true);
-            }
+            self.note_sequences(&lease.link);
             self.ticket.idle();
             give_back(lease);
         }
@@ -234,9 +232,7 @@ impl Session {
     /// The queries that come before a client's first message on a connection, if there are any.
     pub(super) fn arrival(&self, connection: &mut PgConnection) -> Option<Own> {
         let own = self.state_query(connection);
-        let presence = self.presence();
-        let forgets = connection.link.rules.is_some() && connection.link.sequences.on_link(presence.id, presence.asks_sequences.get());
-        Own::both(own, forgets.then_some("DISCARD SEQUENCES"))
+        self.forget_values(&mut connection.link, own)
     }
 
     /// The queries that bring the connection into this client's state, if it is not in it.

@@ -1,49 +1,62 @@
 //! What the client's messages may change of its session's state is noted with the connection while they pass.
 //!
 //! Nothing is held up for it but a message of a few kilobytes that has not come as a whole. A longer one that is in pieces may change anything.
-//! Not here: what a text says (`protocol::postgres::hints`).
+//! Not here: what a text says (`protocol::postgres::hints`), values of sequences (`sequences`).
 
 use std::rc::Rc;
 
 use sidepool_protocol::postgres::frame::{HEAD_BYTES, Head, cstr};
 use sidepool_protocol::postgres::hints::{self, Hints, Kinds};
-use sidepool_protocol::postgres::statement::{self, SYNC};
+use sidepool_protocol::postgres::statement;
 use sidepool_protocol::postgres::tag::FrontendTag;
-use sidepool_protocol::postgres::tracker::{Owed, TransactionStatus};
 
-use super::inbound::{Inbound, OWN_PORTAL};
+use super::inbound::Inbound;
 use crate::upstream::postgres::dirt::StateRules;
-use crate::upstream::postgres::link::Note;
 use crate::upstream::postgres::statements::Statement;
 
 /// Messages up to this size are waited for, to be looked at as a whole.
 const WAITED_BYTES: usize = 16 * 1024;
 
+/// What becomes of a message once what it may change has been noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hinted {
+    /// It passes.
+    Noted,
+    /// The rest of it has to be there.
+    NeedMore,
+    /// It waits for all answers.
+    Held,
+    /// It does not run: something else stands in its place, and its body is dropped.
+    Refused,
+}
+
 impl Inbound<'_, '_> {
-    /// Notes what a message may change that is passed as it is; false: the rest of it has to be there.
-    pub(super) fn hint(&mut self, tag: FrontendTag, rest: &[u8], head: Head) -> bool {
-        let Some(rules) = &self.link.rules else { return true };
+    /// Notes what a message may change that is passed as it is.
+    pub(super) fn hint(&mut self, tag: FrontendTag, rest: &[u8], head: Head) -> Hinted {
+        let Some(rules) = &self.link.rules else { return Hinted::Noted };
         let rules = Rc::clone(rules);
         match tag {
             FrontendTag::Query => self.hint_query(&rules, rest, head),
             FrontendTag::Parse if self.rewriting.capacity == 0 => {
                 self.hint_parse(&rules, rest, head);
-                true
+                Hinted::Noted
             }
             FrontendTag::Bind if self.rewriting.capacity == 0 => {
                 let names = statement::bind_names(&rest[HEAD_BYTES..rest.len().min(head.message_bytes())]);
                 if !names.is_some_and(|names| names.statement.is_empty() && self.link.dirt.has_seen_unnamed()) {
                     // Whose statement of that name it is, and what is in it, nobody knows.
                     self.link.dirt.add_unknown();
+                    self.forget_in_batch(Kinds::UNKNOWN);
                 }
-                true
+                Hinted::Noted
             }
             FrontendTag::FunctionCall => {
                 let function = rest.get(HEAD_BYTES..HEAD_BYTES + 4).and_then(<[u8]>::first_chunk).copied();
-                if !function.is_some_and(|function| hints::is_large_object(u32::from_be_bytes(function))) {
-                    self.link.dirt.add_unknown();
+                if function.is_some_and(|function| hints::is_large_object(u32::from_be_bytes(function))) {
+                    return Hinted::Noted;
                 }
-                true
+                self.link.dirt.add_unknown();
+                self.forget_before(Kinds::UNKNOWN, false, head)
             }
             FrontendTag::Parse
             | FrontendTag::Bind
@@ -56,32 +69,33 @@ impl Inbound<'_, '_> {
             | FrontendTag::CopyDone
             | FrontendTag::CopyFail
             | FrontendTag::Password
-            | FrontendTag::Terminate => true,
+            | FrontendTag::Terminate => Hinted::Noted,
         }
     }
 
-    fn hint_query(&mut self, rules: &StateRules, rest: &[u8], head: Head) -> bool {
+    fn hint_query(&mut self, rules: &StateRules, rest: &[u8], head: Head) -> Hinted {
         let here = &rest[HEAD_BYTES..rest.len().min(head.message_bytes())];
         if here.len() == head.body {
             let text = here.strip_suffix(&[0]).unwrap_or(here);
             let hints = hints::look(text);
-            self.note_alone(rules, text, &hints);
-            self.on_sequences(hints.kinds);
-            return true;
+            let kinds = self.note_alone(rules, text, &hints);
+            return self.forget_before(kinds, text.contains(&b';'), head);
         }
         if head.message_bytes() <= WAITED_BYTES {
-            return false;
+            return Hinted::NeedMore;
         }
         self.link.dirt.add_unknown();
-        true
+        self.forget_before(Kinds::UNKNOWN, true, head)
     }
 
     fn hint_parse(&mut self, rules: &StateRules, rest: &[u8], head: Head) {
         let whole = rest.get(HEAD_BYTES..head.message_bytes());
         let Some((name, text)) = whole.and_then(cstr).and_then(|(name, body)| Some((name, cstr(body)?.0))) else {
-            return self.link.dirt.add_unknown();
+            self.link.dirt.add_unknown();
+            return self.forget_in_batch(Kinds::UNKNOWN);
         };
-        self.note_alone(rules, text, &hints::look(text));
+        let kinds = self.note_alone(rules, text, &hints::look(text));
+        self.forget_in_batch(kinds);
         if name.is_empty() {
             self.link.dirt.see_unnamed();
         }
@@ -123,8 +137,8 @@ impl Inbound<'_, '_> {
                 None => self.link.dirt.add_unknown(),
             }
         }
-        self.note(hints, &found);
-        self.on_sequences(hints.kinds);
+        let kinds = self.note(hints, &found);
+        self.forget_in_batch(kinds);
         true
     }
 
@@ -132,49 +146,21 @@ impl Inbound<'_, '_> {
     pub(super) fn hint_executed(&mut self, known: &Statement) {
         if let Some(rules) = &self.link.rules {
             let rules = Rc::clone(rules);
-            self.note_alone(&rules, known.key(), known.hints());
+            // Its PREPARE was looked at for the values of sequences, too.
+            let _ = self.note_alone(&rules, known.key(), known.hints());
         }
     }
 
-    /// Where what follows asks for a value that a sequence has given, those that others have drawn are forgotten before.
-    fn on_sequences(&mut self, kinds: Kinds) {
-        if kinds.has(Kinds::DRAWS) {
-            self.link.sequences.on_draw();
-        }
-        if !kinds.has(Kinds::SEQUENCES)
-            || self.link.tracker.status() == TransactionStatus::Failed
-            || self.rewriting.capacity == 0 && self.link.tracker.is_batch_open()
-        {
-            return;
-        }
-        if self.link.tracker.owed().any(|owed| matches!(owed, Owed::Query(_) | Owed::Execute(_) | Owed::FunctionCall)) {
-            self.link.sequences.on_run();
-        }
-        if !self.link.sequences.on_ask(self.rewriting.client_id) {
-            return;
-        }
-        let in_batch = self.link.tracker.is_batch_open();
-        // This makes use of the unnamed statement.
-        self.link.statements.unnamed = None;
-        for own in [Owed::OwnParse(Note::None), Owed::OwnBind, Owed::OwnExecute(Note::None), Owed::OwnClose(Note::None)] {
-            self.link.tracker.owe(own);
-        }
-        statement::put_run(self.out.put(), OWN_PORTAL, &[b"DISCARD SEQUENCES"]);
-        if !in_batch {
-            self.link.tracker.owe(Owed::OwnSync);
-            self.out.put().extend_from_slice(&SYNC);
-        }
-    }
-
-    /// Notes what a text may change that stands alone: without values there are no names among them.
-    fn note_alone(&mut self, rules: &StateRules, text: &[u8], hints: &Hints) {
-        self.note(hints, &Found::of(rules, text, hints));
+    /// Notes what a text may change that stands alone: without values there are no names among them. The answer is all that was found.
+    fn note_alone(&mut self, rules: &StateRules, text: &[u8], hints: &Hints) -> Kinds {
+        let kinds = self.note(hints, &Found::of(rules, text, hints));
         if hints.kinds.has(Kinds::BOUND) {
             self.link.dirt.add_unknown();
         }
+        kinds
     }
 
-    fn note(&mut self, hints: &Hints, found: &Found) {
+    fn note(&mut self, hints: &Hints, found: &Found) -> Kinds {
         if !hints.is_nothing() {
             self.link.dirt.add(hints);
         }
@@ -182,7 +168,9 @@ impl Inbound<'_, '_> {
             self.link.dirt.add_unknown();
             // Nobody but the text says which of the users' own settings may be meant.
             self.link.dirt.add(&found.names);
+            return hints.kinds.with(Kinds::UNKNOWN);
         }
+        hints.kinds
     }
 }
 

@@ -23,6 +23,7 @@ use sidepool_protocol::postgres::tag::FrontendTag;
 use sidepool_protocol::postgres::tracker::{Inbound as Verdict, Owed, TransactionStatus};
 
 use super::admitting::Admit;
+use super::hinting::Hinted;
 use super::listening::gate::{Gate, Passage};
 use super::matching::{ROLE, USER};
 use super::prepared::{ClientStatements, MAX_CLIENT_STATEMENTS, StatementTable};
@@ -173,8 +174,16 @@ impl Inbound<'_, '_> {
             if !plain && matches!(tag, FrontendTag::Query | FrontendTag::Parse) {
                 self.look_for_databases(tag, rest, head);
             }
-            if self.link.rules.is_some() && self.link.tracker.is_plain() && !self.hint(tag, rest, head) {
-                return Ok((at, Stop::NeedMore));
+            if self.link.rules.is_some() && self.link.tracker.is_plain() {
+                match self.hint(tag, rest, head) {
+                    Hinted::Noted => {}
+                    Hinted::NeedMore => return Ok((at, Stop::NeedMore)),
+                    Hinted::Held => return Ok((at, Stop::Held(Hold::All))),
+                    Hinted::Refused => {
+                        at += HEAD_BYTES;
+                        continue;
+                    }
+                }
             }
             let passage = if plain { Passage::Free } else { self.gate(tag, rest, head) };
             match passage {
@@ -533,7 +542,7 @@ impl Inbound<'_, '_> {
         for own in [Owed::OwnParse(Note::None), Owed::OwnBind, Owed::OwnExecute(Note::Server(id)), Owed::OwnClose(Note::None)] {
             self.link.tracker.owe(own);
         }
-        statement::put_run(self.out.put(), OWN_PORTAL, &[b"PREPARE ", name.as_bytes(), statement.key()]);
+        statement::put_run(self.out.put(), b"", OWN_PORTAL, &[b"PREPARE ", name.as_bytes(), statement.key()]);
     }
 
     /// Marks the statement as known, and closes others where there are too many: one, or more after the setting has been lowered.

@@ -28,8 +28,9 @@ use tokio::time::timeout;
 use super::account::Member;
 use super::application_name;
 use super::authenticate::Keeper;
-use super::cancel::CancelTicket;
+use super::cancel::{self, CancelTicket, Outcome};
 use super::count::turned_away;
+use super::deadlines::Overdue;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::operator;
@@ -64,10 +65,29 @@ pub enum Arrival {
     Session(Start),
     /// A replication connection.
     Replication(Box<Replicating>, Stream),
-    /// A request to cancel what another client does; the connection is to be closed when that is done.
-    Cancel(CancelKey, Stream),
+    /// A request to cancel what another client does.
+    Cancel(Canceller),
     /// An operator.
     Console(Box<Guest>, Stream),
+}
+
+/// Somebody who asks to cancel what another client does; its connection is to be closed when that is done.
+pub struct Canceller {
+    key: Option<CancelKey>,
+    stream: Stream,
+    id: u64,
+    connected: u32,
+}
+
+impl Canceller {
+    /// Carries the request out.
+    pub async fn serve(self, worker: &Rc<Worker>) {
+        let outcome = match self.key {
+            Some(key) => cancel::deliver(worker, key).await,
+            None => Outcome::Malformed,
+        };
+        say::cancelled(&worker.config.borrow(), self.id, self.connected, &self.stream, outcome);
+    }
 }
 
 /// A client that did not get in, and why.
@@ -115,8 +135,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         }
     };
     let loss = match result {
-        Ok(Entered::Cancel(Some(key))) => return Some(Arrival::Cancel(key, stream)),
-        Ok(Entered::Cancel(None)) => return None,
+        Ok(Entered::Cancel(key)) => return Some(Arrival::Cancel(Canceller { key, stream, id, connected })),
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Replication(replicating, stream));
@@ -273,11 +292,16 @@ async fn admit(
         reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
+    let bounds = member.account().bounds();
     let baseline = tokio::select! {
         biased;
         baseline = pool.baseline(member.account().patience()) => baseline,
         // Nobody is let in for who does not wait any more.
         () = reached.stream.left() => return Err(other(Farewell::Left)),
+        // Who waits for a server waits as for a query.
+        () = over(bounds.query) => {
+            return Err((refusal::overdue(Overdue::QueuedQuery, &bounds).into(), WorkerCounter::PostgresLoginTimeout));
+        }
     };
     reached.server_wait.set(false);
     let baseline = match baseline {
@@ -364,6 +388,14 @@ fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> (Farew
     }
     let fault = Fault { severity: Severity::Fatal, ..refusal::no_connection(&route.key.name(), error) };
     (fault.into(), WorkerCounter::PostgresLoginRefused)
+}
+
+/// Waits until so much time is over; where there is no bound, for ever.
+async fn over(bound: Option<Duration>) {
+    match bound {
+        Some(bound) => tokio::time::sleep(bound).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn too_late(bound: Duration, server_wait: bool) -> Loss {

@@ -58,6 +58,7 @@ mod own_view;
 mod replay;
 pub(crate) mod say;
 pub mod schema_clock;
+mod sequences;
 mod shapes;
 mod sql_names;
 mod undo;
@@ -124,9 +125,8 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
             Box::pin(console::session::serve(&worker, stream, *guest)).await;
             None
         }
-        Arrival::Cancel(key, stream) => {
-            Box::pin(cancel::deliver(&worker, key)).await;
-            drop(stream);
+        Arrival::Cancel(canceller) => {
+            Box::pin(canceller.serve(&worker)).await;
             None
         }
     }

@@ -56,6 +56,8 @@ pub struct News {
     pub replay: bool,
     /// The server skips everything until a Sync, which is owed.
     pub resumes: bool,
+    /// The end of the answer waits for what the client has notified itself of.
+    pub waits: bool,
 }
 
 /// A parameter that the server reported.
@@ -78,6 +80,14 @@ pub enum Notifications {
     Pinned,
     /// One connection listens for all clients. What it does not listen to for this client.
     Others(Option<Rc<Listener>>),
+}
+
+impl Notifications {
+    /// Whether the client has notified itself of something that is still to come.
+    #[must_use]
+    pub fn awaits_own(&self) -> bool {
+        matches!(self, Self::Others(Some(listener)) if listener.is_awaiting())
+    }
 }
 
 /// What the server may not send.
@@ -137,6 +147,10 @@ impl Outbound<'_, '_> {
             } else {
                 None
             };
+            if tag == BackendTag::ReadyForQuery && self.waits_for_own() {
+                (self.link.held, self.news.waits) = (true, true);
+                return Ok(at);
+            }
             let verdict = self.judge(tag, whole)?;
             self.follow(head, at, verdict);
             at += HEAD_BYTES;
@@ -253,12 +267,30 @@ impl Outbound<'_, '_> {
         Ok(verdict)
     }
 
+    /// Whether a ReadyForQuery is the client's and stays back: what the client has notified itself of comes before it, and the connection that listens
+    /// for all has not heard it yet.
+    fn waits_for_own(&mut self) -> bool {
+        let Notifications::Others(Some(listener)) = &self.notifications else { return false };
+        if !listener.is_awaiting() || !matches!(self.link.tracker.owed().next(), Some(Owed::Query(_) | Owed::FunctionCall | Owed::Sync)) {
+            return false;
+        }
+        if self.is_unsure() {
+            listener.forget_awaited();
+            return false;
+        }
+        true
+    }
+
+    /// Whether the transaction may have changed what the client listens to.
+    fn is_unsure(&self) -> bool {
+        self.link.hearing.changed || self.link.dirt.kinds().has(Kinds::UNKNOWN)
+    }
+
     /// What the client has heard of by the end of its transaction is told within the answer, as the server does it: who looks for notifications then
     /// finds them. Not where the transaction may have changed what it listens to.
     fn notify_in_time(&mut self) {
         let Notifications::Others(Some(listener)) = &self.notifications else { return };
-        let unsure = self.link.hearing.changed || self.link.dirt.kinds().has(Kinds::UNKNOWN);
-        if !unsure && listener.has_news() {
+        if !self.is_unsure() && listener.has_news() {
             self.news.notified += listener.take(WHOLE_BYTES, self.out.put());
         }
     }
@@ -294,19 +326,18 @@ impl Outbound<'_, '_> {
         let own = matches!(link.tracker.owed().next(), Some(Owed::OwnQuery | Owed::OwnExecute(_)));
         if !own && !begins && !body.starts_with(b"SET") {
             link.sequences.on_run();
-            if body.starts_with(b"INSERT") || body.starts_with(b"COPY") || body.starts_with(b"MERGE") {
-                link.sequences.on_draw();
-            }
         }
         match body {
             b"DISCARD ALL\0" => {
                 self.on_named(body);
                 self.link.pins.remove(Cause::Listening);
                 self.link.hearing.changed = true;
+                self.link.sequences.on_forgotten();
                 self.link.carried = Default::default();
                 self.link.applied = None;
                 self.news.discarded = true;
             }
+            b"DISCARD SEQUENCES\0" => self.link.sequences.on_forgotten(),
             b"PREPARE\0" | b"DEALLOCATE\0" | b"DEALLOCATE ALL\0" => self.on_named(body),
             b"LISTEN\0" | b"UNLISTEN\0" if !self.link.tracker.is_own_query_next() => self.on_listening(body),
             b"LOAD\0" if self.link.rules.is_some() => self.link.pins.add(Cause::Library),
@@ -349,6 +380,9 @@ impl Outbound<'_, '_> {
             Notifications::All => true,
             Notifications::Pinned => pinned,
             Notifications::Others(listener) => {
+                if let Some(listener) = listener {
+                    listener.expect(body);
+                }
                 let channel = body.get(4..).and_then(frame::cstr).map_or(&[][..], |(channel, _)| channel);
                 // It may have listened in what nobody looks into; whether it has is asked only now.
                 let perhaps = self.link.hearing.listened || self.link.dirt.kinds().has(Kinds::UNKNOWN);

@@ -89,3 +89,27 @@ fn table(named: &[(&str, &Rc<Statement>)]) -> String {
          ORDER BY coalesce(m.theirs,p.name))"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::prepared::StatementTable;
+    use super::super::schema_clock::SchemaClock;
+    use super::*;
+    use crate::worker::WorkerId;
+
+    #[test]
+    fn only_the_newest_statements_are_shown_and_no_more_than_a_connection_keeps() {
+        let table = StatementTable::new(WorkerId(0), SchemaClock::default());
+        let mut client = ClientStatements::default();
+        for index in 0..MAX_SHOWN + 2 {
+            let body = format!("select {index}\0\0\0");
+            client.named.insert(format!("s{index}").into_bytes().into(), table.intern(body.as_bytes(), ""));
+        }
+        for (most, shown) in [(10_000, MAX_SHOWN), (3, 3)] {
+            let view = OwnView::of(b"SELECT name FROM pg_prepared_statements", Some(&client), most).unwrap();
+            let names = |index: usize| view.table.contains(&format!(",{})", quoted(&format!("s{index}"))));
+            assert_eq!(view.statements.len(), shown);
+            assert!(names(MAX_SHOWN + 1) && names(MAX_SHOWN + 2 - shown) && !names(MAX_SHOWN + 1 - shown), "{shown}");
+        }
+    }
+}

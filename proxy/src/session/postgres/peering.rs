@@ -12,20 +12,24 @@ use sidepool_protocol::postgres::cancel_key::CancelKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::cancel::Outcome;
 use super::cancel_lines::LineKey;
 use crate::upstream::postgres::cancel;
 use crate::worker::Worker;
 
-/// Sends a cancel for a client that is not ours on to whom it may belong to; false when that is nobody. Returns when it has been delivered.
-pub async fn forward(worker: &Rc<Worker>, key: CancelKey) -> bool {
+/// Sends a cancel for a client that is not ours on to whom it may belong to. Returns when it has been delivered.
+pub async fn forward(worker: &Rc<Worker>, key: CancelKey) -> Outcome {
     let config = Arc::clone(&worker.config.borrow());
-    let Some(postgres) = &config.postgres else { return false };
+    let Some(postgres) = &config.postgres else { return Outcome::Unknown };
     let is_of_a_peer = postgres.peer_id > 0 && key.peer() != postgres.peer_id;
     if is_of_a_peer && let Some(peer) = postgres.peers.get(&key.peer()) {
-        to_peer(worker, postgres, peer, key).await;
-        return true;
+        return to_peer(worker, postgres, peer, key).await;
     }
-    worker.postgres.elder.ask(key).await
+    match (worker.postgres.elder.ask(key).await, is_of_a_peer) {
+        (true, _) => Outcome::Sent,
+        (false, true) => Outcome::NoPeer,
+        (false, false) => Outcome::Unknown,
+    }
 }
 
 /// The process that served before us, as long as it still has clients: a key that we do not know may be one of theirs.
@@ -60,21 +64,23 @@ impl Elder {
     }
 }
 
-async fn to_peer(worker: &Rc<Worker>, postgres: &Postgres, peer: &Peer, key: CancelKey) {
+async fn to_peer(worker: &Rc<Worker>, postgres: &Postgres, peer: &Peer, key: CancelKey) -> Outcome {
     let id = key.peer();
     let Some(key) = key.forwarded() else {
         tracing::warn!("failed to forward cancel request because its TTL was exhausted (peer {id})");
-        return;
+        return Outcome::Worn;
     };
     let entering = worker.postgres.cancel_lines.enter(LineKey::Peer(id), postgres.pool_size_of(peer));
     let patience = postgres.cancel_wait_timeout;
     let entered = if patience.is_zero() { Ok(entering.await) } else { timeout(patience, entering).await };
     let Ok(Ok(_turn)) = entered else {
         tracing::warn!("cancel_wait_timeout: as many cancels are on their way to peer {id} as its pool_size allows");
-        return;
+        return Outcome::Late;
     };
     tracing::debug!("forwarding cancellation request to peer {id}");
     if let Err(fault) = cancel::send_to_peer(&worker.postgres.dialing, &peer.upstream, key).await {
         tracing::warn!(fault = %fault.message, "sending cancel request failed: peer {id}");
+        return Outcome::Failed;
     }
+    Outcome::Sent
 }

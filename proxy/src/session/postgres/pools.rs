@@ -3,7 +3,7 @@
 //! Not here: which pool a client is led to (`route`), or how a pool works (`pool`).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl PgPool {
         let lease = self.pool.acquire(IdentityId::default()).within(patience).await?;
         let baseline = Rc::clone(&lease.baseline);
         self.learned.set(&baseline);
-        lease.release(Condition::Clean);
+        lease.release(Condition::Unused);
         Ok(baseline)
     }
 }
@@ -186,6 +186,18 @@ impl PgPools {
         }
     }
 
+    /// Clients of `database` on these servers ask for values that sequences have given.
+    pub fn ask_sequences(&self, database: &str, hosts: &[Upstream]) {
+        for (_, entry) in self.pools.borrow().iter().filter(|(key, _)| *key.dbname == *database) {
+            let connector = entry.pool.connector();
+            if connector.target().hosts == hosts
+                && let Some(rules) = connector.state_rules()
+            {
+                let _ = rules.ask_sequences();
+            }
+        }
+    }
+
     /// The pools as the admin console sees them.
     #[must_use]
     pub fn facts(&self, now: Instant, lines: &CancelLines) -> Vec<PoolFacts> {
@@ -274,7 +286,9 @@ impl PgPools {
     fn forget_idle(&self, now: Instant, config: &Postgres) -> Option<Duration> {
         let bound = |time: Duration| (!time.is_zero()).then_some(time);
         let (any, auto) = (bound(config.pool_idle_timeout), bound(config.autodb_idle_timeout));
-        self.pools.borrow_mut().retain(|key, entry| {
+        let mut pools = self.pools.borrow_mut();
+        let mut gone = BTreeSet::new();
+        pools.retain(|key, entry| {
             let timeout = any.into_iter().chain(auto.filter(|_| key.is_auto())).min();
             if !is_unused(entry) || entry.pool.snapshot(now).connections() > 0 {
                 entry.idle_since.set(None);
@@ -282,8 +296,15 @@ impl PgPools {
             }
             let since = entry.idle_since.get().unwrap_or(now);
             entry.idle_since.set(Some(since));
-            timeout.is_none_or(|timeout| now.saturating_duration_since(since) < timeout)
+            let stays = timeout.is_none_or(|timeout| now.saturating_duration_since(since) < timeout);
+            if !stays && key.is_auto() {
+                gone.insert(Arc::clone(&key.dbname));
+            }
+            stays
         });
+        for database in gone.iter().filter(|name| !pools.keys().any(|key| key.is_auto() && key.dbname == **name)) {
+            tracing::warn!("dropping database '{}' as it does not exist anymore or inactive auto-database", database.escape_debug());
+        }
         any.into_iter().chain(auto).min().map(|timeout| (timeout / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
     }
 

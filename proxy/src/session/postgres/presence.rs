@@ -55,8 +55,6 @@ pub struct Presence {
     /// Those it began with, to which RESET leads back.
     start: Rc<ParameterSet>,
     fate: Cell<Option<Fate>>,
-    /// It asks for values of sequences that its session has drawn.
-    pub asks_sequences: Cell<bool>,
 }
 
 impl Presence {
@@ -75,7 +73,6 @@ impl Presence {
             state,
             start,
             fate: Cell::new(None),
-            asks_sequences: Cell::new(false),
         }
     }
 

@@ -89,6 +89,14 @@ pub(super) fn pinned_too_many(pool: &str, pins: Pins, (pinned, max): &(Pinned, u
         .with_hint(format!("{}Raise max_pinned_connections if the pool has room.", remedies(pins)))
 }
 
+/// A text that may end a failed transaction and then ask for the value of a sequence, where that may be another client's.
+#[must_use]
+pub(super) fn values_of_others() -> Fault {
+    Fault::error(SqlState::NOT_IN_PREREQUISITE_STATE, "the values of sequences on this connection may be another client's")
+        .with_detail("They can be forgotten only outside of a failed transaction.")
+        .with_hint("Send ROLLBACK by itself, and what asks for values (currval, lastval) after it.")
+}
+
 /// A client was idle for too long with a pinned connection.
 #[must_use]
 pub(super) fn pinned_too_long(pins: Pins, bounds: &Bounds) -> Fault {
@@ -136,14 +144,15 @@ pub(super) fn too_many_clients(exceeded: Exceeded) -> Fault {
 /// Something took longer than it may.
 #[must_use]
 pub(super) fn overdue(overdue: Overdue, bounds: &Bounds) -> Fault {
+    // Class 25 is for mistakes in SQL: drivers do not take it for the end of the connection, which it is, as they do PgBouncer's code.
     let (sqlstate, message, setting, bound) = match overdue {
         Overdue::Query | Overdue::CancelledQuery => (SqlState::QUERY_CANCELED, "query timeout", "query_timeout", bounds.query),
         Overdue::QueuedQuery => (SqlState::QUERY_CANCELED, "query_timeout", "query_timeout", bounds.query),
         Overdue::IdleTransaction => {
             let bound = bounds.idle_transaction;
-            (SqlState::IDLE_IN_TRANSACTION_TIMEOUT, "idle transaction timeout", "idle_transaction_timeout", bound)
+            (SqlState::PROTOCOL_VIOLATION, "idle transaction timeout", "idle_transaction_timeout", bound)
         }
-        Overdue::Transaction => (SqlState::TRANSACTION_TIMEOUT, "transaction timeout", "transaction_timeout", bounds.transaction),
+        Overdue::Transaction => (SqlState::PROTOCOL_VIOLATION, "transaction timeout", "transaction_timeout", bounds.transaction),
         Overdue::Client => (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", "client_idle_timeout", bounds.client_idle),
         Overdue::Pin => (SqlState::IDLE_SESSION_TIMEOUT, "pin_idle_timeout", "pin_idle_timeout", bounds.pin_idle),
     };

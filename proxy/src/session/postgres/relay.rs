@@ -6,6 +6,7 @@
 //! ```
 //! The connection is given back the moment the server is through with the transaction, before the last bytes reach a slow client.
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -25,6 +26,7 @@ use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
 use super::{alone, pinning, refusal, replay};
+use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -90,10 +92,22 @@ impl Session {
                 if quiet && self.with_connection(|connection| connection.link.tracker.is_free()) {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
                 }
+                self.note_pause();
                 return Poll::Pending;
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Nothing moves: if that is because nothing is asked, queries take no time meanwhile.
+    fn note_pause(&mut self) {
+        let half_sent = self.is_half_sent();
+        let Phase::Linked(lease) = &mut self.phase else { return };
+        let (in_transaction, leased) = (lease.link.tracker.is_idle_in_transaction(), lease.since());
+        let link = &mut lease.link;
+        if !link.spent.is_idle() && !half_sent && (in_transaction || link.tracker.is_free()) {
+            link.spent.pause(leased, clock::now(), in_transaction, self.pool.record());
+        }
     }
 
     fn is_linked(&self) -> bool {
@@ -222,6 +236,9 @@ impl Session {
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let id = lease.id();
         let PgConnection { link, stream, .. } = &mut **lease;
+        if link.spent.is_idle() {
+            link.spent.resume(clock::now());
+        }
         // All that was held back is looked at again.
         self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();
@@ -304,16 +321,11 @@ impl Session {
         let mut buffer = worker.buffers.read.borrow_mut();
         let notifications = self.notifications();
         let Phase::Linked(lease) = &mut self.phase else { return Ok(Turn::Unlinked) };
-        let PgConnection { link, stream, .. } = &mut **lease;
-        let kept = link.carry.len();
-        let read = match stream.poll_read(cx, &mut buffer[kept..]) {
+        let kept = lease.link.carry.len();
+        let read = match poll_server(lease, cx, &notifications, &mut buffer[kept..]) {
             Poll::Pending => {
                 self.quiet.server = true;
                 return Ok(Turn::Quiet);
-            }
-            Poll::Ready(Ok(0)) => {
-                drop(buffer);
-                return self.on_lost(cx, "the server closed it").map(|()| Turn::Unlinked);
             }
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => {
@@ -321,6 +333,7 @@ impl Session {
                 return self.on_lost(cx, &error.to_string()).map(|()| Turn::Unlinked);
             }
         };
+        let link = &mut lease.link;
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
         let input = &buffer[..kept + read];
@@ -382,6 +395,9 @@ impl Session {
         }
         if news.fatal {
             self.with_connection(|connection| connection.link.farewell = true);
+        }
+        if news.waits {
+            self.wait_for_own();
         }
         if news.resumes {
             self.with_connection(|connection| connection.link.to_server.send(&mut connection.stream, cx, &SYNC))
@@ -505,6 +521,23 @@ fn outbound<'a, 's>(
 ) -> Outbound<'a, 's> {
     let notifications = Notifications::Pinned;
     Outbound { link, client, notifications, rewriting: false, max_packet: rules.max_packet as usize, out, news: News::default() }
+}
+
+/// Reads the server. What was held back is looked at again when it has nothing to wait for any more: nothing is read then.
+fn poll_server(
+    connection: &mut PgConnection,
+    cx: &mut Context<'_>,
+    notifications: &Notifications,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    if std::mem::take(&mut connection.link.held) {
+        connection.link.held = notifications.awaits_own();
+        return if connection.link.held { Poll::Pending } else { Poll::Ready(Ok(0)) };
+    }
+    match connection.stream.poll_read(cx, buffer) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"))),
+        read => read,
+    }
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.

@@ -7,6 +7,7 @@ use sidepool_config::model::{Config, Listen};
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::startup::{Replication, Startup};
 
+use super::cancel::Outcome;
 use super::opening::Farewell;
 use super::presence::Presence;
 use super::run::End;
@@ -71,6 +72,14 @@ pub(super) fn not_let_in(config: &Config, id: u64, connected: u32, stream: &Stre
         }
     }
     true
+}
+
+/// Somebody who wanted to cancel something is gone.
+pub(super) fn cancelled(config: &Config, id: u64, connected: u32, stream: &Stream, outcome: Outcome) {
+    if config.pgbouncer.is_some() {
+        let peer = place(&Ends::of(stream), config);
+        closing(config, &Subject { id, user: "", database: "", peer, age: age(connected) }, outcome.in_words());
+    }
 }
 
 /// A client is told that something is wrong; with its last words, if it is closed because of it.

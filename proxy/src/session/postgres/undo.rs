@@ -82,7 +82,7 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         link.dirt.on_undone();
-        if code == b"26000"
+        if matches!(code, b"26000" | b"25P02")
             && let Some(told) = failed.refused.take().or_else(|| self.refused_query())
         {
             self.out.put().extend_from_slice(&told);
@@ -243,6 +243,7 @@ fn undo(owed: Owed<Note>, statements: &mut ServerStatements, client: &mut Option
             | Note::Uses(_)
             | Note::Shape(_)
             | Note::Changed(_)
+            | Note::Forgets
             | Note::Sql(_)
             | Note::Text(_)
             | Note::Refused(_) => {}

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -19,6 +20,7 @@ use super::link::Link;
 use super::roll::{Born, Entry};
 use super::sequences::Sequences;
 use super::statements::ServerStatements;
+use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
 use crate::pool::traits::{Connection, Origin};
 use crate::transport::stream::{Parcel, Stream};
@@ -139,6 +141,10 @@ impl Connection for PgConnection {
             (Some(name), Place::Tcp(address)) => Some(Origin { name: name.into(), address: address.ip() }),
             (_, Place::Tcp(_) | Place::Unix(_)) => None,
         }
+    }
+
+    fn released(&mut self, since: Instant, now: Instant, record: &PoolRecord) {
+        self.link.spent.end(since, now, record);
     }
 
     fn closing(&mut self, reason: CloseReason) {

@@ -141,7 +141,7 @@ impl PgConnector {
         let rules = (settings.following != Following::Off).then(|| StateRules::new(settings));
         let mut present = self.state_rules.borrow_mut();
         if let (Some(present), Some(rules)) = (&*present, &rules) {
-            present.custom().iter().for_each(|name| rules.remember(name));
+            rules.learn(present);
         }
         *present = rules.map(Rc::new);
     }
@@ -256,7 +256,7 @@ impl Connector for PgConnector {
             }
             (Err(fault), entry) => {
                 if let Some(entry) = entry {
-                    entry.failed(&self.target.upstream, fault.kind);
+                    entry.failed(&self.target.upstream, &fault);
                 }
                 Err(fault)
             }

@@ -2,7 +2,7 @@
 //!
 //! Hints go in while messages pass; nothing here is sure. Not here: the question (`asking`), or where hints come from (`protocol::postgres::hints`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use sidepool_config::model::{Following, SessionState};
@@ -21,6 +21,8 @@ pub struct StateRules {
     /// Functions that change the state without saying so.
     pub functions: Functions,
     custom: RefCell<Vec<Box<str>>>,
+    /// Clients of this database ask for what sequences have given, so that each begins with nothing on a connection that others have used.
+    asks_sequences: Cell<bool>,
     /// What all sessions of the pool begin with although it looks as if somebody had set it, and its values.
     usual: RefCell<Vec<(Box<str>, Box<str>)>>,
 }
@@ -42,6 +44,23 @@ impl StateRules {
         if name.contains('.') && custom.len() < MAX_CUSTOM && !custom.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             custom.push(name.into());
         }
+    }
+
+    /// A client asks for what sequences have given; true: it is the first.
+    pub fn ask_sequences(&self) -> bool {
+        !self.asks_sequences.replace(true)
+    }
+
+    /// Whether clients do so, or may without anybody noticing.
+    #[must_use]
+    pub fn asks_sequences(&self) -> bool {
+        self.always || self.asks_sequences.get()
+    }
+
+    /// Keeps what rules that are replaced have learned.
+    pub fn learn(&self, before: &Self) {
+        before.custom.borrow().iter().for_each(|name| self.remember(name));
+        self.asks_sequences.set(before.asks_sequences.get());
     }
 
     /// Sessions begin with this.
@@ -87,7 +106,7 @@ impl Dirt {
 
     /// Takes in what a text may change.
     pub fn add(&mut self, hints: &Hints) {
-        self.kinds = self.kinds.with(hints.kinds.without(Kinds::BOUND.with(Kinds::SEQUENCES).with(Kinds::DRAWS)));
+        self.kinds = self.kinds.with(hints.kinds.without(Kinds::BOUND.with(Kinds::SEQUENCES)));
         self.explained |= hints.sets;
         for name in &hints.names {
             if self.names.contains(name) {

@@ -13,6 +13,7 @@ use super::dirt::{Dirt, StateRules};
 use super::pins::Pins;
 use super::query::Cleaned;
 use super::sequences::Sequences;
+use super::spent::Spent;
 use super::statements::{Known, ServerStatements, Statement, StatementId};
 use crate::transport::backlog::Backlog;
 
@@ -54,6 +55,8 @@ pub enum Note {
     Shape(Rc<Statement>),
     /// A Bind that is bound to fail, because the rows of this statement have come to look different.
     Changed(StatementId),
+    /// What forgets the values that sequences have given to others.
+    Forgets,
     /// A simple query in which names of statements were replaced.
     Sql(Box<SqlNote>),
     /// What does not run: in its place stands what the server refuses, and this is what the client is told then.
@@ -199,6 +202,7 @@ impl Note {
             | Self::Uses(_)
             | Self::Shape(_)
             | Self::Changed(_)
+            | Self::Forgets
             | Self::Sql(_)
             | Self::Refused(_) => false,
         }
@@ -245,6 +249,8 @@ pub struct Link {
     pub to_server: Backlog,
     /// The start of a small message of which the rest has not come.
     pub carry: Vec<u8>,
+    /// That is a ReadyForQuery of the server and what is behind it: it waits for a notification.
+    pub held: bool,
     /// How much of the server's present message is still to come.
     pub remaining: usize,
     /// Whether that message goes on to the client.
@@ -291,6 +297,8 @@ pub struct Link {
     pub promised: bool,
     /// What has been sent, for the statistics.
     pub counts: Counts,
+    /// How long it took.
+    pub spent: Spent,
     /// A simple query has been sent that may change what a name means.
     pub naming: bool,
     /// A statement that the server had from before was used since somebody last cleared this.
@@ -428,9 +436,9 @@ impl Link {
             statements.forget_named();
         }
         statements.unnamed = None;
-        let carried = Rc::clone(&self.carried);
-        // Whatever else the query did, what was set may still be.
-        *self = Self { statements, carried, doubtful: true, ..Self::default() };
+        let (carried, sequences) = (Rc::clone(&self.carried), self.sequences);
+        // Whatever else the query did, what was set or drawn may still be.
+        *self = Self { statements, carried, sequences, doubtful: true, ..Self::default() };
     }
 }
 
@@ -441,6 +449,7 @@ mod tests {
 
     fn used() -> Link {
         let mut link = Link { doubtful: true, ..Link::default() };
+        let _ = (link.sequences.on_link(1, false), link.sequences.on_link(2, false));
         link.statements.insert(StatementId::new(1), 9);
         link
     }
@@ -450,10 +459,10 @@ mod tests {
         let all = Cleaned { all: true, ..Cleaned::default() };
         let mut link = used();
         link.take_in_reset(all);
-        assert!(link.statements.is_empty() && !link.doubtful);
+        assert!(link.statements.is_empty() && !link.doubtful && !link.sequences.is_foreign());
         let mut link = used();
         link.take_in_reset(Cleaned::default());
-        assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none());
+        assert!(link.statements.len() == 1 && link.doubtful && link.applied.is_none() && link.sequences.is_foreign());
         let statements = Cleaned { statements: true, ..Cleaned::default() };
         link.pins.add(Cause::Statements);
         assert_eq!(link.left_by(Cleaned::default()).as_deref(), Some("statements prepared in SQL under its own names"));

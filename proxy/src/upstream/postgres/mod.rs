@@ -14,6 +14,7 @@ pub mod pins;
 pub mod quoting;
 pub mod roll;
 pub mod sequences;
+pub mod spent;
 pub mod statements;
 pub mod target;
 

@@ -15,7 +15,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 use super::cancellable::Cancellable;
 use super::pins::Pins;
 use crate::clock;
-use crate::pool::fault::ConnectFaultKind;
+use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::reason::CloseReason;
 use crate::transport::ends::{End, Ends};
 use crate::transport::stream::Stream;
@@ -91,8 +91,8 @@ pub struct Server {
     pub held: Cell<Option<Held>>,
     /// Why it is being closed, once the pool has said so.
     pub reason: Cell<Option<CloseReason>>,
-    /// Where it was to lead, and why it was not opened.
-    failed: RefCell<Option<(String, ConnectFaultKind)>>,
+    /// Where it was to lead, and why it was not opened, in the words of the server where it had any.
+    failed: RefCell<Option<(String, Arc<str>)>>,
 }
 
 impl Server {
@@ -105,13 +105,18 @@ impl Server {
 
     fn log_opened(&self) {
         let (peer, from) = self.place();
+        let tls = &*self.tls.borrow();
+        if !tls.is_empty() {
+            tracing::info!(name: "server_tls", server = self.id, db = &*self.database, user = &*self.user, peer, tls, "TLS with the server");
+        }
         tracing::info!(name: "server_connected", server = self.id, db = &*self.database, user = &*self.user, peer, from, "new server connection");
     }
 
     fn log_closed(&self) {
         let age = u64::from(seconds_now().saturating_sub(self.connected));
-        let (peer, reason) = match (self.failed.take(), self.stage.get(), self.reason.get()) {
-            (Some((peer, kind)), ..) => (peer, not_opened(kind)),
+        let failed = self.failed.take();
+        let (peer, reason) = match (&failed, self.stage.get(), self.reason.get()) {
+            (Some((peer, why)), ..) => (peer.clone(), &**why),
             (None, Stage::New, _) => (self.place().0, "connect failed"),
             (None, _, Some(reason)) => (self.place().0, in_words(reason)),
             (None, _, None) => (self.place().0, "client disconnect while server was not ready"),
@@ -288,8 +293,9 @@ impl Entry {
     }
 
     /// The connection could not be opened.
-    pub fn failed(&self, upstream: &Upstream, kind: ConnectFaultKind) {
-        *self.server.failed.borrow_mut() = Some((upstream.to_string(), kind));
+    pub fn failed(&self, upstream: &Upstream, fault: &ConnectFault) {
+        let why = fault.said.clone().unwrap_or_else(|| not_opened(fault.kind).into());
+        *self.server.failed.borrow_mut() = Some((upstream.to_string(), why));
     }
 
     /// What it keeps on its way to another worker.

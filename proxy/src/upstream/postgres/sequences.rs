@@ -1,9 +1,8 @@
-//! What a session remembers of sequences (`currval`, `lastval`): whose it is, and when it has to be forgotten.
+//! What a session remembers of sequences (`currval`, `lastval`): whether it is another client's, and has to be forgotten before it is asked for.
 //!
 //! Which statements draw from a sequence can often not be seen (a function does, or a column's default); which ask for what was drawn, can. So
-//! nothing is done until a client asks, and then only where others have used the connection since it was last cleaned of this. From then on the
-//! client begins with nothing on each connection that others have used.
-//! Not here: finding the words (`protocol::postgres::hints`), sending (`session::postgres::hinting`).
+//! nothing is done until a client asks, and then only where others have used the connection since it was last cleaned of this.
+//! Not here: finding the words (`protocol::postgres::hints`), sending (`session::postgres::sequences`).
 
 /// Who has used a connection since its memory of sequences was last cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,8 +12,8 @@ enum Users {
     None,
     /// This client alone.
     One(u64),
-    /// Several, this one last; it has drawn a value for certain, or not.
-    Several(u64, bool),
+    /// Several, this one last.
+    Several(u64),
 }
 
 /// Whose values of sequences a session remembers.
@@ -28,45 +27,43 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// A client gets the connection; true when what others have drawn has to be forgotten before: it is one that `asks` for values.
+    /// A client gets the connection; true: it may ask for values without anything being done before (it `asks`), and so what others have drawn has
+    /// to be forgotten now.
     #[must_use]
     pub fn on_link(&mut self, client: u64, asks: bool) -> bool {
-        (self.asked, self.ran) = (asks, false);
+        (self.asked, self.ran) = (false, false);
         self.users = match self.users {
             Users::None => Users::One(client),
             Users::One(known) if known == client => Users::One(client),
-            Users::Several(last, drew) if last == client => Users::Several(client, drew),
-            Users::One(_) | Users::Several(..) => Users::Several(client, false),
+            Users::One(_) | Users::Several(_) => Users::Several(client),
         };
-        asks && self.forget(client)
+        asks && self.is_foreign()
     }
 
-    /// The client is about to ask; true when what others have drawn has to be forgotten before. What the client may have drawn itself in the same
-    /// transaction, or for certain since it came, is not.
+    /// The client is about to ask, or perhaps (`hidden`); true when what others have drawn has to be forgotten before. With it goes what the client
+    /// has drawn itself since it got the connection: nobody can tell one from the other. From then on clients of its kind begin with nothing.
     #[must_use]
-    pub fn on_ask(&mut self, client: u64) -> bool {
-        self.asked = true;
-        !self.ran && self.forget(client)
+    pub fn on_ask(&mut self, hidden: bool) -> bool {
+        self.asked |= !hidden || self.ran && self.is_foreign();
+        self.is_foreign()
     }
 
-    fn forget(&mut self, client: u64) -> bool {
-        let foreign = matches!(self.users, Users::Several(_, false));
-        if foreign {
+    /// Whether values may be another client's.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.users, Users::Several(_))
+    }
+
+    /// The session has forgotten all values.
+    pub fn on_forgotten(&mut self) {
+        if let Users::Several(client) = self.users {
             self.users = Users::One(client);
         }
-        foreign
     }
 
     /// Something has run that may have drawn a value.
     pub fn on_run(&mut self) {
         self.ran = true;
-    }
-
-    /// A value has been drawn, for all that can be seen.
-    pub fn on_draw(&mut self) {
-        if let Users::Several(_, drew) = &mut self.users {
-            *drew = true;
-        }
     }
 
     /// Whether the present client asks for values.
@@ -83,29 +80,32 @@ mod tests {
     #[test]
     fn a_connection_that_nobody_else_used_keeps_what_was_drawn() {
         let mut sequences = Sequences::default();
-        assert!(!sequences.on_link(1, false) && !sequences.on_ask(1) && sequences.is_asked());
-        assert!(!sequences.on_link(1, true) && !sequences.on_ask(1));
+        assert!(!sequences.on_link(1, false) && !sequences.on_ask(false) && sequences.is_asked());
+        assert!(!sequences.on_link(1, true) && !sequences.on_ask(false));
     }
 
     #[test]
     fn what_others_have_drawn_is_forgotten_before_it_is_asked_for() {
         let mut sequences = Sequences::default();
         assert!(!sequences.on_link(1, false) && !sequences.on_link(2, false));
-        assert!(sequences.on_ask(2) && !sequences.on_ask(2));
-        assert!(!sequences.on_link(2, true));
-        assert!(sequences.on_link(1, true) && !sequences.on_link(1, true));
+        assert!(sequences.on_ask(false) && sequences.on_ask(false), "nobody has said that it is forgotten");
+        sequences.on_run();
+        assert!(sequences.on_ask(false), "whatever the client may have drawn itself");
+        sequences.on_forgotten();
+        assert!(!sequences.on_ask(false) && !sequences.on_link(2, true));
+        assert!(sequences.on_link(1, true));
+        sequences.on_forgotten();
+        assert!(!sequences.on_link(1, true));
     }
 
     #[test]
-    fn what_the_client_has_drawn_itself_is_not_forgotten() {
+    fn who_may_ask_without_words_is_taken_for_one_who_asks_only_where_it_loses_something() {
         let mut sequences = Sequences::default();
-        assert!(!sequences.on_link(1, false) && !sequences.on_link(2, false));
+        assert!(!sequences.on_link(1, false) && !sequences.on_ask(true) && !sequences.is_asked());
         sequences.on_run();
-        assert!(!sequences.on_ask(2));
-        // In another transaction only what was drawn for certain counts.
-        assert!(!sequences.on_link(2, false) || sequences.is_asked());
-        sequences.on_draw();
-        assert!(!sequences.on_link(2, false) && !sequences.on_ask(2) && !sequences.on_link(2, true));
-        assert!(sequences.on_link(1, true));
+        assert!(!sequences.on_ask(true) && !sequences.is_asked(), "all that there may be is its own");
+        assert!(!sequences.on_link(2, false) && sequences.on_ask(true) && !sequences.is_asked(), "it has drawn nothing yet");
+        sequences.on_run();
+        assert!(sequences.on_ask(true) && sequences.is_asked());
     }
 }

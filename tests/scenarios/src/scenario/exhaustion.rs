@@ -14,7 +14,7 @@ const IDLE: Duration = Duration::from_secs(5);
 
 pub(super) async fn play(order: Order) -> Report {
     let lines = ["default_pool_size = 20", "idle_transaction_timeout = 5", "query_wait_timeout = 3"];
-    let stage = PostgresStage::set_with(order.peer, None, &lines).await;
+    let stage = PostgresStage::set_with(order.peer, &lines).await;
     let (door, witnesses) = (stage.door(), stage.witnesses().await);
     let mut crowd = Crowd::default();
     crowd.add_many(order.scale.clients(500), &door, Manners::every(Duration::from_millis(200)));

@@ -21,7 +21,7 @@ pub(super) async fn play(order: Order) -> Report {
         Peer::Sidepool => &ours,
         Peer::Other => &common,
     };
-    let stage = PostgresStage::set_with(order.peer, None, lines).await;
+    let stage = PostgresStage::set_with(order.peer, lines).await;
     let (door, witnesses) = (stage.door(), stage.witnesses().await);
     let time = order.scale.seconds(10);
     let (small, greedy) = (door.of("small"), door.of("greedy"));

@@ -1,4 +1,4 @@
-//! A restart of the server, first in an orderly way and then as by a crash. What matters: clients are kept waiting or told, and are served as
+//! A restart of the server: in an orderly way, as by a crash, and because one of its processes was killed. What matters: clients are kept waiting or told, and are served as
 //! soon as the server is back, without a stampede.
 
 use std::time::{Duration, Instant};
@@ -17,10 +17,12 @@ pub(super) async fn play<S: Stage>(order: Order) -> Report {
     crowd.add_many(order.scale.clients(200), &door, Manners::every(Duration::from_millis(50)));
     let mut slowest = Some(Duration::ZERO);
     let mut tally = crate::tally::Tally::default();
-    for how in [Stop::Told, Stop::Crash] {
+    for how in [Stop::Told, Stop::Crash, Stop::KillOne] {
         tokio::time::sleep(order.scale.seconds(4)).await;
-        stage.stop(how);
-        tokio::time::sleep(AWAY).await;
+        stage.stop(how).await;
+        if how != Stop::KillOne {
+            tokio::time::sleep(AWAY).await;
+        }
         stage.launch().await;
         let back = Instant::now();
         let served = crowd.served();

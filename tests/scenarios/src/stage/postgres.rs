@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use rustix::process::{Pid, kill_process};
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::postgres::Cluster;
 use sidepool_tests::process::{Process, Signal};
@@ -23,7 +24,7 @@ const OWNER: &str = "open";
 /// Users that clients come in as; all of them share one pool.
 const USERS: [&str; 3] = ["plain", "small", "greedy"];
 
-/// What all scenarios have in `[pgbouncer]`.
+/// What scenarios have in `[pgbouncer]`, but for what they have otherwise.
 const COMMON: &str = "\
 listen_addr = 127.0.0.1
 listen_port = LISTEN_PORT
@@ -31,6 +32,7 @@ unix_socket_dir = SOCKET_DIRECTORY
 auth_type = scram-sha-256
 auth_file = USERS_FILE
 pool_mode = transaction
+default_pool_size = 20
 max_client_conn = 6000
 listen_backlog = 4096
 log_connections = 0
@@ -39,6 +41,14 @@ stats_period = 3600
 query_wait_timeout = 10
 client_login_timeout = 5
 ";
+
+/// Where the pooler looks for the server.
+pub struct Upstream {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
 
 /// Server, pooler and door.
 pub struct PostgresStage {
@@ -52,23 +62,33 @@ pub struct PostgresStage {
 }
 
 impl PostgresStage {
-    /// Starts both with more lines of `[pgbouncer]`.
-    pub async fn set_with(peer: Peer, network: Option<&Network>, lines: &[&str]) -> Self {
+    /// Starts both with other lines of `[pgbouncer]`.
+    pub async fn set_with(peer: Peer, lines: &[&str]) -> Self {
+        Self::set_all(peer, None, None, lines).await
+    }
+
+    /// The same, and the pooler looks for the server where it is told to.
+    pub async fn set_at(peer: Peer, upstream: Option<Upstream>, lines: &[&str]) -> Self {
+        Self::set_all(peer, None, upstream, lines).await
+    }
+
+    async fn set_all(peer: Peer, network: Option<&Network>, upstream: Option<Upstream>, lines: &[&str]) -> Self {
         let cluster = Cluster::start_with(&["log_connections=on"]).await;
         let password = Arc::new(Password::new("the clients' own secret"));
-        let (host, port) = match network {
-            None => ("127.0.0.1".to_owned(), cluster.port()),
-            Some(network) => {
-                // The server is told apart by its Unix socket, which knows no networks.
+        let upstream = match (upstream, network) {
+            (Some(upstream), _) => upstream,
+            (None, None) => Upstream { host: "127.0.0.1".to_owned(), port: cluster.port() },
+            (None, Some(network)) => {
+                // Its Unix socket knows no networks.
                 let socket = cluster.socket_directory().join(format!(".s.PGSQL.{}", cluster.port()));
-                (network.relay_to(&socket), Network::PORT)
+                Upstream { host: network.relay_to(&socket), port: Network::PORT }
             }
         };
-        let mut ini = format!("[databases]\napp = host={host} port={port} dbname=app user={OWNER}\n[pgbouncer]\n{COMMON}");
-        if !lines.iter().any(|line| line.starts_with("default_pool_size")) {
-            ini.push_str("default_pool_size = 20\n");
-        }
-        for line in lines {
+        let Upstream { host, port } = upstream;
+        let key = |line: &str| line.split(' ').next().map(str::to_owned);
+        let common = COMMON.lines().filter(|common| !lines.iter().any(|line| key(line) == key(common)));
+        let mut ini = format!("[databases]\napp = host={host} port={port} dbname=app user={OWNER}\n[pgbouncer]\n");
+        for line in common.chain(lines.iter().copied()) {
             let _ = writeln!(ini, "{line}");
         }
         let users: String = USERS.iter().map(|user| format!("\"{user}\" \"{}\"\n", password.verifier())).collect();
@@ -79,6 +99,15 @@ impl PostgresStage {
         let pooler = IniPooler::start(program, &ini, &users).await;
         let door = PostgresDoor { port: pooler.port(), user: USERS[0], password };
         Self { cluster, pooler, door, seen: BTreeMap::new(), relayed: network.cloned() }
+    }
+
+    /// Kills the process of one connection: the server believes its memory broken, and begins anew.
+    async fn kill_one(&mut self) {
+        let from = self.cluster.process().log().len();
+        if let Some(pid) = self.cluster.pids().await.first().and_then(|pid| Pid::from_raw(*pid)) {
+            kill_process(pid, Signal::KILL).expect("a process of our server");
+            self.cluster.process().log().line_with_after(from, "ready to accept connections").await;
+        }
     }
 
     /// Takes down what the server has logged of connections over TCP: `2026-11-21 20:42:27.123 UTC [77] LOG:  connection received: host=…`.
@@ -94,7 +123,7 @@ impl Stage for PostgresStage {
     type Door = PostgresDoor;
 
     async fn set(peer: Peer, network: Option<&Network>) -> Self {
-        Self::set_with(peer, network, &[]).await
+        Self::set_all(peer, network, None, &[]).await
     }
 
     fn peer_name(peer: Peer) -> &'static str {
@@ -112,16 +141,20 @@ impl Stage for PostgresStage {
         self.pooler.process()
     }
 
-    fn stop(&mut self, how: Stop) {
-        self.note_connects();
-        self.cluster.stop_by(match how {
+    async fn stop(&mut self, how: Stop) {
+        let signal = match how {
             Stop::Told => Signal::INT,
             Stop::Crash => Signal::QUIT,
-        });
+            Stop::KillOne => return self.kill_one().await,
+        };
+        self.note_connects();
+        self.cluster.stop_by(signal);
     }
 
     async fn launch(&mut self) {
-        self.cluster.launch().await;
+        if self.cluster.is_stopped() {
+            self.cluster.launch().await;
+        }
     }
 
     async fn end_one_connection(&mut self) {

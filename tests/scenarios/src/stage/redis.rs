@@ -79,13 +79,15 @@ impl Stage for RedisStage {
         &self.pooler
     }
 
-    fn stop(&mut self, how: Stop) {
-        self.stopped.fetch_add(1, Ordering::Relaxed);
+    async fn stop(&mut self, how: Stop) {
         let signal = match how {
             Stop::Told => Signal::TERM,
-            Stop::Crash => Signal::KILL,
+            // It is one process.
+            Stop::Crash | Stop::KillOne => Signal::KILL,
         };
         self.server.stop_by(signal);
+        // Behind the last reply: whoever was answered before may be answered by an empty server from now on.
+        self.stopped.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn launch(&mut self) {

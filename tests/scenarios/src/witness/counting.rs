@@ -19,6 +19,7 @@ pub async fn count_until(port: u16, number: usize, restarts: Arc<AtomicU64>, ove
     let mut seen = Testimony::default();
     let mut session = None;
     let mut bounds = Bounds { least: 0, most: 0 };
+    // How many restarts there had been when the counter was asked that stood where we know.
     let mut known_restarts = restarts.load(Ordering::Relaxed);
     let key = format!("witness:{number}");
     let increment: &[&str] = &["INCR", &key];
@@ -28,10 +29,10 @@ pub async fn count_until(port: u16, number: usize, restarts: Arc<AtomicU64>, ove
             session = Session::enter(port).await.ok();
         }
         if let Some(client) = &mut session {
+            let restarts_before = restarts.load(Ordering::Relaxed);
             let outcome = client.ask(&pipeline).await;
             if restarts.load(Ordering::Relaxed) != known_restarts {
-                // Where a counter stands that began anew within a pipeline, nobody knows but that it is not beyond.
-                known_restarts = restarts.load(Ordering::Relaxed);
+                // Where a counter stands that may have begun anew, nobody knows but that it is not beyond.
                 bounds.least = 0;
             }
             match outcome {
@@ -39,6 +40,7 @@ pub async fn count_until(port: u16, number: usize, restarts: Arc<AtomicU64>, ove
                     let counts: Vec<u64> = replies.iter().filter_map(|reply| reply.parse().ok()).collect();
                     seen.broken.extend(bounds.complaint(&counts, &replies));
                     seen.answered += 1;
+                    known_restarts = restarts_before;
                     bounds = counts.last().map_or(bounds, |last| Bounds { least: *last, most: *last });
                 }
                 // Each of them may have happened.

@@ -78,6 +78,10 @@ pub(super) fn not_trusted() -> Fault {
     )
 }
 
+pub(super) fn no_such_user() -> Fault {
+    refused("no such user").with_hint("Neither the configuration nor auth_query knows this user.")
+}
+
 pub(super) fn not_the_peer() -> Fault {
     refused("unix socket login rejected")
         .with_hint("With \"peer\" the user of the operating system has to have this name, or a map in auth_ident_file that allows it.")

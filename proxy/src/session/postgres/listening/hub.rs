@@ -107,7 +107,13 @@ enum Ended {
 impl Hub {
     /// A hub without channels, with its task.
     pub(super) fn start(key: HubKey, worker: &Rc<Worker>) -> Rc<Self> {
-        let hub = Rc::new(Self {
+        let hub = Rc::new(Self::new(key));
+        tokio::task::spawn_local(run(Rc::clone(&hub), Rc::clone(worker)));
+        hub
+    }
+
+    fn new(key: HubKey) -> Self {
+        Self {
             key,
             topics: RefCell::default(),
             pools: RefCell::default(),
@@ -118,18 +124,24 @@ impl Hub {
             task: RefCell::new(None),
             flight: Arc::default(),
             counted: Cell::new(0),
-        });
-        tokio::task::spawn_local(run(Rc::clone(&hub), Rc::clone(worker)));
-        hub
+        }
     }
 
     /// A worker wants to hear a channel.
     pub(super) fn join(&self, from: WorkerId, channel: Channel, turn: u64, pool: PoolKey, worker: &Worker) {
         self.remember(pool);
+        if let Some(news) = self.enter(from, channel, turn) {
+            self.post(worker, from, news);
+        }
+        self.wake();
+    }
+
+    /// The answer, if there is one already.
+    fn enter(&self, from: WorkerId, channel: Channel, turn: u64) -> Option<News> {
         let mut topics = self.topics.borrow_mut();
         if topics.len() >= MAX_CHANNELS && !topics.contains_key(&channel) {
             let fault = Arc::new(words::too_many_channels_in_all());
-            return self.post(worker, from, News::Refused { channel, turn, fault });
+            return Some(News::Refused { channel, turn, fault });
         }
         let is_new = !topics.contains_key(&channel);
         let topic =
@@ -137,12 +149,13 @@ impl Hub {
         topic.workers.retain(|(other, _)| *other != from);
         topic.workers.push((from, turn));
         if topic.standing == Standing::Heard {
-            self.post(worker, from, News::Joined { channel, turn });
-        } else if is_new && self.open.get() {
+            return Some(News::Joined { channel, turn });
+        }
+        if is_new && self.open.get() {
             topic.number = self.next_number();
             self.listen(&channel, topic.number);
         }
-        self.wake();
+        None
     }
 
     /// A worker does not want it any more.
@@ -515,5 +528,25 @@ impl Hub {
         if now != before {
             line.lease.pool().record().shift(PoolGauge::ListenChannels, now - before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sidepool_protocol::postgres::fault::SqlState;
+
+    use super::*;
+
+    #[test]
+    fn there_is_a_bound_to_the_channels_of_a_database() {
+        let hub = Hub::new(HubKey { entry: "a".into(), dbname: "a".into() });
+        let enter = |from: u16, index: usize| hub.enter(WorkerId(from), format!("c{index}").into_bytes().into(), 1);
+        assert!((0..MAX_CHANNELS).all(|index| enter(0, index).is_none()));
+        assert!(enter(1, 5).is_none(), "one that is known already");
+        let Some(News::Refused { fault, .. }) = enter(1, MAX_CHANNELS) else { panic!("one more than there may be") };
+        assert_eq!(fault.sqlstate, SqlState::CONFIGURATION_LIMIT);
+        assert_eq!(hub.topics.borrow().len(), MAX_CHANNELS);
+        hub.leave(WorkerId(0), &b"c7"[..].into());
+        assert!(enter(1, MAX_CHANNELS).is_none(), "another one has gone");
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use sidepool_protocol::postgres::fault::Fault;
+use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
 use sidepool_protocol::postgres::subscriber::Channel;
 
 use super::branch::Branch;
@@ -18,6 +19,9 @@ use crate::observe::record::PoolGauge;
 use crate::pool::handle::Pool;
 use crate::session::postgres::route::PoolKey;
 use crate::upstream::postgres::connector::PgConnector;
+
+/// The answer to a client waits for its own notifications among the first so many since it was last told something.
+const MAX_EXPECTED: u32 = 100;
 
 /// How far the client is with a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,14 @@ pub struct Listener {
     /// What the session waits for.
     wanted: RefCell<Vec<Channel>>,
     refusal: RefCell<Option<Arc<Fault>>>,
+    /// The server process of the client's present or last connection, as in notifications.
+    process: Cell<[u8; 4]>,
+    /// What the client has notified itself of and the hub has not heard yet.
+    awaited: RefCell<Vec<Box<[u8]>>>,
+    /// How many of its own it has been told by its connection since it was last told something.
+    expected: Cell<u32>,
+    /// Counts how often that was waited for.
+    waits: Cell<u32>,
 }
 
 /// A listener that leaves all channels when it is dropped.
@@ -97,6 +109,10 @@ impl Listener {
             missed: Cell::new(false),
             wanted: RefCell::default(),
             refusal: RefCell::default(),
+            process: Cell::default(),
+            awaited: RefCell::default(),
+            expected: Cell::new(0),
+            waits: Cell::new(0),
         }
     }
 
@@ -200,6 +216,7 @@ impl Listener {
 
     /// The next notifications, up to about so many bytes, and how many there are. Only when no channel is early.
     pub fn take(&self, limit: usize, out: &mut Vec<u8>) -> u64 {
+        self.expected.set(0);
         let mut inbox = self.inbox.borrow_mut();
         let mut count = 0;
         while out.len() < limit
@@ -214,6 +231,51 @@ impl Listener {
             *inbox = VecDeque::new();
         }
         count
+    }
+
+    /// The client's connection leads to this server process: the start of its key.
+    pub fn set_process(&self, key: &[u8]) {
+        self.process.set(key.first_chunk().copied().unwrap_or_default());
+    }
+
+    /// The client's own connection has heard this (the body of a message). What the client has sent itself it is told within the answer, so that
+    /// it waits for the hub, which keeps the order of all.
+    pub fn expect(&self, body: &[u8]) {
+        let own = body.starts_with(&self.process.get()) && self.process.get() != [0; 4];
+        let channel = frame::cstr(body.get(4..).unwrap_or_default()).map_or(&[][..], |(channel, _)| channel);
+        if !own || self.end.get().is_some() || self.channels.borrow().get(channel) != Some(&Standing::Settled) {
+            return;
+        }
+        let expected = self.expected.get();
+        let is_heard = |(_, message): &(Channel, Arc<[u8]>)| &message[HEAD_BYTES..] == body;
+        if expected < MAX_EXPECTED && !self.inbox.borrow().iter().any(is_heard) {
+            self.awaited.borrow_mut().push(body.into());
+        }
+        self.expected.set(expected + 1);
+    }
+
+    /// Whether the answer to the client waits for what it has notified itself of.
+    pub fn is_awaiting(&self) -> bool {
+        !self.awaited.borrow().is_empty()
+    }
+
+    /// The answer to the client waits from now on; the number says when it has waited for long enough.
+    pub fn begin_waiting(&self) -> u32 {
+        self.waits.set(self.waits.get().wrapping_add(1));
+        self.waits.get()
+    }
+
+    /// It has: what is still to come comes later.
+    pub fn end_waiting(&self, number: u32) {
+        if self.waits.get() == number && self.is_awaiting() {
+            self.forget_awaited();
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// Nothing is waited for.
+    pub fn forget_awaited(&self) {
+        self.awaited.take();
     }
 
     /// Why the client is to be closed, if it is.
@@ -236,6 +298,10 @@ impl Listener {
             return self.close(Why::TooSlow);
         }
         self.bytes.set(bytes);
+        let mut awaited = self.awaited.borrow_mut();
+        if let Some(at) = awaited.iter().position(|body| **body == message[HEAD_BYTES..]) {
+            awaited.remove(at);
+        }
         self.inbox.borrow_mut().push_back((Arc::clone(channel), Arc::clone(message)));
         self.waker.wake_by_ref();
     }
@@ -266,6 +332,7 @@ impl Listener {
     /// It may have missed something, and stays.
     pub(super) fn miss(&self) {
         self.missed.set(true);
+        self.forget_awaited();
         self.waker.wake_by_ref();
     }
 
@@ -273,6 +340,7 @@ impl Listener {
     pub(super) fn close(&self, why: Why) {
         if self.end.get().is_none() {
             self.end.set(Some(why));
+            self.forget_awaited();
             self.inbox.take();
             self.bytes.set(0);
             self.waker.wake_by_ref();

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sidepool_config::model::PoolMode;
 use sidepool_protocol::postgres::encode;
@@ -25,6 +26,9 @@ use crate::upstream::postgres::pins::Cause;
 
 /// How much is handed over in one go.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// How long the answer to a client waits for what it has notified itself of: the connection that listens may be slow, or about to be lost.
+const OWN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a session has done for a client that listens.
 pub(in crate::session::postgres) enum Step {
@@ -168,7 +172,9 @@ impl Session {
 
     /// The query that tells a connection what the client listens to, if it does.
     pub(in crate::session::postgres) fn channels_query(&self, connection: &mut PgConnection) -> Option<String> {
-        let settled = self.listener()?.settled();
+        let listener = self.listener()?;
+        listener.set_process(connection.cancel.key());
+        let settled = listener.settled();
         if settled.is_empty() {
             return None;
         }
@@ -181,6 +187,19 @@ impl Session {
         connection.link.hearing.carries = true;
         // Only names that are UTF-8 get here.
         String::from_utf8(sql).ok()
+    }
+
+    /// The answer to the client waits for what it has notified itself of, but not for ever.
+    pub(in crate::session::postgres) fn wait_for_own(&self) {
+        let Some(listener) = self.listener() else { return };
+        let number = listener.begin_waiting();
+        let listener = Rc::downgrade(&listener);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(OWN_PATIENCE).await;
+            if let Some(listener) = listener.upgrade() {
+                listener.end_waiting(number);
+            }
+        });
     }
 
     /// The server has answered something of the client. In the middle of a transaction, with nothing under way, what has come on channels that the
@@ -221,6 +240,7 @@ impl Session {
         }
         let Some(listener) = self.listener() else { return kept && !strange.is_empty() };
         listener.settle(truth);
+        self.with_connection(|connection| listener.set_process(connection.cancel.key()));
         self.forget_if_idle();
         kept && !strange.is_empty()
     }

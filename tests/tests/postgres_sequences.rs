@@ -1,0 +1,180 @@
+//! Values that sequences have given (`currval`, `lastval`) are the client's own, or there are none: several clients, one server connection.
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::wire::{Message, first_column, first_error};
+use sidepool_tests::postgres::{Cluster, Wire, frame};
+use sidepool_tests::settings::Settings;
+
+/// Two sequences, a table that draws from one of them, one that draws from none, and what asks behind the back of its caller.
+const SETUP: &str =
+    "CREATE SEQUENCE s1; CREATE SEQUENCE s2 START 100; CREATE TABLE t (id serial, note text); CREATE TABLE plain (note text);
+    CREATE TABLE kept (value bigint); GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app;
+    CREATE FUNCTION hidden() RETURNS bigint LANGUAGE sql AS 'SELECT lastval()';
+    CREATE PROCEDURE keep() LANGUAGE sql AS 'INSERT INTO kept VALUES (lastval())'";
+
+const NONE: &str = "55000";
+
+async fn setup() -> (Cluster, Settings) {
+    let cluster = Cluster::start().await;
+    cluster.sql(SETUP).await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1);
+    (cluster, settings)
+}
+
+/// Nobody has asked for a value before.
+async fn fresh(settings: &Settings) -> Pooler {
+    Pooler::start(settings.clone()).await
+}
+
+/// The first value, or the code of the error.
+fn outcome(messages: &[Message]) -> String {
+    match first_error(messages) {
+        Some(error) => error.field(b'C').expect("an error has a code"),
+        None => first_column(messages).last().cloned().unwrap_or_default(),
+    }
+}
+
+async fn ask(wire: &mut Wire, sql: &str) -> String {
+    outcome(&wire.query(sql).await)
+}
+
+fn extended(sql: &str) -> Vec<u8> {
+    [frame::parse("", sql), frame::bind("", "", &[]), frame::execute("", 0)].concat()
+}
+
+async fn run(wire: &mut Wire, statements: &[&str]) {
+    for sql in statements {
+        let messages = wire.query(sql).await;
+        assert_eq!(first_error(&messages).map(|error| error.field(b'M')), None, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_sequences_are_never_another_clients() {
+    let (_cluster, settings) = setup().await;
+    let pool = fresh(&settings).await;
+    for (round, (lastval, currval)) in [("SELECT lastval()", "SELECT currval('s1')"); 2].into_iter().enumerate() {
+        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+        let drawn = one.value("SELECT nextval('s1')").await;
+        // Nobody was there in between.
+        assert_eq!((one.value(currval).await, one.value(lastval).await), (drawn.clone(), drawn.clone()), "{round}");
+        for sql in [lastval, currval] {
+            let messages = if round == 0 { other.query(sql).await } else { other.ask(&[extended(sql), frame::sync()].concat()).await };
+            assert_eq!(outcome(&messages), NONE, "{sql}: {messages:?}");
+        }
+        // Somebody was.
+        assert_eq!(ask(&mut one, currval).await, NONE);
+        // What is drawn in the same transaction is there, whoever was there before.
+        for text in ["BEGIN; SELECT nextval('s2')", "BEGIN"] {
+            other.query("SELECT nextval('s1')").await;
+            one.query(text).await;
+            let drawn = one.value("SELECT nextval('s2')").await;
+            assert_eq!(one.value("SELECT currval('s2')").await, drawn);
+            assert_eq!(ask(&mut one, currval).await, NONE, "a client that asks begins with nothing");
+            one.query("ROLLBACK").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_client_that_ever_asks_finds_nothing_of_others_whatever_it_has_done_before() {
+    let (cluster, settings) = setup().await;
+    for (before, question) in [
+        (&["BEGIN", "INSERT INTO plain VALUES ('x')"][..], "SELECT lastval()"),
+        (&["BEGIN", "INSERT INTO t (note) VALUES ('x')"], "SELECT currval('s1')"),
+        (&["INSERT INTO plain VALUES ('x')"], "SELECT lastval()"),
+        (&["BEGIN", "SELECT nextval('s2')"], "SELECT currval('s1')"),
+        (&["BEGIN", "SELECT 1"], "DO $$ BEGIN PERFORM lastval(); END $$"),
+        (&["BEGIN", "SELECT 1"], "CALL keep()"),
+        (&["BEGIN", "SELECT 1"], "SELECT U&\"l\\0061stval\"()"),
+        (&["BEGIN", "nonsense"], "ROLLBACK; SELECT lastval()"),
+    ] {
+        let pool = fresh(&settings).await;
+        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+        other.value("SELECT nextval('s1')").await;
+        for sql in before {
+            one.query(sql).await;
+        }
+        assert_eq!(ask(&mut one, question).await, NONE, "{before:?}, then {question}");
+        one.query("ROLLBACK").await;
+        // It is known from now on: what is drawn in the transaction stays, for everybody.
+        other.value("SELECT nextval('s1')").await;
+        let mut third = pool.wire().await;
+        run(&mut third, &["BEGIN", "INSERT INTO t (note) VALUES ('y')"]).await;
+        let drawn = third.value("SELECT max(id) FROM t").await;
+        assert_eq!(ask(&mut third, "SELECT lastval()").await, drawn, "after {question}");
+        assert_eq!(ask(&mut third, "SELECT currval('s1')").await, NONE, "after {question}");
+        run(&mut third, &["COMMIT"]).await;
+    }
+    let kept = cluster.superuser("app").await.query_one("SELECT count(*) FROM kept", &[]).await.expect("a count");
+    assert_eq!(kept.get::<_, i64>(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_pipelines_too_nobody_sees_values_of_others() {
+    let (_cluster, settings) = setup().await;
+    let sync = frame::sync();
+    let lastval = "SELECT lastval()";
+    let named = || [frame::parse("p", lastval), frame::bind("", "p", &[]), frame::execute("", 0)].concat();
+    let batches: [(&str, Vec<u8>, &[&str]); 5] = [
+        ("behind what ran", [extended("INSERT INTO plain VALUES ('x')"), extended(lastval), sync.clone()].concat(), &[NONE]),
+        (
+            "behind a batch that fails",
+            [extended("nonsense"), extended(lastval), sync.clone(), named(), sync.clone()].concat(),
+            &["42601", NONE],
+        ),
+        (
+            "behind a query that fails",
+            [frame::query("BEGIN; nonsense"), frame::query("ROLLBACK; SELECT lastval()")].concat(),
+            &["42601", NONE],
+        ),
+        (
+            "behind a rollback",
+            [frame::query("BEGIN; nonsense"), extended("ROLLBACK"), extended(lastval), sync.clone()].concat(),
+            &["42601", NONE],
+        ),
+        ("by number", [frame::query("BEGIN; SELECT 1"), frame::function_call(2559, &[])].concat(), &["1", NONE]),
+    ];
+    for (what, batch, expected) in batches {
+        for statements in [100, 0] {
+            let pool = fresh(&settings.clone().set("postgres.max_prepared_statements", statements)).await;
+            let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+            other.value("SELECT nextval('s1')").await;
+            one.send(&batch).await;
+            let mut outcomes = Vec::new();
+            for _ in expected {
+                outcomes.push(outcome(&one.until_ready().await));
+            }
+            assert_eq!(outcomes, expected, "{what}, {statements} prepared statements");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_always_not_even_a_function_sees_values_of_others() {
+    let (_cluster, settings) = setup().await;
+    let ways = [
+        settings.clone().set("postgres.session_state", "always"),
+        settings.set("postgres.session_state_functions", vec!["hidden".to_owned()]),
+    ];
+    for settings in ways {
+        let pool = fresh(&settings).await;
+        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+        other.value("SELECT nextval('s1')").await;
+        assert_eq!(ask(&mut one, "SELECT hidden()").await, NONE);
+        run(&mut one, &["BEGIN"]).await;
+        let drawn = one.value("SELECT nextval('s2')").await;
+        assert_eq!(ask(&mut one, "SELECT hidden()").await, drawn);
+        run(&mut one, &["COMMIT"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_forgets_no_values_leaves_none_to_others() {
+    let (_cluster, settings) = setup().await;
+    let resets = settings.set("postgres.server_reset_query", "RESET ALL").set("postgres.server_reset_query_always", true);
+    let pool = fresh(&resets).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    other.value("SELECT nextval('s1')").await;
+    assert_eq!(ask(&mut one, "SELECT lastval()").await, NONE);
+}
