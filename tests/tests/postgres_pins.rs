@@ -22,7 +22,7 @@ struct Kind {
     end: Option<&'static str>,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
         reason: "temporary_tables",
         words: "temporary tables",
@@ -57,6 +57,13 @@ const KINDS: [Kind; 5] = [
         begin: "SELECT '\\'; PREPARE kept AS SELECT 1",
         count: "SELECT count(*) FROM pg_prepared_statement() WHERE name = 'kept'",
         end: Some("DEALLOCATE ALL"),
+    },
+    Kind {
+        reason: "statements",
+        words: "statements prepared in SQL under its own names",
+        begin: "DO $$ BEGIN EXECUTE 'prep' || 'are kept AS SELECT 1'; END $$",
+        count: "SELECT count(*) FROM pg_prepared_statement() WHERE name = 'kept'",
+        end: Some("DEALLOCATE kept"),
     },
 ];
 

@@ -1,9 +1,10 @@
 //! PREPARE, EXECUTE and DEALLOCATE in SQL, in transaction mode: a client's names are its own, whatever connection it gets.
 
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::frame::{bind, describe, execute, parse, query, sync, terminate};
+use sidepool_tests::postgres::frame::{bind, close, describe, execute, parse, query, sync, terminate};
 use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Wire, tags};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 
 async fn start(connections: i64) -> (Cluster, Pooler) {
@@ -275,4 +276,57 @@ async fn a_changed_table_is_no_trouble() {
     let answer = wire.query("EXECUTE q").await;
     let said = first_error(&answer).and_then(|error| error.field(b'M'));
     assert_eq!(said.as_deref(), Some("relation \"thing\" does not exist"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_block_prepares_under_names_of_the_proxy_nobody_else_runs() {
+    let (_cluster, pool) = start(1).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    let run = [bind("", "s", &[]), execute("", 0), sync()].concat();
+    let all = "SELECT name FROM pg_prepared_statement() WHERE name LIKE 'sidepool%'";
+    let again = "EXECUTE 'deall' || 'ocate ' || r.name; EXECUTE 'prep' || 'are ' || r.name || ' AS SELECT ''evil'''";
+    let attacks = [
+        format!("DO $$ DECLARE r record; BEGIN FOR r IN {all} LOOP {again}; END LOOP; END $$"),
+        "DO $$ BEGIN FOR i IN 1..99 LOOP BEGIN EXECUTE 'prep' || 'are sidepool_' || i || ' AS SELECT ''evil'''; \
+         EXCEPTION WHEN duplicate_prepared_statement THEN NULL; END; END LOOP; END $$"
+            .to_owned(),
+        "DO $$ BEGIN EXECUTE 'deall' || 'ocate all'; END $$".to_owned(),
+    ];
+    assert_eq!(first_column(&one.ask(&[parse("s", "SELECT 'good'"), run.clone()].concat()).await), ["good"]);
+    one.query("PREPARE t AS SELECT 'fine'").await;
+    for (index, attack) in attacks.iter().enumerate() {
+        assert_eq!(first_column(&other.query("SELECT 1; EXECUTE nothing").await), ["1"]);
+        let answer = other.query(attack).await;
+        assert_eq!(first_error(&answer).map(|error| error.field(b'M')), None, "{attack}");
+        assert_eq!(first_column(&one.ask(&run).await), ["good"], "{attack}");
+        assert_eq!(one.value("EXECUTE t").await, "fine", "{attack}");
+        let fresh = [parse("x", &format!("SELECT 'fresh {index}'")), bind("", "x", &[]), execute("", 0), sync()].concat();
+        assert_eq!(first_column(&pool.wire().await.ask(&fresh).await), [format!("fresh {index}")], "{attack}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_statements_are_not_shared_they_keep_the_connection_of_who_has_them() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 2).set("postgres.max_prepared_statements", 0);
+    let pool = Pooler::start(settings).await;
+    let run = [bind("", "s", &[]), execute("", 0), sync()].concat();
+    let pid = "SELECT pg_backend_pid()";
+    for (begins, ends) in [
+        ([parse("s", "SELECT 'own'"), sync()].concat(), [close(b'S', "s"), sync()].concat()),
+        (query("PREPARE s AS SELECT 'own'"), query("DEALLOCATE s")),
+        ([parse("s", "SELECT 'own'"), sync()].concat(), query("DEALLOCATE ALL")),
+    ] {
+        let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+        one.ask(&begins).await;
+        let kept = one.value(pid).await;
+        for _ in 0..3 {
+            assert_ne!(other.value(pid).await, kept, "others go on elsewhere");
+            assert_eq!(first_error(&other.ask(&run).await).and_then(|error| error.field(b'C')).as_deref(), Some("26000"));
+            assert_eq!(first_column(&one.ask(&run).await), ["own"]);
+        }
+        one.ask(&ends).await;
+        let free = |now: &Scrape| now.sum("sidepool_pool_server_connections", &[("pool", "app.app"), ("state", "leased")]) == 0.0;
+        pool.metrics_show("no connection kept", free).await;
+    }
 }

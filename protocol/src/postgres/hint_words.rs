@@ -86,8 +86,8 @@ fn statement(tokens: &mut Tokens<'_>, hints: &mut Hints) {
         *tokens = before;
         return;
     };
-    // The longest of them has eight letters.
-    let mut lower = [0; 8];
+    // The longest of them has ten letters.
+    let mut lower = [0; 10];
     let Some(room) = lower.get_mut(..first.len()) else { return };
     room.copy_from_slice(first);
     room.make_ascii_lowercase();
@@ -97,7 +97,7 @@ fn statement(tokens: &mut Tokens<'_>, hints: &mut Hints) {
         b"do" => within(tokens, hints),
         b"call" => hints.add(Kinds::UNKNOWN),
         b"load" => hints.add(Kinds::LIBRARIES),
-        b"close" | b"drop" | b"unlisten" => hints.add(Kinds::ENDS),
+        b"close" | b"drop" | b"unlisten" | b"deallocate" => hints.add(Kinds::ENDS),
         b"alter" => alter(tokens, hints),
         b"discard" => discard(tokens, hints),
         _ => {}

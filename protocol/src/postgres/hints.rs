@@ -47,6 +47,8 @@ impl Kinds {
     pub const SEQUENCES: Self = Self(1 << 10);
     /// What sessions of a role or a database begin with.
     pub const DEFAULTS: Self = Self(1 << 11);
+    /// Statements under names of the client's own.
+    pub const STATEMENTS: Self = Self(1 << 13);
     /// Something is gone that a client may have kept its connection for.
     pub const ENDS: Self = Self(1 << 12);
 
@@ -90,7 +92,13 @@ impl Hints {
     /// What nothing is known of.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { kinds: Kinds::UNKNOWN, ..Self::default() }
+        Self::of(Kinds::UNKNOWN)
+    }
+
+    /// These kinds, and no names.
+    #[must_use]
+    pub fn of(kinds: Kinds) -> Self {
+        Self { kinds, ..Self::default() }
     }
 
     /// Whether there is nothing to keep in mind.

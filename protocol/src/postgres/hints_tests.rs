@@ -134,6 +134,7 @@ fn other_kinds_are_told_by_their_words() {
         ("SELECT 1; alter user x in database y set a.b = 1; select 2", Kinds::DEFAULTS),
         ("DROP TABLE x", Kinds::ENDS),
         ("CLOSE ALL", Kinds::ENDS),
+        ("DEALLOCATE x", Kinds::ENDS),
         ("DISCARD ALL", Kinds::ENDS),
     ] {
         assert_eq!(kinds(text), kind, "{text}");

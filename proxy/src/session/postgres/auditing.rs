@@ -49,6 +49,7 @@ impl Session {
             self.throw_back(&[]);
             return Ok(());
         };
+        link.squatted |= answer.squatted;
         let mut found = suspects(&answer, &link.carried, parameters, baseline.get(USER));
         found.retain(|suspect| !rules.is_usual(suspect));
         match stage {

@@ -22,8 +22,7 @@ fn answer(values: &[(&str, Option<&str>)], session: Option<&[(&str, &str)]>) -> 
     Answer {
         values: values.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect(),
         session: session.map(|list| list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
-        pins: Vec::new(),
-        channels: None,
+        ..Answer::default()
     }
 }
 

@@ -50,6 +50,10 @@ impl Inbound<'_, '_> {
                 }
                 Hinted::Noted
             }
+            FrontendTag::Close if self.rewriting.capacity == 0 => {
+                self.link.dirt.add(&Hints::of(Kinds::ENDS));
+                Hinted::Noted
+            }
             FrontendTag::FunctionCall => {
                 let function = rest.get(HEAD_BYTES..HEAD_BYTES + 4).and_then(<[u8]>::first_chunk).copied();
                 if function.is_some_and(|function| hints::is_large_object(u32::from_be_bytes(function))) {
@@ -98,6 +102,8 @@ impl Inbound<'_, '_> {
         self.forget_in_batch(kinds);
         if name.is_empty() {
             self.link.dirt.see_unnamed();
+        } else {
+            self.link.dirt.add(&Hints::of(Kinds::STATEMENTS));
         }
     }
 

@@ -426,7 +426,7 @@ impl Outbound<'_, '_> {
                 }
             }
             // Under the client's own name: nobody else may get the connection.
-            None if tag == b"PREPARE\0" && self.rewriting => link.pins.add(Cause::Statements),
+            None if tag == b"PREPARE\0" && (self.rewriting || link.rules.is_some()) => link.pins.add(Cause::Statements),
             None | Some(Effect::Nothing | Effect::AllGone) => {}
         }
     }

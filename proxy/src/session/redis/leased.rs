@@ -14,6 +14,7 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, pars
 
 use super::client::Fate;
 use super::count;
+use super::identity::Named;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
@@ -22,7 +23,6 @@ use super::run::Session;
 use super::steps::After;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
-use crate::pool::id::IdentityId;
 use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
@@ -74,8 +74,9 @@ impl Session {
                 }
             }
         };
+        let named = Named::new(&self.worker.identities, self.server.config().queue_fairness, &self.client);
         let mut lease = loop {
-            match self.wait_for(pool.acquire(IdentityId::default())).await {
+            match self.wait_for(pool.acquire(named.id())).await {
                 None => return After::End,
                 Some(Ok(lease)) => break lease,
                 Some(Err(error)) if group.on_refused(&pool, &error) => {}

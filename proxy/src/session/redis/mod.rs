@@ -17,6 +17,7 @@ mod habits;
 pub mod hub;
 mod hub_heir;
 mod hub_line;
+mod identity;
 mod invalidations;
 pub mod lane;
 mod lane_replies;

@@ -15,7 +15,7 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
 use tokio::time::Sleep;
 
-use super::client::{Client, Fate, HIGH_WATER};
+use super::client::{Client, Fate, high_water};
 use super::count;
 use super::group::{Group, Key};
 use super::lane::Lane;
@@ -169,7 +169,7 @@ impl Session {
                 let paid = self.client.poll_pending_below(1);
                 return if paid.is_ready() && flushed { Poll::Ready(Step::End) } else { Poll::Pending };
             }
-            if !flushed && self.client.backlog() > HIGH_WATER {
+            if !flushed && self.client.backlog() > high_water(self.worker.pressure.get()) {
                 return Poll::Pending;
             }
             if self.client.poll_pending_below(if self.hold { 1 } else { self.window() }).is_pending() {

@@ -39,6 +39,8 @@ pub struct Answer {
     pub pins: Vec<(Cause, bool)>,
     /// The channels that the connection listens to.
     pub channels: Option<Vec<Box<[u8]>>>,
+    /// Something is prepared in SQL under a name of the proxy's.
+    pub squatted: bool,
 }
 
 /// What is asked.
@@ -89,9 +91,12 @@ impl Question {
         if kinds.has(Kinds::RESETS_ALL) || question.cleans {
             state.iter().for_each(|(name, _)| question.add(name));
         }
-        for (cause, kind) in
-            [(Cause::TemporaryTables, Kinds::TEMPORARY), (Cause::HeldCursors, Kinds::CURSORS), (Cause::AdvisoryLocks, Kinds::LOCKS)]
-        {
+        for (cause, kind) in [
+            (Cause::TemporaryTables, Kinds::TEMPORARY),
+            (Cause::HeldCursors, Kinds::CURSORS),
+            (Cause::AdvisoryLocks, Kinds::LOCKS),
+            (Cause::Statements, Kinds::STATEMENTS),
+        ] {
             if question.cleans || kinds.has(kind) || pinned && kinds.has(Kinds::ENDS) {
                 question.causes.push(cause);
             }
@@ -102,7 +107,7 @@ impl Question {
     /// Everything, for no reason but to be sure.
     #[must_use]
     pub fn audit(custom: Vec<Box<str>>, stage: Audit) -> Self {
-        let causes = vec![Cause::TemporaryTables, Cause::HeldCursors, Cause::AdvisoryLocks];
+        let causes = vec![Cause::TemporaryTables, Cause::HeldCursors, Cause::AdvisoryLocks, Cause::Statements];
         let mut question = Self { names: custom, list: true, causes, audit: Some(stage), ..Self::default() };
         question.add("role");
         question.add("session_authorization");
@@ -131,6 +136,7 @@ impl Question {
             .iter()
             .map(|name| self.value(&quoted(name)))
             .chain(self.causes.iter().filter_map(|cause| pin_questions::exists(*cause)).map(Into::into))
+            .chain(self.asks_for_squatters().then(|| pin_questions::SQUATTERS.into()))
             .collect();
         if !columns.is_empty() {
             sql.push(format!("SELECT {}", columns.join(",")));
@@ -159,6 +165,10 @@ impl Question {
         let (session, channels) = (self.list.then(Vec::new), self.channels.then(Vec::new));
         let sql = sql.join(";");
         (sql, Asking { question: self, steps, answer: Answer { session, channels, ..Answer::default() }, ..Asking::default() })
+    }
+
+    fn asks_for_squatters(&self) -> bool {
+        self.causes.contains(&Cause::Statements)
     }
 
     fn value(&self, name: &str) -> String {
@@ -245,6 +255,7 @@ impl Asking {
                 for cause in &self.question.causes {
                     self.answer.pins.push((*cause, pin_questions::is_true(columns.next()?)));
                 }
+                self.answer.squatted = self.question.asks_for_squatters() && pin_questions::is_true(columns.next()?);
             }
             Step::List => {
                 let name = std::str::from_utf8(columns.next()??).ok()?;

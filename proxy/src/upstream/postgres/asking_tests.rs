@@ -37,7 +37,7 @@ fn only_what_is_in_question_is_asked() {
     assert_eq!(sql, "SELECT pg_catalog.current_setting(E'app.tenant',true)");
     let (sql, _) = question("DECLARE c CURSOR WITH HOLD FOR SELECT 1", false, false).put();
     assert_eq!(sql, "SELECT EXISTS(SELECT FROM pg_catalog.pg_cursor() c WHERE c.is_holdable)");
-    assert_eq!(question("DROP TABLE x", false, true).causes.len(), 3);
+    assert_eq!(question("DROP TABLE x", false, true).causes.len(), 4);
 }
 
 #[test]

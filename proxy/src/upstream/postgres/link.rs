@@ -289,6 +289,8 @@ pub struct Link {
     pub farewell: bool,
     /// Why the connection is the client's own past the end of its transaction.
     pub pins: Pins,
+    /// What others use may be prepared otherwise, under the same name: it is thrown away before anybody gets the connection.
+    pub squatted: bool,
     /// What the connection itself listens to.
     pub hearing: Hearing,
     /// For which of them the pool knows it to be pinned.

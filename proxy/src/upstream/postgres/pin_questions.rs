@@ -16,6 +16,14 @@ const CURSORS: &str = "EXISTS(SELECT FROM pg_catalog.pg_cursor() c WHERE c.is_ho
 const LOCKS: &str = "EXISTS(SELECT FROM pg_catalog.pg_lock_status() l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text \
                      AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
 
+/// Those of the proxy have names of its own.
+const STATEMENTS: &str = "EXISTS(SELECT FROM pg_catalog.pg_prepared_statement() p WHERE pg_catalog.strpos(p.name,'sidepool_'::pg_catalog.text) OPERATOR(pg_catalog.<>) 1)";
+
+/// Whether something is prepared in SQL under such a name all the same: by the proxy for a client's PREPARE, or by what nobody could look into, in
+/// the place of what others use.
+pub const SQUATTERS: &str = "EXISTS(SELECT FROM pg_catalog.pg_prepared_statement() p WHERE p.from_sql AND \
+                             pg_catalog.strpos(p.name,'sidepool_'::pg_catalog.text) OPERATOR(pg_catalog.=) 1)";
+
 const CHANNELS: &str = "EXISTS(SELECT FROM pg_catalog.pg_listening_channels())";
 
 /// An expression that is true as long as the session has something that pins it for this cause; `None`: no server can say.
@@ -26,8 +34,9 @@ pub fn exists(cause: Cause) -> Option<&'static str> {
         Cause::HeldCursors => Some(CURSORS),
         Cause::AdvisoryLocks => Some(LOCKS),
         Cause::Listening => Some(CHANNELS),
-        // What a library has done stays, and which statements the proxy has prepared itself only the proxy can tell.
-        Cause::Library | Cause::Statements => None,
+        Cause::Statements => Some(STATEMENTS),
+        // What a library has done stays.
+        Cause::Library => None,
     }
 }
 
@@ -39,7 +48,14 @@ pub fn is_true(value: Option<&[u8]>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::statements::NAME_PREFIX;
     use super::*;
+
+    #[test]
+    fn statements_of_the_proxy_are_not_meant() {
+        let prefix = format!("'{}'", String::from_utf8_lossy(NAME_PREFIX));
+        assert!(STATEMENTS.contains(&prefix) && SQUATTERS.contains(&prefix));
+    }
 
     #[test]
     fn questions_can_stand_in_a_list_and_name_nothing_that_a_search_path_could_change() {
