@@ -25,6 +25,9 @@ use crate::upstream::dial::{Dialer, Server};
 /// How long a server may take to clean a connection or to say that it is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After so many doubts it is taken to be refused: nobody tries again for ever.
+const MOST_DOUBTS: u8 = 3;
+
 /// What connections are opened with.
 #[derive(Clone)]
 pub struct Target {
@@ -58,6 +61,8 @@ pub struct RedisConnector {
     secret: SecretMark,
     /// The server has not let it in.
     refused: Cell<bool>,
+    /// How often it was asked whether it was this one that was refused.
+    doubts: Cell<u8>,
     facts: Rc<Facts>,
 }
 
@@ -66,7 +71,7 @@ impl RedisConnector {
     #[must_use]
     pub fn new(target: Target, facts: Rc<Facts>) -> Self {
         let secret = SecretMark::of(target.password.as_ref().map(|password| password.reveal()));
-        Self { target, secret, refused: Cell::new(false), facts }
+        Self { target, secret, refused: Cell::new(false), doubts: Cell::new(0), facts }
     }
 
     /// The same with another password.
@@ -81,10 +86,12 @@ impl RedisConnector {
         handshake::login(*version, credentials, *database, *selects, *habits, reset)
     }
 
-    /// Whether the server has refused this password. An error may be of an attempt with another one.
-    #[must_use]
+    /// Somebody was refused: whether it is this password that the server refuses. It may have been an attempt with the one before, or another
+    /// worker's; that is believed only so often.
     pub fn is_refused(&self) -> bool {
-        self.refused.get()
+        let doubts = self.doubts.get();
+        self.doubts.set(doubts.saturating_add(1));
+        self.refused.get() || doubts >= MOST_DOUBTS
     }
 
     /// Whether a connection logged in with the present secret.
