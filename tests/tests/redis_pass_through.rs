@@ -126,3 +126,32 @@ async fn a_deleted_user_is_out_and_comes_in_again_when_it_is_back() {
     assert_eq!(late.command(&["AUTH", "app", "new"]).await.text(), "OK");
     assert_eq!(late.command(&["GET", "k"]).await.text(), "v");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_is_made_anew_at_once_keeps_who_came_in_by_its_new_password() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    let pool = behind(&server).await;
+    let rights = ["~*", "&*", "+@all"];
+    create(&mut direct, &[&["app", "on", ">0"][..], &rights].concat()).await;
+    let mut old = pool.redis_wire().await;
+    assert_eq!(old.command(&["AUTH", "app", "0"]).await.text(), "OK");
+    assert_eq!(old.command(&["SET", "k", "v"]).await.text(), "OK");
+    for round in 1..10 {
+        let password = round.to_string();
+        direct.command(&["ACL", "DELUSER", "app"]).await;
+        create(&mut direct, &[&["app", "on", &format!(">{password}")][..], &rights].concat()).await;
+        let mut new = pool.redis_wire().await;
+        assert_eq!(new.command(&["AUTH", "app", &password]).await.text(), "OK");
+        // By a shared connection and by one of its own at the same time.
+        let mut other = pool.redis_wire().await;
+        assert_eq!(other.command(&["AUTH", "app", &password]).await.text(), "OK");
+        new.send(&request(&["GET", "k"])).await;
+        other.send(&request(&["WATCH", "k"])).await;
+        assert_eq!(new.reply().await.text(), "v", "round {round}");
+        assert_eq!(other.reply().await.text(), "OK", "round {round}");
+        assert_eq!(wait::soon("the end of the old one", old.read()).await, None, "whose password is gone");
+        assert!(pool.redis_wire().await.command(&["AUTH", "app", &(round - 1).to_string()]).await.is_error("WRONGPASS"));
+        old = new;
+    }
+}

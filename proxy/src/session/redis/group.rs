@@ -212,11 +212,25 @@ impl Group {
         self.scarce.get()
     }
 
-    /// There is no connection to be had: what that means beyond this request.
-    pub fn on_refused(&self, error: &AcquireError) {
+    /// There is no connection of `pool` to be had: what that means beyond this request. Whether there may be one now.
+    pub fn on_refused(&self, pool: &Pool<RedisConnector>, error: &AcquireError) -> bool {
         let denied = error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::Auth);
-        if let Some(owner) = self.owner.upgrade().filter(|_| denied) {
-            owner.on_denied(&self.key.user);
+        let Some(owner) = self.owner.upgrade().filter(|owner| denied && owner.passes_through()) else { return false };
+        if !pool.connector().is_refused() {
+            // It was another password that was refused.
+            pool.try_again();
+            return true;
+        }
+        owner.on_denied(&self.key.user)
+    }
+
+    /// Connections are opened with another password from now on.
+    pub fn use_secret(&self, secret: &Secret) {
+        for pool in [&self.shared, &self.leased] {
+            pool.renew_connector(pool.connector().with_secret(secret.clone()));
+        }
+        for lane in &*self.lanes.borrow() {
+            lane.renew();
         }
     }
 

@@ -94,7 +94,7 @@ impl Sink {
             }
         };
         let lease = pool.acquire(IdentityId::default()).await.map_err(|error| {
-            group.on_refused(&error);
+            group.on_refused(&pool, &error);
             refusal::line(&error)
         })?;
         pool.record().add(PoolCounter::LeasedTracking, 1);

@@ -7,7 +7,7 @@
 //!   client  ◀─deliver─└──────────┘ ◀──────replies──────── server
 //! ```
 //! A large reply to a client that does not keep up retires the lane: others get a new one, and the reply then flows at the client's own pace.
-//! Not here: which requests may come (`run`), and who owns which reply (`protocol::redis::tracker`).
+//! Not here: which requests may come (`run`), how replies are handed out (`lane_replies`), and who owns which (`protocol::redis::tracker`).
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,17 +16,14 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use sidepool_config::model::OutputLimit;
-use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::command::Command;
-use sidepool_protocol::redis::frame::{FrameScanner, Scan};
+use sidepool_protocol::redis::frame::FrameScanner;
 use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Pipeline, Work};
 use tokio::time::Sleep;
 
-use super::client::{Client, Fate, Owner, Redo};
-use super::count;
+use super::client::{Client, Fate, Owner};
 use super::group::Group;
-use super::redo::{NotExecuted, not_executed};
 use super::refusal;
 use super::requests::resolve;
 use super::throttle::Throttle;
@@ -55,7 +52,7 @@ pub struct Lane {
     /// Sessions that wait for it to be less full.
     turns: Turns<Rc<Client>>,
     /// Changes whenever something comes from the server.
-    progress: Cell<u32>,
+    pub(super) progress: Cell<u32>,
     /// How far it was when it was last looked at with something owed.
     looked: Cell<Option<u32>>,
 }
@@ -112,19 +109,6 @@ impl Lane {
         self.pipeline.borrow_mut().push_own(&Owner(Rc::clone(owner)), text, muted);
         self.owe(owner, 1);
         self.schedule();
-    }
-
-    /// Hands a batch of replies over.
-    fn finish(&self, batch: &mut Option<Batch>, bytes: &[u8], to: usize, inside: bool, record: &PoolRecord) {
-        let Some(batch) = batch.take() else { return };
-        let client = &batch.owner.0;
-        if !batch.muted && to > batch.from {
-            record.add(PoolCounter::BytesToClient, (to - batch.from) as u64);
-            client.deliver(&bytes[batch.from..to], inside);
-        }
-        if batch.replies > 0 && !batch.abandoned {
-            self.pay(client, batch.replies);
-        }
     }
 
     /// Whether it takes more requests of this client now; when not, the client's session is woken once it does.
@@ -222,7 +206,7 @@ impl Lane {
     }
 
     /// Replies of our own whose turn has come.
-    fn deliver_own(&self) {
+    pub(super) fn deliver_own(&self) {
         loop {
             let own = self.pipeline.borrow_mut().take_own();
             let Some(own) = own else { return };
@@ -253,9 +237,9 @@ pub(super) struct Held {
     scarce: bool,
     pub(super) throttle: Option<Throttle>,
     /// The beginning of a reply whose numbers have to be raised.
-    kept: Vec<u8>,
+    pub(super) kept: Vec<u8>,
     /// Another server may be meant by now: given up once nothing is owed.
-    stale: bool,
+    pub(super) stale: bool,
     /// The next look at how long replies take.
     pub(super) watch: Option<Pin<Box<Sleep>>>,
 }
@@ -277,8 +261,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         let mut lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
             Err(error) => {
-                if let Some(group) = group.upgrade() {
-                    group.on_refused(&error);
+                if group.upgrade().is_some_and(|group| group.on_refused(&pool, &error)) {
+                    continue;
                 }
                 let owed = lane.pipeline.borrow().slots() as u64;
                 pool.record().add(PoolCounter::ErrorRefused, owed);
@@ -391,129 +375,6 @@ impl Lane {
         }
     }
 
-    /// Hands replies to their owners. One delivery for all that stand next to each other.
-    fn dispatch(&self, held: &mut Held, bytes: &[u8], record: &PoolRecord, group: &Weak<Group>) -> Result<(), ()> {
-        self.progress.set(self.progress.get().wrapping_add(1));
-        let mut at = 0;
-        let mut batch: Option<Batch> = None;
-        while at < bytes.len() {
-            let (owner, muted, abandoned, wanted, raised) = {
-                let pipeline = self.pipeline.borrow();
-                // A reply that nobody is owed: the connection is out of step.
-                let Some(slot) = pipeline.next() else { return Err(()) };
-                (slot.owner.clone(), slot.muted || slot.abandoned, slot.abandoned, pipeline.next_replies(), !slot.raise.is_empty())
-            };
-            if wanted == 0 {
-                self.finish(&mut batch, bytes, at, false, record);
-                self.deliver_own();
-                continue;
-            }
-            if raised {
-                self.finish(&mut batch, bytes, at, false, record);
-                at += self.dispatch_raised(held, &bytes[at..], &owner, muted, abandoned, record)?;
-                continue;
-            }
-            if batch.as_ref().is_none_or(|batch| batch.owner != owner || batch.muted != muted || batch.abandoned != abandoned) {
-                self.finish(&mut batch, bytes, at, false, record);
-                batch = Some(Batch { owner: owner.clone(), muted, abandoned, from: at, replies: 0 });
-            }
-            let mut got = 0;
-            let mut redo = None;
-            while got < wanted && at < bytes.len() {
-                let whole = held.scanner.is_between();
-                match held.scanner.scan(&bytes[at..]).map_err(drop)? {
-                    Scan::More => at = bytes.len(),
-                    Scan::End { used, value } => {
-                        if value.is_error() {
-                            let line = &bytes[at..at + used];
-                            if owner.0.is_nobody() {
-                                refused_renewal(line, held.lease.pool());
-                            }
-                            record.add(count::server_error(line), 1);
-                            let before = got + batch.as_ref().map_or(0, |batch| batch.replies);
-                            redo = if whole && !muted { self.redo(held, line, &owner, [before, got], group) } else { None };
-                        }
-                        at += used;
-                        got += 1;
-                        if redo.is_some() {
-                            self.finish(&mut batch, bytes, at - used, false, record);
-                            break;
-                        }
-                    }
-                }
-            }
-            if got > 0 {
-                self.pipeline.borrow_mut().on_replies(got);
-                record.shift(PoolGauge::RedisInFlight, -i64::from(got));
-                if let Some(batch) = &mut batch {
-                    batch.replies += got;
-                }
-            }
-            if let Some(redo) = redo {
-                // It is the one reply that is owed; what came before it in this batch is paid here as well.
-                owner.0.put_redo(redo);
-                self.pay(&owner.0, got);
-            }
-        }
-        let inside = !held.scanner.is_between() && held.kept.is_empty();
-        let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());
-        self.finish(&mut batch, bytes, at, inside, record);
-        self.deliver_own();
-        if let Some(Owner(client)) = last {
-            self.watch_backlog(held, client, inside, group);
-        }
-        Ok(())
-    }
-
-    /// What becomes of a command that the server did not execute; `None`: its client is told. Replies of the same client come with this
-    /// one: `before` in all, and `here` that answer requests of the same slot.
-    fn redo(&self, held: &mut Held, line: &[u8], owner: &Owner, [before, here]: [u32; 2], group: &Weak<Group>) -> Option<Redo> {
-        let why = not_executed(line)?;
-        let alone = owner.0.pending() == before + 1;
-        let wanted = why == NotExecuted::NoScript || group.upgrade().is_some_and(|group| group.retries());
-        held.stale |= why == NotExecuted::NotHere && wanted;
-        if why == NotExecuted::NoScript
-            && !alone
-            && let Some(group) = group.upgrade()
-        {
-            group.reload_scripts(self.pipeline.borrow().nth_request(here).unwrap_or_default());
-        }
-        if !alone || !wanted {
-            return None;
-        }
-        let request = self.pipeline.borrow().nth_request(here)?.to_vec();
-        Some(Redo { request, line: line.to_vec(), why })
-    }
-
-    /// One reply whose numbers are too low, as far as it is there; says how many bytes that is.
-    fn dispatch_raised(
-        &self,
-        held: &mut Held,
-        bytes: &[u8],
-        owner: &Owner,
-        muted: bool,
-        abandoned: bool,
-        record: &PoolRecord,
-    ) -> Result<usize, ()> {
-        let Scan::End { used, .. } = held.scanner.scan(bytes).map_err(drop)? else {
-            held.kept.extend_from_slice(bytes);
-            return Ok(bytes.len());
-        };
-        held.kept.extend_from_slice(&bytes[..used]);
-        let kept = std::mem::take(&mut held.kept);
-        let reply = self.pipeline.borrow().next().map(|slot| audience::raise(&kept, &slot.raise)).unwrap_or(kept);
-        self.pipeline.borrow_mut().on_replies(1);
-        record.shift(PoolGauge::RedisInFlight, -1);
-        if !muted {
-            record.add(PoolCounter::BytesToClient, reply.len() as u64);
-            owner.0.deliver(&reply, false);
-        }
-        if !abandoned {
-            self.pay(&owner.0, 1);
-        }
-        Ok(used)
-    }
-
     /// The connection is lost: what may be asked again stays, the rest is answered.
     fn on_loss(&self, between: bool, pool: &crate::pool::handle::Pool<RedisConnector>) {
         let record = pool.record();
@@ -543,12 +404,6 @@ impl Lane {
     }
 }
 
-/// The connection stays what it was; new ones would not come in.
-fn refused_renewal(line: &[u8], pool: &crate::pool::handle::Pool<RedisConnector>) {
-    let said = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
-    tracing::warn!(pool = &**pool.name(), said = said.trim_end(), "the Redis server does not take the new password on an open connection");
-}
-
 /// What a look at a lane says.
 pub enum Looked {
     /// Nothing is owed.
@@ -565,14 +420,4 @@ fn at_front(request: &[u8]) -> Option<&'static Command> {
         Ok(Scanned::Request(found)) => resolve(request, &found),
         Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
     }
-}
-
-/// Replies of one client that stand next to each other.
-struct Batch {
-    owner: Owner,
-    muted: bool,
-    /// Its owner waits no longer, and is paid.
-    abandoned: bool,
-    from: usize,
-    replies: u32,
 }

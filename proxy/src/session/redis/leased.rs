@@ -75,12 +75,12 @@ impl Session {
             }
         };
         let named = Named::new(&self.worker.identities, self.server.config().queue_fairness, &self.client);
-        let mut lease = match self.wait_for(pool.acquire(named.id())).await {
-            None => return After::End,
-            Some(Ok(lease)) => lease,
-            Some(Err(error)) => {
-                group.on_refused(&error);
-                return self.refuse(first, &refusal::line(&error));
+        let mut lease = loop {
+            match self.wait_for(pool.acquire(named.id())).await {
+                None => return After::End,
+                Some(Ok(lease)) => break lease,
+                Some(Err(error)) if group.on_refused(&pool, &error) => {}
+                Some(Err(error)) => return self.refuse(first, &refusal::line(&error)),
             }
         };
         pool.record().add(count::lease(first), 1);

@@ -20,6 +20,7 @@ use super::client::{Client, Fate};
 use super::gate::gates;
 use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
+use super::passed::{Left, Passed};
 use super::side::RedisCommons;
 use super::slow::{self, Slow};
 use super::topics::Kind;
@@ -58,7 +59,7 @@ pub struct Server {
     /// What the server said to clients that log in as themselves.
     verdicts: Verdicts,
     /// The passwords of those that it let in.
-    passed: RefCell<BTreeMap<Rc<str>, Secret>>,
+    passed: Passed,
     me: Weak<Self>,
 }
 
@@ -90,7 +91,7 @@ impl Server {
             denied: Cell::new(gates(&config)),
             paused: Cell::new(None),
             verdicts: Verdicts::default(),
-            passed: RefCell::default(),
+            passed: Passed::default(),
             me: Weak::clone(me),
             name,
             facts: Rc::default(),
@@ -166,8 +167,7 @@ impl Server {
 
     /// Whether it must be found out first if somebody who says nothing may do something.
     pub fn must_knock(&self) -> bool {
-        let passes = self.config.borrow().auth() == RedisAuth::PassThrough;
-        passes && self.verdicts.known(crate::clock::now(), None) == Known::Nothing
+        self.passes_through() && self.verdicts.known(crate::clock::now(), None) == Known::Nothing
     }
 
     /// Asks the server itself about `credentials`, or about somebody who says nothing, unless it has lately said. The error is a line for the client:
@@ -195,14 +195,40 @@ impl Server {
         }
     }
 
-    /// The server does not let a user in any more that it did let in: its clients are closed, as the server closes those of a user that is deleted.
-    pub fn on_denied(&self, user: &Rc<str>) {
-        if self.config.borrow().auth() != RedisAuth::PassThrough {
-            return;
-        }
-        tracing::info!(server = &*self.name, user = &**user, "the server does not let this user in any more; its clients are closed");
+    /// Whether clients come in as themselves.
+    pub fn passes_through(&self) -> bool {
+        self.config.borrow().auth() == RedisAuth::PassThrough
+    }
+
+    /// The server does not let a user in any more as it did: clients that came in like that are closed, as the server closes those of a user that is
+    /// deleted. Whether there is another way in, which the user's other clients came by.
+    pub fn on_denied(&self, user: &Rc<str>) -> bool {
         self.verdicts.forget(user.as_bytes());
-        self.passed.borrow_mut().remove(user);
+        match self.passed.refuse(user) {
+            Left::Another(secret, refused) => {
+                tracing::info!(
+                    server = &*self.name,
+                    user = &**user,
+                    "the server does not take this user's old password any more; its clients are closed"
+                );
+                self.groups.borrow().values().filter(|group| group.key.user == *user).for_each(|group| group.use_secret(&secret));
+                self.close_clients(|name| Rc::ptr_eq(name, &refused));
+                true
+            }
+            Left::Nothing => {
+                tracing::info!(
+                    server = &*self.name,
+                    user = &**user,
+                    "the server does not let this user in any more; its clients are closed"
+                );
+                self.forget_user(user);
+                self.close_clients(|name| name == user);
+                false
+            }
+        }
+    }
+
+    fn forget_user(&self, user: &Rc<str>) {
         self.hubs.borrow_mut().remove(user);
         let gone: Vec<Rc<Group>> = {
             let mut groups = self.groups.borrow_mut();
@@ -214,8 +240,11 @@ impl Server {
             self.commons.directory.forget(group.shared.name());
             self.commons.directory.forget(group.leased.name());
         }
+    }
+
+    fn close_clients(&self, of: impl Fn(&Rc<str>) -> bool) {
         for client in self.clients() {
-            if client.shown.user.borrow().as_deref() == Some(&**user) {
+            if client.shown.user.borrow().as_ref().is_some_and(&of) {
                 client.doom(Fate::Killed);
             }
         }
@@ -264,9 +293,7 @@ impl Server {
             Known::Nothing => Identity::Unknown,
             Known::No(line) => Identity::Not(line),
             Known::Yes => {
-                let user: Rc<str> = Rc::from(user);
-                // Any password that works will do: it is only for opening connections.
-                self.passed.borrow_mut().entry(Rc::clone(&user)).or_insert_with(|| Secret::new(password));
+                let user = self.passed.enter(user, password);
                 Identity::Is(Rc::new(Account { name: Rc::clone(&user), upstream: user }))
             }
         }
@@ -291,7 +318,7 @@ impl Server {
     /// The password that goes with an upstream user.
     fn secret_of(&self, config: &Redis, user: &str) -> Option<Secret> {
         match config.auth() {
-            RedisAuth::PassThrough => self.passed.borrow().get(user).cloned(),
+            RedisAuth::PassThrough => self.passed.secret(user),
             RedisAuth::Inject | RedisAuth::Map => password_of(config, user),
         }
     }
@@ -442,7 +469,7 @@ impl Server {
 
     /// Whether a client could be this user, as far as that is known here.
     pub fn knows_user(&self, name: &str) -> bool {
-        let configured = self.config.borrow().users.contains_key(name) || self.passed.borrow().contains_key(name);
+        let configured = self.config.borrow().users.contains_key(name) || self.passed.knows(name);
         configured || name == "default" || self.clients().iter().any(|client| client.shown.user.borrow().as_deref() == Some(name))
     }
 

@@ -1,5 +1,6 @@
 //! Opens connections of one kind (server, user, database, RESP version) and brings them back to the state of new ones.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::upstream::dial::{Dialer, Server};
 
 /// How long a server may take to clean a connection or to say that it is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After so many doubts it is taken to be refused: nobody tries again for ever.
+const MOST_DOUBTS: u8 = 3;
 
 /// What connections are opened with.
 #[derive(Clone)]
@@ -55,6 +59,10 @@ pub struct Target {
 pub struct RedisConnector {
     target: Target,
     secret: SecretMark,
+    /// The server has not let it in.
+    refused: Cell<bool>,
+    /// How often it was asked whether it was this one that was refused.
+    doubts: Cell<u8>,
     facts: Rc<Facts>,
 }
 
@@ -63,13 +71,27 @@ impl RedisConnector {
     #[must_use]
     pub fn new(target: Target, facts: Rc<Facts>) -> Self {
         let secret = SecretMark::of(target.password.as_ref().map(|password| password.reveal()));
-        Self { target, secret, facts }
+        Self { target, secret, refused: Cell::new(false), doubts: Cell::new(0), facts }
+    }
+
+    /// The same with another password.
+    #[must_use]
+    pub fn with_secret(&self, secret: Secret) -> Self {
+        Self::new(Target { password: Some(secret), ..self.target.clone() }, Rc::clone(&self.facts))
     }
 
     fn login(&self, reset: bool) -> handshake::Login {
         let Target { user, password, version, database, selects, habits, .. } = &self.target;
         let credentials = password.as_ref().map(|password| (&**user, password.reveal()));
         handshake::login(*version, credentials, *database, *selects, *habits, reset)
+    }
+
+    /// Somebody was refused: whether it is this password that the server refuses. It may have been an attempt with the one before, or another
+    /// worker's; that is believed only so often.
+    pub fn is_refused(&self) -> bool {
+        let doubts = self.doubts.get();
+        self.doubts.set(doubts.saturating_add(1));
+        self.refused.get() || doubts >= MOST_DOUBTS
     }
 
     /// Whether a connection logged in with the present secret.
@@ -139,7 +161,11 @@ impl Connector for RedisConnector {
     type Connection = RedisConnection;
 
     async fn connect(&self) -> Result<RedisConnection, ConnectFault> {
-        within(self.target.timeout, &shown(&self.target.upstream), self.open()).await
+        let opened = within(self.target.timeout, &shown(&self.target.upstream), self.open()).await;
+        if opened.as_ref().is_err_and(|fault| fault.kind == ConnectFaultKind::Auth) {
+            self.refused.set(true);
+        }
+        opened
     }
 
     async fn reset(&self, connection: &mut RedisConnection) -> Result<(), ConnectFault> {
