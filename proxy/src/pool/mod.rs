@@ -19,7 +19,7 @@ mod list;
 pub mod measure;
 pub mod pinned;
 mod queue;
-mod random;
+pub(crate) mod random;
 pub mod reason;
 pub mod registry;
 mod settle;
