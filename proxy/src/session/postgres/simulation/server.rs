@@ -110,6 +110,9 @@ impl Backend {
         if number(&self.input[4..]) == CANCEL {
             self.fill(12).await?;
             let process = number(&self.input[8..]);
+            if self.shared.world.chance(500) {
+                sleep(self.shared.world.while_up_to(Duration::from_secs(10))).await;
+            }
             if let Some(cancel) = self.shared.cancels.borrow().get(&process) {
                 // One that comes too late is about nothing.
                 cancel.notify_waiters();
