@@ -58,15 +58,20 @@ impl fmt::Display for Shown {
 /// Every section of a configuration.
 #[must_use]
 pub fn entries(config: &Config) -> Vec<Entry> {
-    let Config { workers, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
+    let Config { workers, memory_limit, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
     let workers = match workers {
         Workers::Auto => quoted("auto"),
         Workers::Count(count) => number(*count),
     };
     let upgrade_socket = upgrade_socket.as_ref().map_or(Shown::Unset, |path| quoted(path.display().to_string()));
+    let memory_limit = memory_limit.map_or(Shown::Unset, |limit| quoted(format_size(limit)));
     let admin_listen = admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let mut entries = vec![
-        Entry { path: String::new(), scope: Scope::Root, values: vec![("upgrade_socket", upgrade_socket), ("workers", workers)] },
+        Entry {
+            path: String::new(),
+            scope: Scope::Root,
+            values: vec![("memory_limit", memory_limit), ("upgrade_socket", upgrade_socket), ("workers", workers)],
+        },
         Entry { path: "admin".to_owned(), scope: Scope::Admin, values: vec![("listen", quoted(admin_listen))] },
         Entry {
             path: "drain".to_owned(),
@@ -139,6 +144,7 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         client_output_buffer_limit,
         request_timeout,
         retry_timeout,
+        queue_fairness,
         subscriber_gap,
         command_policy,
         command_allow,
@@ -164,6 +170,7 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         ("client_output_buffer_limit", quoted(client_output_buffer_limit.to_string())),
         ("request_timeout", duration(*request_timeout)),
         ("retry_timeout", duration(*retry_timeout)),
+        ("queue_fairness", quoted(queue_fairness.name())),
         ("subscriber_gap", quoted(subscriber_gap.name())),
         ("command_policy", quoted(command_policy.name())),
         ("command_allow", classes(command_allow)),
@@ -185,12 +192,13 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
     }));
 }
 
-fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
+fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 11] {
     let PoolLimits {
         pool_size,
         min_pool_size,
         max_queue_length,
         query_wait_timeout,
+        refuse_early,
         server_idle_timeout,
         server_lifetime,
         server_connect_timeout,
@@ -209,6 +217,7 @@ fn limit_values(limits: &PoolLimits) -> [(&'static str, Shown); 10] {
         ("min_pool_size", number(*min_pool_size)),
         ("max_queue_length", number(*max_queue_length)),
         ("query_wait_timeout", duration(*query_wait_timeout)),
+        ("refuse_early", flag(*refuse_early)),
         ("server_idle_timeout", duration(*server_idle_timeout)),
         ("server_lifetime", duration(*server_lifetime)),
         ("server_connect_timeout", duration(*server_connect_timeout)),

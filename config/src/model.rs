@@ -29,6 +29,8 @@ pub use session_state::{Following, SessionState};
 pub struct Config {
     /// How many worker threads carry traffic.
     pub workers: Workers,
+    /// How much memory the process may have, in bytes, beside the limit of its control group; `None`: as much as that says.
+    pub memory_limit: Option<u64>,
     /// Where a new process knocks that takes over; `None`: beside the first Unix socket of the PostgreSQL side, if there is one.
     pub upgrade_socket: Option<PathBuf>,
     /// The admin HTTP listener (metrics and health).
@@ -154,6 +156,22 @@ pub enum Upstream {
     Unix(PathBuf),
 }
 
+/// What tells clients apart between which a queue is fair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueFairness {
+    /// As whom they logged in.
+    #[default]
+    User,
+    /// What their application calls itself.
+    ApplicationName,
+    /// Where they come from.
+    Address,
+    /// Where they connected to.
+    Listener,
+    /// Nothing: all are served in the order in which they asked.
+    Off,
+}
+
 /// How large a pool may grow, and how long things in it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolLimits {
@@ -165,6 +183,8 @@ pub struct PoolLimits {
     pub max_queue_length: u32,
     /// How long a client may wait. Zero: for ever.
     pub query_wait_timeout: Duration,
+    /// Whether who would wait for longer than it may is refused at once.
+    pub refuse_early: bool,
     /// Idle connections above the minimum are closed after this. Zero: never.
     pub server_idle_timeout: Duration,
     /// Connections are replaced after this (spread by up to a tenth). Zero: never.
@@ -250,6 +270,7 @@ impl Default for PoolLimits {
             min_pool_size: 0,
             max_queue_length: 10_000,
             query_wait_timeout: Duration::from_secs(10),
+            refuse_early: false,
             server_idle_timeout: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
             server_connect_timeout: Duration::from_secs(15),

@@ -1,8 +1,8 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
 use crate::model::{
-    AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, RedisAuth,
-    SubscriberGap, UpstreamTls,
+    AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, ListenGap, LoadBalance, LogFormat, LogLevel, PoolMode, QueueFairness,
+    RedisAuth, SubscriberGap, UpstreamTls,
 };
 
 /// An enum whose values have names in the configuration.
@@ -54,6 +54,16 @@ impl Named for Following {
 
 impl Named for LoadBalance {
     const NAMES: &'static [(&'static str, Self)] = &[("round-robin", Self::RoundRobin), ("disable", Self::Disable)];
+}
+
+impl Named for QueueFairness {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("user", Self::User),
+        ("application_name", Self::ApplicationName),
+        ("address", Self::Address),
+        ("listener", Self::Listener),
+        ("off", Self::Off),
+    ];
 }
 
 impl Named for ListenGap {

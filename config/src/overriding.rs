@@ -22,7 +22,7 @@ pub(crate) fn apply(config: &mut Config, overrides: &Overrides, whole: bool) -> 
         default_password: _,
     } = overrides;
     let mut problems = Vec::new();
-    let Config { workers: threads, upgrade_socket: _, admin, drain: _, log, postgres: _, redis: _, pgbouncer: _ } = config;
+    let Config { workers: threads, memory_limit: _, upgrade_socket: _, admin, drain: _, log, postgres: _, redis: _, pgbouncer: _ } = config;
     replace(threads, workers.as_ref(), parse_workers, &mut problems);
     replace(&mut admin.listen, admin_listen.as_ref(), parse_admin, &mut problems);
     replace(&mut log.level, log_level.as_ref(), parse_choice, &mut problems);

@@ -23,6 +23,7 @@ pub(crate) fn limits(section: &Section<'_>, size_name: &str, base: &PoolLimits) 
         min_pool_size: section.count("min_pool_size").unwrap_or(base.min_pool_size),
         max_queue_length: section.count("max_queue_length").unwrap_or(base.max_queue_length),
         query_wait_timeout: duration("query_wait_timeout", base.query_wait_timeout),
+        refuse_early: section.flag("refuse_early").unwrap_or(base.refuse_early),
         server_idle_timeout: duration("server_idle_timeout", base.server_idle_timeout),
         server_lifetime: duration("server_lifetime", base.server_lifetime),
         server_connect_timeout: duration("server_connect_timeout", base.server_connect_timeout),

@@ -43,6 +43,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
         listen_gap: section.choice("listen_gap").unwrap_or(defaults.listen_gap),
+        queue_fairness: section.choice("queue_fairness").unwrap_or(defaults.queue_fairness),
         track_extra_parameters: texts("track_extra_parameters", defaults.track_extra_parameters),
         ignore_startup_parameters: ignored,
         databases: databases.into_iter().map(|(name, section)| (name, database(&section, &base, caps, &server_tls))).collect(),

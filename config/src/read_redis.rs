@@ -46,6 +46,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         client_output_buffer_limit: output_limits(section).unwrap_or_default(),
         request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
         retry_timeout: section.duration("retry_timeout").unwrap_or(defaults.retry_timeout),
+        queue_fairness: section.choice("queue_fairness").unwrap_or(defaults.queue_fairness),
         subscriber_gap: section.choice("subscriber_gap").unwrap_or(defaults.subscriber_gap),
         command_policy: section.choice("command_policy").unwrap_or(defaults.command_policy),
         command_allow: classes(section, "command_allow"),

@@ -3,6 +3,7 @@
 pub mod banner;
 pub mod bindings;
 pub mod held;
+pub mod memory;
 pub mod operator;
 pub mod pgbouncer;
 pub mod reloading;
@@ -44,6 +45,7 @@ use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
+use crate::runtime::memory::Gauges;
 use crate::runtime::{self, Workers, descriptors};
 use crate::service;
 use crate::session::postgres::peering::Elder;
@@ -174,6 +176,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let config = Arc::new(config);
     let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
     facts.gates().apply(&config);
+    facts.memory.set_own_limit(config.memory_limit);
     let doorway = Doorway::new(&config, spares);
     let commons = workers.commons();
     let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
@@ -224,6 +227,7 @@ impl Control {
             spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone()));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
+        spawn_local(memory::watch(Arc::clone(&facts), Gauges::of_this_process()));
         let mut reloader = reloader(Arc::clone(&facts));
         let mut operator = Operator::new(orders, Arc::clone(&facts));
         facts.set_started();

@@ -15,7 +15,9 @@ use crate::console::control::Control;
 use crate::console::guest::Guests;
 use crate::drain::DrainSignal;
 use crate::observe::record::WorkerRecord;
+use crate::pool::identities::Identities;
 use crate::pool::registry::PoolTable;
+use crate::runtime::pressure::Step as Pressure;
 use crate::session::postgres::side::{PostgresCommons, PostgresSide};
 use crate::session::redis::side::{RedisCommons, RedisSide};
 use crate::suspension::Suspension;
@@ -65,12 +67,19 @@ pub struct Commons {
     pub redis: RedisCommons,
     /// A way to the control loop.
     pub control: Control,
+    /// The identities of clients.
+    pub identities: Identities,
 }
 
 impl Commons {
     /// For a process with so many workers.
     pub fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { postgres: PostgresCommons::new(workers)?, redis: RedisCommons::new(workers), control: Control::default() })
+        Ok(Self {
+            postgres: PostgresCommons::new(workers)?,
+            redis: RedisCommons::new(workers),
+            control: Control::default(),
+            identities: Identities::default(),
+        })
     }
 }
 
@@ -94,12 +103,16 @@ pub struct Worker {
     pub guests: Guests,
     /// A way to the control loop.
     pub control: Control,
+    /// The identities of clients, between which queues are fair.
+    pub identities: Identities,
     /// What this worker counts that belongs to no pool.
     pub record: WorkerRecord,
     /// Whether the process is on its way out; wakes idle sessions when it is.
     pub drain: DrainSignal,
     /// Whether PostgreSQL sessions are to keep still (SUSPEND).
     pub suspension: Suspension,
+    /// How much less is done because memory runs out.
+    pub pressure: Cell<Pressure>,
     /// Set by the last job of all.
     stopping: Cell<bool>,
 }
@@ -128,9 +141,11 @@ impl Worker {
             redis: RedisSide::new(commons.redis),
             guests: Guests::default(),
             control: commons.control,
+            identities: commons.identities,
             record: WorkerRecord::default(),
             drain: DrainSignal::default(),
             suspension: Suspension::default(),
+            pressure: Cell::default(),
             stopping: Cell::new(false),
         })
     }

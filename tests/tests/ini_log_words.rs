@@ -8,6 +8,7 @@ use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::process::Signal;
 use sidepool_tests::tls::{self, Authority};
+use sidepool_tests::wait;
 
 fn ini(cluster: &Cluster, databases: &str, more: &str) -> String {
     format!(
@@ -111,4 +112,45 @@ async fn a_server_that_lets_nobody_in_says_why_its_connection_is_closed() {
         };
         assert!(log.lines().iter().any(is_it), "{who}: {:?}", log.lines());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_connection_that_ends_with_its_client_says_why() {
+    let _proof = proves(&["log client disconnect while server was not ready", "log client unexpected eof"]);
+    let cluster = Cluster::start().await;
+    let settings = format!("idle_transaction_timeout = 0.2\nadmin_users = {USER}");
+    let pool = start(&ini(&cluster, "", &settings), &[]).await;
+    let log = pool.process().log();
+    let begun = async || {
+        let mut wire = login(&pool).await;
+        wire.query("BEGIN").await;
+        (wire, log.len())
+    };
+    let ends = async |from: usize, who: &str, reason: &str| {
+        let (who, what) = (format!(" LOG {who}-0x"), format!("closing because: {reason} (age="));
+        let is_it = |line: &String| line.contains(&who) && line.contains(&what);
+        wait::until(reason, async || log.lines()[from..].iter().any(is_it).then_some(())).await;
+    };
+    let (mut wire, from) = begun().await;
+    wire.send(&frame::terminate()).await;
+    ends(from, "C", "client close request").await;
+    ends(from, "S", "client disconnect while server was not ready").await;
+    let (wire, from) = begun().await;
+    drop(wire);
+    ends(from, "C", "client unexpected eof").await;
+    ends(from, "S", "client disconnect while server was not ready").await;
+    let (mut wire, from) = begun().await;
+    wire.until_closed().await;
+    ends(from, "C", "idle transaction timeout").await;
+    ends(from, "S", "idle transaction timeout").await;
+    let (mut wire, from) = begun().await;
+    cluster.terminate_connections().await;
+    wire.until_closed().await;
+    ends(from, "C", "server conn crashed?").await;
+    ends(from, "S", "server conn crashed?").await;
+    let mut idle = login(&pool).await;
+    idle.query("SELECT 1").await;
+    let from = log.len();
+    drop(idle);
+    ends(from, "C", "client unexpected eof").await;
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
-use sidepool_tests::postgres::cluster::PASSWORD;
+use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
+use tokio::task::JoinSet;
 
 const SECOND: &str = "second-secret";
 
@@ -120,7 +122,7 @@ async fn the_limit_holds_under_load_on_two_workers_and_nobody_is_forgotten() {
     let cluster = Cluster::start().await;
     let settings = settings(&cluster).set("workers", 2).set("postgres.databases.app.max_db_connections", 3);
     let pool = Pooler::start(settings.set("postgres.query_wait_timeout", "60s")).await;
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = JoinSet::new();
     for number in 0..16 {
         let (user, port) = (if number % 2 == 0 { "app" } else { "second" }, pool.postgres_port());
         clients.spawn(async move {
@@ -161,4 +163,40 @@ async fn failed_connects_give_their_right_back_and_reloads_change_the_limit() {
     pool.reload(settings.clone().set("postgres.max_db_connections", 2).set("postgres.query_wait_timeout", "60s")).await;
     assert_eq!(first_column(&waiter.query("SELECT 'room'").await), ["room"]);
     holder.query("COMMIT").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_room_is_used_with_what_it_lets_in_and_not_hammered() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.superuser("app").await;
+    let limit = async |limit: i32| admin.batch_execute(&format!("ALTER ROLE {USER} CONNECTION LIMIT {limit}")).await.expect("an owner");
+    limit(3).await;
+    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.default_pool_size", 10)).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..20 {
+        let mut client = pool.wire().await;
+        clients.spawn(async move {
+            for _ in 0..15 {
+                assert_eq!(client.value("SELECT pg_sleep(0.01)").await, "", "everybody is served");
+            }
+            client
+        });
+    }
+    let room = |now: &Scrape| now.sum("sidepool_pool_server_connections_room", &[]);
+    pool.metrics_show("a pool that is as large as the server allows", |now| room(now) < 3.5).await;
+    let mut clients = clients.join_all().await;
+    let refused = pool.scrape().await.sum("sidepool_server_connects_total", &[("result", "too_many")]);
+    assert!((1.0..20.0).contains(&refused), "{refused} connects were tried in vain");
+    // With room for all again, the pool grows to what is asked for.
+    limit(-1).await;
+    let mut crowd = JoinSet::new();
+    for mut client in clients.drain(..) {
+        crowd.spawn(async move {
+            for _ in 0..400 {
+                client.value("SELECT pg_sleep(0.01)").await;
+            }
+        });
+    }
+    pool.metrics_show("a pool of its full size", |now| room(now) > 9.5).await;
+    crowd.abort_all();
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, SessionState, Upstream, UpstreamTls};
+use super::{Listen, PoolLimits, QueueFairness, SessionState, Upstream, UpstreamTls};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -70,6 +70,8 @@ pub struct Postgres {
     pub max_user_client_connections: u32,
     /// How long a login may take.
     pub client_login_timeout: Duration,
+    /// Between whom the queues of pools are fair.
+    pub queue_fairness: QueueFairness,
     /// A client that has waited so long for a connection is told so, once. Zero: never.
     pub query_wait_notify: Duration,
     /// How long a cancel request may wait for its connection. Zero: for ever.
@@ -454,6 +456,7 @@ impl Default for Postgres {
             max_packet_size: i32::MAX.unsigned_abs(),
             max_prepared_statements: 200,
             listen_gap: ListenGap::default(),
+            queue_fairness: QueueFairness::default(),
             track_extra_parameters: vec!["IntervalStyle".to_owned(), "search_path".to_owned()],
             ignore_startup_parameters: vec!["extra_float_digits".to_owned()],
             peer_id: 0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{ClientTls, Listen, OutputLimits, PoolLimits, ServerTls, TcpOptions, Upstream, UpstreamTls};
+use super::{ClientTls, Listen, OutputLimits, PoolLimits, QueueFairness, ServerTls, TcpOptions, Upstream, UpstreamTls};
 use crate::secret::Secret;
 
 /// One Redis (or Valkey) server and the listeners that lead to it.
@@ -50,6 +50,8 @@ pub struct Redis {
     pub request_timeout: Duration,
     /// For how long what was not executed is tried again; zero: not at all.
     pub retry_timeout: Duration,
+    /// Between whom the queue for leased connections is fair.
+    pub queue_fairness: QueueFairness,
     /// What becomes of subscribers when the connection that subscribes for them is lost.
     pub subscriber_gap: SubscriberGap,
     /// Which commands that hit everybody may be sent.
@@ -193,6 +195,7 @@ impl Redis {
             client_output_buffer_limit: OutputLimits::default(),
             request_timeout: Duration::ZERO,
             retry_timeout: Duration::ZERO,
+            queue_fairness: QueueFairness::default(),
             subscriber_gap: SubscriberGap::default(),
             command_policy: CommandPolicy::DropIn,
             command_allow: CommandClasses::default(),

@@ -58,6 +58,10 @@ const MOST: i64 = i32::MAX as i64;
 const COUNT: Kind = Kind::Int(0, MOST);
 const BUFFERS: Use = Use::Nothing("buffers are borrowed while bytes flow and sized by need");
 
+const CURVES: Use = Use::Nothing("keys are exchanged by elliptic curves alone");
+const ANSWERS: Use = Use::Nothing("names are asked for again when their answers hold no more");
+const EVENTS: Use = Use::Nothing("a client that says nothing costs a socket and no more until client_login_timeout");
+
 const fn row(name: &'static str, kind: Kind, default: &'static str, changeable: bool) -> Setting {
     Setting { name, kind, default: Some(default), changeable, used: Use::Same }
 }
@@ -93,7 +97,7 @@ pub const SETTINGS: &[Setting] = &[
     row("client_tls_ca_file", Kind::Text, "", true),
     row("client_tls_cert_file", Kind::Text, "", true),
     row("client_tls_ciphers", Kind::Text, "default", true),
-    row("client_tls_dheparams", Kind::Text, "auto", true),
+    idle("client_tls_dheparams", Kind::Text, "auto", true, CURVES),
     row("client_tls_ecdhcurve", Kind::Text, "auto", true),
     row("client_tls_key_file", Kind::Text, "", true),
     row("client_tls_protocols", Kind::Text, "secure", true),
@@ -103,7 +107,7 @@ pub const SETTINGS: &[Setting] = &[
     row("disable_pqexec", Kind::Flag, "0", false),
     row("dns_max_ttl", Kind::Time, "15", true),
     row("dns_nxdomain_ttl", Kind::Time, "15", true),
-    row("dns_zone_check_period", Kind::Time, "0", true),
+    idle("dns_zone_check_period", Kind::Time, "0", true, ANSWERS),
     row("idle_transaction_timeout", Kind::Time, "0", true),
     row("ignore_startup_parameters", Kind::Text, "", true),
     row("job_name", Kind::Text, "pgbouncer", false),
@@ -160,7 +164,7 @@ pub const SETTINGS: &[Setting] = &[
     row("syslog", Kind::Flag, "0", true),
     row("syslog_facility", Kind::Text, "daemon", true),
     row("syslog_ident", Kind::Text, "pgbouncer", true),
-    row("tcp_defer_accept", Kind::Flag, "1", true),
+    idle("tcp_defer_accept", Kind::Flag, "1", true, EVENTS),
     row("tcp_keepalive", Kind::Flag, "1", true),
     row("tcp_keepcnt", COUNT, "0", true),
     row("tcp_keepidle", COUNT, "0", true),
@@ -186,6 +190,8 @@ pub const OWN: &[Setting] = &[
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
+    row("queue_fairness", Kind::Choice(&["user", "application_name", "address", "listener", "off"]), "user", true),
+    row("refuse_early", Kind::Flag, "0", true),
     row("server_connect_backoff", Kind::Time, "0.1", true),
     row("server_connect_parallelism", Kind::Int(1, 1_000), "4", true),
     row("session_state", Kind::Choice(FOLLOWINGS), "follow", true),

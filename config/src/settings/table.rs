@@ -8,6 +8,7 @@ const MODES: &[&str] = &["transaction", "session", "statement"];
 const AUTH_TYPES: &[&str] = &["scram-sha-256", "md5", "plain", "trust", "any", "cert", "hba", "ldap", "pam"];
 const CLIENT_SSLMODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const BALANCES: &[&str] = &["round-robin", "disable"];
+const IDENTITIES: &[&str] = &["user", "application_name", "address", "listener", "off"];
 const GAPS: &[&str] = &["close", "warn"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
 const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
@@ -48,6 +49,7 @@ const AUTH_QUERY: &str =
 /// Every setting there is.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
+    row(&[Root], "memory_limit", Kind::Size { min: 1 << 20 }, "", Live, "How much memory the process may have in RAM, beside the limit of its control group, which is always minded. Near it requests of clients that do not take their replies are not read (80 %), new clients are refused (88 %), and those that hold most are closed (94 %); left out: what the control group says."),
     row(&[Root], "upgrade_socket", Kind::Path, "", NeedsRestart, "The private Unix socket at which a new process knocks to take over (--take-over); without it, the first Unix socket of [postgres] with \".upgrade\" behind its name."),
     row(&[Root], "workers", Kind::Workers, "\"auto\"", NeedsRestart, "Threads that carry traffic. \"auto\": one up to two cores of CPU quota, beyond that by the quota."),
     row(&[Admin], "listen", Kind::Address, "\"127.0.0.1:9127\"", NeedsRestart, "Where /metrics and the health endpoints listen; \"off\" for nowhere."),
@@ -66,6 +68,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "client_login_timeout", NO_LIMIT, "\"15s\"", NewSessions, "How long a login may take."),
     row(&[Postgres], "max_prepared_statements", Kind::Count { min: 0, max: 1_000_000 }, "200", Live, "Most prepared statements kept per upstream connection; 0 turns the rewriting of their names off for new sessions."),
     row(&[Postgres], "listen_gap", Kind::Choice(GAPS), "\"close\"", Live, "What becomes of clients that LISTEN when the connection that listens for them is lost, and perhaps notifications with it: they are closed, as by a server that restarts, or stay and are warned."),
+    row(&[Postgres, Redis], "queue_fairness", Kind::Choice(IDENTITIES), "\"user\"", NewSessions, "What tells clients apart when they wait for connections of the same pool: each user, application_name (of Redis clients: CLIENT SETNAME), client address or listener has a fair share of them, whatever the others ask for; \"off\": first come, first served."),
     row(&[Postgres], "track_extra_parameters", Kind::Texts, "[\"IntervalStyle\", \"search_path\"]", NewSessions, "Reported parameters that follow the client from connection to connection, beside the standard ones."),
     row(&[Postgres], "ignore_startup_parameters", Kind::Texts, "[\"extra_float_digits\"]", NewSessions, "Startup parameters of clients that are dropped in silence."),
     row(&[Postgres], "default_pool_size", SIZE, "20", Live, "pool_size of every database that has none of its own."),
@@ -189,6 +192,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgDatabase, Redis], "min_pool_size", Kind::Count { min: 0, max: 100_000 }, "0", Live, "Connections kept open even when idle."),
     row(&[Postgres, PgDatabase, Redis], "max_queue_length", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most clients that may wait for a connection of one pool; one more is refused at once."),
     row(&[Postgres, PgDatabase, Redis], "query_wait_timeout", Kind::Duration { zero: Some("for ever") }, "\"10s\"", Live, "How long a client may wait for a connection."),
+    row(&[Postgres, PgDatabase, Redis], "refuse_early", Kind::Flag, "false", Live, "Whether a client that would wait for longer than it may is refused at once, as far as the pace of the last moments tells; without, it waits and may be lucky."),
     row(&[Postgres, PgDatabase, Redis], "server_idle_timeout", NEVER, "\"10m\"", Live, "Idle connections above the minimum are closed after this."),
     row(&[Postgres, PgDatabase, Redis], "server_lifetime", NEVER, "\"1h\"", Live, "Connections are replaced after this, give or take a tenth, and at most one in each pool_size-th of it. \"1us\": each is used once."),
     row(&[Postgres, PgDatabase, Redis], "server_connect_timeout", POSITIVE, "\"15s\"", Live, "How long opening one connection may take, login included."),

@@ -167,7 +167,7 @@ pub enum Handling {
     ClientUnblock,
     /// `CLIENT REPLY`.
     ReplyMode,
-    /// `CLIENT NO-EVICT` and `CLIENT NO-TOUCH`: `ON` or `OFF`, of no effect through a proxy.
+    /// `CLIENT NO-EVICT` and `CLIENT NO-TOUCH`: `ON` or `OFF`.
     Switch,
     /// `CLIENT CAPA`: accepted, of no effect through a proxy.
     Accept,

@@ -131,6 +131,24 @@ pub enum LoginStep {
     Ask,
     /// `SELECT`.
     Select,
+    /// `CLIENT NO-EVICT` or `CLIENT NO-TOUCH`.
+    Habit,
+}
+
+/// What the server is to do otherwise for a connection than for others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Habits {
+    /// `CLIENT NO-EVICT ON`: the connection is not closed for its memory.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH ON`: its commands do not make keys look used.
+    pub no_touch: bool,
+}
+
+impl Habits {
+    /// Those that are on, as `CLIENT` calls them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [(self.no_evict, "NO-EVICT"), (self.no_touch, "NO-TOUCH")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name)
+    }
 }
 
 /// When a login selects its database.
@@ -144,7 +162,7 @@ pub enum Selects {
 
 /// Composes a login. `reset`: the connection was used before.
 #[must_use]
-pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, selects: Selects, reset: bool) -> Login {
+pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, selects: Selects, habits: Habits, reset: bool) -> Login {
     let mut login = Login { bytes: Vec::with_capacity(160), steps: Vec::with_capacity(4) };
     let bytes = &mut login.bytes;
     if reset {
@@ -174,6 +192,10 @@ pub fn login(version: Resp, credentials: Option<(&str, &str)>, database: u32, se
     }
     if selects == Selects::Last {
         select_database(bytes, &mut login.steps, database);
+    }
+    for name in habits.names() {
+        encode::command(bytes, &[b"CLIENT", name.as_bytes(), b"ON"]);
+        login.steps.push(LoginStep::Habit);
     }
     login
 }
@@ -238,12 +260,12 @@ mod tests {
 
     #[test]
     fn a_login_is_one_write() {
-        let two = login(Resp::Two, Some(("default", "pw")), 3, Selects::Last, false);
+        let two = login(Resp::Two, Some(("default", "pw")), 3, Selects::Last, Habits::default(), false);
         assert_eq!(two.steps, [LoginStep::Auth, LoginStep::Ask, LoginStep::Select]);
         assert!(two.bytes.starts_with(b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n"));
-        let first = login(Resp::Two, Some(("default", "pw")), 3, Selects::First, false);
+        let first = login(Resp::Two, Some(("default", "pw")), 3, Selects::First, Habits::default(), false);
         assert_eq!(first.steps, [LoginStep::Select, LoginStep::Auth, LoginStep::Ask]);
-        let three = login(Resp::Three, Some(("u", "pw")), 0, Selects::Last, true);
-        assert_eq!(three.steps, [LoginStep::Reset, LoginStep::Hello3], "database 0 is where every connection begins");
+        let three = login(Resp::Three, Some(("u", "pw")), 0, Selects::Last, Habits { no_touch: true, ..Habits::default() }, true);
+        assert_eq!(three.steps, [LoginStep::Reset, LoginStep::Hello3, LoginStep::Habit], "database 0 is where every connection begins");
     }
 }

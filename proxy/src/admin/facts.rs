@@ -10,6 +10,7 @@ use super::liveness::Liveness;
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
+use crate::runtime::shortage::Memory;
 use crate::worker::Mailboxes;
 
 /// Why a configuration was read again.
@@ -88,6 +89,8 @@ pub struct Facts {
     pub liveness: Liveness,
     /// When the process started.
     pub started_at: SystemTime,
+    /// How much memory is left.
+    pub memory: Memory,
     started: AtomicBool,
     draining: AtomicBool,
     forced_closes: AtomicU64,
@@ -104,6 +107,7 @@ impl Facts {
             mailboxes,
             logging,
             started_at: clock::wall(),
+            memory: Memory::default(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             forced_closes: AtomicU64::new(0),

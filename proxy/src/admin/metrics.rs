@@ -9,6 +9,7 @@ use super::process::ProcessFigures;
 use crate::observe::catalog::Family;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, Series, WorkerCounter, WorkerHistogram};
 use crate::observe::report::{PoolReport, Protocol};
+use crate::runtime::memory::Usage;
 use crate::upstream::postgres::pins::Cause;
 
 /// The text of one scrape.
@@ -34,6 +35,12 @@ fn process(out: &mut Exposition, facts: &Facts, collected: &Collected, now: Inst
     if let Some(bytes) = figures.resident_bytes {
         out.count(Family::ProcessResidentMemory, &[], bytes);
     }
+    if let Some(Usage { used, limit }) = facts.memory.usage() {
+        out.count(Family::MemoryUsed, &[], used);
+        out.count(Family::MemoryLimit, &[], limit);
+    }
+    out.count(Family::MemoryPressure, &[], facts.memory.step());
+    out.counter(Family::MemoryCloses, &[], facts.memory.closed());
     if let Some(open) = figures.open_fds {
         out.count(Family::ProcessOpenFds, &[], open);
     }
@@ -74,6 +81,7 @@ fn listeners(out: &mut Exposition, facts: &Facts) {
         let label = door.label();
         out.counter(Family::ListenerAccepts, &[&label], numbers.accepted);
         out.counter(Family::ListenerRejections, &[&label, "max_client_conn"], numbers.rejected);
+        out.counter(Family::ListenerRejections, &[&label, "memory"], numbers.rejected_for_memory);
         out.counter(Family::ListenerAcceptErrors, &[&label], numbers.accept_errors);
         out.count(Family::ListenerClients, &[&label], numbers.open.into());
         out.count(Family::ListenerClientsMax, &[&label], numbers.max.into());
@@ -111,6 +119,7 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
         out.count(Family::PoolServerConnections, &[name, label], count.into());
     }
     out.count(Family::PoolServerConnectionsMax, &[name], state.max.into());
+    out.count(Family::PoolServerConnectionsRoom, &[name], state.room.into());
     out.count(Family::PoolServerConnectionsMin, &[name], state.min.into());
     out.count(Family::ServerLoginsInProgress, &[name], state.connecting.into());
     out.count(Family::ServerUp, &[name], u64::from(state.up));

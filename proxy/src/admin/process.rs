@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::runtime::descriptors;
+use crate::runtime::memory::resident_bytes;
 
 /// The figures. What cannot be read is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +45,6 @@ fn cpu_time(clock: ClockId) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,11 +55,5 @@ mod tests {
         assert!(figures.resident_bytes.unwrap() > 1_000_000);
         assert!(figures.open_fds.unwrap() >= 3);
         assert!(figures.cpu > Duration::ZERO && thread_cpu() <= ProcessFigures::read().cpu);
-    }
-
-    #[test]
-    fn a_status_without_the_line_has_no_figure() {
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    12 kB\n"), Some(12_288));
-        assert_eq!(resident_bytes("Name:\tx\n"), None);
     }
 }

@@ -29,6 +29,7 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
             "restart_pending": reloads.restart_pending,
             "problems": reloads.problems,
         },
+        "memory": facts.memory.usage().map(|usage| json!({ "used_bytes": usage.used, "limit_bytes": usage.limit, "pressure": facts.memory.step(), "clients_closed": facts.memory.closed() })),
         "listeners": facts.gates().iter().map(|(door, gate)| {
             let numbers = gate.numbers();
             json!({ "listener": door.label(), "clients": numbers.open, "max_client_conn": numbers.max, "accepted": numbers.accepted, "refused": numbers.rejected })
@@ -62,6 +63,7 @@ fn pool(pool: &PoolReport) -> Value {
             "probing": state.probing,
             "closing": state.closing,
             "max": state.max,
+            "room": state.room,
             "min": state.min,
         },
         "pinned": pinned,

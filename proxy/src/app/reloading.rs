@@ -165,6 +165,7 @@ impl Reloader {
         pgbouncer::say_dropped(&self.running, &effective);
         self.facts.logging.set_level(effective.log.level);
         self.facts.gates().apply(&effective);
+        self.facts.memory.set_own_limit(effective.memory_limit);
         for id in self.facts.mailboxes.ids() {
             let config = Arc::clone(&effective);
             self.facts.mailboxes.post(id, move |worker| worker.apply(&config));

@@ -113,10 +113,25 @@ pub fn in_words(problem: &Problem) -> String {
         place @ Place::File { line: Some(_), .. } => place,
         Place::File { line: None, .. } | Place::Environment | Place::CommandLine | Place::Console => return problem.message.clone(),
     };
-    match problem.message.split_once("; ") {
+    match parted(&problem.message) {
         Some((what, why)) => format!("{what} in configuration ({place}): {why}"),
         None => format!("{} in configuration ({place})", problem.message),
     }
+}
+
+/// What is wrong and why, which the first `; ` outside of a quoted value parts.
+fn parted(message: &str) -> Option<(&str, &str)> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in message.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b';' if !quoted && message[at..].starts_with("; ") => return Some((&message[..at], &message[at + 2..])),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn become_somebody(config: &Config) -> Result<(), Fatal> {

@@ -178,6 +178,9 @@ impl Acceptor {
     }
 
     fn admit(&self, stream: Stream) {
+        if self.gate.refuses_for_memory() {
+            return self.refusals.refuse(stream, Reason::Memory, None);
+        }
         let Some(permit) = self.gate.enter() else {
             let gate = self.gate.numbers();
             tracing::warn!(

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use sidepool_config::model::Config;
 
@@ -35,6 +35,8 @@ pub struct Gate {
     max: AtomicU32,
     accepted: AtomicU64,
     rejected: AtomicU64,
+    short_of_memory: AtomicBool,
+    rejected_for_memory: AtomicU64,
     accept_errors: AtomicU64,
 }
 
@@ -49,6 +51,8 @@ pub struct GateNumbers {
     pub accepted: u64,
     /// Connections refused because there were too many.
     pub rejected: u64,
+    /// Connections refused because memory was running out.
+    pub rejected_for_memory: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
 }
@@ -77,6 +81,16 @@ impl Gate {
         Some(Permit(Arc::clone(self)))
     }
 
+    /// Whether nobody is let in because memory is running out. Counts the attempt if so.
+    pub fn refuses_for_memory(&self) -> bool {
+        let short = self.short_of_memory.load(Ordering::Relaxed);
+        if short {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
+            self.rejected_for_memory.fetch_add(1, Ordering::Relaxed);
+        }
+        short
+    }
+
     /// A permit for somebody who has been let in elsewhere: there is always room.
     pub fn enter_again(self: &Arc<Self>) -> Permit {
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -96,6 +110,7 @@ impl Gate {
             max: self.max.load(Ordering::Relaxed),
             accepted: self.accepted.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
+            rejected_for_memory: self.rejected_for_memory.load(Ordering::Relaxed),
             accept_errors: self.accept_errors.load(Ordering::Relaxed),
         }
     }
@@ -125,6 +140,13 @@ impl Gates {
         self.0.retain(|door, _| wanted.contains_key(door));
         for (door, max) in wanted {
             self.0.entry(door).or_insert_with(|| Gate::new(max)).resize(max);
+        }
+    }
+
+    /// Whether memory is running out, so that nobody new is let in.
+    pub fn set_short_of_memory(&self, short: bool) {
+        for gate in self.0.values() {
+            gate.short_of_memory.store(short, Ordering::Relaxed);
         }
     }
 
@@ -160,6 +182,6 @@ mod tests {
         let _third = gate.enter().unwrap();
         gate.resize(1);
         assert!(gate.enter().is_none());
-        assert_eq!(gate.numbers(), GateNumbers { open: 2, max: 1, accepted: 5, rejected: 2, accept_errors: 0 });
+        assert_eq!(gate.numbers(), GateNumbers { open: 2, max: 1, accepted: 5, rejected: 2, rejected_for_memory: 0, accept_errors: 0 });
     }
 }

@@ -44,8 +44,20 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 pub(super) enum Reason {
     /// There are as many as there may be.
     TooMany(GateNumbers),
+    /// Memory is running out.
+    Memory,
     /// The listener is closing.
     ShuttingDown,
+}
+
+impl Reason {
+    /// Whether an operator comes in all the same.
+    fn lets_the_console_in(self) -> bool {
+        match self {
+            Self::TooMany(_) | Self::Memory => true,
+            Self::ShuttingDown => false,
+        }
+    }
 }
 
 /// The refusals of one accept loop.
@@ -124,7 +136,7 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
                 stream.read_exact(&mut [0; 8]).await?;
                 stream.write_all(b"N").await?;
             }
-            _ if matches!(reason, Reason::TooMany(_)) && wants_console(&mut stream, length).await? => return Ok(Some(stream)),
+            _ if reason.lets_the_console_in() && wants_console(&mut stream, length).await? => return Ok(Some(stream)),
             _ => {
                 // Read what it said first: closing a socket with unread bytes in it would take our answer away from the client.
                 let length = if length > LONGEST_STARTUP { 0 } else { length };
@@ -196,6 +208,7 @@ impl Reason {
     fn redis(self) -> &'static str {
         match self {
             Self::TooMany(_) => "-ERR max number of clients reached\r\n",
+            Self::Memory => "-OOM the proxy is running out of memory, connect again later\r\n",
             Self::ShuttingDown => "-ERR the proxy is shutting down\r\n",
         }
     }
@@ -205,6 +218,7 @@ impl Reason {
             Self::TooMany(gate) => Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
                 .with_detail(format!("{} of {} client connections are in use.", gate.open, gate.max))
                 .with_hint("Raise max_client_conn, or close client connections that are not in use."),
+            Self::Memory => session::postgres::refusal::out_of_memory("the pooler is running out of memory"),
             Self::ShuttingDown => session::postgres::refusal::closed(),
         };
         let mut message = Vec::new();

@@ -71,6 +71,10 @@ families! {
     BuildInfo = "sidepool_build_info" Gauge, ["version"], "Always 1; the version is a label.";
     ProcessCpuSeconds = "process_cpu_seconds_total" CounterSeconds, [], "CPU time used by the process, user and system together.";
     ProcessResidentMemory = "process_resident_memory_bytes" Gauge, [], "Memory of the process that is in RAM.";
+    MemoryUsed = "sidepool_memory_used_bytes" Gauge, [], "Memory in use of the limit that is nearest: memory_limit, or that of a control group without what the kernel can take back at once; absent without a limit.";
+    MemoryLimit = "sidepool_memory_limit_bytes" Gauge, [], "That limit.";
+    MemoryPressure = "sidepool_memory_pressure" Gauge, [], "What is done for want of memory: 0 nothing, 1 requests of clients that do not take their replies are not read, 2 new clients are refused, 3 those that hold most are closed.";
+    MemoryCloses = "sidepool_memory_closes_total" Counter, [], "Client connections closed for want of memory.";
     ProcessOpenFds = "process_open_fds" Gauge, [], "Open file descriptors.";
     ProcessMaxFds = "process_max_fds" Gauge, [], "The most file descriptors the process may have open.";
     ProcessStartTime = "process_start_time_seconds" Gauge, [], "When the process started, in seconds since the epoch.";
@@ -103,6 +107,7 @@ families! {
     PoolInfo = "sidepool_pool_info" Gauge, ["pool", "protocol", "database", "user", "mode", "upstream"], "Always 1; join on the pool label.";
     PoolServerConnections = "sidepool_pool_server_connections" Gauge, ["pool", "state"], "Upstream connections by state; the states add up to all of them.";
     PoolServerConnectionsMax = "sidepool_pool_server_connections_max" Gauge, ["pool"], "The most upstream connections there may be.";
+    PoolServerConnectionsRoom = "sidepool_pool_server_connections_room" Gauge, ["pool"], "The most upstream connections that the server has room for: less than there may be for a while after it refused one for want of room.";
     PoolServerConnectionsMin = "sidepool_pool_server_connections_min" Gauge, ["pool"], "Upstream connections that are kept open even when idle.";
     PoolUtilization = "sidepool_pool_utilization_ratio" Gauge, ["pool"], "Upstream connections in use or being opened, over the most there may be.";
     PoolClientConnections = "sidepool_pool_client_connections" Gauge, ["pool", "state"], "Logged-in clients by state.";

@@ -101,6 +101,8 @@ cells! {
         RefusedQueueFull: PoolRejections ["queue_full"] for Both,
         /// Refused: waited for the longest allowed time.
         RefusedWaitTimeout: PoolRejections ["wait_timeout"] for Both,
+        /// Refused: it would have waited for longer than it may.
+        RefusedWouldTimeOut: PoolRejections ["would_time_out"] for Both,
         /// Refused: the upstream refuses us.
         RefusedByUpstream: PoolRejections ["upstream_refuses"] for Both,
         /// Refused: the pool is paused.

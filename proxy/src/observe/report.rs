@@ -86,6 +86,8 @@ pub struct PoolState {
     pub max_pinned: u32,
     /// The most there may be.
     pub max: u32,
+    /// The most that the server has room for, as far as it has said.
+    pub room: u32,
     /// How many are kept open.
     pub min: u32,
     /// Sessions that wait.

@@ -190,6 +190,10 @@ impl fmt::Display for AcquireError {
             RefuseReason::WaitTimeout => {
                 write!(f, "no connection of pool \"{pool}\" came free within {}", Shown(refusal.waited))?;
             }
+            RefuseReason::WouldTimeOut => {
+                let expected = Shown(refusal.expected.unwrap_or_default());
+                write!(f, "a connection of pool \"{pool}\" would come free in about {expected}")?;
+            }
             RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing => write!(f, "pool \"{pool}\" cannot connect to its server")?,
             RefuseReason::Paused => write!(f, "pool \"{pool}\" is paused and takes no more waiters")?,
             RefuseReason::Draining => write!(f, "pool \"{pool}\" is being shut down")?,

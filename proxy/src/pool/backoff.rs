@@ -53,7 +53,7 @@ impl Backoff {
         match self.last {
             None | Some(Failure::Starting) => false,
             Some(Failure::Permanent | Failure::Missing) => true,
-            Some(Failure::Transient) => {
+            Some(Failure::Transient | Failure::Full) => {
                 patience.zip(self.since).is_some_and(|(patience, since)| now.saturating_duration_since(since) >= patience)
             }
         }

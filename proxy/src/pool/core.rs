@@ -6,7 +6,7 @@
 //!   driver ──── on_connected … on_closed ────►│ Core │                   Grant Refuse       (waiting sessions)
 //!   operators ─ resize pause drain … ────────►└──────┘── poll_timeout ─► handle_timeout(now)
 //! ```
-//! Here are the inputs; what follows from them is in `settle`. A name that is not (or no longer) what an input takes it for is ignored:
+//! Here are the inputs; what follows from them is in `settle`, and what can be asked in `facts`. A name that is not (or no longer) what an input takes it for is ignored:
 //! the two sides may have crossed.
 
 use std::collections::VecDeque;
@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use super::action::{Action, Outcome};
 use super::backoff::Backoff;
-use super::id::{Asker, ConnId, WaiterId};
-use super::limits::{Limits, bounded};
+use super::ceiling::Ceiling;
+use super::id::{Asker, ConnId, IdentityId, WaiterId};
+use super::limits::Limits;
+use super::pace::Pace;
 use super::queue::Queue;
 use super::random::Random;
-use super::reason::{CloseReason, Condition, Failure, OpenReason, Refusal, RefuseReason};
-use super::snapshot::Snapshot;
+use super::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
 use super::state::{ConnState, Conns};
 use super::timers::{Timer, Timers};
 use crate::worker::WorkerId;
@@ -32,6 +33,8 @@ pub struct Core {
     pub(super) queue: Queue,
     pub(super) timers: Timers,
     pub(super) backoff: Backoff,
+    /// What the server has room for, where that is less than the limits allow.
+    pub(super) ceiling: Ceiling,
     pub(super) random: Random,
     pub(super) actions: VecDeque<Action>,
     pub(super) paused: bool,
@@ -52,6 +55,8 @@ pub struct Core {
     pub(super) saturated_since: Option<Instant>,
     /// For how long they did before that.
     pub(super) saturated: Duration,
+    /// At what pace waiters get connections.
+    pub(super) pace: Pace,
     /// What the counts may still be after the limits shrank below them.
     pub(super) allowed: Allowed,
     #[cfg(test)]
@@ -78,6 +83,7 @@ impl Core {
             queue: Queue::default(),
             timers: Timers::default(),
             backoff: Backoff::default(),
+            ceiling: Ceiling::default(),
             random: Random::new(seed),
             actions: VecDeque::new(),
             paused: false,
@@ -90,6 +96,7 @@ impl Core {
             now,
             saturated_since: None,
             saturated: Duration::ZERO,
+            pace: Pace::default(),
             allowed: Allowed { connections: limits.most(), waiters: limits.queue_length },
             #[cfg(test)]
             planted: super::tests::Planted::default(),
@@ -108,8 +115,11 @@ impl Core {
         let now = self.advance(now);
         let side = self.conns.side(worker);
         (side.attached, side.members) = (false, 0);
-        let gone: Vec<u32> = self.conns.all().filter(|(slot, _)| self.conns.at(*slot).home == worker).map(|(slot, _)| slot).collect();
-        for slot in gone {
+        let gone: Vec<(u32, ConnState)> = self.conns.all().filter(|(slot, _)| self.conns.at(*slot).home == worker).collect();
+        for (slot, state) in gone {
+            if state == ConnState::Leased {
+                self.queue.gave(self.conns.at(slot).holder);
+            }
             self.conns.remove(slot);
         }
         let left = self.queue.on_worker(worker);
@@ -123,19 +133,20 @@ impl Core {
     pub fn acquire(&mut self, now: Instant, asker: Asker) -> Outcome {
         let (now, worker) = (self.advance(now), asker.worker);
         if let Some(slot) = self.conns.warmest(worker) {
-            self.conns.lease(slot, worker);
+            self.lease(slot, worker, asker.identity);
             self.taken(now);
             return Outcome::Granted(self.conns.id(slot));
         }
         if let Some(slot) = self.conns.idle_for(worker) {
             let waiter = self.queue.pass(now, asker);
-            self.grant(slot, waiter, worker);
+            self.grant(slot, waiter, worker, asker.identity);
             self.taken(now);
             return Outcome::Queued(waiter);
         }
-        if let Some(reason) = self.refuses(now) {
-            return Outcome::Refused(self.refusal(reason, Duration::ZERO));
+        if let Some(reason) = self.refuses(now, asker.identity).or_else(|| self.refuses_early(now, asker)) {
+            return Outcome::Refused(self.refusal(reason, asker.identity, Duration::ZERO));
         }
+        self.make_room(now, asker.identity);
         self.conns.side(worker);
         let waiter = self.queue.push(now, asker);
         self.wait(now, now, asker.patience);
@@ -146,16 +157,16 @@ impl Core {
     pub fn acquire_again(&mut self, now: Instant, asker: Asker, since: Instant) -> Outcome {
         let (now, worker) = (self.advance(now), asker.worker);
         if let Some(slot) = self.conns.warmest(worker) {
-            self.conns.lease(slot, worker);
+            self.lease(slot, worker, asker.identity);
             self.taken(now);
             return Outcome::Granted(self.conns.id(slot));
         }
         let waited = now.saturating_duration_since(since);
-        let patience = asker.patience.map_or(self.limits.wait_timeout, |own| bounded(Some(own)));
-        let too_long = patience.is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
-        if let Some(reason) = self.refuses(now).or(too_long) {
-            return Outcome::Refused(self.refusal(reason, waited));
+        let too_long = self.patience(asker).is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
+        if let Some(reason) = self.refuses(now, asker.identity).or(too_long) {
+            return Outcome::Refused(self.refusal(reason, asker.identity, waited));
         }
+        self.make_room(now, asker.identity);
         self.conns.side(worker);
         let since = since.min(now);
         let waiter = self.queue.push_again(since, asker);
@@ -164,13 +175,13 @@ impl Core {
     }
 
     /// A place for a connection that the pool does not open: leased from the start. `None` when there is no room now, or others wait for it.
-    pub fn occupy(&mut self, now: Instant, worker: WorkerId) -> Option<ConnId> {
+    pub fn occupy(&mut self, now: Instant, worker: WorkerId, identity: IdentityId) -> Option<ConnId> {
         let now = self.advance(now);
         if self.paused || self.draining || !self.queue.is_empty() || self.conns.total() >= self.limits.max {
             return None;
         }
         let slot = self.conns.insert(now, worker, self.epoch);
-        self.conns.lease(slot, worker);
+        self.lease(slot, worker, identity);
         self.settle(now);
         Some(self.conns.id(slot))
     }
@@ -188,6 +199,7 @@ impl Core {
     pub fn release(&mut self, now: Instant, conn: ConnId, condition: Condition) {
         let now = self.advance(now);
         let Some(slot) = self.conns.find_in(conn, ConnState::Leased) else { return };
+        self.queue.gave(self.conns.at(slot).holder);
         let owed = self.owed > 0;
         self.owed = self.owed.saturating_sub(1);
         match condition {
@@ -240,24 +252,6 @@ impl Core {
         self.settle(now);
     }
 
-    /// Whether there are more connections than the pool's size allows without its reserve.
-    #[must_use]
-    pub fn is_in_reserve(&self) -> bool {
-        self.conns.total() > self.limits.max && self.limits.reserve > 0
-    }
-
-    /// Whether somebody waits for a connection that may not be opened.
-    #[must_use]
-    pub fn is_capped(&self) -> bool {
-        self.capped == Some(OpenReason::Demand) && !self.queue.is_empty()
-    }
-
-    /// Since when the connection is idle that is so for longest.
-    #[must_use]
-    pub fn coldest(&self) -> Option<Instant> {
-        self.conns.coldest().map(|slot| self.conns.at(slot).idle_since)
-    }
-
     /// Closes the connection that is idle for longest, because another pool needs it more; false when none is idle.
     pub fn evict(&mut self, now: Instant) -> bool {
         let now = self.advance(now);
@@ -305,6 +299,8 @@ impl Core {
         if self.conns.retired(slot).is_none() {
             self.backoff.succeeded();
             self.timers.set(Timer::Retry, None);
+            self.ceiling.admitted(self.conns.live(), self.limits.max);
+            self.timers.set(Timer::Ceiling, self.ceiling.until());
         }
         let spread = self.random.between(900, 1100);
         let opened = self.conns.at_mut(slot);
@@ -326,6 +322,10 @@ impl Core {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
+            if failure == Failure::Full {
+                self.ceiling.refused(now, self.conns.live());
+                self.timers.set(Timer::Ceiling, self.ceiling.until());
+            }
             if self.backoff.is_hopeless(now, self.limits.fail_fast_after) && self.conns.usable() == 0 {
                 self.refuse_all(now, RefuseReason::UpstreamRefuses);
             }
@@ -373,7 +373,11 @@ impl Core {
         let Some((slot, state)) = self.conns.find(conn) else { return };
         match state {
             ConnState::Closing => self.conns.remove(slot),
-            ConnState::Idle | ConnState::Leased | ConnState::Resetting | ConnState::Probing => self.close(slot, reason),
+            ConnState::Leased => {
+                self.queue.gave(self.conns.at(slot).holder);
+                self.close(slot, reason);
+            }
+            ConnState::Idle | ConnState::Resetting | ConnState::Probing => self.close(slot, reason),
             // Not open yet: the one who opens it will say what became of it.
             ConnState::Connecting => return,
         }
@@ -425,6 +429,7 @@ impl Core {
         if epoch > self.epoch {
             self.epoch = epoch;
             self.backoff.succeeded();
+            self.ceiling.forget();
             self.timers.set(Timer::Retry, None);
             let old: Vec<u32> = self
                 .conns
@@ -495,93 +500,5 @@ impl Core {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.earliest()
-    }
-
-    /// Whether the holder of this connection should give it back at the next quiet moment.
-    #[must_use]
-    pub fn is_recalled(&self, conn: ConnId) -> bool {
-        self.conns
-            .find_in(conn, ConnState::Leased)
-            .is_none_or(|slot| self.conns.retired(slot).is_some() || self.draining || self.paused || self.conns.live() > self.limits.most())
-    }
-
-    /// Whether the address or the credentials that this connection was opened with are no longer the configured ones.
-    #[must_use]
-    pub fn is_stale(&self, conn: ConnId) -> bool {
-        let slot = self.conns.find_in(conn, ConnState::Leased);
-        slot.is_some_and(|slot| self.conns.retired(slot) == Some(CloseReason::Stale))
-    }
-
-    /// The limits in force.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// How many connections there are, in any state.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.conns.total() as usize
-    }
-
-    /// Whether there still is such a connection.
-    #[must_use]
-    pub fn is_open(&self, conn: ConnId) -> bool {
-        self.conns.find(conn).is_some()
-    }
-
-    /// How often address or credentials changed.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// Whether the pool drains and nothing is left.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.draining && self.conns.total() == 0
-    }
-
-    /// The state of the pool as numbers.
-    #[must_use]
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let since = |earlier: Instant| now.saturating_duration_since(earlier);
-        Snapshot {
-            connecting: self.conns.count(ConnState::Connecting),
-            idle: self.conns.count(ConnState::Idle),
-            leased: self.conns.count(ConnState::Leased),
-            resetting: self.conns.count(ConnState::Resetting),
-            probing: self.conns.count(ConnState::Probing),
-            closing: self.conns.count(ConnState::Closing),
-            retiring: self.conns.retiring(),
-            pinned: self.conns.pinned(),
-            max_pinned: self.limits.max_pinned,
-            max: self.limits.max,
-            min: self.limits.min,
-            waiters: self.queue.len(),
-            queue_length: self.limits.queue_length,
-            oldest_wait: self.queue.oldest().map(|oldest| since(oldest.since)),
-            saturated: self.saturated + self.saturated_since.map_or(Duration::ZERO, since),
-            failures: self.backoff.failures(),
-            last_failure: self.backoff.last(),
-            retry_in: self.backoff.retry_at(now).map(|at| at - now),
-            paused: self.paused,
-            draining: self.draining,
-        }
-    }
-
-    /// The facts of a refusal.
-    pub(super) fn refusal(&self, reason: RefuseReason, waited: Duration) -> Refusal {
-        Refusal {
-            reason,
-            connections: self.conns.total(),
-            leased: self.conns.count(ConnState::Leased),
-            pinned: self.conns.pinned(),
-            max: self.limits.max,
-            waiters: self.queue.len(),
-            queue_length: self.limits.queue_length,
-            waited,
-            wait_timeout: self.limits.wait_timeout,
-        }
     }
 }

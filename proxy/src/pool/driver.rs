@@ -17,7 +17,7 @@ use super::fault::ConnectFault;
 use super::handle::Pool;
 use super::id::{ConnId, WaiterId};
 use super::measure;
-use super::reason::{CloseReason, Condition, OpenReason, Refusal};
+use super::reason::{CloseReason, Condition, Failure, OpenReason, Refusal};
 use super::traits::{Connection, Connector};
 use super::waiting::Delivery;
 use crate::clock;
@@ -219,6 +219,10 @@ impl<C: Connector> Pool<C> {
                 let failure = fault.failure();
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));
+                if failure == Failure::Full {
+                    let (room, max) = self.core.with(|held| held.core.room());
+                    tracing::warn!(pool = %self.name(), room, max, "the server has no room for more connections: the pool goes on with those that it has");
+                }
                 self.release_permits();
             }
         }

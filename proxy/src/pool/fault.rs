@@ -66,6 +66,7 @@ impl ConnectFault {
         match self.kind {
             ConnectFaultKind::Auth => Failure::Permanent,
             ConnectFaultKind::NoDatabase => Failure::Missing,
+            ConnectFaultKind::TooMany => Failure::Full,
             // It has answered, and the answer is no.
             ConnectFaultKind::Other if self.said.is_some() => Failure::Permanent,
             ConnectFaultKind::Unavailable if self.code.as_deref() == Some(STARTING_UP) => Failure::Starting,
@@ -74,7 +75,6 @@ impl ConnectFault {
             | ConnectFaultKind::Timeout
             | ConnectFaultKind::Resolve
             | ConnectFaultKind::Tls
-            | ConnectFaultKind::TooMany
             | ConnectFaultKind::Unavailable
             | ConnectFaultKind::Protocol
             | ConnectFaultKind::Other => Failure::Transient,

@@ -113,6 +113,11 @@ impl<C: Connector> Pool<C> {
         &self.record
     }
 
+    /// Whether no other worker has a handle of the pool.
+    pub fn is_alone(&self) -> bool {
+        self.core.is_alone()
+    }
+
     /// The pool's number in this process, the same on all workers.
     pub fn id(&self) -> PoolId {
         self.id

@@ -24,9 +24,9 @@ pub struct WaiterId {
     pub seat: u32,
 }
 
-/// Names a client identity between which the queue is fair. All clients alike: `IdentityId(0)`.
+/// Names a client identity between which the queue is fair: a small number (`identities`). All clients alike: `IdentityId(0)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct IdentityId(pub u32);
+pub struct IdentityId(pub u16);
 
 /// A session that asks for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,10 @@ impl Core {
         if queue.len() <= WALKED_QUEUE {
             queue.check();
         }
+        let leased = conns.all().filter(|(_, state)| *state == ConnState::Leased);
+        let mut held: Vec<u32> = queue.held().collect();
+        leased.for_each(|(slot, _)| held[usize::from(conns.at(slot).holder.0)] -= 1);
+        assert!(held.iter().all(|left| *left == 0), "I4: what each identity holds follows from the connections");
         let idle = conns.count(ConnState::Idle);
         assert!(queue.is_empty() || idle == 0, "I3: nobody waits beside an idle connection");
         assert!(self.draining || self.paused || queue.is_empty() || self.something_comes(), "I8: somebody waits and nothing will come");

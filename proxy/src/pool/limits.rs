@@ -28,6 +28,8 @@ pub struct Limits {
     pub queue_length: u32,
     /// Longest wait of a session that has no patience of its own; `None`: for ever.
     pub wait_timeout: Option<Duration>,
+    /// Whether who would wait for longer than it may is refused at once.
+    pub refuse_early: bool,
     /// Who has waited for so long is told that it waits.
     pub notify_after: Option<Duration>,
     /// Idle connections above `min` are closed after this.
@@ -120,6 +122,7 @@ impl From<&PoolLimits> for Limits {
             max_pinned: most_pinned(config),
             queue_length: config.max_queue_length,
             wait_timeout: unless_zero(config.query_wait_timeout),
+            refuse_early: config.refuse_early,
             notify_after: None,
             idle_timeout: unless_zero(config.server_idle_timeout),
             lifetime: unless_zero(config.server_lifetime).filter(|_| !config.is_used_once()),

@@ -11,6 +11,7 @@ pub fn refusal(reason: RefuseReason) -> PoolCounter {
     match reason {
         RefuseReason::QueueFull => PoolCounter::RefusedQueueFull,
         RefuseReason::WaitTimeout => PoolCounter::RefusedWaitTimeout,
+        RefuseReason::WouldTimeOut => PoolCounter::RefusedWouldTimeOut,
         RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing => PoolCounter::RefusedByUpstream,
         RefuseReason::Paused => PoolCounter::RefusedPaused,
         RefuseReason::Draining => PoolCounter::RefusedDraining,
@@ -64,6 +65,7 @@ impl From<&Snapshot> for PoolState {
             pinned_by: snapshot.pinned.by_cause,
             max_pinned: snapshot.max_pinned,
             max: snapshot.max,
+            room: snapshot.room,
             min: snapshot.min,
             waiters: snapshot.waiters,
             queue_limit: snapshot.queue_length,

@@ -1,18 +1,16 @@
-//! Who waits, and whose turn it is: first come first served within an identity, round robin between identities.
+//! Who waits, and whose turn it is: first come first served within an identity, and between identities as `turns` says.
 //!
 //! A waiter stands in two lists at once: all waiters by age (for the wait timeout), and its identity's waiters on its worker (for its
-//! turn). Both are linked through the table, so that a cancelled waiter costs a constant. Not here: connections.
+//! turn). Both are linked through the table, so that a cancelled waiter costs a constant. Not here: connections, except for how many each
+//! identity holds.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::id::{Asker, IdentityId, WaiterId};
 use super::limits::bounded;
 use super::list::{Chain, List};
+use super::turns::{Turns, rank, share};
 use crate::worker::WorkerId;
-
-/// How many identities are remembered beyond twice those that can have a waiter now.
-const SPARE_LANES: usize = 64;
 
 /// A waiter's own patience as a time that may be added to a clock; zero is for ever.
 fn bounded_own(patience: Duration) -> Option<Duration> {
@@ -26,6 +24,8 @@ pub(super) struct Waiting {
     pub(super) id: WaiterId,
     /// Where it is.
     pub(super) worker: WorkerId,
+    /// For whom it asks.
+    pub(super) identity: IdentityId,
     /// Since when it waits.
     pub(super) since: Instant,
     /// How long it waits, where it has said so itself.
@@ -51,17 +51,29 @@ struct Waiter {
     order: u64,
     worker: WorkerId,
     seat: u32,
-    lane: u32,
+    identity: IdentityId,
     patience: Option<Duration>,
 }
 
 /// The waiters of one identity, by worker.
 #[derive(Debug, Clone, Default)]
 struct Lane {
-    identity: IdentityId,
     sides: Vec<List>,
     waiters: u32,
-    in_ring: bool,
+    /// How many connections its clients hold.
+    held: u32,
+}
+
+impl Lane {
+    /// Its part of the turns, beside those of others.
+    fn share(&self) -> u64 {
+        share(self.held, self.waiters)
+    }
+
+    /// Where it stands in the turns, if it has waiters.
+    fn rank(&self) -> Option<u32> {
+        (self.waiters > 0).then(|| rank(self.held, self.waiters))
+    }
 }
 
 /// The wait queue.
@@ -70,17 +82,15 @@ pub(super) struct Queue {
     slots: Vec<Waiter>,
     free: Vec<u32>,
     ages: Chain,
-    turns: Chain,
+    places: Chain,
     by_age: List,
     /// The oldest one that has not been told that it waits; all behind it have not been told either.
     untold: Option<u32>,
     /// The shortest patience of those who have one of their own, and maybe of some who have left.
     least_patience: Option<Duration>,
+    /// By identity. There are few, and their names are small numbers (`identities`).
     lanes: Vec<Lane>,
-    lane_of: BTreeMap<IdentityId, u32>,
-    free_lanes: Vec<u32>,
-    /// Identities in the order of their turns. One whose waiters all left stays until its turn comes.
-    ring: VecDeque<u32>,
+    turns: Turns,
     per_worker: Vec<u32>,
     waiters: u32,
     first_order: u64,
@@ -93,14 +103,12 @@ impl Default for Queue {
             slots: Vec::new(),
             free: Vec::new(),
             ages: Chain::default(),
-            turns: Chain::default(),
+            places: Chain::default(),
             by_age: List::default(),
             untold: None,
             least_patience: None,
             lanes: Vec::new(),
-            lane_of: BTreeMap::new(),
-            free_lanes: Vec::new(),
-            ring: VecDeque::new(),
+            turns: Turns::default(),
             per_worker: Vec::new(),
             waiters: 0,
             first_order: u64::MAX / 2,
@@ -179,8 +187,7 @@ impl Queue {
         let slot = self.enter(now, self.last_order, asker);
         self.by_age.push_last(&mut self.ages, slot);
         self.untold = self.untold.or(Some(slot));
-        let lane = self.slots[slot as usize].lane as usize;
-        self.lanes[lane].sides[usize::from(asker.worker.0)].push_last(&mut self.turns, slot);
+        self.lanes[usize::from(asker.identity.0)].sides[usize::from(asker.worker.0)].push_last(&mut self.places, slot);
         self.name(slot)
     }
 
@@ -196,15 +203,14 @@ impl Queue {
                 self.untold = self.untold.or(Some(slot));
             }
         }
-        let lane = self.slots[slot as usize].lane as usize;
-        self.lanes[lane].sides[usize::from(asker.worker.0)].push_first(&mut self.turns, slot);
+        self.lanes[usize::from(asker.identity.0)].sides[usize::from(asker.worker.0)].push_first(&mut self.places, slot);
         self.name(slot)
     }
 
     /// A name for a session that is served without having waited.
     pub(super) fn pass(&mut self, now: Instant, asker: Asker) -> WaiterId {
-        let Asker { worker, seat, .. } = asker;
-        let slot = self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker, seat, lane: 0, patience: None });
+        let Asker { worker, identity, seat, .. } = asker;
+        let slot = self.take_slot(Waiter { generation: 0, waiting: false, since: now, order: 0, worker, seat, identity, patience: None });
         let name = self.name(slot);
         self.give_slot(slot);
         name
@@ -221,21 +227,47 @@ impl Queue {
 
     /// Takes out the one whose turn it is.
     pub(super) fn next<F: Fn(WorkerId) -> bool>(&mut self, affinity: Option<&Affinity<F>>) -> Option<Waiting> {
-        let lane = loop {
-            let lane = self.ring.pop_front()?;
-            if self.lanes[lane as usize].waiters > 0 {
-                break lane;
-            }
-            self.lanes[lane as usize].in_ring = false;
-        };
+        let lane = self.turns.first()?;
         let slot = self.choose(&self.lanes[lane as usize], affinity)?;
-        let served = self.leave(slot);
-        if self.lanes[lane as usize].waiters > 0 {
-            self.ring.push_back(lane);
-        } else {
-            self.lanes[lane as usize].in_ring = false;
+        Some(self.leave(slot))
+    }
+
+    /// A client of `identity` holds one connection more.
+    pub(super) fn took(&mut self, identity: IdentityId) {
+        self.change(identity, |lane| lane.held += 1);
+    }
+
+    /// A client of `identity` holds one connection less.
+    pub(super) fn gave(&mut self, identity: IdentityId) {
+        self.change(identity, |lane| lane.held -= 1);
+    }
+
+    /// How many waiters are served before one more of `identity` would be, as far as the shares of the identities tell.
+    pub(super) fn turns_before(&self, identity: IdentityId) -> u32 {
+        let Some(lane) = self.lanes.get(usize::from(identity.0)).filter(|lane| lane.waiters > 0) else { return 0 };
+        if self.turns.lanes() == 1 {
+            return self.waiters;
         }
-        Some(served)
+        let all: u64 = self.turns.iter().map(|(lane, _)| self.lanes[lane as usize].share()).sum();
+        let turns = u64::from(lane.waiters) * all / lane.share();
+        u32::try_from(turns).unwrap_or(u32::MAX).min(self.waiters)
+    }
+
+    /// How many connections the clients of each identity hold.
+    pub(super) fn held(&self) -> impl Iterator<Item = u32> {
+        self.lanes.iter().map(|lane| lane.held)
+    }
+
+    /// The youngest waiter of the identity that has most of them, if that has at least two more than `identity`: it makes room when the queue is
+    /// full, or one identity could keep all others out of it.
+    pub(super) fn youngest_of_the_longest(&self, identity: IdentityId) -> Option<WaiterId> {
+        let own = self.lanes.get(usize::from(identity.0)).map_or(0, |lane| lane.waiters);
+        let longest = self.turns.iter().map(|(lane, _)| &self.lanes[lane as usize]).max_by_key(|lane| lane.waiters)?;
+        if longest.waiters < own.saturating_add(2) {
+            return None;
+        }
+        let lasts = longest.sides.iter().filter_map(List::last);
+        lasts.max_by_key(|slot| self.slots[*slot as usize].order).map(|slot| self.name(slot))
     }
 
     /// All waiters of `worker`.
@@ -254,40 +286,38 @@ impl Queue {
         for lane in &self.lanes {
             let mut waiters = 0;
             for list in &lane.sides {
-                let orders: Vec<u64> = list.iter(&self.turns).map(|slot| self.slots[slot as usize].order).collect();
+                let orders: Vec<u64> = list.iter(&self.places).map(|slot| self.slots[slot as usize].order).collect();
                 assert!(orders.is_sorted(), "I4: first come first served within an identity");
                 waiters += u32::try_from(orders.len()).unwrap_or(u32::MAX);
             }
             assert_eq!(waiters, lane.waiters, "the waiters of an identity are counted");
-            assert!(waiters == 0 || lane.in_ring, "I4: an identity with waiters gets its turn");
             found += waiters;
         }
         assert_eq!(found, self.waiters, "each waiter stands in one lane");
         assert_eq!(self.per_worker.iter().sum::<u32>(), self.waiters, "each waiter is counted for its worker");
-        let in_ring = self.lanes.iter().filter(|lane| lane.in_ring).count();
-        assert_eq!(in_ring, self.ring.len(), "an identity has one turn a round");
+        let turns: Vec<(u32, u32)> = self.turns.iter().collect();
+        let places = turns.iter().filter(|(lane, rank)| self.lanes[*lane as usize].rank() == Some(*rank));
+        assert_eq!(places.count(), turns.len(), "I4: an identity has its turn by its rank");
+        let waiting = self.lanes.iter().filter(|lane| lane.waiters > 0).count();
+        assert_eq!((waiting, waiting), (turns.len(), self.turns.lanes() as usize), "I4: each identity with waiters gets its turn");
     }
 
     /// All identities in the order of their turns, each with its waiters in the order of theirs.
     #[cfg(test)]
     pub(super) fn turns(&self) -> Vec<(IdentityId, Vec<Waiting>)> {
         let waiters = |lane: &Lane| {
-            let mut slots: Vec<u32> = lane.sides.iter().flat_map(|side| side.iter(&self.turns)).collect();
+            let mut slots: Vec<u32> = lane.sides.iter().flat_map(|side| side.iter(&self.places)).collect();
             slots.sort_by_key(|slot| self.slots[*slot as usize].order);
             slots.into_iter().map(|slot| self.at(slot)).collect()
         };
-        self.ring.iter().map(|lane| &self.lanes[*lane as usize]).map(|lane| (lane.identity, waiters(lane))).collect()
-    }
-
-    /// How many identities are remembered.
-    #[cfg(test)]
-    pub(super) fn lanes(&self) -> usize {
-        self.lanes.len()
+        let identity = |lane| IdentityId(u16::try_from(lane).unwrap_or(u16::MAX));
+        self.turns.iter().map(|(lane, _)| (identity(lane), waiters(&self.lanes[lane as usize]))).collect()
     }
 
     fn at(&self, slot: u32) -> Waiting {
         let waiter = &self.slots[slot as usize];
-        Waiting { id: self.name(slot), worker: waiter.worker, since: waiter.since, patience: waiter.patience }
+        let Waiter { worker, identity, since, patience, .. } = *waiter;
+        Waiting { id: self.name(slot), worker, identity, since, patience }
     }
 
     fn name(&self, slot: u32) -> WaiterId {
@@ -311,21 +341,16 @@ impl Queue {
 
     fn enter(&mut self, since: Instant, order: u64, asker: Asker) -> u32 {
         let Asker { worker, identity, seat, patience } = asker;
-        let lane = self.lane(identity);
-        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, seat, lane, patience });
+        let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, seat, identity, patience });
         if let Some(patience) = patience.and_then(bounded_own) {
             self.least_patience = Some(self.least_patience.map_or(patience, |least| least.min(patience)));
         }
         let side = usize::from(worker.0);
-        let entry = &mut self.lanes[lane as usize];
-        if entry.sides.len() <= side {
-            entry.sides.resize_with(side + 1, List::default);
+        let lane = self.lane(identity);
+        if lane.sides.len() <= side {
+            lane.sides.resize_with(side + 1, List::default);
         }
-        entry.waiters += 1;
-        if !entry.in_ring {
-            entry.in_ring = true;
-            self.ring.push_back(lane);
-        }
+        self.change(identity, |lane| lane.waiters += 1);
         if self.per_worker.len() <= side {
             self.per_worker.resize(side + 1, 0);
         }
@@ -336,9 +361,9 @@ impl Queue {
 
     fn leave(&mut self, slot: u32) -> Waiting {
         let left = self.at(slot);
-        let lane = &mut self.lanes[self.slots[slot as usize].lane as usize];
-        lane.sides[usize::from(left.worker.0)].remove(&mut self.turns, slot);
-        lane.waiters -= 1;
+        let lane = &mut self.lanes[usize::from(left.identity.0)];
+        lane.sides[usize::from(left.worker.0)].remove(&mut self.places, slot);
+        self.change(left.identity, |lane| lane.waiters -= 1);
         if self.untold == Some(slot) {
             self.tell();
         }
@@ -361,7 +386,7 @@ impl Queue {
         let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         self.slots.push(waiter);
         self.ages.reach(slot);
-        self.turns.reach(slot);
+        self.places.reach(slot);
         slot
     }
 
@@ -372,37 +397,27 @@ impl Queue {
         self.free.push(slot);
     }
 
-    /// The lane of `identity`, made if it is new.
-    fn lane(&mut self, identity: IdentityId) -> u32 {
-        if let Some(lane) = self.lane_of.get(&identity) {
-            return *lane;
+    /// Changes a lane, and its turn with it.
+    fn change(&mut self, identity: IdentityId, change: impl FnOnce(&mut Lane)) {
+        let lane = self.lane(identity);
+        let before = lane.rank();
+        change(lane);
+        let (after, name) = (lane.rank(), u32::from(identity.0));
+        match (before, after) {
+            (None, None) => {}
+            (None, Some(rank)) => self.turns.join(name, rank),
+            (Some(rank), None) => self.turns.leave(name, rank),
+            (Some(before), Some(after)) if before == after => {}
+            (Some(before), Some(after)) => self.turns.shift(name, before, after),
         }
-        if self.lane_of.len() >= 2 * self.waiters as usize + SPARE_LANES {
-            self.forget_lanes();
-        }
-        let lane = self.free_lanes.pop().unwrap_or_else(|| {
-            self.lanes.push(Lane::default());
-            u32::try_from(self.lanes.len() - 1).unwrap_or(u32::MAX)
-        });
-        self.lanes[lane as usize].identity = identity;
-        self.lane_of.insert(identity, lane);
-        lane
     }
 
-    /// Forgets the identities of which nobody waits.
-    fn forget_lanes(&mut self) {
-        let Self { lanes, lane_of, free_lanes, ring, .. } = self;
-        ring.retain(|lane| {
-            let lane = &mut lanes[*lane as usize];
-            lane.in_ring = lane.waiters > 0;
-            lane.in_ring
-        });
-        lane_of.retain(|_, lane| {
-            let kept = lanes[*lane as usize].in_ring;
-            if !kept {
-                free_lanes.push(*lane);
-            }
-            kept
-        });
+    /// The lane of `identity`, made if it is new.
+    fn lane(&mut self, identity: IdentityId) -> &mut Lane {
+        let index = usize::from(identity.0);
+        if self.lanes.len() <= index {
+            self.lanes.resize_with(index + 1, Lane::default);
+        }
+        &mut self.lanes[index]
     }
 }

@@ -49,6 +49,8 @@ pub enum RefuseReason {
     QueueFull,
     /// It waited for the longest allowed time.
     WaitTimeout,
+    /// It would have waited for longer than it may, at the pace of the last moments.
+    WouldTimeOut,
     /// While it waited, the upstream refused us for a reason that waiting does not mend (wrong password, no such database), or has been away for
     /// so long that nobody is to wait any more.
     UpstreamRefuses,
@@ -63,8 +65,10 @@ pub enum RefuseReason {
 /// Whether a failed connect is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// It may work in a moment: refused, timed out, starting up, too many connections.
+    /// It may work in a moment: refused, timed out, shutting down.
     Transient,
+    /// The server has no room for another connection: who waits gets one of those there are.
+    Full,
     /// The server is there and will take connections soon: whoever waits goes on waiting.
     Starting,
     /// It will not until somebody changes something: wrong password. Waiters are told at once.
@@ -107,4 +111,6 @@ pub struct Refusal {
     pub waited: Duration,
     /// How long anyone may.
     pub wait_timeout: Option<Duration>,
+    /// How long one more would wait at the pace of the last moments, if there is one.
+    pub expected: Option<Duration>,
 }

@@ -69,6 +69,14 @@ impl CoreRef {
         Self(Kind::Single(Rc::new(RefCell::new(Held::new(core)))))
     }
 
+    /// Whether no other worker has it.
+    pub(super) fn is_alone(&self) -> bool {
+        match &self.0 {
+            Kind::Single(_) => true,
+            Kind::Shared(held) => Arc::strong_count(held) == 1,
+        }
+    }
+
     /// Runs `work` on the core. It must not call back into the pool.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut Held) -> R) -> R {
         match &self.0 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::action::Action;
 use super::core::Core;
-use super::id::WaiterId;
+use super::id::{IdentityId, WaiterId};
 use super::limits::bounded;
 use super::queue::Affinity;
 use super::reason::{CloseReason, OpenReason, RefuseReason};
@@ -29,16 +29,30 @@ impl Core {
     }
 
     /// Why somebody who asks now is refused at once.
-    pub(super) fn refuses(&self, now: Instant) -> Option<RefuseReason> {
+    pub(super) fn refuses(&self, now: Instant, identity: IdentityId) -> Option<RefuseReason> {
         if self.draining {
             Some(RefuseReason::Draining)
         } else if self.backoff.refuses(now, self.limits.fail_fast_after) && self.conns.usable() == 0 {
             Some(RefuseReason::LoginFailing)
-        } else if self.queue.len() >= self.limits.queue_length {
+        } else if self.is_full() && (self.queue.len() > self.limits.queue_length || self.queue.youngest_of_the_longest(identity).is_none())
+        {
             Some(if self.paused { RefuseReason::Paused } else { RefuseReason::QueueFull })
         } else {
             None
         }
+    }
+
+    /// A full queue of which one identity has more than `identity` makes room for it.
+    pub(super) fn make_room(&mut self, now: Instant, identity: IdentityId) {
+        if self.is_full()
+            && let Some(waiter) = self.queue.youngest_of_the_longest(identity)
+        {
+            self.refuse(now, waiter, if self.paused { RefuseReason::Paused } else { RefuseReason::QueueFull });
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.queue.len() >= self.limits.queue_length
     }
 
     /// Somebody new waits, since `since`.
@@ -72,7 +86,8 @@ impl Core {
         let affinity = Affinity { home, patience: self.limits.affinity_patience, will_free: |worker| conns.will_free(worker) };
         match self.queue.next(Some(&affinity)) {
             Some(waiter) => {
-                self.grant(slot, waiter.id, waiter.worker);
+                self.pace.served(now);
+                self.grant(slot, waiter.id, waiter.worker, waiter.identity);
                 self.note_saturation(now);
             }
             None => self.park(now, slot),
@@ -116,10 +131,17 @@ impl Core {
         }
     }
 
-    /// Leases a connection to a waiter, who has left the queue.
-    pub(super) fn grant(&mut self, slot: u32, waiter: WaiterId, to: WorkerId) {
-        let from = self.conns.at(slot).home;
+    /// Leases a connection to a client of `identity`. Whatever ends that tells the queue.
+    pub(super) fn lease(&mut self, slot: u32, to: WorkerId, identity: IdentityId) {
         self.conns.lease(slot, to);
+        self.conns.at_mut(slot).holder = identity;
+        self.queue.took(identity);
+    }
+
+    /// Leases a connection to a waiter, who has left the queue.
+    pub(super) fn grant(&mut self, slot: u32, waiter: WaiterId, to: WorkerId, identity: IdentityId) {
+        let from = self.conns.at(slot).home;
+        self.lease(slot, to, identity);
         self.actions.push_back(Action::Grant { waiter, conn: self.conns.id(slot), from, to });
     }
 
@@ -183,9 +205,10 @@ impl Core {
         self.checked();
     }
 
-    /// Keeps the count of time in which sessions wait and no more connections are allowed.
+    /// Keeps the counts of time in which sessions wait, and in which they do and no more connections are allowed.
     pub(super) fn note_saturation(&mut self, now: Instant) {
-        let saturated = !self.queue.is_empty() && self.conns.total() >= self.limits.max;
+        self.pace.note(now, !self.queue.is_empty());
+        let saturated = !self.queue.is_empty() && self.conns.total() >= self.ceiling.room(self.limits.max);
         match self.saturated_since {
             None if saturated => self.saturated_since = Some(now),
             Some(since) if !saturated => {
@@ -212,6 +235,10 @@ impl Core {
                     Timer::Notify => self.notify(now),
                     Timer::Lifetime => self.expire(now),
                     Timer::Probe => self.probe(now),
+                    Timer::Ceiling => {
+                        let next = self.ceiling.expire(now);
+                        self.timers.set(timer, next);
+                    }
                     // What these allow happens when everything is brought in line.
                     Timer::Reserve | Timer::Idle | Timer::Retry => self.timers.set(timer, None),
                 }
@@ -250,7 +277,7 @@ impl Core {
 
     fn refuse(&mut self, now: Instant, waiter: WaiterId, reason: RefuseReason) -> bool {
         let Some(waiter) = self.queue.remove(waiter) else { return false };
-        let refusal = self.refusal(reason, now.saturating_duration_since(waiter.since));
+        let refusal = self.refusal(reason, waiter.identity, now.saturating_duration_since(waiter.since));
         self.actions.push_back(Action::Refuse { waiter: waiter.id, worker: waiter.worker, refusal });
         true
     }
@@ -359,7 +386,8 @@ impl Core {
         while !self.queue.is_empty() && self.conns.count(ConnState::Idle) > 0 {
             let Some(waiter) = self.queue.next(None::<&Affinity<fn(WorkerId) -> bool>>) else { return };
             let Some(slot) = self.conns.idle_for(waiter.worker) else { return };
-            self.grant(slot, waiter.id, waiter.worker);
+            self.pace.served(self.now);
+            self.grant(slot, waiter.id, waiter.worker, waiter.identity);
         }
     }
 
@@ -394,11 +422,12 @@ impl Core {
             coming: connecting + self.conns.count(ConnState::Resetting),
             lasting: self.conns.lasting(),
             waiters: self.queue.len(),
-            max: self.limits.max,
+            max: self.ceiling.limit(self.limits.max),
             min: self.floor(),
             parallel: if self.backoff.one_at_a_time() { 1 } else { self.limits.connect_parallelism.max(1) },
         };
-        if demand.total < demand.max { demand } else { self.reserve_demand(now, demand) }
+        // Where the server has no room there is none for the reserve either.
+        if demand.total < demand.max || self.ceiling.is_low() { demand } else { self.reserve_demand(now, demand) }
     }
 
     /// The same for the reserve, which is there for those who have waited for long.

@@ -31,7 +31,7 @@ impl<C: Connector> Pool<C> {
     pub async fn occupy(self: &Rc<Self>, identity: IdentityId) -> Result<Slot<C>, AcquireError> {
         let worker = self.worker;
         if let Some(permit) = self.try_share()
-            && let Some(id) = self.step(|core, now| core.occupy(now, worker))
+            && let Some(id) = self.step(|core, now| core.occupy(now, worker, identity))
         {
             self.core.with(|held| held.permits.extend(permit.map(|permit| (id, permit))));
             return Ok(Slot::new(Rc::clone(self), id));

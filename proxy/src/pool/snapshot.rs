@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub max_pinned: u32,
     /// Most connections.
     pub max: u32,
+    /// Of these, as many as the server has room for: fewer for a while after it refused one.
+    pub room: u32,
     /// Kept open even when idle.
     pub min: u32,
     /// Sessions in the queue.

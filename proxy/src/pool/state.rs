@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::id::ConnId;
+use super::id::{ConnId, IdentityId};
 use super::list::{Chain, List};
 use super::pinned::{CauseBits, Pinned};
 use super::reason::CloseReason;
@@ -47,6 +47,8 @@ pub(super) struct Conn {
     state: Option<ConnState>,
     /// Where it lives.
     pub(super) home: WorkerId,
+    /// For whom it is, or was last, in use.
+    pub(super) holder: IdentityId,
     /// Since when it is open.
     pub(super) opened: Option<Instant>,
     /// Its share of the lifetime, in thousandths, so that connections opened together are not replaced together.
@@ -202,6 +204,7 @@ impl Conns {
                 generation: 0,
                 state: None,
                 home,
+                holder: IdentityId::default(),
                 opened: None,
                 spread: 1000,
                 idle_since: now,
@@ -219,6 +222,7 @@ impl Conns {
             generation,
             state: Some(ConnState::Connecting),
             home,
+            holder: IdentityId::default(),
             opened: None,
             spread: 1000,
             idle_since: now,

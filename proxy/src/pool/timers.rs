@@ -20,11 +20,14 @@ pub(super) enum Timer {
     Probe,
     /// The next connect after a failed one may start.
     Retry,
+    /// The server had no room, and that was long ago.
+    Ceiling,
 }
 
 impl Timer {
     /// All of them.
-    pub(super) const ALL: [Self; 7] = [Self::Wait, Self::Notify, Self::Reserve, Self::Idle, Self::Lifetime, Self::Probe, Self::Retry];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Wait, Self::Notify, Self::Reserve, Self::Idle, Self::Lifetime, Self::Probe, Self::Retry, Self::Ceiling];
 }
 
 /// The deadline of each timer, and the earliest.

@@ -3,7 +3,11 @@
 //! Each worker is one thread with one `LocalRuntime`: no task ever moves between threads, so nothing on the data path is synchronised.
 
 pub mod descriptors;
+mod groups;
+pub mod memory;
+pub mod pressure;
 pub mod quota;
+pub mod shortage;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,9 +1,11 @@
 //! How many cores we may really use: the CPU quota of our control group (v1 and v2) and the CPUs that we may run on, whichever is less.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::thread::sched_getaffinity;
+
+use super::groups::{self, Version};
 
 /// The most workers that are started unasked.
 const MOST: f64 = 64.0;
@@ -25,39 +27,12 @@ pub fn workers_for(cores: f64) -> u16 {
 
 /// The same as [`available`] with the file system rooted at `root`.
 fn available_under(root: &Path, affinity: f64) -> f64 {
-    let membership = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let mut cores = affinity;
-    for line in membership.lines() {
-        let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        let path = path.trim_start_matches('/');
-        if controllers.is_empty() {
-            for mount in ["sys/fs/cgroup", "sys/fs/cgroup/unified"] {
-                cores = cores.min(lowest_on_the_way_up(&root.join(mount), path, quota_v2));
-            }
-        } else if controllers.split(',').any(|controller| controller == "cpu") {
-            for mount in ["sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"] {
-                cores = cores.min(lowest_on_the_way_up(&root.join(mount), path, quota_v1));
-            }
-        }
-    }
-    cores
-}
-
-/// The lowest quota of the group and all groups above it. In a container the path may not exist below the mount (the mount *is* the group):
-/// then only the existing part of the way counts.
-fn lowest_on_the_way_up(mount: &Path, path: &str, quota: fn(&Path) -> Option<f64>) -> f64 {
-    let mut group: PathBuf = mount.join(path);
-    let mut lowest = f64::INFINITY;
-    while group.starts_with(mount) {
-        if let Some(cores) = quota(&group) {
-            lowest = lowest.min(cores);
-        }
-        if !group.pop() {
-            break;
-        }
-    }
-    lowest
+    let groups = groups::ours(root, "cpu", &["sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"]);
+    let quotas = groups.iter().filter_map(|(version, group)| match version {
+        Version::One => quota_v1(group),
+        Version::Two => quota_v2(group),
+    });
+    quotas.fold(affinity, f64::min)
 }
 
 fn quota_v2(group: &Path) -> Option<f64> {
@@ -78,19 +53,21 @@ fn ratio(quota: &str, period: &str) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
+/// A directory with these files, as the root of a file system.
+#[cfg(test)]
+pub(super) fn fixture(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    root
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fixture(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
 
     fn cores(files: &[(&str, &str)], affinity: f64) -> f64 {
         available_under(fixture(files).path(), affinity)

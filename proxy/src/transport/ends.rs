@@ -76,6 +76,15 @@ impl Ends {
 }
 
 impl End {
+    /// What tells it from all others: its address with the port.
+    #[must_use]
+    pub fn whole(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix | Self::Unknown => self.to_string(),
+        }
+    }
+
     /// Its port, if it has one.
     #[must_use]
     pub fn port(&self) -> Option<u16> {

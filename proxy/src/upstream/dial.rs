@@ -342,7 +342,7 @@ fn is_answer(fault: &ConnectFault) -> bool {
 fn keep_worse(kept: &mut Option<ConnectFault>, new: ConnectFault) {
     let hopeless = |fault: &ConnectFault| match fault.failure() {
         Failure::Permanent | Failure::Missing => true,
-        Failure::Transient | Failure::Starting => false,
+        Failure::Transient | Failure::Full | Failure::Starting => false,
     };
     if kept.as_ref().is_none_or(|kept| hopeless(kept) || !hopeless(&new)) {
         *kept = Some(new);

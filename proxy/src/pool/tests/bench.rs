@@ -25,6 +25,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_pinned: 1,
     queue_length: 10,
     wait_timeout: None,
+    refuse_early: false,
     notify_after: None,
     idle_timeout: None,
     lifetime: None,
@@ -87,6 +88,13 @@ impl Bench {
         match self.acquire(identity) {
             Outcome::Queued(waiter) => waiter,
             other => panic!("{other:?} instead of a place in the queue"),
+        }
+    }
+
+    /// So many of her sessions ask and must wait.
+    pub(super) fn crowd(&mut self, sessions: usize) {
+        for _ in 0..sessions {
+            self.queue(ALICE);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::pool::core::Core;
 use crate::pool::id::{ConnId, IdentityId, WaiterId};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{Condition, Failure, OpenReason};
+use crate::pool::state::ConnState;
 use crate::pool::timers::Timer;
 use crate::worker::WorkerId;
 
@@ -61,6 +62,8 @@ struct Variant {
     limits: Limits,
     askers: &'static [(WorkerId, IdentityId)],
     operators: &'static [Operator],
+    /// How connects fail.
+    failures: &'static [Failure],
     /// Whether there are other pools that share a limit with this one.
     capped: bool,
     /// Whether clients come and go.
@@ -122,12 +125,12 @@ impl World {
             if variant.capped {
                 events.push(Event::Capped(place));
             }
-            events.extend([Failure::Transient, Failure::Permanent].map(|failure| Event::ConnectFailed(place, failure)));
+            events.extend(variant.failures.iter().map(|failure| Event::ConnectFailed(place, *failure)));
         }
         events.extend((0..self.resetting.len()).flat_map(|place| [true, false].map(|ok| Event::Reset(place, ok))));
         events.extend((0..self.probing.len()).flat_map(|place| [true, false].map(|ok| Event::Probe(place, ok))));
         events.extend((0..self.closing.len()).map(Event::Closed));
-        let idle = self.core.conns.all().filter(|(_, state)| *state == crate::pool::state::ConnState::Idle);
+        let idle = self.core.conns.all().filter(|(_, state)| *state == ConnState::Idle);
         events.extend(idle.map(|(slot, _)| Event::ServerClosed(slot)));
         events.push(Event::Tick);
         if variant.capped {
@@ -282,6 +285,7 @@ impl World {
                     since(limits.probe_after, conn.heard),
                     conn.opened.and_then(|at| since(limits.lifetime, at)),
                     busy,
+                    (state == ConnState::Leased).then_some(conn.holder),
                 )
             })
             .collect();
@@ -296,6 +300,8 @@ impl World {
         let operated = (self.core.paused, self.core.draining, self.core.limits.max, self.core.limits.queue_length);
         let deadlines = (timers.is_due(Timer::Wait, self.now + TICK), timers.is_due(Timer::Idle, self.now + TICK));
         let shared = (self.core.capped.map(|reason| reason as u8), self.core.owed, self.members);
+        let room = self.core.ceiling.is_low().then(|| self.core.ceiling.room(limits.max));
+        room.hash(&mut hasher);
         let expired = limits.lifetime.and(self.core.last_expired).map(age);
         (failing, operated, deadlines, shared, expired).hash(&mut hasher);
         hasher.finish()
@@ -354,6 +360,7 @@ const IDENTITIES: Variant = Variant {
     limits: SMALL,
     askers: &[(HOME, ALICE), (HOME, BOB)],
     operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2), Operator::Drain],
+    failures: &[Failure::Transient, Failure::Permanent],
     capped: false,
     members: false,
 };
@@ -387,8 +394,8 @@ const RESERVED: Variant = Variant {
     },
     askers: &[(HOME, ALICE)],
     operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2)],
-    capped: false,
     members: true,
+    ..IDENTITIES
 };
 
 const CAPPED: Variant = Variant {
@@ -396,7 +403,15 @@ const CAPPED: Variant = Variant {
     askers: &[(HOME, ALICE)],
     operators: &[Operator::MarkStale, Operator::Drain],
     capped: true,
-    members: false,
+    ..IDENTITIES
+};
+
+const CROWDED: Variant = Variant {
+    limits: Limits { min: 1, reserve: 1, reserve_after: Some(TICK), ..SMALL },
+    askers: &[(HOME, ALICE)],
+    operators: &[Operator::Resize(1, 1), Operator::Resize(2, 2), Operator::MarkStale],
+    failures: &[Failure::Full, Failure::Transient],
+    ..IDENTITIES
 };
 
 const WORKERS: Variant = Variant {
@@ -439,6 +454,11 @@ fn all_small_cases_of_a_pool_with_a_reserve_hold() {
 #[test]
 fn all_small_cases_of_a_pool_that_shares_a_limit_hold() {
     holds_everywhere(&CAPPED);
+}
+
+#[test]
+fn all_small_cases_of_a_server_without_room_hold() {
+    holds_everywhere(&CROWDED);
 }
 
 #[test]

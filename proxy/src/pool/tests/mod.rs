@@ -2,6 +2,7 @@
 
 mod bench;
 mod explorer;
+mod fairness;
 mod fake;
 mod handle;
 mod model;

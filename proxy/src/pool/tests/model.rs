@@ -3,7 +3,7 @@
 //!
 //! The model leaves out what needs chance or several workers (ages, probes, affinity); the pauses after failures it takes from the core.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use crate::pool::reason::{CloseReason, Condition, Failure, RefuseReason};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Acquire(u32),
+    Acquire(u16),
     Cancel(usize),
     Release(usize, Condition),
     Connected(usize),
@@ -42,7 +42,7 @@ struct Effects {
 #[derive(Debug)]
 struct Waits {
     id: WaiterId,
-    identity: u32,
+    identity: u16,
     since: Instant,
 }
 
@@ -56,7 +56,10 @@ struct Model {
     leased: Vec<ConnId>,
     resetting: Vec<ConnId>,
     waiters: Vec<Waits>,
-    ring: Vec<u32>,
+    holders: BTreeMap<ConnId, u16>,
+    /// The rank of each identity with waiters, and when it came to that.
+    turns: BTreeMap<u16, (u32, usize)>,
+    changes: usize,
     failing: Option<(Failure, Instant)>,
 }
 
@@ -73,21 +76,71 @@ impl Model {
         self.total() > self.limits.max as usize
     }
 
-    fn acquire(&mut self, now: Instant, identity: u32, queued: Option<WaiterId>, effects: &mut Effects) {
+    fn acquire(&mut self, now: Instant, identity: u16, queued: Option<WaiterId>, effects: &mut Effects) {
         let refused = matches!(self.failing, Some((Failure::Permanent, until)) if now < until) && self.open() == 0;
         if let Some(conn) = self.idle.pop() {
-            self.leased.push(conn);
+            self.lease(conn, identity);
             effects.granted_at_once = Some(conn);
         } else if refused {
             effects.refused_at_once = Some(RefuseReason::LoginFailing);
-        } else if self.waiters.len() >= self.limits.queue_length as usize {
+        } else if !self.has_room(identity, effects) {
             effects.refused_at_once = Some(RefuseReason::QueueFull);
         } else {
             self.waiters.push(Waits { id: queued.expect("the core queues too"), identity, since: now });
-            if !self.ring.contains(&identity) {
-                self.ring.push(identity);
-            }
+            self.note(identity);
         }
+    }
+
+    fn waiting(&self, identity: u16) -> usize {
+        self.waiters.iter().filter(|waits| waits.identity == identity).count()
+    }
+
+    /// One of its waiters or connections came or went.
+    fn note(&mut self, identity: u16) {
+        let held = self.holders.values().filter(|holder| **holder == identity).count();
+        let waiting = self.waiting(identity);
+        let rank = u32::try_from(held).unwrap() * (1 + u32::try_from(held + waiting).unwrap().max(1).ilog2());
+        self.changes += 1;
+        if waiting == 0 {
+            self.turns.remove(&identity);
+        } else if self.turns.get(&identity).is_none_or(|(before, _)| *before != rank) {
+            self.turns.insert(identity, (rank, self.changes));
+        }
+    }
+
+    /// The identities with waiters in the order of their turns.
+    fn turns(&self) -> Vec<u16> {
+        let mut turns: Vec<u16> = self.turns.keys().copied().collect();
+        turns.sort_by_key(|identity| self.turns[identity]);
+        turns
+    }
+
+    fn lease(&mut self, conn: ConnId, identity: u16) {
+        self.leased.push(conn);
+        self.holders.insert(conn, identity);
+        self.note(identity);
+    }
+
+    /// A waiter leaves the queue.
+    fn remove(&mut self, place: usize) -> Waits {
+        let left = self.waiters.remove(place);
+        self.note(left.identity);
+        left
+    }
+
+    /// Whether there is room in the queue, made by the youngest of the identity with most waiters if need be.
+    fn has_room(&mut self, identity: u16, effects: &mut Effects) -> bool {
+        let (length, most) = (self.waiters.len(), self.limits.queue_length as usize);
+        if length < most {
+            return true;
+        }
+        let longest = self.turns().into_iter().max_by_key(|identity| self.waiting(*identity));
+        let Some(longest) = longest.filter(|longest| length == most && self.waiting(*longest) >= self.waiting(identity) + 2) else {
+            return false;
+        };
+        let youngest = self.waiters.iter().rposition(|waits| waits.identity == longest).expect("it has waiters");
+        effects.refusals.push((self.remove(youngest).id, RefuseReason::QueueFull));
+        true
     }
 
     fn free(&mut self, conn: ConnId, effects: &mut Effects) {
@@ -96,17 +149,10 @@ impl Model {
             effects.closes.insert((conn, CloseReason::Shrunk as u8));
             return;
         }
-        while !self.ring.is_empty() {
-            let identity = self.ring.remove(0);
-            if let Some(place) = self.waiters.iter().position(|waits| waits.identity == identity) {
-                let served = self.waiters.remove(place);
-                effects.grants.push((served.id, conn));
-                self.leased.push(conn);
-                if self.waiters.iter().any(|waits| waits.identity == identity) {
-                    self.ring.push(identity);
-                }
-                return;
-            }
+        if let Some(identity) = self.turns().first().copied() {
+            let place = self.waiters.iter().position(|waits| waits.identity == identity).expect("it has waiters");
+            effects.grants.push((self.remove(place).id, conn));
+            return self.lease(conn, identity);
         }
         self.idle.push(conn);
     }
@@ -116,12 +162,14 @@ impl Model {
         while let Some(oldest) = self.waiters.first()
             && oldest.since + timeout <= now
         {
-            effects.refusals.push((self.waiters.remove(0).id, RefuseReason::WaitTimeout));
+            effects.refusals.push((self.remove(0).id, RefuseReason::WaitTimeout));
         }
     }
 
     fn refuse_all(&mut self, effects: &mut Effects) {
-        effects.refusals.extend(self.waiters.drain(..).map(|waits| (waits.id, RefuseReason::UpstreamRefuses)));
+        while !self.waiters.is_empty() {
+            effects.refusals.push((self.remove(0).id, RefuseReason::UpstreamRefuses));
+        }
     }
 
     /// Closes what is too much, then says how many are to be opened.
@@ -143,10 +191,12 @@ impl Model {
         match step {
             Step::Acquire(identity) => self.acquire(now, identity, queued, &mut effects),
             Step::Cancel(place) => {
-                self.waiters.remove(place);
+                self.remove(place);
             }
             Step::Release(place, condition) => {
                 let conn = self.leased.remove(place);
+                let holder = self.holders.remove(&conn).expect("somebody held it");
+                self.note(holder);
                 match condition {
                     Condition::Unused | Condition::Clean => self.free(conn, &mut effects),
                     Condition::Broken => {
@@ -256,7 +306,7 @@ fn steps() -> impl Strategy<Value = Step> {
     let failure = prop_oneof![Just(Failure::Transient), Just(Failure::Permanent)];
     let place = 0..8_usize;
     prop_oneof![
-        6 => (0..3_u32).prop_map(Step::Acquire),
+        6 => (0..3_u16).prop_map(Step::Acquire),
         1 => place.clone().prop_map(Step::Cancel),
         4 => (place.clone(), condition).prop_map(|(place, condition)| Step::Release(place, condition)),
         3 => place.clone().prop_map(Step::Connected),
@@ -282,7 +332,9 @@ proptest! {
             leased: Vec::new(),
             resetting: Vec::new(),
             waiters: Vec::new(),
-            ring: Vec::new(),
+            holders: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            changes: 0,
             failing: None,
         };
         for step in history {

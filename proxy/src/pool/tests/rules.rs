@@ -1,8 +1,7 @@
 //! The rules of the core that do not need time: turns, sizes, conditions, operators.
 
 use super::bench::{ALICE, BOB, Bench, LIMITS, ms};
-use crate::pool::action::Action;
-use crate::pool::id::IdentityId;
+use crate::pool::action::{Action, Outcome};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
 use crate::worker::WorkerId;
@@ -31,7 +30,7 @@ fn identities_take_turns() {
             bench.grants()
         })
         .collect();
-    assert_eq!(served, [greedy[0], modest, greedy[1], greedy[2]]);
+    assert_eq!(served, [modest, greedy[0], greedy[1], greedy[2]], "she has just had one");
 }
 
 #[test]
@@ -88,14 +87,30 @@ fn a_cancelled_waiter_is_passed_over() {
 }
 
 #[test]
-fn identities_that_come_and_go_leave_nothing_behind() {
-    let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
+fn who_holds_fewer_connections_comes_first() {
+    let mut bench = Bench::new(Limits { max: 2, ..LIMITS });
+    let held = bench.lease(2);
+    let hers = [bench.queue(ALICE), bench.queue(ALICE)];
+    let his = [bench.queue(BOB), bench.queue(BOB)];
+    bench.release(held[0], Condition::Clean);
+    assert_eq!(bench.grants(), [his[0]], "he holds none, and she one");
+    bench.release(held[1], Condition::Clean);
+    assert_eq!(bench.grants(), [hers[0]], "she holds none now, and he one: although he would have been next by turns");
+    bench.release(held[0], Condition::Clean);
+    assert_eq!(bench.grants(), [his[1]]);
+}
+
+#[test]
+fn who_fills_the_queue_makes_room_for_others() {
+    let mut bench = Bench::new(Limits { max: 1, queue_length: 3, ..LIMITS });
     bench.lease(1);
-    for identity in 0..10_000 {
-        let waiter = bench.queue(IdentityId(identity));
-        bench.core.cancel(bench.now, waiter);
-    }
-    assert!(bench.core.queue.lanes() < 100, "{} identities are remembered", bench.core.queue.lanes());
+    let hers = [bench.queue(ALICE), bench.queue(ALICE), bench.queue(ALICE)];
+    assert_eq!(bench.refused().reason, RefuseReason::QueueFull, "her own do not");
+    bench.queue(BOB);
+    let refusals = bench.refusals();
+    assert_eq!(refusals.iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>(), [hers[2]], "the last to come");
+    assert_eq!(refusals[0].1.reason, RefuseReason::QueueFull);
+    assert!(matches!(bench.acquire(BOB), Outcome::Refused(_)), "each has a fair share of the queue");
 }
 
 #[test]
@@ -340,14 +355,14 @@ fn a_server_that_is_away_for_long_is_not_waited_for_unless_it_starts_up() {
 fn a_place_is_taken_without_a_connection_and_counts() {
     let mut bench = Bench::new(Limits { max: 1, ..LIMITS });
     let now = bench.now;
-    let slot = bench.core.occupy(now, WorkerId(0)).expect("there is room");
+    let slot = bench.core.occupy(now, WorkerId(0), ALICE).expect("there is room");
     assert_eq!(bench.opens().len(), 0, "nothing is opened for it");
-    assert_eq!(bench.core.occupy(now, WorkerId(0)), None);
+    assert_eq!(bench.core.occupy(now, WorkerId(0), ALICE), None);
     bench.queue(ALICE);
     assert_eq!(bench.opens().len(), 0, "the pool is full");
     bench.core.release(now, slot, Condition::Broken);
     bench.core.on_closed(now, slot);
-    assert_eq!(bench.core.occupy(now, WorkerId(0)), None, "somebody waits");
+    assert_eq!(bench.core.occupy(now, WorkerId(0), ALICE), None, "somebody waits");
     assert_eq!(bench.core.snapshot(now).connecting, 1);
 }
 

@@ -1,6 +1,6 @@
 //! The rules of the core that need time: waits, idleness, age, probes, retries, saturation.
 
-use super::bench::{ALICE, Bench, HOME, LIMITS, asker, ms};
+use super::bench::{ALICE, BOB, Bench, HOME, LIMITS, asker, ms};
 use crate::pool::action::{Action, Outcome};
 use crate::pool::id::Asker;
 use crate::pool::limits::Limits;
@@ -426,4 +426,68 @@ fn spare_connections_are_ready_beside_those_in_use_while_the_pool_has_a_client()
     bench.core.leave(bench.now, HOME);
     bench.pass(ms(1000));
     assert_eq!(bench.closes(), [CloseReason::Idle, CloseReason::Idle]);
+}
+
+/// A pool with one connection that is given on every 100 ms, and so many sessions of her that still wait.
+fn paced(limits: Limits, waiting: usize) -> Bench {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(1_000)), ..limits });
+    let conn = bench.lease(1)[0];
+    for _ in 0..20 {
+        bench.queue(ALICE);
+        bench.pass(ms(100));
+        bench.release(conn, Condition::Clean);
+        bench.actions();
+    }
+    bench.crowd(waiting);
+    bench
+}
+
+#[test]
+fn who_would_time_out_is_refused_at_once_where_that_is_wanted() {
+    let early = Limits { refuse_early: true, queue_length: 100, ..LIMITS };
+    let mut bench = paced(early, 9);
+    bench.queue(ALICE);
+    let refusal = bench.refused();
+    assert_eq!(refusal.reason, RefuseReason::WouldTimeOut);
+    assert!(refusal.expected.is_some_and(|expected| expected > ms(1_000) && expected < ms(1_200)), "{refusal:?}");
+    bench.queue(BOB);
+    let patient = Asker { patience: Some(ms(1_500)), ..asker(HOME, ALICE) };
+    assert!(matches!(bench.core.acquire(bench.now, patient), Outcome::Queued(_)), "it waits for longer");
+    paced(Limits { queue_length: 100, ..LIMITS }, 10).queue(ALICE);
+}
+
+#[test]
+fn without_a_pace_nobody_is_refused_early() {
+    let early = Limits { refuse_early: true, queue_length: 100, ..LIMITS };
+    let mut stuck = Bench::new(Limits { max: 1, wait_timeout: Some(ms(1_000)), ..early });
+    stuck.lease(1);
+    stuck.crowd(8);
+    // Long ago is no pace either, and who would be next is never refused.
+    let mut bench = paced(early, 0);
+    bench.pass(ms(31_000));
+    bench.crowd(8);
+}
+
+#[test]
+fn a_server_without_room_makes_the_pool_smaller_for_a_while() {
+    let mut bench = Bench::new(Limits { max: 10, reserve: 5, reserve_after: Some(ms(10)), ..LIMITS });
+    let held = bench.lease(3);
+    bench.queue(ALICE);
+    let (fourth, _) = bench.opens()[0];
+    bench.fail(fourth, Failure::Full);
+    bench.crowd(5);
+    let snapshot = bench.core.snapshot(bench.now);
+    assert_eq!((snapshot.room, snapshot.max), (3, 10));
+    bench.release(held[0], Condition::Clean);
+    assert_eq!(bench.grants().len(), 1, "it goes on with those that it has");
+    // One at a time finds out whether there is room again.
+    bench.pass(ms(100));
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 1);
+    bench.connect(opens[0].0);
+    let opens = bench.opens();
+    assert_eq!((opens.len(), bench.core.snapshot(bench.now).room), (1, 4));
+    bench.fail(opens[0].0, Failure::Full);
+    bench.pass(ms(61_000));
+    assert_eq!(bench.core.snapshot(bench.now).room, 10, "it is forgotten");
 }

@@ -8,18 +8,20 @@
 //! process's (`peering`). Source: PostgreSQL documentation, "Canceling Requests in Progress".
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
 use sidepool_protocol::postgres::cancel_key::{CancelKey, KEY_BYTES};
+use sidepool_protocol::postgres::parameters::ParameterSet;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::cancel_lines::{CancelLines, LineKey};
-use super::peering;
 use super::presence::{Fate, Presence};
+use super::{identity, peering};
 use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::handle::Pool;
@@ -109,6 +111,20 @@ impl CancelRegistry {
         for seat in self.seats.borrow().values() {
             look(&seat.presence, seat.doing());
         }
+    }
+
+    /// Ends the sessions of so many idle clients, those first that hold most; answers how many.
+    pub fn close_largest(&self, most: usize) -> usize {
+        let seats = self.seats.borrow();
+        let idle = seats.values().filter(|seat| seat.doing() == Activity::Idle && seat.presence.fate().is_none());
+        let mut idle: Vec<&Rc<Seat>> = idle.collect();
+        idle.sort_unstable_by_key(|seat| Reverse(seat.presence.statements.get()));
+        idle.truncate(most);
+        for seat in &idle {
+            seat.presence.seal(Fate::Memory);
+            seat.wake();
+        }
+        idle.len()
     }
 
     /// Ends the sessions of the clients that are chosen, at their next turn, which is soon. Answers how many there are.
@@ -201,7 +217,14 @@ impl CancelTicket {
             presence,
         });
         registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
-        Ok(Self { worker: Rc::clone(worker), seat })
+        let ticket = Self { worker: Rc::clone(worker), seat };
+        identity::identify(&ticket.worker, ticket.presence());
+        Ok(ticket)
+    }
+
+    /// The client's parameters are others now.
+    pub fn set_state(&self, state: &Rc<ParameterSet>) {
+        identity::set_state(&self.worker, self.presence(), state);
     }
 
     /// The client's number in this process: not a secret, never used again.
@@ -279,6 +302,7 @@ impl CancelTicket {
 impl Drop for CancelTicket {
     fn drop(&mut self) {
         self.worker.postgres.cancels.seats.borrow_mut().remove(&self.seat.key.bytes());
+        identity::forget(&self.worker, self.presence());
         if self.listens() {
             self.worker.postgres.listening.forget(self.number());
         }

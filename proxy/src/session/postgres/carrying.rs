@@ -114,7 +114,7 @@ impl Session {
         }
         if let Some(changed) = changed {
             present = self.worker.postgres.states.intern(changed);
-            self.ticket.presence().set_state(&present);
+            self.ticket.set_state(&present);
         }
         if !lease.link.doubtful && !asking && lease.link.dirt.is_clean() {
             lease.link.applied = Some(present);

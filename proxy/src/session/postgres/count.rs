@@ -46,7 +46,7 @@ impl Present {
         }
         let record = self.pool.record();
         match end {
-            End::Left | End::Moved => {}
+            End::Left | End::Gone | End::Moved => {}
             End::Lost => worker.record.add(WorkerCounter::PostgresFaultLost, 1),
             End::Violation => {
                 worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);

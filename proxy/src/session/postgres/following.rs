@@ -149,7 +149,7 @@ impl Session {
             lease.link.dirt.add_unknown();
         }
         let start = self.ticket.presence().start();
-        self.ticket.presence().set_state(start);
+        self.ticket.set_state(start);
     }
 
     /// Asks the server what has become of the session, if there is anything to ask before the quiet connection may be given back. True: the
@@ -347,7 +347,7 @@ impl Session {
         }
         link.squatted |= answer.squatted;
         let state = self.worker.postgres.states.intern(state);
-        self.ticket.presence().set_state(&state);
+        self.ticket.set_state(&state);
         self.note_if_applied(&state);
         Ok(false)
     }

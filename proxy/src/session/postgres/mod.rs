@@ -18,6 +18,7 @@ pub mod cancel;
 pub mod cancel_lines;
 pub mod deadlines;
 pub mod entrances;
+mod identity;
 pub mod inbound;
 pub mod keyring;
 pub mod listening;

@@ -94,6 +94,9 @@ impl Session {
                 let (pool, connection) = (Rc::clone(&self.pool), Rc::clone(&lease.cancel));
                 tokio::task::spawn_local(async move { cancel(&pool, &connection).await });
             }
+            if let Some(entry) = &lease.entry {
+                entry.ends_because(&fault.message);
+            }
             drop(lease);
             if half_told {
                 // Nothing may be put into the middle of a message.

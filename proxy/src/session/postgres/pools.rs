@@ -245,13 +245,15 @@ impl PgPools {
             if pools.keys().filter(|key| key.is_auto()).count() >= MAX_AUTO_POOLS {
                 return Err(TooManyPools);
             }
-            let database = route.key.database();
-            if !pools.keys().any(|key| key.is_auto() && key.database() == database) {
-                tracing::info!("registered new auto-database: {database}");
-            }
         }
         let pool = Rc::new(self.make(route, worker));
-        self.pools.borrow_mut().insert(route.key.clone(), Rc::clone(&pool));
+        let mut pools = self.pools.borrow_mut();
+        let database = route.key.database();
+        if route.key.is_auto() && pool.pool.is_alone() && !pools.keys().any(|key| key.is_auto() && key.database() == database) {
+            tracing::info!("registered new auto-database: {database}");
+        }
+        pools.insert(route.key.clone(), Rc::clone(&pool));
+        drop(pools);
         Ok(pool)
     }
 
@@ -297,7 +299,7 @@ impl PgPools {
             let since = entry.idle_since.get().unwrap_or(now);
             entry.idle_since.set(Some(since));
             let stays = timeout.is_none_or(|timeout| now.saturating_duration_since(since) < timeout);
-            if !stays && key.is_auto() {
+            if !stays && key.is_auto() && entry.pool.is_alone() {
                 gone.insert(Arc::clone(&key.dbname));
             }
             stays

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::startup::Replication;
 
+use crate::pool::id::IdentityId;
 use crate::transport::ends::Ends;
 use crate::transport::stream::Stream;
 
@@ -30,6 +31,8 @@ pub struct Who {
 pub enum Fate {
     /// An operator said so.
     Killed,
+    /// Memory is running out.
+    Memory,
     /// Its database is gone, or an operator ended all that are in it.
     Removed,
 }
@@ -55,6 +58,8 @@ pub struct Presence {
     /// Those it began with, to which RESET leads back.
     start: Rc<ParameterSet>,
     fate: Cell<Option<Fate>>,
+    /// Among whom it waits.
+    identity: Cell<IdentityId>,
 }
 
 impl Presence {
@@ -73,6 +78,7 @@ impl Presence {
             state,
             start,
             fate: Cell::new(None),
+            identity: Cell::default(),
         }
     }
 
@@ -87,8 +93,8 @@ impl Presence {
         self.asked.get()
     }
 
-    /// Its parameters are others now.
-    pub fn set_state(&self, state: &Rc<ParameterSet>) {
+    /// Its parameters are others now. (Its ticket's method of this name keeps its identity in line with them.)
+    pub(super) fn set_state(&self, state: &Rc<ParameterSet>) {
         *self.state.borrow_mut() = Rc::clone(state);
     }
 
@@ -102,6 +108,17 @@ impl Presence {
     #[must_use]
     pub fn start(&self) -> &Rc<ParameterSet> {
         &self.start
+    }
+
+    /// Among whom it waits for connections.
+    #[must_use]
+    pub fn identity(&self) -> IdentityId {
+        self.identity.get()
+    }
+
+    /// It waits among others from now on. Answers among whom it did.
+    pub(super) fn set_identity(&self, identity: IdentityId) -> IdentityId {
+        self.identity.replace(identity)
     }
 
     /// It is to end. Its task has to be woken to learn of it.

@@ -26,7 +26,9 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
     let cause = error.fault.as_ref().map(|fault| fault.message.to_string());
     let fault = match refusal.reason {
         RefuseReason::QueueFull => Fault::error(SqlState::TOO_MANY_CONNECTIONS, format!("the queue of pool \"{pool}\" is full"))
-            .with_hint("Retry later; raise pool_size if the database has room, or max_queue_length if clients may wait longer."),
+            .with_hint(format!("{}; raise pool_size if the database has room, or max_queue_length if clients may wait longer.", retry(refusal))),
+        RefuseReason::WouldTimeOut => Fault::error(SqlState::TOO_MANY_CONNECTIONS, format!("no connection of pool \"{pool}\" would come free in time (refuse_early)"))
+            .with_hint(format!("{}; raise pool_size if the database has room, or query_wait_timeout if clients may wait longer.", retry(refusal))),
         RefuseReason::WaitTimeout => Fault::error(SqlState::TOO_MANY_CONNECTIONS, "query_wait_timeout").with_hint("Retry later; look for long transactions, raise pool_size if the database has room, or query_wait_timeout if clients may wait longer."),
         RefuseReason::UpstreamRefuses => servers_own(error.fault.as_ref()),
         RefuseReason::LoginFailing => Fault::error(
@@ -38,6 +40,16 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
         RefuseReason::Draining => Fault::error(SqlState::ADMIN_SHUTDOWN, format!("pool \"{pool}\" is shutting down")).with_hint("Reconnect."),
     };
     fault.with_detail(facts(pool, refusal, cause.as_deref()))
+}
+
+/// When to come again, as far as the pace of the last moments tells.
+fn retry(refusal: &Refusal) -> String {
+    let Refusal { expected, wait_timeout, .. } = refusal;
+    // By then so many have been served that the wait fits.
+    match expected.map(|expected| expected.saturating_sub(wait_timeout.unwrap_or_default()).as_millis().max(1)) {
+        Some(ms) => format!("Retry after {ms} ms"),
+        None => "Retry later".to_owned(),
+    }
 }
 
 /// What the server said when it refused us, or what kept us from it.
@@ -56,11 +68,12 @@ pub fn server_refused(pool: &str, fault: &ConnectFault) -> Fault {
 
 /// The numbers behind a refusal.
 fn facts(pool: &str, refusal: &Refusal, cause: Option<&str>) -> String {
-    let Refusal { connections, leased, pinned, max, waiters, queue_length, waited, wait_timeout, reason: _ } = refusal;
+    let Refusal { connections, leased, pinned, max, waiters, queue_length, waited, wait_timeout, expected, reason: _ } = refusal;
     let limit = wait_timeout.map_or_else(|| "unlimited".to_owned(), |limit| format!("{} ms", limit.as_millis()));
+    let expected = expected.map(|expected| format!("; the next would wait for about {} ms", expected.as_millis())).unwrap_or_default();
     let cause = cause.map(|cause| format!(" The last attempt to connect failed: {cause}.")).unwrap_or_default();
     format!(
-        "Pool \"{pool}\": {connections} of {max} connections open, {leased} in use{}; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}.{cause}",
+        "Pool \"{pool}\": {connections} of {max} connections open, {leased} in use{}; {waiters} waiting of {queue_length} allowed; waited {} ms of {limit}{expected}.{cause}",
         kept(pinned),
         waited.as_millis()
     )
@@ -255,7 +268,16 @@ pub fn ended(fate: Fate) -> Fault {
             .with_detail("An operator closed this connection on the admin console."),
         Fate::Removed => Fault::fatal(SqlState::PROTOCOL_VIOLATION, "database removed")
             .with_detail("It was taken out of the configuration, or an operator ended all its clients on the admin console (KILL)."),
+        Fate::Memory => out_of_memory("closed because the pooler is running out of memory"),
     }
+}
+
+/// The proxy has all but used up its memory.
+#[must_use]
+pub fn out_of_memory(message: &'static str) -> Fault {
+    Fault::fatal(SqlState::OUT_OF_MEMORY, message)
+        .with_detail("It has reached the last part of memory_limit, or of the limit of its control group.")
+        .with_hint("Connect again later; raise the limit, or let fewer clients in (max_client_conn).")
 }
 
 /// Nobody new is let in any more.

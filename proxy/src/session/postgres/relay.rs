@@ -25,7 +25,7 @@ use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{alone, pinning, refusal, replay};
+use super::{alone, pinning, refusal, replay, say};
 use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
@@ -222,7 +222,7 @@ impl Session {
 
     fn client_left(&mut self, unsent: usize) -> End {
         let quiet = self.with_connection(|connection| connection.link.tracker.is_free());
-        if quiet && unsent == 0 { End::Left } else { End::Lost }
+        if quiet && unsent == 0 { End::Gone } else { End::Lost }
     }
 
     /// Sends the client's bytes on; what cannot be decided yet stays pending.
@@ -282,7 +282,7 @@ impl Session {
         drop(scratch);
         match scanned {
             Err(violation) => return Err(self.on_violation(cx, violation)),
-            Ok((_, Stop::Terminate)) => return Err(self.client_left(0)),
+            Ok((_, Stop::Terminate)) => return Err(End::Left),
             Ok((consumed, Stop::NeedMore)) => self.pending = input[consumed..].to_vec(),
             Ok((consumed, Stop::Held(hold))) => {
                 self.pending = input[consumed..].to_vec();
@@ -498,7 +498,7 @@ impl Session {
     }
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave(&mut self, end: End) {
         if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
             lease.link.pins.set(Cause::Listening, listens);
@@ -507,6 +507,8 @@ impl Session {
             self.ticket.idle();
             if reusable {
                 lease.release(Condition::Dirty);
+            } else if let Some(entry) = &lease.entry {
+                entry.ends_because(&say::end_of_server(&self.worker, end));
             }
         }
     }

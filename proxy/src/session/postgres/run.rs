@@ -38,7 +38,6 @@ use crate::drain::Stage;
 use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
-use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::suspension;
 use crate::transport::backlog::Backlog;
@@ -53,8 +52,10 @@ const IDLE_READ_BYTES: usize = 8 * 1024;
 /// Why a session ended: a log field and a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The client said goodbye, or closed its connection between transactions.
+    /// The client said goodbye.
     Left,
+    /// The client closed its connection between transactions without a word.
+    Gone,
     /// The client's connection broke, or closed in the middle of something.
     Lost,
     /// The client broke the protocol.
@@ -202,7 +203,7 @@ impl Session {
         })
         .await;
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.leave();
+        self.leave(end);
         end
     }
 
@@ -303,7 +304,7 @@ impl Session {
         let kept = self.take_pending_into(&mut buffer);
         let limit = (kept + IDLE_READ_BYTES).min(buffer.len());
         let read = match self.client.poll_read(cx, &mut buffer[kept..limit]) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(if kept == 0 { End::Left } else { End::Lost })),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(if kept == 0 { End::Gone } else { End::Lost })),
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Lost)),
             Poll::Pending => {
@@ -405,8 +406,7 @@ impl Session {
 
     /// Gets a server for `input`: at once, or after waiting.
     fn seek_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), End> {
-        let identity = IdentityId::default();
-        let mut acquire = self.pool.acquire(identity).within(self.member.account().patience());
+        let mut acquire = self.pool.acquire(self.ticket.presence().identity()).within(self.member.account().patience());
         match Pin::new(&mut acquire).poll(cx) {
             Poll::Ready(Ok(lease)) => self.link(cx, lease, input),
             Poll::Ready(Err(error)) => {

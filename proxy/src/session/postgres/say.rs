@@ -105,6 +105,17 @@ pub(super) fn gone(worker: &Worker, presence: &Presence, end: End) -> bool {
     true
 }
 
+/// Why the connection of a client that ends like this is closed: for the same reason as the client's, or because that is gone.
+pub(super) fn end_of_server(worker: &Worker, end: End) -> Box<str> {
+    match end {
+        End::TimedOut | End::Mode | End::Reconfigured => worker.postgres.last_words.borrow().clone().unwrap_or_else(|| reason(end).into()),
+        End::ServerLost => reason(end).into(),
+        End::Left | End::Gone | End::Lost | End::Violation | End::Pinned | End::Drained | End::Ended | End::Moved => {
+            "client disconnect while server was not ready".into()
+        }
+    }
+}
+
 /// A guest of the console is told that something is wrong; false if that is not said here.
 pub(crate) fn guest_told(config: &Config, guest: &Seen, fault: &Fault) -> bool {
     if config.pgbouncer.is_some() {
@@ -128,7 +139,7 @@ fn guest_subject<'a>(guest: &'a Seen, config: &Config) -> Subject<'a> {
 fn reason(end: End) -> &'static str {
     match end {
         End::Left => "client close request",
-        End::Lost => "client unexpected eof",
+        End::Gone | End::Lost => "client unexpected eof",
         End::Violation => "bad packet",
         End::ServerLost => "server conn crashed?",
         End::Mode => "transaction blocks not allowed in statement pooling mode",

@@ -15,10 +15,20 @@ use super::redo::NotExecuted;
 use super::shown::Shown;
 use super::turns::{Place, Stands};
 use crate::clock;
+use crate::runtime::pressure::Step as Pressure;
 use crate::transport::stream::Stream;
 
 /// Above this, no more requests are read from a client until it takes its replies.
 pub const HIGH_WATER: usize = 64 * 1024;
+
+/// The same while memory runs out: whoever does not take its replies gets no more of them.
+#[must_use]
+pub fn high_water(pressure: Pressure) -> usize {
+    match pressure {
+        Pressure::Calm => HIGH_WATER,
+        Pressure::Throttle | Pressure::Refuse | Pressure::Shed => 0,
+    }
+}
 
 /// A client.
 pub struct Client {

@@ -65,8 +65,8 @@ fn flags(client: &Client, words: &Words) -> String {
         (state.tracking, 't'),
         (words.redirect_broken, 'R'),
         (unix, 'U'),
-        (state.no_evict, 'e'),
-        (state.no_touch, 'T'),
+        (state.habits.no_evict, 'e'),
+        (state.habits.no_touch, 'T'),
     ];
     let text: String = all.iter().filter(|(is, _)| *is).map(|(_, letter)| *letter).collect();
     if text.is_empty() { "N".to_owned() } else { text }

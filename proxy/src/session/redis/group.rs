@@ -10,7 +10,7 @@ use sidepool_config::model::{LoadBalance, OutputLimits, Redis, SubscriberGap};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
-use sidepool_protocol::redis::handshake::Selects;
+use sidepool_protocol::redis::handshake::{Habits, Selects};
 use sidepool_protocol::redis::request::Arguments;
 
 use super::bound::{Bound, Bounds};
@@ -39,6 +39,24 @@ pub struct Key {
     pub database: u32,
     /// The RESP version.
     pub version: Resp,
+    /// What the server does otherwise for them.
+    pub habits: Habits,
+}
+
+impl Key {
+    /// The same without habits.
+    pub fn plain(self) -> Self {
+        Self { habits: Habits::default(), ..self }
+    }
+
+    /// What names of pools begin with.
+    fn base(&self, server: &str) -> String {
+        let mut base = format!("{server}/{}/{}/resp{}", self.user, self.database, self.version.number());
+        for name in self.habits.names() {
+            base.extend(["/", &name.to_ascii_lowercase()]);
+        }
+        base
+    }
 }
 
 /// What new settings mean for connections that are open.
@@ -95,7 +113,7 @@ impl Group {
         let records = [Rc::new(PoolRecord::default()), Rc::new(PoolRecord::default())];
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
-        let base = format!("{server}/{}/{}/resp{}", key.user, key.database, key.version.number());
+        let base = key.base(server);
         let name: Arc<str> = format!("{base}/leased").into();
         Rc::new(Self {
             shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
@@ -288,6 +306,7 @@ pub fn target(key: &Key, config: &Redis, password: Option<Secret>, selects: Sele
         database: key.database,
         selects,
         version: key.version,
+        habits: key.habits,
         timeout: config.limits.server_connect_timeout,
     }
 }

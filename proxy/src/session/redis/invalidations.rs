@@ -84,7 +84,7 @@ pub(super) async fn find(worker: &Worker, name: Arc<str>, id: u64) -> Option<The
 impl Sink {
     /// Takes a connection for invalidations, as a client would that waits for others; an error: why there is none.
     pub(super) async fn open(server: &Server, worker: &Rc<Worker>, key: Key, there: There) -> Result<Self, String> {
-        let group = server.group(&Key { version: Resp::Three, ..key }, worker);
+        let group = server.group(&Key { version: Resp::Three, ..key.plain() }, worker);
         let pool = Rc::clone(&group.leased);
         let seat = match group.blocking() {
             None => None,

@@ -14,14 +14,15 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, pars
 
 use super::client::Fate;
 use super::count;
+use super::identity::Named;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
 use super::requests::{has_block, resolve};
-use super::run::{After, Session};
+use super::run::Session;
+use super::steps::After;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
-use crate::pool::id::IdentityId;
 use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
@@ -73,7 +74,8 @@ impl Session {
                 }
             }
         };
-        let mut lease = match self.wait_for(pool.acquire(IdentityId::default())).await {
+        let named = Named::new(&self.worker.identities, self.server.config().queue_fairness, &self.client);
+        let mut lease = match self.wait_for(pool.acquire(named.id())).await {
             None => return After::End,
             Some(Ok(lease)) => lease,
             Some(Err(error)) => {
@@ -178,9 +180,7 @@ impl Session {
     /// There is no connection for the request at the front of `carry`.
     fn refuse(&mut self, first: Option<Handling>, line: &str) -> After {
         tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no Redis connection for a client");
-        let whole = self.take_front().is_some();
-        self.say_error(line);
-        if !whole {
+        if !self.refuse_front(line) {
             // The rest of a large request is still to come and would be taken for requests.
             self.closing = true;
             return After::GoOn;

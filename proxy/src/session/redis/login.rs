@@ -12,9 +12,10 @@ use super::group::Key;
 use super::lost::Lost;
 use super::pubsub::unknown_command;
 use super::refusal;
-use super::run::{After, Next, Replies, Session, Step};
+use super::run::Session;
 use super::server::Identity;
 use super::shown::State;
+use super::steps::{After, Next, Replies, Step};
 use super::unknown::ANSWER_TIMEOUT;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::fault::ConnectFaultKind;
@@ -75,22 +76,19 @@ impl Session {
                     Ok(answer @ Reply::List(_)) => self.server.facts.learn_hello(&answer),
                     Ok(Reply::Nil | Reply::Integer(_) | Reply::Text(_) | Reply::Error(_)) => {}
                     Err(fault) => {
-                        self.take_front();
-                        self.say_error(format!("UPSTREAM {}", fault.words()));
+                        self.refuse_front(format!("UPSTREAM {}", fault.words()));
                         return After::GoOn;
                     }
                 }
             }
             Some(Err(error)) => {
-                self.take_front();
-                self.say_error(refusal::line(&error));
+                self.refuse_front(refusal::line(&error));
                 return After::GoOn;
             }
         }
         if self.server.facts.hello().is_none() {
             // A server without HELLO: it says what such servers say.
-            self.take_front();
-            self.say_error("ERR unknown command 'HELLO'");
+            self.refuse_front("ERR unknown command 'HELLO'");
         }
         After::GoOn
     }
@@ -148,8 +146,7 @@ impl Session {
             None => return After::End,
             Some(Ok(())) => {}
             Some(Err(line)) => {
-                self.take_front();
-                self.say_error(&line);
+                self.refuse_front(&line);
             }
         }
         After::GoOn
@@ -226,8 +223,8 @@ impl Session {
     /// `SELECT` of a database that nobody has used: whether it exists shows when a connection to it is opened.
     pub(super) async fn select_unseen(&mut self, database: u32) -> After {
         self.take_front();
-        let Some(Key { user, version, .. }) = self.key() else { return After::GoOn };
-        let key = Key { user, database, version };
+        let Some(key) = self.key() else { return After::GoOn };
+        let key = Key { database, ..key };
         let group = self.server.group(&key, &self.worker);
         match self.wait_for(group.shared.acquire(IdentityId::default())).await {
             None => return After::End,

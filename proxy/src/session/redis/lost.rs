@@ -4,7 +4,8 @@ use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::encode::Resp;
 
 use super::refusal;
-use super::run::{Next, Session};
+use super::run::Session;
+use super::steps::Next;
 
 /// What a client lost with its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

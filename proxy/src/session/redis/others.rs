@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 
 use super::client_list::{self, Killed};
 use super::requests::anew;
-use super::run::{After, Next, Replies, Session, Step};
+use super::run::Session;
 use super::server::Server;
+use super::steps::{After, Next, Step};
 use crate::worker::Worker;
 
 /// A question about clients.
@@ -166,9 +167,6 @@ impl Session {
         let asking = self.ask_others(&whole, handling);
         let Some(told) = self.wait_for(asking).await else { return After::End };
         self.tell(told);
-        if self.replies == Replies::Skip {
-            self.replies = Replies::On;
-        }
         self.fresh = true;
         After::GoOn
     }

@@ -10,7 +10,8 @@ use sidepool_protocol::redis::request::Arguments;
 
 use super::hub::Hub;
 use super::refusal;
-use super::run::{After, Next, Session};
+use super::run::Session;
+use super::steps::{After, Next};
 use super::topics::{Kind, Subscriber};
 use crate::observe::record::PoolCounter;
 

@@ -12,7 +12,8 @@ use sidepool_protocol::redis::tracker::Work;
 
 use super::client::{Fate, Redo};
 use super::count;
-use super::run::{After, Session};
+use super::run::Session;
+use super::steps::After;
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;

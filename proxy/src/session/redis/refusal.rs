@@ -45,7 +45,7 @@ pub fn line(error: &AcquireError) -> String {
         };
     }
     match error.refusal.reason {
-        RefuseReason::QueueFull | RefuseReason::WaitTimeout => {
+        RefuseReason::QueueFull | RefuseReason::WaitTimeout | RefuseReason::WouldTimeOut => {
             format!("POOLEXHAUSTED {error}. Raise pool_size, or send fewer blocking commands and transactions at a time.")
         }
         RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => {
@@ -59,7 +59,7 @@ pub fn line(error: &AcquireError) -> String {
 pub fn full(pool: &str, Full { reason, most }: Full) -> String {
     let but = match reason {
         RefuseReason::QueueFull => "the queue for them is full",
-        RefuseReason::WaitTimeout => "none came free within query_wait_timeout",
+        RefuseReason::WaitTimeout | RefuseReason::WouldTimeOut => "none came free within query_wait_timeout",
         RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => {
             "no more are given out"
         }

@@ -132,7 +132,7 @@ impl Relay {
             }
             Some(Handling::Subscribe | Handling::Unsubscribe) => return self.subscribe(whole),
             Some(Handling::Tracking) if is_redirected(whole) => return self.redirect_to(session, whole),
-            Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking) => {
+            Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking | Handling::Switch) => {
                 return self.change(session, whole, command);
             }
             Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
@@ -218,7 +218,6 @@ impl Relay {
                 | Handling::ClientKill
                 | Handling::ClientUnblock
                 | Handling::ReplyMode
-                | Handling::Switch
                 | Handling::WhoAmI
                 | Handling::Accept
         );

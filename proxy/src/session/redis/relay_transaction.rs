@@ -15,12 +15,14 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan, Value};
 use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::request::{Arguments, parse_integer};
 
+use super::habits::switched;
 use super::redirect::Redirect;
 use super::refusal;
 use super::relay::{Relay, What};
 use super::requests::anew;
-use super::run::{Next, Replies, Session, Step};
+use super::run::Session;
 use super::server::Identity;
+use super::steps::{Next, Replies, Step};
 
 /// What the replies to a transaction have told so far.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ pub(super) enum Change {
     Login(Credentials, Vec<u8>),
     /// Another database is selected.
     Select(u32),
+    /// `CLIENT NO-EVICT` or `NO-TOUCH`.
+    Switch(Vec<u8>),
     /// Tracking is on, or off; and where invalidations go, if elsewhere.
     Tracking(bool, Option<Box<Redirect>>),
     /// The reply says where invalidations go.
@@ -100,7 +104,8 @@ impl Relay {
                 (whole.to_vec(), own())
             }
             Some(Handling::SetInfo) if arguments.len() == 4 => (stand_in(), own()),
-            Some(Handling::ReplyMode | Handling::Switch) if arguments.len() == 3 => (stand_in(), own()),
+            Some(Handling::ReplyMode) if arguments.len() == 3 => (stand_in(), own()),
+            Some(Handling::Switch) => (whole.to_vec(), Some(Change::Switch(whole.to_vec()))),
             Some(Handling::ClientKill) if arguments.len() > 2 => (stand_in(), own()),
             Some(Handling::Accept) => (stand_in(), own()),
             Some(Handling::WhoAmI) if session.is_mapped() => (whole.to_vec(), own()),
@@ -214,6 +219,9 @@ impl Relay {
                 let mut said = Cow::Borrowed(element);
                 match change {
                     Some(Change::Select(database)) if !is_error => session.use_database(database),
+                    Some(Change::Switch(whole)) if !is_error => {
+                        session.use_habits(switched(session.client.shown.state.get().habits, &whole));
+                    }
                     Some(Change::Tracking(on, redirect)) if !is_error => self.track(session, on, redirect),
                     Some(Change::Redirection) => said = self.in_our_numbers(element),
                     Some(Change::Subscription(_)) => self.on_confirmed(session, element),

@@ -10,7 +10,8 @@ use sidepool_protocol::redis::{inline, transaction};
 use super::count;
 use super::gate;
 use super::lost::Lost;
-use super::run::{Next, Replies, Session, Step};
+use super::run::Session;
+use super::steps::{Next, Replies, Step};
 use crate::observe::record::PoolCounter;
 
 impl Session {

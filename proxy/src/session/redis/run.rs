@@ -15,13 +15,14 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
 use tokio::time::Sleep;
 
-use super::client::{Client, Fate, HIGH_WATER};
+use super::client::{Client, Fate, high_water};
 use super::count;
 use super::group::{Group, Key};
 use super::lane::Lane;
 use super::lost::Lost;
 use super::requests::anew;
 use super::server::{Account, Server};
+use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
 use super::turns;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
@@ -70,65 +71,6 @@ impl Attached {
             (true, false) => client.pending() > 0,
         }
     }
-}
-
-/// `CLIENT REPLY`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replies {
-    /// As ever.
-    On,
-    /// None.
-    Off,
-    /// None for the next request.
-    Skip,
-}
-
-/// What becomes of one request.
-pub(super) enum Next {
-    /// It is dealt with.
-    Done,
-    /// Again, when all earlier replies have been handed over.
-    Hold,
-    /// When the others on the lane have had their share.
-    Later,
-    /// It waits for something else than the client; it stays at the front of `carry`.
-    Step(Step),
-}
-
-/// Work that waits for something else than the client. The request that asked for it stands at the front of `carry`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// A connection of its own, for as long as that is needed.
-    Lease,
-    /// A question about clients, some of whom are other workers'.
-    Others,
-    /// `SUBSCRIBE` and its kin.
-    Subscribe,
-    /// Something was not executed and is asked again. Nothing stands at the front of `carry` for it.
-    Redo,
-    /// `UNSUBSCRIBE` and its kin.
-    Unsubscribe,
-    /// Ask the server what this command is.
-    Unknown,
-    /// Ask the server whether somebody may do something who has not logged in.
-    Knock,
-    /// Ask the server what it makes of `AUTH` or `HELLO … AUTH`.
-    Verify,
-    /// `HELLO`, before anything is known of the server.
-    Introduce,
-    /// `SELECT` of a database that may not exist.
-    Select(u32),
-    /// The session is over.
-    End,
-}
-
-/// Whether the session goes on after a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// It does.
-    GoOn,
-    /// It is over.
-    End,
 }
 
 /// Requests of one read that go down the lane, not yet handed to it.
@@ -183,23 +125,31 @@ impl Session {
         }
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
-            let after = match step {
-                Step::End => After::End,
-                // What is rare is boxed, so that an idle session is small.
-                Step::Lease => Box::pin(self.leased()).await,
-                Step::Others => Box::pin(self.others()).await,
-                Step::Subscribe => Box::pin(self.subscribe()).await,
-                Step::Redo => Box::pin(self.redo()).await,
-                Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
-                Step::Unknown => Box::pin(self.unknown()).await,
-                Step::Knock => Box::pin(self.knock()).await,
-                Step::Verify => Box::pin(self.verify_front()).await,
-                Step::Introduce => Box::pin(self.introduce()).await,
-                Step::Select(database) => Box::pin(self.select_unseen(database)).await,
-            };
-            if after == After::End {
+            let silenced = self.replies == Replies::Skip && step.answers();
+            if self.take(step).await == After::End {
                 return;
             }
+            if silenced {
+                self.replies = Replies::On;
+            }
+        }
+    }
+
+    /// Takes a step. What is rare is boxed, so that an idle session is small.
+    async fn take(&mut self, step: Step) -> After {
+        match step {
+            Step::End => After::End,
+            Step::Lease => Box::pin(self.leased()).await,
+            Step::Others => Box::pin(self.others()).await,
+            Step::Subscribe => Box::pin(self.subscribe()).await,
+            Step::Redo => Box::pin(self.redo()).await,
+            Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
+            Step::Unknown => Box::pin(self.unknown()).await,
+            Step::Knock => Box::pin(self.knock()).await,
+            Step::Verify => Box::pin(self.verify_front()).await,
+            Step::Introduce => Box::pin(self.introduce()).await,
+            Step::Select(database) => Box::pin(self.select_unseen(database)).await,
+            Step::Switch => Box::pin(self.switch_front()).await,
         }
     }
 
@@ -219,7 +169,7 @@ impl Session {
                 let paid = self.client.poll_pending_below(1);
                 return if paid.is_ready() && flushed { Poll::Ready(Step::End) } else { Poll::Pending };
             }
-            if !flushed && self.client.backlog() > HIGH_WATER {
+            if !flushed && self.client.backlog() > high_water(self.worker.pressure.get()) {
                 return Poll::Pending;
             }
             if self.client.poll_pending_below(if self.hold { 1 } else { self.window() }).is_pending() {
@@ -467,7 +417,7 @@ impl Session {
     /// What makes this client's connections interchangeable with others'.
     pub(super) fn key(&self) -> Option<Key> {
         let user = Rc::clone(&self.account.as_ref()?.upstream);
-        Some(Key { user, database: self.database, version: self.version })
+        Some(Key { user, database: self.database, version: self.version, habits: self.client.shown.state.get().habits })
     }
 
     /// Takes a step once all earlier replies have been handed over.
@@ -483,6 +433,16 @@ impl Session {
             Some(_) | None if muted => {}
             Some(_) | None => self.client.deliver(reply, false),
         }
+    }
+
+    /// Answers the request at the front of `carry` with an error; whether it was whole.
+    pub(super) fn refuse_front(&mut self, text: impl AsRef<[u8]>) -> bool {
+        let whole = self.take_front().is_some();
+        self.say_error(text);
+        if self.replies == Replies::Skip {
+            self.replies = Replies::On;
+        }
+        whole
     }
 
     /// Answers one request with an error.

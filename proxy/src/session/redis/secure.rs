@@ -7,7 +7,8 @@ use sidepool_config::model::ClientSslMode;
 use sidepool_config::tls::ClientContext;
 use std::sync::Arc;
 
-use super::run::{After, Session};
+use super::run::Session;
+use super::steps::After;
 use crate::observe::record::WorkerCounter;
 use crate::transport::stream::Stream;
 use crate::transport::tls;

@@ -12,7 +12,7 @@ use sidepool_config::model::{Redis, RedisAuth};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::command::Gates;
 use sidepool_protocol::redis::encode::Resp;
-use sidepool_protocol::redis::handshake::{Credentials, Selects, WRONGPASS};
+use sidepool_protocol::redis::handshake::{Credentials, Habits, Selects, WRONGPASS};
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
@@ -149,7 +149,7 @@ impl Server {
         // Whoever is to log in as itself cannot be known before it comes.
         if config.limits.min_pool_size > 0 && config.auth() != RedisAuth::PassThrough {
             let user = Rc::from(upstream_user(&config));
-            self.group(&Key { user, database: config.database, version: Resp::Two }, worker);
+            self.group(&Key { user, database: config.database, version: Resp::Two, habits: Habits::default() }, worker);
         }
     }
 
@@ -178,7 +178,7 @@ impl Server {
             return Ok(());
         }
         let config = self.config();
-        let key = Key { user: Rc::from("default"), database: 0, version: Resp::Two };
+        let key = Key { user: Rc::from("default"), database: 0, version: Resp::Two, habits: Habits::default() };
         let proved = RedisConnector::prove(&group::target(&key, &config, None, Selects::Last, worker), credentials).await;
         let now = crate::clock::now();
         match proved {
@@ -390,7 +390,7 @@ impl Server {
         if let Some(hub) = self.hubs.borrow().get(user) {
             return Rc::clone(hub);
         }
-        let key = Key { user: Rc::clone(user), database: self.config.borrow().database, version: Resp::Two };
+        let key = Key { user: Rc::clone(user), database: self.config.borrow().database, version: Resp::Two, habits: Habits::default() };
         let hub = Hub::start(self.group(&key, worker), worker);
         self.hubs.borrow_mut().insert(Rc::clone(user), Rc::clone(&hub));
         hub

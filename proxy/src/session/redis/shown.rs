@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::encode::Resp;
+use sidepool_protocol::redis::handshake::Habits;
 
 /// What `CLIENT LIST` shows of a client.
 #[derive(Default)]
@@ -57,10 +58,8 @@ pub struct State {
     pub tracking: bool,
     /// It asked for all writes, as a replica does.
     pub replica: bool,
-    /// `CLIENT NO-EVICT ON`.
-    pub no_evict: bool,
-    /// `CLIENT NO-TOUCH ON`.
-    pub no_touch: bool,
+    /// What the server does otherwise for it.
+    pub habits: Habits,
 }
 
 impl Shown {

@@ -1,6 +1,7 @@
 //! What one worker knows of the Redis side: the configured servers. Everything about one of them is in `server`.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use sidepool_config::model::Config;
 
 use super::bound::Bounds;
+use super::client::Fate;
 use super::server::Server;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
@@ -83,6 +85,17 @@ impl RedisSide {
     /// The host `name` leads to these addresses from now on.
     pub fn retire_gone(&self, name: &str, addresses: &[IpAddr]) {
         self.servers.borrow().values().for_each(|server| server.retire_gone(name, addresses));
+    }
+
+    /// Closes so many clients, those first that have most to take; who takes its replies is not among them. Answers how many.
+    pub fn close_largest(&self, most: usize) -> usize {
+        let servers = self.servers.borrow();
+        let clients = servers.values().flat_map(|server| server.clients());
+        let mut slow: Vec<_> = clients.filter(|client| client.fate() == Fate::Alive && client.backlog() > 0).collect();
+        slow.sort_unstable_by_key(|client| Reverse(client.backlog()));
+        slow.truncate(most);
+        slow.iter().for_each(|client| client.doom(Fate::TooSlow));
+        slow.len()
     }
 
     /// All sessions have ended, or are about to be cut: says goodbye to the upstream.

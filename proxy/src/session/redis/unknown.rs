@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::Resp;
+use sidepool_protocol::redis::handshake::Habits;
 use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
 use super::group::Key;
 use super::refusal;
-use super::run::{After, Next, Session, Step};
+use super::run::Session;
+use super::steps::{After, Next, Step};
 use crate::pool::id::IdentityId;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
@@ -34,12 +36,11 @@ impl Session {
     pub(super) async fn unknown(&mut self) -> After {
         let Some(Key { user, database, .. }) = self.key() else { return After::GoOn };
         let Some(name) = self.front_name() else { return After::GoOn };
-        let group = self.server.group(&Key { user, database, version: Resp::Two }, &self.worker);
+        let group = self.server.group(&Key { user, database, version: Resp::Two, habits: Habits::default() }, &self.worker);
         match self.wait_for(group.leased.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Err(error)) => {
-                self.take_front();
-                self.say_error(refusal::line(&error));
+                self.refuse_front(refusal::line(&error));
                 return After::GoOn;
             }
             Some(Ok(mut lease)) => {

@@ -9,8 +9,8 @@ use sidepool_protocol::redis::tracker::Work;
 
 use super::client_list;
 use super::requests::anew;
-use super::run::{Next, Replies, Session, Step};
-use super::shown::State;
+use super::run::Session;
+use super::steps::{Next, Replies, Step};
 
 impl Session {
     pub(super) fn virtual_command(&mut self, whole: &[u8], command: &Command) -> Next {
@@ -35,9 +35,7 @@ impl Session {
             (Handling::ClientList | Handling::ClientKill | Handling::ClientUnblock, _) => self.about_clients(whole, command),
             (Handling::ReplyMode, [mode]) => self.reply_mode(mode),
             (Handling::ReplyMode, _) => self.say_error(arity("reply")),
-            (Handling::Switch, [mode]) if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") => {
-                self.switch(command, mode.eq_ignore_ascii_case(b"on"))
-            }
+            (Handling::Switch, [mode]) if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") => self.step(Step::Switch),
             (Handling::Switch, [_]) => self.say_error("ERR syntax error"),
             (Handling::Switch, _) => self.say_error(handshake::wrong_arity(command.name)),
             (Handling::Accept, _) => self.say_ok(),
@@ -73,15 +71,7 @@ impl Session {
         }))
     }
 
-    /// Kept for what is shown: keys are touched and clients evicted by the proxy's connections.
-    fn switch(&mut self, command: &Command, on: bool) -> Next {
-        let shown = &self.client.shown;
-        let now = shown.state.get();
-        shown.state.set(if command.name == "client|no-evict" { State { no_evict: on, ..now } } else { State { no_touch: on, ..now } });
-        self.say_ok()
-    }
-
-    fn say_ok(&mut self) -> Next {
+    pub(super) fn say_ok(&mut self) -> Next {
         self.say(b"+OK\r\n");
         Next::Done
     }

@@ -107,7 +107,7 @@ mod tests {
             ("28P01", ConnectFaultKind::Auth, Failure::Permanent),
             ("28000", ConnectFaultKind::Auth, Failure::Permanent),
             ("3D000", ConnectFaultKind::NoDatabase, Failure::Missing),
-            ("53300", ConnectFaultKind::TooMany, Failure::Transient),
+            ("53300", ConnectFaultKind::TooMany, Failure::Full),
             ("57P03", ConnectFaultKind::Unavailable, Failure::Transient),
             ("08P01", ConnectFaultKind::Protocol, Failure::Transient),
             ("XX000", ConnectFaultKind::Other, Failure::Transient),

@@ -91,6 +91,8 @@ pub struct Server {
     pub held: Cell<Option<Held>>,
     /// Why it is being closed, once the pool has said so.
     pub reason: Cell<Option<CloseReason>>,
+    /// Why its client ended and it with it, in PgBouncer's words.
+    because: RefCell<Option<Box<str>>>,
     /// Where it was to lead, and why it was not opened, in the words of the server where it had any.
     failed: RefCell<Option<(String, Arc<str>)>>,
 }
@@ -114,9 +116,10 @@ impl Server {
 
     fn log_closed(&self) {
         let age = u64::from(seconds_now().saturating_sub(self.connected));
-        let failed = self.failed.take();
+        let (failed, because) = (self.failed.take(), self.because.take());
         let (peer, reason) = match (&failed, self.stage.get(), self.reason.get()) {
             (Some((peer, why)), ..) => (peer.clone(), &**why),
+            (None, _, None | Some(CloseReason::Broken)) if because.is_some() => (self.place().0, because.as_deref().unwrap_or_default()),
             (None, Stage::New, _) => (self.place().0, "connect failed"),
             (None, _, Some(reason)) => (self.place().0, in_words(reason)),
             (None, _, None) => (self.place().0, "client disconnect while server was not ready"),
@@ -216,6 +219,7 @@ impl Page {
             applied: RefCell::new(None),
             held: Cell::new(None),
             reason: Cell::new(None),
+            because: RefCell::new(None),
             failed: RefCell::new(None),
         })
     }
@@ -296,6 +300,11 @@ impl Entry {
     pub fn failed(&self, upstream: &Upstream, fault: &ConnectFault) {
         let why = fault.said.clone().unwrap_or_else(|| not_opened(fault.kind).into());
         *self.server.failed.borrow_mut() = Some((upstream.to_string(), why));
+    }
+
+    /// Its client ends for this reason, and the connection with it.
+    pub fn ends_because(&self, reason: &str) {
+        *self.server.because.borrow_mut() = Some(reason.into());
     }
 
     /// What it keeps on its way to another worker.

@@ -9,7 +9,7 @@ use sidepool_config::model::{Upstream, UpstreamTls};
 use sidepool_config::secret::Secret;
 use sidepool_config::tls::ServerContext;
 use sidepool_protocol::redis::encode::{self, Resp};
-use sidepool_protocol::redis::handshake::{self, Credentials, Selects};
+use sidepool_protocol::redis::handshake::{self, Credentials, Habits, Selects};
 use sidepool_protocol::redis::reply::Reply;
 
 use super::connection::{RedisConnection, SecretMark};
@@ -45,6 +45,8 @@ pub struct Target {
     pub selects: Selects,
     /// The RESP version.
     pub version: Resp,
+    /// What the server is to do otherwise for these connections.
+    pub habits: Habits,
     /// How long opening may take, login included.
     pub timeout: Duration,
 }
@@ -65,9 +67,9 @@ impl RedisConnector {
     }
 
     fn login(&self, reset: bool) -> handshake::Login {
-        let Target { user, password, .. } = &self.target;
+        let Target { user, password, version, database, selects, habits, .. } = &self.target;
         let credentials = password.as_ref().map(|password| (&**user, password.reveal()));
-        handshake::login(self.target.version, credentials, self.target.database, self.target.selects, reset)
+        handshake::login(*version, credentials, *database, *selects, *habits, reset)
     }
 
     /// Whether a connection logged in with the present secret.

@@ -37,11 +37,12 @@ pub(super) async fn log_in(stream: &mut Stream, login: &Login, version: Resp, up
             (LoginStep::Ask, Reply::Error(text)) if text.starts_with("ERR unknown command") => {}
             (LoginStep::Ask, Reply::Error(text)) => return Err(refused(upstream, &text, "HELLO")),
             (LoginStep::Select, Reply::Error(text)) => return Err(refused(upstream, &text, "SELECT")),
+            (LoginStep::Habit, Reply::Error(text)) => return Err(refused(upstream, &text, "CLIENT NO-EVICT or NO-TOUCH")),
             (LoginStep::Hello3 | LoginStep::Ask, answer) => {
                 facts.learn_hello(&answer);
                 id = answer.value_of(b"id").and_then(Reply::integer).unwrap_or(0);
             }
-            (LoginStep::Auth | LoginStep::Select, _) => {}
+            (LoginStep::Auth | LoginStep::Select | LoginStep::Habit, _) => {}
         }
     }
     if inbox.is_empty() { Ok(id) } else { Err(out_of_step(upstream)) }

@@ -26,7 +26,6 @@ use crate::observe::record::PoolCounter;
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFault;
 use crate::pool::handle::Pool;
-use crate::pool::id::IdentityId;
 use crate::pool::slot::Slot;
 use crate::pool::traits::Connection as _;
 use crate::transport::stream::Stream;
@@ -62,7 +61,7 @@ impl Replicating {
         ticket: CancelTicket,
         member: Member,
     ) -> Result<Self, Refused> {
-        let slot = pool.occupy(IdentityId::default()).await.map_err(Refused::Pool)?;
+        let slot = pool.occupy(ticket.presence().identity()).await.map_err(Refused::Pool)?;
         let mut parameters = vec![("replication".into(), kind.value().into())];
         parameters.extend(startup.forwarded.iter().cloned());
         let opened = pool.connector().connect_with(&parameters).await;

@@ -1,0 +1,90 @@
+//! Memory that runs out: new clients are refused and those that hold most are closed before the kernel kills, and all is well again when there is
+//! more. The limit is `memory_limit`, which a reload moves up to what the process has.
+
+use std::time::Duration;
+
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cluster::{PASSWORD, USER};
+use sidepool_tests::postgres::{Cluster, Message, Wire, frame, tags};
+use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::settings::Settings;
+
+const LOGIN: &[(&str, &str)] = &[("user", USER), ("database", "app")];
+
+/// A limit of which the process has so many hundredths in use now.
+async fn used_to(pool: &Pooler, percent: f64) -> String {
+    let resident = pool.scrape().await.sum("process_resident_memory_bytes", &[]);
+    format!("{:.0}B", resident * 100.0 / percent)
+}
+
+async fn pressure(pool: &Pooler, step: f64) {
+    pool.metrics_show("another step", |now| (now.sum("sidepool_memory_pressure", &[]) - step).abs() < 0.5).await;
+}
+
+fn refused(error: &Message) {
+    assert_eq!(error.field(b'C').as_deref(), Some("53200"), "{error:?}");
+    assert!(error.field(b'D').is_some_and(|detail| detail.contains("memory_limit")) && error.field(b'H').is_some(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_new_is_refused_while_memory_runs_out_and_others_go_on() {
+    let (cluster, server) = (Cluster::start().await, RedisServer::start().await);
+    let settings = Settings::postgres(&cluster).and_redis(&server);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let (mut client, mut cache) = (pool.wire().await, pool.redis_wire().await);
+    client.send(&frame::query("SELECT pg_sleep(60)")).await;
+    let limit = used_to(&pool, 91.0).await;
+    pool.reload(settings.clone().set("memory_limit", limit)).await;
+    pressure(&pool, 2.0).await;
+    let Err(error) = Wire::try_login(pool.postgres_port(), LOGIN, PASSWORD).await else { panic!("nobody new is let in") };
+    refused(&error);
+    let said = pool.redis_wire().await.read().await;
+    assert!(matches!(&said, Some(Reply::Error(line)) if line.starts_with("OOM ")), "{said:?}");
+    assert_eq!(cache.command(&["SET", "key", "value"]).await.text(), "OK", "who is in goes on");
+    // A cancel is no new client.
+    let (process, key) = client.cancel_key.clone().expect("a key");
+    let mut messenger = Wire::connect(pool.postgres_port()).await;
+    messenger.send(&frame::cancel(process, &key)).await;
+    assert_eq!(tags(&client.until_ready().await), "TEZ");
+    let counted = pool.scrape().await.sum("sidepool_listener_rejections_total", &[("reason", "memory")]);
+    assert!(counted >= 2.0, "{counted}");
+    pool.reload(settings).await;
+    pressure(&pool, 0.0).await;
+    assert_eq!(pool.wire().await.value("SELECT 'in'").await, "in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_hold_most_are_closed_before_the_kernel_kills() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::postgres(&cluster);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let (mut idle, mut busy) = (pool.wire().await, pool.wire().await);
+    busy.query("BEGIN").await;
+    let limit = used_to(&pool, 97.0).await;
+    pool.reload(settings.set("memory_limit", limit)).await;
+    pressure(&pool, 3.0).await;
+    let last = idle.until_closed().await;
+    refused(last.last().expect("it is told"));
+    assert_eq!(busy.value("SELECT 'in a transaction'").await, "in a transaction", "who is at work is left alone");
+    pool.metrics_show("one that was closed", |now| now.sum("sidepool_memory_closes_total", &[]) >= 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_take_its_replies_is_not_read_on() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut slow = pool.redis_wire().await;
+    assert_eq!(slow.command(&["SET", "large", &"x".repeat(1 << 20)]).await.text(), "OK");
+    let limit = used_to(&pool, 84.0).await;
+    pool.reload(settings.set("memory_limit", limit)).await;
+    pressure(&pool, 1.0).await;
+    // Others are served, as is whoever takes its replies.
+    for _ in 0..3 {
+        assert_eq!(slow.command(&["GET", "large"]).await.text().len(), 1 << 20);
+    }
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(10), pool.redis_wire()).await.expect("let in").command(&["PING"]).await.text(),
+        "PONG"
+    );
+}
