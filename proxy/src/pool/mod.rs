@@ -23,7 +23,7 @@ pub mod measure;
 mod pace;
 pub mod pinned;
 mod queue;
-mod random;
+pub(crate) mod random;
 pub mod reason;
 pub mod registry;
 mod settle;

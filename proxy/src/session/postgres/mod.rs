@@ -135,3 +135,5 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
 
 #[cfg(test)]
 mod rewrite_tests;
+#[cfg(test)]
+mod simulation;
