@@ -174,7 +174,8 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
-    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
+    let dialing = workers.commons().postgres.dialing.clone();
+    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash(), dialing);
     facts.gates().apply(&config);
     facts.memory.set_own_limit(config.memory_limit);
     let doorway = Doorway::new(&config, spares);

@@ -10,6 +10,8 @@ use crate::observe::catalog::Family;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, Series, WorkerCounter, WorkerHistogram};
 use crate::observe::report::{PoolReport, Protocol};
 use crate::runtime::memory::Usage;
+use crate::upstream::breaker::Phase;
+use crate::upstream::dial::HostReport;
 use crate::upstream::postgres::pins::Cause;
 
 /// The text of one scrape.
@@ -20,6 +22,7 @@ pub fn render(facts: &Facts, collected: &Collected, now: Instant) -> String {
     config(&mut out, facts);
     listeners(&mut out, facts);
     workers(&mut out, collected);
+    hosts(&mut out, facts, now);
     for pool in &collected.pools {
         pool_info(&mut out, pool);
         pool_state(&mut out, pool);
@@ -97,6 +100,15 @@ fn workers(out: &mut Exposition, collected: &Collected) {
     for cell in WorkerHistogram::ALL {
         let series = cell.series();
         out.histogram(series.family, series.labels, &numbers.histograms[*cell as usize]);
+    }
+}
+
+fn hosts(out: &mut Exposition, facts: &Facts, now: Instant) {
+    for HostReport { host, addresses, opened } in facts.dialing.hosts(now) {
+        for (phase, count) in Phase::ALL.iter().zip(addresses) {
+            out.count(Family::UpstreamAddresses, &[&host, phase.label()], count);
+        }
+        out.counter(Family::UpstreamOpened, &[&host], opened);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::observe::record::{PoolRecord, WorkerRecord};
 use crate::observe::report::{PoolInfo, PoolState};
 use crate::runtime::memory::Usage;
 use crate::runtime::pressure::Step;
+use crate::upstream::dial::Dialing;
 use crate::worker::{Mailboxes, WorkerId};
 
 fn pool(index: usize, protocol: Protocol) -> PoolReport {
@@ -27,7 +28,7 @@ fn pool(index: usize, protocol: Protocol) -> PoolReport {
 
 fn scrape(pools: Vec<PoolReport>) -> String {
     let (sender, _jobs) = tokio::sync::mpsc::unbounded_channel();
-    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash());
+    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash(), Dialing::default());
     let mut config = Config::default();
     config.redis.insert(
         "cache".to_owned(),

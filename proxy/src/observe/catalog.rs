@@ -127,6 +127,8 @@ families! {
     ServerLoginsInProgress = "sidepool_server_logins_in_progress" Gauge, ["pool"], "Upstream connections being opened.";
     ServerCloses = "sidepool_server_closes_total" Counter, ["pool", "reason"], "Upstream connections closed.";
     ServerUp = "sidepool_server_up" Gauge, ["pool"], "0 if the last attempt to reach the upstream failed, else 1.";
+    UpstreamAddresses = "sidepool_upstream_addresses" Gauge, ["host", "state"], "Addresses of each configured host by what connects to them came to: closed (they work), open (they failed and are avoided while there are others), half_open (a connect tries, or is due to try, whether they are back).";
+    UpstreamOpened = "sidepool_upstream_address_opens_total" Counter, ["host"], "How often an address of the host failed so that it was avoided from then on.";
 
     // Traffic.
     Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";
