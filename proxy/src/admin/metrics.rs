@@ -84,10 +84,11 @@ fn listeners(out: &mut Exposition, facts: &Facts) {
         let label = door.label();
         out.counter(Family::ListenerAccepts, &[&label], numbers.accepted);
         out.counter(Family::ListenerRejections, &[&label, "max_client_conn"], numbers.rejected);
+        out.counter(Family::ListenerRejections, &[&label, "open_files"], numbers.rejected_for_files);
         out.counter(Family::ListenerRejections, &[&label, "memory"], numbers.rejected_for_memory);
         out.counter(Family::ListenerAcceptErrors, &[&label], numbers.accept_errors);
         out.count(Family::ListenerClients, &[&label], numbers.open.into());
-        out.count(Family::ListenerClientsMax, &[&label], numbers.max.into());
+        out.count(Family::ListenerClientsMax, &[&label], numbers.most().into());
     }
 }
 

@@ -97,7 +97,7 @@ families! {
     ListenerAccepts = "sidepool_listener_accepts_total" Counter, ["listener"], "Client connections accepted.";
     ListenerRejections = "sidepool_listener_rejections_total" Counter, ["listener", "reason"], "Client connections refused before login.";
     ListenerClients = "sidepool_listener_client_connections" Gauge, ["listener"], "Client connections open, those still logging in included.";
-    ListenerClientsMax = "sidepool_listener_client_connections_max" Gauge, ["listener"], "The most client connections there may be.";
+    ListenerClientsMax = "sidepool_listener_client_connections_max" Gauge, ["listener"], "The most client connections there may be: max_client_conn, or less where the limit on open files is nearer.";
     ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
     ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
     ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
