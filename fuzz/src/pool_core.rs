@@ -50,6 +50,7 @@ impl Bytes<'_> {
             reserve_after: self.millis(),
             max_pinned: max.div_ceil(2),
             queue_length: u32::from(self.or_zero() % 16),
+            refuse_early: max % 4 == 1,
             wait_timeout: self.millis(),
             notify_after: self.millis(),
             idle_timeout: self.millis(),
@@ -173,7 +174,7 @@ impl Pool {
 
     fn acquire(&mut self, bytes: &mut Bytes<'_>) {
         let asker =
-            Asker { worker: bytes.worker(), identity: IdentityId(u32::from(bytes.or_zero() % 5)), seat: 0, patience: bytes.millis() };
+            Asker { worker: bytes.worker(), identity: IdentityId(u16::from(bytes.or_zero() % 5)), seat: 0, patience: bytes.millis() };
         let outcome = match bytes.or_zero() {
             0..8 => self.core.acquire_again(self.now, asker, self.now - Duration::from_millis(u64::from(bytes.or_zero()))),
             _ => self.core.acquire(self.now, asker),

@@ -48,7 +48,8 @@ async fn live(steps: &[u8], moods: Moods) {
     for client in 0..CLIENTS {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         tokio::task::spawn_local(redis::serve(Stream::Unix(ours), Arc::from("fuzz"), Rc::clone(&worker)));
-        let plan: Vec<u8> = steps.chunks(2).filter(|step| usize::from(step[0]) % CLIENTS == client).map(|step| step[step.len() - 1]).collect();
+        let plan: Vec<u8> =
+            steps.chunks(2).filter(|step| usize::from(step[0]) % CLIENTS == client).map(|step| step[step.len() - 1]).collect();
         clients.push(tokio::task::spawn_local(talk(theirs, client, plan)));
     }
     for client in clients {
@@ -58,7 +59,9 @@ async fn live(steps: &[u8], moods: Moods) {
 }
 
 fn worker(port: u16) -> Rc<Worker> {
-    let text = format!("[redis.fuzz]\nhost = \"127.0.0.1\"\nport = {port}\nauth_type = \"inject\"\npool_size = 4\nserver_connect_backoff = \"1ms\"\n");
+    let text = format!(
+        "[redis.fuzz]\nhost = \"127.0.0.1\"\nport = {port}\nauth_type = \"inject\"\npool_size = 4\nserver_connect_backoff = \"1ms\"\n"
+    );
     let config = sidepool_config::file::load_text(&text, "fuzz.toml".as_ref(), &|_| None).expect("a configuration").config;
     let (sender, _receiver) = tokio::sync::mpsc::unbounded_channel();
     let worker = Worker::new(WorkerId(0), Mailboxes::new(vec![sender]), Commons::new(1).expect("what workers have in common"));
@@ -107,7 +110,10 @@ fn ask(bytes: &mut Vec<u8>, client: usize, number: u64, writes: bool) {
 
 fn check(reply: &str, client: usize, told: &mut u64) {
     let expected = format!("{client}.{told}");
-    assert!(reply == expected || reply.starts_with("-UPSTREAM") || reply.starts_with("-POOLEXHAUSTED"), "{reply:?} instead of {expected:?}");
+    assert!(
+        reply == expected || reply.starts_with("-UPSTREAM") || reply.starts_with("-POOLEXHAUSTED"),
+        "{reply:?} instead of {expected:?}"
+    );
     *told += 1;
 }
 

@@ -75,6 +75,11 @@ fn prepare(document: &mut Document) -> Vec<String> {
             has_user(entry)
         });
     }
+    if document.databases.is_empty() {
+        notes.push(
+            "no databases are left, and without any the file is refused: add a section [postgres.databases.NAME] with a host".to_owned(),
+        );
+    }
     notes
 }
 
@@ -224,6 +229,12 @@ mod tests {
         assert!(text.contains(&format!("auth_hba_file = \"{hba}\"")), "{text}");
         let listens = read(&text.replace(&format!("auth_hba_file = \"{hba}\""), "")).postgres.unwrap().listen;
         assert_eq!(listens.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0.0.0.0:6432", "[::]:6432"]);
+    }
+
+    #[test]
+    fn that_there_are_no_databases_is_a_comment() {
+        let comment = "# no databases are left, and without any the file is refused";
+        assert!(migrated("[pgbouncer]\n").contains(comment) && !migrated(INI).contains(comment));
     }
 
     #[test]

@@ -262,6 +262,7 @@ impl Session {
             replay::keep(link, input);
         }
         let bytes = out.finish();
+        link.half_sent = body.remaining > 0 && body.forward;
         if self.mode == PoolMode::Statement && link.tracker.status() != TransactionStatus::Idle {
             // Not even the ReadyForQuery is passed: the block has not begun as far as the client can tell.
             return Err(self.say_goodbye(cx, &refusal::no_transactions(), End::Mode));

@@ -9,12 +9,12 @@
 mod client;
 mod server;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{AuthType, Config, Following, PgDatabase, PgUser, Postgres, Upstream};
+use sidepool_config::model::{AuthType, Config, Following, PgDatabase, PgUser, PoolMode, Postgres, Upstream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::sleep;
@@ -36,6 +36,8 @@ struct World {
     random: RefCell<Random>,
     /// Things go wrong.
     faults: bool,
+    /// The proxy itself cancels queries that take too long.
+    cancels_the_overdue: Cell<bool>,
     /// What should not have been.
     wrong: RefCell<Vec<String>>,
 }
@@ -75,10 +77,15 @@ fn settings(world: &World, server: &Server) -> Config {
     let mut postgres = Postgres { auth_type: AuthType::Trust, ..Postgres::default() };
     let mut shop = PgDatabase::at(Upstream::Unix(server.path()));
     shop.limits.pool_size = world.between(1, 3);
+    shop.limits.server_idle_timeout = Duration::from_secs(u64::from(world.between(10, 600)));
+    if world.faults && world.chance(100) {
+        shop.pool_mode = PoolMode::Session;
+    }
     shop.limits.query_wait_timeout = Duration::from_secs(if world.faults { 5 } else { 100_000 });
     if world.faults {
         postgres.timeouts.query_timeout = Duration::from_secs(10);
         postgres.timeouts.query_timeout_cancels = world.chance(300);
+        world.cancels_the_overdue.set(postgres.timeouts.query_timeout_cancels);
         postgres.timeouts.idle_transaction_timeout = Duration::from_secs(30);
         postgres.timeouts.client_idle_timeout = Duration::from_secs(100);
     }
@@ -150,7 +157,12 @@ async fn look_for_remains(world: &World, worker: &Worker, server: &Server) {
 /// What went wrong in the world of this seed, and what chance says at its end.
 fn play(seed: u64) -> (Vec<String>, u32) {
     // One of four is a world without faults, in which everything has to work.
-    let world = Rc::new(World { random: RefCell::new(Random::new(seed)), faults: !seed.is_multiple_of(4), wrong: RefCell::default() });
+    let world = Rc::new(World {
+        random: RefCell::new(Random::new(seed)),
+        faults: !seed.is_multiple_of(4),
+        cancels_the_overdue: Cell::new(false),
+        wrong: RefCell::default(),
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(LocalSet::new().run_until(live(Rc::clone(&world))));
     (world.wrong.take(), world.between(0, u32::MAX - 1))

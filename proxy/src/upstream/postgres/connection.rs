@@ -154,6 +154,10 @@ impl Connection for PgConnection {
     }
 
     fn close(mut self) {
+        if self.link.half_sent || !self.link.to_server.is_empty() {
+            // Terminate would be the end of a statement that nobody has said.
+            return;
+        }
         // If the socket does not take five bytes at once, the server learns it from the end of the stream.
         let _ = self.stream.poll_write(&mut Context::from_waker(Waker::noop()), b"X\0\0\0\x04");
     }
@@ -222,6 +226,12 @@ mod tests {
         .await
     }
 
+    async fn rest(server: &mut UnixStream) -> Vec<u8> {
+        let mut said = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(server, &mut said).await.unwrap();
+        said
+    }
+
     #[tokio::test]
     async fn news_of_an_idle_connection_are_taken_in() {
         let (mut connection, mut server) = pair();
@@ -259,8 +269,18 @@ mod tests {
         let mut connection = PgConnection::attach(parcel).unwrap();
         assert_eq!(idle_now(&mut connection).await, None);
         connection.close();
-        let mut said = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut server, &mut said).await.unwrap();
-        assert_eq!(said, b"X\0\0\0\x04");
+        assert_eq!(rest(&mut server).await, b"X\0\0\0\x04");
+    }
+
+    #[tokio::test]
+    async fn it_says_nothing_in_the_middle_of_a_message() {
+        let (mut connection, mut server) = pair();
+        connection.link.half_sent = true;
+        connection.close();
+        assert_eq!(rest(&mut server).await, b"");
+        let (mut connection, mut server) = pair();
+        connection.link.to_server.push(b"Q\0\0\0");
+        connection.close();
+        assert_eq!(rest(&mut server).await, b"");
     }
 }

@@ -251,6 +251,8 @@ pub struct Link {
     pub carry: Vec<u8>,
     /// That is a ReadyForQuery of the server and what is behind it: it waits for a notification.
     pub held: bool,
+    /// The server waits for the rest of a message of the client: anything else that is sent would be taken for that.
+    pub half_sent: bool,
     /// How much of the server's present message is still to come.
     pub remaining: usize,
     /// Whether that message goes on to the client.

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::World;
+use super::server::CANCELLED;
 use crate::session::postgres::serve;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -43,6 +44,8 @@ struct Client {
     tokens: u32,
     /// What was prepared, and its token.
     prepared: Vec<(String, String)>,
+    /// It has asked for a cancel of what it waits for.
+    cancels: bool,
 }
 
 /// Lives the life of a client, and of those that come after it under the same number.
@@ -51,7 +54,8 @@ pub(super) async fn live(number: u32, world: Rc<World>, worker: Rc<Worker>) {
     for _ in 0..world.between(1, 3) {
         let (stream, session) = connect(&worker);
         let (world, worker) = (Rc::clone(&world), Rc::clone(&worker));
-        let mut client = Client { number, world, worker, stream, input: Vec::new(), key: Vec::new(), tokens, prepared: Vec::new() };
+        let mut client =
+            Client { number, world, worker, stream, input: Vec::new(), key: Vec::new(), tokens, prepared: Vec::new(), cancels: false };
         let over = client.run().await.is_err();
         tokens = client.tokens;
         let world = Rc::clone(&client.world);
@@ -221,7 +225,11 @@ impl Client {
         if timeout(self.world.patience(), session).await.is_err() {
             self.world.complain(format!("a cancel of c{} has no end", self.number));
         }
-        let answer = self.answer().await?;
+        self.cancels = true;
+        let answer = self.answer().await;
+        // It has been delivered, so that it hits nothing later.
+        self.cancels = false;
+        let answer = answer?;
         if !answer.failed {
             self.expect(&answer, &[token], false);
         }
@@ -287,9 +295,12 @@ impl Client {
         }
     }
 
-    /// An error that names somebody else's token is somebody else's.
+    /// An error that names somebody else's token is somebody else's, and so is a cancel that was not asked for.
     fn look_for_others(&self, body: &[u8]) {
         let text = String::from_utf8_lossy(body).into_owned();
+        if text.contains(CANCELLED) && !self.cancels && !self.world.cancels_the_overdue.get() {
+            self.world.complain(format!("c{} was hit by somebody else's cancel", self.number));
+        }
         let own = format!("c{}-", self.number);
         if (0..10).any(|other| text.contains(&format!("Mc{other}-"))) && !text.contains(&own) {
             self.world.complain(format!("c{} was told {text:?}", self.number));

@@ -19,6 +19,9 @@ use tokio::time::sleep;
 
 use super::World;
 
+/// What a query is told that a cancel has hit.
+pub(super) const CANCELLED: &str = "canceling statement due to user request";
+
 /// The code of a cancel request.
 const CANCEL: u32 = 80_877_102;
 
@@ -221,7 +224,7 @@ impl Backend {
         let long = if world.fault(15) { Duration::from_secs(500) } else { world.while_up_to(Duration::from_secs(20)) };
         let pause = if world.chance(300) { long } else { Duration::ZERO };
         if !pause.is_zero() && matches!(self.pause(pause).await?, Woken::Cancel) {
-            self.fail("57014", "canceling statement due to user request");
+            self.fail("57014", CANCELLED);
         }
         Ok(())
     }
