@@ -37,6 +37,7 @@ use self::upgrade::Doorway;
 use crate::activation::Sockets;
 use crate::admin::facts::Facts;
 use crate::admin::http;
+use crate::admin::process::ProcessFigures;
 use crate::console::control;
 use crate::handover::channel::Channel;
 use crate::handover::taking::Predecessor;
@@ -45,6 +46,7 @@ use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
+use crate::runtime::descriptors::Files;
 use crate::runtime::memory::Gauges;
 use crate::runtime::{self, Workers, descriptors};
 use crate::service;
@@ -174,7 +176,11 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let workers = Workers::start(runtime::worker_count(config.workers))?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
-    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash());
+    let dialing = workers.commons().postgres.dialing.clone();
+    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash(), dialing);
+    if let (Some(limit), Some(own)) = (max_fds, ProcessFigures::read().open_fds) {
+        facts.gates().set_files(Files { limit, own });
+    }
     facts.gates().apply(&config);
     facts.memory.set_own_limit(config.memory_limit);
     let doorway = Doorway::new(&config, spares);

@@ -52,6 +52,17 @@ impl Pooler {
         Self::launch(Kind::Sidepool, settings, Build::Checked, directory.to_owned()).await
     }
 
+    /// Starts sidepool with a limit on open files that it cannot raise.
+    pub async fn start_with_files(settings: Settings, files: u64) -> Self {
+        let directory = place::directory("pooler");
+        write(Kind::Sidepool, &directory, &settings);
+        let unlimited = command(Kind::Sidepool, Build::Checked, &directory);
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(unlimited.get_program()).args(unlimited.get_args());
+        limited.env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        Self::launch_as(Kind::Sidepool, settings, directory, limited).await
+    }
+
     async fn start_as(settings: Settings, build: Build) -> Self {
         let kind = match std::env::var("SIDEPOOL_TESTS_POOLER").as_deref() {
             Ok("pgbouncer") => Kind::Pgbouncer,
@@ -64,7 +75,12 @@ impl Pooler {
     }
 
     async fn launch(kind: Kind, settings: Settings, build: Build, directory: PathBuf) -> Self {
-        let process = Process::spawn(&format!("{kind:?}"), command(kind, build, &directory));
+        let command = command(kind, build, &directory);
+        Self::launch_as(kind, settings, directory, command).await
+    }
+
+    async fn launch_as(kind: Kind, settings: Settings, directory: PathBuf, command: Command) -> Self {
+        let process = Process::spawn(&format!("{kind:?}"), command);
         let mut pooler = Self { kind, settings, directory, process };
         pooler.ready().await;
         pooler

@@ -7,6 +7,7 @@ use sidepool_tests::conformance::proves;
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::{Cluster, Wire};
+use sidepool_tests::scrape::{self, Scrape};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 
@@ -80,6 +81,42 @@ async fn a_host_that_comes_back_is_used_again() {
         (distinct(&seen).len() == 2).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_keeps_failing_is_ejected_shown_and_brought_back_by_a_probe() {
+    let (one, two) = (Cluster::start().await, Cluster::start().await);
+    let proxy = FaultProxy::start(one.port()).await;
+    proxy.behave(Behaviour::Refuse);
+    let (bad, good) = (format!("127.0.0.1:{}", proxy.port()), format!("127.0.0.1:{}", two.port()));
+    let pool =
+        Pooler::start(over(&one, &format!("{bad},{good}")).set("postgres.server_login_retry", "2s").set("postgres.default_pool_size", 20))
+            .await;
+    let addresses = |now: &Scrape, host: &str, state: &str| now.sum("sidepool_upstream_addresses", &[("host", host), ("state", state)]);
+    let opened = |now: &Scrape, host: &str| now.sum("sidepool_upstream_address_opens_total", &[("host", host)]);
+    // Every client is served by the other host, although half of the connects begin with the one that breaks off.
+    let (wires, seen) = servers(&pool, 10).await;
+    assert_eq!(distinct(&seen), BTreeSet::from([&*two.port().to_string()]));
+    let now = pool.scrape().await;
+    assert!(opened(&now, &bad) >= 1.0 && opened(&now, &good) < 0.5);
+    assert!((addresses(&now, &good, "closed") - 1.0).abs() < 0.5 && addresses(&now, &bad, "closed") < 0.5);
+    pool.process().log().line_with("connects in a row failed").await;
+    let tried = proxy.accepted();
+    let (more, _) = servers(&pool, 5).await;
+    assert!(proxy.accepted() <= tried + 1, "it is avoided but for a probe: {} after {tried}", proxy.accepted());
+    let status = scrape::get(pool.settings().admin_port(), "/statusz").await.expect("it answers").body;
+    assert!(status.contains(&format!("\"{bad}\"")) && status.contains("\"half_open\""), "{status}");
+    drop((wires, more));
+    proxy.behave(Behaviour::Pass);
+    wait::until("the host to be used again", async || {
+        // So that new connections are needed.
+        two.terminate_connections().await;
+        let (_wires, seen) = servers(&pool, 2).await;
+        (distinct(&seen).len() == 2).then_some(())
+    })
+    .await;
+    pool.metrics_show("the host to be as good as the other", |now| (addresses(now, &bad, "closed") - 1.0).abs() < 0.5).await;
+    pool.process().log().line_with("a server address works again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

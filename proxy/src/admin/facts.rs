@@ -11,6 +11,7 @@ use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
 use crate::runtime::shortage::Memory;
+use crate::upstream::dial::Dialing;
 use crate::worker::Mailboxes;
 
 /// Why a configuration was read again.
@@ -91,6 +92,8 @@ pub struct Facts {
     pub started_at: SystemTime,
     /// How much memory is left.
     pub memory: Memory,
+    /// What is known of the servers.
+    pub dialing: Dialing,
     started: AtomicBool,
     draining: AtomicBool,
     forced_closes: AtomicU64,
@@ -101,13 +104,14 @@ pub struct Facts {
 impl Facts {
     /// The facts of a process that is just starting, with the configuration of that hash.
     #[must_use]
-    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash) -> Arc<Self> {
+    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash, dialing: Dialing) -> Arc<Self> {
         Arc::new(Self {
             liveness: Liveness::new(mailboxes.clone()),
             mailboxes,
             logging,
             started_at: clock::wall(),
             memory: Memory::default(),
+            dialing,
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             forced_closes: AtomicU64::new(0),

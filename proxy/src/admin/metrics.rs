@@ -10,6 +10,8 @@ use crate::observe::catalog::Family;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, Series, WorkerCounter, WorkerHistogram};
 use crate::observe::report::{PoolReport, Protocol};
 use crate::runtime::memory::Usage;
+use crate::upstream::breaker::Phase;
+use crate::upstream::dial::HostReport;
 use crate::upstream::postgres::pins::Cause;
 
 /// The text of one scrape.
@@ -20,6 +22,7 @@ pub fn render(facts: &Facts, collected: &Collected, now: Instant) -> String {
     config(&mut out, facts);
     listeners(&mut out, facts);
     workers(&mut out, collected);
+    hosts(&mut out, facts, now);
     for pool in &collected.pools {
         pool_info(&mut out, pool);
         pool_state(&mut out, pool);
@@ -81,10 +84,11 @@ fn listeners(out: &mut Exposition, facts: &Facts) {
         let label = door.label();
         out.counter(Family::ListenerAccepts, &[&label], numbers.accepted);
         out.counter(Family::ListenerRejections, &[&label, "max_client_conn"], numbers.rejected);
+        out.counter(Family::ListenerRejections, &[&label, "open_files"], numbers.rejected_for_files);
         out.counter(Family::ListenerRejections, &[&label, "memory"], numbers.rejected_for_memory);
         out.counter(Family::ListenerAcceptErrors, &[&label], numbers.accept_errors);
         out.count(Family::ListenerClients, &[&label], numbers.open.into());
-        out.count(Family::ListenerClientsMax, &[&label], numbers.max.into());
+        out.count(Family::ListenerClientsMax, &[&label], numbers.most().into());
     }
 }
 
@@ -97,6 +101,15 @@ fn workers(out: &mut Exposition, collected: &Collected) {
     for cell in WorkerHistogram::ALL {
         let series = cell.series();
         out.histogram(series.family, series.labels, &numbers.histograms[*cell as usize]);
+    }
+}
+
+fn hosts(out: &mut Exposition, facts: &Facts, now: Instant) {
+    for HostReport { host, addresses, opened } in facts.dialing.hosts(now) {
+        for (phase, count) in Phase::ALL.iter().zip(addresses) {
+            out.count(Family::UpstreamAddresses, &[&host, phase.label()], count);
+        }
+        out.counter(Family::UpstreamOpened, &[&host], opened);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, LoadBalance, TcpOptions, Upstream};
 use sidepool_config::sources::Sources;
 
 use super::*;
@@ -14,6 +14,7 @@ use crate::observe::record::{PoolRecord, WorkerRecord};
 use crate::observe::report::{PoolInfo, PoolState};
 use crate::runtime::memory::Usage;
 use crate::runtime::pressure::Step;
+use crate::upstream::dial::Dialing;
 use crate::worker::{Mailboxes, WorkerId};
 
 fn pool(index: usize, protocol: Protocol) -> PoolReport {
@@ -27,7 +28,9 @@ fn pool(index: usize, protocol: Protocol) -> PoolReport {
 
 fn scrape(pools: Vec<PoolReport>) -> String {
     let (sender, _jobs) = tokio::sync::mpsc::unbounded_channel();
-    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash());
+    let (dialing, host) = (Dialing::default(), Upstream::Unix("/nowhere".into()));
+    let _dialer = dialing.dialer(&[host], LoadBalance::default(), &TcpOptions::default(), Duration::from_secs(15));
+    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash(), dialing);
     let mut config = Config::default();
     config.redis.insert(
         "cache".to_owned(),

@@ -10,6 +10,7 @@ use super::metrics::{client_states, utilization};
 use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::observe::report::{PoolReport, Protocol};
+use crate::upstream::breaker::Phase;
 use crate::upstream::postgres::pins::Cause;
 
 /// The document.
@@ -33,6 +34,10 @@ pub fn document(facts: &Facts, collected: &Collected, now: Instant) -> Value {
         "listeners": facts.gates().iter().map(|(door, gate)| {
             let numbers = gate.numbers();
             json!({ "listener": door.label(), "clients": numbers.open, "max_client_conn": numbers.max, "accepted": numbers.accepted, "refused": numbers.rejected })
+        }).collect::<Vec<_>>(),
+        "hosts": facts.dialing.hosts(now).iter().map(|of| {
+            let addresses: serde_json::Map<String, Value> = Phase::ALL.iter().zip(of.addresses).map(|(phase, count)| (phase.label().to_owned(), count.into())).collect();
+            json!({ "host": of.host, "addresses": addresses, "opened": of.opened })
         }).collect::<Vec<_>>(),
         "pools": collected.pools.iter().map(pool).collect::<Vec<_>>(),
     })

@@ -187,8 +187,9 @@ impl Acceptor {
                 name: "too_many_clients",
                 listener = self.door.label(),
                 clients = gate.open,
-                max = gate.max,
-                "too many clients: refused one (max_client_conn)"
+                max = gate.most(),
+                "too many clients: refused one ({})",
+                if gate.files < gate.max { "the limit on open files" } else { "max_client_conn" }
             );
             self.refusals.refuse(stream, Reason::TooMany(gate), None);
             return;

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use sidepool_config::model::Config;
 
+use crate::runtime::descriptors::{Files, Shares};
+
 /// Where the clients of one kind come in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Door {
@@ -33,8 +35,11 @@ impl Door {
 pub struct Gate {
     open: AtomicU32,
     max: AtomicU32,
+    /// As many as there are files to be had for them.
+    files: AtomicU32,
     accepted: AtomicU64,
     rejected: AtomicU64,
+    rejected_for_files: AtomicU64,
     short_of_memory: AtomicBool,
     rejected_for_memory: AtomicU64,
     accept_errors: AtomicU64,
@@ -45,12 +50,16 @@ pub struct Gate {
 pub struct GateNumbers {
     /// Clients that are connected.
     pub open: u32,
-    /// The most there may be.
+    /// The most there may be (`max_client_conn`).
     pub max: u32,
+    /// The most for which the limit on open files has room.
+    pub files: u32,
     /// Connections accepted, the refused ones included.
     pub accepted: u64,
     /// Connections refused because there were too many.
     pub rejected: u64,
+    /// Connections refused because of the limit on open files.
+    pub rejected_for_files: u64,
     /// Connections refused because memory was running out.
     pub rejected_for_memory: u64,
     /// Accepts that failed.
@@ -61,21 +70,23 @@ impl Gate {
     /// A gate that lets so many in.
     #[must_use]
     pub fn new(max: u32) -> Arc<Self> {
-        Arc::new(Self { max: AtomicU32::new(max), ..Self::default() })
+        Arc::new(Self { max: AtomicU32::new(max), files: AtomicU32::new(u32::MAX), ..Self::default() })
     }
 
-    /// Changes the most there may be. Those above it stay.
-    pub fn resize(&self, max: u32) {
+    /// Changes the most there may be, and for how many of them there are files. Those above it stay.
+    pub fn resize(&self, max: u32, files: u32) {
         self.max.store(max, Ordering::Relaxed);
+        self.files.store(files, Ordering::Relaxed);
     }
 
     /// A permit, if there is room. Counts the attempt.
     pub fn enter(self: &Arc<Self>) -> Option<Permit> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let max = self.max.load(Ordering::Relaxed);
-        let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < max).then_some(open + 1));
+        let (max, files) = (self.max.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
+        let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < max.min(files)).then_some(open + 1));
         if entered.is_err() {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
+            let rejected = if files < max { &self.rejected_for_files } else { &self.rejected };
+            rejected.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         Some(Permit(Arc::clone(self)))
@@ -108,11 +119,21 @@ impl Gate {
         GateNumbers {
             open: self.open.load(Ordering::Relaxed),
             max: self.max.load(Ordering::Relaxed),
+            files: self.files.load(Ordering::Relaxed),
             accepted: self.accepted.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
+            rejected_for_files: self.rejected_for_files.load(Ordering::Relaxed),
             rejected_for_memory: self.rejected_for_memory.load(Ordering::Relaxed),
             accept_errors: self.accept_errors.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl GateNumbers {
+    /// The most that are let in.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        self.max.min(self.files)
     }
 }
 
@@ -128,24 +149,45 @@ impl Drop for Permit {
 
 /// The gates of the process by door. Owned by the control thread; accept loops hold theirs.
 #[derive(Debug, Default)]
-pub struct Gates(BTreeMap<Door, Arc<Gate>>);
+pub struct Gates {
+    doors: BTreeMap<Door, Arc<Gate>>,
+    /// Without a limit there is no shortage.
+    files: Option<Files>,
+}
 
 impl Gates {
+    /// How many files there are from now on.
+    pub fn set_files(&mut self, files: Files) {
+        self.files = Some(files);
+    }
+
     /// Brings the gates in line with the configuration: new doors get one, known ones their new limit, and those that are gone are forgotten
-    /// (their clients keep their permits).
+    /// (their clients keep their permits). Where there are fewer files than there may be clients, each door has its share of them.
     pub fn apply(&mut self, config: &Config) {
         let postgres = config.postgres.iter().map(|postgres| (Door::Postgres, postgres.max_client_conn));
         let redis = config.redis.iter().map(|(name, redis)| (Door::Redis(name.as_str().into()), redis.max_client_conn));
         let wanted: BTreeMap<Door, u32> = postgres.chain(redis).collect();
-        self.0.retain(|door, _| wanted.contains_key(door));
+        self.doors.retain(|door, _| wanted.contains_key(door));
+        let all: u64 = wanted.values().copied().map(u64::from).sum();
+        let shares = self.files.map(|files| (files, files.shares(config))).filter(|(_, shares)| shares.clients < all);
+        if let Some((Files { limit, .. }, Shares { clients, servers })) = shares {
+            tracing::warn!(
+                limit,
+                clients,
+                servers,
+                max_client_conn = all,
+                "the limit on open files is nearer than max_client_conn: clients beyond will be refused, so that the pools can connect; raise it (ulimit -n, LimitNOFILE)"
+            );
+        }
         for (door, max) in wanted {
-            self.0.entry(door).or_insert_with(|| Gate::new(max)).resize(max);
+            let files = shares.map_or(u32::MAX, |(_, shares)| u32::try_from(shares.clients * u64::from(max) / all).unwrap_or(u32::MAX));
+            self.doors.entry(door).or_insert_with(|| Gate::new(max)).resize(max, files);
         }
     }
 
     /// Whether memory is running out, so that nobody new is let in.
     pub fn set_short_of_memory(&self, short: bool) {
-        for gate in self.0.values() {
+        for gate in self.doors.values() {
             gate.short_of_memory.store(short, Ordering::Relaxed);
         }
     }
@@ -153,23 +195,25 @@ impl Gates {
     /// The gate of a door.
     #[must_use]
     pub fn get(&self, door: &Door) -> Option<&Arc<Gate>> {
-        self.0.get(door)
+        self.doors.get(door)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&Door, &Arc<Gate>)> {
-        self.0.iter()
+        self.doors.iter()
     }
 
     /// All clients of the process.
     #[must_use]
     pub fn open(&self) -> u64 {
-        self.0.values().map(|gate| u64::from(gate.numbers().open)).sum()
+        self.doors.values().map(|gate| u64::from(gate.numbers().open)).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sidepool_config::model::{Postgres, Redis, Upstream};
+
     use super::*;
 
     #[test]
@@ -180,8 +224,34 @@ mod tests {
         assert!(gate.enter().is_none());
         drop(first);
         let _third = gate.enter().unwrap();
-        gate.resize(1);
+        gate.resize(1, u32::MAX);
         assert!(gate.enter().is_none());
-        assert_eq!(gate.numbers(), GateNumbers { open: 2, max: 1, accepted: 5, rejected: 2, rejected_for_memory: 0, accept_errors: 0 });
+        gate.resize(5, 2);
+        assert!(gate.enter().is_none());
+        let numbers = gate.numbers();
+        assert_eq!((numbers.open, numbers.max, numbers.files, numbers.most()), (2, 5, 2, 2));
+        assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (6, 2, 1, 0));
+    }
+
+    #[test]
+    fn doors_have_their_share_of_the_files() {
+        let redis = Redis { max_client_conn: 100, ..Redis::at(Upstream::Unix("/nowhere".into())) };
+        let postgres = Postgres { max_client_conn: 300, ..Postgres::default() };
+        let config = Config { postgres: Some(postgres), redis: [("cache".into(), redis)].into(), ..Config::default() };
+        let mut gates = Gates::default();
+        let most = |gates: &Gates| gates.iter().map(|(_, gate)| gate.numbers().most()).collect::<Vec<_>>();
+        gates.apply(&config);
+        assert_eq!(most(&gates), [300, 100]);
+        let limit = |clients: u64| {
+            let files = Files { limit: 100_000, own: 0 };
+            let rest = files.shares(&config);
+            Files { limit: 100_000 - (rest.clients - clients), own: 0 }
+        };
+        gates.set_files(limit(200));
+        gates.apply(&config);
+        assert_eq!(most(&gates), [150, 50]);
+        gates.set_files(limit(400));
+        gates.apply(&config);
+        assert_eq!(most(&gates), [300, 100]);
     }
 }

@@ -26,6 +26,9 @@ use crate::worker::Worker;
 /// How many refusals are under way at most; a client beyond them is closed without a word.
 const MOST_AT_A_TIME: u32 = 256;
 
+/// As many where each takes a file that there is a shortage of.
+const MOST_WITHOUT_FILES: u32 = 8;
+
 /// How long a refused client may take to hear us out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,14 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    /// How many refusals are under way at most.
+    fn most_at_a_time(self) -> u32 {
+        match self {
+            Self::TooMany(gate) if gate.files < gate.max => MOST_WITHOUT_FILES,
+            Self::TooMany(_) | Self::Memory | Self::ShuttingDown => MOST_AT_A_TIME,
+        }
+    }
+
     /// Whether an operator comes in all the same.
     fn lets_the_console_in(self) -> bool {
         match self {
@@ -74,7 +85,7 @@ impl Refusals {
 
     /// Refuses a client. The permit, if there is one, is kept until it has been told.
     pub(super) fn refuse(&self, stream: Stream, reason: Reason, permit: Option<Permit>) {
-        if self.under_way.get() >= MOST_AT_A_TIME {
+        if self.under_way.get() >= reason.most_at_a_time() {
             return;
         }
         let under_way = UnderWay::new(&self.under_way);
@@ -207,6 +218,7 @@ async fn farewell(mut stream: Stream, words: &[u8]) -> io::Result<()> {
 impl Reason {
     fn redis(self) -> &'static str {
         match self {
+            Self::TooMany(gate) if gate.files < gate.max => "-ERR max number of clients reached (limit on open files)\r\n",
             Self::TooMany(_) => "-ERR max number of clients reached\r\n",
             Self::Memory => "-OOM the proxy is running out of memory, connect again later\r\n",
             Self::ShuttingDown => "-ERR the proxy is shutting down\r\n",
@@ -215,6 +227,16 @@ impl Reason {
 
     fn postgres(self) -> Vec<u8> {
         let fault = match self {
+            Self::TooMany(gate) if gate.files < gate.max => {
+                Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (limit on open files)")
+                    .with_detail(format!(
+                        "{} of {} client connections are in use; other files are kept for connections to servers.",
+                        gate.open, gate.files
+                    ))
+                    .with_hint(
+                        "Raise the pooler's limit on open files (ulimit -n, LimitNOFILE), or close client connections that are not in use.",
+                    )
+            }
             Self::TooMany(gate) => Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
                 .with_detail(format!("{} of {} client connections are in use.", gate.open, gate.max))
                 .with_hint("Raise max_client_conn, or close client connections that are not in use."),

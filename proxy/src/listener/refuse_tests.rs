@@ -9,7 +9,16 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::*;
 use crate::worker::{Commons, Mailboxes, WorkerId};
 
-const FULL: GateNumbers = GateNumbers { open: 7, max: 7, accepted: 9, rejected: 2, rejected_for_memory: 0, accept_errors: 0 };
+const FULL: GateNumbers = GateNumbers {
+    open: 7,
+    max: 7,
+    files: u32::MAX,
+    accepted: 9,
+    rejected: 2,
+    rejected_for_files: 0,
+    rejected_for_memory: 0,
+    accept_errors: 0,
+};
 
 fn on_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();

@@ -97,7 +97,7 @@ families! {
     ListenerAccepts = "sidepool_listener_accepts_total" Counter, ["listener"], "Client connections accepted.";
     ListenerRejections = "sidepool_listener_rejections_total" Counter, ["listener", "reason"], "Client connections refused before login.";
     ListenerClients = "sidepool_listener_client_connections" Gauge, ["listener"], "Client connections open, those still logging in included.";
-    ListenerClientsMax = "sidepool_listener_client_connections_max" Gauge, ["listener"], "The most client connections there may be.";
+    ListenerClientsMax = "sidepool_listener_client_connections_max" Gauge, ["listener"], "The most client connections there may be: max_client_conn, or less where the limit on open files is nearer.";
     ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
     ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
     ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
@@ -127,6 +127,8 @@ families! {
     ServerLoginsInProgress = "sidepool_server_logins_in_progress" Gauge, ["pool"], "Upstream connections being opened.";
     ServerCloses = "sidepool_server_closes_total" Counter, ["pool", "reason"], "Upstream connections closed.";
     ServerUp = "sidepool_server_up" Gauge, ["pool"], "0 if the last attempt to reach the upstream failed, else 1.";
+    UpstreamAddresses = "sidepool_upstream_addresses" Gauge, ["host", "state"], "Addresses of each configured host by what connects to them came to: closed (they work), open (they failed and are avoided while there are others), half_open (a connect tries, or is due to try, whether they are back).";
+    UpstreamOpened = "sidepool_upstream_address_opens_total" Counter, ["host"], "How often an address of the host failed so that it was avoided from then on.";
 
     // Traffic.
     Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";

@@ -19,7 +19,7 @@ impl Random {
     }
 
     /// A time between `low` and `high` thousandths of `whole`.
-    pub(super) fn share(&mut self, whole: Duration, low: u32, high: u32) -> Duration {
+    pub(crate) fn share(&mut self, whole: Duration, low: u32, high: u32) -> Duration {
         (whole / 1000).saturating_mul(self.between(low, high))
     }
 

@@ -1,6 +1,11 @@
-//! File descriptors: every client and every upstream connection is one, and the default soft limit of 1,024 is no limit anybody chose.
+//! File descriptors: every client and every upstream connection is one, and the default soft limit of 1,024 is no limit anybody chose. Where the
+//! hard limit is near, clients must not use up what the pools need to serve them.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sidepool_config::model::Config;
+
+/// Kept for what is neither a client nor a server connection: scrapes, refusals under way, the log, names, files that are read again.
+const SPARE: u64 = 16;
 
 /// Raises the soft limit to the hard limit, and says what the limit is now. `None`: there is none.
 pub fn raise_limit() -> Option<u64> {
@@ -23,9 +28,67 @@ pub fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// How many files may be open, and how many were before the first client came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files {
+    /// The most there may be.
+    pub limit: u64,
+    /// Those the process needs for itself.
+    pub own: u64,
+}
+
+/// Who may have how many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// All clients together.
+    pub clients: u64,
+    /// Kept for connections to servers.
+    pub servers: u64,
+}
+
+impl Files {
+    /// The files are shared out like this: servers have what all pools may need as far as the configuration tells, but never more than half of
+    /// what there is to share, and clients the rest.
+    #[must_use]
+    pub fn shares(self, config: &Config) -> Shares {
+        let rest = self.limit.saturating_sub(self.own).saturating_sub(SPARE);
+        let servers = server_connections(config).min(rest / 2);
+        Shares { clients: rest - servers, servers }
+    }
+}
+
+/// As many connections to servers as there may be: each user that is known has a pool of each database.
+fn server_connections(config: &Config) -> u64 {
+    let postgres = config.postgres.iter().flat_map(|postgres| {
+        let users = postgres.users.len().max(1) as u64;
+        postgres.databases.values().map(move |database| {
+            let pools = if database.user.is_some() { 1 } else { users };
+            pools.saturating_mul(u64::from(database.limits.pool_size) + u64::from(database.limits.reserve_pool_size))
+        })
+    });
+    let redis = config.redis.values().map(|redis| u64::from(redis.shared_connections) + u64::from(redis.spare_connections));
+    postgres.chain(redis).fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
+    use sidepool_config::model::{PgDatabase, Postgres, Upstream};
+
     use super::*;
+
+    #[test]
+    fn servers_have_what_the_pools_need_and_at_most_half() {
+        let mut database = PgDatabase::at(Upstream::Unix("/nowhere".into()));
+        database.limits.pool_size = 20;
+        database.limits.reserve_pool_size = 5;
+        let postgres = Postgres { databases: [("app".into(), database)].into(), ..Postgres::default() };
+        let config = Config { postgres: Some(postgres), ..Config::default() };
+        let shares = |limit| Files { limit, own: 10 }.shares(&config);
+        assert_eq!(shares(1026), Shares { clients: 975, servers: 25 });
+        assert_eq!(shares(66), Shares { clients: 20, servers: 20 });
+        assert_eq!(shares(5), Shares { clients: 0, servers: 0 });
+        assert_eq!(Files { limit: 1026, own: 10 }.shares(&Config::default()), Shares { clients: 1000, servers: 0 });
+    }
 
     #[test]
     fn the_limit_is_the_hard_one_afterwards() {

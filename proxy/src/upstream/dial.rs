@@ -22,6 +22,7 @@ use sidepool_config::model::{LoadBalance, TcpOptions, Upstream};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::{sleep, timeout};
 
+use super::breaker::{Change, Outcome, Phase};
 use super::roster::{Choice, Place, Roster};
 use crate::clock;
 use crate::dns::{Dns, Watch};
@@ -93,7 +94,7 @@ impl Dialing {
         rosters.retain(|_, roster| roster.strong_count() > 0);
         let known = rosters.get(hosts).and_then(Weak::upgrade).filter(|roster| lock(roster).policy() == policy);
         let roster = known.unwrap_or_else(|| {
-            let new = Arc::new(Mutex::new(Roster::new(policy)));
+            let new = Arc::new(Mutex::new(Roster::new(policy, seed())));
             rosters.insert(hosts.to_vec(), Arc::downgrade(&new));
             new
         });
@@ -101,6 +102,49 @@ impl Dialing {
         let watches = names.map(|name| self.dns.watch(name)).collect();
         Dialer { hosts: hosts.to_vec(), roster, dns: self.dns.clone(), tcp: tcp.clone(), longest, watches }
     }
+
+    /// What is known of each host that connections are opened to, in the order of their names. A host of several lists has what they know together.
+    #[must_use]
+    pub fn hosts(&self, now: Instant) -> Vec<HostReport> {
+        let rosters = self.rosters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts: BTreeMap<&Upstream, (BTreeMap<Place, Phase>, u64)> = BTreeMap::new();
+        for (list, roster) in rosters.iter().filter_map(|(list, roster)| Some((list, roster.upgrade()?))) {
+            let roster = lock(&roster);
+            for (index, host) in list.iter().enumerate() {
+                let (places, opened) = hosts.entry(host).or_default();
+                *opened += roster.opened(index);
+                for (place, phase) in roster.phases(now, index) {
+                    let worst = places.entry(place.clone()).or_insert(phase);
+                    *worst = phase.max(*worst);
+                }
+            }
+        }
+        let report = |(host, (places, opened)): (&Upstream, (BTreeMap<Place, Phase>, u64))| HostReport {
+            host: host.to_string(),
+            addresses: Phase::ALL.map(|phase| places.values().filter(|of| **of == phase).count() as u64),
+            opened,
+        };
+        hosts.into_iter().map(report).collect()
+    }
+}
+
+/// What is known of a configured host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReport {
+    /// As configured.
+    pub host: String,
+    /// How many of its addresses are in each phase, in the order of [`Phase::ALL`]. Those that were never connected to are in none.
+    pub addresses: [u64; Phase::ALL.len()],
+    /// How often one of them became open.
+    pub opened: u64,
+}
+
+/// What spreads the pauses of one list of hosts.
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    // Without chance, the pauses are those of every other process in the same plight.
+    let _ = getrandom::fill(&mut seed);
+    u64::from_ne_bytes(seed)
 }
 
 /// The name that has to be resolved to get to a host.
@@ -138,7 +182,7 @@ impl Dialer {
             };
             match entered {
                 Ok(entered) => {
-                    lock(&self.roster).worked(&choice);
+                    self.ended(&choice, Outcome::Worked);
                     return Ok(entered);
                 }
                 Err(fault) => race.lost(&choice, fault),
@@ -147,6 +191,21 @@ impl Dialer {
         let mut fault = None;
         race.faults.into_iter().flatten().for_each(|of_host| keep_worse(&mut fault, of_host));
         Err(fault.unwrap_or_else(|| ConnectFault::new(ConnectFaultKind::Resolve, "the server has no address")))
+    }
+
+    /// Notes how a connect has ended, and says so when that changes what becomes of its address. Returns whether it did.
+    fn ended(&self, choice: &Choice, outcome: Outcome) -> bool {
+        let change = lock(&self.roster).ended(clock::now(), choice, outcome, self.longest);
+        let (host, address) = (&self.hosts[choice.host], &choice.place);
+        match change {
+            Some(Change::Opened(why, pause)) => {
+                let pause = pause.as_millis();
+                tracing::warn!(%host, %address, "a server address is avoided for {pause} ms, while there are others: {why}");
+            }
+            Some(Change::Closed) => tracing::info!(%host, %address, "a server address works again"),
+            None => {}
+        }
+        change.is_some()
     }
 
     /// Connects to a server that there is a connection to: for what has to go to the very same.
@@ -262,9 +321,8 @@ impl Race<'_> {
 
     /// This address is of no use now.
     fn lost(&mut self, choice: &Choice, fault: ConnectFault) {
-        lock(&self.dialer.roster).failed(clock::now(), choice, self.dialer.longest);
-        if !self.alone {
-            tracing::warn!(address = %choice.place, "a server address is passed over for a while: {}", fault.message);
+        if !self.dialer.ended(choice, Outcome::of(&fault)) && !self.alone {
+            tracing::warn!(address = %choice.place, "a connect to a server address failed: {}", fault.message);
         }
         keep_telling(&mut self.faults[choice.host], fault);
     }

@@ -1,9 +1,9 @@
 //! Which of a database's addresses are tried next, and in which order. Pure: times, addresses and results go in, an order comes out.
 //!
-//! Each address has a history of its own: one that failed is left alone for a while, longer each time, and the others carry on. When its pause is
-//! over, one connect tries it again; those that come meanwhile still pass it by.
+//! Each address has a breaker of its own: while it is open the address comes after all others, which carry on. When its pause is over, one connect
+//! tries it again; those that come meanwhile still pass it by. It is never left out: when there is no other it is tried as often as the pool tries.
 //!
-//! Not here: connecting (`dial`), names (`dns`), or how often the pool tries at all (`pool::backoff`).
+//! Not here: when a breaker opens (`breaker`), connecting (`dial`), names (`dns`), or how often the pool tries at all (`pool::backoff`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,14 +13,11 @@ use std::time::{Duration, Instant};
 
 use sidepool_config::model::LoadBalance;
 
-/// The first pause of an address after a failure; doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+use super::breaker::{Breaker, Change, Outcome, Phase};
+use crate::pool::random::Random;
 
-/// While one connect tries an address whose pause is over, the others pass it by for so long.
-const TRIAL: Duration = Duration::from_secs(5);
-
-/// Most addresses that are remembered as failing.
-const MAX_FAILING: usize = 256;
+/// Most addresses that are remembered.
+const MAX_REMEMBERED: usize = 256;
 
 /// Where one connect leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,20 +54,25 @@ pub struct Roster {
     host: usize,
     /// How many connects were planned: turns the addresses of a name.
     turn: usize,
-    failing: BTreeMap<Place, Failing>,
+    known: BTreeMap<Place, Known>,
+    /// How often a breaker opened, by host.
+    opened: Vec<u64>,
+    random: Random,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Failing {
-    failures: u32,
-    retry_at: Instant,
+/// What is known of an address.
+#[derive(Debug)]
+struct Known {
+    /// The host it belongs to.
+    host: usize,
+    breaker: Breaker,
 }
 
 impl Roster {
-    /// Nothing has been tried.
+    /// Nothing has been tried. `seed` decides how pauses are spread.
     #[must_use]
-    pub fn new(policy: LoadBalance) -> Self {
-        Self { policy, host: 0, turn: 0, failing: BTreeMap::new() }
+    pub fn new(policy: LoadBalance, seed: u64) -> Self {
+        Self { policy, host: 0, turn: 0, known: BTreeMap::new(), opened: Vec::new(), random: Random::new(seed) }
     }
 
     /// How connects are spread.
@@ -97,31 +99,41 @@ impl Roster {
                 plan.push(Choice { host, place: places[(turn + index) % places.len()].clone() });
             }
         }
-        self.failing.retain(|place, _| found.iter().any(|places| places.contains(place)));
-        plan.sort_by_cached_key(|choice| self.failing.get(&choice.place).map(|failing| failing.retry_at).filter(|at| now < *at));
-        if let Some(failing) = plan.first().and_then(|choice| self.failing.get_mut(&choice.place)) {
-            failing.retry_at = failing.retry_at.max(now + TRIAL);
+        self.known.retain(|place, _| found.iter().any(|places| places.contains(place)));
+        plan.sort_by_cached_key(|choice| self.known.get(&choice.place).and_then(|known| known.breaker.avoid_until(now)));
+        if let Some(known) = plan.first().and_then(|choice| self.known.get_mut(&choice.place)) {
+            known.breaker.taken(now);
         }
         plan
     }
 
-    /// A connection is open there.
-    pub fn worked(&mut self, choice: &Choice) {
-        self.failing.remove(&choice.place);
-        if self.policy == LoadBalance::Disable {
+    /// A connect has ended like this. A pause is at most `longest`.
+    pub fn ended(&mut self, now: Instant, choice: &Choice, outcome: Outcome, longest: Duration) -> Option<Change> {
+        if outcome == Outcome::Worked && self.policy == LoadBalance::Disable {
             self.host = choice.host;
         }
+        if self.known.len() >= MAX_REMEMBERED && !self.known.contains_key(&choice.place) {
+            return None;
+        }
+        let known = self.known.entry(choice.place.clone()).or_insert_with(|| Known { host: choice.host, breaker: Breaker::new(now) });
+        known.host = choice.host;
+        let change = known.breaker.ended(now, outcome, longest, &mut self.random);
+        if matches!(change, Some(Change::Opened(..))) {
+            self.opened.resize(self.opened.len().max(choice.host + 1), 0);
+            self.opened[choice.host] += 1;
+        }
+        change
     }
 
-    /// No connection could be opened there. The pause is at most `longest`.
-    pub fn failed(&mut self, now: Instant, choice: &Choice, longest: Duration) {
-        if self.failing.len() >= MAX_FAILING && !self.failing.contains_key(&choice.place) {
-            return;
-        }
-        let failing = self.failing.entry(choice.place.clone()).or_insert(Failing { failures: 0, retry_at: now });
-        let pause = FIRST_PAUSE.saturating_mul(1 << failing.failures.min(16)).min(longest);
-        failing.failures = failing.failures.saturating_add(1);
-        failing.retry_at = now + pause;
+    /// The addresses that are known of the host at this position, with the states of their breakers.
+    pub fn phases(&self, now: Instant, host: usize) -> impl Iterator<Item = (&Place, Phase)> {
+        self.known.iter().filter(move |(_, known)| known.host == host).map(move |(place, known)| (place, known.breaker.phase(now)))
+    }
+
+    /// How often a breaker of the host at this position opened.
+    #[must_use]
+    pub fn opened(&self, host: usize) -> u64 {
+        self.opened.get(host).copied().unwrap_or(0)
     }
 }
 
@@ -150,7 +162,7 @@ mod tests {
 
     #[test]
     fn hosts_and_the_addresses_of_a_host_take_turns() {
-        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin));
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
         let found = hosts(&[&[1, 2], &[3]]);
         let firsts: Vec<u8> = (0..4).map(|_| plan(&mut roster, now, &found)[0]).collect();
         assert_eq!(firsts, [1, 3, 2, 3]);
@@ -162,68 +174,84 @@ mod tests {
 
     #[test]
     fn one_dead_host_is_left_alone_while_the_others_carry_on() {
-        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin));
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
         let found = hosts(&[&[1], &[2], &[3]]);
         let dead = Choice { host: 0, place: place(1) };
-        roster.failed(now, &dead, LONGEST);
+        assert!(matches!(roster.ended(now, &dead, Outcome::Silent, LONGEST), Some(Change::Opened(..))));
         for _ in 0..6 {
             let order = plan(&mut roster, now, &found);
             assert_ne!(order[0], 1);
             assert_eq!(order[2], 1);
         }
         // The pause is over: one tries it, the others do not.
-        let later = now + FIRST_PAUSE;
+        let later = now + LONGEST;
         let tried = (0..6).filter(|_| plan(&mut roster, later, &found)[0] == 1).count();
         assert_eq!(tried, 1);
-        roster.worked(&dead);
+        assert_eq!(roster.ended(later, &dead, Outcome::Worked, LONGEST), Some(Change::Closed));
         assert_eq!((0..6).filter(|_| plan(&mut roster, later, &found)[0] == 1).count(), 2);
     }
 
     #[test]
-    fn pauses_grow_up_to_the_longest() {
-        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin));
-        let dead = Choice { host: 0, place: place(1) };
-        for _ in 0..40 {
-            roster.failed(now, &dead, LONGEST);
-        }
-        assert_eq!(roster.failing[&place(1)].retry_at, now + LONGEST);
-    }
-
-    #[test]
     fn without_load_balancing_a_host_is_stayed_on_until_it_fails() {
-        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::Disable));
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::Disable, 1));
         let found = hosts(&[&[1], &[2]]);
         for _ in 0..3 {
             let order = roster.plan(now, &found);
             assert_eq!(last_of(&order[0].place), 1);
-            roster.worked(&order[0]);
+            roster.ended(now, &order[0], Outcome::Worked, LONGEST);
         }
         let order = roster.plan(now, &found);
-        roster.failed(now, &order[0], LONGEST);
-        roster.worked(&order[1]);
+        roster.ended(now, &order[0], Outcome::Silent, LONGEST);
+        roster.ended(now, &order[1], Outcome::Worked, LONGEST);
         // The first is back, and is not gone back to.
         let later = now + LONGEST;
         assert_eq!(plan(&mut roster, later, &found)[0], 2);
     }
 
     #[test]
-    fn when_all_fail_the_one_that_failed_first_is_tried_first() {
-        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin));
+    fn when_all_fail_they_are_all_tried_the_one_whose_pause_ends_first_before_the_others() {
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
         let found = hosts(&[&[1], &[2]]);
-        roster.failed(now + Duration::from_millis(1), &Choice { host: 0, place: place(1) }, LONGEST);
-        roster.failed(now, &Choice { host: 1, place: place(2) }, LONGEST);
-        assert_eq!(plan(&mut roster, now + Duration::from_millis(2), &found), [2, 1]);
+        roster.ended(now + LONGEST, &Choice { host: 0, place: place(1) }, Outcome::Silent, LONGEST);
+        roster.ended(now, &Choice { host: 1, place: place(2) }, Outcome::Silent, LONGEST);
+        assert_eq!(plan(&mut roster, now, &found), [2, 1]);
+        assert_eq!(plan(&mut roster, now, &found), [2, 1], "and again, as often as the pool likes");
+        // An only one is tried whatever its breaker says.
+        assert_eq!(plan(&mut roster, now, &hosts(&[&[1]])), [1]);
+    }
+
+    #[test]
+    fn a_server_that_denies_one_user_is_passed_over_and_its_breaker_stays_closed() {
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
+        let found = hosts(&[&[1], &[2]]);
+        for _ in 0..20 {
+            assert_eq!(roster.ended(now, &Choice { host: 0, place: place(1) }, Outcome::Denied, LONGEST), None);
+        }
+        assert!((0..4).all(|_| plan(&mut roster, now, &found) == [2, 1]));
+        assert_eq!(roster.phases(now, 0).collect::<Vec<_>>(), [(&place(1), Phase::Closed)]);
+        assert_eq!(roster.opened(0), 0);
+    }
+
+    #[test]
+    fn states_are_told_by_host() {
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
+        roster.ended(now, &Choice { host: 1, place: place(3) }, Outcome::Silent, LONGEST);
+        roster.ended(now, &Choice { host: 1, place: place(4) }, Outcome::Worked, LONGEST);
+        assert_eq!(roster.phases(now, 0).count(), 0);
+        assert_eq!(roster.phases(now, 1).collect::<Vec<_>>(), [(&place(3), Phase::Open), (&place(4), Phase::Closed)]);
+        assert_eq!(roster.phases(now + LONGEST, 1).next(), Some((&place(3), Phase::HalfOpen)));
+        assert_eq!((roster.opened(0), roster.opened(1)), (0, 1));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin));
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
         for port in 0..2000 {
             let place = Place::Tcp(SocketAddr::from(([10, 0, 0, 1], port)));
-            roster.failed(now, &Choice { host: 0, place }, LONGEST);
+            roster.ended(now, &Choice { host: 0, place }, Outcome::Silent, LONGEST);
         }
-        assert_eq!(roster.failing.len(), MAX_FAILING);
+        assert_eq!(roster.known.len(), MAX_REMEMBERED);
         roster.plan(now, &hosts(&[&[1]]));
-        assert!(roster.failing.is_empty(), "addresses that are gone are forgotten");
+        assert!(roster.known.is_empty(), "addresses that are gone are forgotten");
     }
 }
