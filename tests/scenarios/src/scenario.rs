@@ -98,7 +98,7 @@ impl Scenario {
             Self::Exhaustion => exhaustion::play(order).await,
             Self::Fairness => fairness::play(order).await,
             Self::Restart => restart::play::<PostgresStage>(order).await,
-            Self::Failover => failover::play(order).await,
+            Self::Failover => failover::play(order).await?,
             Self::Cut5 => cut::play::<PostgresStage>(order, cut(5)).await?,
             Self::Cut30 => cut::play::<PostgresStage>(order, cut(30)).await?,
             Self::Cut120 => cut::play::<PostgresStage>(order, cut(120)).await?,

@@ -11,14 +11,17 @@ use sidepool_tests::postgres::Cluster;
 use super::{Order, conclude};
 use crate::crowd::{Crowd, Manners};
 use crate::report::Report;
-use crate::stage::{PostgresStage, Stage as _, Upstream};
+use crate::stage::{Peer, PostgresStage, Stage as _, Upstream};
 use crate::witness::Witnesses;
 
 const NAME: &str = "db.test.example";
 const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const AWAY: Duration = Duration::from_secs(3);
 
-pub(super) async fn play(order: Order) -> Report {
+pub(super) async fn play(order: Order) -> Result<Report, String> {
+    if order.peer == Peer::Other {
+        return Err("PgBouncer asks name servers at port 53 alone".to_owned());
+    }
     let names = NameServer::start().await;
     names.say(NAME, Answer::Addresses(1, vec![Ipv4Addr::LOCALHOST]));
     let first_cluster = Cluster::start_with(&["log_connections=on"]).await;
@@ -47,5 +50,5 @@ pub(super) async fn play(order: Order) -> Report {
     let connects = second.accepted();
     let mut report = conclude(stage, order, witnesses, &tally).await.recovered(tally.recovery(moved));
     report.connects = first.accepted() + connects;
-    report
+    Ok(report)
 }
