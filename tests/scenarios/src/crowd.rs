@@ -50,8 +50,17 @@ impl Crowd {
     }
 
     /// How many requests were served so far.
-    pub fn served(&self) -> u64 {
+    fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more requests were served, or this long.
+    pub async fn is_served(&self, more: usize, longest: Duration) {
+        let enough = self.served() + u64::try_from(more).unwrap_or(u64::MAX);
+        let begun = Instant::now();
+        while begun.elapsed() < longest && self.served() < enough {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Lets all finish what they have begun and gives what became of their requests.

@@ -12,13 +12,46 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use self::money::Receipts;
-use crate::postgres::Door;
+use crate::postgres::{Door, Session};
 
 /// Between two of a witness' questions, and before it comes back.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
 /// How many of each kind.
 const EACH: usize = 3;
+
+/// A client of PostgreSQL that comes back whenever it is thrown out.
+pub struct Visitor {
+    door: Door,
+    session: Option<Session>,
+    turns: u64,
+    over: Arc<AtomicBool>,
+}
+
+impl Visitor {
+    /// One that has not come in yet, and comes until it is `over`.
+    pub fn new(door: Door, over: Arc<AtomicBool>) -> Self {
+        Self { door, session: None, turns: 0, over }
+    }
+
+    /// Its connection, and which turn this is; `None` when it is over.
+    pub async fn turn(&mut self) -> Option<(&mut Session, u64)> {
+        self.session = self.session.take().filter(Session::is_usable);
+        while !self.over.load(Ordering::Relaxed) {
+            tokio::time::sleep(PAUSE).await;
+            if self.session.is_none() {
+                self.session = self.door.enter().await.ok();
+            }
+            if self.session.is_some() {
+                self.turns += 1;
+                break;
+            }
+        }
+        let turns = self.turns;
+        let going_on = !self.over.load(Ordering::Relaxed);
+        self.session.as_mut().filter(|_| going_on).map(|session| (session, turns))
+    }
+}
 
 /// What one witness has seen.
 #[derive(Debug, Default)]

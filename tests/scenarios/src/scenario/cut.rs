@@ -25,11 +25,7 @@ pub(super) async fn play<S: Stage>(order: Order, length: Duration) -> Result<Rep
     .await;
     network.mend();
     let mended = Instant::now();
-    let served = crowd.served();
-    let everybody = u64::try_from(order.scale.clients(200) * 20).unwrap_or(u64::MAX);
-    while mended.elapsed() < Duration::from_secs(60) && crowd.served() < served + everybody {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    crowd.is_served(order.scale.clients(200) * 20, Duration::from_secs(60)).await;
     let tally = crowd.end().await;
     Ok(conclude(stage, order, witnesses, &tally).await.recovered(tally.recovery(mended)))
 }

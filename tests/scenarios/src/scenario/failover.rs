@@ -41,11 +41,7 @@ pub(super) async fn play(order: Order) -> Result<Report, String> {
     tokio::time::sleep(AWAY).await;
     names.say(NAME, Answer::Addresses(1, vec![SECOND]));
     let moved = Instant::now();
-    let served = crowd.served();
-    let everybody = u64::try_from(order.scale.clients(200) * 5).unwrap_or(u64::MAX);
-    while moved.elapsed() < Duration::from_secs(40) && crowd.served() < served + everybody {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    crowd.is_served(order.scale.clients(200) * 5, Duration::from_secs(40)).await;
     let tally = crowd.end().await;
     let connects = second.accepted();
     let mut report = conclude(stage, order, witnesses, &tally).await.recovered(tally.recovery(moved));

@@ -25,12 +25,7 @@ pub(super) async fn play<S: Stage>(order: Order) -> Report {
         }
         stage.launch().await;
         let back = Instant::now();
-        let served = crowd.served();
-        // As long as it is allowed to take, or until everybody was served a few times.
-        let everybody = u64::try_from(order.scale.clients(200) * 5).unwrap_or(u64::MAX);
-        while back.elapsed() < Duration::from_secs(30) && crowd.served() < served + everybody {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        crowd.is_served(order.scale.clients(200) * 5, Duration::from_secs(30)).await;
         let part = std::mem::take(&mut crowd).end().await;
         slowest = slowest.and_then(|before| Some(before.max(part.recovery(back)?)));
         tally.merge(part);

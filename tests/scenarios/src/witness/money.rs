@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use sidepool_tests::postgres::Cluster;
 
-use super::{PAUSE, Testimony};
+use super::{Testimony, Visitor};
 use crate::postgres::{Door, Session};
 use crate::tally::Failure;
 
@@ -43,34 +43,27 @@ pub async fn prepare(cluster: &Cluster) {
 /// Transfers until it is over.
 pub async fn transfer_until(door: Door, number: usize, over: Arc<AtomicBool>) -> Testimony {
     let mut seen = Testimony::default();
-    let mut session = None;
-    let mut round = 0_u64;
-    while !over.load(Ordering::Relaxed) {
-        if session.is_none() {
-            session = door.enter().await.ok();
-        }
-        if let Some(client) = &mut session {
-            round += 1;
-            let token = format!("transfer-{number}-{round}");
-            match transfer(client, &token, round).await {
-                Ok(()) => {
-                    seen.receipts.confirmed.push(token);
-                    seen.answered += 1;
-                }
-                Err(Undone::NotBegun(Failure::Wrong(what))) => seen.broken.push(what),
-                // 23505: this number was used before, and only we use it.
-                Err(Undone::NotBegun(Failure::Told(code))) if code == "23505" => seen.broken.push(format!("{token} happened twice")),
-                Err(Undone::NotBegun(_)) => {}
-                Err(Undone::Unknown) => {
-                    seen.receipts.unknown.insert(token);
-                }
+    let mut visitor = Visitor::new(door, over);
+    while let Some((client, turn)) = visitor.turn().await {
+        let token = format!("transfer-{number}-{turn}");
+        match transfer(client, &token, turn).await {
+            Ok(()) => {
+                seen.receipts.confirmed.push(token);
+                seen.answered += 1;
+                continue;
             }
-            let open = client.is_usable() && client.ask("ROLLBACK").await.is_err();
-            if open || !client.is_usable() {
-                session = None;
+            Err(Undone::NotBegun(Failure::Wrong(what))) => seen.broken.push(what),
+            // 23505: this number was used before, and only we use it.
+            Err(Undone::NotBegun(Failure::Told(code))) if code == "23505" => seen.broken.push(format!("{token} happened twice")),
+            Err(Undone::NotBegun(_)) => {}
+            Err(Undone::Unknown) => {
+                seen.receipts.unknown.insert(token);
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        if client.is_usable() {
+            // Where it cannot be taken back, the connection is of no use any more, and says so.
+            let _ = client.ask("ROLLBACK").await;
+        }
     }
     seen
 }
