@@ -45,6 +45,11 @@ impl Sidepool {
         this
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it has said a line with `text` in it, and gives the line.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         self.wait_for_times(text, 1)
