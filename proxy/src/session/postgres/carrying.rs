@@ -108,6 +108,10 @@ impl Session {
             if !own && present.get(name).is_none() {
                 following::on_untracked(&mut lease.link, name);
             }
+            if lease.link.dirt.may_reset(name) {
+                // Perhaps the server's default, where the client is back at what it began with: the answer to the question will tell.
+                continue;
+            }
             if present.get(name).is_some_and(|present| present != &**value) {
                 let _ = changed.get_or_insert_with(|| (*present).clone()).set(name, value);
             }
