@@ -219,13 +219,17 @@ async fn a_reset_leads_back_to_what_the_client_began_with() {
         assert_eq!(one.value(all).await, start, "{back}");
     }
     // What fails behind it, before anybody has looked, takes nothing of it back.
-    for back in ["RESET ALL", "RESET timezone"] {
-        run(&mut one, &["SET timezone = 'Etc/GMT-1'"]).await;
+    let default = others.split(' ').nth(1).expect("a time zone");
+    for (back, zone) in [("RESET ALL", "Etc/GMT-1"), ("RESET timezone", "Etc/GMT-1"), ("RESET ALL", default), ("RESET timezone", default)] {
+        run(&mut one, &[&format!("SET timezone = '{zone}'")]).await;
         one.send(&[frame::query(back), frame::query("SELECT 1 / 0")].concat()).await;
         let failed = [first_error(&one.until_ready().await).is_some(), first_error(&one.until_ready().await).is_some()];
         assert_eq!(failed, [false, true]);
         assert_eq!(one.value(all).await, start, "{back}, and an error");
     }
+    run(&mut one, &[&format!("SET timezone = '{default}'"), "BEGIN", "RESET ALL", "ROLLBACK"]).await;
+    assert_eq!(one.value("SHOW timezone").await, default, "what is rolled back has not happened");
+    run(&mut one, &["RESET timezone"]).await;
     run(&mut one, &["BEGIN", "RESET ALL", "ROLLBACK"]).await;
     assert_eq!((other.value(all).await, one.value(all).await), (others, start.to_owned()));
 }

@@ -77,7 +77,7 @@ fn is_default(before: Before<'_>, dirt: &Dirt, answer: &Answer, cleaned: bool, n
     } else {
         let listed = |list: &Vec<(Box<str>, Box<str>)>| list.iter().any(|(listed, _)| listed.eq_ignore_ascii_case(name));
         // What the client has set to the server's own value may never have been set on this connection.
-        let unchanged = before.state.get(name) == Some(value) && (!dirt.may_reset(name) || dirt.is_undone());
+        let unchanged = before.state.get(name) == Some(value) && (!dirt.may_reset(name) || dirt.may_not_be_reset());
         !name.contains('.') && !unchanged && answer.session.as_ref().is_some_and(|list| !listed(list))
     }
 }

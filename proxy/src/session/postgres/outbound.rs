@@ -258,6 +258,7 @@ impl Outbound<'_, '_> {
                 self.news.ready += 1;
                 if status == TransactionStatus::Idle {
                     self.news.transactions += 1;
+                    self.link.dirt.on_transaction();
                     self.news.schema |= std::mem::take(&mut self.link.schema_changed);
                     self.notify_in_time();
                 }

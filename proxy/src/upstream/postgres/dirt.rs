@@ -93,6 +93,12 @@ pub struct Dirt {
     explained: bool,
     /// Something was taken back.
     undone: bool,
+    /// Something was taken back in the present transaction.
+    undone_now: bool,
+    /// A RESET was carried out in the present transaction.
+    reset_now: bool,
+    /// A RESET was carried out in a transaction of which nothing was taken back.
+    reset_holds: bool,
     /// A Parse of the unnamed statement has passed.
     unnamed: bool,
 }
@@ -148,6 +154,7 @@ impl Dirt {
 
     /// The server has carried out a SET or RESET of the client.
     pub fn on_set(&mut self) {
+        self.reset_now |= self.has_resets();
         if !self.explained {
             self.add_unknown();
         }
@@ -156,6 +163,13 @@ impl Dirt {
     /// The server has taken something back: an error, or ROLLBACK.
     pub fn on_undone(&mut self) {
         self.undone |= !self.is_clean();
+        self.undone_now = true;
+    }
+
+    /// A transaction has ended, however it did.
+    pub fn on_transaction(&mut self) {
+        self.reset_holds |= std::mem::take(&mut self.reset_now) & !self.undone_now;
+        self.undone_now = false;
     }
 
     /// The kinds.
@@ -174,6 +188,12 @@ impl Dirt {
     #[must_use]
     pub fn is_undone(&self) -> bool {
         self.undone
+    }
+
+    /// Whether what a RESET did may have been taken back.
+    #[must_use]
+    pub fn may_not_be_reset(&self) -> bool {
+        self.undone && !self.reset_holds
     }
 
     /// Whether this setting may be back at its default by the client's own word.
@@ -210,6 +230,32 @@ mod tests {
         assert!(dirt.names().len() == MAX_NAMES && !dirt.kinds().has(Kinds::UNKNOWN));
         dirt.add(&look(b"SET a.more = 1"));
         assert!(dirt.names().len() == MAX_NAMES && dirt.kinds().has(Kinds::UNKNOWN));
+    }
+
+    #[test]
+    fn a_reset_holds_unless_something_of_its_own_transaction_is_taken_back() {
+        let reset = || {
+            let mut dirt = Dirt::default();
+            dirt.add(&look(b"RESET ALL"));
+            dirt.on_set();
+            dirt
+        };
+        let mut fails_behind = reset();
+        fails_behind.on_transaction();
+        fails_behind.on_undone();
+        fails_behind.on_transaction();
+        assert!(fails_behind.is_undone() && !fails_behind.may_not_be_reset());
+        let mut rolled_back = reset();
+        rolled_back.on_undone();
+        rolled_back.on_transaction();
+        assert!(rolled_back.may_not_be_reset());
+        let mut fails_before = Dirt::default();
+        fails_before.on_undone();
+        fails_before.on_transaction();
+        fails_before.add(&look(b"RESET ALL"));
+        fails_before.on_set();
+        fails_before.on_transaction();
+        assert!(!fails_before.may_not_be_reset());
     }
 
     #[test]
