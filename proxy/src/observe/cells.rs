@@ -112,6 +112,12 @@ cells! {
 
         /// An upstream connection was opened.
         ConnectOk: ServerConnects ["ok"] for Both,
+        /// A connection was opened under TLS, all of it agreed on anew.
+        TlsFull: ServerTlsHandshakes ["full"] for Both,
+        /// A connection was opened under TLS by resuming an earlier session.
+        TlsResumed: ServerTlsHandshakes ["resumed"] for Both,
+        /// Keys for logging in had to be derived from a password.
+        KeyDerivations: ServerKeyDerivations [] for Postgres,
         /// Nobody listens there.
         ConnectRefused: ServerConnects ["refused"] for Both,
         /// No answer in time.
@@ -416,6 +422,12 @@ cells! {
         RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
         /// A Redis login took too long.
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// TLS with a client, all of it agreed on anew.
+        TlsFull: ClientTlsHandshakes ["full"] for Both,
+        /// TLS with a client that resumed an earlier session.
+        TlsResumed: ClientTlsHandshakes ["resumed"] for Both,
+        /// A verifier had to be derived from a user's password.
+        KeyDerivations: ClientKeyDerivations [] for Both,
         /// A PostgreSQL client broke the protocol.
         PostgresFaultProtocol: ClientFaults ["postgres", "protocol"] for Both,
         /// A PostgreSQL client went away with a transaction open or a query running.

@@ -155,7 +155,7 @@ impl Keeper<'_> {
         let proven = match (claim, &stored, secret) {
             // A verifier of our own making, made at the first login.
             (claim @ Claim::Scram(_), Some(Stored::Plain(_)), Some(secret)) => {
-                let verifier = Box::pin(self.worker.postgres.verifiers.get(user, secret, scram)).await;
+                let verifier = Box::pin(self.worker.postgres.verifiers.get(user, secret, scram, &self.worker.record)).await;
                 let stored = verifier.map(|verifier| Stored::Scram(Box::new(verifier)));
                 claim.check(user, stored.as_ref(), out)
             }

@@ -234,7 +234,11 @@ impl Inside {
 
 async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther };
-    let (packet, minor) = match opening::wish(reached.stream, &postgres.client_tls).await.map_err(nobody)? {
+    let wish = opening::wish(reached.stream, &postgres.client_tls).await;
+    if let Some(peer) = reached.stream.tls_peer() {
+        worker.record.add(peer.counter(), 1);
+    }
+    let (packet, minor) = match wish.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };

@@ -41,6 +41,9 @@ impl Session {
             Ok(first) => {
                 self.fresh = !first.is_empty();
                 self.carry = first;
+                if let Some(peer) = stream.tls_peer() {
+                    self.worker.record.add(peer.counter(), 1);
+                }
                 self.client.put_stream(stream);
                 After::GoOn
             }
