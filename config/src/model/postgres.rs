@@ -60,6 +60,8 @@ pub struct Postgres {
 
     /// Most client connections at a time.
     pub max_client_conn: u32,
+    /// Most clients that are being logged in at a time.
+    pub max_client_logins: u32,
     /// Most server connections of one entry of `databases`, over all its pools. Zero: no limit.
     pub max_db_connections: u32,
     /// Most client connections of one entry of `databases`. Zero: no limit.
@@ -431,6 +433,7 @@ impl Default for Postgres {
             stats_users: Vec::new(),
             stats_period: Duration::from_secs(60),
             max_client_conn: 10_000,
+            max_client_logins: 1_000,
             max_db_connections: 0,
             max_db_client_connections: 0,
             max_user_connections: 0,

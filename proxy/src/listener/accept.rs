@@ -17,6 +17,7 @@ use super::bind::{Bound, SocketFile};
 use super::gate::{Door, Gate, Permit};
 use super::place::{Place, Places};
 use super::refuse::{Reason, Refusals};
+use crate::clock;
 use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
@@ -149,6 +150,10 @@ impl Acceptor {
                         self.worker.suspension.over().await;
                     }
                     self.admit(stream);
+                    if self.gate.numbers().is_over() {
+                        // Who makes room does so before the next one comes.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -181,7 +186,8 @@ impl Acceptor {
         if self.gate.refuses_for_memory() {
             return self.refusals.refuse(stream, Reason::Memory, None);
         }
-        let Some(permit) = self.gate.enter() else {
+        let Some(permit) = self.gate.enter_or(|| make_room(&self.worker, &self.door)) else {
+            self.make_room_elsewhere();
             let gate = self.gate.numbers();
             tracing::warn!(
                 name: "too_many_clients",
@@ -202,6 +208,14 @@ impl Acceptor {
         }
     }
 
+    /// Those who wait for nothing but their clients may live with other workers: the next one finds room.
+    fn make_room_elsewhere(&self) {
+        for id in self.worker.mailboxes.ids().filter(|id| *id != self.worker.id) {
+            let door = Door::clone(&self.door);
+            self.worker.mailboxes.post(id, move |worker| _ = make_room(worker, &door));
+        }
+    }
+
     fn hand_over(&self, stream: Stream, seat: Seat) {
         let parcel = match stream.detach() {
             Ok(parcel) => parcel,
@@ -215,6 +229,15 @@ impl Acceptor {
             Ok(stream) => start(stream, &door, seat, worker),
             Err(error) => tracing::warn!(listener = door.label(), %error, "cannot take a client over from another worker"),
         });
+    }
+}
+
+/// Sends a client away that has not proven who it is and keeps us waiting. False if there is none on this worker.
+fn make_room(worker: &Worker, door: &Door) -> bool {
+    let now = clock::now();
+    match door {
+        Door::Postgres => worker.postgres.arrivals.make_room(now),
+        Door::Redis(name) => worker.redis.server(name).is_some_and(|server| server.arrivals.make_room(now)),
     }
 }
 

@@ -412,6 +412,8 @@ cells! {
         PostgresLoginNoDatabase: ClientLogins ["postgres", "no_database"] for Both,
         /// A PostgreSQL login took too long.
         PostgresLoginTimeout: ClientLogins ["postgres", "timeout"] for Both,
+        /// A PostgreSQL login was slow, and its place was needed.
+        PostgresLoginCrowdedOut: ClientLogins ["postgres", "crowded_out"] for Both,
         /// A PostgreSQL login found no upstream connection.
         PostgresLoginRefused: ClientLogins ["postgres", "refused"] for Both,
         /// A PostgreSQL login ended otherwise.
@@ -422,6 +424,8 @@ cells! {
         RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
         /// A Redis login took too long.
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// A Redis login was slow, and its place was needed.
+        RedisLoginCrowdedOut: ClientLogins ["redis", "crowded_out"] for Both,
         /// TLS with a client, all of it agreed on anew.
         TlsFull: ClientTlsHandshakes ["full"] for Both,
         /// TLS with a client that resumed an earlier session.
