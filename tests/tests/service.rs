@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use sidepool_tests::binary::{self, Build};
@@ -61,28 +62,31 @@ fn output(command: &mut Command) -> String {
     said
 }
 
-/// The files of the Debian package, made with the binary under test.
-fn package() -> (PathBuf, PathBuf) {
-    let directory = place::directory("package");
-    let made = output(Command::new(shipped("debian/build")).arg("--binary").arg(binary::path(Build::Checked)).arg(&directory));
-    let package = PathBuf::from(made.lines().last().expect("the package's name"));
-    let root = directory.join("root");
-    output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root));
+/// The Debian package, made with the binary under test, and a directory of its own with the files in it.
+fn package() -> (&'static PathBuf, PathBuf) {
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    let package = PACKAGE.get_or_init(|| {
+        let directory = place::directory("package");
+        let made = output(Command::new(shipped("debian/build")).arg("--binary").arg(binary::path(Build::Fast)).arg(&directory));
+        PathBuf::from(made.lines().last().expect("the package's name"))
+    });
+    let root = place::directory("unpacked");
+    output(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&root));
     (package, root)
 }
 
 #[test]
 fn the_debian_package_holds_all_that_it_should_and_works() {
     let (package, root) = package();
-    let field = |name: &str| output(Command::new("dpkg-deb").arg("--field").arg(&package).arg(name)).trim().to_owned();
+    let field = |name: &str| output(Command::new("dpkg-deb").arg("--field").arg(package).arg(name)).trim().to_owned();
     assert_eq!(field("Package"), "sidepool");
     assert_eq!(field("Version"), env!("CARGO_PKG_VERSION"));
-    let listed = output(Command::new("dpkg-deb").arg("--contents").arg(&package));
+    let listed = output(Command::new("dpkg-deb").arg("--contents").arg(package));
     let line = |path: &str| listed.lines().find(|line| line.ends_with(path)).unwrap_or_else(|| panic!("{path} is not in\n{listed}"));
     assert!(line("./etc/sidepool/sidepool.toml").starts_with("-rw-r----- root/root"), "it may hold secrets");
     assert!(line("./usr/bin/sidepool").starts_with("-rwxr-xr-x root/root"));
     let scripts = root.join("scripts");
-    output(Command::new("dpkg-deb").arg("--control").arg(&package).arg(&scripts));
+    output(Command::new("dpkg-deb").arg("--control").arg(package).arg(&scripts));
     assert_eq!(std::fs::read_to_string(scripts.join("conffiles")).expect("a list"), "/etc/sidepool/sidepool.toml\n");
     for script in ["postinst", "prerm", "postrm"] {
         output(Command::new("sh").arg("-n").arg(scripts.join(script)));
