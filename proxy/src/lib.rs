@@ -18,6 +18,7 @@ pub mod invocation;
 pub mod listener;
 pub mod logging;
 pub mod observe;
+pub mod operate;
 pub mod pool;
 pub mod probe;
 pub mod reload;

@@ -8,6 +8,7 @@ use clap::Parser;
 use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
 use sidepool::invocation::{flags, start};
+use sidepool::operate;
 use sidepool::probe;
 
 fn main() -> ExitCode {
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
+        Some(Command::Alerts(alerts)) => operate::print(&operate::alerts_text(&alerts)),
+        Some(Command::Dashboard { fleet }) => operate::print(&operate::dashboard_text(fleet)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
     }
 }
