@@ -92,6 +92,32 @@ fn each_alert_has_an_entry_in_the_runbook_and_each_entry_an_alert() {
 }
 
 #[test]
+fn examples_of_autoscaling_are_bounded_and_say_nothing_of_exhaustion() {
+    for (file, kind, most) in [
+        ("autoscaling/horizontal-pod-autoscaler.yaml", "HorizontalPodAutoscaler", "maxReplicas"),
+        ("autoscaling/keda.yaml", "ScaledObject", "maxReplicaCount"),
+    ] {
+        let document = yaml(file);
+        assert_eq!(document["kind"], kind);
+        assert!(document["spec"][most].as_u64().is_some(), "{file} has no bound");
+    }
+    let names = yaml("autoscaling/prometheus-adapter.yaml");
+    let named: Vec<&str> =
+        names["rules"]["custom"].as_sequence().expect("rules").iter().filter_map(|rule| rule["name"]["as"].as_str()).collect();
+    let scaled = yaml("autoscaling/horizontal-pod-autoscaler.yaml");
+    let wanted: Vec<&str> = scaled["spec"]["metrics"]
+        .as_sequence()
+        .expect("metrics")
+        .iter()
+        .filter_map(|metric| metric["pods"]["metric"]["name"].as_str())
+        .collect();
+    assert_eq!(named, wanted, "what is asked for is what the adapter makes");
+    for file in ["autoscaling/prometheus-adapter.yaml", "autoscaling/keda.yaml"] {
+        assert!(!committed(file).contains("sidepool_pool_"), "{file}: more replicas do not help an exhausted pool");
+    }
+}
+
+#[test]
 fn the_rule_for_the_operator_holds_the_same_groups() {
     let (plain, wrapped) = (yaml("prometheus/sidepool-alerts.yaml"), yaml("prometheus/sidepool-prometheusrule.yaml"));
     assert_eq!(wrapped["apiVersion"], "monitoring.coreos.com/v1");

@@ -6,13 +6,13 @@ use sidepool_tests::postgres::{Cluster, Wire};
 use sidepool_tests::prometheus::Prometheus;
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::settings::Settings;
-use sidepool_tests::{scrape, wait};
+use sidepool_tests::{scrape, tls, wait};
 
 async fn busy_pool() -> (Cluster, RedisServer, Pooler) {
     let (cluster, server) = (Cluster::start().await, RedisServer::start().await);
     // With a limit of its own, so that its numbers are there on machines that set none.
-    let settings = Settings::postgres(&cluster).and_redis(&server).set("memory_limit", "1GiB");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::postgres(&cluster).and_redis(&server).set("memory_limit", "1GiB").set("admin.metrics_names", "both");
+    let pool = Pooler::start(tls::offered(settings)).await;
     let mut wire = pool.wire().await;
     for _ in 0..10 {
         assert_eq!(wire.value("SELECT 1").await, "1");

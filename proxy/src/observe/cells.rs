@@ -62,10 +62,6 @@ cells! {
     pub enum PoolCounter {
         /// Transactions finished.
         Transactions: Transactions [] for Postgres,
-        /// Nanoseconds that transactions took.
-        TransactionTime: TransactionSeconds [] for Postgres,
-        /// Nanoseconds that queries took.
-        QueryTime: QuerySeconds [] for Postgres,
         /// Queries (Redis: commands) sent.
         Queries: Queries [] for Both,
         /// Bytes that clients sent us.
@@ -388,6 +384,10 @@ cells! {
         Wait: PoolWaitSeconds [] for Both,
         /// How long they then kept it.
         Use: PoolUseSeconds [] for Both,
+        /// How long transactions took.
+        Transaction: TransactionSeconds [] for Postgres,
+        /// How long queries took.
+        Query: QuerySeconds [] for Postgres,
         /// How long opening a connection took.
         Connect: ServerConnectSeconds [] for Both,
         /// How many commands of a lane had no reply, at each write.

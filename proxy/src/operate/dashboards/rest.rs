@@ -14,7 +14,7 @@ pub(super) fn row(others: &[Row]) -> Row {
         .flat_map(|panel| &panel.queries)
         .flat_map(|query| queries::families(&query.expression).collect::<Vec<_>>())
         .collect();
-    let panels = Family::ALL.iter().filter(|family| !shown.contains(family)).map(|family| panel(*family)).collect();
+    let panels = Family::ALL.iter().filter(|family| !shown.contains(family) && !family.is_otel()).map(|family| panel(*family)).collect();
     Row { title: "Everything else", collapsed: true, panels }
 }
 

@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use crate::observe::record::{PoolCounter, PoolRecord};
+use crate::observe::record::{PoolHistogram, PoolRecord};
 
 /// What of the present lease is not counted yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,13 +33,13 @@ enum Since {
 
 impl Since {
     /// It ends now, in a lease that began at `leased`.
-    fn end(&mut self, leased: Instant, now: Instant, counter: PoolCounter, record: &PoolRecord) {
+    fn end(&mut self, leased: Instant, now: Instant, histogram: PoolHistogram, record: &PoolRecord) {
         let since = match std::mem::replace(self, Self::Never) {
             Self::Lease => leased,
             Self::Moment(since) => since,
             Self::Never => return,
         };
-        record.add(counter, u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX));
+        record.observe(histogram, now.saturating_duration_since(since));
     }
 }
 
@@ -52,9 +52,9 @@ impl Spent {
 
     /// The client is idle from now on, inside of a transaction or not.
     pub fn pause(&mut self, leased: Instant, now: Instant, in_transaction: bool, record: &PoolRecord) {
-        self.query.end(leased, now, PoolCounter::QueryTime, record);
+        self.query.end(leased, now, PoolHistogram::Query, record);
         if !in_transaction {
-            self.transaction.end(leased, now, PoolCounter::TransactionTime, record);
+            self.transaction.end(leased, now, PoolHistogram::Transaction, record);
         }
     }
 
@@ -82,7 +82,8 @@ mod tests {
 
     /// Query and transaction time in milliseconds.
     fn times(record: &PoolRecord) -> [u64; 2] {
-        [PoolCounter::QueryTime, PoolCounter::TransactionTime].map(|counter| record.counter(counter) / 1_000_000)
+        [PoolHistogram::Query, PoolHistogram::Transaction]
+            .map(|histogram| record.numbers().histograms[histogram as usize].sum_nanos / 1_000_000)
     }
 
     #[test]
