@@ -89,7 +89,9 @@ mod tests {
     }
 
     /// Name, queries, clients, leased, most.
-    fn seen((pools, folded): (Vec<PoolReport>, usize)) -> (Vec<(String, u64, i64, u32, u32)>, usize) {
+    type Row = (String, u64, i64, u32, u32);
+
+    fn seen((pools, folded): (Vec<PoolReport>, usize)) -> (Vec<Row>, usize) {
         let of = |pool: &PoolReport| {
             let (counters, gauges) = (&pool.numbers.counters, &pool.numbers.gauges);
             (
@@ -103,7 +105,7 @@ mod tests {
         (pools.iter().map(of).collect(), folded)
     }
 
-    fn row(name: &str, queries: u64, clients: i64, leased: u32, max: u32) -> (String, u64, i64, u32, u32) {
+    fn row(name: &str, queries: u64, clients: i64, leased: u32, max: u32) -> Row {
         (name.to_owned(), queries, clients, leased, max)
     }
 
