@@ -58,7 +58,7 @@ impl Totals {
             counter(PoolCounter::Queries),
             counter(PoolCounter::BytesFromClient),
             counter(PoolCounter::BytesToClient),
-            micros(PoolHistogram::Transaction),
+            counter(PoolCounter::TransactionTime) / 1000,
             micros(PoolHistogram::Query),
             micros(PoolHistogram::Wait),
             counter(PoolCounter::ClientParses),
@@ -209,11 +209,11 @@ mod tests {
             (PoolCounter::ServerParses, 9),
             (PoolCounter::Binds, 10),
             (PoolCounter::Logins, 11),
+            (PoolCounter::TransactionTime, 6999),
         ] {
             record.add(counter, amount);
         }
         record.observe(PoolHistogram::Wait, Duration::from_micros(7));
-        record.observe(PoolHistogram::Transaction, Duration::from_nanos(6999));
         record.observe(PoolHistogram::Query, Duration::from_nanos(5000));
         let totals = databases(Totals::of(&record.numbers()));
         let rows = read(Show::StatsTotals, |rows| put(rows, &totals, &PerDatabase::new()));

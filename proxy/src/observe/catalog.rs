@@ -135,7 +135,7 @@ families! {
     // Traffic.
     Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";
     Queries = "sidepool_queries_total" Counter, ["pool"], "Queries sent upstream (Redis: commands).";
-    TransactionSeconds = "sidepool_transaction_seconds" Histogram(Work), ["pool"], "How long transactions took on their connections, with what their clients were idle in them.";
+    TransactionSeconds = "sidepool_transaction_seconds_total" CounterSeconds, ["pool"], "Time that transactions took on their connections, with what their clients were idle in them.";
     QuerySeconds = "sidepool_query_seconds" Histogram(Work), ["pool"], "How long queries took on their connections, without what clients were idle in transactions; those that were sent together, and all of a transaction in which nobody was idle, count as one.";
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
     ServerAssignments = "sidepool_server_assignments_total" Counter, ["pool"], "How often a client was given an upstream connection.";

@@ -62,6 +62,8 @@ cells! {
     pub enum PoolCounter {
         /// Transactions finished.
         Transactions: Transactions [] for Postgres,
+        /// Nanoseconds that transactions took.
+        TransactionTime: TransactionSeconds [] for Postgres,
         /// Queries (Redis: commands) sent.
         Queries: Queries [] for Both,
         /// Bytes that clients sent us.
@@ -384,8 +386,6 @@ cells! {
         Wait: PoolWaitSeconds [] for Both,
         /// How long they then kept it.
         Use: PoolUseSeconds [] for Both,
-        /// How long transactions took.
-        Transaction: TransactionSeconds [] for Postgres,
         /// How long queries took.
         Query: QuerySeconds [] for Postgres,
         /// How long opening a connection took.

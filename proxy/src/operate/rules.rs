@@ -42,7 +42,7 @@ pub const RECORDINGS: &[Recording] = &[
     },
     Recording {
         name: "sidepool:pool_idle_in_transaction:connections",
-        expression: "sum by (job, namespace, pool) (rate(sidepool_transaction_seconds_sum[5m]) - rate(sidepool_query_seconds_sum[5m]))",
+        expression: "sum by (job, namespace, pool) (rate(sidepool_transaction_seconds_total[5m]) - rate(sidepool_query_seconds_sum[5m]))",
         about: "Connections that were held by clients idle in transactions, on average.",
     },
     Recording {

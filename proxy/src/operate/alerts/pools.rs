@@ -135,7 +135,7 @@ pub(super) const ALERTS: &[Alert] = &[
         name: "SidepoolIdleInTransaction",
         severity: Warning,
         lasting: "10m",
-        signal: "(rate(sidepool_transaction_seconds_sum[5m]) - rate(sidepool_query_seconds_sum[5m])) / sidepool_pool_server_connections_max",
+        signal: "(rate(sidepool_transaction_seconds_total[5m]) - rate(sidepool_query_seconds_sum[5m])) / sidepool_pool_server_connections_max",
         condition: "> 0.3",
         only_if: "",
         silent_because: "",

@@ -91,14 +91,13 @@ fn saturation() -> Vec<Panel> {
 fn traffic() -> Vec<Panel> {
     let held = format!(
         "sum by (pool) (rate({}[$__rate_interval]) - rate({}[$__rate_interval]))",
-        select(F::TransactionSeconds, "_sum", ""),
+        select(F::TransactionSeconds, "", ""),
         select(F::QuerySeconds, "_sum", ""),
     );
     vec![
         Panel::of(F::Transactions, "Transactions", Lines, vec![rate(F::Transactions, &["pool"])]),
         Panel::of(F::Queries, "Queries and commands", Lines, vec![rate(F::Queries, &["pool"])]),
         Panel::of(F::QuerySeconds, "How long queries take", Lines, quantiles(F::QuerySeconds, &[])),
-        Panel::of(F::TransactionSeconds, "How long transactions take", Lines, quantiles(F::TransactionSeconds, &[])),
         Panel::of(F::PoolUseSeconds, "How long connections are held", Lines, quantiles(F::PoolUseSeconds, &[])),
         Panel::new(
             "Bytes",
