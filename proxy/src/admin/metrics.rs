@@ -138,6 +138,11 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
         out.count(Family::PoolServerConnections, &[name, label], count.into());
     }
     out.count(Family::PoolServerConnectionsMax, &[name], state.max.into());
+    if pool.info.protocol == Protocol::Postgres {
+        let all: u32 = states.iter().map(|(_, count)| count).sum();
+        out.count(Family::PoolReserve, &[name], state.reserve.into());
+        out.count(Family::PoolReserveUsed, &[name], all.saturating_sub(state.max).into());
+    }
     out.count(Family::PoolServerConnectionsRoom, &[name], state.room.into());
     out.count(Family::PoolServerConnectionsMin, &[name], state.min.into());
     out.count(Family::ServerLoginsInProgress, &[name], state.connecting.into());

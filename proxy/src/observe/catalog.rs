@@ -103,6 +103,7 @@ families! {
     ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
     ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
     ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
+    AuthLookups = "sidepool_auth_lookups_total" Counter, ["result"], "Logins for which a user was looked up with auth_query: found, missing (there is no such user) or error (it could not be asked).";
     ClientFaults = "sidepool_client_faults_total" Counter, ["protocol", "kind"], "Client connections that were closed because of what they sent, or did not send.";
 
     // Pools: who has what.
@@ -110,6 +111,8 @@ families! {
     PoolServerConnections = "sidepool_pool_server_connections" Gauge, ["pool", "state"], "Upstream connections by state; the states add up to all of them.";
     PoolServerConnectionsMax = "sidepool_pool_server_connections_max" Gauge, ["pool"], "The most upstream connections there may be.";
     PoolServerConnectionsRoom = "sidepool_pool_server_connections_room" Gauge, ["pool"], "The most upstream connections that the server has room for: less than there may be for a while after it refused one for want of room.";
+    PoolReserve = "sidepool_pool_reserve_connections" Gauge, ["pool"], "Connections beyond the most that may be opened for somebody who has waited for too long (reserve_pool_size).";
+    PoolReserveUsed = "sidepool_pool_reserve_connections_used" Gauge, ["pool"], "How many of them there are.";
     PoolServerConnectionsMin = "sidepool_pool_server_connections_min" Gauge, ["pool"], "Upstream connections that are kept open even when idle.";
     PoolUtilization = "sidepool_pool_utilization_ratio" Gauge, ["pool"], "Upstream connections in use or being opened, over the most there may be.";
     PoolClientConnections = "sidepool_pool_client_connections" Gauge, ["pool", "state"], "Logged-in clients by state.";

@@ -416,6 +416,12 @@ cells! {
         RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
         /// A Redis login took too long.
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// A user was looked up and found.
+        AuthLookupFound: AuthLookups ["found"] for Both,
+        /// A user was looked up, and there is no such user.
+        AuthLookupMissing: AuthLookups ["missing"] for Both,
+        /// A user could not be looked up.
+        AuthLookupError: AuthLookups ["error"] for Both,
         /// A PostgreSQL client broke the protocol.
         PostgresFaultProtocol: ClientFaults ["postgres", "protocol"] for Both,
         /// A PostgreSQL client went away with a transaction open or a query running.

@@ -86,6 +86,8 @@ pub struct PoolState {
     pub max_pinned: u32,
     /// The most there may be.
     pub max: u32,
+    /// How many beyond those, for somebody who has waited for too long.
+    pub reserve: u32,
     /// The most that the server has room for, as far as it has said.
     pub room: u32,
     /// How many are kept open.
@@ -117,6 +119,7 @@ impl PoolState {
             (&mut self.pinned, other.pinned),
             (&mut self.max_pinned, other.max_pinned),
             (&mut self.max, other.max),
+            (&mut self.reserve, other.reserve),
             (&mut self.room, other.room),
             (&mut self.min, other.min),
             (&mut self.waiters, other.waiters),
