@@ -144,6 +144,8 @@ impl Core {
             return Outcome::Queued(waiter);
         }
         if let Some(reason) = self.refuses(now, asker.identity).or_else(|| self.refuses_early(now, asker)) {
+            // Whoever comes a moment later finds out whether the server is back.
+            self.hurry(now);
             return Outcome::Refused(self.refusal(reason, asker.identity, Duration::ZERO));
         }
         self.make_room(now, asker.identity);
@@ -321,6 +323,9 @@ impl Core {
         if !stale {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
+            if !self.queue.is_empty() {
+                self.hurry(now);
+            }
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
             if failure == Failure::Full {
                 self.ceiling.refused(now, self.conns.live());

@@ -396,6 +396,9 @@ impl Core {
         if self.paused || self.draining {
             return;
         }
+        if !self.queue.is_empty() {
+            self.hurry(now);
+        }
         if let Some(at) = self.backoff.retry_at(now) {
             return self.timers.lower(Timer::Retry, at);
         }
@@ -403,6 +406,14 @@ impl Core {
             let Some(worker) = self.opener(reason) else { return };
             let slot = self.conns.insert(now, worker, self.epoch);
             self.actions.push_back(Action::Open { conn: self.conns.id(slot), worker, reason });
+        }
+    }
+
+    /// Somebody asks for a connection while connects fail.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.backoff.hurry(now, self.limits.backoff_initial, &mut self.random);
+        if let Some(at) = self.backoff.retry_at(now) {
+            self.timers.lower(Timer::Retry, at);
         }
     }
 

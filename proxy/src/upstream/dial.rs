@@ -19,7 +19,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sidepool_config::model::{LoadBalance, TcpOptions, Upstream};
-use tokio::net::{TcpSocket, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::breaker::{Change, Outcome, Phase};
@@ -33,6 +33,13 @@ use crate::transport::stream::Stream;
 
 /// How long an address has for itself before the next one is tried beside it (RFC 8305, "Connection Attempt Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// An address that has not answered for so long is knocked at anew: the system asks at ever longer intervals, and would find out late that the network
+/// is back.
+const KNOCK: Duration = Duration::from_secs(3);
+
+/// How often, where nothing else bounds a connect.
+const KNOCKS: u32 = 40;
 
 /// How long names are waited for when others are resolved already.
 const RESOLVE_GRACE: Duration = Duration::from_millis(250);
@@ -253,13 +260,22 @@ impl Dialer {
         match place {
             Place::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             Place::Tcp(address) => {
-                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                options::before_connect(&socket, &self.tcp)?;
-                let stream = socket.connect(*address).await?;
+                let stream = self.knock(*address).await?;
                 options::server(&stream, &self.tcp)?;
                 Ok(Stream::Tcp(stream))
             }
         }
+    }
+
+    async fn knock(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        for _ in 0..KNOCKS {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            options::before_connect(&socket, &self.tcp)?;
+            if let Ok(connected) = timeout(KNOCK, socket.connect(address)).await {
+                return connected;
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
