@@ -7,6 +7,7 @@ mod output;
 mod postgres;
 mod redis;
 mod session_state;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +20,10 @@ use crate::pgbouncer::process::Process;
 pub use output::{OutputLimit, OutputLimits};
 pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
-    Timeouts, UserTimeouts,
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
+pub use timeouts::{Timeouts, UserTimeouts};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

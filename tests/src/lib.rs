@@ -21,5 +21,6 @@ pub mod process;
 pub mod redis;
 pub mod scrape;
 pub mod settings;
+pub mod stream;
 pub mod tls;
 pub mod wait;

@@ -184,6 +184,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
         transaction_timeout,
         client_idle_timeout,
         pin_idle_timeout,
+        client_stall_timeout,
     } = timeouts;
     vec![
         ("query_timeout", duration(*query_timeout)),
@@ -192,6 +193,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
         ("transaction_timeout", duration(*transaction_timeout)),
         ("client_idle_timeout", duration(*client_idle_timeout)),
         ("pin_idle_timeout", duration(*pin_idle_timeout)),
+        ("client_stall_timeout", duration(*client_stall_timeout)),
     ]
 }
 
@@ -254,7 +256,14 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         query_wait_timeout,
         timeouts,
     } = user;
-    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout, pin_idle_timeout } = timeouts;
+    let UserTimeouts {
+        query_timeout,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+        client_stall_timeout,
+    } = timeouts;
     let values = vec![
         ("password", secret(password.as_ref())),
         ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
@@ -268,6 +277,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("transaction_timeout", transaction_timeout.map_or(Shown::Unset, duration)),
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
         ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
+        ("client_stall_timeout", client_stall_timeout.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }

@@ -188,6 +188,7 @@ pub const OWN: &[Setting] = &[
     row("listen_gap", Kind::Choice(&["close", "warn"]), "close", true),
     row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
+    row("client_stall_timeout", Kind::Time, "300", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("queue_fairness", Kind::Choice(&["user", "application_name", "address", "listener", "off"]), "user", true),
