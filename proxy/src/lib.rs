@@ -17,6 +17,7 @@ pub mod handover;
 pub mod invocation;
 pub mod listener;
 pub mod logging;
+pub mod manual;
 pub mod observe;
 pub mod pool;
 pub mod probe;

@@ -8,6 +8,7 @@ use clap::Parser;
 use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
 use sidepool::invocation::{flags, start};
+use sidepool::manual;
 use sidepool::probe;
 
 fn main() -> ExitCode {
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
         Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),
+        Some(Command::Completions { shell }) => manual::completions(shell),
+        Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
     }

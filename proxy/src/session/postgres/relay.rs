@@ -460,6 +460,12 @@ impl Session {
         if news.ready > 0 {
             self.note_time();
         }
+        if news.made_way && self.hold == Hold::All && self.with_connection(|connection| !connection.link.holds(Hold::All)) {
+            // On this connection: whoever got it in between would have to be made way for again.
+            let pending = std::mem::take(&mut self.pending);
+            self.send_on(cx, &pending)?;
+            return Ok(Turn::Moved);
+        }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
@@ -560,11 +566,7 @@ fn poll_server(
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-pub(super) fn give_back(mut lease: Lease<PgConnector>) {
-    if lease.link.squatted {
-        // Only what leaves nothing cleans it of that.
-        lease.link.dirt.add_unknown();
-    }
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let dirty = lease.link.squatted || lease.pool().connector().resets_always();
     let condition = if dirty { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
