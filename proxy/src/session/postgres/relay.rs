@@ -505,6 +505,7 @@ impl Session {
 
     /// The server's connection has ended: the session ends, or goes on without it.
     pub(super) fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
+        self.with_connection(|connection| connection.server().lost(clock::now()));
         if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
     }
 
