@@ -8,6 +8,7 @@ mod postgres;
 mod precedence;
 mod redis;
 mod session_state;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +21,10 @@ use crate::pgbouncer::process::Process;
 pub use output::{OutputLimit, OutputLimits};
 pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
-    Timeouts, UserTimeouts,
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
+pub use timeouts::{Timeouts, UserTimeouts};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

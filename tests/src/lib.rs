@@ -22,5 +22,6 @@ pub mod prometheus;
 pub mod redis;
 pub mod scrape;
 pub mod settings;
+pub mod stream;
 pub mod tls;
 pub mod wait;

@@ -186,6 +186,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
         transaction_timeout,
         client_idle_timeout,
         pin_idle_timeout,
+        client_stall_timeout,
     } = timeouts;
     vec![
         ("query_timeout", duration(*query_timeout)),
@@ -194,6 +195,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
         ("transaction_timeout", duration(*transaction_timeout)),
         ("client_idle_timeout", duration(*client_idle_timeout)),
         ("pin_idle_timeout", duration(*pin_idle_timeout)),
+        ("client_stall_timeout", duration(*client_stall_timeout)),
     ]
 }
 
@@ -256,7 +258,14 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         query_wait_timeout,
         timeouts,
     } = user;
-    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout, pin_idle_timeout } = timeouts;
+    let UserTimeouts {
+        query_timeout,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+        client_stall_timeout,
+    } = timeouts;
     let values = vec![
         ("password", secret(password.as_ref())),
         ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
@@ -270,6 +279,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("transaction_timeout", transaction_timeout.map_or(Shown::Unset, duration)),
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
         ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
+        ("client_stall_timeout", client_stall_timeout.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, QueueFairness, SessionState, Upstream, UpstreamTls};
+use super::{Listen, PoolLimits, QueueFairness, SessionState, Timeouts, Upstream, UpstreamTls, UserTimeouts};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -281,23 +281,6 @@ pub struct TcpOptions {
     pub socket_buffer: u32,
 }
 
-/// How long queries, transactions and pauses of clients may take. Zero: as long as they like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A query that takes longer ends with its server connection.
-    pub query_timeout: Duration,
-    /// Such a query is cancelled instead, and the connection is kept.
-    pub query_timeout_cancels: bool,
-    /// A client that is idle in a transaction for longer is closed.
-    pub idle_transaction_timeout: Duration,
-    /// A transaction that takes longer ends with its server connection.
-    pub transaction_timeout: Duration,
-    /// A client that says nothing for longer is closed.
-    pub client_idle_timeout: Duration,
-    /// A client that says nothing for longer while something keeps its connection for it past its transactions is closed.
-    pub pin_idle_timeout: Duration,
-}
-
 /// Another process behind the same address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -371,37 +354,9 @@ pub struct PgUser {
     pub timeouts: UserTimeouts,
 }
 
-/// One user's own timeouts; `None`: those that all users have.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UserTimeouts {
-    /// As in [`Timeouts`].
-    pub query_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub idle_transaction_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub transaction_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub client_idle_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub pin_idle_timeout: Option<Duration>,
-}
-
 /// PgBouncer's `auth_query`.
 const AUTH_QUERY: &str =
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            query_timeout: Duration::ZERO,
-            query_timeout_cancels: false,
-            idle_transaction_timeout: Duration::ZERO,
-            transaction_timeout: Duration::ZERO,
-            client_idle_timeout: Duration::ZERO,
-            pin_idle_timeout: Duration::from_secs(3600),
-        }
-    }
-}
 
 impl Default for Base {
     fn default() -> Self {

@@ -1,7 +1,7 @@
 //! What holds for whom on the PostgreSQL side where several places may say it: the user's own word, the database's, or what all have.
 
-use super::PoolLimits;
-use super::postgres::{Peer, PgDatabase, PgUser, PoolMode, Postgres, Timeouts};
+use super::{PoolLimits, Timeouts};
+use super::postgres::{Peer, PgDatabase, PgUser, PoolMode, Postgres};
 
 impl PgDatabase {
     /// The limits of the pool of this database and user: the user's own beat the database's.
@@ -50,14 +50,6 @@ impl Postgres {
     /// The timeouts of a user's clients: its own beat those that all users have.
     #[must_use]
     pub fn timeouts_for(&self, user: Option<&PgUser>) -> Timeouts {
-        let Some(own) = user.map(|user| &user.timeouts) else { return self.timeouts.clone() };
-        Timeouts {
-            query_timeout: own.query_timeout.unwrap_or(self.timeouts.query_timeout),
-            query_timeout_cancels: self.timeouts.query_timeout_cancels,
-            idle_transaction_timeout: own.idle_transaction_timeout.unwrap_or(self.timeouts.idle_transaction_timeout),
-            transaction_timeout: own.transaction_timeout.unwrap_or(self.timeouts.transaction_timeout),
-            client_idle_timeout: own.client_idle_timeout.unwrap_or(self.timeouts.client_idle_timeout),
-            pin_idle_timeout: own.pin_idle_timeout.unwrap_or(self.timeouts.pin_idle_timeout),
-        }
+        user.map_or_else(|| self.timeouts.clone(), |user| self.timeouts.with(&user.timeouts))
     }
 }

@@ -191,6 +191,7 @@ pub const OWN: &[Setting] = &[
     row("metrics_names", Kind::Choice(&["sidepool", "otel", "both"]), "sidepool", true),
     row("metrics_max_pools", Kind::Int(1, 100_000), "200", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
+    row("client_stall_timeout", Kind::Time, "300", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),
     row("queue_fairness", Kind::Choice(&["user", "application_name", "address", "listener", "off"]), "user", true),

@@ -114,6 +114,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres, PgUser], "transaction_timeout", NO_LIMIT, "\"0s\"", Live, "A transaction that takes longer ends with its server connection."),
     row(&[Postgres, PgUser], "client_idle_timeout", NO_LIMIT, "\"0s\"", Live, "A client that says nothing for longer is closed."),
     row(&[Postgres, PgUser], "pin_idle_timeout", NO_LIMIT, "\"1h\"", Live, "A client that is idle outside of a transaction for longer, while something it left on its server connection (a temporary table, a cursor WITH HOLD, an advisory lock …) keeps it from the others, is closed."),
+    row(&[Postgres, PgUser], "client_stall_timeout", NO_LIMIT, "\"5m\"", Live, "A client that takes nothing of its answer for longer, while a server connection waits for it, is closed."),
     row(&[Postgres, PgDatabase], "max_pinned_connections", Kind::Count { min: 0, max: MOST_CONNECTIONS }, "0", Live, "Most connections of one pool that such things may keep from the others at a time; one more is refused. 0: half of pool_size, at least one."),
     row(&[Postgres], "autodb_idle_timeout", NEVER, "\"1h\"", Live, "A database of the entry \"*\" that nobody uses is forgotten after this."),
     row(&[Postgres], "pool_idle_timeout", NEVER, "\"0s\"", Live, "A pool that has neither clients nor connections is forgotten after this."),

@@ -161,6 +161,7 @@ families! {
     PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";
     Pins = "sidepool_pins_total" Counter, ["pool", "reason"], "How often a client came to keep its upstream connection past its transaction, by what for.";
     PinRefusals = "sidepool_pin_refusals_total" Counter, ["pool", "reason"], "How often a client was not to, because as many connections are kept as may be.";
+    ClientStalls = "sidepool_client_stalls_total" Counter, ["pool"], "Clients that were closed because they took nothing of their answer while an upstream connection waited for that (client_stall_timeout).";
     PinTimeouts = "sidepool_pin_timeouts_total" Counter, ["pool", "reason"], "Clients that were closed for keeping one while they were idle for too long.";
 
     // Redis.

@@ -60,6 +60,8 @@ macro_rules! cells {
 cells! {
     /// A counter of one pool. Variants that share a family differ in a label.
     pub enum PoolCounter {
+        /// A client took nothing of its answer for too long while a connection waited for it.
+        ClientStalls: ClientStalls [] for Postgres,
         /// Transactions finished.
         Transactions: Transactions [] for Postgres,
         /// Nanoseconds that transactions took.

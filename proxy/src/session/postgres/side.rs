@@ -24,6 +24,7 @@ use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::presence::Fate;
+use super::relay::ALL_AHEAD;
 use super::route::PoolKey;
 use super::schema_clock::SchemaClock;
 use super::states::{StateTable, WhoTable};
@@ -35,6 +36,7 @@ use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::caps::Caps;
 use crate::pool::registry::Directory;
+use crate::transport::backlog::Pot;
 use crate::upstream::dial::Dialing;
 use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
@@ -114,6 +116,8 @@ pub struct PostgresSide {
     pub accounts: Accounts,
     /// The sessions that are bounded in time.
     pub deadlines: Deadlines,
+    /// What may be taken from servers before clients take it.
+    pub ahead: Pot,
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
     /// How many cancels are on their way, in the whole process.
@@ -167,6 +171,7 @@ impl PostgresSide {
         Self {
             accounts: Accounts::new(commons.clients),
             deadlines: Deadlines::default(),
+            ahead: Pot::new(ALL_AHEAD),
             cancels: CancelRegistry::default(),
             cancel_lines: commons.cancel_lines,
             leavers: RefCell::default(),

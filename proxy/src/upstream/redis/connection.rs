@@ -4,7 +4,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use crate::clock;
+use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
 use crate::pool::traits::{Connection, Origin};
 use crate::transport::stream::{self, Stream};
@@ -56,6 +59,16 @@ impl Connection for RedisConnection {
 
     fn attach((stream, id, secret, server): Self::Parcel) -> io::Result<Self> {
         Ok(Self { stream: Stream::attach(stream)?, id, secret, server })
+    }
+
+    fn released(&mut self, _since: Instant, now: Instant, _record: &PoolRecord) {
+        self.server.lasts(now);
+    }
+
+    fn closing(&mut self, reason: CloseReason) {
+        if reason == CloseReason::ServerClosed {
+            self.server.lost(clock::now());
+        }
     }
 
     fn origin(&self) -> Option<Origin> {
