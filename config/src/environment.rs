@@ -87,7 +87,10 @@ pub fn from_given(postgres: Option<&Given>, redis: Option<&Given>, overrides: &O
     assembly.pool_size = assembly.value(overrides.pool_size.as_ref(), parse_pool_size);
     let config = Config {
         workers: assembly.value(overrides.workers.as_ref(), parse_workers).unwrap_or(Workers::Auto),
-        admin: Admin { listen: assembly.value(overrides.admin_listen.as_ref(), parse_admin).unwrap_or(Admin::default().listen) },
+        admin: Admin {
+            listen: assembly.value(overrides.admin_listen.as_ref(), parse_admin).unwrap_or(Admin::default().listen),
+            ..Admin::default()
+        },
         log: assembly.log(),
         postgres: postgres.and_then(|given| assembly.postgres(given)),
         redis: redis.and_then(|given| assembly.redis(given)).map(|redis| (REDIS_NAME.to_owned(), redis)).into_iter().collect(),

@@ -19,6 +19,7 @@ pub mod listener;
 pub mod logging;
 pub mod manual;
 pub mod observe;
+pub mod operate;
 pub mod pool;
 pub mod probe;
 pub mod reload;

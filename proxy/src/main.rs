@@ -9,6 +9,7 @@ use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
 use sidepool::invocation::{flags, start};
 use sidepool::manual;
+use sidepool::operate;
 use sidepool::probe;
 
 fn main() -> ExitCode {
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => manual::completions(shell),
         Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
+        Some(Command::Alerts(alerts)) => operate::print(&operate::alerts_text(&alerts)),
+        Some(Command::Dashboard { fleet }) => operate::print(&operate::dashboard_text(fleet)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
     }
 }
