@@ -69,7 +69,7 @@ impl Listener {
     pub fn start(self, worker: &Rc<Worker>) -> io::Result<()> {
         let socket = Socket::attach(self.bound)?;
         let door = Rc::new(self.door);
-        let refusals = Refusals::new(Rc::clone(&door), Rc::clone(worker));
+        let refusals = Refusals::new(Rc::clone(&door), Arc::clone(&self.gate), Rc::clone(worker));
         let mut acceptor = Acceptor { socket, door, gate: self.gate, places: self.places, worker: Rc::clone(worker), refusals };
         let close = self.close;
         let entrance =

@@ -43,7 +43,12 @@ pub struct Gate {
     short_of_memory: AtomicBool,
     rejected_for_memory: AtomicU64,
     accept_errors: AtomicU64,
+    /// How many are being told that there is no file for them, at all doors together.
+    excuses: Arc<AtomicU32>,
 }
+
+/// How many are told at a time that there is no file for them: each takes one, of those that the process keeps for itself.
+const MOST_EXCUSES: u32 = 8;
 
 /// What a gate has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +103,14 @@ impl Gate {
             return None;
         }
         Some(Permit(Arc::clone(self)))
+    }
+
+    /// The right to tell a client that there is no file for it; `None` when as many are told so as may be.
+    pub fn excuse(&self) -> Option<Excuse> {
+        let excuses = &self.excuses;
+        let begun =
+            excuses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |under_way| (under_way < MOST_EXCUSES).then_some(under_way + 1));
+        begun.ok().map(|_| Excuse(Arc::clone(excuses)))
     }
 
     /// Whether nobody is let in because memory is running out. Counts the attempt if so.
@@ -161,12 +174,23 @@ impl Drop for Permit {
     }
 }
 
+/// The right to take a file for saying that there is none; given back when it is dropped.
+#[derive(Debug)]
+pub struct Excuse(Arc<AtomicU32>);
+
+impl Drop for Excuse {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The gates of the process by door. Owned by the control thread; accept loops hold theirs.
 #[derive(Debug, Default)]
 pub struct Gates {
     doors: BTreeMap<Door, Arc<Gate>>,
     /// Without a limit there is no shortage.
     files: Option<Files>,
+    excuses: Arc<AtomicU32>,
 }
 
 impl Gates {
@@ -195,7 +219,8 @@ impl Gates {
         }
         for (door, max) in wanted {
             let files = shares.map_or(u32::MAX, |(_, shares)| u32::try_from(shares.clients * u64::from(max) / all).unwrap_or(u32::MAX));
-            self.doors.entry(door).or_insert_with(|| Gate::new(max)).resize(max, files);
+            let new = || Arc::new(Gate { excuses: Arc::clone(&self.excuses), ..Gate::default() });
+            self.doors.entry(door).or_insert_with(new).resize(max, files);
         }
     }
 
@@ -248,6 +273,20 @@ mod tests {
         let numbers = gate.numbers();
         assert_eq!((numbers.open, numbers.max, numbers.files, numbers.most()), (2, 5, 2, 2));
         assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (7, 2, 1, 0));
+    }
+
+    #[test]
+    fn few_at_a_time_are_told_that_there_is_no_file_at_all_doors_together() {
+        let redis = Redis::at(Upstream::Unix("/nowhere".into()));
+        let config = Config { postgres: Some(Postgres::default()), redis: [("cache".into(), redis)].into(), ..Config::default() };
+        let mut gates = Gates::default();
+        gates.apply(&config);
+        let mut doors = gates.iter().map(|(_, gate)| gate);
+        let (one, other) = (doors.next().unwrap(), doors.next().unwrap());
+        let mut told: Vec<Excuse> = (0..MOST_EXCUSES).map_while(|turn| if turn % 2 == 0 { one.excuse() } else { other.excuse() }).collect();
+        assert_eq!((told.len(), one.excuse().is_some(), other.excuse().is_some()), (MOST_EXCUSES as usize, false, false));
+        told.pop();
+        assert!(other.excuse().is_some());
     }
 
     #[test]
