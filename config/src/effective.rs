@@ -72,7 +72,11 @@ pub fn entries(config: &Config) -> Vec<Entry> {
             scope: Scope::Root,
             values: vec![("memory_limit", memory_limit), ("upgrade_socket", upgrade_socket), ("workers", workers)],
         },
-        Entry { path: "admin".to_owned(), scope: Scope::Admin, values: vec![("listen", quoted(admin_listen))] },
+        Entry {
+            path: "admin".to_owned(),
+            scope: Scope::Admin,
+            values: vec![("listen", quoted(admin_listen)), ("quitquitquit", Shown::Plain(admin.quitquitquit.to_string()))],
+        },
         Entry {
             path: "drain".to_owned(),
             scope: Scope::Drain,

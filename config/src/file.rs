@@ -176,7 +176,7 @@ fn admin(section: &Section<'_>) -> Admin {
         Ok(listen) => Some(listen),
         Err(message) => field.wrong(message),
     });
-    Admin { listen: listen.unwrap_or(Admin::default().listen) }
+    Admin { listen: listen.unwrap_or(Admin::default().listen), quitquitquit: section.flag("quitquitquit").unwrap_or_default() }
 }
 
 /// Reads the admin listener: an address, or `off`.

@@ -81,6 +81,8 @@ pub enum Workers {
 pub struct Admin {
     /// Where `/metrics` and the health endpoints listen; `None` turns them off.
     pub listen: Option<SocketAddr>,
+    /// Whether a POST to `/quitquitquit` from this machine ends the process.
+    pub quitquitquit: bool,
 }
 
 /// What happens on SIGTERM.
@@ -240,7 +242,7 @@ pub enum UpstreamTls {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) }
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))), quitquitquit: false }
     }
 }
 

@@ -18,10 +18,37 @@ pub struct Address<'t> {
 
 /// Parameters that are about the way to the server, or about who one is there: they have no meaning on loopback.
 const DROPPED: &[&str] = &[
-    "sslmode", "ssl", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslcrldir", "sslsni", "sslnegotiation", "sslcertmode",
-    "sslfactory", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "requiressl", "channel_binding",
-    "gssencmode", "krbsrvname", "require_auth", "target_session_attrs", "load_balance_hosts", "host", "hostaddr", "port", "password",
-    "passfile", "pass", "username",
+    "sslmode",
+    "ssl",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslcrl",
+    "sslcrldir",
+    "sslsni",
+    "sslnegotiation",
+    "sslcertmode",
+    "sslfactory",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_check_hostname",
+    "requiressl",
+    "channel_binding",
+    "gssencmode",
+    "krbsrvname",
+    "require_auth",
+    "target_session_attrs",
+    "load_balance_hosts",
+    "host",
+    "hostaddr",
+    "port",
+    "password",
+    "passfile",
+    "pass",
+    "username",
 ];
 
 impl<'t> Address<'t> {
@@ -114,7 +141,10 @@ mod tests {
     #[test]
     fn what_is_about_the_way_there_goes_and_all_else_stays() {
         let table = [
-            ("postgres://app:s3cret@db.internal:5433/shop?sslmode=require&application_name=x", "postgres://app@127.0.0.1:6432/shop?application_name=x"),
+            (
+                "postgres://app:s3cret@db.internal:5433/shop?sslmode=require&application_name=x",
+                "postgres://app@127.0.0.1:6432/shop?application_name=x",
+            ),
             ("postgresql+asyncpg://app:p%40ss@h/shop", "postgresql+asyncpg://app@127.0.0.1:6432/shop"),
             ("jdbc:postgresql://h:5432/shop?user=app&password=x&ssl=true", "jdbc:postgresql://127.0.0.1:6432/shop?user=app"),
             ("postgres://h", "postgres://127.0.0.1:6432"),

@@ -41,8 +41,7 @@ pub(crate) fn container(wish: &Wish, plan: &Plan, native: bool, guaranteed: bool
     container["readinessProbe"] = probe("/readyz", 5, 5, 2);
     if !native {
         // It holds the containers behind it back until they can be served.
-        container["lifecycle"] =
-            json!({ "postStart": { "exec": { "command": ["sidepool", "wait", "--url", format!("http://127.0.0.1:{}", options.admin_port)] } } });
+        container["lifecycle"] = json!({ "postStart": { "exec": { "command": ["sidepool", "wait", "--url", format!("http://127.0.0.1:{}", options.admin_port)] } } });
     }
     container["resources"] = resources(options, guaranteed);
     container["securityContext"] = security(options);
@@ -85,14 +84,10 @@ fn arguments(wish: &Wish) -> Vec<String> {
 fn environment(wish: &Wish, plan: &Plan, native: bool) -> Vec<Value> {
     let options = &wish.options;
     let mut environment = plan.environment.clone();
-    let mut set = |name: &str, value: String| environment.push(json!({ "name": name, "value": value }));
-    if !native {
-        // Jobs end when all ordinary containers have, and this is how they end ours.
-        set("SIDEPOOL_QUITQUITQUIT", "on".to_owned());
-    }
     if wish.configured != Configured::Environment {
         return environment;
     }
+    let mut set = |name: &str, value: String| environment.push(json!({ "name": name, "value": value }));
     for protocol in &plan.protocols {
         match protocol {
             Protocol::Postgres => set("SIDEPOOL_POSTGRES_LISTEN", format!("127.0.0.1:{}", options.port)),
@@ -101,6 +96,10 @@ fn environment(wish: &Wish, plan: &Plan, native: bool) -> Vec<Value> {
     }
     set("SIDEPOOL_ADMIN_LISTEN", admin_listen(options));
     set("SIDEPOOL_LOG_FORMAT", options.log_format.clone());
+    if !native {
+        // Jobs end when all ordinary containers have, and this is how they end ours.
+        set("SIDEPOOL_QUITQUITQUIT", "on".to_owned());
+    }
     for (name, value) in &wish.plain {
         set(name, value.clone());
     }

@@ -119,7 +119,9 @@ fn is_native(wish: &Wish) -> Result<bool, Outcome> {
     match (wish.native, options.native) {
         (Some(false), _) | (None, NativeSidecar::Never) => Ok(false),
         (None, NativeSidecar::Always) => Ok(true),
-        (Some(true), NativeSidecar::Auto | NativeSidecar::Never | NativeSidecar::Always) | (None, NativeSidecar::Auto) if !too_old => Ok(true),
+        (Some(true), NativeSidecar::Auto | NativeSidecar::Never | NativeSidecar::Always) | (None, NativeSidecar::Auto) if !too_old => {
+            Ok(true)
+        }
         (Some(true) | None, _) => Err(rejected(format!(
             "Kubernetes before 1.{NATIVE_SINCE} has no native sidecars and would wait for this one for ever: use an ordinary container \
              (sidepool.dev/native-sidecar: \"false\", or --native-sidecar never for all), and have Jobs POST to /quitquitquit when they are done"
@@ -136,7 +138,8 @@ fn application<'p>(pod: &'p Value, wish: &Wish, native: bool) -> Result<Vec<&'p 
     let Some(wanted) = &wish.containers else { return Ok(all().collect()) };
     let known: Vec<&str> = all().map(name).collect();
     if let Some(missing) = wanted.iter().find(|wanted| !known.contains(&wanted.as_str())) {
-        let hint = nearest(missing, known.iter().copied()).map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean {near}?"));
+        let hint = nearest(missing, known.iter().copied())
+            .map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean {near}?"));
         let too_early = init.iter().any(|container| name(container) == missing);
         let hint = if too_early { "it runs before the sidecar".to_owned() } else { hint };
         return Err(rejected(format!("sidepool.dev/containers: there is no container {missing} that could use the sidecar: {hint}")));
@@ -169,7 +172,9 @@ fn ports_are_free(pod: &Value, wish: &Wish, plan: &Plan) -> Result<(), Outcome> 
 fn look_around(pod: &Value, wish: &Wish, plan: &mut Plan) {
     let grace = at(pod, &["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_u64).unwrap_or(USUAL_GRACE);
     if let Some(drain) = wish.drain_seconds.filter(|drain| *drain >= grace) {
-        plan.warnings.push(format!("sidepool.dev/drain-timeout is {drain} s, but the pod is killed after {grace} s (terminationGracePeriodSeconds)"));
+        plan.warnings.push(format!(
+            "sidepool.dev/drain-timeout is {drain} s, but the pod is killed after {grace} s (terminationGracePeriodSeconds)"
+        ));
     }
 }
 

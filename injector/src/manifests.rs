@@ -37,7 +37,11 @@ pub fn inject_text(input: &str, options: &Options) -> Result<Injected, String> {
         let is_json = part.text.trim_start().starts_with('{');
         let (old, new) = (write(&before, is_json)?, write(&after, is_json)?);
         let title = title(&before);
-        let diff = TextDiff::from_lines(&old, &new).unified_diff().context_radius(3).header(&format!("a/{title}"), &format!("b/{title}")).to_string();
+        let diff = TextDiff::from_lines(&old, &new)
+            .unified_diff()
+            .context_radius(3)
+            .header(&format!("a/{title}"), &format!("b/{title}"))
+            .to_string();
         injected.diff.push_str(&diff);
         injected.text.push_str(&new);
     }
@@ -95,7 +99,9 @@ fn document(document: &mut Value, options: &Options, injected: &mut Injected) {
     let title = title(document);
     let path: &[&str] = match (group(document), text(document, &["kind"]).unwrap_or_default()) {
         ("", "Pod") => &[],
-        ("" | "apps" | "batch", "ReplicationController" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job") => &["spec", "template"],
+        ("" | "apps" | "batch", "ReplicationController" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job") => {
+            &["spec", "template"]
+        }
         ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template"],
         // List, PodList, DeploymentList, …
         (_, kind) if kind.ends_with("List") => {
@@ -160,9 +166,15 @@ spec:
     fn workloads_change_and_all_else_stays_as_written() {
         let injected = inject_text(FILE, &Options::default()).unwrap();
         assert_eq!(injected.rejected, Vec::<String>::new());
-        assert!(injected.text.starts_with("# what stays as it is\napiVersion: v1\nkind: Service\nmetadata: {name: web}   # as written\n---\n"));
+        assert!(
+            injected.text.starts_with("# what stays as it is\napiVersion: v1\nkind: Service\nmetadata: {name: web}   # as written\n---\n")
+        );
         assert!(injected.text.ends_with("---\n# empty\n"));
-        assert!(injected.diff.contains("+      - name: sidepool\n") && injected.diff.contains("--- a/Deployment/web\n"), "{}", injected.diff);
+        assert!(
+            injected.diff.contains("+      - name: sidepool\n") && injected.diff.contains("--- a/Deployment/web\n"),
+            "{}",
+            injected.diff
+        );
         assert!(!injected.diff.contains("\n-  name: web"), "{}", injected.diff);
         let again = inject_text(&injected.text, &Options::default()).unwrap();
         assert_eq!((again.text, again.diff), (injected.text, String::new()));
@@ -171,7 +183,9 @@ spec:
     #[test]
     fn lists_and_cron_jobs_and_json() {
         let pod = r#"{"metadata":{},"spec":{"containers":[{"name":"a","env":[{"name":"REDIS_URL","value":"redis://h"}]}]}}"#;
-        let cron = format!(r#"{{"apiVersion":"batch/v1","kind":"CronJob","metadata":{{"name":"c"}},"spec":{{"jobTemplate":{{"spec":{{"template":{pod}}}}}}}}}"#);
+        let cron = format!(
+            r#"{{"apiVersion":"batch/v1","kind":"CronJob","metadata":{{"name":"c"}},"spec":{{"jobTemplate":{{"spec":{{"template":{pod}}}}}}}}}"#
+        );
         let list = format!(r#"{{"apiVersion":"v1","kind":"List","items":[{cron},{{"kind":"ConfigMap"}}]}}"#);
         let injected = inject_text(&list, &Options::default()).unwrap();
         assert_eq!(injected.notes[0], "CronJob/c: injected");

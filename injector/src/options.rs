@@ -60,11 +60,7 @@ impl Default for Options {
             native: NativeSidecar::Auto,
             kubernetes_minor: None,
             run_as: Some(65532),
-            resources: Resources {
-                cpu_request: "50m".to_owned(),
-                memory_request: "32Mi".to_owned(),
-                memory_limit: "128Mi".to_owned(),
-            },
+            resources: Resources { cpu_request: "50m".to_owned(), memory_request: "32Mi".to_owned(), memory_limit: "128Mi".to_owned() },
             port: 6432,
             redis_port: 6380,
             admin_port: 9127,

@@ -61,7 +61,12 @@ mod tests {
     use super::*;
 
     fn document() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::Bool), (0..5_i32).prop_map(|n| json!(n)), "[a-c/~]{0,3}".prop_map(|s| json!(s))];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            (0..5_i32).prop_map(|n| json!(n)),
+            "[a-c/~]{0,3}".prop_map(|s| json!(s))
+        ];
         leaf.prop_recursive(4, 32, 5, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),

@@ -73,7 +73,8 @@ mod tests {
         let all = json!({ "limits": { "cpu": "1", "memory": "1Gi" } });
         let even = json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "1", "memory": "1Gi" } });
         let less = json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } });
-        let pod = |first: &Value, second: &Value| json!({ "containers": [{ "resources": first }], "initContainers": [{ "resources": second }] });
+        let pod =
+            |first: &Value, second: &Value| json!({ "containers": [{ "resources": first }], "initContainers": [{ "resources": second }] });
         assert!(is_guaranteed(&pod(&all, &even)));
         assert!(!is_guaranteed(&pod(&all, &less)));
         assert!(!is_guaranteed(&pod(&all, &json!({}))));

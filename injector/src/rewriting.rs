@@ -170,7 +170,10 @@ impl Planner<'_> {
                 address.on_loopback(port, ALIAS, self.wish.database.as_deref().unwrap_or(ALIAS))
             }
             _ if self.has_file() => {
-                return Err(format!("{} is a Secret's: the configuration file cannot take it over, and what else it says is not seen", variable.name));
+                return Err(format!(
+                    "{} is a Secret's: the configuration file cannot take it over, and what else it says is not seen",
+                    variable.name
+                ));
             }
             _ => self.unseen(protocol, variable.scheme.as_deref(), port),
         };
@@ -244,7 +247,11 @@ impl Planner<'_> {
             for (variable, part) in parts.into_iter().chain([(&ssl, "PGSSLMODE")]) {
                 if let Some(source) = source::of(container, variable) {
                     let more = source::carry(container, variable, &as_optional(source), part)?;
-                    more.into_iter().for_each(|entry| if !entries.contains(&entry) { entries.push(entry) });
+                    more.into_iter().for_each(|entry| {
+                        if !entries.contains(&entry) {
+                            entries.push(entry)
+                        }
+                    });
                 }
             }
             let identity = Value::Array(entries.clone());
@@ -300,7 +307,8 @@ impl Planner<'_> {
                     None => self.plan.environment.push(entry.clone()),
                     Some(other) if other == entry => {}
                     Some(_) => {
-                        let wrong = format!("the sidecar would need two values of {}: say the servers in sidepool.dev/upstream", name(entry));
+                        let wrong =
+                            format!("the sidecar would need two values of {}: say the servers in sidepool.dev/upstream", name(entry));
                         return Err(NoPlan::Wrong(wrong));
                     }
                 }
@@ -347,7 +355,8 @@ fn check(url: &str, protocol: Protocol, own_port: u16) -> Result<Vec<String>, St
         Protocol::Redis => from_given(None, Some(&given), &Overrides::default()),
     };
     let loaded = loaded.map_err(|rejected| {
-        let messages: Vec<String> = rejected.problems.into_iter().filter(|problem| problem.is_error()).map(|problem| problem.message).collect();
+        let messages: Vec<String> =
+            rejected.problems.into_iter().filter(|problem| problem.is_error()).map(|problem| problem.message).collect();
         messages.join("; ")
     })?;
     match server(&loaded.config) {

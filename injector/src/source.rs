@@ -157,7 +157,8 @@ mod tests {
         assert_eq!(of(&container, "A"), Some(Source::Literal("new".to_owned())));
         assert_eq!(of(&container, "EMPTY"), None);
         let key = |kind: &str, name: &str, key: &str| json!({ kind: { "name": name, "key": key, "optional": true } });
-        let wanted = vec![key("secretKeyRef", "last", "DB_URL"), key("secretKeyRef", "prefixed", "URL"), key("configMapKeyRef", "first", "DB_URL")];
+        let wanted =
+            vec![key("secretKeyRef", "last", "DB_URL"), key("secretKeyRef", "prefixed", "URL"), key("configMapKeyRef", "first", "DB_URL")];
         let source = of(&container, "DB_URL").unwrap();
         assert_eq!(source, Source::Imported(wanted));
         let names: Vec<String> = carry(&container, "DB_URL", &source, "T").unwrap().iter().map(|entry| name(entry).to_owned()).collect();

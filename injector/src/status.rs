@@ -96,7 +96,8 @@ pub(crate) fn undo(pod: &Value) -> Result<Option<Undone>, String> {
         // Copied from a running pod, but without the container: it says nothing about this one.
         return Ok(Some(Undone { pod, hash: String::new() }));
     };
-    let status: Value = serde_json::from_str(text).map_err(|_| format!("the annotation {STATUS} is not as the injector wrote it: remove it"))?;
+    let status: Value =
+        serde_json::from_str(text).map_err(|_| format!("the annotation {STATUS} is not as the injector wrote it: remove it"))?;
     for change in list(&status, &["env"]).iter().rev().filter_map(Change::from_json) {
         restore(&mut pod, &own, &change);
     }

@@ -150,9 +150,9 @@ impl Loading<'_> {
             stats: flag("log_stats"),
         };
         match text(document, "metrics_listen") {
-            "" => config.admin = Admin { listen: None },
+            "" => config.admin = Admin { listen: None, quitquitquit: false },
             said => match parse_admin(said) {
-                Ok(listen) => config.admin = Admin { listen },
+                Ok(listen) => config.admin = Admin { listen, quitquitquit: false },
                 Err(message) => self.wrong("metrics_listen", format!("invalid value for parameter metrics_listen; {message}")),
             },
         }

@@ -53,6 +53,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Root], "upgrade_socket", Kind::Path, "", NeedsRestart, "The private Unix socket at which a new process knocks to take over (--take-over); without it, the first Unix socket of [postgres] with \".upgrade\" behind its name."),
     row(&[Root], "workers", Kind::Workers, "\"auto\"", NeedsRestart, "Threads that carry traffic. \"auto\": one up to two cores of CPU quota, beyond that by the quota."),
     row(&[Admin], "listen", Kind::Address, "\"127.0.0.1:9127\"", NeedsRestart, "Where /metrics and the health endpoints listen; \"off\" for nowhere."),
+    row(&[Admin], "quitquitquit", Kind::Flag, "false", NeedsRestart, "Whether a POST to /quitquitquit from this machine ends sidepool as SIGTERM does: for Jobs beside which it is an ordinary container."),
     row(&[Drain], "accept_for", Kind::Duration { zero: Some("not at all") }, "\"0s\"", Live, "How long new clients are still accepted after SIGTERM, while load balancers learn of it."),
     row(&[Drain], "timeout", Kind::Duration { zero: Some("at once") }, "\"25s\"", Live, "How long after SIGTERM what is still open is cut."),
     row(&[Log], "level", Kind::Choice(LEVELS), "\"info\"", Live, "The least severe level that is logged."),
