@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use sidepool_config::sources::ContentHash;
 
 use super::liveness::Liveness;
+use super::quit::Quit;
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
@@ -94,6 +95,8 @@ pub struct Facts {
     pub memory: Memory,
     /// What is known of the servers.
     pub dialing: Dialing,
+    /// Whether somebody on this machine wants the process to end.
+    pub quit: Quit,
     started: AtomicBool,
     draining: AtomicBool,
     forced_closes: AtomicU64,
@@ -112,6 +115,7 @@ impl Facts {
             started_at: clock::wall(),
             memory: Memory::default(),
             dialing,
+            quit: Quit::default(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             forced_closes: AtomicU64::new(0),
