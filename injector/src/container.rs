@@ -10,6 +10,9 @@ use crate::wish::{Configured, Protocol, Wish};
 /// The volume with the configuration file.
 pub(crate) const VOLUME: &str = "sidepool-config";
 
+/// Where the image has the program.
+const BINARY: &str = "/sidepool";
+
 const FOLDER: &str = "/etc/sidepool";
 
 const FILE: &str = "sidepool.toml";
@@ -41,7 +44,7 @@ pub(crate) fn container(wish: &Wish, plan: &Plan, native: bool, guaranteed: bool
     container["readinessProbe"] = probe("/readyz", 5, 5, 2);
     if !native {
         // It holds the containers behind it back until they can be served.
-        container["lifecycle"] = json!({ "postStart": { "exec": { "command": ["sidepool", "wait", "--url", format!("http://127.0.0.1:{}", options.admin_port)] } } });
+        container["lifecycle"] = json!({ "postStart": { "exec": { "command": [BINARY, "wait", "--url", format!("http://127.0.0.1:{}", options.admin_port)] } } });
     }
     container["resources"] = resources(options, guaranteed);
     container["securityContext"] = security(options);

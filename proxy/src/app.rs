@@ -12,6 +12,7 @@ pub mod source;
 pub mod suspend;
 pub mod told;
 pub mod upgrade;
+pub mod watchdog;
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -235,6 +236,7 @@ impl Control {
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
         spawn_local(memory::watch(Arc::clone(&facts), Gauges::of_this_process()));
+        spawn_local(watchdog::feed(Arc::clone(&facts)));
         let mut reloader = reloader(Arc::clone(&facts));
         let mut operator = Operator::new(orders, Arc::clone(&facts));
         facts.set_started();

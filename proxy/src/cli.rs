@@ -44,6 +44,13 @@ pub enum Command {
     Injector(Box<Injector>),
     /// Put the sidecar into Kubernetes manifests, as the webhook does into pods.
     Inject(Box<Inject>),
+    /// Print what a shell needs to complete this command line.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, as `man -l -` reads it.
+    Man,
     /// Ask a running sidepool whether it is alive: 0 if it is, 1 if not. For the HEALTHCHECK of images without a shell.
     Healthcheck(Target),
     /// Wait until a running sidepool is ready for clients.

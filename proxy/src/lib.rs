@@ -18,6 +18,7 @@ pub mod injector;
 pub mod invocation;
 pub mod listener;
 pub mod logging;
+pub mod manual;
 pub mod observe;
 pub mod pool;
 pub mod probe;

@@ -9,6 +9,7 @@ use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
 use sidepool::injector::command;
 use sidepool::invocation::{flags, start};
+use sidepool::manual;
 use sidepool::probe;
 
 fn main() -> ExitCode {
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
         Some(Command::Settings) => app::settings(),
         Some(Command::Injector(flags)) => command::injector(&flags),
         Some(Command::Inject(flags)) => command::inject(&flags),
+        Some(Command::Completions { shell }) => manual::completions(shell),
+        Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
     }

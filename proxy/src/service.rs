@@ -1,15 +1,20 @@
-//! What the service manager is told, if one listens (systemd's `NOTIFY_SOCKET`): that we are ready, read the configuration again, or end.
+//! What the service manager is told, if one listens (systemd's `NOTIFY_SOCKET`): that we are ready, read the configuration again, are alive, or end.
+//! Not here: finding out whether we are alive (`admin::liveness`), saying so in time (`app::watchdog`).
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use crate::clock;
 
 /// Names the socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// How long the manager waits for a sign of life before it starts us anew, in microseconds, and for whose.
+const WATCHDOG: [&str; 2] = ["WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// Clients can connect, with the configuration that was read last.
 pub fn ready() {
@@ -19,6 +24,24 @@ pub fn ready() {
 /// The configuration is being read again.
 pub fn reloading() {
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic_micros()));
+}
+
+/// All workers answer.
+pub fn alive() {
+    notify("WATCHDOG=1");
+}
+
+/// How long the manager waits for a sign of life, if it does.
+#[must_use]
+pub fn patience() -> Option<Duration> {
+    let [micros, pid] = WATCHDOG.map(|name| std::env::var(name).ok());
+    patience_of(micros?.parse().ok()?, pid.as_deref(), std::process::id())
+}
+
+/// Of what the variables say. Without a process it is for everybody.
+fn patience_of(micros: u64, pid: Option<&str>, own: u32) -> Option<Duration> {
+    let meant = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    (meant && micros > 0).then(|| Duration::from_micros(micros))
 }
 
 /// The end has begun.
@@ -60,5 +83,13 @@ mod tests {
             assert_eq!(&heard[..length], b"READY=1");
         }
         assert!(send(OsStr::new("/nowhere/at/all"), "READY=1").is_err());
+    }
+
+    #[test]
+    fn only_who_is_meant_gives_signs_of_life() {
+        assert_eq!(patience_of(30_000_000, None, 7), Some(Duration::from_secs(30)));
+        assert_eq!(patience_of(30_000_000, Some("7"), 7), Some(Duration::from_secs(30)));
+        assert_eq!(patience_of(30_000_000, Some("8"), 7), None);
+        assert_eq!(patience_of(0, None, 7), None);
     }
 }

@@ -178,3 +178,30 @@ async fn a_reset_that_forgets_no_values_leaves_none_to_others() {
     other.value("SELECT nextval('s1')").await;
     assert_eq!(ask(&mut one, "SELECT lastval()").await, NONE);
 }
+
+/// `lastval`, by the number that PostgreSQL has fixed for it (`pg_proc.dat`).
+const LASTVAL: u32 = 2559;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_by_number_finds_nothing_of_others() {
+    let (_cluster, settings) = setup().await;
+    let pool = fresh(&settings).await;
+    let (mut one, mut other) = (pool.wire().await, pool.wire().await);
+    one.value("SELECT nextval('s1')").await;
+    let messages = other.ask(&frame::function_call(LASTVAL, &[])).await;
+    assert_eq!(outcome(&messages), NONE);
+    // Several that want to forget at the same time do not take the connection from each other for ever.
+    let pipeline = [frame::query("SELECT nextval('s1')"), frame::function_call(LASTVAL, &[])].concat().repeat(50);
+    for wire in [&mut one, &mut other] {
+        wire.send(&pipeline).await;
+    }
+    for wire in [&mut one, &mut other] {
+        for _ in 0..50 {
+            let drawn = first_column(&wire.until_ready().await)[0].clone();
+            let messages = wire.until_ready().await;
+            let called =
+                messages.iter().find(|message| message.tag == b'V').map(|message| String::from_utf8_lossy(&message.body[4..]).into_owned());
+            assert!(called.as_ref().is_none_or(|called| *called == drawn), "{drawn}: {called:?}");
+        }
+    }
+}

@@ -30,9 +30,6 @@ pub(super) enum Hinted {
     Refused,
 }
 
-/// `currval` and `lastval`, by the numbers that PostgreSQL has fixed for them (`pg_proc.dat`).
-const ASKS_SEQUENCES: [u32; 2] = [1575, 2559];
-
 impl Inbound<'_, '_> {
     /// Notes what a message may change that is passed as it is.
     pub(super) fn hint(&mut self, tag: FrontendTag, rest: &[u8], head: Head) -> Hinted {
@@ -63,10 +60,7 @@ impl Inbound<'_, '_> {
                     return Hinted::Noted;
                 }
                 self.link.dirt.add_unknown();
-                if function.map(u32::from_be_bytes).is_some_and(|function| ASKS_SEQUENCES.contains(&function)) {
-                    return self.forget_before(Kinds::UNKNOWN, false, head);
-                }
-                Hinted::Noted
+                self.forget_before(Kinds::UNKNOWN, false, head)
             }
             FrontendTag::Parse
             | FrontendTag::Bind

@@ -56,6 +56,8 @@ pub struct News {
     pub replay: bool,
     /// The server skips everything until a Sync, which is owed.
     pub resumes: bool,
+    /// A batch of the proxy itself is through, for which a message of the client may wait.
+    pub made_way: bool,
     /// The end of the answer waits for what the client has notified itself of.
     pub waits: bool,
 }
@@ -247,6 +249,7 @@ impl Outbound<'_, '_> {
         let Some(&[status]) = body else { return Err(ServerFault::Status) };
         let status = TransactionStatus::from_byte(status).ok_or(ServerFault::Status)?;
         let own = self.link.tracker.is_own_query_next();
+        self.news.made_way |= matches!(self.link.tracker.owed().next(), Some(Owed::OwnSync));
         let verdict = self.link.tracker.on_ready(status).map_err(ServerFault::Desync)?;
         self.link.ran = false;
         self.link.own_done += u8::from(own);

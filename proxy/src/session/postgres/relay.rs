@@ -444,6 +444,12 @@ impl Session {
         if news.ready > 0 {
             self.note_time();
         }
+        if news.made_way && self.hold == Hold::All && self.with_connection(|connection| !connection.link.holds(Hold::All)) {
+            // On this connection: whoever got it in between would have to be made way for again.
+            let pending = std::mem::take(&mut self.pending);
+            self.send_on(cx, &pending)?;
+            return Ok(Turn::Moved);
+        }
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
     }
 
