@@ -169,6 +169,10 @@ impl Planner<'_> {
                 self.needs_alias |= protocol == Protocol::Postgres && address.path.is_some_and(|path| path.contains('$'));
                 address.on_loopback(port, ALIAS, self.wish.database.as_deref().unwrap_or(ALIAS))
             }
+            _ if self.has_file() && !is_said => {
+                self.plan.warnings.push(format!("{} is a Secret's and stays as it is: point it to 127.0.0.1:{port} there", variable.name));
+                return Ok(());
+            }
             _ if self.has_file() => {
                 return Err(format!(
                     "{} is a Secret's: the configuration file cannot take it over, and what else it says is not seen",

@@ -155,6 +155,12 @@ fn a_configuration_file_is_mounted_as_a_directory() {
     assert_eq!(own["volumeMounts"], json!([{ "name": "sidepool-config", "mountPath": "/etc/sidepool", "readOnly": true }]));
     assert_eq!(mapped["spec"]["volumes"], json!([{ "name": "sidepool-config", "configMap": { "name": "pools" } }]));
     assert_eq!(app(&mapped, "DATABASE_URL"), "postgres://app:pw@127.0.0.1:6432/shop");
+    let hidden = json!([{ "name": "DATABASE_URL", "valueFrom": secret("db", "url") }]);
+    let (kept, warnings) = injected(&with_env(hidden.clone(), json!({ "sidepool.dev/config-map": "pools" })));
+    assert_eq!(app(&kept, "DATABASE_URL"), secret("db", "url"));
+    assert!(warnings.iter().any(|warning| warning.contains("stays as it is")), "{warnings:?}");
+    let why = rejected(&with_env(hidden, json!({ "sidepool.dev/config-map": "pools", "sidepool.dev/env-url": "DATABASE_URL" })));
+    assert!(why.contains("cannot take it over"), "{why}");
     let (inline, _) = injected(&with_env(env, json!({ "sidepool.dev/config": "workers = 1" })));
     assert!(inline["spec"]["volumes"][0]["downwardAPI"].is_object());
     let why = rejected(&with_env(json!([]), json!({ "sidepool.dev/config-map": "pools", "sidepool.dev/pool-size": "5" })));

@@ -202,3 +202,19 @@ fn a_file_that_asks_for_what_cannot_be_gives_nothing_but_reasons() {
     assert!(output.status.success() && output.stdout.is_empty());
     assert_eq!(String::from_utf8_lossy(&inject(&[], other).stdout), other);
 }
+
+#[test]
+fn the_example_of_the_readme_is_true_to_the_letter() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("a README");
+    let (_, block) = readme.split_once("```console\n$ sidepool inject ").expect("the example");
+    let (command, shown) = block.split_once("```").expect("its end").0.split_once('\n').expect("a line");
+    let output = Command::new(path(Build::Checked)).arg("inject").args(command.split(' ')).current_dir(&root).output().expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in shown.split("…\n").filter(|part| !part.is_empty()) {
+        assert!(printed.contains(part), "{part}is not in\n{printed}");
+    }
+    let annotations = sidepool_injector::wish::ANNOTATIONS.iter().map(|(name, _)| *name).filter(|name| *name != "status");
+    let missing: Vec<&str> = annotations.filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "annotations that the README does not name");
+}
