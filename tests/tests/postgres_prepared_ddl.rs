@@ -56,6 +56,23 @@ async fn who_asks_what_the_rows_look_like_never_notices() {
     assert_eq!(tags(&wire.ask(&run_described("s")).await), "2TDCZ");
 }
 
+/// What drivers send that prepare and run in one batch. The server has the text of somebody else, and the name is not taken by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_prepares_in_the_same_batch_never_notices_either() {
+    let (cluster, pool) = start(1).await;
+    prepared(&pool).await;
+    cluster.sql("ALTER TABLE thing ADD b text DEFAULT 'new'").await;
+    let mut wire = pool.wire().await;
+    let answer = wire.ask(&[parse("mine", SELECT), run_described("mine")].concat()).await;
+    assert_eq!(tags(&answer), "12TDCZ", "{:?}", first_error(&answer));
+    assert_eq!(tags(&wire.ask(&run_described("mine")).await), "2TDCZ");
+    // An error of its own comes behind the answer to its Parse.
+    let mut other = pool.wire().await;
+    let wrong = [parse("mine", SELECT), bind("", "mine", &["7"]), sync()].concat();
+    assert_eq!(tags(&other.ask(&wrong).await), "1EZ");
+    assert_eq!(tags(&other.ask(&run_described("mine")).await), "2TDCZ");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_remembers_what_the_rows_looked_like_is_told_once() {
     let (cluster, pool) = start(1).await;

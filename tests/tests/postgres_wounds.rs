@@ -255,6 +255,47 @@ async fn a_begin_is_tried_on_four_connections_and_no_more() {
     assert_eq!(asked.load(Ordering::SeqCst), 4);
 }
 
+/// A server that says goodbye in the middle of what comes behind a COMMIT.
+async fn short_lived_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await?;
+                stream.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat()).await?;
+                loop {
+                    let read = stream.read(&mut buffer).await?;
+                    let done = |what: &[u8], status: &[u8]| [message(b'C', what), message(b'Z', status)].concat();
+                    if buffer[..read].starts_with(&query("COMMIT")) {
+                        stream.write_all(&done(b"COMMIT\0", b"I")).await?;
+                        return stream.write_all(&message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mgo away\0\0")).await;
+                    }
+                    if read == 0 {
+                        return std::io::Result::Ok(());
+                    }
+                    stream.write_all(&done(b"BEGIN\0", b"T")).await?;
+                }
+            });
+        }
+    });
+    port
+}
+
+/// What is begun anew is a BEGIN that nobody has answered, and not one of a transaction that is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_was_answered_never_stands_for_another_query() {
+    let port = short_lived_server().await;
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.databases.app.port", i64::from(port))).await;
+    let mut wire = pool.wire().await;
+    assert_eq!(tags(&wire.query("BEGIN").await), "CZ");
+    wire.send(&[query("COMMIT"), query("UPDATE accounts SET amount = 0")].concat()).await;
+    let answer = wire.until_closed().await;
+    assert_eq!((tags(&answer).as_str(), code(&answer).as_deref()), ("CZE", Some("57P01")));
+}
+
 /// PgBouncer: remembers that the login failed and tells so for `server_login_retry` (15 s), long after the database is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_has_been_created_since_is_there() {

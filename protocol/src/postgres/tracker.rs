@@ -85,7 +85,7 @@ pub enum Owed<N> {
 
 impl<N> Owed<N> {
     /// Whether the server has no part in it.
-    fn is_local(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         match self {
             Self::LocalParse(_) | Self::LocalClose(_) | Self::CopyData | Self::CopyEnd => true,
             Self::Query(_)
@@ -247,7 +247,14 @@ impl<N> Tracker<N> {
         self.owed.iter().any(|owed| matches!(owed, Owed::OwnDescribe(_)))
     }
 
+    /// Whether something that is owed may run a statement, and so change the status of the transaction.
+    #[must_use]
+    pub fn runs_something(&self) -> bool {
+        self.owed.iter().any(|owed| matches!(owed, Owed::Execute(_) | Owed::Query(_) | Owed::FunctionCall))
+    }
+
     /// Whether the present batch has an unanswered entry that the caller remembers something for which `matters`.
+    #[must_use]
     pub fn batch_has(&self, matters: impl Fn(&N) -> bool) -> bool {
         let mut batch = self.owed.iter().rev().take_while(|owed| !matches!(owed, Owed::Sync));
         batch.any(|owed| match owed {

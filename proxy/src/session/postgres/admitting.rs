@@ -24,7 +24,7 @@ use crate::upstream::postgres::pins::{Cause, Pins};
 pub(super) type Admit<'a> = &'a dyn Fn(Pins) -> Option<Box<[u8]>>;
 
 /// A statement that no server has. It is what the server's log shows.
-const REFUSED: &str = "refused by sidepool: max_pinned_connections";
+const REFUSED: &str = "refused by sidepool";
 
 const BY_KIND: [(Kinds, Cause); 4] = [
     (Kinds::TEMPORARY, Cause::TemporaryTables),
@@ -48,10 +48,15 @@ impl Inbound<'_, '_> {
         let Some(told) = rest.get(HEAD_BYTES..head.message_bytes()).and_then(cstr).and_then(|(text, _)| self.refusal_of(text)) else {
             return false;
         };
+        self.refuse_with(told);
+        true
+    }
+
+    /// What the client is told instead of the answer to a simple query: in its place stands one that is certain to fail, in a failed block too.
+    pub(super) fn refuse_with(&mut self, told: Box<[u8]>) {
         self.forget_unnamed();
         statement::put_query(self.out.put(), format!("EXECUTE \"{REFUSED}\"").as_bytes());
         self.link.tracker.owe(Owed::Query(Note::Refused(told)));
-        true
     }
 
     /// The same of a Bind of a statement with this text.

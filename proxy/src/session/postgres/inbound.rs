@@ -175,6 +175,9 @@ impl Inbound<'_, '_> {
                 self.look_for_databases(tag, rest, head);
             }
             if self.link.rules.is_some() && self.link.tracker.is_plain() {
+                if self.waits_for_forgetting(tag) {
+                    return Ok((at, Stop::Held(Hold::All)));
+                }
                 match self.hint(tag, rest, head) {
                     Hinted::Noted => {}
                     Hinted::NeedMore => return Ok((at, Stop::NeedMore)),

@@ -260,6 +260,8 @@ impl Outbound<'_, '_> {
             Verdict::Forward => {
                 self.news.ready += 1;
                 if status == TransactionStatus::Idle {
+                    // What has ended is not begun again, whatever is sent next.
+                    self.link.replay.begin.clear();
                     self.news.transactions += 1;
                     self.link.dirt.on_transaction();
                     self.news.schema |= std::mem::take(&mut self.link.schema_changed);

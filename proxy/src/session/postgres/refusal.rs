@@ -110,6 +110,14 @@ pub(super) fn values_of_others() -> Fault {
         .with_hint("Send ROLLBACK by itself, and what asks for values (currval, lastval) after it.")
 }
 
+/// What others have drawn from sequences cannot be forgotten.
+#[must_use]
+pub(super) fn values_not_forgotten(cause: &str) -> Fault {
+    Fault::error(SqlState::NOT_IN_PREREQUISITE_STATE, format!("the values of sequences on this connection may be another client's: {cause}"))
+        .with_detail("DISCARD SEQUENCES has failed three times.")
+        .with_hint("A short statement_timeout hinders it. If the server does not know the command, ask with INSERT ... RETURNING instead, or use pool_mode = \"session\".")
+}
+
 /// A client was idle for too long with a pinned connection.
 #[must_use]
 pub(super) fn pinned_too_long(pins: Pins, bounds: &Bounds) -> Fault {

@@ -550,11 +550,7 @@ fn poll_server(
 }
 
 /// Releases a connection, after any cancel on its way to it has arrived.
-pub(super) fn give_back(mut lease: Lease<PgConnector>) {
-    if lease.link.squatted {
-        // Only what leaves nothing cleans it of that.
-        lease.link.dirt.add_unknown();
-    }
+pub(super) fn give_back(lease: Lease<PgConnector>) {
     let dirty = lease.link.squatted || lease.pool().connector().resets_always();
     let condition = if dirty { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {

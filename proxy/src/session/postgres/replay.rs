@@ -1,7 +1,7 @@
 //! Sends a batch once more that the server refused only because of what the proxy did not know: that a plan is of no use any more.
 //!
 //! Kept is what the client sent, when it is small, alone, whole, uses a statement that the server had from before, and begins outside of a
-//! transaction or right behind its BEGIN. Anything else is refused as the server refuses it, and goes well the next time.
+//! transaction or right behind its BEGIN; without what comes first in it and was answered here. Anything else is refused as the server refuses it, and goes well the next time.
 //!
 //! A connection that is lost is another matter: what was sent over it may have run, whatever the server says. Only two things can be sent again on
 //! another connection: what was not sent because the connection was still being brought into the client's state, and a BEGIN, which has no effect
@@ -65,10 +65,20 @@ pub(super) fn keep(link: &mut Link, input: &[u8]) {
     if ends != 1 || link.tracker.is_batch_open() {
         return;
     }
+    let own = link.tracker.owed().skip_while(|owed| matches!(owed, Owed::OwnQuery)).take_while(|owed| owed.is_local()).count();
     let replay = &mut link.replay;
     replay.bytes.clear();
-    replay.bytes.extend_from_slice(input);
+    replay.bytes.extend_from_slice(behind(input, own));
     (replay.described, replay.in_block) = (described, in_block);
+}
+
+/// What stands behind so many messages: the proxy has answered these itself.
+fn behind(mut input: &[u8], messages: usize) -> &[u8] {
+    for _ in 0..messages {
+        let Ok(Some(head)) = frame::head(input) else { return &[] };
+        input = input.get(head.message_bytes()..).unwrap_or_default();
+    }
+    input
 }
 
 /// Whether the message is a simple query that can do nothing but begin a transaction: one command, in which nothing can be called.
@@ -83,7 +93,7 @@ fn only_begins(message: &[u8]) -> bool {
 pub(super) fn nothing_ran(link: &Link) -> bool {
     let outside = link.tracker.status() == TransactionStatus::Idle && !link.tracker.is_batch_open();
     // What keeps a connection for one client is on no other.
-    if !outside || link.asking.is_some() || !link.pins.is_empty() {
+    if !outside || link.half_sent || link.asking.is_some() || !link.pins.is_empty() {
         return false;
     }
     let own = link.tracker.is_owed() && link.tracker.owed().all(|owed| matches!(owed, Owed::OwnQuery));

@@ -425,6 +425,9 @@ impl Link {
         if !pins.is_empty() {
             return Some(pins.words());
         }
+        if self.squatted && !cleaned.all && !cleaned.statements {
+            return Some("statements of others, prepared otherwise under their names".to_owned());
+        }
         (!cleaned.all && !self.dirt.is_clean()).then(|| "what a client may have set".to_owned())
     }
 
@@ -476,6 +479,8 @@ mod tests {
         assert!(link.left_by(statements).is_some());
         link.take_in_reset(Cleaned { listening: true, ..statements });
         assert!(link.pins.is_empty());
+        link.squatted = true;
+        assert!(link.left_by(Cleaned::default()).is_some() && link.left_by(statements).is_none());
         link.dirt.add_unknown();
         assert!(link.left_by(statements).is_some() && link.left_by(all).is_none());
         link.pins.add(Cause::Library);

@@ -24,6 +24,10 @@ pub struct Sequences {
     asked: bool,
     /// The present client has run something that may have drawn one.
     ran: bool,
+    /// How often it has been tried to forget them since the present client got the connection, or since that last went well.
+    tries: u8,
+    /// One of these may not have been answered.
+    forgetting: bool,
 }
 
 impl Sequences {
@@ -31,7 +35,7 @@ impl Sequences {
     /// to be forgotten now.
     #[must_use]
     pub fn on_link(&mut self, client: u64, asks: bool) -> bool {
-        (self.asked, self.ran) = (false, false);
+        (self.asked, self.ran, self.tries, self.forgetting) = (false, false, 0, false);
         self.users = match self.users {
             Users::None => Users::One(client),
             Users::One(known) if known == client => Users::One(client),
@@ -54,8 +58,31 @@ impl Sequences {
         matches!(self.users, Users::Several(_))
     }
 
+    /// All values shall be forgotten.
+    pub fn on_try(&mut self) {
+        (self.tries, self.forgetting) = (self.tries.saturating_add(1), true);
+    }
+
+    /// How often that was tried since it last went well.
+    #[must_use]
+    pub fn tries(&self) -> u8 {
+        self.tries
+    }
+
+    /// Whether the server may still have to answer that.
+    #[must_use]
+    pub fn is_forgetting(&self) -> bool {
+        self.forgetting
+    }
+
+    /// It has.
+    pub fn on_answered(&mut self) {
+        self.forgetting = false;
+    }
+
     /// The session has forgotten all values.
     pub fn on_forgotten(&mut self) {
+        self.tries = 0;
         if let Users::Several(client) = self.users {
             self.users = Users::One(client);
         }
