@@ -7,8 +7,9 @@ use crate::options::{NATIVE_SINCE, NativeSidecar, Options};
 use crate::placing::{is_guaranteed, is_machinery, place};
 use crate::pods::{LISTS, OWN_NAME, at, list, list_mut, name, stays, text};
 use crate::rewriting::{self, NoPlan, Plan};
-use crate::wish::{self, Label, Wish};
+use crate::wish::{self, Configured, Label, Protocol, Wish};
 use crate::{container, status};
+use sidepool_config::environment::from_environment;
 use sidepool_config::problem::nearest;
 
 /// How long a pod may take to end where it does not say, in seconds.
@@ -72,6 +73,7 @@ fn try_inject(pod: &Value, options: &Options) -> Result<Outcome, Outcome> {
         NoPlan::Wrong(why) => Outcome::Rejected(why),
     })?;
     ports_are_free(&before, &wish, &plan)?;
+    would_start(&wish, &plan)?;
     look_around(&before, &wish, &mut plan);
 
     let spec = before.get("spec").unwrap_or(&Value::Null);
@@ -152,8 +154,8 @@ fn ports_are_free(pod: &Value, wish: &Wish, plan: &Plan) -> Result<(), Outcome> 
     let mut ports = vec![("admin-port", options.admin_port)];
     for protocol in &plan.protocols {
         ports.push(match protocol {
-            wish::Protocol::Postgres => ("port", options.port),
-            wish::Protocol::Redis => ("redis-port", options.redis_port),
+            Protocol::Postgres => ("port", options.port),
+            Protocol::Redis => ("redis-port", options.redis_port),
         });
     }
     let init = list(pod, &["spec", "initContainers"]).iter().filter(|container| stays(container));
@@ -166,6 +168,22 @@ fn ports_are_free(pod: &Value, wish: &Wish, plan: &Plan) -> Result<(), Outcome> 
         }
     }
     Ok(())
+}
+
+/// Asks sidepool's own checks whether it will take what the annotations say, together with servers of the protocols that are wanted.
+fn would_start(wish: &Wish, plan: &Plan) -> Result<(), Outcome> {
+    if wish.configured != Configured::Environment {
+        return Ok(());
+    }
+    let has = |protocol| plan.protocols.contains(&protocol);
+    let environment = |name: &str| match name {
+        "DATABASE_URL" if has(Protocol::Postgres) => Some("postgres://user@server/database".to_owned()),
+        "REDIS_URL" if has(Protocol::Redis) => Some("redis://server".to_owned()),
+        other => wish.plain.get(other).cloned(),
+    };
+    let Err(refused) = from_environment(&environment) else { return Ok(()) };
+    let said = refused.problems.iter().filter(|problem| problem.is_error()).map(|problem| format!("{}: {}", problem.key, problem.message));
+    Err(rejected(format!("the sidecar would not start: {}", said.collect::<Vec<_>>().join("; "))))
 }
 
 /// Soft findings about the rest of the pod.

@@ -243,6 +243,10 @@ fn what_cannot_be_is_refused_with_what_to_do() {
         (with_env(json!([{ "name": "DATABASE_URL", "value": "postgres:///d?host=/run/pg&user=u" }]), json!({})), "Unix socket"),
         (with_env(json!([{ "name": "DATABASE_URL", "value": "postgres://u@localhost:6432/d" }]), json!({})), "sidepool's own"),
         (with_env(json!([{ "name": "DATABASE_URL", "value": "postgres://u:$(NOPE)@h/d" }]), json!({})), "$(NOPE), which is not defined"),
+        (
+            with_env(json!([{ "name": "REDIS_URL", "value": "redis://h" }]), json!({ "sidepool.dev/pool-size": "2" })),
+            "the sidecar would not start: SIDEPOOL_POOL_SIZE: pool_size (2) must be more than shared_connections",
+        ),
         (pod(two, json!({})), "two servers or two users of one"),
         (pod(taken, json!({})), "port 9127 is container app's: choose another with sidepool.dev/admin-port"),
         (pod(own, json!({})), "a container sidepool of its own"),

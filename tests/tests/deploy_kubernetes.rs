@@ -71,6 +71,14 @@ fn all_follow_the_schemas() {
 }
 
 #[test]
+#[should_panic(expected = "replicaz")]
+fn a_field_that_does_not_exist_is_seen() {
+    let mut deployment = find(&base("injector"), "Deployment").clone();
+    deployment["spec"]["replicaz"] = 2.into();
+    validate(&[deployment], &["1.36"]);
+}
+
+#[test]
 fn the_webhook_is_called_for_who_asks_and_finds_who_answers() {
     let objects = base("injector");
     assert_eq!(objects.last().map(|object| &object["kind"]), Some(&json!("MutatingWebhookConfiguration")), "after its own pods");

@@ -95,7 +95,7 @@ async fn urls_of_secrets_that_nobody_has_seen() {
     let (cluster, server) = (Cluster::start().await, RedisServer::start_with_password("hidden").await);
     let secrets = secrets(&cluster, &server);
     let env = json!([from_secret("DATABASE_URL", "db", "url"), from_secret("REDIS_URL", "cache", "url")]);
-    let pod = Pod::inject(&json!({ "name": "app", "image": "app", "env": env }), &json!({ "sidepool.dev/pool-size": "2" }));
+    let pod = Pod::inject(&json!({ "name": "app", "image": "app", "env": env }), &json!({ "sidepool.dev/pool-size": "3" }));
     let mut process = pod.start(&secrets).await;
     assert_eq!(pod.run(&secrets, "psql", &["$DATABASE_URL", "-Atc", WHO]), "app app");
     assert_eq!(pod.run(&secrets, "redis-cli", &["-u", "$REDIS_URL", "SET", "k", "v"]), "OK");
