@@ -75,7 +75,12 @@ pub fn entries(config: &Config) -> Vec<Entry> {
         Entry {
             path: "admin".to_owned(),
             scope: Scope::Admin,
-            values: vec![("listen", quoted(admin_listen)), ("quitquitquit", Shown::Plain(admin.quitquitquit.to_string()))],
+            values: vec![
+                ("listen", quoted(admin_listen)),
+                ("metrics_names", quoted(admin.metrics_names.name())),
+                ("metrics_max_pools", number(admin.metrics_max_pools)),
+                ("quitquitquit", flag(admin.quitquitquit)),
+            ],
         },
         Entry {
             path: "drain".to_owned(),

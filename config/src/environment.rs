@@ -112,6 +112,7 @@ pub fn from_given(postgres: Option<&Given>, redis: Option<&Given>, overrides: &O
         admin: Admin {
             listen: assembly.value(overrides.admin_listen.as_ref(), parse_admin).unwrap_or(Admin::default().listen),
             quitquitquit: assembly.value(overrides.quitquitquit.as_ref(), parse_switch).unwrap_or_default(),
+            ..Admin::default()
         },
         drain: assembly.drain(),
         log: assembly.log(),

@@ -20,6 +20,7 @@ pub mod listener;
 pub mod logging;
 pub mod manual;
 pub mod observe;
+pub mod operate;
 pub mod pool;
 pub mod probe;
 pub mod reload;

@@ -10,6 +10,7 @@ use sidepool::cli::{Cli, Command, Target};
 use sidepool::injector::command;
 use sidepool::invocation::{flags, start};
 use sidepool::manual;
+use sidepool::operate;
 use sidepool::probe;
 
 fn main() -> ExitCode {
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => manual::completions(shell),
         Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
+        Some(Command::Alerts(alerts)) => operate::print(&operate::alerts_text(&alerts)),
+        Some(Command::Dashboard { fleet }) => operate::print(&operate::dashboard_text(fleet)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
     }
 }

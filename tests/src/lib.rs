@@ -19,6 +19,7 @@ pub mod place;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod redis;
 pub mod scrape;
 pub mod settings;

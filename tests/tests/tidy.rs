@@ -96,6 +96,11 @@ const ARROWS: &[(&[&str], &[&str], &str)] = &[
         "observe is a leaf that everybody writes to",
     ),
     (&["proxy/src/session", "proxy/src/upstream", "proxy/src/pool", "proxy/src/transport"], &["crate::admin"], "admin is on top"),
+    (
+        &["proxy/src/operate"],
+        &["tokio", "crate::session", "crate::pool", "crate::upstream", "crate::worker", "crate::listener", "crate::admin", "crate::app"],
+        "operate reads the catalogue and nothing that runs",
+    ),
     (&["proxy/src/transport"], &["crate::session", "crate::pool", "crate::upstream", "crate::listener"], "transport only moves bytes"),
     (&["proxy/src/pool", "proxy/src/upstream"], &["crate::listener"], "connections do not know who listens"),
 ];

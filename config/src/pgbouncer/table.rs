@@ -187,6 +187,8 @@ pub const OWN: &[Setting] = &[
     row("console_old_columns", Kind::Flag, "0", true),
     row("listen_gap", Kind::Choice(&["close", "warn"]), "close", true),
     row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),
+    row("metrics_names", Kind::Choice(&["sidepool", "otel", "both"]), "sidepool", true),
+    row("metrics_max_pools", Kind::Int(1, 100_000), "200", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),
     row("query_timeout_cancels", Kind::Flag, "0", true),

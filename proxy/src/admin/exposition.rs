@@ -11,6 +11,8 @@ use std::fmt::Write;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
+use sidepool_config::model::MetricsNames;
+
 use crate::observe::catalog::{Buckets, Family, Info, Kind};
 use crate::observe::histogram::HistogramNumbers;
 
@@ -19,11 +21,14 @@ static METADATA: Metadata<'static> = Metadata::new("sidepool", Level::INFO, None
 /// Collects series and renders them.
 pub struct Exposition {
     recorder: PrometheusRecorder,
+    names: MetricsNames,
     own: BTreeMap<Family, String>,
 }
 
-impl Default for Exposition {
-    fn default() -> Self {
+impl Exposition {
+    /// An empty one, in which the metrics of pools are called so.
+    #[must_use]
+    pub fn new(names: MetricsNames) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         for family in Family::ALL {
             let Info { name, kind, labels: _, help } = *family.info();
@@ -34,13 +39,23 @@ impl Default for Exposition {
                 Kind::CounterSeconds | Kind::Histogram(_) => {}
             }
         }
-        Self { recorder, own: BTreeMap::new() }
+        Self { recorder, names, own: BTreeMap::new() }
     }
-}
 
-impl Exposition {
+    /// Whether a family is shown under these names.
+    fn has(&self, family: Family) -> bool {
+        match self.names {
+            MetricsNames::Sidepool => !family.is_otel(),
+            MetricsNames::Otel => !family.is_said_by_otel(),
+            MetricsNames::Both => true,
+        }
+    }
+
     /// The value of a counter (in nanoseconds for a counter of seconds).
     pub fn counter(&mut self, family: Family, labels: &[&str], value: u64) {
+        if !self.has(family) {
+            return;
+        }
         match family.info().kind {
             Kind::Counter => self.recorder.register_counter(&key(family, labels), &METADATA).absolute(value),
             Kind::CounterSeconds => self.own_line(family, "", labels, None, &seconds(value)),
@@ -51,6 +66,9 @@ impl Exposition {
     /// The value of a gauge.
     pub fn gauge(&mut self, family: Family, labels: &[&str], value: f64) {
         debug_assert!(family.info().kind == Kind::Gauge, "{family:?} is no gauge");
+        if !self.has(family) {
+            return;
+        }
         self.recorder.register_gauge(&key(family, labels), &METADATA).set(value);
     }
 
@@ -66,6 +84,9 @@ impl Exposition {
             debug_assert!(false, "{family:?} is no histogram");
             return;
         };
+        if !self.has(family) {
+            return;
+        }
         let shown = |number: u64| match buckets {
             Buckets::Wait | Buckets::Work => seconds(number),
             Buckets::Count => number.to_string(),
@@ -164,7 +185,7 @@ mod tests {
         numbers.counts[0] = 2;
         numbers.counts[1] = 1;
         numbers.counts[17] = 1;
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::new(MetricsNames::Sidepool);
         exposition.histogram(Family::PoolWaitSeconds, &["a\"b\\c\nd"], &numbers);
         let text = exposition.render();
         assert!(text.contains("# TYPE sidepool_pool_wait_seconds histogram\n"), "{text}");
@@ -175,7 +196,7 @@ mod tests {
 
     #[test]
     fn counters_and_gauges_come_from_the_exporter_with_their_help() {
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::new(MetricsNames::Sidepool);
         exposition.counter(Family::Queries, &["app"], 3);
         exposition.counter(Family::ProcessCpuSeconds, &[], 1_250_000_000);
         exposition.gauge(Family::Draining, &[], 0.0);

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use sidepool_config::sources::ContentHash;
 
+use super::exported::Exported;
 use super::liveness::Liveness;
 use super::quit::Quit;
 use crate::clock;
@@ -101,6 +102,7 @@ pub struct Facts {
     draining: AtomicBool,
     forced_closes: AtomicU64,
     gates: Mutex<Gates>,
+    exported: Mutex<Exported>,
     reloads: Mutex<Reloads>,
 }
 
@@ -120,6 +122,7 @@ impl Facts {
             draining: AtomicBool::new(false),
             forced_closes: AtomicU64::new(0),
             gates: Mutex::default(),
+            exported: Mutex::default(),
             reloads: Mutex::new(Reloads {
                 counts: Default::default(),
                 last_successful: true,
@@ -167,6 +170,11 @@ impl Facts {
     /// The gates of the listeners.
     pub fn gates(&self) -> MutexGuard<'_, Gates> {
         lock(&self.gates)
+    }
+
+    /// What the configuration in force says about the metrics.
+    pub fn exported(&self) -> MutexGuard<'_, Exported> {
+        lock(&self.exported)
     }
 
     /// The history of reloads.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 
 use super::collect::{Collected, Collector};
 use super::facts::Facts;
+use super::folding::Folding;
 use super::quit::Refusal;
 use super::{metrics, status};
 use crate::clock;
@@ -45,6 +46,7 @@ const INDEX: &str = "<!doctype html><title>sidepool</title><h1>sidepool</h1><ul>
 struct Admin {
     facts: Arc<Facts>,
     collector: Collector,
+    folding: Mutex<Folding>,
 }
 
 /// Binds the admin listener.
@@ -57,7 +59,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves for as long as the control thread runs.
 pub async fn serve(listener: TcpListener, facts: Arc<Facts>) -> io::Result<()> {
     let collector = Collector::new(facts.mailboxes.clone());
-    accept(listener, router(Arc::new(Admin { facts, collector }))).await
+    accept(listener, router(Arc::new(Admin { facts, collector, folding: Mutex::default() }))).await
 }
 
 /// Who asks.
@@ -108,8 +110,11 @@ fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
-    let collected = collect(&admin).await;
-    ([(header::CONTENT_TYPE, TEXT)], metrics::render(&admin.facts, &collected, clock::now())).into_response()
+    let Collected { busy, numbers, pools } = collect(&admin).await;
+    let most = admin.facts.exported().max_pools;
+    let (pools, folded) = admin.folding.lock().unwrap_or_else(PoisonError::into_inner).fold(pools, most);
+    let text = metrics::render(&admin.facts, &Collected { busy, numbers, pools }, folded, clock::now());
+    ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
 async fn statusz(State(admin): State<Arc<Admin>>) -> Response {

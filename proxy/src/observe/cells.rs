@@ -64,8 +64,6 @@ cells! {
         Transactions: Transactions [] for Postgres,
         /// Nanoseconds that transactions took.
         TransactionTime: TransactionSeconds [] for Postgres,
-        /// Nanoseconds that queries took.
-        QueryTime: QuerySeconds [] for Postgres,
         /// Queries (Redis: commands) sent.
         Queries: Queries [] for Both,
         /// Bytes that clients sent us.
@@ -388,6 +386,8 @@ cells! {
         Wait: PoolWaitSeconds [] for Both,
         /// How long they then kept it.
         Use: PoolUseSeconds [] for Both,
+        /// How long queries took.
+        Query: QuerySeconds [] for Postgres,
         /// How long opening a connection took.
         Connect: ServerConnectSeconds [] for Both,
         /// How many commands of a lane had no reply, at each write.
@@ -416,6 +416,12 @@ cells! {
         RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
         /// A Redis login took too long.
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// A user was looked up and found.
+        AuthLookupFound: AuthLookups ["found"] for Both,
+        /// A user was looked up, and there is no such user.
+        AuthLookupMissing: AuthLookups ["missing"] for Both,
+        /// A user could not be looked up.
+        AuthLookupError: AuthLookups ["error"] for Both,
         /// A PostgreSQL client broke the protocol.
         PostgresFaultProtocol: ClientFaults ["postgres", "protocol"] for Both,
         /// A PostgreSQL client went away with a transaction open or a query running.
