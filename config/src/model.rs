@@ -87,6 +87,8 @@ pub struct Admin {
     pub metrics_names: MetricsNames,
     /// How many pools have series of their own.
     pub metrics_max_pools: u32,
+    /// Whether a POST to `/quitquitquit` from this machine ends the process.
+    pub quitquitquit: bool,
 }
 
 /// How the metrics of pools are called that OpenTelemetry has names for.
@@ -258,7 +260,12 @@ pub enum UpstreamTls {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))), metrics_names: MetricsNames::Sidepool, metrics_max_pools: 200 }
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))),
+            metrics_names: MetricsNames::Sidepool,
+            metrics_max_pools: 200,
+            quitquitquit: false,
+        }
     }
 }
 

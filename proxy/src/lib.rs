@@ -15,6 +15,7 @@ pub mod console;
 pub mod dns;
 pub mod drain;
 pub mod handover;
+pub mod injector;
 pub mod invocation;
 pub mod listener;
 pub mod logging;

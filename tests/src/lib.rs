@@ -11,6 +11,7 @@ pub mod dns;
 pub mod fault;
 pub mod guardian;
 pub mod ini;
+pub mod kubernetes;
 pub mod ldap;
 pub mod load;
 pub mod log;
