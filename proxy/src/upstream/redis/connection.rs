@@ -26,6 +26,12 @@ impl SecretMark {
     pub fn of(secret: Option<&str>) -> Self {
         Self(KEY.hash_one(secret))
     }
+
+    /// The same as a number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
 }
 
 /// A connection. Between two leases nothing is owed on it in either direction.
