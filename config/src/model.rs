@@ -5,6 +5,7 @@
 
 mod output;
 mod postgres;
+mod precedence;
 mod redis;
 mod session_state;
 

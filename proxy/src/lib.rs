@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod admin;
 pub mod app;
+pub mod arrivals;
 pub mod aside;
 pub mod cli;
 pub mod clock;

@@ -186,6 +186,7 @@ pub const OWN: &[Setting] = &[
     row("metrics_listen", Kind::Text, "", false),
     row("console_old_columns", Kind::Flag, "0", true),
     row("listen_gap", Kind::Choice(&["close", "warn"]), "close", true),
+    row("max_client_logins", Kind::Int(1, 1_000_000), "1000", true),
     row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),
     row("metrics_names", Kind::Choice(&["sidepool", "otel", "both"]), "sidepool", true),
     row("metrics_max_pools", Kind::Int(1, 100_000), "200", true),

@@ -68,6 +68,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "auth_type", Kind::Choice(AUTH_TYPES), "\"scram-sha-256\"", NewSessions, "How clients prove who they are. trust: the user must exist; any: not even that."),
     row(&[Postgres], "auth_file", Kind::Path, "", Live, "Users and secrets in the format of PgBouncer's userlist.txt, beside [postgres.users]."),
     row(&[Postgres], "max_client_conn", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most client connections at a time."),
+    row(&[Postgres], "max_client_logins", Kind::Count { min: 1, max: 1_000_000 }, "1000", Live, "Most clients that are being logged in at a time, which bounds memory for strangers; others wait for a turn, and who keeps us waiting longest makes room for them."),
     row(&[Postgres], "client_login_timeout", NO_LIMIT, "\"15s\"", NewSessions, "How long a login may take."),
     row(&[Postgres], "max_prepared_statements", Kind::Count { min: 0, max: 1_000_000 }, "200", Live, "Most prepared statements kept per upstream connection; 0 turns the rewriting of their names off for new sessions."),
     row(&[Postgres], "listen_gap", Kind::Choice(GAPS), "\"close\"", Live, "What becomes of clients that LISTEN when the connection that listens for them is lost, and perhaps notifications with it: they are closed, as by a server that restarts, or stay and are warned."),

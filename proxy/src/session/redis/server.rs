@@ -25,6 +25,7 @@ use super::side::RedisCommons;
 use super::slow::{self, Slow};
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
+use crate::arrivals::Arrivals;
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::upstream::redis::connector::RedisConnector;
@@ -48,6 +49,8 @@ pub struct Server {
     /// Whom it concerns when a client leaves: never more than connections are held for that.
     watched: RefCell<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     next_id: Cell<u64>,
+    /// Clients that have to say who they are, and have not.
+    pub arrivals: Rc<Arrivals>,
     /// Commands that turned out to be slow.
     pub slow: Slow,
     /// Lanes are being looked at.
@@ -86,6 +89,7 @@ impl Server {
     /// A server without connections.
     pub fn new(name: Arc<str>, config: Arc<Redis>, commons: RedisCommons) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
+            arrivals: Rc::default(),
             slow: Slow::default(),
             looking: Cell::new(false),
             denied: Cell::new(gates(&config)),

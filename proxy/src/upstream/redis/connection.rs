@@ -64,6 +64,10 @@ impl Connection for RedisConnection {
         Some(Origin { name: Arc::from(name), address: address.ip() })
     }
 
+    fn is_resumed(&self) -> Option<bool> {
+        self.stream.tls_peer().map(|peer| peer.is_resumed())
+    }
+
     fn close(self) {
         // Redis needs no goodbye: closing the socket is how nearly every client leaves.
         drop(self);
