@@ -72,7 +72,16 @@ pub fn entries(config: &Config) -> Vec<Entry> {
             scope: Scope::Root,
             values: vec![("memory_limit", memory_limit), ("upgrade_socket", upgrade_socket), ("workers", workers)],
         },
-        Entry { path: "admin".to_owned(), scope: Scope::Admin, values: vec![("listen", quoted(admin_listen))] },
+        Entry {
+            path: "admin".to_owned(),
+            scope: Scope::Admin,
+            values: vec![
+                ("listen", quoted(admin_listen)),
+                ("metrics_names", quoted(admin.metrics_names.name())),
+                ("metrics_max_pools", number(admin.metrics_max_pools)),
+                ("quitquitquit", flag(admin.quitquitquit)),
+            ],
+        },
         Entry {
             path: "drain".to_owned(),
             scope: Scope::Drain,

@@ -176,7 +176,13 @@ fn admin(section: &Section<'_>) -> Admin {
         Ok(listen) => Some(listen),
         Err(message) => field.wrong(message),
     });
-    Admin { listen: listen.unwrap_or(Admin::default().listen) }
+    let defaults = Admin::default();
+    Admin {
+        listen: listen.unwrap_or(defaults.listen),
+        metrics_names: section.choice("metrics_names").unwrap_or(defaults.metrics_names),
+        metrics_max_pools: section.count("metrics_max_pools").unwrap_or(defaults.metrics_max_pools),
+        quitquitquit: section.flag("quitquitquit").unwrap_or(defaults.quitquitquit),
+    }
 }
 
 /// Reads the admin listener: an address, or `off`.

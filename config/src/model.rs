@@ -5,6 +5,7 @@
 
 mod output;
 mod postgres;
+mod precedence;
 mod redis;
 mod session_state;
 mod timeouts;
@@ -82,6 +83,24 @@ pub enum Workers {
 pub struct Admin {
     /// Where `/metrics` and the health endpoints listen; `None` turns them off.
     pub listen: Option<SocketAddr>,
+    /// How the metrics of pools are called.
+    pub metrics_names: MetricsNames,
+    /// How many pools have series of their own.
+    pub metrics_max_pools: u32,
+    /// Whether a POST to `/quitquitquit` from this machine ends the process.
+    pub quitquitquit: bool,
+}
+
+/// How the metrics of pools are called that OpenTelemetry has names for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsNames {
+    /// As all others.
+    #[default]
+    Sidepool,
+    /// As OpenTelemetry calls them.
+    Otel,
+    /// Both.
+    Both,
 }
 
 /// What happens on SIGTERM.
@@ -241,7 +260,12 @@ pub enum UpstreamTls {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))) }
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))),
+            metrics_names: MetricsNames::Sidepool,
+            metrics_max_pools: 200,
+            quitquitquit: false,
+        }
     }
 }
 

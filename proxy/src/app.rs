@@ -36,6 +36,7 @@ use self::source::Source;
 use self::told::Ending;
 use self::upgrade::Doorway;
 use crate::activation::Sockets;
+use crate::admin::exported::Exported;
 use crate::admin::facts::Facts;
 use crate::admin::http;
 use crate::admin::process::ProcessFigures;
@@ -183,7 +184,9 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
         facts.gates().set_files(Files { limit, own });
     }
     facts.gates().apply(&config);
+    *facts.exported() = Exported::of(&config);
     facts.memory.set_own_limit(config.memory_limit);
+    facts.quit.allow(config.admin.quitquitquit);
     let doorway = Doorway::new(&config, spares);
     let commons = workers.commons();
     let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());

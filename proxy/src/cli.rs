@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::injector::flags::{Inject, Injector};
+
 /// Lets thousands of PostgreSQL and Redis clients share a few upstream connections.
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +40,10 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Serve the admission webhook that puts the sidecar into pods which ask for it.
+    Injector(Box<Injector>),
+    /// Put the sidecar into Kubernetes manifests, as the webhook does into pods.
+    Inject(Box<Inject>),
     /// Print what a shell needs to complete this command line.
     Completions {
         /// The shell.
@@ -56,6 +62,28 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
         timeout: Duration,
     },
+    /// Print the alerts and recording rules for Prometheus.
+    Alerts(Alerts),
+    /// Print a Grafana dashboard.
+    Dashboard {
+        /// The one for many sidepools, such as the sidecars of a cluster.
+        #[arg(long)]
+        fleet: bool,
+    },
+}
+
+/// Which form of the alerts.
+#[derive(Debug, Args)]
+pub struct Alerts {
+    /// As a PrometheusRule, for the Prometheus operator.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// The runbook instead: for each alert what it means, what to look at, what to do.
+    #[arg(long, conflicts_with = "kubernetes")]
+    pub runbook: bool,
+    /// Where the runbook is to be found; alerts link to their entry in it.
+    #[arg(long, value_name = "URL", default_value = crate::operate::rules::RUNBOOK)]
+    pub runbook_url: String,
 }
 
 /// Where the configuration comes from.

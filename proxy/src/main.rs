@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
+use sidepool::injector::command;
 use sidepool::invocation::{flags, start};
 use sidepool::manual;
+use sidepool::operate;
 use sidepool::probe;
 
 fn main() -> ExitCode {
@@ -24,9 +26,13 @@ fn main() -> ExitCode {
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
         Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),
+        Some(Command::Injector(flags)) => command::injector(&flags),
+        Some(Command::Inject(flags)) => command::inject(&flags),
         Some(Command::Completions { shell }) => manual::completions(shell),
         Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
+        Some(Command::Alerts(alerts)) => operate::print(&operate::alerts_text(&alerts)),
+        Some(Command::Dashboard { fleet }) => operate::print(&operate::dashboard_text(fleet)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),
     }
 }

@@ -94,7 +94,7 @@ fn sample(line: &str) -> Sample {
         let (key, value) = pair.split_once("=\"").unwrap_or_else(|| panic!("label {pair:?} in {line}"));
         (key.to_owned(), value.to_owned())
     };
-    let labels = labels.split("\",").map(|pair| pair.trim_end_matches('"')).filter(|pair| !pair.is_empty()).map(label).collect();
+    let labels = labels.strip_suffix('"').unwrap_or(labels).split("\",").filter(|pair| !pair.is_empty()).map(label).collect();
     let value = value.parse().unwrap_or_else(|_| panic!("a number: {line}"));
     Sample { name: name.to_owned(), labels, value }
 }

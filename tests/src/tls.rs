@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::place;
 use crate::postgres::Cluster;
+use crate::settings::Settings;
 
 /// Somebody who vouches for others.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -100,6 +101,17 @@ pub async fn encrypt(cluster: &Cluster, identity: &Identity, authority: &Authori
     cluster.sql("ALTER SYSTEM SET ssl = on").await;
     cluster.sql("ALTER SYSTEM SET ssl_ca_file = 'root.crt'").await;
     cluster.sql("SELECT pg_reload_conf()").await;
+}
+
+/// Settings under which PostgreSQL clients may use TLS, with a certificate for `localhost`.
+#[must_use]
+pub fn offered(settings: Settings) -> Settings {
+    let server = Authority::new("the authority").issue("localhost", &["localhost"]);
+    let files = Files::new(&[("server.crt", &server.cert), ("server.key", &server.key)]);
+    settings
+        .set("postgres.client_tls_sslmode", "allow")
+        .set("postgres.client_tls_key_file", files.path("server.key"))
+        .set("postgres.client_tls_cert_file", files.path("server.crt"))
 }
 
 /// Puts a file into the cluster's directory, for the server to read.

@@ -6,6 +6,7 @@ use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Message, Wire, frame};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 use tokio::task::JoinSet;
@@ -139,6 +140,11 @@ async fn a_burst_of_logins_is_no_burst_of_queries() {
     let queries = asked(&cluster).await - before;
     println!("200 logins, {queries} queries");
     assert!((1..=100).contains(&queries), "200 logins asked {queries} times");
+    let of = |now: &Scrape, result: &str| now.sum("sidepool_auth_lookups_total", &[("result", result)]);
+    let now = pool.scrape().await;
+    assert_eq!([of(&now, "found"), of(&now, "missing"), of(&now, "error")], [201.0, 0.0, 0.0]);
+    assert!(attempt(&pool, "nobody", "app", "secret").await.is_err());
+    assert_eq!(of(&pool.scrape().await, "missing"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

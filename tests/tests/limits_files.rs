@@ -2,6 +2,7 @@
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::{Cluster, Wire, tags};
+use sidepool_tests::redis::{RedisServer, Reply};
 use sidepool_tests::settings::Settings;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,4 +40,29 @@ async fn files_are_kept_for_the_servers_and_clients_beyond_are_told() {
     })
     .await;
     assert_eq!(pool.wire().await.value("SELECT 'let in'").await, "let in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_kept_for_all_connections_that_a_redis_pool_may_lease() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("workers", 1).set("redis.main.pool_size", 60);
+    let pool = Pooler::start_with_files(settings, 128).await;
+    let mut clients = Vec::new();
+    let refusal = loop {
+        let mut client = pool.redis_wire().await;
+        match client.command(&["PING"]).await {
+            Reply::Error(line) => break line,
+            _served => clients.push(client),
+        }
+        assert!(clients.len() < 128, "there are more clients than files");
+    };
+    assert!(refusal.contains("max number of clients"), "{refusal}");
+    // Those who are in get connections of their own, many at the same time.
+    for client in &mut clients[..30] {
+        assert_eq!(client.command(&["MULTI"]).await.text(), "OK");
+        assert_eq!(client.command(&["GET", "key"]).await.text(), "QUEUED");
+    }
+    for client in &mut clients[..30] {
+        assert_eq!(client.command(&["EXEC"]).await, Reply::Array(vec![Reply::Null]));
+    }
 }

@@ -40,6 +40,9 @@ async fn the_reserve_is_opened_for_who_has_waited_for_long() {
     third.send(&frame::query("SELECT 'a turn'")).await;
     assert!(third.is_silent().await && third.is_silent().await && third.is_silent().await, "it has an end");
     assert_eq!(cluster.connections().await, 2);
+    let now = pool.scrape().await;
+    let reserve = ["sidepool_pool_reserve_connections", "sidepool_pool_reserve_connections_used"].map(|name| now.sum(name, &[]));
+    assert_eq!(reserve, [1.0, 1.0]);
     holder.query("COMMIT").await;
     assert_eq!(first_column(&third.until_ready().await), ["a turn"]);
     waiter.query("COMMIT").await;

@@ -58,7 +58,11 @@ async fn those_that_hold_most_are_closed_before_the_kernel_kills() {
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster);
     let mut pool = Pooler::start(settings.clone()).await;
-    let (mut idle, mut busy) = (pool.wire().await, pool.wire().await);
+    let (mut idle, mut busy, mut bare) = (pool.wire().await, pool.wire().await, pool.wire().await);
+    for client in [&mut idle, &mut busy] {
+        client.send(&[frame::parse("held", "SELECT 1"), frame::sync()].concat()).await;
+        assert_eq!(tags(&client.until_ready().await), "1Z");
+    }
     busy.query("BEGIN").await;
     let limit = used_to(&pool, 110.0).await;
     pool.reload(settings.set("memory_limit", limit)).await;
@@ -66,6 +70,7 @@ async fn those_that_hold_most_are_closed_before_the_kernel_kills() {
     let last = idle.until_closed().await;
     refused(last.last().expect("it is told"));
     assert_eq!(busy.value("SELECT 'in a transaction'").await, "in a transaction", "who is at work is left alone");
+    assert_eq!(bare.value("SELECT 'idle'").await, "idle", "as is who holds nothing");
     pool.metrics_show("one that was closed", |now| now.sum("sidepool_memory_closes_total", &[]) >= 1.0).await;
 }
 

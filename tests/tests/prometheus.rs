@@ -1,20 +1,18 @@
 //! Metrics against their table and against the traffic: every family is there, the numbers add up, a real Prometheus answers with them.
 
-use std::process::Command;
-
 use sidepool::observe::catalog::Family;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::{Cluster, Wire};
-use sidepool_tests::process::Process;
+use sidepool_tests::prometheus::Prometheus;
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::settings::Settings;
-use sidepool_tests::{place, scrape, wait};
+use sidepool_tests::{scrape, tls, wait};
 
 async fn busy_pool() -> (Cluster, RedisServer, Pooler) {
     let (cluster, server) = (Cluster::start().await, RedisServer::start().await);
     // With a limit of its own, so that its numbers are there on machines that set none.
-    let settings = Settings::postgres(&cluster).and_redis(&server).set("memory_limit", "1GiB");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::postgres(&cluster).and_redis(&server).set("memory_limit", "1GiB").set("admin.metrics_names", "both");
+    let pool = Pooler::start(tls::offered(settings)).await;
     let mut wire = pool.wire().await;
     for _ in 0..10 {
         assert_eq!(wire.value("SELECT 1").await, "1");
@@ -94,26 +92,8 @@ async fn health_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_prometheus_scrapes_and_answers() {
     let (_cluster, _server, pool) = busy_pool().await;
-    let place = place::directory("prometheus");
-    let target = pool.settings().admin_port();
-    let config = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: sidepool, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"
-    );
-    std::fs::write(place.join("prometheus.yml"), config).expect("our own directory");
-    let port = place::free_port();
-    let mut command = Command::new("prometheus");
-    command.arg(format!("--config.file={}", place.join("prometheus.yml").display()));
-    command.arg(format!("--storage.tsdb.path={}", place.join("data").display()));
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    let _prometheus = Process::spawn("prometheus", command);
-    let value = async |query: &str| {
-        let answer = scrape::get(port, &format!("/api/v1/query?query={query}")).await?;
-        // {"status":"success","data":{…"result":[{"metric":{…},"value":[TIME,"VALUE"]}]}}
-        let (_, rest) = answer.body.split_once("\"value\":[")?;
-        rest.split('"').nth(1)?.parse::<f64>().ok()
-    };
-    let up = wait::until("up == 1", async || value("up").await.filter(|up| *up == 1.0)).await;
-    assert_eq!(up, 1.0);
+    let prometheus = Prometheus::start(&[pool.settings().admin_port()], &[]).await;
+    let value = async |query: &str| prometheus.value(query).await;
     let utilisation = wait::until("the utilisation", async || value("max(sidepool_pool_utilization_ratio)").await).await;
     assert!((0.0..=1.0).contains(&utilisation));
     let used = "sum(sidepool_pool_server_connections)/sum(sidepool_pool_server_connections_max)";

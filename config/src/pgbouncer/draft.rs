@@ -114,7 +114,8 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         // Said elsewhere, or not by `[postgres]`.
         "auth_file" | "conffile" | "job_name" | "listen_addr" | "listen_port" | "unix_socket_dir" | "log_connections"
         | "log_disconnections" | "log_pooler_errors" | "log_stats" | "logfile" | "pidfile" | "server_tls_sslmode" | "syslog"
-        | "syslog_facility" | "syslog_ident" | "user" | "verbose" | "metrics_listen" | "workers" => None,
+        | "syslog_facility" | "syslog_ident" | "user" | "verbose" | "metrics_listen" | "metrics_names" | "metrics_max_pools"
+        | "workers" => None,
         "admin_users"
         | "stats_users"
         | "ignore_startup_parameters"

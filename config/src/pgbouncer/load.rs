@@ -12,7 +12,8 @@ use super::table;
 use super::value;
 use crate::file::{DRAFT, Loaded, Rejected, conclude, load_draft, parse_admin, parse_workers};
 use crate::listen::{fits, postgres_socket};
-use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, Postgres};
+use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, MetricsNames, Postgres};
+use crate::names::Named as _;
 use crate::problem::{Place, Problem, shown};
 use crate::sources::Sources;
 use crate::userlist;
@@ -149,13 +150,19 @@ impl Loading<'_> {
             pooler_errors: flag("log_pooler_errors"),
             stats: flag("log_stats"),
         };
-        match text(document, "metrics_listen") {
-            "" => config.admin = Admin { listen: None },
-            said => match parse_admin(said) {
-                Ok(listen) => config.admin = Admin { listen },
-                Err(message) => self.wrong("metrics_listen", format!("invalid value for parameter metrics_listen; {message}")),
-            },
-        }
+        let listen = match text(document, "metrics_listen") {
+            "" => None,
+            said => parse_admin(said).unwrap_or_else(|message| {
+                self.wrong("metrics_listen", format!("invalid value for parameter metrics_listen; {message}"));
+                None
+            }),
+        };
+        config.admin = Admin {
+            listen,
+            metrics_names: MetricsNames::from_name(&text(document, "metrics_names").to_ascii_lowercase()).unwrap_or_default(),
+            metrics_max_pools: number(document, "metrics_max_pools").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+            quitquitquit: false,
+        };
         match parse_workers(text(document, "workers")) {
             Ok(workers) => config.workers = workers,
             Err(message) => self.wrong("workers", format!("invalid value for parameter workers; {message}")),

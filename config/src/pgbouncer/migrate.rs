@@ -122,6 +122,13 @@ fn admin(document: &Document, toml: &mut String) {
             let _ = writeln!(toml, "listen = {}", quoted(address));
         }
     }
+    let names = said(document, "metrics_names").to_ascii_lowercase();
+    if names != "sidepool" {
+        let _ = writeln!(toml, "metrics_names = {}", quoted(&names));
+    }
+    if said(document, "metrics_max_pools") != "200" {
+        let _ = writeln!(toml, "metrics_max_pools = {}", said(document, "metrics_max_pools"));
+    }
 }
 
 fn log(document: &Document, toml: &mut String) {

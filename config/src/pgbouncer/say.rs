@@ -26,6 +26,8 @@ pub(crate) fn in_words_of_toml(name: &str, text: &str) -> Result<Option<(String,
             };
             log("level", quoted(level))
         }
+        "metrics_names" => Ok(Some(("admin.metrics_names".to_owned(), quoted(&text.to_ascii_lowercase())))),
+        "metrics_max_pools" => Ok(Some(("admin.metrics_max_pools".to_owned(), text.trim().to_owned()))),
         _ => Ok(in_toml(setting, text).map(|value| (format!("postgres.{name}"), value))),
     }
 }

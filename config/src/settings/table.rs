@@ -13,6 +13,7 @@ const GAPS: &[&str] = &["close", "warn"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
 const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+const METRICS_NAMES: &[&str] = &["sidepool", "otel", "both"];
 const FORMATS: &[&str] = &["text", "json"];
 
 const REDIS_AUTH_TYPES: &[&str] = &["inject", "map", "pass-through"];
@@ -53,6 +54,9 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Root], "upgrade_socket", Kind::Path, "", NeedsRestart, "The private Unix socket at which a new process knocks to take over (--take-over); without it, the first Unix socket of [postgres] with \".upgrade\" behind its name."),
     row(&[Root], "workers", Kind::Workers, "\"auto\"", NeedsRestart, "Threads that carry traffic. \"auto\": one up to two cores of CPU quota, beyond that by the quota."),
     row(&[Admin], "listen", Kind::Address, "\"127.0.0.1:9127\"", NeedsRestart, "Where /metrics and the health endpoints listen; \"off\" for nowhere."),
+    row(&[Admin], "metrics_names", Kind::Choice(METRICS_NAMES), "\"sidepool\"", Live, "How the metrics of pools are called that OpenTelemetry has names for (db_client_connection_…): sidepool, otel, or both. Dashboards and alerts need sidepool or both."),
+    row(&[Admin], "metrics_max_pools", Kind::Count { min: 1, max: 100_000 }, "200", Live, "How many pools have series of their own in /metrics; the numbers of those that come later are added up as pool \"_other/postgres\" and \"_other/redis\"."),
+    row(&[Admin], "quitquitquit", Kind::Flag, "false", NeedsRestart, "Whether a POST to /quitquitquit from this machine ends sidepool as SIGTERM does: for Jobs beside which it is an ordinary container."),
     row(&[Drain], "accept_for", Kind::Duration { zero: Some("not at all") }, "\"0s\"", Live, "How long new clients are still accepted after SIGTERM, while load balancers learn of it."),
     row(&[Drain], "timeout", Kind::Duration { zero: Some("at once") }, "\"25s\"", Live, "How long after SIGTERM what is still open is cut."),
     row(&[Log], "level", Kind::Choice(LEVELS), "\"info\"", Live, "The least severe level that is logged."),
@@ -65,6 +69,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "auth_type", Kind::Choice(AUTH_TYPES), "\"scram-sha-256\"", NewSessions, "How clients prove who they are. trust: the user must exist; any: not even that."),
     row(&[Postgres], "auth_file", Kind::Path, "", Live, "Users and secrets in the format of PgBouncer's userlist.txt, beside [postgres.users]."),
     row(&[Postgres], "max_client_conn", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most client connections at a time."),
+    row(&[Postgres], "max_client_logins", Kind::Count { min: 1, max: 1_000_000 }, "1000", Live, "Most clients that are being logged in at a time, which bounds memory for strangers; others wait for a turn, and who keeps us waiting longest makes room for them."),
     row(&[Postgres], "client_login_timeout", NO_LIMIT, "\"15s\"", NewSessions, "How long a login may take."),
     row(&[Postgres], "max_prepared_statements", Kind::Count { min: 0, max: 1_000_000 }, "200", Live, "Most prepared statements kept per upstream connection; 0 turns the rewriting of their names off for new sessions."),
     row(&[Postgres], "listen_gap", Kind::Choice(GAPS), "\"close\"", Live, "What becomes of clients that LISTEN when the connection that listens for them is lost, and perhaps notifications with it: they are closed, as by a server that restarts, or stay and are warned."),

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::TlsProblem;
+use super::expiry::Expiry;
 
 /// How files are read: where the file was found, and what is in it.
 pub type ReadFile<'a> = dyn FnMut(&Path) -> (PathBuf, std::io::Result<Zeroizing<Vec<u8>>>) + 'a;
@@ -20,6 +21,7 @@ pub(super) struct Material {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: Option<PrivateKeyDer<'static>>,
     pub(super) roots: Option<Arc<RootCertStore>>,
+    pub(super) expiries: Vec<Expiry>,
     /// Over the contents of all files.
     pub(super) digest: Sha256,
 }
@@ -52,6 +54,7 @@ impl Material {
         let (cert, key, ca) = (contents(files.cert), contents(files.key), contents(files.ca));
         if let Some((setting, path, contents)) = cert {
             material.chain = certificates(setting, &path, &contents, problems);
+            material.expiries.extend(Expiry::of_chain(setting, &material.chain));
         }
         if let Some((setting, path, contents)) = key {
             match PrivateKeyDer::from_pem_slice(&contents) {
@@ -67,6 +70,7 @@ impl Material {
             let mut roots = RootCertStore::empty();
             let certificates = certificates(setting, &path, &contents, problems);
             let any = !certificates.is_empty();
+            material.expiries.extend(Expiry::of_authorities(setting, &certificates));
             for certificate in certificates {
                 if let Err(error) = roots.add(certificate) {
                     problems.push(TlsProblem::warning(setting, format!("{}: an authority that cannot be used: {error}", path.display())));

@@ -8,6 +8,7 @@ pub mod ciphers;
 pub mod protocols;
 
 mod client_verifier;
+mod expiry;
 mod material;
 mod verifier;
 mod version_one;
@@ -23,6 +24,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 use sha2::Digest as _;
 
 use self::client_verifier::ClientVerifier;
+pub use self::expiry::Expiry;
 pub use self::material::ReadFile;
 use self::material::{Files, Material};
 pub use self::verifier::common_name;
@@ -63,6 +65,8 @@ pub struct ClientContext {
     pub config: Arc<ServerConfig>,
     /// The certificate that we show.
     pub certificate: CertificateDer<'static>,
+    /// Until when what was read holds.
+    pub expiries: Vec<Expiry>,
     digest: Digest,
 }
 
@@ -72,6 +76,8 @@ pub struct ServerContext {
     nothing: Arc<ClientConfig>,
     authority: Arc<ClientConfig>,
     host: Arc<ClientConfig>,
+    /// Until when what was read holds.
+    pub expiries: Vec<Expiry>,
     digest: Digest,
 }
 
@@ -111,7 +117,13 @@ impl ServerContext {
             config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
             Ok::<_, rustls::Error>(Arc::new(config))
         };
-        Ok(Self { nothing: build(Proof::Nothing)?, authority: build(Proof::Authority)?, host: build(Proof::Host)?, digest })
+        Ok(Self {
+            nothing: build(Proof::Nothing)?,
+            authority: build(Proof::Authority)?,
+            host: build(Proof::Host)?,
+            expiries: Vec::new(),
+            digest,
+        })
     }
 }
 
@@ -134,7 +146,13 @@ impl ServerContext {
             config.alpn_protocols.clear();
             Arc::new(config)
         };
-        Self { nothing: without(&self.nothing), authority: without(&self.authority), host: without(&self.host), digest: self.digest }
+        Self {
+            nothing: without(&self.nothing),
+            authority: without(&self.authority),
+            host: without(&self.host),
+            expiries: self.expiries.clone(),
+            digest: self.digest,
+        }
     }
 }
 
@@ -175,7 +193,7 @@ impl ClientTls {
         match accepting(&rules, identity, material.roots, must_prove) {
             Ok(config) => {
                 let digest = material.digest.finalize().into();
-                self.context = Some(Arc::new(ClientContext { config: Arc::new(config), certificate, digest }));
+                self.context = Some(Arc::new(ClientContext { config: Arc::new(config), certificate, expiries: material.expiries, digest }));
             }
             Err(error) => problems.push(TlsProblem::error("client_tls_sslmode", format!("TLS cannot be set up: {error}"))),
         }
@@ -223,7 +241,7 @@ impl ServerTls {
         material.digest.update([u8::from(proven)]);
         roots.roots.iter().for_each(|root| material.digest.update(&root.subject_public_key_info));
         match ServerContext::build(&rules, roots, identity, Some(ALPN), material.digest.finalize().into()) {
-            Ok(context) => self.context = Some(Arc::new(context)),
+            Ok(context) => self.context = Some(Arc::new(ServerContext { expiries: material.expiries, ..context })),
             Err(error) => problems.push(TlsProblem::error("server_tls_protocols", format!("TLS cannot be set up: {error}"))),
         }
         problems

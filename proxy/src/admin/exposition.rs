@@ -1,7 +1,8 @@
 //! One scrape's worth of series in the Prometheus text format.
 //!
 //! Counters and gauges go through `metrics` and `metrics-exporter-prometheus`, into a recorder of this scrape's own: series of pools that are
-//! gone disappear by themselves, and no recorder is global. Two kinds are written here because the exporter cannot take them. Histograms: its
+//! gone disappear by themselves, and no recorder is global. What there is of each pool is written here: thousands of series, each of which would
+//! pass through a registry for the sake of one line, at several times the cost. So are two kinds that the exporter cannot take. Histograms: its
 //! `record_many` loops over `record`, which stores each single sample with a time stamp until the next scrape (16 MB for a million
 //! transactions), where we have the exact counts already. Counters of seconds: its counters are whole numbers.
 
@@ -11,6 +12,8 @@ use std::fmt::Write;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
+use sidepool_config::model::MetricsNames;
+
 use crate::observe::catalog::{Buckets, Family, Info, Kind};
 use crate::observe::histogram::HistogramNumbers;
 
@@ -19,11 +22,14 @@ static METADATA: Metadata<'static> = Metadata::new("sidepool", Level::INFO, None
 /// Collects series and renders them.
 pub struct Exposition {
     recorder: PrometheusRecorder,
+    names: MetricsNames,
     own: BTreeMap<Family, String>,
 }
 
-impl Default for Exposition {
-    fn default() -> Self {
+impl Exposition {
+    /// An empty one, in which the metrics of pools are called so.
+    #[must_use]
+    pub fn new(names: MetricsNames) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         for family in Family::ALL {
             let Info { name, kind, labels: _, help } = *family.info();
@@ -34,14 +40,25 @@ impl Default for Exposition {
                 Kind::CounterSeconds | Kind::Histogram(_) => {}
             }
         }
-        Self { recorder, own: BTreeMap::new() }
+        Self { recorder, names, own: BTreeMap::new() }
     }
-}
 
-impl Exposition {
+    /// Whether a family is shown under these names.
+    fn has(&self, family: Family) -> bool {
+        match self.names {
+            MetricsNames::Sidepool => !family.is_otel(),
+            MetricsNames::Otel => !family.is_said_by_otel(),
+            MetricsNames::Both => true,
+        }
+    }
+
     /// The value of a counter (in nanoseconds for a counter of seconds).
     pub fn counter(&mut self, family: Family, labels: &[&str], value: u64) {
+        if !self.has(family) {
+            return;
+        }
         match family.info().kind {
+            Kind::Counter if is_of_pool(family) => self.own_line(family, "", labels, None, &value.to_string()),
             Kind::Counter => self.recorder.register_counter(&key(family, labels), &METADATA).absolute(value),
             Kind::CounterSeconds => self.own_line(family, "", labels, None, &seconds(value)),
             Kind::Gauge | Kind::Histogram(_) => debug_assert!(false, "{family:?} is no counter"),
@@ -51,7 +68,14 @@ impl Exposition {
     /// The value of a gauge.
     pub fn gauge(&mut self, family: Family, labels: &[&str], value: f64) {
         debug_assert!(family.info().kind == Kind::Gauge, "{family:?} is no gauge");
-        self.recorder.register_gauge(&key(family, labels), &METADATA).set(value);
+        if !self.has(family) {
+            return;
+        }
+        if is_of_pool(family) {
+            self.own_line(family, "", labels, None, &value.to_string());
+        } else {
+            self.recorder.register_gauge(&key(family, labels), &METADATA).set(value);
+        }
     }
 
     /// The value of a gauge that counts things.
@@ -66,6 +90,9 @@ impl Exposition {
             debug_assert!(false, "{family:?} is no histogram");
             return;
         };
+        if !self.has(family) {
+            return;
+        }
         let shown = |number: u64| match buckets {
             Buckets::Wait | Buckets::Work => seconds(number),
             Buckets::Count => number.to_string(),
@@ -120,6 +147,11 @@ impl Exposition {
     }
 }
 
+/// Whether there is one for each pool.
+fn is_of_pool(family: Family) -> bool {
+    family.info().labels.first().is_some_and(|label| ["pool", "db_client_connection_pool_name"].contains(label))
+}
+
 fn key(family: Family, labels: &[&str]) -> Key {
     let info = family.info();
     debug_assert_eq!(info.labels.len(), labels.len(), "{family:?}");
@@ -164,7 +196,7 @@ mod tests {
         numbers.counts[0] = 2;
         numbers.counts[1] = 1;
         numbers.counts[17] = 1;
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::new(MetricsNames::Sidepool);
         exposition.histogram(Family::PoolWaitSeconds, &["a\"b\\c\nd"], &numbers);
         let text = exposition.render();
         assert!(text.contains("# TYPE sidepool_pool_wait_seconds histogram\n"), "{text}");
@@ -175,7 +207,7 @@ mod tests {
 
     #[test]
     fn counters_and_gauges_come_from_the_exporter_with_their_help() {
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::new(MetricsNames::Sidepool);
         exposition.counter(Family::Queries, &["app"], 3);
         exposition.counter(Family::ProcessCpuSeconds, &[], 1_250_000_000);
         exposition.gauge(Family::Draining, &[], 0.0);

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use sidepool_config::sources::ContentHash;
 
+use super::exported::Exported;
 use super::liveness::Liveness;
+use super::quit::Quit;
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
@@ -94,10 +96,13 @@ pub struct Facts {
     pub memory: Memory,
     /// What is known of the servers.
     pub dialing: Dialing,
+    /// Whether somebody on this machine wants the process to end.
+    pub quit: Quit,
     started: AtomicBool,
     draining: AtomicBool,
     forced_closes: AtomicU64,
     gates: Mutex<Gates>,
+    exported: Mutex<Exported>,
     reloads: Mutex<Reloads>,
 }
 
@@ -112,10 +117,12 @@ impl Facts {
             started_at: clock::wall(),
             memory: Memory::default(),
             dialing,
+            quit: Quit::default(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             forced_closes: AtomicU64::new(0),
             gates: Mutex::default(),
+            exported: Mutex::default(),
             reloads: Mutex::new(Reloads {
                 counts: Default::default(),
                 last_successful: true,
@@ -163,6 +170,11 @@ impl Facts {
     /// The gates of the listeners.
     pub fn gates(&self) -> MutexGuard<'_, Gates> {
         lock(&self.gates)
+    }
+
+    /// What the configuration in force says about the metrics.
+    pub fn exported(&self) -> MutexGuard<'_, Exported> {
+        lock(&self.exported)
     }
 
     /// The history of reloads.

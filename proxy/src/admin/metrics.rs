@@ -14,12 +14,17 @@ use crate::upstream::breaker::Phase;
 use crate::upstream::dial::HostReport;
 use crate::upstream::postgres::pins::Cause;
 
-/// The text of one scrape.
+/// The text of one scrape, in which so many pools are folded.
 #[must_use]
-pub fn render(facts: &Facts, collected: &Collected, now: Instant) -> String {
-    let mut out = Exposition::default();
+pub fn render(facts: &Facts, collected: &Collected, folded: usize, now: Instant) -> String {
+    let exported = facts.exported().clone();
+    let mut out = Exposition::new(exported.names);
     process(&mut out, facts, collected, now);
     config(&mut out, facts);
+    for (section, expiry) in &exported.expiries {
+        out.gauge(Family::CertificateNotAfter, &[section, expiry.setting], expiry.not_after as f64);
+    }
+    out.count(Family::MetricsPoolsFolded, &[], folded as u64);
     listeners(&mut out, facts);
     workers(&mut out, collected);
     hosts(&mut out, facts, now);
@@ -27,6 +32,7 @@ pub fn render(facts: &Facts, collected: &Collected, now: Instant) -> String {
         pool_info(&mut out, pool);
         pool_state(&mut out, pool);
         pool_cells(&mut out, pool);
+        otel(&mut out, pool);
     }
     out.render()
 }
@@ -132,6 +138,11 @@ fn pool_state(out: &mut Exposition, pool: &PoolReport) {
         out.count(Family::PoolServerConnections, &[name, label], count.into());
     }
     out.count(Family::PoolServerConnectionsMax, &[name], state.max.into());
+    if pool.info.protocol == Protocol::Postgres {
+        let all: u32 = states.iter().map(|(_, count)| count).sum();
+        out.count(Family::PoolReserve, &[name], state.reserve.into());
+        out.count(Family::PoolReserveUsed, &[name], all.saturating_sub(state.max).into());
+    }
     out.count(Family::PoolServerConnectionsRoom, &[name], state.room.into());
     out.count(Family::PoolServerConnectionsMin, &[name], state.min.into());
     out.count(Family::ServerLoginsInProgress, &[name], state.connecting.into());
@@ -197,6 +208,23 @@ fn pool_cells(out: &mut Exposition, pool: &PoolReport) {
             out.histogram(series.family, &with_pool(pool, series.labels), &pool.numbers.histograms[*cell as usize]);
         }
     }
+}
+
+/// The nine that OpenTelemetry has names for.
+fn otel(out: &mut Exposition, pool: &PoolReport) {
+    let (name, state) = (&*pool.name, &pool.state);
+    let used = state.leased + state.connecting + state.resetting + state.probing + state.closing;
+    out.count(Family::OtelCount, &[name, "idle"], state.idle.into());
+    out.count(Family::OtelCount, &[name, "used"], used.into());
+    out.count(Family::OtelIdleMax, &[name], state.max.into());
+    out.count(Family::OtelIdleMin, &[name], state.min.into());
+    out.count(Family::OtelMax, &[name], state.max.into());
+    out.count(Family::OtelPending, &[name], state.waiters.into());
+    out.counter(Family::OtelTimeouts, &[name], pool.numbers.counters[PoolCounter::RefusedWaitTimeout as usize]);
+    let histogram = |histogram: PoolHistogram| &pool.numbers.histograms[histogram as usize];
+    out.histogram(Family::OtelCreateTime, &[name], histogram(PoolHistogram::Connect));
+    out.histogram(Family::OtelWaitTime, &[name], histogram(PoolHistogram::Wait));
+    out.histogram(Family::OtelUseTime, &[name], histogram(PoolHistogram::Use));
 }
 
 fn with_pool<'a>(pool: &'a PoolReport, labels: &'a [&'a str]) -> Vec<&'a str> {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sidepool_config::model::{Config, LoadBalance, TcpOptions, Upstream};
+use sidepool_config::model::{Config, LoadBalance, MetricsNames, TcpOptions, Upstream};
 use sidepool_config::sources::Sources;
+use sidepool_config::tls::Expiry;
 
 use super::*;
 use crate::clock;
@@ -27,6 +28,10 @@ fn pool(index: usize, protocol: Protocol) -> PoolReport {
 }
 
 fn scrape(pools: Vec<PoolReport>) -> String {
+    scrape_as(MetricsNames::Sidepool, pools)
+}
+
+fn scrape_as(names: MetricsNames, pools: Vec<PoolReport>) -> String {
     let (sender, _jobs) = tokio::sync::mpsc::unbounded_channel();
     let (dialing, host) = (Dialing::default(), Upstream::Unix("/nowhere".into()));
     let _dialer = dialing.dialer(&[host], LoadBalance::default(), &TcpOptions::default(), Duration::from_secs(15));
@@ -39,17 +44,41 @@ fn scrape(pools: Vec<PoolReport>) -> String {
     *facts.gates() = Gates::default();
     facts.memory.note(Some(Usage { used: 50, limit: 100 }), Step::Calm);
     facts.gates().apply(&config);
+    facts.exported().names = names;
+    facts.exported().expiries = vec![("postgres".to_owned(), Expiry { setting: "client_tls_cert_file", not_after: 4_000_000_000 })];
     let collected =
         Collected { busy: vec![(WorkerId(0), Duration::from_secs(1))], numbers: Some(WorkerRecord::default().numbers()), pools };
-    render(&facts, &collected, clock::now())
+    render(&facts, &collected, 3, clock::now())
 }
 
 #[test]
 fn every_family_of_the_catalogue_is_exported() {
-    let text = scrape(vec![pool(0, Protocol::Postgres), pool(1, Protocol::Redis)]);
-    let exported: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let listed: BTreeSet<&str> = Family::ALL.iter().map(|family| family.info().name).collect();
-    assert_eq!(exported, listed);
+    let families = |names| {
+        let text = scrape_as(names, vec![pool(0, Protocol::Postgres), pool(1, Protocol::Redis)]);
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect::<BTreeSet<_>>()
+    };
+    let listed = |shown: &dyn Fn(Family) -> bool| -> BTreeSet<String> {
+        Family::ALL.iter().filter(|family| shown(**family)).map(|family| family.info().name.to_owned()).collect()
+    };
+    assert_eq!(families(MetricsNames::Both), listed(&|_| true));
+    assert_eq!(families(MetricsNames::Sidepool), listed(&|family| !family.is_otel()));
+    assert_eq!(families(MetricsNames::Otel), listed(&|family| !family.is_said_by_otel()));
+}
+
+#[test]
+fn the_words_of_opentelemetry_have_the_same_numbers() {
+    let text = scrape_as(MetricsNames::Both, vec![pool(0, Protocol::Postgres)]);
+    for (name, labels, value) in [
+        ("count", ",db_client_connection_state=\"used\"", "2"),
+        ("count", ",db_client_connection_state=\"idle\"", "0"),
+        ("max", "", "20"),
+        ("pending_requests", "", "1"),
+        ("timeouts_total", "", "0"),
+        ("wait_time_seconds_count", "", "0"),
+    ] {
+        let line = format!("db_client_connection_{name}{{db_client_connection_pool_name=\"pool-0\"{labels}}} {value}\n");
+        assert!(text.contains(&line), "{line}");
+    }
 }
 
 #[test]

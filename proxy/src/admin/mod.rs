@@ -3,10 +3,13 @@
 //! A scrape posts one job to each worker, which answers with a copy of its cells; the data path knows nothing of it.
 
 pub mod collect;
+pub mod exported;
 pub mod exposition;
 pub mod facts;
+pub mod folding;
 pub mod http;
 pub mod liveness;
 pub mod metrics;
 pub mod process;
+pub mod quit;
 pub mod status;

@@ -10,7 +10,7 @@ use sidepool_config::model::{Config, Postgres};
 pub fn effective(running: &Config, loaded: &Config) -> Arc<Config> {
     let mut effective = loaded.clone();
     effective.workers = running.workers;
-    effective.admin = running.admin.clone();
+    effective.admin.listen = running.admin.listen;
     effective.log.format = running.log.format;
     effective.pgbouncer = match (&running.pgbouncer, &loaded.pgbouncer) {
         (Some(running), Some(loaded)) => Some(Box::new(running.held(loaded))),

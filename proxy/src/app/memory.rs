@@ -27,8 +27,9 @@ const CLOSED_AT_A_TIME: usize = 8;
 pub(super) async fn watch(facts: Arc<Facts>, gauges: Gauges) {
     let (mut pressure, mut before) = (Pressure::default(), Step::Calm);
     loop {
-        let usage = gauges.tightest(facts.memory.own_limit());
-        let step = pressure.on_reading(clock::now(), usage);
+        let reading = gauges.tightest(facts.memory.own_limit());
+        let step = pressure.on_reading(clock::now(), reading);
+        let usage = reading.map(|reading| reading.usage);
         facts.memory.note(usage, step);
         facts.gates().set_short_of_memory(step >= Step::Refuse);
         if step != before {
@@ -38,7 +39,7 @@ pub(super) async fn watch(facts: Arc<Facts>, gauges: Gauges) {
             }
             before = step;
         }
-        if step == Step::Shed {
+        if pressure.sheds() {
             for id in facts.mailboxes.ids() {
                 let closed = Arc::clone(&facts.memory.closed);
                 facts.mailboxes.post(id, move |worker| {

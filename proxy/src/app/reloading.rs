@@ -12,6 +12,7 @@ use sidepool_config::sources::{ContentHash, Sources};
 use super::held;
 use super::pgbouncer;
 use super::source::Source;
+use crate::admin::exported::Exported;
 use crate::admin::facts::{Facts, Outcome, Trigger};
 use crate::clock;
 use crate::console::control::InForce;
@@ -165,6 +166,7 @@ impl Reloader {
         pgbouncer::say_dropped(&self.running, &effective);
         self.facts.logging.set_level(effective.log.level);
         self.facts.gates().apply(&effective);
+        *self.facts.exported() = Exported::of(&effective);
         self.facts.memory.set_own_limit(effective.memory_limit);
         for id in self.facts.mailboxes.ids() {
             let config = Arc::clone(&effective);

@@ -59,7 +59,7 @@ impl Totals {
             counter(PoolCounter::BytesFromClient),
             counter(PoolCounter::BytesToClient),
             counter(PoolCounter::TransactionTime) / 1000,
-            counter(PoolCounter::QueryTime) / 1000,
+            micros(PoolHistogram::Query),
             micros(PoolHistogram::Wait),
             counter(PoolCounter::ClientParses),
             counter(PoolCounter::ServerParses),
@@ -210,11 +210,11 @@ mod tests {
             (PoolCounter::Binds, 10),
             (PoolCounter::Logins, 11),
             (PoolCounter::TransactionTime, 6999),
-            (PoolCounter::QueryTime, 5000),
         ] {
             record.add(counter, amount);
         }
         record.observe(PoolHistogram::Wait, Duration::from_micros(7));
+        record.observe(PoolHistogram::Query, Duration::from_nanos(5000));
         let totals = databases(Totals::of(&record.numbers()));
         let rows = read(Show::StatsTotals, |rows| put(rows, &totals, &PerDatabase::new()));
         let values: Vec<_> =

@@ -43,7 +43,12 @@ pub struct Gate {
     short_of_memory: AtomicBool,
     rejected_for_memory: AtomicU64,
     accept_errors: AtomicU64,
+    /// How many are being told that there is no file for them, at all doors together.
+    excuses: Arc<AtomicU32>,
 }
+
+/// How many are told at a time that there is no file for them: each takes one, of those that the process keeps for itself.
+const MOST_EXCUSES: u32 = 8;
 
 /// What a gate has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,15 +86,31 @@ impl Gate {
 
     /// A permit, if there is room. Counts the attempt.
     pub fn enter(self: &Arc<Self>) -> Option<Permit> {
+        self.enter_or(|| false)
+    }
+
+    /// The same, where somebody may be made to leave at once who has no right to stay: until that has happened there is one too many.
+    pub fn enter_or(self: &Arc<Self>, make_room: impl FnOnce() -> bool) -> Option<Permit> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let (max, files) = (self.max.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
         let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < max.min(files)).then_some(open + 1));
         if entered.is_err() {
+            if make_room() {
+                return Some(self.enter_again());
+            }
             let rejected = if files < max { &self.rejected_for_files } else { &self.rejected };
             rejected.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         Some(Permit(Arc::clone(self)))
+    }
+
+    /// The right to tell a client that there is no file for it; `None` when as many are told so as may be.
+    pub fn excuse(&self) -> Option<Excuse> {
+        let excuses = &self.excuses;
+        let begun =
+            excuses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |under_way| (under_way < MOST_EXCUSES).then_some(under_way + 1));
+        begun.ok().map(|_| Excuse(Arc::clone(excuses)))
     }
 
     /// Whether nobody is let in because memory is running out. Counts the attempt if so.
@@ -130,6 +151,12 @@ impl Gate {
 }
 
 impl GateNumbers {
+    /// Whether there are more than there may be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.open > self.most()
+    }
+
     /// The most that are let in.
     #[must_use]
     pub fn most(&self) -> u32 {
@@ -147,12 +174,23 @@ impl Drop for Permit {
     }
 }
 
+/// The right to take a file for saying that there is none; given back when it is dropped.
+#[derive(Debug)]
+pub struct Excuse(Arc<AtomicU32>);
+
+impl Drop for Excuse {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The gates of the process by door. Owned by the control thread; accept loops hold theirs.
 #[derive(Debug, Default)]
 pub struct Gates {
     doors: BTreeMap<Door, Arc<Gate>>,
     /// Without a limit there is no shortage.
     files: Option<Files>,
+    excuses: Arc<AtomicU32>,
 }
 
 impl Gates {
@@ -181,7 +219,8 @@ impl Gates {
         }
         for (door, max) in wanted {
             let files = shares.map_or(u32::MAX, |(_, shares)| u32::try_from(shares.clients * u64::from(max) / all).unwrap_or(u32::MAX));
-            self.doors.entry(door).or_insert_with(|| Gate::new(max)).resize(max, files);
+            let new = || Arc::new(Gate { excuses: Arc::clone(&self.excuses), ..Gate::default() });
+            self.doors.entry(door).or_insert_with(new).resize(max, files);
         }
     }
 
@@ -222,6 +261,9 @@ mod tests {
         let first = gate.enter().unwrap();
         let _second = gate.enter().unwrap();
         assert!(gate.enter().is_none());
+        let third = gate.enter_or(|| true).unwrap();
+        assert!(gate.numbers().is_over(), "until somebody has left");
+        drop(third);
         drop(first);
         let _third = gate.enter().unwrap();
         gate.resize(1, u32::MAX);
@@ -230,7 +272,21 @@ mod tests {
         assert!(gate.enter().is_none());
         let numbers = gate.numbers();
         assert_eq!((numbers.open, numbers.max, numbers.files, numbers.most()), (2, 5, 2, 2));
-        assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (6, 2, 1, 0));
+        assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (7, 2, 1, 0));
+    }
+
+    #[test]
+    fn few_at_a_time_are_told_that_there_is_no_file_at_all_doors_together() {
+        let redis = Redis::at(Upstream::Unix("/nowhere".into()));
+        let config = Config { postgres: Some(Postgres::default()), redis: [("cache".into(), redis)].into(), ..Config::default() };
+        let mut gates = Gates::default();
+        gates.apply(&config);
+        let mut doors = gates.iter().map(|(_, gate)| gate);
+        let (one, other) = (doors.next().unwrap(), doors.next().unwrap());
+        let mut told: Vec<Excuse> = (0..MOST_EXCUSES).map_while(|turn| if turn % 2 == 0 { one.excuse() } else { other.excuse() }).collect();
+        assert_eq!((told.len(), one.excuse().is_some(), other.excuse().is_some()), (MOST_EXCUSES as usize, false, false));
+        told.pop();
+        assert!(other.excuse().is_some());
     }
 
     #[test]

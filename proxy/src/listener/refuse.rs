@@ -16,7 +16,7 @@ use sidepool_protocol::postgres::startup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::task::spawn_local;
 
-use super::gate::{Door, GateNumbers, Permit};
+use super::gate::{Door, Gate, GateNumbers, Permit};
 use crate::console::guest::CONSOLE_DATABASE;
 use crate::session;
 use crate::transport::stream::Stream;
@@ -25,9 +25,6 @@ use crate::worker::Worker;
 
 /// How many refusals are under way at most; a client beyond them is closed without a word.
 const MOST_AT_A_TIME: u32 = 256;
-
-/// As many where each takes a file that there is a shortage of.
-const MOST_WITHOUT_FILES: u32 = 8;
 
 /// How long a refused client may take to hear us out.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -54,11 +51,11 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// How many refusals are under way at most.
-    fn most_at_a_time(self) -> u32 {
+    /// Whether there is no file for the client, though there may be more clients.
+    fn is_for_files(self) -> bool {
         match self {
-            Self::TooMany(gate) if gate.files < gate.max => MOST_WITHOUT_FILES,
-            Self::TooMany(_) | Self::Memory | Self::ShuttingDown => MOST_AT_A_TIME,
+            Self::TooMany(gate) => gate.files < gate.max,
+            Self::Memory | Self::ShuttingDown => false,
         }
     }
 
@@ -74,21 +71,26 @@ impl Reason {
 /// The refusals of one accept loop.
 pub(super) struct Refusals {
     door: Rc<Door>,
+    gate: Arc<Gate>,
     worker: Rc<Worker>,
     under_way: Rc<Cell<u32>>,
 }
 
 impl Refusals {
-    pub(super) fn new(door: Rc<Door>, worker: Rc<Worker>) -> Self {
-        Self { door, worker, under_way: Rc::default() }
+    pub(super) fn new(door: Rc<Door>, gate: Arc<Gate>, worker: Rc<Worker>) -> Self {
+        Self { door, gate, worker, under_way: Rc::default() }
     }
 
     /// Refuses a client. The permit, if there is one, is kept until it has been told.
     pub(super) fn refuse(&self, stream: Stream, reason: Reason, permit: Option<Permit>) {
-        if self.under_way.get() >= reason.most_at_a_time() {
+        if self.under_way.get() >= MOST_AT_A_TIME {
             return;
         }
-        let under_way = UnderWay::new(&self.under_way);
+        let excuse = if reason.is_for_files() { self.gate.excuse() } else { None };
+        if reason.is_for_files() && excuse.is_none() {
+            return;
+        }
+        let under_way = (UnderWay::new(&self.under_way), excuse);
         let door = Rc::clone(&self.door);
         let worker = Rc::clone(&self.worker);
         spawn_local(async move {
@@ -139,9 +141,11 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
             (SSL_REQUEST, Some(context)) if length == 8 => {
                 stream.read_exact(&mut [0; 8]).await?;
                 stream.write_all(b"S").await?;
-                tls::accept(&mut stream, context, Vec::new()).await?;
+                tls::accept(&mut stream, context, Vec::new(), None).await?;
             }
-            (_, Some(context)) if length.to_be_bytes().starts_with(&[0x16, 0x03]) => tls::accept(&mut stream, context, Vec::new()).await?,
+            (_, Some(context)) if length.to_be_bytes().starts_with(&[0x16, 0x03]) => {
+                tls::accept(&mut stream, context, Vec::new(), None).await?
+            }
             (SSL_REQUEST | GSS_REQUEST, _) if length == 8 && requests_for_encryption < 2 => {
                 requests_for_encryption += 1;
                 stream.read_exact(&mut [0; 8]).await?;

@@ -28,7 +28,7 @@ fn on_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
 async fn refused(door: Door, worker: Rc<Worker>) -> (TcpStream, Refusals) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let refusals = Refusals::new(Rc::new(door), worker);
+    let refusals = Refusals::new(Rc::new(door), Gate::new(5), worker);
     refusals.refuse(Stream::Tcp(listener.accept().await.unwrap().0), Reason::TooMany(FULL), None);
     (client, refusals)
 }
@@ -95,7 +95,7 @@ fn clients_of_unix_sockets_are_told_too() {
     on_a_worker(async |worker| {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(&startup()).await.unwrap();
-        Refusals::new(Rc::new(Door::Postgres), worker).refuse(Stream::Unix(server), Reason::TooMany(FULL), None);
+        Refusals::new(Rc::new(Door::Postgres), Gate::new(5), worker).refuse(Stream::Unix(server), Reason::TooMany(FULL), None);
         assert_is_too_many_clients(&everything(client).await);
     });
 }
@@ -117,7 +117,7 @@ fn a_startup_that_claims_four_gigabytes_is_told_all_the_same() {
 #[test]
 fn refusals_have_a_bound_and_silence_ends_them() {
     on_a_worker(async |worker| {
-        let refusals = Refusals::new(Rc::new(Door::Postgres), worker);
+        let refusals = Refusals::new(Rc::new(Door::Postgres), Gate::new(5), worker);
         let mut clients = Vec::new();
         for _ in 0..MOST_AT_A_TIME + 1 {
             let (client, server) = UnixStream::pair().unwrap();
@@ -137,9 +137,9 @@ fn refusals_have_a_bound_and_silence_ends_them() {
 #[test]
 fn a_client_that_is_too_late_is_told_and_waited_for() {
     on_a_worker(async |worker| {
-        let gate = crate::listener::gate::Gate::new(5);
+        let gate = Gate::new(5);
         let (mut client, server) = UnixStream::pair().unwrap();
-        Refusals::new(Rc::new(Door::Postgres), worker).refuse(Stream::Unix(server), Reason::ShuttingDown, gate.enter());
+        Refusals::new(Rc::new(Door::Postgres), Gate::new(5), worker).refuse(Stream::Unix(server), Reason::ShuttingDown, gate.enter());
         assert_eq!(gate.numbers().open, 1, "the process does not end before it has been told");
         client.write_all(&startup()).await.unwrap();
         let text = String::from_utf8_lossy(&everything(client).await).into_owned();

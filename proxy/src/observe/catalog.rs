@@ -92,6 +92,8 @@ families! {
     ConfigReloads = "sidepool_config_reloads_total" Counter, ["trigger", "result"], "Attempts to put a changed configuration into force.";
     ConfigHash = "sidepool_config_hash" Gauge, [], "A number that is equal where the configuration is.";
     ConfigRestartPending = "sidepool_config_restart_pending" Gauge, [], "1 if a changed setting waits for a restart.";
+    CertificateNotAfter = "sidepool_tls_certificate_not_after_timestamp_seconds" Gauge, ["section", "setting"], "Until when the certificates in a file hold: the first of a chain to end, the last of several authorities.";
+    MetricsPoolsFolded = "sidepool_metrics_pools_folded" Gauge, [], "Pools without series of their own: beyond metrics_max_pools, they are added up as _other.";
 
     // Listeners.
     ListenerAccepts = "sidepool_listener_accepts_total" Counter, ["listener"], "Client connections accepted.";
@@ -101,6 +103,9 @@ families! {
     ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
     ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
     ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
+    ClientTlsHandshakes = "sidepool_client_tls_handshakes_total" Counter, ["kind"], "TLS handshakes with clients that went well: full ones, and those that resumed an earlier session for a fraction of the work.";
+    ClientKeyDerivations = "sidepool_client_key_derivations_total" Counter, [], "Passwords of users from which a SCRAM verifier was made to check logins against: one for each, as long as it stays the same.";
+    AuthLookups = "sidepool_auth_lookups_total" Counter, ["result"], "Logins for which a user was looked up with auth_query: found, missing (there is no such user) or error (it could not be asked).";
     ClientFaults = "sidepool_client_faults_total" Counter, ["protocol", "kind"], "Client connections that were closed because of what they sent, or did not send.";
 
     // Pools: who has what.
@@ -108,6 +113,8 @@ families! {
     PoolServerConnections = "sidepool_pool_server_connections" Gauge, ["pool", "state"], "Upstream connections by state; the states add up to all of them.";
     PoolServerConnectionsMax = "sidepool_pool_server_connections_max" Gauge, ["pool"], "The most upstream connections there may be.";
     PoolServerConnectionsRoom = "sidepool_pool_server_connections_room" Gauge, ["pool"], "The most upstream connections that the server has room for: less than there may be for a while after it refused one for want of room.";
+    PoolReserve = "sidepool_pool_reserve_connections" Gauge, ["pool"], "Connections beyond the most that may be opened for somebody who has waited for too long (reserve_pool_size).";
+    PoolReserveUsed = "sidepool_pool_reserve_connections_used" Gauge, ["pool"], "How many of them there are.";
     PoolServerConnectionsMin = "sidepool_pool_server_connections_min" Gauge, ["pool"], "Upstream connections that are kept open even when idle.";
     PoolUtilization = "sidepool_pool_utilization_ratio" Gauge, ["pool"], "Upstream connections in use or being opened, over the most there may be.";
     PoolClientConnections = "sidepool_pool_client_connections" Gauge, ["pool", "state"], "Logged-in clients by state.";
@@ -124,6 +131,8 @@ families! {
     // Upstream connections.
     ServerConnects = "sidepool_server_connects_total" Counter, ["pool", "result"], "Attempts to open an upstream connection, login included.";
     ServerConnectSeconds = "sidepool_server_connect_seconds" Histogram(Work), ["pool"], "How long opening an upstream connection took, login included.";
+    ServerTlsHandshakes = "sidepool_server_tls_handshakes_total" Counter, ["pool", "kind"], "Upstream connections that were opened under TLS: by a full handshake, or by resuming an earlier session where the server offers that (PostgreSQL itself does not).";
+    ServerKeyDerivations = "sidepool_server_key_derivations_total" Counter, ["pool"], "How often keys for a SCRAM login to a server were derived from the password: once for each salt, and not for each connection.";
     ServerLoginsInProgress = "sidepool_server_logins_in_progress" Gauge, ["pool"], "Upstream connections being opened.";
     ServerCloses = "sidepool_server_closes_total" Counter, ["pool", "reason"], "Upstream connections closed.";
     ServerUp = "sidepool_server_up" Gauge, ["pool"], "0 if the last attempt to reach the upstream failed, else 1.";
@@ -134,7 +143,7 @@ families! {
     Transactions = "sidepool_transactions_total" Counter, ["pool"], "Transactions finished (Redis: requests answered).";
     Queries = "sidepool_queries_total" Counter, ["pool"], "Queries sent upstream (Redis: commands).";
     TransactionSeconds = "sidepool_transaction_seconds_total" CounterSeconds, ["pool"], "Time that transactions took on their connections, with what their clients were idle in them.";
-    QuerySeconds = "sidepool_query_seconds_total" CounterSeconds, ["pool"], "Time that queries took on their connections, without what clients were idle in transactions.";
+    QuerySeconds = "sidepool_query_seconds" Histogram(Work), ["pool"], "How long queries took on their connections, without what clients were idle in transactions; those that were sent together, and all of a transaction in which nobody was idle, count as one.";
     Bytes = "sidepool_bytes_total" Counter, ["pool", "side", "direction"], "Bytes moved; the direction is as sidepool sees it.";
     ServerAssignments = "sidepool_server_assignments_total" Counter, ["pool"], "How often a client was given an upstream connection.";
     PoolClientLogins = "sidepool_pool_client_logins_total" Counter, ["pool"], "Clients that logged in to the pool.";
@@ -167,6 +176,49 @@ families! {
     RedisBlockingWaiting = "sidepool_redis_blocking_waiting_clients" Gauge, ["pool"], "Clients whose blocking command, MONITOR or tracking waits because as many connections are held for such as may be (blocking_connections).";
     RedisLeases = "sidepool_redis_leases_total" Counter, ["pool", "reason"], "Connections leased to one client, by what for.";
     RedisSubscriptions = "sidepool_redis_subscriptions" Gauge, ["pool", "kind"], "Channels and patterns that clients are subscribed to.";
+
+    // The same in the words of OpenTelemetry (semantic conventions for database client connection pools), where metrics_names says so.
+    OtelCount = "db_client_connection_count" Gauge, ["db_client_connection_pool_name", "db_client_connection_state"], "Connections that are in the state: idle or used.";
+    OtelIdleMax = "db_client_connection_idle_max" Gauge, ["db_client_connection_pool_name"], "The most idle connections there may be.";
+    OtelIdleMin = "db_client_connection_idle_min" Gauge, ["db_client_connection_pool_name"], "Connections that are kept open even when idle.";
+    OtelMax = "db_client_connection_max" Gauge, ["db_client_connection_pool_name"], "The most connections there may be.";
+    OtelPending = "db_client_connection_pending_requests" Gauge, ["db_client_connection_pool_name"], "Clients that wait for a connection.";
+    OtelTimeouts = "db_client_connection_timeouts_total" Counter, ["db_client_connection_pool_name"], "Clients that waited for the longest allowed time.";
+    OtelCreateTime = "db_client_connection_create_time_seconds" Histogram(Work), ["db_client_connection_pool_name"], "How long opening a connection took.";
+    OtelWaitTime = "db_client_connection_wait_time_seconds" Histogram(Wait), ["db_client_connection_pool_name"], "How long it took to obtain an open connection.";
+    OtelUseTime = "db_client_connection_use_time_seconds" Histogram(Work), ["db_client_connection_pool_name"], "How long connections were held.";
+}
+
+impl Family {
+    /// Whether it is there in the words of OpenTelemetry alone.
+    #[must_use]
+    pub const fn is_otel(self) -> bool {
+        matches!(
+            self,
+            Self::OtelCount
+                | Self::OtelIdleMax
+                | Self::OtelIdleMin
+                | Self::OtelMax
+                | Self::OtelPending
+                | Self::OtelTimeouts
+                | Self::OtelCreateTime
+                | Self::OtelWaitTime
+                | Self::OtelUseTime
+        )
+    }
+
+    /// Whether OpenTelemetry has a name for all that it says.
+    #[must_use]
+    pub const fn is_said_by_otel(self) -> bool {
+        matches!(
+            self,
+            Self::PoolServerConnectionsMax
+                | Self::PoolServerConnectionsMin
+                | Self::ServerConnectSeconds
+                | Self::PoolWaitSeconds
+                | Self::PoolUseSeconds
+        )
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +233,8 @@ mod tests {
         for family in Family::ALL {
             let info = family.info();
             assert!(names.insert(info.name), "{} is listed twice", info.name);
-            assert!(info.name.starts_with("sidepool_") || info.name.starts_with("process_"), "{}", info.name);
+            assert_eq!(info.name.starts_with("db_client_connection_"), family.is_otel(), "{}", info.name);
+            assert!(family.is_otel() || info.name.starts_with("sidepool_") || info.name.starts_with("process_"), "{}", info.name);
             assert!(info.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", info.name);
             assert_eq!(info.name.ends_with("_total"), matches!(info.kind, Counter | CounterSeconds), "{}", info.name);
             assert_eq!(matches!(info.kind, CounterSeconds), info.name.ends_with("_seconds_total"), "{}", info.name);

@@ -66,8 +66,6 @@ cells! {
         Transactions: Transactions [] for Postgres,
         /// Nanoseconds that transactions took.
         TransactionTime: TransactionSeconds [] for Postgres,
-        /// Nanoseconds that queries took.
-        QueryTime: QuerySeconds [] for Postgres,
         /// Queries (Redis: commands) sent.
         Queries: Queries [] for Both,
         /// Bytes that clients sent us.
@@ -114,6 +112,12 @@ cells! {
 
         /// An upstream connection was opened.
         ConnectOk: ServerConnects ["ok"] for Both,
+        /// A connection was opened under TLS, all of it agreed on anew.
+        TlsFull: ServerTlsHandshakes ["full"] for Both,
+        /// A connection was opened under TLS by resuming an earlier session.
+        TlsResumed: ServerTlsHandshakes ["resumed"] for Both,
+        /// Keys for logging in had to be derived from a password.
+        KeyDerivations: ServerKeyDerivations [] for Postgres,
         /// Nobody listens there.
         ConnectRefused: ServerConnects ["refused"] for Both,
         /// No answer in time.
@@ -390,6 +394,8 @@ cells! {
         Wait: PoolWaitSeconds [] for Both,
         /// How long they then kept it.
         Use: PoolUseSeconds [] for Both,
+        /// How long queries took.
+        Query: QuerySeconds [] for Postgres,
         /// How long opening a connection took.
         Connect: ServerConnectSeconds [] for Both,
         /// How many commands of a lane had no reply, at each write.
@@ -408,6 +414,8 @@ cells! {
         PostgresLoginNoDatabase: ClientLogins ["postgres", "no_database"] for Both,
         /// A PostgreSQL login took too long.
         PostgresLoginTimeout: ClientLogins ["postgres", "timeout"] for Both,
+        /// A PostgreSQL login was slow, and its place was needed.
+        PostgresLoginCrowdedOut: ClientLogins ["postgres", "crowded_out"] for Both,
         /// A PostgreSQL login found no upstream connection.
         PostgresLoginRefused: ClientLogins ["postgres", "refused"] for Both,
         /// A PostgreSQL login ended otherwise.
@@ -418,6 +426,20 @@ cells! {
         RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
         /// A Redis login took too long.
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// A Redis login was slow, and its place was needed.
+        RedisLoginCrowdedOut: ClientLogins ["redis", "crowded_out"] for Both,
+        /// TLS with a client, all of it agreed on anew.
+        TlsFull: ClientTlsHandshakes ["full"] for Both,
+        /// TLS with a client that resumed an earlier session.
+        TlsResumed: ClientTlsHandshakes ["resumed"] for Both,
+        /// A verifier had to be derived from a user's password.
+        KeyDerivations: ClientKeyDerivations [] for Both,
+        /// A user was looked up and found.
+        AuthLookupFound: AuthLookups ["found"] for Both,
+        /// A user was looked up, and there is no such user.
+        AuthLookupMissing: AuthLookups ["missing"] for Both,
+        /// A user could not be looked up.
+        AuthLookupError: AuthLookups ["error"] for Both,
         /// A PostgreSQL client broke the protocol.
         PostgresFaultProtocol: ClientFaults ["postgres", "protocol"] for Both,
         /// A PostgreSQL client went away with a transaction open or a query running.

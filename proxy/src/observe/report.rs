@@ -86,6 +86,8 @@ pub struct PoolState {
     pub max_pinned: u32,
     /// The most there may be.
     pub max: u32,
+    /// How many beyond those, for somebody who has waited for too long.
+    pub reserve: u32,
     /// The most that the server has room for, as far as it has said.
     pub room: u32,
     /// How many are kept open.
@@ -102,4 +104,33 @@ pub struct PoolState {
     pub paused: bool,
     /// Whether the last attempt to open a connection worked (or none was made).
     pub up: bool,
+}
+
+impl PoolState {
+    /// Adds the state of another pool, as if the two were one.
+    pub fn add(&mut self, other: &Self) {
+        let counts = [
+            (&mut self.connecting, other.connecting),
+            (&mut self.idle, other.idle),
+            (&mut self.leased, other.leased),
+            (&mut self.resetting, other.resetting),
+            (&mut self.probing, other.probing),
+            (&mut self.closing, other.closing),
+            (&mut self.pinned, other.pinned),
+            (&mut self.max_pinned, other.max_pinned),
+            (&mut self.max, other.max),
+            (&mut self.reserve, other.reserve),
+            (&mut self.room, other.room),
+            (&mut self.min, other.min),
+            (&mut self.waiters, other.waiters),
+            (&mut self.queue_limit, other.queue_limit),
+        ];
+        for (sum, more) in counts.into_iter().chain(self.pinned_by.iter_mut().zip(other.pinned_by)) {
+            *sum = sum.saturating_add(more);
+        }
+        self.oldest_wait = self.oldest_wait.max(other.oldest_wait);
+        self.saturated = self.saturated.saturating_add(other.saturated);
+        self.paused |= other.paused;
+        self.up &= other.up;
+    }
 }

@@ -1,5 +1,5 @@
 //! What a server that has no room for more connections leaves of a pool's size: as many as it let in, and then one more at a time. Forgotten when the
-//! server has not refused one for a while, or when the pool has its full size again. Pure.
+//! server has not refused one for a while, or when the pool has its full size again, with its reserve. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,6 @@ impl Ceiling {
     pub(super) fn limit(&self, max: u32) -> u32 {
         self.0.map_or(max, |room| room.connections.saturating_add(1).min(max))
     }
-
-    /// Whether there is one.
-    pub(super) fn is_low(&self) -> bool {
-        self.0.is_some()
-    }
 }
 
 #[cfg(test)]
@@ -81,6 +76,6 @@ mod tests {
         assert_eq!((ceiling.expire(now + MEMORY), ceiling.room(10)), (None, 10));
         ceiling.refused(now, 9);
         ceiling.admitted(10, 10);
-        assert!(!ceiling.is_low());
+        assert_eq!(ceiling.until(), None);
     }
 }

@@ -124,7 +124,7 @@ impl Core {
         let gone: Vec<(u32, ConnState)> = self.conns.all().filter(|(slot, _)| self.conns.at(*slot).home == worker).collect();
         for (slot, state) in gone {
             if state == ConnState::Leased {
-                self.queue.gave(self.conns.at(slot).holder);
+                self.queue.gave(self.conns.at(slot).holder, slot);
             }
             self.conns.remove(slot);
         }
@@ -157,7 +157,7 @@ impl Core {
         self.make_room(now, asker.identity);
         self.conns.side(worker);
         let waiter = self.queue.push(now, asker);
-        self.wait(now, now, asker.patience);
+        self.wait(now, now, asker);
         Outcome::Queued(waiter)
     }
 
@@ -178,7 +178,7 @@ impl Core {
         self.conns.side(worker);
         let since = since.min(now);
         let waiter = self.queue.push_again(since, asker);
-        self.wait(now, since, asker.patience);
+        self.wait(now, since, asker);
         Outcome::Queued(waiter)
     }
 
@@ -207,7 +207,7 @@ impl Core {
     pub fn release(&mut self, now: Instant, conn: ConnId, condition: Condition) {
         let now = self.advance(now);
         let Some(slot) = self.conns.find_in(conn, ConnState::Leased) else { return };
-        self.queue.gave(self.conns.at(slot).holder);
+        self.queue.gave(self.conns.at(slot).holder, slot);
         let owed = self.owed > 0;
         self.owed = self.owed.saturating_sub(1);
         match condition {
@@ -307,7 +307,7 @@ impl Core {
         if self.conns.retired(slot).is_none() {
             self.backoff.succeeded();
             self.timers.set(Timer::Retry, None);
-            self.ceiling.admitted(self.conns.live(), self.limits.max);
+            self.ceiling.admitted(self.conns.live(), self.limits.most());
             self.timers.set(Timer::Ceiling, self.ceiling.until());
         }
         let spread = self.random.between(900, 1100);
@@ -394,7 +394,7 @@ impl Core {
         match state {
             ConnState::Closing => self.conns.remove(slot),
             ConnState::Leased => {
-                self.queue.gave(self.conns.at(slot).holder);
+                self.queue.gave(self.conns.at(slot).holder, slot);
                 self.close(slot, reason);
             }
             ConnState::Idle | ConnState::Resetting | ConnState::Probing => self.close(slot, reason),

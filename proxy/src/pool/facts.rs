@@ -94,6 +94,7 @@ impl Core {
             pinned: self.conns.pinned(),
             max_pinned: self.limits.max_pinned,
             max: self.limits.max,
+            reserve: self.limits.reserve,
             room: self.ceiling.room(self.limits.max),
             min: self.limits.min,
             waiters: self.queue.len(),

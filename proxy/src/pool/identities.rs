@@ -1,14 +1,16 @@
 //! Names of client identities as small numbers, the same on all workers: a pool keeps what it knows of an identity at its number.
 //!
-//! A number is in use as long as a client has it. There is a bound, and those beyond it have number 0 together. Asked for when a client logs in
-//! and when its identity changes, never per message.
+//! A number is in use as long as a client has it. There is a bound, and identities beyond it share numbers with others, as chance has it: clients
+//! choose their names, and must not choose with whom they share. Number 0 is nobody's: what the proxy itself asks for. Asked for when a PostgreSQL client logs
+//! in and when its identity changes, and when a Redis client leases a connection of its own, which few commands need: never per message.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::id::IdentityId;
 
-/// Most identities at a time that have a number of their own.
+/// So many numbers there are, and so many identities at a time that need not share.
 pub const MOST: u16 = 1023;
 
 /// The identities of a process.
@@ -43,7 +45,11 @@ impl Identities {
                 book.entries.push(entry);
                 IdentityId(u16::try_from(book.entries.len()).unwrap_or(MOST))
             }
-            None => return IdentityId::default(),
+            None => {
+                let number = IdentityId(shared(book.numbers.hasher().hash_one(&name)));
+                book.entries[place(number)].1 += 1;
+                return number;
+            }
         };
         book.numbers.insert(name, number);
         number
@@ -69,12 +75,19 @@ impl Identities {
     }
 }
 
+/// The number for this hash.
+fn shared(hash: u64) -> u16 {
+    1 + u16::try_from(hash % u64::from(MOST)).unwrap_or(0)
+}
+
 fn place(number: IdentityId) -> usize {
     usize::from(number.0) - 1
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn count(identities: &Identities) -> usize {
@@ -95,12 +108,20 @@ mod tests {
     }
 
     #[test]
-    fn identities_beyond_the_bound_are_one() {
+    fn identities_beyond_the_bound_share_the_numbers_evenly() {
         let identities = Identities::default();
-        let numbers: Vec<IdentityId> = (0..2 * MOST).map(|index| identities.join(&index.to_string())).collect();
+        let join = |index: u16| identities.join(&index.to_string());
+        let own: Vec<IdentityId> = (0..MOST).map(join).collect();
+        let shared: Vec<IdentityId> = (MOST..3 * MOST).map(join).collect();
+        assert_eq!(join(2 * MOST), shared[usize::from(MOST)], "it stays the same");
+        identities.part(shared[usize::from(MOST)]);
         assert_eq!(count(&identities), usize::from(MOST));
-        assert!(numbers[usize::from(MOST)..].iter().all(|number| *number == IdentityId::default()));
-        numbers.iter().for_each(|number| identities.part(*number));
+        assert!(shared.iter().all(|number| own.contains(number)), "none of them is nobody's");
+        let different: HashSet<IdentityId> = shared.iter().copied().collect();
+        assert!(different.len() > usize::from(MOST) / 2, "{} numbers for {} identities", different.len(), shared.len());
+        own.iter().for_each(|number| identities.part(*number));
+        assert_eq!(count(&identities), different.len(), "a number is in use as long as a client has it");
+        shared.iter().for_each(|number| identities.part(*number));
         assert_eq!(count(&identities), 0);
         assert_eq!(identities.lock().entries.len(), usize::from(MOST));
         assert_ne!(identities.join("new"), IdentityId::default());

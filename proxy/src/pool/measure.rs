@@ -65,6 +65,7 @@ impl From<&Snapshot> for PoolState {
             pinned_by: snapshot.pinned.by_cause,
             max_pinned: snapshot.max_pinned,
             max: snapshot.max,
+            reserve: snapshot.reserve,
             room: snapshot.room,
             min: snapshot.min,
             waiters: snapshot.waiters,

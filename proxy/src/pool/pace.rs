@@ -1,7 +1,7 @@
 //! At what pace waiters get connections, and so how long one more would wait. Pure; what is measured is only the time in which somebody waits.
 //!
 //! Nothing is known, and nothing said, until enough were served lately: a pool that has just begun to be busy, or in which everything is stuck, has no
-//! pace.
+//! pace. One that was stuck and goes on has a new one: the time in between says nothing of those who come now.
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,10 @@ impl Pace {
 
     /// A waiter got a connection.
     pub(super) fn served(&mut self, now: Instant) {
+        if self.was_stuck(now) {
+            *self = Self { since: self.since.map(|_| now), last: Some(now), ..Self::default() };
+            return;
+        }
         self.count(now);
         self.last = Some(now);
         self.now.served = self.now.served.saturating_add(1);
@@ -60,6 +64,15 @@ impl Pace {
         let served = self.now.served.saturating_add(self.before.served);
         let uncounted = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         (served >= ENOUGH).then(|| (self.now.busy + self.before.busy + uncounted) / served)
+    }
+
+    /// Whether the last one was served so long ago that something else than the pace was to blame.
+    fn was_stuck(&self, now: Instant) -> bool {
+        let Some(last) = self.last else { return false };
+        // Of the time since then only what somebody waited through counts.
+        let gap = now.saturating_duration_since(self.since.map_or(now, |since| since.max(last)));
+        let usual = self.interval(last).map_or(MEMORY, |interval| interval.saturating_mul(ENOUGH).max(WINDOW));
+        gap >= usual || now.saturating_duration_since(last) >= MEMORY
     }
 
     fn count(&mut self, now: Instant) {
@@ -111,6 +124,30 @@ mod tests {
         let (pace, now) = steady(50);
         assert_eq!(pace.interval(now + Duration::from_secs(5)), Some(2 * STEP));
         assert_eq!(pace.interval(now + MEMORY), None);
+    }
+
+    #[test]
+    fn where_everything_was_stuck_the_pace_is_that_of_afterwards() {
+        for stuck in [Duration::from_secs(8), MEMORY, 2 * MEMORY] {
+            let (mut pace, mut now) = steady(1_000);
+            now += stuck;
+            for _ in 0..2 * ENOUGH {
+                now += STEP;
+                pace.served(now);
+            }
+            assert_eq!(pace.interval(now), Some(STEP), "after {stuck:?}");
+        }
+    }
+
+    #[test]
+    fn a_slow_pace_is_one_too() {
+        let (mut pace, mut now) = (Pace::default(), crate::clock::now());
+        pace.note(now, true);
+        for _ in 0..2 * ENOUGH {
+            now += WINDOW;
+            pace.served(now);
+        }
+        assert_eq!(pace.interval(now), Some(WINDOW));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Who waits, and whose turn it is: first come first served within an identity, and between identities as `turns` says.
 //!
-//! A waiter stands in two lists at once: all waiters by age (for the wait timeout), and its identity's waiters on its worker (for its
-//! turn). Both are linked through the table, so that a cancelled waiter costs a constant. Not here: connections, except for how many each
+//! A waiter stands in three lists at once: all waiters by age, those with a patience like its own (for the wait timeout), and its identity's waiters on
+//! its worker (for its turn). They are linked through the table, so that a cancelled waiter costs a constant. Not here: connections, except for how many each
 //! identity holds.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::id::{Asker, IdentityId, WaiterId};
@@ -11,11 +12,6 @@ use super::limits::bounded;
 use super::list::{Chain, List};
 use super::turns::{Turns, rank, share};
 use crate::worker::WorkerId;
-
-/// A waiter's own patience as a time that may be added to a clock; zero is for ever.
-fn bounded_own(patience: Duration) -> Option<Duration> {
-    bounded(Some(patience))
-}
 
 /// A session in the queue, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +66,11 @@ impl Lane {
         share(self.held, self.waiters)
     }
 
+    /// The same, and nothing if it has no waiters.
+    fn part(&self) -> u64 {
+        if self.waiters > 0 { self.share() } else { 0 }
+    }
+
     /// Where it stands in the turns, if it has waiters.
     fn rank(&self) -> Option<u32> {
         (self.waiters > 0).then(|| rank(self.held, self.waiters))
@@ -84,13 +85,18 @@ pub(super) struct Queue {
     ages: Chain,
     places: Chain,
     by_age: List,
+    patiences: Chain,
+    /// Those who wait as long as the pool's limits say, by age.
+    ordinary: List,
+    /// When each of the others has waited for long enough, if it ever has.
+    deadlines: BTreeSet<(Instant, u32)>,
     /// The oldest one that has not been told that it waits; all behind it have not been told either.
     untold: Option<u32>,
-    /// The shortest patience of those who have one of their own, and maybe of some who have left.
-    least_patience: Option<Duration>,
     /// By identity. There are few, and their names are small numbers (`identities`).
     lanes: Vec<Lane>,
     turns: Turns,
+    /// The parts of all identities with waiters.
+    shares: u64,
     per_worker: Vec<u32>,
     waiters: u32,
     first_order: u64,
@@ -105,10 +111,13 @@ impl Default for Queue {
             ages: Chain::default(),
             places: Chain::default(),
             by_age: List::default(),
+            patiences: Chain::default(),
+            ordinary: List::default(),
+            deadlines: BTreeSet::new(),
             untold: None,
-            least_patience: None,
             lanes: Vec::new(),
             turns: Turns::default(),
+            shares: 0,
             per_worker: Vec::new(),
             waiters: 0,
             first_order: u64::MAX / 2,
@@ -140,19 +149,15 @@ impl Queue {
 
     /// Those who have waited for longer than they are willing to: with a patience of their own, or with `common`.
     pub(super) fn overdue(&self, now: Instant, common: Option<Duration>) -> (Vec<WaiterId>, Option<Instant>) {
-        let (mut overdue, mut next) = (Vec::new(), None::<Instant>);
-        let Some(least) = self.least_patience.into_iter().chain(common).min() else { return (overdue, next) };
-        for slot in self.by_age.iter(&self.ages) {
-            let waiter = self.at(slot);
-            if waiter.since + least > now {
-                // Nobody behind it is due: they are younger.
-                next = Some(next.map_or(waiter.since + least, |next| next.min(waiter.since + least)));
-                break;
-            }
-            let Some(patience) = waiter.patience.map_or(common, bounded_own) else { continue };
-            match waiter.since + patience {
-                deadline if deadline <= now => overdue.push(waiter.id),
-                deadline => next = Some(next.map_or(deadline, |next| next.min(deadline))),
+        let (mut overdue, mut next) = (Vec::new(), None);
+        let ordinary = self.ordinary.iter(&self.patiences).filter_map(|slot| Some((self.slots[slot as usize].since + common?, slot)));
+        for deadlines in [&mut ordinary.into_iter() as &mut dyn Iterator<Item = _>, &mut self.deadlines.iter().copied()] {
+            for (deadline, slot) in deadlines {
+                if deadline > now {
+                    next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+                    break;
+                }
+                overdue.push(self.name(slot));
             }
         }
         (overdue, next)
@@ -186,6 +191,9 @@ impl Queue {
         self.last_order += 1;
         let slot = self.enter(now, self.last_order, asker);
         self.by_age.push_last(&mut self.ages, slot);
+        if asker.patience.is_none() {
+            self.ordinary.push_last(&mut self.patiences, slot);
+        }
         self.untold = self.untold.or(Some(slot));
         self.lanes[usize::from(asker.identity.0)].sides[usize::from(asker.worker.0)].push_last(&mut self.places, slot);
         self.name(slot)
@@ -195,8 +203,13 @@ impl Queue {
     pub(super) fn push_again(&mut self, since: Instant, asker: Asker) -> WaiterId {
         self.first_order -= 1;
         let slot = self.enter(since, self.first_order, asker);
-        let younger = self.by_age.iter(&self.ages).find(|other| self.slots[*other as usize].since >= since);
-        match younger {
+        if asker.patience.is_none() {
+            match self.first_since(since, self.ordinary, &self.patiences) {
+                Some(other) => self.ordinary.insert_before(&mut self.patiences, slot, other),
+                None => self.ordinary.push_last(&mut self.patiences, slot),
+            }
+        }
+        match self.first_since(since, self.by_age, &self.ages) {
             Some(other) => self.by_age.insert_before(&mut self.ages, slot, other),
             None => {
                 self.by_age.push_last(&mut self.ages, slot);
@@ -229,17 +242,21 @@ impl Queue {
     pub(super) fn next<F: Fn(WorkerId) -> bool>(&mut self, affinity: Option<&Affinity<F>>) -> Option<Waiting> {
         let lane = self.turns.first()?;
         let slot = self.choose(&self.lanes[lane as usize], affinity)?;
+        self.turns.serve(lane);
         Some(self.leave(slot))
     }
 
-    /// A client of `identity` holds one connection more.
-    pub(super) fn took(&mut self, identity: IdentityId) {
+    /// A client of `identity` holds this connection now.
+    pub(super) fn took(&mut self, identity: IdentityId, connection: u32) {
+        self.turns.took(u32::from(identity.0), connection);
         self.change(identity, |lane| lane.held += 1);
     }
 
-    /// A client of `identity` holds one connection less.
-    pub(super) fn gave(&mut self, identity: IdentityId) {
+    /// A client of `identity` does not hold this connection any more.
+    pub(super) fn gave(&mut self, identity: IdentityId, connection: u32) {
         self.change(identity, |lane| lane.held -= 1);
+        let waits = self.lane(identity).waiters > 0;
+        self.turns.gave(u32::from(identity.0), connection, waits);
     }
 
     /// How many waiters are served before one more of `identity` would be, as far as the shares of the identities tell.
@@ -248,8 +265,7 @@ impl Queue {
         if self.turns.lanes() == 1 {
             return self.waiters;
         }
-        let all: u64 = self.turns.iter().map(|(lane, _)| self.lanes[lane as usize].share()).sum();
-        let turns = u64::from(lane.waiters) * all / lane.share();
+        let turns = u64::from(lane.waiters) * self.shares / lane.share();
         u32::try_from(turns).unwrap_or(u32::MAX).min(self.waiters)
     }
 
@@ -294,6 +310,11 @@ impl Queue {
             found += waiters;
         }
         assert_eq!(found, self.waiters, "each waiter stands in one lane");
+        assert_eq!(self.lanes.iter().map(Lane::part).sum::<u64>(), self.shares, "the shares are counted");
+        let ordinary: Vec<u32> = by_age.iter().copied().filter(|slot| self.slots[*slot as usize].patience.is_none()).collect();
+        assert_eq!(self.ordinary.iter(&self.patiences).collect::<Vec<_>>(), ordinary, "the list of the ordinary ones is sorted by age");
+        let own: BTreeSet<(Instant, u32)> = by_age.iter().filter_map(|slot| Some((self.deadline(*slot)?, *slot))).collect();
+        assert_eq!(own, self.deadlines, "who has a patience of its own has a deadline");
         assert_eq!(self.per_worker.iter().sum::<u32>(), self.waiters, "each waiter is counted for its worker");
         let turns: Vec<(u32, u32)> = self.turns.iter().collect();
         let places = turns.iter().filter(|(lane, rank)| self.lanes[*lane as usize].rank() == Some(*rank));
@@ -302,7 +323,7 @@ impl Queue {
         assert_eq!((waiting, waiting), (turns.len(), self.turns.lanes() as usize), "I4: each identity with waiters gets its turn");
     }
 
-    /// All identities in the order of their turns, each with its waiters in the order of theirs.
+    /// All identities in the order of their ranks, each with its waiters in the order of their turns.
     #[cfg(test)]
     pub(super) fn turns(&self) -> Vec<(IdentityId, Vec<Waiting>)> {
         let waiters = |lane: &Lane| {
@@ -342,8 +363,8 @@ impl Queue {
     fn enter(&mut self, since: Instant, order: u64, asker: Asker) -> u32 {
         let Asker { worker, identity, seat, patience } = asker;
         let slot = self.take_slot(Waiter { generation: 0, waiting: true, since, order, worker, seat, identity, patience });
-        if let Some(patience) = patience.and_then(bounded_own) {
-            self.least_patience = Some(self.least_patience.map_or(patience, |least| least.min(patience)));
+        if let Some(deadline) = self.deadline(slot) {
+            self.deadlines.insert((deadline, slot));
         }
         let side = usize::from(worker.0);
         let lane = self.lane(identity);
@@ -368,13 +389,26 @@ impl Queue {
             self.tell();
         }
         self.by_age.remove(&mut self.ages, slot);
+        if self.slots[slot as usize].patience.is_none() {
+            self.ordinary.remove(&mut self.patiences, slot);
+        } else if let Some(deadline) = self.deadline(slot) {
+            self.deadlines.remove(&(deadline, slot));
+        }
         self.per_worker[usize::from(left.worker.0)] -= 1;
         self.waiters -= 1;
-        if self.waiters == 0 {
-            self.least_patience = None;
-        }
         self.give_slot(slot);
         left
+    }
+
+    /// The first one of the list that has waited since then, or for less.
+    fn first_since(&self, since: Instant, list: List, chain: &Chain) -> Option<u32> {
+        list.iter(chain).find(|other| self.slots[*other as usize].since >= since)
+    }
+
+    /// Until when one with a patience of its own waits.
+    fn deadline(&self, slot: u32) -> Option<Instant> {
+        let waiter = &self.slots[slot as usize];
+        bounded(waiter.patience).map(|patience| waiter.since + patience)
     }
 
     fn take_slot(&mut self, waiter: Waiter) -> u32 {
@@ -386,6 +420,7 @@ impl Queue {
         let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         self.slots.push(waiter);
         self.ages.reach(slot);
+        self.patiences.reach(slot);
         self.places.reach(slot);
         slot
     }
@@ -400,9 +435,11 @@ impl Queue {
     /// Changes a lane, and its turn with it.
     fn change(&mut self, identity: IdentityId, change: impl FnOnce(&mut Lane)) {
         let lane = self.lane(identity);
-        let before = lane.rank();
+        let (before, part) = (lane.rank(), lane.part());
         change(lane);
         let (after, name) = (lane.rank(), u32::from(identity.0));
+        let now = lane.part();
+        self.shares = self.shares - part + now;
         match (before, after) {
             (None, None) => {}
             (None, Some(rank)) => self.turns.join(name, rank),

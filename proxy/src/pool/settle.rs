@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::action::Action;
 use super::core::Core;
-use super::id::{IdentityId, WaiterId};
-use super::limits::bounded;
+use super::id::{Asker, IdentityId, WaiterId};
 use super::queue::Affinity;
 use super::reason::{CloseReason, OpenReason, RefuseReason};
 use super::sizing::Demand;
@@ -56,8 +55,8 @@ impl Core {
     }
 
     /// Somebody new waits, since `since`.
-    pub(super) fn wait(&mut self, now: Instant, since: Instant, patience: Option<Duration>) {
-        if let Some(timeout) = patience.map_or(self.limits.wait_timeout, |own| bounded(Some(own))) {
+    pub(super) fn wait(&mut self, now: Instant, since: Instant, asker: Asker) {
+        if let Some(timeout) = self.patience(asker) {
             self.timers.lower(Timer::Wait, since + timeout);
         }
         if let Some((after, untold)) = self.limits.notify_after.zip(self.queue.untold()) {
@@ -135,7 +134,7 @@ impl Core {
     pub(super) fn lease(&mut self, slot: u32, to: WorkerId, identity: IdentityId) {
         self.conns.lease(slot, to);
         self.conns.at_mut(slot).holder = identity;
-        self.queue.took(identity);
+        self.queue.took(identity, slot);
     }
 
     /// Leases a connection to a waiter, who has left the queue.
@@ -177,7 +176,7 @@ impl Core {
 
     /// Keeps the counts of time in which sessions wait, and in which they do and no more connections are allowed.
     pub(super) fn note_saturation(&mut self, now: Instant) {
-        self.pace.note(now, !self.queue.is_empty());
+        self.pace.note(now, !self.queue.is_empty() && !self.paused);
         let saturated = !self.queue.is_empty() && self.conns.total() >= self.ceiling.room(self.limits.max);
         match self.saturated_since {
             None if saturated => self.saturated_since = Some(now),
@@ -407,13 +406,14 @@ impl Core {
             min: self.floor(),
             parallel: if self.backoff.one_at_a_time() { 1 } else { self.limits.connect_parallelism.max(1) },
         };
-        // Where the server has no room there is none for the reserve either.
-        if demand.total < demand.max || self.ceiling.is_low() { demand } else { self.reserve_demand(now, demand) }
+        // Where the server has no room for all of the size there is none for the reserve either.
+        if demand.total < demand.max || demand.max < self.limits.max { demand } else { self.reserve_demand(now, demand) }
     }
 
     /// The same for the reserve, which is there for those who have waited for long.
     fn reserve_demand(&mut self, now: Instant, demand: Demand) -> Demand {
-        let Some(after) = self.limits.reserve_after.filter(|_| demand.total < self.limits.most()) else { return demand };
+        let max = self.ceiling.limit(self.limits.most());
+        let Some(after) = self.limits.reserve_after.filter(|_| demand.total < max) else { return demand };
         let looked_at = demand.coming + demand.parallel;
         let long_ago = now.checked_sub(after);
         let (waiters, next) = match long_ago {
@@ -423,7 +423,7 @@ impl Core {
         if let Some(since) = next {
             self.timers.lower(Timer::Reserve, since + after);
         }
-        Demand { waiters, max: self.limits.most(), min: 0, ..demand }
+        Demand { waiters, max, min: 0, ..demand }
     }
 
     /// The worker to open a connection on: the one with most waiters that nothing comes for, or with fewest connections.

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub max_pinned: u32,
     /// Most connections.
     pub max: u32,
+    /// Beyond these, for somebody who has waited for too long.
+    pub reserve: u32,
     /// Of these, as many as the server has room for: fewer for a while after it refused one.
     pub room: u32,
     /// Kept open even when idle.

@@ -2,7 +2,7 @@
 //! hard limit is near, clients must not use up what the pools need to serve them.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sidepool_config::model::Config;
+use sidepool_config::model::{Config, PgDatabase, PgUser, Postgres};
 
 /// Kept for what is neither a client nor a server connection: scrapes, refusals under way, the log, names, files that are read again.
 const SPARE: u64 = 16;
@@ -57,22 +57,32 @@ impl Files {
     }
 }
 
-/// As many connections to servers as there may be: each user that is known has a pool of each database.
+/// As many connections to servers as there may be: each user that is known has a pool of each database, and each peer one.
 fn server_connections(config: &Config) -> u64 {
-    let postgres = config.postgres.iter().flat_map(|postgres| {
-        let users = postgres.users.len().max(1) as u64;
-        postgres.databases.values().map(move |database| {
-            let pools = if database.user.is_some() { 1 } else { users };
-            pools.saturating_mul(u64::from(database.limits.pool_size) + u64::from(database.limits.reserve_pool_size))
-        })
-    });
-    let redis = config.redis.values().map(|redis| u64::from(redis.shared_connections) + u64::from(redis.spare_connections));
+    let postgres = config.postgres.iter().map(postgres_connections);
+    // Databases beyond the one that clients start in are not counted: few use them.
+    let redis = config.redis.values().map(|redis| (redis.users.len().max(1) as u64).saturating_mul(redis.limits.pool_size.into()));
     postgres.chain(redis).fold(0, u64::saturating_add)
+}
+
+fn postgres_connections(postgres: &Postgres) -> u64 {
+    let pool = |database: &PgDatabase, user: Option<&PgUser>| {
+        let size = user.and_then(|user| user.pool_size).unwrap_or(database.limits.pool_size);
+        let reserve = user.and_then(|user| user.reserve_pool_size).unwrap_or(database.limits.reserve_pool_size);
+        u64::from(size) + u64::from(reserve)
+    };
+    let databases = postgres.databases.values().map(|database| match &database.user {
+        Some(user) => pool(database, postgres.users.get(user)),
+        None if postgres.users.is_empty() => pool(database, None),
+        None => postgres.users.values().map(|user| pool(database, Some(user))).fold(0, u64::saturating_add),
+    });
+    let peers = postgres.peers.values().map(|peer| u64::from(peer.pool_size.unwrap_or(postgres.base.limits.pool_size)));
+    databases.chain(peers).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
 mod tests {
-    use sidepool_config::model::{PgDatabase, Postgres, Upstream};
+    use sidepool_config::model::{Peer, Redis, Upstream};
 
     use super::*;
 
@@ -88,6 +98,26 @@ mod tests {
         assert_eq!(shares(66), Shares { clients: 20, servers: 20 });
         assert_eq!(shares(5), Shares { clients: 0, servers: 0 });
         assert_eq!(Files { limit: 1026, own: 10 }.shares(&Config::default()), Shares { clients: 1000, servers: 0 });
+    }
+
+    #[test]
+    fn all_pools_are_counted() {
+        let nowhere = || Upstream::Unix("/nowhere".into());
+        let mut database = PgDatabase::at(nowhere());
+        (database.limits.pool_size, database.limits.reserve_pool_size) = (20, 5);
+        let forced = PgDatabase { user: Some("b".into()), ..database.clone() };
+        let large = PgUser { pool_size: Some(50), reserve_pool_size: Some(0), ..PgUser::default() };
+        let postgres = Postgres {
+            databases: [("app".into(), database), ("forced".into(), forced)].into(),
+            users: [("a".into(), PgUser::default()), ("b".into(), large)].into(),
+            peers: [(2, Peer { upstream: nowhere(), pool_size: Some(3) })].into(),
+            ..Postgres::default()
+        };
+        assert_eq!(postgres_connections(&postgres), (25 + 50) + 50 + 3);
+        let mut redis = Redis::at(nowhere());
+        redis.limits.pool_size = 30;
+        let config = Config { postgres: Some(postgres), redis: [("cache".into(), redis)].into(), ..Config::default() };
+        assert_eq!(server_connections(&config), 128 + 30);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! How much memory is left before the kernel kills us: what our control group (v1 and v2), and all groups above it, use and may use. What the kernel
-//! can take back at once (file pages that nobody has touched lately) is not counted as used.
+//! takes back before it kills (pages of files, which a database in the same group fills its share with) is not counted as used.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::groups::{self, Version};
+use super::pressure::Step;
 
 /// From here on a limit is none: version one writes "no limit" as a very large number.
 const NO_LIMIT: u64 = 1 << 60;
@@ -18,12 +19,36 @@ pub struct Usage {
     pub limit: u64,
 }
 
+/// A limit, and how near it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// What is in use of it.
+    pub usage: Usage,
+    /// What of that this process has.
+    pub ours: u64,
+}
+
+/// The part of a limit, in hundredths, from which on it makes a difference what this process does.
+const REAL_PART: u64 = 10;
+
 impl Usage {
     /// What of the limit is in use, in hundredths.
     #[must_use]
     pub fn percent(&self) -> u64 {
-        self.used.saturating_mul(100) / self.limit.max(1)
+        hundredths(self.used, self.limit)
     }
+}
+
+impl Reading {
+    /// Whether this process has a real part of the limit.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        hundredths(self.ours, self.usage.limit) >= REAL_PART
+    }
+}
+
+fn hundredths(part: u64, whole: u64) -> u64 {
+    part.saturating_mul(100) / whole.max(1)
 }
 
 /// Where to look.
@@ -46,24 +71,35 @@ impl Gauges {
         Self { root: root.to_owned(), groups: groups::ours(root, "memory", &["sys/fs/cgroup/memory"]) }
     }
 
-    /// The limit that is nearest, `own` among them, which is for what the process itself has in RAM; `None` without any.
+    /// The limit that asks for most to be done, of those the one that is nearest; `own` is among them, which is for what the process itself has in RAM.
+    /// `None` without any.
     #[must_use]
-    pub fn tightest(&self, own: Option<u64>) -> Option<Usage> {
-        let own = own.and_then(|limit| Some(Usage { used: resident(&self.root)?, limit }));
-        let groups = self.groups.iter().filter_map(|(version, group)| match version {
-            Version::One => read(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-            Version::Two => read(group, "memory.max", "memory.current", "inactive_file"),
+    pub fn tightest(&self, own: Option<u64>) -> Option<Reading> {
+        let ours = resident(&self.root);
+        let own = own.zip(ours).map(|(limit, ours)| Reading { usage: Usage { used: ours, limit }, ours });
+        let groups = self.groups.iter().filter_map(|(version, group)| {
+            let usage = match version {
+                Version::One => read(group, "memory.limit_in_bytes", "memory.usage_in_bytes", ["total_inactive_file", "total_active_file"]),
+                Version::Two => read(group, "memory.max", "memory.current", ["inactive_file", "active_file"]),
+            }?;
+            // Where that cannot be read, all of it may be ours.
+            Some(Reading { usage, ours: ours.unwrap_or(usage.used) })
         });
-        own.into_iter().chain(groups).max_by_key(Usage::percent)
+        own.into_iter().chain(groups).max_by_key(|reading| (Step::at(Some(*reading), 0), reading.usage.percent()))
     }
 }
 
-fn read(group: &Path, limit: &str, usage: &str, reclaimable: &str) -> Option<Usage> {
+/// What is in use in a group, but for what is reclaimable, and its limit.
+fn read(group: &Path, limit: &str, usage: &str, reclaimable: [&str; 2]) -> Option<Usage> {
     let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
     let limit = number(limit).filter(|limit| *limit < NO_LIMIT)?;
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let line = stat.lines().find_map(|line| line.strip_prefix(reclaimable)?.strip_prefix(' '));
-    let reclaimable = line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+    let reclaimable: u64 = stat
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(name, _)| reclaimable.contains(name))
+        .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
+        .fold(0, u64::saturating_add);
     Some(Usage { used: number(usage)?.saturating_sub(reclaimable), limit })
 }
 
@@ -85,7 +121,7 @@ mod tests {
     use super::*;
     use crate::runtime::quota::fixture;
 
-    fn tightest(files: &[(&str, &str)], own: Option<u64>) -> Option<Usage> {
+    fn tightest(files: &[(&str, &str)], own: Option<u64>) -> Option<Reading> {
         Gauges::under(fixture(files).path()).tightest(own)
     }
 
@@ -97,11 +133,34 @@ mod tests {
             ("sys/fs/cgroup/pod/memory.current", "950\n"),
             ("sys/fs/cgroup/pod/app/memory.max", "500\n"),
             ("sys/fs/cgroup/pod/app/memory.current", "400\n"),
-            ("sys/fs/cgroup/pod/app/memory.stat", "anon 1\ninactive_file 150\nactive_file 3\n"),
+            ("sys/fs/cgroup/pod/app/memory.stat", "anon 1\ninactive_file 100\nactive_file 50\n"),
         ];
-        assert_eq!(tightest(&files, None), Some(Usage { used: 950, limit: 1000 }));
+        assert_eq!(tightest(&files, None), Some(Reading { usage: Usage { used: 950, limit: 1000 }, ours: 950 }));
         let alone: Vec<_> = files.into_iter().filter(|(path, _)| !path.starts_with("sys/fs/cgroup/pod/memory")).collect();
-        assert_eq!(tightest(&alone, None), Some(Usage { used: 250, limit: 500 }), "file pages can be taken back");
+        assert_eq!(
+            tightest(&alone, None),
+            Some(Reading { usage: Usage { used: 250, limit: 500 }, ours: 250 }),
+            "file pages can be taken back"
+        );
+    }
+
+    #[test]
+    fn a_group_full_of_a_database_s_files_is_not_full_and_one_full_of_others_is_not_ours() {
+        let files = |stat: &'static str| {
+            [
+                ("proc/self/status", "VmRSS:\t    20 kB\n"),
+                ("proc/self/cgroup", "0::/slice\n"),
+                ("sys/fs/cgroup/slice/memory.max", "1000000\n"),
+                ("sys/fs/cgroup/slice/memory.current", "999000\n"),
+                ("sys/fs/cgroup/slice/memory.stat", stat),
+            ]
+        };
+        let cached = tightest(&files("anon 100000\ninactive_file 99000\nactive_file 800000\n"), None).expect("there is a limit");
+        assert_eq!(cached, Reading { usage: Usage { used: 100_000, limit: 1_000_000 }, ours: 20_480 });
+        let full = tightest(&files("anon 999000\n"), None).expect("there is a limit");
+        assert_eq!((full.usage.percent(), full.is_ours()), (99, false));
+        let own = tightest(&files("anon 999000\n"), Some(20_480)).expect("there is a limit");
+        assert_eq!((own.usage.percent(), own.is_ours()), (100, true), "what asks for more comes first");
     }
 
     #[test]
@@ -111,17 +170,17 @@ mod tests {
                 ("proc/self/cgroup", "5:memory:/docker/abc\n"),
                 ("sys/fs/cgroup/memory/memory.limit_in_bytes", limit),
                 ("sys/fs/cgroup/memory/memory.usage_in_bytes", "300\n"),
-                ("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 100\n"),
+                ("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 60\ntotal_active_file 40\n"),
             ]
         };
-        assert_eq!(tightest(&files("400\n"), None), Some(Usage { used: 200, limit: 400 }));
+        assert_eq!(tightest(&files("400\n"), None), Some(Reading { usage: Usage { used: 200, limit: 400 }, ours: 200 }));
         assert_eq!(tightest(&files("9223372036854771712\n"), None), None);
     }
 
     #[test]
     fn a_limit_of_our_own_is_for_what_the_process_has_in_ram() {
         let files = [("proc/self/status", "Name:\tx\nVmRSS:\t    12 kB\n"), ("proc/self/cgroup", "0::/\n")];
-        assert_eq!(tightest(&files, Some(20_000)), Some(Usage { used: 12_288, limit: 20_000 }));
+        assert_eq!(tightest(&files, Some(20_000)), Some(Reading { usage: Usage { used: 12_288, limit: 20_000 }, ours: 12_288 }));
         assert_eq!(tightest(&files, None), None);
         assert_eq!(resident_bytes("Name:\tx\n"), None);
     }

@@ -9,8 +9,10 @@ pub mod pressure;
 pub mod quota;
 pub mod shortage;
 
+use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvError, Sender};
 use std::thread;
 
 use sidepool_config::model;
@@ -30,16 +32,21 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers, which serve nothing until they are told to.
+    /// Starts `count` workers, which serve nothing until they are told to. When it answers they have the files that they need for themselves.
     pub fn start(count: u16) -> io::Result<Self> {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let mailboxes = Mailboxes::new(senders);
         let commons = Commons::new(mailboxes.workers())?;
         let mut threads = Vec::with_capacity(receivers.len());
+        let (ready, all_ready) = std::sync::mpsc::channel::<Infallible>();
         for (id, jobs) in mailboxes.ids().zip(receivers) {
             let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs };
-            threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run())?);
+            let ready = ready.clone();
+            threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run(ready))?);
         }
+        // Nothing is ever sent: each end that is dropped is a worker that has begun.
+        drop(ready);
+        let Err(RecvError) = all_ready.recv();
         Ok(Self { mailboxes, commons, threads })
     }
 
@@ -86,7 +93,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn run(self) {
+    fn run(self, ready: Sender<Infallible>) {
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -94,6 +101,7 @@ impl Runtime {
                 return;
             }
         };
+        drop(ready);
         runtime.block_on(serve(Worker::new(self.id, self.mailboxes, self.commons), self.jobs));
     }
 }

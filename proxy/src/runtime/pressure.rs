@@ -3,12 +3,14 @@
 //! ```text
 //!   used of the limit   80 %        88 %        94 %
 //!   Calm ──────────────► Throttle ──► Refuse ───► Shed
-//!   ◄── below by 5 %, for two seconds ──────────────┘
+//!   ◄── 5 points below, for two seconds ────────────┘
 //! ```
+//! A step lasts a while, but clients are closed only at those moments at which memory is that short, and only where this process has a real part of it:
+//! in a group that others fill, closing our clients would free nothing.
 
 use std::time::{Duration, Instant};
 
-use super::memory::Usage;
+use super::memory::Reading;
 
 /// How far below the threshold of a step memory has to be before the step is left,
 const SLACK: u64 = 5;
@@ -56,8 +58,12 @@ impl Step {
         }
     }
 
-    fn at(percent: u64) -> Self {
-        Self::ALL.into_iter().rfind(|step| percent >= step.threshold()).unwrap_or_default()
+    /// The one for this reading, and if so many hundredths more were in use.
+    pub(super) fn at(reading: Option<Reading>, more: u64) -> Self {
+        let Some(reading) = reading else { return Self::Calm };
+        let percent = reading.usage.percent().saturating_add(more);
+        let taken = |step: &Self| percent >= step.threshold() && (*step < Self::Shed || reading.is_ours());
+        Self::ALL.into_iter().rfind(taken).unwrap_or_default()
     }
 }
 
@@ -67,13 +73,14 @@ pub struct Pressure {
     step: Step,
     /// Since when less would do.
     relieved: Option<Instant>,
+    sheds: bool,
 }
 
 impl Pressure {
     /// The step after a reading; without a limit there is none to take.
-    pub fn on_reading(&mut self, now: Instant, usage: Option<Usage>) -> Step {
-        let percent = usage.map_or(0, |usage| usage.percent());
-        let (up, down) = (Step::at(percent), Step::at(percent.saturating_add(SLACK)));
+    pub fn on_reading(&mut self, now: Instant, reading: Option<Reading>) -> Step {
+        let (up, down) = (Step::at(reading, 0), Step::at(reading, SLACK));
+        self.sheds = up == Step::Shed;
         if up >= self.step {
             (self.step, self.relieved) = (up, None);
         } else if down < self.step {
@@ -86,14 +93,21 @@ impl Pressure {
         }
         self.step
     }
+
+    /// Whether clients are to be closed after the last reading.
+    #[must_use]
+    pub fn sheds(&self) -> bool {
+        self.sheds
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::Usage;
     use super::*;
 
-    fn used(percent: u64) -> Option<Usage> {
-        Some(Usage { used: percent, limit: 100 })
+    fn used(percent: u64) -> Option<Reading> {
+        Some(Reading { usage: Usage { used: percent, limit: 100 }, ours: 10 })
     }
 
     #[test]
@@ -113,6 +127,21 @@ mod tests {
         assert_eq!(pressure.on_reading(now + 3 * REST, used(93)), Step::Shed);
         assert_eq!(pressure.on_reading(now + 4 * REST, used(70)), Step::Shed, "it had come back meanwhile");
         assert_eq!(pressure.on_reading(now + 5 * REST, used(70)), Step::Calm);
+    }
+
+    #[test]
+    fn clients_are_closed_only_while_memory_is_that_short() {
+        let (mut pressure, now) = (Pressure::default(), crate::clock::now());
+        let shed = [93, 95, 90, 94, 89].map(|percent| (pressure.on_reading(now, used(percent)), pressure.sheds()));
+        let (lasts, closes) = ((Step::Shed, false), (Step::Shed, true));
+        assert_eq!(shed, [(Step::Refuse, false), closes, lasts, closes, lasts]);
+    }
+
+    #[test]
+    fn clients_are_not_closed_for_memory_that_others_use() {
+        let (mut pressure, now) = (Pressure::default(), crate::clock::now());
+        let others = used(99).map(|reading| Reading { ours: 9, ..reading });
+        assert_eq!((pressure.on_reading(now, others), pressure.sheds()), (Step::Refuse, false));
     }
 
     #[test]

@@ -123,6 +123,17 @@ async fn slow_logins_are_thrown_out_and_cost_nobody_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_every_place_is_held_by_slow_logins_real_ones_are_served() {
+    let report = serves_all(Scenario::SlowCrowd).await;
+    assert!(report.asked > 10, "{}", report.line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_logins_under_tls_is_served_whole() {
+    serves_all(Scenario::TlsBurst).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_readers_hold_up_nobody() {
     serves_all(Scenario::SlowReader).await;
 }

@@ -300,7 +300,7 @@ impl World {
         let operated = (self.core.paused, self.core.draining, self.core.limits.max, self.core.limits.queue_length);
         let deadlines = (timers.is_due(Timer::Wait, self.now + TICK), timers.is_due(Timer::Idle, self.now + TICK));
         let shared = (self.core.capped.map(|reason| reason as u8), self.core.owed, self.members);
-        let room = self.core.ceiling.is_low().then(|| self.core.ceiling.room(limits.max));
+        let room = self.core.ceiling.until().map(|_| self.core.ceiling.room(limits.most()));
         room.hash(&mut hasher);
         let expired = limits.lifetime.and(self.core.last_expired).map(age);
         (failing, operated, deadlines, shared, expired).hash(&mut hasher);

@@ -10,6 +10,7 @@ use crate::pool::id::{Asker, ConnId, IdentityId, WaiterId};
 use crate::pool::limits::Limits;
 use crate::pool::random::Random;
 use crate::pool::reason::Condition;
+use crate::pool::turns::PASSED_OVER;
 
 const SIZE: u32 = 4;
 const SERVED: usize = 4_000;
@@ -37,6 +38,8 @@ struct Seen {
     served: usize,
     waited: Duration,
     used: Duration,
+    /// The longest wait of one of them.
+    longest: Duration,
 }
 
 impl Seen {
@@ -77,38 +80,52 @@ impl World {
         let crowd = self.sessions[session];
         let used = self.about(crowd.uses);
         let seen = self.seen.entry(crowd.identity).or_default();
-        *seen = Seen { served: seen.served + 1, waited: seen.waited + waited, used: seen.used + used };
+        *seen = Seen { served: seen.served + 1, waited: seen.waited + waited, used: seen.used + used, longest: seen.longest.max(waited) };
         self.events.push(Reverse((self.bench.now + used, Event::GivesBack(session, conn))));
     }
 
     /// What everybody has seen when enough of `whose` clients were served.
     fn run(mut self, whose: IdentityId) -> BTreeMap<IdentityId, Seen> {
         while self.seen.get(&whose).is_none_or(|seen| seen.served < SERVED) {
-            let Reverse((at, event)) = self.events.pop().expect("sessions come again");
-            self.bench.now = at;
-            match event {
-                Event::Asks(session) => {
-                    let asker = Asker { worker: HOME, identity: self.sessions[session].identity, seat: 0, patience: None };
-                    match self.bench.core.acquire(at, asker) {
-                        Outcome::Granted(conn) => self.served(session, conn, Duration::ZERO),
-                        Outcome::Queued(waiter) => drop(self.waiting.insert(waiter, (session, at))),
-                        Outcome::Refused(refusal) => panic!("{refusal:?}"),
-                    }
-                }
-                Event::GivesBack(session, conn) => {
-                    self.bench.release(conn, Condition::Clean);
-                    let pause = self.about(self.sessions[session].pauses);
-                    self.events.push(Reverse((at + pause, Event::Asks(session))));
-                }
-            }
-            for action in self.bench.actions() {
-                if let Action::Grant { waiter, conn, .. } = action {
-                    let (session, since) = self.waiting.remove(&waiter).expect("it waits");
-                    self.served(session, conn, at - since);
-                }
-            }
+            self.step();
         }
         self.seen
+    }
+
+    /// What everybody has seen after so long a time.
+    fn run_for(mut self, time: Duration) -> BTreeMap<IdentityId, Seen> {
+        let end = self.bench.now + time;
+        while self.bench.now < end {
+            self.step();
+        }
+        self.seen
+    }
+
+    /// The next thing happens.
+    fn step(&mut self) {
+        let Reverse((at, event)) = self.events.pop().expect("sessions come again");
+        self.bench.now = at;
+        match event {
+            Event::Asks(session) => {
+                let asker = Asker { worker: HOME, identity: self.sessions[session].identity, seat: 0, patience: None };
+                match self.bench.core.acquire(at, asker) {
+                    Outcome::Granted(conn) => self.served(session, conn, Duration::ZERO),
+                    Outcome::Queued(waiter) => drop(self.waiting.insert(waiter, (session, at))),
+                    Outcome::Refused(refusal) => panic!("{refusal:?}"),
+                }
+            }
+            Event::GivesBack(session, conn) => {
+                self.bench.release(conn, Condition::Clean);
+                let pause = self.about(self.sessions[session].pauses);
+                self.events.push(Reverse((at + pause, Event::Asks(session))));
+            }
+        }
+        for action in self.bench.actions() {
+            if let Action::Grant { waiter, conn, .. } = action {
+                let (session, since) = self.waiting.remove(&waiter).expect("it waits");
+                self.served(session, conn, at - since);
+            }
+        }
     }
 }
 
@@ -170,4 +187,27 @@ fn a_greedy_identity_is_not_starved_either() {
     let since = seen[&ALICE].used + seen[&BOB].used;
     let part = seen[&BOB].used.as_secs_f64() / since.as_secs_f64();
     assert!((0.2..0.5).contains(&part), "it used {part:.2} of the time");
+}
+
+/// What Alice's sessions see while another of hers keeps a connection for good, and so many others with sessions of their own keep the rest busy.
+fn beside_a_session_that_keeps_its_connection(others: u16, clients: usize) -> Seen {
+    let small = |identity, clients| Crowd { identity, clients, uses: 10, pauses: 0 };
+    let mut crowds = vec![small(ALICE, 4)];
+    crowds.extend((0..others).map(|number| small(IdentityId(10 + number), clients)));
+    let mut world = World::new(&crowds);
+    world.bench.take();
+    world.run_for(Duration::from_secs(60)).get(&ALICE).copied().unwrap_or_default()
+}
+
+#[test]
+fn who_keeps_a_connection_for_long_does_not_shut_out_the_others_of_its_identity() {
+    for (others, clients) in [(20, 5), (4, 1), (1, 400), (200, 2)] {
+        let seen = beside_a_session_that_keeps_its_connection(others, clients);
+        // What is left of the connections serves one each 10 / 3 ms; each of her four waits for the other three.
+        let turns = f64::from(others + 1) * f64::from(PASSED_OVER + 1);
+        let bound = 4.0 * turns * 10.0 / f64::from(SIZE - 1);
+        let longest = seen.longest.as_secs_f64() * 1000.0;
+        assert!(seen.served > 0, "beside {others} others nobody else of hers was served");
+        assert!(longest <= 1.5 * bound, "beside {others} others one of hers waited {longest:.0} ms, more than {bound:.0} ms");
+    }
 }

@@ -13,6 +13,7 @@ use crate::pool::action::{Action, Outcome};
 use crate::pool::id::{ConnId, IdentityId, WaiterId};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, RefuseReason};
+use crate::pool::turns::PASSED_OVER;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -60,6 +61,11 @@ struct Model {
     /// The rank of each identity with waiters, and when it came to that.
     turns: BTreeMap<u16, (u32, usize)>,
     changes: usize,
+    /// How many were served from the queue.
+    served: usize,
+    /// How many had been when each identity with waiters had its last turn, its first waiter, or gave its loan back; and in which order.
+    had: BTreeMap<u16, (usize, usize)>,
+    loans: BTreeMap<u16, ConnId>,
     failing: Option<(Failure, Instant)>,
 }
 
@@ -103,12 +109,23 @@ impl Model {
         self.changes += 1;
         if waiting == 0 {
             self.turns.remove(&identity);
-        } else if self.turns.get(&identity).is_none_or(|(before, _)| *before != rank) {
+            self.had.remove(&identity);
+            return;
+        }
+        self.had.entry(identity).or_insert((self.served, self.changes));
+        if self.turns.get(&identity).is_none_or(|(before, _)| *before != rank) {
             self.turns.insert(identity, (rank, self.changes));
         }
     }
 
-    /// The identities with waiters in the order of their turns.
+    /// The identity that has been passed over for too long.
+    fn passed_over(&self) -> Option<u16> {
+        let (identity, (had, _)) =
+            self.had.iter().filter(|(identity, _)| !self.loans.contains_key(identity)).min_by_key(|(_, had)| **had)?;
+        (self.served - had >= self.had.len() * PASSED_OVER as usize).then_some(*identity)
+    }
+
+    /// The identities with waiters in the order of their ranks.
     fn turns(&self) -> Vec<u16> {
         let mut turns: Vec<u16> = self.turns.keys().copied().collect();
         turns.sort_by_key(|identity| self.turns[identity]);
@@ -149,7 +166,14 @@ impl Model {
             effects.closes.insert((conn, CloseReason::Shrunk as u8));
             return;
         }
-        if let Some(identity) = self.turns().first().copied() {
+        let passed_over = self.passed_over();
+        if let Some(identity) = passed_over.or_else(|| self.turns().first().copied()) {
+            self.served += 1;
+            self.changes += 1;
+            self.had.insert(identity, (self.served, self.changes));
+            if passed_over.is_some() {
+                self.loans.insert(identity, conn);
+            }
             let place = self.waiters.iter().position(|waits| waits.identity == identity).expect("it has waiters");
             effects.grants.push((self.remove(place).id, conn));
             return self.lease(conn, identity);
@@ -201,6 +225,10 @@ impl Model {
                 let conn = self.leased.remove(place);
                 let holder = self.holders.remove(&conn).expect("somebody held it");
                 self.note(holder);
+                if self.loans.get(&holder) == Some(&conn) {
+                    self.loans.remove(&holder);
+                    self.had.entry(holder).and_modify(|had| *had = (self.served, self.changes));
+                }
                 match condition {
                     Condition::Unused | Condition::Clean => self.free(conn, &mut effects),
                     Condition::Broken => {
@@ -343,6 +371,9 @@ proptest! {
             holders: BTreeMap::new(),
             turns: BTreeMap::new(),
             changes: 0,
+            served: 0,
+            had: BTreeMap::new(),
+            loans: BTreeMap::new(),
             failing: None,
         };
         for step in history {

@@ -2,7 +2,7 @@
 
 use super::bench::{ALICE, BOB, Bench, HOME, LIMITS, asker, ms};
 use crate::pool::action::{Action, Outcome};
-use crate::pool::id::Asker;
+use crate::pool::id::{Asker, ConnId};
 use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, OpenReason, RefuseReason};
 
@@ -505,6 +505,11 @@ fn spare_connections_are_ready_beside_those_in_use_while_the_pool_has_a_client()
 
 /// A pool with one connection that is given on every 100 ms, and so many sessions of her that still wait.
 fn paced(limits: Limits, waiting: usize) -> Bench {
+    given_on(limits, waiting).0
+}
+
+/// The same, and the connection.
+fn given_on(limits: Limits, waiting: usize) -> (Bench, ConnId) {
     let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(1_000)), ..limits });
     let conn = bench.lease(1)[0];
     for _ in 0..20 {
@@ -514,7 +519,7 @@ fn paced(limits: Limits, waiting: usize) -> Bench {
         bench.actions();
     }
     bench.crowd(waiting);
-    bench
+    (bench, conn)
 }
 
 #[test]
@@ -541,6 +546,61 @@ fn without_a_pace_nobody_is_refused_early() {
     let mut bench = paced(early, 0);
     bench.pass(ms(31_000));
     bench.crowd(8);
+}
+
+#[test]
+fn one_who_has_little_patience_does_not_wake_the_pool_for_all_the_others() {
+    let mut bench = Bench::new(Limits { max: 1, wait_timeout: Some(ms(1_000)), queue_length: 100, ..LIMITS });
+    bench.lease(1);
+    let impatient = Asker { patience: Some(ms(10)), ..asker(HOME, BOB) };
+    let Outcome::Queued(first) = bench.core.acquire(bench.now, impatient) else { panic!("it waits") };
+    let start = bench.now;
+    for _ in 0..9 {
+        bench.crowd(1);
+        bench.pass(ms(1));
+    }
+    assert_eq!(bench.core.poll_timeout(), Some(start + ms(10)));
+    bench.pass(ms(1));
+    assert_eq!(bench.refusals().iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>(), [first]);
+    assert_eq!(bench.core.poll_timeout(), Some(start + ms(1_000)), "nobody else has to be looked at before");
+    bench.pass(ms(991));
+    assert_eq!(bench.refusals().len(), 2);
+}
+
+#[test]
+fn a_pause_is_no_pace() {
+    let expected = |pause| {
+        let (mut bench, conn) = given_on(Limits { refuse_early: true, queue_length: 100, ..LIMITS }, 1);
+        bench.core.pause(bench.now);
+        bench.pass(pause);
+        bench.core.resume(bench.now);
+        bench.pass(ms(100));
+        bench.release(conn, Condition::Clean);
+        assert_eq!(bench.grants().len(), 1);
+        bench.crowd(10);
+        bench.refused().expected
+    };
+    assert!(expected(ms(0)).is_some_and(|expected| expected > ms(1_000)));
+    assert_eq!(expected(ms(500)), expected(ms(0)));
+}
+
+#[test]
+fn a_server_without_room_for_the_reserve_is_asked_again_after_a_pause() {
+    let mut bench = Bench::new(Limits { max: 2, reserve: 2, reserve_after: Some(ms(100)), ..LIMITS });
+    bench.lease(2);
+    bench.crowd(3);
+    bench.pass(ms(100));
+    let opens = bench.opens();
+    bench.connect(opens[0].0);
+    bench.fail(opens[1].0, Failure::Full);
+    assert_eq!(bench.opens(), [], "not at once");
+    bench.pass(ms(500));
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 1, "one at a time finds out whether there is room again");
+    bench.connect(opens[0].0);
+    assert_eq!((bench.grants().len(), bench.core.snapshot(bench.now).waiters), (1, 1));
+    bench.pass(ms(61_000));
+    assert_eq!(bench.opens(), [], "it is full");
 }
 
 #[test]

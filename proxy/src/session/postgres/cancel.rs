@@ -113,11 +113,11 @@ impl CancelRegistry {
         }
     }
 
-    /// Ends the sessions of so many idle clients, those first that hold most; answers how many.
+    /// Ends the sessions of so many idle clients, those first that hold most; who holds nothing is not among them. Answers how many.
     pub fn close_largest(&self, most: usize) -> usize {
         let seats = self.seats.borrow();
-        let idle = seats.values().filter(|seat| seat.doing() == Activity::Idle && seat.presence.fate().is_none());
-        let mut idle: Vec<&Rc<Seat>> = idle.collect();
+        let holds = |seat: &Rc<Seat>| seat.presence.statements.get() > 0 && seat.presence.fate().is_none();
+        let mut idle: Vec<&Rc<Seat>> = seats.values().filter(|seat| seat.doing() == Activity::Idle && holds(seat)).collect();
         idle.sort_unstable_by_key(|seat| Reverse(seat.presence.statements.get()));
         idle.truncate(most);
         for seat in &idle {

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 use super::route::{Lookup, PoolKey};
+use crate::observe::record::WorkerCounter;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::id::IdentityId;
 use crate::pool::reason::Condition;
@@ -87,12 +88,20 @@ impl Lookups {
         let line = Rc::clone(self.0.borrow_mut().entry(subject.clone()).or_default());
         let seat = Seat { lookups: self, subject, line };
         let bound = if config.client_login_timeout.is_zero() { LONGEST } else { config.client_login_timeout };
-        seat.line
+        let answer = seat
+            .line
             .share(async || match timeout(bound, ask(lookup, user, worker)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Trouble { message: format!("auth_query took longer than {} ms", bound.as_millis()).into(), transient: true }),
             })
-            .await
+            .await;
+        let result = match &answer {
+            Ok(Some(_)) => WorkerCounter::AuthLookupFound,
+            Ok(None) => WorkerCounter::AuthLookupMissing,
+            Err(_) => WorkerCounter::AuthLookupError,
+        };
+        worker.record.add(result, 1);
+        answer
     }
 }
 

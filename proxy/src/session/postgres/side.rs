@@ -29,6 +29,7 @@ use super::route::PoolKey;
 use super::schema_clock::SchemaClock;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::arrivals::Arrivals;
 use crate::clock;
 use crate::dns;
 use crate::dns::cache::Terms;
@@ -153,6 +154,8 @@ pub struct PostgresSide {
     pub names: WhoTable,
     /// Where clients come in.
     pub entrances: Entrances,
+    /// Clients that have not proven who they are.
+    pub arrivals: Rc<Arrivals>,
     /// How many clients have not logged in yet.
     pub arriving: Cell<u32>,
     /// What the client was told whose session is just ending.
@@ -193,6 +196,7 @@ impl PostgresSide {
             numbers: commons.numbers,
             names: WhoTable::default(),
             entrances: Entrances::default(),
+            arrivals: Rc::default(),
             arriving: Cell::new(0),
             last_words: RefCell::default(),
             born: clock::now(),
@@ -210,6 +214,8 @@ impl PostgresSide {
             // Sessions that have begun to share statements go on doing so.
             self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
+            let workers = u32::try_from(worker.mailboxes.workers()).unwrap_or(1).max(1);
+            self.arrivals.resize(postgres.max_client_logins.div_ceil(workers));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres) || postgres.server_fast_close) {

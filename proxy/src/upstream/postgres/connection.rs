@@ -161,6 +161,10 @@ impl Connection for PgConnection {
         }
     }
 
+    fn is_resumed(&self) -> Option<bool> {
+        self.stream.tls_peer().map(|peer| peer.is_resumed())
+    }
+
     fn close(mut self) {
         if self.link.half_sent || !self.link.to_server.is_empty() {
             // Terminate would be the end of a statement that nobody has said.

@@ -8,9 +8,9 @@
 //! The ends of a lease are known to the pool, so the clock is read for this only where a client is idle and keeps its connection: never for
 //! a statement outside of a transaction in transaction mode. Nothing of a transaction is counted before it ends. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::observe::record::{PoolCounter, PoolRecord};
+use crate::observe::record::{PoolCounter, PoolHistogram, PoolRecord};
 
 /// What of the present lease is not counted yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,14 +32,14 @@ enum Since {
 }
 
 impl Since {
-    /// It ends now, in a lease that began at `leased`.
-    fn end(&mut self, leased: Instant, now: Instant, counter: PoolCounter, record: &PoolRecord) {
+    /// It ends now, in a lease that began at `leased`: how long it took, if it went on.
+    fn end(&mut self, leased: Instant, now: Instant) -> Option<Duration> {
         let since = match std::mem::replace(self, Self::Never) {
             Self::Lease => leased,
             Self::Moment(since) => since,
-            Self::Never => return,
+            Self::Never => return None,
         };
-        record.add(counter, u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX));
+        Some(now.saturating_duration_since(since))
     }
 }
 
@@ -52,9 +52,14 @@ impl Spent {
 
     /// The client is idle from now on, inside of a transaction or not.
     pub fn pause(&mut self, leased: Instant, now: Instant, in_transaction: bool, record: &PoolRecord) {
-        self.query.end(leased, now, PoolCounter::QueryTime, record);
-        if !in_transaction {
-            self.transaction.end(leased, now, PoolCounter::TransactionTime, record);
+        if let Some(took) = self.query.end(leased, now) {
+            record.observe(PoolHistogram::Query, took);
+        }
+        if in_transaction {
+            return;
+        }
+        if let Some(took) = self.transaction.end(leased, now) {
+            record.add(PoolCounter::TransactionTime, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
@@ -75,14 +80,14 @@ impl Spent {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock;
 
     /// Query and transaction time in milliseconds.
     fn times(record: &PoolRecord) -> [u64; 2] {
-        [PoolCounter::QueryTime, PoolCounter::TransactionTime].map(|counter| record.counter(counter) / 1_000_000)
+        let numbers = record.numbers();
+        [numbers.histograms[PoolHistogram::Query as usize].sum_nanos, numbers.counters[PoolCounter::TransactionTime as usize]]
+            .map(|nanos| nanos / 1_000_000)
     }
 
     #[test]

@@ -26,6 +26,12 @@ impl SecretMark {
     pub fn of(secret: Option<&str>) -> Self {
         Self(KEY.hash_one(secret))
     }
+
+    /// The same as a number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
 }
 
 /// A connection. Between two leases nothing is owed on it in either direction.
@@ -75,6 +81,10 @@ impl Connection for RedisConnection {
         let Place::Tcp(address) = &self.server.place else { return None };
         let name = name_of(&self.server.upstream)?;
         Some(Origin { name: Arc::from(name), address: address.ip() })
+    }
+
+    fn is_resumed(&self) -> Option<bool> {
+        self.stream.tls_peer().map(|peer| peer.is_resumed())
     }
 
     fn close(self) {
