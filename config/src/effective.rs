@@ -79,6 +79,7 @@ pub fn entries(config: &Config) -> Vec<Entry> {
                 ("listen", quoted(admin_listen)),
                 ("metrics_names", quoted(admin.metrics_names.name())),
                 ("metrics_max_pools", number(admin.metrics_max_pools)),
+                ("quitquitquit", flag(admin.quitquitquit)),
             ],
         },
         Entry {

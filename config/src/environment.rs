@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::checks::{Finding, check};
 use crate::file::{Loaded, Rejected, conclude, parse_admin, parse_choice, parse_workers};
 use crate::listen::{Protocol, fits, parse_all, postgres_socket};
-use crate::model::{Admin, AuthType, Config, Listen, Log, PgDatabase, Postgres, Redis, Upstream, UpstreamTls, Workers};
+use crate::model::{Admin, AuthType, Config, Drain, Listen, Log, PgDatabase, Postgres, Redis, Upstream, UpstreamTls, Workers};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::{Place, Problem};
 use crate::read_postgres::DEFAULT_PORT;
@@ -15,12 +17,16 @@ use crate::redis_url;
 use crate::secret::Secret;
 use crate::settings::MOST_CONNECTIONS;
 use crate::sources::Sources;
+use crate::units::parse_duration;
 
 /// How environment variables are looked up.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The name under which the one Redis server stands in the configuration.
 pub const REDIS_NAME: &str = "redis";
+
+/// The last number that a name may have behind it.
+const MOST_NUMBERED: u32 = 9;
 
 /// A value with where it was said and under what name, so that an error can name both. Its text is a secret: it may be a URL with a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,14 @@ pub struct Overrides {
     pub admin_listen: Option<Given>,
     /// Worker threads, or `auto`.
     pub workers: Option<Given>,
+    /// How PostgreSQL connections are pooled.
+    pub pool_mode: Option<Given>,
+    /// How long clients may go on after SIGTERM.
+    pub drain_timeout: Option<Given>,
+    /// Whether clients on this machine may end the process over HTTP.
+    pub quitquitquit: Option<Given>,
+    /// One more name for the database of the URL.
+    pub database_alias: Option<Given>,
     /// The log level.
     pub log_level: Option<Given>,
     /// The log format.
@@ -60,10 +74,18 @@ pub struct Overrides {
 pub const VARIABLES: &[(&str, &str)] = &[
     ("DATABASE_URL", "the PostgreSQL server: postgres://USER:PASSWORD@HOST:PORT/DBNAME?sslmode=MODE"),
     ("REDIS_URL", "the Redis server: redis://USER:PASSWORD@HOST:PORT/DATABASE"),
+    (
+        "PGHOST",
+        "the host, where DATABASE_URL is missing, with PGPORT, PGDATABASE, PGUSER, PGPASSWORD and PGSSLMODE beside it; each of these and of the two URLs may as well be called NAME_2 to NAME_9: the first counts that is set",
+    ),
+    ("SIDEPOOL_POOL_MODE", "transaction, session or statement (transaction)"),
     ("SIDEPOOL_POOL_SIZE", "most upstream connections of each pool (20)"),
     ("SIDEPOOL_POSTGRES_LISTEN", "where PostgreSQL clients connect, separated by commas (127.0.0.1:6432)"),
     ("SIDEPOOL_REDIS_LISTEN", "where Redis clients connect, separated by commas (127.0.0.1:6380)"),
     ("SIDEPOOL_ADMIN_LISTEN", "where /metrics and the health endpoints listen, or off (127.0.0.1:9127)"),
+    ("SIDEPOOL_DATABASE_ALIAS", "one more name for the database of the URL, for clients that cannot be told its own"),
+    ("SIDEPOOL_DRAIN_TIMEOUT", "how long clients may go on after SIGTERM (25s)"),
+    ("SIDEPOOL_QUITQUITQUIT", "on: a POST to /quitquitquit of the admin listener from this machine ends sidepool as SIGTERM does (off)"),
     ("SIDEPOOL_WORKERS", "threads that carry traffic, or auto (auto)"),
     ("SIDEPOOL_LOG_LEVEL", "the least severe level that is logged (info)"),
     ("SIDEPOOL_LOG_FORMAT", "text or json (text)"),
@@ -77,8 +99,8 @@ pub fn from_urls(postgres: Option<&str>, redis: Option<&str>, overrides: &Overri
 
 /// A configuration from `DATABASE_URL`, `REDIS_URL` and the `SIDEPOOL_…` variables.
 pub fn from_environment(lookup: Lookup<'_>) -> Result<Loaded, Rejected> {
-    let variable = |name| Given::in_environment(name, lookup);
-    from_given(variable("DATABASE_URL").as_ref(), variable("REDIS_URL").as_ref(), &Overrides::from_environment(lookup))
+    let [postgres, redis] = Given::servers_in_environment(lookup);
+    from_given(postgres.as_ref(), redis.as_ref(), &Overrides::from_environment(lookup))
 }
 
 /// A configuration from URLs that may come from different places.
@@ -89,8 +111,10 @@ pub fn from_given(postgres: Option<&Given>, redis: Option<&Given>, overrides: &O
         workers: assembly.value(overrides.workers.as_ref(), parse_workers).unwrap_or(Workers::Auto),
         admin: Admin {
             listen: assembly.value(overrides.admin_listen.as_ref(), parse_admin).unwrap_or(Admin::default().listen),
+            quitquitquit: assembly.value(overrides.quitquitquit.as_ref(), parse_switch).unwrap_or_default(),
             ..Admin::default()
         },
+        drain: assembly.drain(),
         log: assembly.log(),
         postgres: postgres.and_then(|given| assembly.postgres(given)),
         redis: redis.and_then(|given| assembly.redis(given)).map(|redis| (REDIS_NAME.to_owned(), redis)).into_iter().collect(),
@@ -130,6 +154,37 @@ impl Given {
         Some(Self { text: Secret::new(text), place: Place::Environment, name: name.to_owned() })
     }
 
+    /// The URLs of the two servers, or the parts of the PostgreSQL one.
+    #[must_use]
+    pub fn servers_in_environment(lookup: Lookup<'_>) -> [Option<Self>; 2] {
+        let postgres = Self::first_in_environment("DATABASE_URL", lookup).or_else(|| Self::from_parts(lookup));
+        [postgres, Self::first_in_environment("REDIS_URL", lookup)]
+    }
+
+    /// The value of the variable, or of the first of those that are numbered after it: where one of several sources may have it, but which of
+    /// them cannot be known beforehand, each gets a name.
+    fn first_in_environment(name: &str, lookup: Lookup<'_>) -> Option<Self> {
+        let numbered = (2..=MOST_NUMBERED).map(|number| format!("{name}_{number}"));
+        Self::in_environment(name, lookup).or_else(|| numbered.into_iter().find_map(|name| Self::in_environment(&name, lookup)))
+    }
+
+    /// libpq's variables as a URL. User and password are defaults anyway.
+    fn from_parts(lookup: Lookup<'_>) -> Option<Self> {
+        let part = |name| Some(Self::first_in_environment(name, lookup)?.text.reveal().trim().to_owned());
+        let encoded = |text: String| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string();
+        let host = Self::first_in_environment("PGHOST", lookup)?;
+        let mut url = "postgres://".to_owned();
+        match host.text.reveal().trim() {
+            address if address.contains(':') && !address.starts_with('[') => url.push_str(&format!("[{address}]")),
+            directory if directory.starts_with('/') => url.push_str(&encoded(directory.to_owned())),
+            name => url.push_str(name),
+        }
+        part("PGPORT").into_iter().for_each(|port| url.push_str(&format!(":{port}")));
+        part("PGDATABASE").into_iter().for_each(|database| url.push_str(&format!("/{}", encoded(database))));
+        part("PGSSLMODE").into_iter().for_each(|mode| url.push_str(&format!("?sslmode={}", encoded(mode))));
+        Some(Self { text: Secret::new(url), ..host })
+    }
+
     /// Its value, read like the setting.
     pub(crate) fn read<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Problem> {
         parse(self.text.reveal().trim()).map_err(|message| self.error(message))
@@ -156,10 +211,14 @@ impl Overrides {
             redis_listen: variable("SIDEPOOL_REDIS_LISTEN"),
             admin_listen: variable("SIDEPOOL_ADMIN_LISTEN"),
             workers: variable("SIDEPOOL_WORKERS"),
+            pool_mode: variable("SIDEPOOL_POOL_MODE"),
+            drain_timeout: variable("SIDEPOOL_DRAIN_TIMEOUT"),
+            quitquitquit: variable("SIDEPOOL_QUITQUITQUIT"),
+            database_alias: variable("SIDEPOOL_DATABASE_ALIAS"),
             log_level: variable("SIDEPOOL_LOG_LEVEL"),
             log_format: variable("SIDEPOOL_LOG_FORMAT"),
-            default_user: ["PGUSER", "USER", "LOGNAME"].into_iter().find_map(variable),
-            default_password: variable("PGPASSWORD"),
+            default_user: Given::first_in_environment("PGUSER", lookup).or_else(|| ["USER", "LOGNAME"].into_iter().find_map(variable)),
+            default_password: Given::first_in_environment("PGPASSWORD", lookup),
         }
     }
 
@@ -172,6 +231,10 @@ impl Overrides {
             redis_listen: self.redis_listen.or(others.redis_listen),
             admin_listen: self.admin_listen.or(others.admin_listen),
             workers: self.workers.or(others.workers),
+            pool_mode: self.pool_mode.or(others.pool_mode),
+            drain_timeout: self.drain_timeout.or(others.drain_timeout),
+            quitquitquit: self.quitquitquit.or(others.quitquitquit),
+            database_alias: self.database_alias.or(others.database_alias),
             log_level: self.log_level.or(others.log_level),
             log_format: self.log_format.or(others.log_format),
             default_user: self.default_user.or(others.default_user),
@@ -184,6 +247,7 @@ impl Overrides {
         let (section, name) = key.rsplit_once('.').unwrap_or_default();
         match (section, name) {
             ("admin", "listen") => self.admin_listen.as_ref(),
+            ("drain", "timeout") => self.drain_timeout.as_ref(),
             ("postgres", "listen") => self.postgres_listen.as_ref(),
             (_, "listen") => self.redis_listen.as_ref(),
             (_, "pool_size" | "default_pool_size") => self.pool_size.as_ref(),
@@ -214,6 +278,12 @@ impl Assembly<'_> {
         }
     }
 
+    fn drain(&mut self) -> Drain {
+        let timeout = self.value(self.overrides.drain_timeout.as_ref(), |text| parse_duration(text).map_err(|error| error.to_string()));
+        let defaults = Drain::default();
+        Drain { timeout: timeout.unwrap_or(defaults.timeout), ..defaults }
+    }
+
     fn listen(&mut self, given: Option<&Given>, protocol: Protocol) -> Vec<Listen> {
         self.value(given, |text| parse_listens(text, protocol)).unwrap_or_else(|| vec![protocol.default_listen()])
     }
@@ -242,11 +312,16 @@ impl Assembly<'_> {
         any.password = url.password.or_else(|| Some(self.overrides.default_password.as_ref()?.text.clone()));
         any.tls = url.tls.unwrap_or_default();
         any.limits.pool_size = self.pool_size.unwrap_or(any.limits.pool_size);
+        any.pool_mode = self.value(self.overrides.pool_mode.as_ref(), parse_choice).unwrap_or(any.pool_mode);
         let named = PgDatabase { dbname: Some(dbname.clone()), ..any.clone() };
+        let mut databases = BTreeMap::from([("*".to_owned(), any), (dbname, named.clone())]);
+        if let Some(alias) = self.overrides.database_alias.as_ref() {
+            databases.insert(alias.text.reveal().trim().to_owned(), named);
+        }
         Some(Postgres {
             listen: self.listen(self.overrides.postgres_listen.as_ref(), Protocol::Postgres),
             auth_type: AuthType::Any,
-            databases: BTreeMap::from([("*".to_owned(), any), (dbname, named)]),
+            databases,
             zero_config: true,
             ..Postgres::default()
         })
@@ -272,6 +347,15 @@ pub(crate) fn parse_listens(text: &str, protocol: Protocol) -> Result<Vec<Listen
     let (listens, wrong) = parse_all(text.split(','), protocol);
     let messages: Vec<String> = wrong.into_iter().map(|(_, message)| message).collect();
     if messages.is_empty() { Ok(listens) } else { Err(messages.join("; ")) }
+}
+
+/// Reads `on` or `off`.
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("must be on or off".to_owned()),
+    }
 }
 
 /// Reads the size of a pool.

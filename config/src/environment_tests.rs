@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::environment::{Given, Overrides, from_environment, from_given, from_urls};
 use crate::file::{Loaded, Rejected};
-use crate::model::{AuthType, Upstream, UpstreamTls, Workers};
+use crate::model::{AuthType, PoolMode, Upstream, UpstreamTls, Workers};
 
 fn environment(variables: &[(&str, &str)]) -> Result<Loaded, Rejected> {
     let variables: HashMap<String, String> = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -134,5 +134,50 @@ proptest! {
                 prop_assert!(!message.to_string().contains("QZX"), "{}", message);
             }
         }
+    }
+}
+
+#[test]
+fn the_parts_of_libpq_are_as_good_as_a_url() {
+    let variables = [
+        ("PGHOST", "fd00::1"),
+        ("PGPORT", "5433"),
+        ("PGDATABASE", "my shop"),
+        ("PGUSER_2", "app"),
+        ("PGPASSWORD_3", "p@ss/word"),
+        ("PGSSLMODE", "require"),
+        ("SIDEPOOL_DATABASE_ALIAS", "sidepool"),
+    ];
+    let config = environment(&variables).unwrap().config;
+    let postgres = config.postgres.unwrap();
+    assert_eq!(postgres.databases.keys().collect::<Vec<_>>(), ["*", "my shop", "sidepool"]);
+    let named = &postgres.databases["sidepool"];
+    assert_eq!((named.dbname.as_deref(), named.user.as_deref(), named.tls), (Some("my shop"), Some("app"), UpstreamTls::Require));
+    assert_eq!(named.password.as_ref().unwrap().reveal(), "p@ss/word");
+    assert_eq!(named.hosts[0], Upstream::Tcp { host: "fd00::1".into(), port: 5433 });
+    let rejected = environment(&[("PGHOST", "h"), ("PGPORT", "x"), ("PGUSER", "u")]).unwrap_err().to_string();
+    assert!(rejected.starts_with("environment: PGHOST: "), "{rejected}");
+}
+
+#[test]
+fn the_first_of_the_numbered_names_counts_that_is_set() {
+    let variables =
+        [("REDIS_URL_4", "redis://fourth"), ("REDIS_URL_3", "redis://third"), ("DATABASE_URL_2", "postgres://u@second/d"), ("PGHOST", "h")];
+    let config = environment(&variables).unwrap().config;
+    assert_eq!(config.redis["redis"].upstream, Upstream::Tcp { host: "third".into(), port: 6379 });
+    assert_eq!(config.postgres.unwrap().databases["d"].hosts[0], Upstream::Tcp { host: "second".into(), port: 5432 });
+}
+
+#[test]
+fn what_a_sidecar_is_told_of_its_life() {
+    let base = [("REDIS_URL", "redis://h"), ("DATABASE_URL", "postgres://u@h/d")];
+    let with = |more: (&'static str, &'static str)| environment(&[&base[..], &[more]].concat());
+    assert_eq!(with(("SIDEPOOL_DRAIN_TIMEOUT", "90s")).unwrap().config.drain.timeout.as_secs(), 90);
+    assert!(with(("SIDEPOOL_QUITQUITQUIT", "on")).unwrap().config.admin.quitquitquit);
+    assert!(!with(("SIDEPOOL_QUITQUITQUIT", "off")).unwrap().config.admin.quitquitquit);
+    let session = with(("SIDEPOOL_POOL_MODE", "session")).unwrap().config.postgres.unwrap();
+    assert!(session.databases.values().all(|database| database.pool_mode == PoolMode::Session));
+    for wrong in [("SIDEPOOL_DRAIN_TIMEOUT", "90"), ("SIDEPOOL_QUITQUITQUIT", "maybe"), ("SIDEPOOL_POOL_MODE", "sessions")] {
+        assert!(with(wrong).unwrap_err().to_string().contains(wrong.0));
     }
 }

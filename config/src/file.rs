@@ -181,6 +181,7 @@ fn admin(section: &Section<'_>) -> Admin {
         listen: listen.unwrap_or(defaults.listen),
         metrics_names: section.choice("metrics_names").unwrap_or(defaults.metrics_names),
         metrics_max_pools: section.count("metrics_max_pools").unwrap_or(defaults.metrics_max_pools),
+        quitquitquit: section.flag("quitquitquit").unwrap_or(defaults.quitquitquit),
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod output;
 mod postgres;
+mod precedence;
 mod redis;
 mod session_state;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +21,10 @@ use crate::pgbouncer::process::Process;
 pub use output::{OutputLimit, OutputLimits};
 pub use postgres::{
     AuthType, Base, ClientSslMode, ClientTls, ListenGap, LoadBalance, Peer, PgDatabase, PgUser, PoolMode, Postgres, ServerTls, TcpOptions,
-    Timeouts, UserTimeouts,
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
+pub use timeouts::{Timeouts, UserTimeouts};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -85,6 +87,8 @@ pub struct Admin {
     pub metrics_names: MetricsNames,
     /// How many pools have series of their own.
     pub metrics_max_pools: u32,
+    /// Whether a POST to `/quitquitquit` from this machine ends the process.
+    pub quitquitquit: bool,
 }
 
 /// How the metrics of pools are called that OpenTelemetry has names for.
@@ -256,7 +260,12 @@ pub enum UpstreamTls {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))), metrics_names: MetricsNames::Sidepool, metrics_max_pools: 200 }
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9127))),
+            metrics_names: MetricsNames::Sidepool,
+            metrics_max_pools: 200,
+            quitquitquit: false,
+        }
     }
 }
 

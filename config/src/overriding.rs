@@ -20,6 +20,11 @@ pub(crate) fn apply(config: &mut Config, overrides: &Overrides, whole: bool) -> 
         // Belong to URLs, beside which there is no file.
         default_user: _,
         default_password: _,
+        database_alias: _,
+        // Can be said in the environment only, which has no say beside a file.
+        pool_mode: _,
+        drain_timeout: _,
+        quitquitquit: _,
     } = overrides;
     let mut problems = Vec::new();
     let Config { workers: threads, memory_limit: _, upgrade_socket: _, admin, drain: _, log, postgres: _, redis: _, pgbouncer: _ } = config;

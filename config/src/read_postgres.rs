@@ -40,6 +40,7 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
         listen: section.listen(Protocol::Postgres).unwrap_or(defaults.listen),
         auth_type: section.choice("auth_type").unwrap_or(defaults.auth_type),
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
+        max_client_logins: section.count("max_client_logins").unwrap_or(defaults.max_client_logins),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         max_prepared_statements: section.count("max_prepared_statements").unwrap_or(defaults.max_prepared_statements),
         listen_gap: section.choice("listen_gap").unwrap_or(defaults.listen_gap),

@@ -56,6 +56,7 @@ fn limits(section: &Section<'_>, postgres: &mut Postgres) {
         transaction_timeout,
         client_idle_timeout,
         pin_idle_timeout,
+        client_stall_timeout,
     } = &mut postgres.timeouts;
     for (value, name) in [
         (&mut postgres.query_wait_notify, "query_wait_notify"),
@@ -68,6 +69,7 @@ fn limits(section: &Section<'_>, postgres: &mut Postgres) {
         (transaction_timeout, "transaction_timeout"),
         (client_idle_timeout, "client_idle_timeout"),
         (pin_idle_timeout, "pin_idle_timeout"),
+        (client_stall_timeout, "client_stall_timeout"),
     ] {
         take(value, section.duration(name));
     }
@@ -190,6 +192,7 @@ pub(crate) fn user(section: &Section<'_>, user: &mut PgUser) {
         transaction_timeout: duration("transaction_timeout"),
         client_idle_timeout: duration("client_idle_timeout"),
         pin_idle_timeout: duration("pin_idle_timeout"),
+        client_stall_timeout: duration("client_stall_timeout"),
     };
 }
 

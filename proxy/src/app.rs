@@ -186,6 +186,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     facts.gates().apply(&config);
     *facts.exported() = Exported::of(&config);
     facts.memory.set_own_limit(config.memory_limit);
+    facts.quit.allow(config.admin.quitquitquit);
     let doorway = Doorway::new(&config, spares);
     let commons = workers.commons();
     let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::injector::flags::{Inject, Injector};
+
 /// Lets thousands of PostgreSQL and Redis clients share a few upstream connections.
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +40,10 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Serve the admission webhook that puts the sidecar into pods which ask for it.
+    Injector(Box<Injector>),
+    /// Put the sidecar into Kubernetes manifests, as the webhook does into pods.
+    Inject(Box<Inject>),
     /// Print what a shell needs to complete this command line.
     Completions {
         /// The shell.

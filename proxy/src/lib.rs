@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod admin;
 pub mod app;
+pub mod arrivals;
 pub mod aside;
 pub mod cli;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod console;
 pub mod dns;
 pub mod drain;
 pub mod handover;
+pub mod injector;
 pub mod invocation;
 pub mod listener;
 pub mod logging;

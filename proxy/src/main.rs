@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
+use sidepool::injector::command;
 use sidepool::invocation::{flags, start};
 use sidepool::manual;
 use sidepool::operate;
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
         Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),
+        Some(Command::Injector(flags)) => command::injector(&flags),
+        Some(Command::Inject(flags)) => command::inject(&flags),
         Some(Command::Completions { shell }) => manual::completions(shell),
         Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),

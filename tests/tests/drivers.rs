@@ -1,32 +1,15 @@
 //! Drivers of other languages, each in a real scenario: `tests/drivers/python` and `tests/drivers/javascript`.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
 use std::time::Duration;
 
+use sidepool_tests::kubernetes::{installed, scripts};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::Cluster;
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 use tokio::process::Command;
-
-/// Where `tests/drivers/install` has put them; it is run when a test first asks, and does nothing when all is there.
-fn installed() -> &'static Path {
-    static PLACE: OnceLock<PathBuf> = OnceLock::new();
-    PLACE.get_or_init(|| {
-        let script = scripts().join("install");
-        let output = std::process::Command::new(script).output().expect("bash starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let ourselves = std::env::current_exe().expect("we know where we are");
-        ourselves.ancestors().nth(3).expect("cargo's layout").join("drivers")
-    })
-}
-
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers")
-}
 
 /// Runs a script against servers with a pool of three in between; it exits with 0 when it has seen what it wanted.
 async fn run(script: &str) {

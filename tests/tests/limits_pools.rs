@@ -156,6 +156,26 @@ async fn old_connections_are_replaced_one_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_connect_when_a_connection_in_use_reaches_its_age() {
+    let cluster = Cluster::start().await;
+    // A connect takes longer than anybody may wait.
+    let settings = Settings::postgres(&cluster)
+        .set("postgres.default_pool_size", 2)
+        .set("postgres.server_lifetime", "3s")
+        .set("postgres.databases.app.connect_query", "SELECT pg_sleep(0.4)");
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut wire = pool.wire().await;
+    wire.value("SELECT 1").await;
+    pool.reload(settings.set("postgres.query_wait_timeout", "100ms")).await;
+    let mut seen = std::collections::BTreeSet::new();
+    wait::until("four connections one after the other", async || {
+        seen.insert(wire.value("SELECT pg_backend_pid()").await);
+        (seen.len() >= 4).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_burst_opens_connections_side_by_side() {
     let cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 8).set("postgres.server_connect_parallelism", 8);

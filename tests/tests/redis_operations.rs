@@ -1,5 +1,6 @@
 //! Redis commands that concern the whole server: busy scripts, replication, pauses, and which classes of them a configuration lets through.
 
+use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
@@ -138,4 +139,23 @@ async fn a_command_that_turns_out_to_be_slow_goes_where_nobody_waits_behind_it()
     assert!((heavy(&pool.scrape().await) - before).abs() < 0.5);
     assert_eq!(wire.command(&["BITCOUNT", "bits"]).await, Reply::Integer(4));
     assert!(heavy(&pool.scrape().await) > before + 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_time_for_opening_holds_for_the_next_connection() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port()));
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["PING"]).await.text(), "PONG");
+    pool.reload(settings.set("redis.main.server_connect_timeout", "300ms")).await;
+    network.behave(Behaviour::Stall);
+    network.cut();
+    wire.send(&request(&["GET", "k"])).await;
+    // As it was before, it would be 15 seconds.
+    let line = wait::soon("a connect that failed", pool.process().log().line_with("cannot open an upstream connection")).await;
+    assert!(line.contains("300 ms"), "{line}");
+    network.behave(Behaviour::Pass);
+    assert_eq!(wire.reply().await, Reply::Null);
 }

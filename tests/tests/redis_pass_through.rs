@@ -132,20 +132,15 @@ async fn a_user_that_is_made_anew_at_once_keeps_who_came_in_by_its_new_password(
     let server = RedisServer::start().await;
     let mut direct = server.direct().await;
     let pool = behind(&server).await;
-    let rights = ["~*", "&*", "+@all"];
-    create(&mut direct, &[&["app", "on", ">0"][..], &rights].concat()).await;
-    let mut old = pool.redis_wire().await;
-    assert_eq!(old.command(&["AUTH", "app", "0"]).await.text(), "OK");
+    make_anew(&mut direct, &["0"]).await;
+    let mut old = app(&pool, "0").await;
     assert_eq!(old.command(&["SET", "k", "v"]).await.text(), "OK");
     for round in 1..10 {
         let password = round.to_string();
-        direct.command(&["ACL", "DELUSER", "app"]).await;
-        create(&mut direct, &[&["app", "on", &format!(">{password}")][..], &rights].concat()).await;
-        let mut new = pool.redis_wire().await;
-        assert_eq!(new.command(&["AUTH", "app", &password]).await.text(), "OK");
+        make_anew(&mut direct, &[&password]).await;
+        let mut new = app(&pool, &password).await;
         // By a shared connection and by one of its own at the same time.
-        let mut other = pool.redis_wire().await;
-        assert_eq!(other.command(&["AUTH", "app", &password]).await.text(), "OK");
+        let mut other = app(&pool, &password).await;
         new.send(&request(&["GET", "k"])).await;
         other.send(&request(&["WATCH", "k"])).await;
         assert_eq!(new.reply().await.text(), "v", "round {round}");
@@ -154,4 +149,90 @@ async fn a_user_that_is_made_anew_at_once_keeps_who_came_in_by_its_new_password(
         assert!(pool.redis_wire().await.command(&["AUTH", "app", &(round - 1).to_string()]).await.is_error("WRONGPASS"));
         old = new;
     }
+}
+
+const RIGHTS: [&str; 3] = ["~*", "&*", "+@all"];
+
+/// Makes the user `app` with these passwords, anew where it exists: the server then closes its connections.
+async fn make_anew(direct: &mut Wire, passwords: &[&str]) {
+    direct.command(&["ACL", "DELUSER", "app"]).await;
+    let passwords: Vec<String> = passwords.iter().map(|password| format!(">{password}")).collect();
+    let rules: Vec<&str> = ["app", "on"].into_iter().chain(passwords.iter().map(String::as_str)).chain(RIGHTS).collect();
+    create(direct, &rules).await;
+}
+
+async fn app(pool: &Pooler, password: &str) -> Wire {
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["AUTH", "app", password]).await.text(), "OK", "{password}");
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_nothing_but_subscribe_finds_out_that_a_password_is_gone() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    let pool = behind(&server).await;
+    make_anew(&mut direct, &["0"]).await;
+    let mut old = app(&pool, "0").await;
+    assert_eq!(old.command(&["SUBSCRIBE", "news"]).await.elements()[1].text(), "news");
+    for password in ["1", "2", "3"] {
+        make_anew(&mut direct, &[password]).await;
+        let mut new = app(&pool, password).await;
+        assert_eq!(new.command(&["SUBSCRIBE", "news"]).await.elements()[1].text(), "news");
+        assert_eq!(old.read().await, None, "whose password is gone");
+        assert_eq!(direct.command(&["PUBLISH", "news", password]).await, Reply::Integer(1));
+        assert_eq!(new.reply().await.elements()[2].text(), password);
+        old = new;
+    }
+    direct.command(&["ACL", "DELUSER", "app"]).await;
+    assert_eq!(old.read().await, None, "as the server closes a deleted user's connections");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refusal_that_many_wait_for_is_the_end_of_one_password() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    let pool = behind(&server).await;
+    for (before, password) in [("0", "1"), ("2", "3"), ("4", "5")] {
+        make_anew(&mut direct, &[before]).await;
+        let mut old = app(&pool, before).await;
+        assert_eq!(old.command(&["WATCH", "k"]).await.text(), "OK");
+        assert_eq!(old.command(&["UNWATCH"]).await.text(), "OK");
+        make_anew(&mut direct, &[password]).await;
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            clients.push(app(&pool, password).await);
+        }
+        for wire in &mut clients {
+            wire.send(&request(&["WATCH", "k"])).await;
+        }
+        for (number, wire) in clients.iter_mut().enumerate() {
+            assert_eq!(wire.reply().await.text(), "OK", "client {number} with password {password}");
+        }
+        assert_eq!(old.read().await, None, "whose password is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_of_a_forgotten_password_outlives_the_user_that_it_came_in_as() {
+    let server = RedisServer::start().await;
+    let mut direct = server.direct().await;
+    let pool = behind(&server).await;
+    // More than are kept.
+    let passwords = ["1", "2", "3", "4", "5", "6"];
+    make_anew(&mut direct, &passwords).await;
+    let mut clients = Vec::new();
+    for password in passwords {
+        clients.push(app(&pool, password).await);
+    }
+    for wire in &mut clients {
+        assert_eq!(wire.command(&["SET", "k", "v"]).await.text(), "OK", "all are good");
+    }
+    make_anew(&mut direct, &["6"]).await;
+    let mut last = clients.pop().expect("six came");
+    assert_eq!(last.command(&["GET", "k"]).await.text(), "v");
+    for (number, wire) in clients.iter_mut().enumerate() {
+        assert_eq!(wire.read().await, None, "client {} of 6", number + 1);
+    }
+    assert_eq!(last.command(&["GET", "k"]).await.text(), "v");
 }

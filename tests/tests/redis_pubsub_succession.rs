@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
@@ -156,4 +158,83 @@ async fn a_user_that_may_not_use_the_mark_keeps_its_connection() {
     assert_eq!(hearing(&mut direct).await, before);
     let mut late = pool.redis_wire().await;
     assert_eq!(late.command(&["SUBSCRIBE", "app:b"]).await.elements()[1].text(), "app:b");
+}
+
+/// The first two words of what a subscriber is told.
+fn told(said: &Reply) -> [String; 2] {
+    [0, 1].map(|word| said.elements()[word].text())
+}
+
+/// One client is subscribed to `a` and `b` on a server that then falls silent; another server is configured, and hears somebody subscribe.
+async fn moved_from_silence(gap: &str) -> (Pooler, Wire, Wire, [RedisServer; 2], FaultProxy) {
+    let servers = [RedisServer::start().await, RedisServer::start().await];
+    let network = FaultProxy::start(servers[0].port()).await;
+    let settings = Settings::redis(&servers[0]).set("redis.main.subscriber_gap", gap);
+    let mut pool = Pooler::start(settings.clone().set("redis.main.port", i64::from(network.port()))).await;
+    let mut wire = pool.redis_wire().await;
+    for channel in ["a", "b"] {
+        assert_eq!(told(&wire.command(&["SUBSCRIBE", channel]).await), ["subscribe", channel]);
+    }
+    network.behave(Behaviour::Stall);
+    pool.reload(settings.set("redis.main.port", i64::from(servers[1].port()))).await;
+    let mut new = servers[1].direct().await;
+    wait::until("the other server's subscriber", async || (hearing(&mut new).await.len() == 1).then_some(())).await;
+    (pool, wire, new, servers, network)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_leaves_nobody_waiting_and_takes_nothing_with_it() {
+    let (pool, mut wire, mut new, _servers, _network) = moved_from_silence("resume").await;
+    assert_eq!(new.command(&["PUBLISH", "a", "early"]).await, Reply::Integer(1));
+    let mut late = pool.redis_wire().await;
+    late.send(&request(&["SUBSCRIBE", "c"])).await;
+    wire.send(&request(&["UNSUBSCRIBE", "b"])).await;
+    assert_eq!(wire.reply().await.elements()[2].text(), "early", "the new connection has heard it before it took over");
+    assert_eq!(told(&wire.reply().await), ["unsubscribe", "b"]);
+    assert_eq!(told(&late.reply().await), ["subscribe", "c"]);
+    wait::until("nobody to hear what nobody wants, the mark included", async || {
+        let mut channels: Vec<String> = new.command(&["PUBSUB", "CHANNELS"]).await.elements().iter().map(Reply::text).collect();
+        channels.sort();
+        (channels == ["a", "c"]).then_some(())
+    })
+    .await;
+    // Each answer is for the one who asked, at once: no other command pushes it.
+    for round in 0..3 {
+        let channel = format!("round {round}");
+        for (command, name) in [("SUBSCRIBE", "c"), ("PSUBSCRIBE", &channel), ("UNSUBSCRIBE", "c"), ("SSUBSCRIBE", &channel)] {
+            assert_eq!(told(&wire.command(&[command, name]).await), [command.to_lowercase().as_str(), name]);
+        }
+    }
+    assert_eq!(new.command(&["PUBLISH", "a", "late"]).await, Reply::Integer(1));
+    assert_eq!(wire.reply().await.elements()[2].text(), "late");
+    wait::soon("a warning", pool.process().log().line_with("may have been missed")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_know_of_a_loss_is_closed_when_the_old_server_has_fallen_silent() {
+    let (pool, mut wire, mut new, _servers, _network) = moved_from_silence("close").await;
+    assert_eq!(wire.read().await, None, "it is to know, and to subscribe again");
+    let mut again = pool.redis_wire().await;
+    assert_eq!(told(&again.command(&["SUBSCRIBE", "b"]).await), ["subscribe", "b"]);
+    assert_eq!(new.command(&["PUBLISH", "b", "x"]).await, Reply::Integer(1));
+    assert_eq!(again.reply().await.elements()[2].text(), "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_hear_the_same_on_another_server_is_closed() {
+    let (one, other) = (RedisServer::start().await, RedisServer::start().await);
+    let mut new = other.direct().await;
+    new.command(&["ACL", "SETUSER", "default", "resetchannels", "&app:*"]).await;
+    let settings = Settings::redis(&one);
+    let mut pool = Pooler::start(settings.clone()).await;
+    let (mut stays, mut goes) = (pool.redis_wire().await, pool.redis_wire().await);
+    stays.command(&["SUBSCRIBE", "app:a"]).await;
+    goes.command(&["SUBSCRIBE", "secret"]).await;
+    pool.reload(settings.set("redis.main.port", i64::from(other.port()))).await;
+    assert_eq!(goes.read().await, None, "as by a server that takes the right away");
+    for command in ["SUBSCRIBE", "UNSUBSCRIBE"] {
+        assert_eq!(told(&stays.command(&[command, "app:b"]).await), [&command.to_lowercase(), "app:b"]);
+    }
+    assert_eq!(new.command(&["PUBLISH", "app:a", "x"]).await, Reply::Integer(1));
+    assert_eq!(stays.reply().await.elements()[2].text(), "x");
 }

@@ -1,12 +1,16 @@
 //! A client that does not read its replies hurts nobody: the others are served, memory stays bounded, and large values arrive whole.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::stream::{send_all, stands_still};
 use sidepool_tests::wait;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, BufReader};
 
 const MIB: usize = 1024 * 1024;
 
@@ -52,6 +56,41 @@ async fn who_never_reads_is_not_read_and_then_closed() {
     let _ = slow.stream().read_to_end(&mut rest).await;
     assert!(rest.len() < 1500 * 30_000, "it was closed before it got everything");
     assert_eq!(quick.command(&["PING"]).await.text(), "PONG");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_fills_all_buffers_both_ways_goes_on_when_its_client_reads() {
+    const ROUNDS: usize = 150;
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let (mut wire, mut other) = (pool.redis_wire().await, pool.redis_wire().await);
+    assert_eq!(other.command(&["PING"]).await.text(), "PONG");
+    let before = pool.process().resident_bytes();
+    // 45 MB there and 45 MB back, and the client begins to read when nothing moves any more.
+    let value = |round: usize| round.to_string().repeat(300_000 / round.to_string().len());
+    let both = |round| [request(&["SET", "large", &value(round)]), request(&["GET", "large"])].concat();
+    let bytes = Arc::new((0..ROUNDS).flat_map(both).collect::<Vec<u8>>());
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (from, to) = wire.stream().split();
+    let reads = async {
+        stands_still(&sent).await;
+        assert!(sent.load(Ordering::Relaxed) < bytes.len(), "the buffers hold less than everything");
+        for round in 0..20 {
+            assert_eq!(other.command(&["INCR", "n"]).await, Reply::Integer(round + 1), "others go on meanwhile");
+        }
+        let grown = pool.process().resident_bytes().saturating_sub(before);
+        assert!(grown < 16 * MIB as u64, "{grown} bytes for one client that does not read");
+        let mut from = BufReader::new(from);
+        for round in 0..ROUNDS {
+            let value = value(round);
+            let expected = format!("+OK\r\n${}\r\n{value}\r\n", value.len());
+            let mut reply = vec![0; expected.len()];
+            wait::soon("two replies", from.read_exact(&mut reply)).await.expect("a live connection");
+            assert!(reply == expected.as_bytes(), "replies come whole and in their order: {round}");
+        }
+    };
+    tokio::join!(send_all(to, Arc::clone(&bytes), Arc::clone(&sent)), reads);
+    assert_eq!(wire.command(&["PING"]).await.text(), "PONG");
 }
 
 #[tokio::test(flavor = "multi_thread")]

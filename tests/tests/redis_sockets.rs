@@ -145,6 +145,8 @@ async fn the_server_is_reached_over_tls_with_a_certificate_of_ours() {
     wire.command(&["SUBSCRIBE", "news"]).await;
     assert_eq!(pool.redis_wire().await.command(&["PUBLISH", "news", "x"]).await.text(), "1");
     assert_eq!(wire.reply().await.elements()[2].text(), "x");
+    let resumed = pool.scrape().await.sum("sidepool_server_tls_handshakes_total", &[("kind", "resumed")]);
+    assert!(resumed >= 1.0, "later connections resume the TLS session of the first");
     // A server that nobody vouches for is not spoken to.
     files.put("other.crt", &Authority::new("somebody else").pem());
     pool.reload(settings.set("redis.main.server_tls_ca_file", files.path("other.crt"))).await;

@@ -30,7 +30,7 @@ fn workspace() -> &'static Path {
 
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    for folder in ["protocol", "config", "proxy", "tests", "fuzz"] {
+    for folder in ["protocol", "config", "injector", "proxy", "tests", "fuzz"] {
         gather(&workspace().join(folder), &mut found);
     }
     assert!(found.len() > 20, "the sources are not where they were");
@@ -74,7 +74,17 @@ const ARROWS: &[(&[&str], &[&str], &str)] = &[
         &["tokio", "sidepool", "sidepool_config", "std::net", "std::fs", "std::thread", "std::time"],
         "protocol is bytes only",
     ),
-    (&["config/src"], &["tokio", "sidepool", "sidepool_protocol"], "config is a leaf"),
+    (&["config/src"], &["tokio", "sidepool", "sidepool_protocol", "sidepool_injector"], "config is a leaf"),
+    (
+        &["injector/src"],
+        &["tokio", "sidepool", "sidepool_protocol", "std::net", "std::fs", "std::thread", "std::time", "std::env"],
+        "the injector turns documents into documents",
+    ),
+    (
+        &["proxy/src/injector"],
+        &["crate::session", "crate::upstream", "crate::pool", "crate::worker", "crate::listener"],
+        "the webhook carries no traffic",
+    ),
     (
         &["proxy/src/pool/core", "proxy/src/pool/id.rs", "proxy/src/pool/limits.rs", "proxy/src/pool/reason.rs"],
         &["tokio", "crate::session", "crate::upstream", "crate::transport", "crate::admin", "crate::observe", "std::net"],
@@ -113,7 +123,7 @@ fn imports_follow_the_arrows() {
 #[test]
 fn only_the_clock_asks_for_the_time() {
     let mut problems = Vec::new();
-    for source in sources().iter().filter(|source| source.is_under(&["protocol/", "config/", "proxy/"])) {
+    for source in sources().iter().filter(|source| source.is_under(&["protocol/", "config/", "injector/", "proxy/"])) {
         if source.path == "proxy/src/clock.rs" || source.path.contains("/tests/") || source.path.contains("/benches/") {
             continue;
         }

@@ -47,6 +47,7 @@ fn own(postgres: &Postgres) -> Values {
         stats_users,
         stats_period,
         max_client_conn,
+        max_client_logins,
         max_db_connections,
         max_db_client_connections,
         max_user_connections,
@@ -107,6 +108,7 @@ fn own(postgres: &Postgres) -> Values {
         ("stats_users", list(stats_users)),
         ("stats_period", duration(*stats_period)),
         ("max_client_conn", number(*max_client_conn)),
+        ("max_client_logins", number(*max_client_logins)),
         ("max_db_connections", number(*max_db_connections)),
         ("max_db_client_connections", number(*max_db_client_connections)),
         ("max_user_connections", number(*max_user_connections)),
@@ -184,6 +186,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
         transaction_timeout,
         client_idle_timeout,
         pin_idle_timeout,
+        client_stall_timeout,
     } = timeouts;
     vec![
         ("query_timeout", duration(*query_timeout)),
@@ -192,6 +195,7 @@ fn timeout_values(timeouts: &Timeouts) -> Values {
         ("transaction_timeout", duration(*transaction_timeout)),
         ("client_idle_timeout", duration(*client_idle_timeout)),
         ("pin_idle_timeout", duration(*pin_idle_timeout)),
+        ("client_stall_timeout", duration(*client_stall_timeout)),
     ]
 }
 
@@ -254,7 +258,14 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         query_wait_timeout,
         timeouts,
     } = user;
-    let UserTimeouts { query_timeout, idle_transaction_timeout, transaction_timeout, client_idle_timeout, pin_idle_timeout } = timeouts;
+    let UserTimeouts {
+        query_timeout,
+        idle_transaction_timeout,
+        transaction_timeout,
+        client_idle_timeout,
+        pin_idle_timeout,
+        client_stall_timeout,
+    } = timeouts;
     let values = vec![
         ("password", secret(password.as_ref())),
         ("pool_mode", pool_mode.map_or(Shown::Unset, |mode| quoted(mode.name()))),
@@ -268,6 +279,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("transaction_timeout", transaction_timeout.map_or(Shown::Unset, duration)),
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
         ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
+        ("client_stall_timeout", client_stall_timeout.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, QueueFairness, SessionState, Upstream, UpstreamTls};
+use super::{Listen, PoolLimits, QueueFairness, SessionState, Timeouts, Upstream, UpstreamTls, UserTimeouts};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -60,6 +60,8 @@ pub struct Postgres {
 
     /// Most client connections at a time.
     pub max_client_conn: u32,
+    /// Most clients that are being logged in at a time.
+    pub max_client_logins: u32,
     /// Most server connections of one entry of `databases`, over all its pools. Zero: no limit.
     pub max_db_connections: u32,
     /// Most client connections of one entry of `databases`. Zero: no limit.
@@ -279,23 +281,6 @@ pub struct TcpOptions {
     pub socket_buffer: u32,
 }
 
-/// How long queries, transactions and pauses of clients may take. Zero: as long as they like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A query that takes longer ends with its server connection.
-    pub query_timeout: Duration,
-    /// Such a query is cancelled instead, and the connection is kept.
-    pub query_timeout_cancels: bool,
-    /// A client that is idle in a transaction for longer is closed.
-    pub idle_transaction_timeout: Duration,
-    /// A transaction that takes longer ends with its server connection.
-    pub transaction_timeout: Duration,
-    /// A client that says nothing for longer is closed.
-    pub client_idle_timeout: Duration,
-    /// A client that says nothing for longer while something keeps its connection for it past its transactions is closed.
-    pub pin_idle_timeout: Duration,
-}
-
 /// Another process behind the same address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -369,37 +354,9 @@ pub struct PgUser {
     pub timeouts: UserTimeouts,
 }
 
-/// One user's own timeouts; `None`: those that all users have.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UserTimeouts {
-    /// As in [`Timeouts`].
-    pub query_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub idle_transaction_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub transaction_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub client_idle_timeout: Option<Duration>,
-    /// As in [`Timeouts`].
-    pub pin_idle_timeout: Option<Duration>,
-}
-
 /// PgBouncer's `auth_query`.
 const AUTH_QUERY: &str =
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            query_timeout: Duration::ZERO,
-            query_timeout_cancels: false,
-            idle_transaction_timeout: Duration::ZERO,
-            transaction_timeout: Duration::ZERO,
-            client_idle_timeout: Duration::ZERO,
-            pin_idle_timeout: Duration::from_secs(3600),
-        }
-    }
-}
 
 impl Default for Base {
     fn default() -> Self {
@@ -431,6 +388,7 @@ impl Default for Postgres {
             stats_users: Vec::new(),
             stats_period: Duration::from_secs(60),
             max_client_conn: 10_000,
+            max_client_logins: 1_000,
             max_db_connections: 0,
             max_db_client_connections: 0,
             max_user_connections: 0,
@@ -537,63 +495,6 @@ impl PgDatabase {
             max_db_connections: 0,
             max_db_client_connections: 0,
             limits: PoolLimits::default(),
-        }
-    }
-
-    /// The limits of the pool of this database and user: the user's own beat the database's.
-    #[must_use]
-    pub fn limits_for(&self, user: Option<&PgUser>) -> PoolLimits {
-        let pool_size = user.and_then(|user| user.pool_size).unwrap_or(self.limits.pool_size);
-        PoolLimits {
-            pool_size,
-            min_pool_size: self.limits.min_pool_size.min(pool_size),
-            reserve_pool_size: user.and_then(|user| user.reserve_pool_size).unwrap_or(self.limits.reserve_pool_size),
-            query_wait_timeout: user.and_then(|user| user.query_wait_timeout).unwrap_or(self.limits.query_wait_timeout),
-            ..self.limits.clone()
-        }
-    }
-
-    /// The mode for this user: the user's own beats the database's.
-    #[must_use]
-    pub fn pool_mode_for(&self, user: Option<&PgUser>) -> PoolMode {
-        user.and_then(|user| user.pool_mode).unwrap_or(self.pool_mode)
-    }
-}
-
-impl Postgres {
-    /// How many cancels may be on their way to a peer.
-    #[must_use]
-    pub fn pool_size_of(&self, peer: &Peer) -> u32 {
-        peer.pool_size.unwrap_or(self.base.limits.pool_size)
-    }
-
-    /// Users without a secret are known by their section alone only where nothing else could know them; `file` has those of the `auth_file`.
-    pub(crate) fn mark_unlisted(&mut self, file: Option<&[String]>) {
-        let looks_up = self.auth_user.is_some() || self.databases.values().any(|database| database.auth_user.is_some());
-        if file.is_some() || looks_up {
-            for (name, user) in &mut self.users {
-                user.unlisted = user.password.is_none() && !file.is_some_and(|file| file.contains(name));
-            }
-        }
-    }
-
-    /// The database that serves this name: its own entry, or `*`.
-    #[must_use]
-    pub fn database(&self, name: &str) -> Option<&PgDatabase> {
-        self.databases.get(name).or_else(|| self.databases.get("*"))
-    }
-
-    /// The timeouts of a user's clients: its own beat those that all users have.
-    #[must_use]
-    pub fn timeouts_for(&self, user: Option<&PgUser>) -> Timeouts {
-        let Some(own) = user.map(|user| &user.timeouts) else { return self.timeouts.clone() };
-        Timeouts {
-            query_timeout: own.query_timeout.unwrap_or(self.timeouts.query_timeout),
-            query_timeout_cancels: self.timeouts.query_timeout_cancels,
-            idle_transaction_timeout: own.idle_transaction_timeout.unwrap_or(self.timeouts.idle_transaction_timeout),
-            transaction_timeout: own.transaction_timeout.unwrap_or(self.timeouts.transaction_timeout),
-            client_idle_timeout: own.client_idle_timeout.unwrap_or(self.timeouts.client_idle_timeout),
-            pin_idle_timeout: own.pin_idle_timeout.unwrap_or(self.timeouts.pin_idle_timeout),
         }
     }
 }

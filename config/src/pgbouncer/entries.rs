@@ -102,6 +102,7 @@ pub(crate) fn user(draft: &mut Draft, name: &str, entry: &Entry) {
             "idle_transaction_timeout" => Rule::new("idle_transaction_timeout", Kind::Time),
             "transaction_timeout" => Rule::new("transaction_timeout", Kind::Time),
             "client_idle_timeout" => Rule::new("client_idle_timeout", Kind::Time),
+            "client_stall_timeout" => Rule::new("client_stall_timeout", Kind::Time),
             "pin_idle_timeout" => Rule::new("pin_idle_timeout", Kind::Time),
             "query_wait_timeout" => Rule::new("query_wait_timeout", Kind::Time),
             _ => return None,

@@ -24,7 +24,7 @@ impl Exported {
     /// Of a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let Admin { listen: _, metrics_names, metrics_max_pools } = config.admin;
+        let Admin { listen: _, quitquitquit: _, metrics_names, metrics_max_pools } = config.admin;
         let mut expiries = Vec::new();
         let mut note = |section: &str, found: &[Expiry]| expiries.extend(found.iter().map(|expiry| (section.to_owned(), *expiry)));
         if let Some(postgres) = &config.postgres {

@@ -1,7 +1,8 @@
 //! One scrape's worth of series in the Prometheus text format.
 //!
 //! Counters and gauges go through `metrics` and `metrics-exporter-prometheus`, into a recorder of this scrape's own: series of pools that are
-//! gone disappear by themselves, and no recorder is global. Two kinds are written here because the exporter cannot take them. Histograms: its
+//! gone disappear by themselves, and no recorder is global. What there is of each pool is written here: thousands of series, each of which would
+//! pass through a registry for the sake of one line, at several times the cost. So are two kinds that the exporter cannot take. Histograms: its
 //! `record_many` loops over `record`, which stores each single sample with a time stamp until the next scrape (16 MB for a million
 //! transactions), where we have the exact counts already. Counters of seconds: its counters are whole numbers.
 
@@ -57,6 +58,7 @@ impl Exposition {
             return;
         }
         match family.info().kind {
+            Kind::Counter if is_of_pool(family) => self.own_line(family, "", labels, None, &value.to_string()),
             Kind::Counter => self.recorder.register_counter(&key(family, labels), &METADATA).absolute(value),
             Kind::CounterSeconds => self.own_line(family, "", labels, None, &seconds(value)),
             Kind::Gauge | Kind::Histogram(_) => debug_assert!(false, "{family:?} is no counter"),
@@ -69,7 +71,11 @@ impl Exposition {
         if !self.has(family) {
             return;
         }
-        self.recorder.register_gauge(&key(family, labels), &METADATA).set(value);
+        if is_of_pool(family) {
+            self.own_line(family, "", labels, None, &value.to_string());
+        } else {
+            self.recorder.register_gauge(&key(family, labels), &METADATA).set(value);
+        }
     }
 
     /// The value of a gauge that counts things.
@@ -139,6 +145,11 @@ impl Exposition {
         }
         let _ = writeln!(lines, " {value}");
     }
+}
+
+/// Whether there is one for each pool.
+fn is_of_pool(family: Family) -> bool {
+    family.info().labels.first().is_some_and(|label| ["pool", "db_client_connection_pool_name"].contains(label))
 }
 
 fn key(family: Family, labels: &[&str]) -> Key {

@@ -8,6 +8,7 @@ use sidepool_config::sources::ContentHash;
 
 use super::exported::Exported;
 use super::liveness::Liveness;
+use super::quit::Quit;
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
@@ -95,6 +96,8 @@ pub struct Facts {
     pub memory: Memory,
     /// What is known of the servers.
     pub dialing: Dialing,
+    /// Whether somebody on this machine wants the process to end.
+    pub quit: Quit,
     started: AtomicBool,
     draining: AtomicBool,
     forced_closes: AtomicU64,
@@ -114,6 +117,7 @@ impl Facts {
             started_at: clock::wall(),
             memory: Memory::default(),
             dialing,
+            quit: Quit::default(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             forced_closes: AtomicU64::new(0),

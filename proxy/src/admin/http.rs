@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +19,7 @@ use tokio::task::spawn_local;
 use super::collect::{Collected, Collector};
 use super::facts::Facts;
 use super::folding::Folding;
+use super::quit::Refusal;
 use super::{metrics, status};
 use crate::clock;
 
@@ -57,13 +58,21 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves for as long as the control thread runs.
 pub async fn serve(listener: TcpListener, facts: Arc<Facts>) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
     let collector = Collector::new(facts.mailboxes.clone());
-    let router = router(Arc::new(Admin { facts, collector, folding: Mutex::default() }));
+    accept(listener, router(Arc::new(Admin { facts, collector, folding: Mutex::default() }))).await
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Peer(SocketAddr);
+
+/// Serves what `router` says, within the bounds that are named above.
+pub async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-        let (stream, _) = match listener.accept().await {
+        let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an admin connection; trying again");
@@ -71,7 +80,7 @@ pub async fn serve(listener: TcpListener, facts: Arc<Facts>) -> io::Result<()> {
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
         spawn_local(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -96,6 +105,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/-/ready", get(readyz))
         .route("/startupz", get(startupz))
+        .route("/quitquitquit", post(quitquitquit))
         .with_state(admin)
 }
 
@@ -139,6 +149,15 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 
 async fn startupz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     if admin.facts.is_started() { ok() } else { no("starting") }
+}
+
+/// Ends the process as SIGTERM does, if that is allowed.
+async fn quitquitquit(State(admin): State<Arc<Admin>>, Extension(Peer(peer)): Extension<Peer>) -> (StatusCode, String) {
+    match admin.facts.quit.ask(peer) {
+        Ok(()) => (StatusCode::OK, "draining\n".to_owned()),
+        Err(Refusal::NotLocal) => (StatusCode::FORBIDDEN, "only from this machine\n".to_owned()),
+        Err(Refusal::NotAllowed) => (StatusCode::FORBIDDEN, "set quitquitquit = true in [admin], or SIDEPOOL_QUITQUITQUIT=on\n".to_owned()),
+    }
 }
 
 fn ok() -> (StatusCode, String) {

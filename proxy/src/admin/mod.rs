@@ -11,4 +11,5 @@ pub mod http;
 pub mod liveness;
 pub mod metrics;
 pub mod process;
+pub mod quit;
 pub mod status;

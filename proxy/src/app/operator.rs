@@ -69,6 +69,12 @@ impl Operator {
         }
     }
 
+    /// What it knows of the process.
+    #[must_use]
+    pub fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.facts)
+    }
+
     /// Does it. The answer says whether the process is to end, and how.
     pub async fn work(&mut self, work: Work, reloader: &mut Reloader) -> Option<ShutdownMode> {
         match work {

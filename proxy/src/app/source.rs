@@ -39,8 +39,7 @@ impl Source {
             workers: flag("--workers", &from.workers),
             log_level: flag("--log-level", &from.log_level),
             log_format: flag("--log-format", &from.log_format),
-            default_user: None,
-            default_password: None,
+            ..Overrides::default()
         };
         if let Some(file) = from.file.as_ref().or(from.config.as_ref()) {
             if file.extension().is_some_and(|extension| extension == "ini") {
@@ -49,11 +48,7 @@ impl Source {
             return Self::File(file.clone(), Box::new(flags));
         }
         let said = [flag("--postgres", &from.postgres), flag("--redis", &from.redis)];
-        let [postgres, redis] = if said.iter().any(Option::is_some) {
-            said
-        } else {
-            ["DATABASE_URL", "REDIS_URL"].map(|name| Given::in_environment(name, &variable))
-        };
+        let [postgres, redis] = if said.iter().any(Option::is_some) { said } else { Given::servers_in_environment(&variable) };
         let overrides = flags.or(Overrides::from_environment(&variable));
         Self::Given(Box::new(UrlsGiven { postgres, redis, overrides }))
     }

@@ -18,6 +18,7 @@ pub enum Ending {
 
 /// Serves signals, the console and changed files until one says how to end, or a successor is there.
 pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, operator: &mut Operator, doorway: &mut Doorway) -> Ending {
+    let facts = operator.facts();
     loop {
         tokio::select! {
             name = signals.next() => match name.request(signals.habits()) {
@@ -48,6 +49,10 @@ pub async fn until_told_to_end(signals: &mut Signals, reloader: &mut Reloader, o
             work = operator.next() => if let Some(mode) = operator.work(work, reloader).await {
                 return Ending::Way(Way::Mode(mode));
             },
+            () = facts.quit.asked() => {
+                tracing::info!("asked to end over HTTP");
+                return Ending::Way(Way::Drain);
+            }
             channel = doorway.successor() => return Ending::Successor(channel),
         }
     }

@@ -17,6 +17,7 @@ use super::bind::{Bound, SocketFile};
 use super::gate::{Door, Gate, Permit};
 use super::place::{Place, Places};
 use super::refuse::{Reason, Refusals};
+use crate::clock;
 use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
@@ -30,6 +31,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A descriptor may come free at any moment, so never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many are accepted before everybody else has had a turn: in a burst those who are at work shall hardly notice.
+const AT_A_TIME: u64 = 16;
 
 /// How many clients are still told, or served, when a listener closes.
 const MOST_IN_THE_QUEUE: usize = 256;
@@ -140,7 +144,7 @@ struct Acceptor {
 impl Acceptor {
     /// Accepts for ever. An accept that fails costs a pause, never the listener.
     async fn run(&self) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut accepted) = (FIRST_PAUSE, 0_u64);
         loop {
             match self.socket.accept().await {
                 Ok(stream) => {
@@ -149,6 +153,11 @@ impl Acceptor {
                         self.worker.suspension.over().await;
                     }
                     self.admit(stream);
+                    accepted += 1;
+                    // Who is to make room does so before the next one comes.
+                    if accepted.is_multiple_of(AT_A_TIME) || self.gate.numbers().is_over() {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -181,7 +190,8 @@ impl Acceptor {
         if self.gate.refuses_for_memory() {
             return self.refusals.refuse(stream, Reason::Memory, None);
         }
-        let Some(permit) = self.gate.enter() else {
+        let Some(permit) = self.gate.enter_or(|| make_room(&self.worker, &self.door)) else {
+            self.make_room_elsewhere();
             let gate = self.gate.numbers();
             tracing::warn!(
                 name: "too_many_clients",
@@ -202,6 +212,14 @@ impl Acceptor {
         }
     }
 
+    /// Those who wait for nothing but their clients may live with other workers: the next one finds room.
+    fn make_room_elsewhere(&self) {
+        for id in self.worker.mailboxes.ids().filter(|id| *id != self.worker.id) {
+            let door = Door::clone(&self.door);
+            self.worker.mailboxes.post(id, move |worker| _ = make_room(worker, &door));
+        }
+    }
+
     fn hand_over(&self, stream: Stream, seat: Seat) {
         let parcel = match stream.detach() {
             Ok(parcel) => parcel,
@@ -215,6 +233,15 @@ impl Acceptor {
             Ok(stream) => start(stream, &door, seat, worker),
             Err(error) => tracing::warn!(listener = door.label(), %error, "cannot take a client over from another worker"),
         });
+    }
+}
+
+/// Sends a client away that has not proven who it is and keeps us waiting. False if there is none on this worker.
+fn make_room(worker: &Worker, door: &Door) -> bool {
+    let now = clock::now();
+    match door {
+        Door::Postgres => worker.postgres.arrivals.make_room(now),
+        Door::Redis(name) => worker.redis.server(name).is_some_and(|server| server.arrivals.make_room(now)),
     }
 }
 
@@ -332,6 +359,32 @@ mod tests {
             good.await.unwrap();
             assert!(served.get());
             assert_eq!((gate.numbers().open, worker.drain.registered(), count(&worker.record)), (0, 0, 1));
+        });
+    }
+
+    #[test]
+    fn a_burst_of_clients_leaves_everybody_else_his_turn() {
+        const CLIENTS: u64 = 100;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let gate = Gate::new(1000);
+        runtime.block_on(async {
+            let worker = Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap());
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let address = listener.local_addr().unwrap();
+            // All of them are there before the first is accepted.
+            let _clients: Vec<_> = (0..CLIENTS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            let (_open, close) = oneshot::channel();
+            let (gate, places) = (Arc::clone(&gate), Places::new(1));
+            let listener = Listener { bound: Bound::Tcp(listener), door: Door::Postgres, gate: Arc::clone(&gate), places, close };
+            listener.start(&worker).unwrap();
+            let (mut before, mut most) = (0, 0);
+            while before < CLIENTS {
+                tokio::task::yield_now().await;
+                let now = gate.numbers().accepted;
+                (before, most) = (now, most.max(now - before));
+            }
+            assert!((1..=AT_A_TIME).contains(&most), "{most} between two turns of somebody else");
         });
     }
 

@@ -86,10 +86,18 @@ impl Gate {
 
     /// A permit, if there is room. Counts the attempt.
     pub fn enter(self: &Arc<Self>) -> Option<Permit> {
+        self.enter_or(|| false)
+    }
+
+    /// The same, where somebody may be made to leave at once who has no right to stay: until that has happened there is one too many.
+    pub fn enter_or(self: &Arc<Self>, make_room: impl FnOnce() -> bool) -> Option<Permit> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let (max, files) = (self.max.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
         let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < max.min(files)).then_some(open + 1));
         if entered.is_err() {
+            if make_room() {
+                return Some(self.enter_again());
+            }
             let rejected = if files < max { &self.rejected_for_files } else { &self.rejected };
             rejected.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -143,6 +151,12 @@ impl Gate {
 }
 
 impl GateNumbers {
+    /// Whether there are more than there may be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.open > self.most()
+    }
+
     /// The most that are let in.
     #[must_use]
     pub fn most(&self) -> u32 {
@@ -247,6 +261,9 @@ mod tests {
         let first = gate.enter().unwrap();
         let _second = gate.enter().unwrap();
         assert!(gate.enter().is_none());
+        let third = gate.enter_or(|| true).unwrap();
+        assert!(gate.numbers().is_over(), "until somebody has left");
+        drop(third);
         drop(first);
         let _third = gate.enter().unwrap();
         gate.resize(1, u32::MAX);
@@ -255,7 +272,7 @@ mod tests {
         assert!(gate.enter().is_none());
         let numbers = gate.numbers();
         assert_eq!((numbers.open, numbers.max, numbers.files, numbers.most()), (2, 5, 2, 2));
-        assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (6, 2, 1, 0));
+        assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (7, 2, 1, 0));
     }
 
     #[test]

@@ -141,9 +141,11 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
             (SSL_REQUEST, Some(context)) if length == 8 => {
                 stream.read_exact(&mut [0; 8]).await?;
                 stream.write_all(b"S").await?;
-                tls::accept(&mut stream, context, Vec::new()).await?;
+                tls::accept(&mut stream, context, Vec::new(), None).await?;
             }
-            (_, Some(context)) if length.to_be_bytes().starts_with(&[0x16, 0x03]) => tls::accept(&mut stream, context, Vec::new()).await?,
+            (_, Some(context)) if length.to_be_bytes().starts_with(&[0x16, 0x03]) => {
+                tls::accept(&mut stream, context, Vec::new(), None).await?
+            }
             (SSL_REQUEST | GSS_REQUEST, _) if length == 8 && requests_for_encryption < 2 => {
                 requests_for_encryption += 1;
                 stream.read_exact(&mut [0; 8]).await?;

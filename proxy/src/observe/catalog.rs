@@ -103,6 +103,8 @@ families! {
     ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
     ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
     ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
+    ClientTlsHandshakes = "sidepool_client_tls_handshakes_total" Counter, ["kind"], "TLS handshakes with clients that went well: full ones, and those that resumed an earlier session for a fraction of the work.";
+    ClientKeyDerivations = "sidepool_client_key_derivations_total" Counter, [], "Passwords of users from which a SCRAM verifier was made to check logins against: one for each, as long as it stays the same.";
     AuthLookups = "sidepool_auth_lookups_total" Counter, ["result"], "Logins for which a user was looked up with auth_query: found, missing (there is no such user) or error (it could not be asked).";
     ClientFaults = "sidepool_client_faults_total" Counter, ["protocol", "kind"], "Client connections that were closed because of what they sent, or did not send.";
 
@@ -129,6 +131,8 @@ families! {
     // Upstream connections.
     ServerConnects = "sidepool_server_connects_total" Counter, ["pool", "result"], "Attempts to open an upstream connection, login included.";
     ServerConnectSeconds = "sidepool_server_connect_seconds" Histogram(Work), ["pool"], "How long opening an upstream connection took, login included.";
+    ServerTlsHandshakes = "sidepool_server_tls_handshakes_total" Counter, ["pool", "kind"], "Upstream connections that were opened under TLS: by a full handshake, or by resuming an earlier session where the server offers that (PostgreSQL itself does not).";
+    ServerKeyDerivations = "sidepool_server_key_derivations_total" Counter, ["pool"], "How often keys for a SCRAM login to a server were derived from the password: once for each salt, and not for each connection.";
     ServerLoginsInProgress = "sidepool_server_logins_in_progress" Gauge, ["pool"], "Upstream connections being opened.";
     ServerCloses = "sidepool_server_closes_total" Counter, ["pool", "reason"], "Upstream connections closed.";
     ServerUp = "sidepool_server_up" Gauge, ["pool"], "0 if the last attempt to reach the upstream failed, else 1.";
@@ -157,6 +161,7 @@ families! {
     PinnedClients = "sidepool_pinned_clients" Gauge, ["pool", "reason"], "Clients that keep an upstream connection of their own, by what for.";
     Pins = "sidepool_pins_total" Counter, ["pool", "reason"], "How often a client came to keep its upstream connection past its transaction, by what for.";
     PinRefusals = "sidepool_pin_refusals_total" Counter, ["pool", "reason"], "How often a client was not to, because as many connections are kept as may be.";
+    ClientStalls = "sidepool_client_stalls_total" Counter, ["pool"], "Clients that were closed because they took nothing of their answer while an upstream connection waited for that (client_stall_timeout).";
     PinTimeouts = "sidepool_pin_timeouts_total" Counter, ["pool", "reason"], "Clients that were closed for keeping one while they were idle for too long.";
 
     // Redis.

@@ -60,6 +60,8 @@ macro_rules! cells {
 cells! {
     /// A counter of one pool. Variants that share a family differ in a label.
     pub enum PoolCounter {
+        /// A client took nothing of its answer for too long while a connection waited for it.
+        ClientStalls: ClientStalls [] for Postgres,
         /// Transactions finished.
         Transactions: Transactions [] for Postgres,
         /// Nanoseconds that transactions took.
@@ -110,6 +112,12 @@ cells! {
 
         /// An upstream connection was opened.
         ConnectOk: ServerConnects ["ok"] for Both,
+        /// A connection was opened under TLS, all of it agreed on anew.
+        TlsFull: ServerTlsHandshakes ["full"] for Both,
+        /// A connection was opened under TLS by resuming an earlier session.
+        TlsResumed: ServerTlsHandshakes ["resumed"] for Both,
+        /// Keys for logging in had to be derived from a password.
+        KeyDerivations: ServerKeyDerivations [] for Postgres,
         /// Nobody listens there.
         ConnectRefused: ServerConnects ["refused"] for Both,
         /// No answer in time.
@@ -406,6 +414,8 @@ cells! {
         PostgresLoginNoDatabase: ClientLogins ["postgres", "no_database"] for Both,
         /// A PostgreSQL login took too long.
         PostgresLoginTimeout: ClientLogins ["postgres", "timeout"] for Both,
+        /// A PostgreSQL login was slow, and its place was needed.
+        PostgresLoginCrowdedOut: ClientLogins ["postgres", "crowded_out"] for Both,
         /// A PostgreSQL login found no upstream connection.
         PostgresLoginRefused: ClientLogins ["postgres", "refused"] for Both,
         /// A PostgreSQL login ended otherwise.
@@ -416,6 +426,14 @@ cells! {
         RedisLoginBadPassword: ClientLogins ["redis", "bad_password"] for Both,
         /// A Redis login took too long.
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
+        /// A Redis login was slow, and its place was needed.
+        RedisLoginCrowdedOut: ClientLogins ["redis", "crowded_out"] for Both,
+        /// TLS with a client, all of it agreed on anew.
+        TlsFull: ClientTlsHandshakes ["full"] for Both,
+        /// TLS with a client that resumed an earlier session.
+        TlsResumed: ClientTlsHandshakes ["resumed"] for Both,
+        /// A verifier had to be derived from a user's password.
+        KeyDerivations: ClientKeyDerivations [] for Both,
         /// A user was looked up and found.
         AuthLookupFound: AuthLookups ["found"] for Both,
         /// A user was looked up, and there is no such user.

@@ -11,6 +11,9 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// The longest pause when something is missing that may be made at any time.
 const MISSING: Duration = Duration::from_secs(1);
 
+/// The longest pause while somebody asks for a connection: an upstream that is back is found soon. (Unless the settings want longer ones.)
+const ASKED: Duration = Duration::from_millis(600);
+
 /// The connect history of one pool, as far as it matters for the next attempt.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Backoff {
@@ -56,6 +59,18 @@ impl Backoff {
             Some(Failure::Transient | Failure::Full) => {
                 patience.zip(self.since).is_some_and(|(patience, since)| now.saturating_duration_since(since) >= patience)
             }
+        }
+    }
+
+    /// Somebody asks for a connection: a pause in which nothing was wanted is not waited for to its end. Where the server has said no, or has no room
+    /// for more, it is, whoever asks.
+    pub(super) fn hurry(&mut self, now: Instant, initial: Duration, random: &mut Random) {
+        let longest = ASKED.max(initial);
+        match self.last {
+            Some(Failure::Transient | Failure::Starting) if self.retry_at.is_some_and(|at| at > now + longest) => {
+                self.retry_at = Some(now + random.share(longest, 700, 1000).max(SHORTEST));
+            }
+            Some(Failure::Transient | Failure::Starting | Failure::Full | Failure::Permanent | Failure::Missing) | None => {}
         }
     }
 
@@ -127,6 +142,41 @@ mod tests {
         // It starts up: there is hope again.
         fail(&mut backoff, later, Failure::Starting, &mut random);
         assert!(!backoff.refuses(later, patience));
+    }
+
+    #[test]
+    fn while_somebody_asks_pauses_are_short_unless_the_server_has_said_no() {
+        let now = crate::clock::now();
+        for (failure, hurried) in
+            [(Failure::Transient, true), (Failure::Starting, true), (Failure::Full, false), (Failure::Permanent, false)]
+        {
+            let (mut backoff, mut random) = (Backoff::default(), Random::new(1));
+            let mut at = now;
+            for _ in 0..8 {
+                backoff.failed(at, failure, INITIAL, MOST, &mut random);
+                at = backoff.retry_at(at).expect("a pause");
+            }
+            backoff.failed(at, failure, INITIAL, MOST, &mut random);
+            assert!(backoff.retry_at(at).unwrap() > at + 2 * ASKED);
+            backoff.hurry(at, INITIAL, &mut random);
+            assert_eq!(backoff.retry_at(at).unwrap() <= at + ASKED, hurried, "{failure:?}");
+            assert!(backoff.retry_at(at).unwrap() >= at + ASKED / 2, "each with a pause");
+            // Asking again and again brings it no nearer.
+            let due = backoff.retry_at(at);
+            for _ in 0..100 {
+                backoff.hurry(at, INITIAL, &mut random);
+            }
+            assert_eq!(backoff.retry_at(at), due);
+        }
+    }
+
+    #[test]
+    fn pauses_that_are_wanted_longer_are_no_shorter_when_somebody_asks() {
+        let (now, initial) = (crate::clock::now(), Duration::from_secs(5));
+        let (mut backoff, mut random) = (Backoff::default(), Random::new(1));
+        backoff.failed(now, Failure::Transient, initial, MOST, &mut random);
+        backoff.hurry(now, initial, &mut random);
+        assert!(backoff.retry_at(now).unwrap() >= now + initial / 2);
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub struct Core {
     pub(super) capped: Option<OpenReason>,
     /// How many of the next connections that come back are closed, because other pools need them more.
     pub(super) owed: u32,
+    /// The connection that is being opened to take the place of one that is about to reach its age, and that one.
+    pub(super) heir: Option<(ConnId, ConnId)>,
+    /// When the server last closed a connection that had just been opened.
+    pub(super) lost_early: Option<Instant>,
     /// When a connection was last replaced for its age.
     pub(super) last_expired: Option<Instant>,
     /// Counts changes of address or credentials.
@@ -90,6 +94,8 @@ impl Core {
             draining: false,
             capped: None,
             owed: 0,
+            heir: None,
+            lost_early: None,
             last_expired: None,
             epoch: 0,
             stale_token: 0,
@@ -144,6 +150,8 @@ impl Core {
             return Outcome::Queued(waiter);
         }
         if let Some(reason) = self.refuses(now, asker.identity).or_else(|| self.refuses_early(now, asker)) {
+            // Whoever comes a moment later finds out whether the server is back.
+            self.hurry(now);
             return Outcome::Refused(self.refusal(reason, asker.identity, Duration::ZERO));
         }
         self.make_room(now, asker.identity);
@@ -305,8 +313,10 @@ impl Core {
         let spread = self.random.between(900, 1100);
         let opened = self.conns.at_mut(slot);
         (opened.opened, opened.spread) = (Some(now), spread);
+        self.succeed(now, conn);
         if let Some(expires) = self.conns.expires(slot, self.limits.lifetime) {
-            self.timers.lower(Timer::Lifetime, expires.max(now + Duration::from_millis(1)));
+            let first = expires.checked_sub(self.limits.head_start()).unwrap_or(expires);
+            self.timers.lower(Timer::Lifetime, first.max(now + Duration::from_millis(1)));
         }
         self.free(now, slot);
         self.settle(now);
@@ -318,9 +328,16 @@ impl Core {
         let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return };
         let stale = self.conns.retired(slot).is_some();
         self.conns.remove(slot);
+        if self.heir.take_if(|(heir, _)| *heir == conn).is_some() {
+            // Who was to be replaced may be due by now.
+            self.timers.lower(Timer::Lifetime, now + Duration::from_millis(1));
+        }
         if !stale {
             let Limits { backoff_initial, backoff_max, .. } = self.limits;
             self.backoff.failed(now, failure, backoff_initial, backoff_max, &mut self.random);
+            if !self.queue.is_empty() {
+                self.hurry(now);
+            }
             self.timers.set(Timer::Retry, self.backoff.retry_at(now));
             if failure == Failure::Full {
                 self.ceiling.refused(now, self.conns.live());
@@ -371,6 +388,9 @@ impl Core {
     pub fn discard(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
         let now = self.advance(now);
         let Some((slot, state)) = self.conns.find(conn) else { return };
+        if reason == CloseReason::ServerClosed && state != ConnState::Closing && self.is_new(now, slot) {
+            self.lost_early(now);
+        }
         match state {
             ConnState::Closing => self.conns.remove(slot),
             ConnState::Leased => {

@@ -202,6 +202,11 @@ impl<C: Connector> Pool<C> {
         match result {
             Ok(connection) => {
                 self.record().add(PoolCounter::ConnectOk, 1);
+                match connection.is_resumed() {
+                    Some(true) => self.record().add(PoolCounter::TlsResumed, 1),
+                    Some(false) => self.record().add(PoolCounter::TlsFull, 1),
+                    None => {}
+                }
                 if let Some(origin) = connection.origin() {
                     self.core.with(|held| held.note_origin(id, origin));
                 }

@@ -46,12 +46,14 @@ pub struct ConnectFault {
     pub code: Option<Arc<str>>,
     /// The server's own words, where it had any.
     pub said: Option<Arc<str>>,
+    /// Which credentials were not accepted, where the connector tells several apart: a number that says nothing about them.
+    pub credentials: Option<u64>,
 }
 
 impl ConnectFault {
     /// A fault of this kind.
     pub fn new(kind: ConnectFaultKind, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, message: message.into(), code: None, said: None }
+        Self { kind, message: message.into(), code: None, said: None, credentials: None }
     }
 
     /// The cause in the server's words, or else in ours.

@@ -113,6 +113,11 @@ impl<C: Connector> Pool<C> {
         &self.record
     }
 
+    /// The same, for whoever counts on his own.
+    pub fn shared_record(&self) -> Rc<PoolRecord> {
+        Rc::clone(&self.record)
+    }
+
     /// Whether no other worker has a handle of the pool.
     pub fn is_alone(&self) -> bool {
         self.core.is_alone()

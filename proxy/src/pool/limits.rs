@@ -57,6 +57,9 @@ pub struct Limits {
     pub affinity_patience: Duration,
 }
 
+/// As long as a connect may take by default.
+const LONGEST_HEAD_START: Duration = Duration::from_secs(15);
+
 /// Longer times are as good as this, and adding them to the clock must not overflow it.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -82,6 +85,12 @@ impl Limits {
     #[must_use]
     pub(super) fn minds_members(&self) -> bool {
         self.spare > 0 || (self.min > 0 && !self.min_always)
+    }
+
+    /// How long before a connection that is in use reaches its age its successor is opened.
+    #[must_use]
+    pub(super) fn head_start(&self) -> Duration {
+        self.lifetime.map_or(Duration::ZERO, |lifetime| (lifetime / 10).min(LONGEST_HEAD_START))
     }
 
     /// The most connections there may ever be.

@@ -5,6 +5,7 @@
 
 pub mod acquire;
 pub mod action;
+mod aging;
 mod backoff;
 pub mod caps;
 mod ceiling;

@@ -9,7 +9,7 @@ use super::pinned::Pinned;
 pub enum OpenReason {
     /// Somebody waits.
     Demand,
-    /// Fewer than the minimum are open.
+    /// Fewer than the minimum are open, or will be when one that is in use reaches its age.
     Minimum,
 }
 

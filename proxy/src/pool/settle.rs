@@ -156,36 +156,6 @@ impl Core {
         }
     }
 
-    /// Connections that have reached their age are to be closed when nobody uses them.
-    pub(super) fn expire(&mut self, now: Instant) {
-        let mut next: Option<Instant> = None;
-        let mut old = Vec::new();
-        for (slot, state) in self.conns.all() {
-            if state == ConnState::Closing || self.conns.retired(slot).is_some() {
-                continue;
-            }
-            let Some(at) = self.conns.expires(slot, self.limits.lifetime) else { continue };
-            if at <= now {
-                old.push(slot);
-            } else {
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        }
-        // At most one in each of as many parts of a lifetime as there may be connections.
-        let pause = self.limits.lifetime.unwrap_or_default() / self.limits.max.max(1);
-        old.sort_by_key(|slot| self.conns.expires(*slot, self.limits.lifetime));
-        for slot in old {
-            let turn = self.last_expired.map_or(now, |last| last + pause);
-            if turn > now {
-                next = Some(next.map_or(turn, |next| next.min(turn)));
-                break;
-            }
-            self.last_expired = Some(now);
-            self.conns.retire(slot, CloseReason::Lifetime);
-        }
-        self.timers.set(Timer::Lifetime, next);
-    }
-
     /// Sets deadlines from the limits in force; those that then turn out to have passed are acted on.
     pub(super) fn rearm(&mut self, now: Instant) {
         self.time_out_waiters(now);
@@ -395,6 +365,9 @@ impl Core {
         if self.paused || self.draining {
             return;
         }
+        if !self.queue.is_empty() {
+            self.hurry(now);
+        }
         if let Some(at) = self.backoff.retry_at(now) {
             return self.timers.lower(Timer::Retry, at);
         }
@@ -402,6 +375,14 @@ impl Core {
             let Some(worker) = self.opener(reason) else { return };
             let slot = self.conns.insert(now, worker, self.epoch);
             self.actions.push_back(Action::Open { conn: self.conns.id(slot), worker, reason });
+        }
+    }
+
+    /// Somebody asks for a connection while connects fail.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.backoff.hurry(now, self.limits.backoff_initial, &mut self.random);
+        if let Some(at) = self.backoff.retry_at(now) {
+            self.timers.lower(Timer::Retry, at);
         }
     }
 

@@ -38,6 +38,11 @@ pub trait Connection: Sized + 'static {
     /// A lease on it that began at `since` ends: counts what it knows of the time in between.
     fn released(&mut self, _since: Instant, _now: Instant, _record: &PoolRecord) {}
 
+    /// Under TLS: whether an earlier session was resumed.
+    fn is_resumed(&self) -> Option<bool> {
+        None
+    }
+
     /// It is about to be closed, and this is why.
     fn closing(&mut self, _reason: CloseReason) {}
 

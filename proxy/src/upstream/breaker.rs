@@ -8,7 +8,7 @@
 //!      └── the probe works ── half-open: one probe at a time ◀── a pause, longer each time ┘     │
 //!                                      └── the probe fails ──────────────────────────────────────┘
 //! ```
-//! Only connects count, never what runs on a connection. Not here: which address is taken instead (`roster`), and how often a pool tries at all
+//! Only connects count, and connections that are lost as soon as they are open, never what runs on a connection. Not here: which address is taken instead (`roster`), and how often a pool tries at all
 //! when there is no other (`pool::backoff`).
 
 use std::fmt;
@@ -26,6 +26,9 @@ const WINDOW: Duration = Duration::from_secs(SLOTS as u64 * SLOT.as_secs());
 /// A window is forgotten piece by piece.
 const SLOT: Duration = Duration::from_secs(5);
 const SLOTS: usize = 6;
+
+/// A connection that is lost so soon after it was opened says that the address lets nobody stay.
+pub(super) const EARLY: Duration = Duration::from_secs(1);
 
 /// So many attempts within the window are needed before their share says anything.
 const ENOUGH: u32 = 10;
@@ -47,6 +50,10 @@ pub enum Outcome {
     Ours,
     /// It failed quickly: refused, broken off, shutting down.
     Failed,
+    /// It worked, and the server closed it at once: something answers there that serves nobody.
+    LostEarly,
+    /// A connection to it has lasted.
+    Lasted,
     /// No answer in time: whoever tried has waited for nothing.
     Silent,
 }
@@ -100,6 +107,8 @@ pub enum Why {
     Silent,
     /// So many of so many connects of the last half a minute failed.
     Share(u32, u32),
+    /// So many connections in a row were lost as soon as they were open.
+    LostEarly(u32),
     /// The probe failed.
     Probe,
 }
@@ -110,6 +119,7 @@ impl fmt::Display for Why {
             Self::InARow(count) => write!(f, "{count} connects in a row failed"),
             Self::Silent => f.write_str("a connect got no answer in time"),
             Self::Share(failures, attempts) => write!(f, "{failures} of the last {attempts} connects failed"),
+            Self::LostEarly(count) => write!(f, "{count} connections in a row were lost as soon as they were open"),
             Self::Probe => f.write_str("a connect that tried whether it is back failed"),
         }
     }
@@ -140,6 +150,9 @@ pub struct Breaker {
     window: Window,
     /// How often it opened without working for a whole window in between.
     openings: u32,
+    /// Connections that were lost as soon as they were open, since one has lasted, and when that was last.
+    early: u32,
+    lost_at: Instant,
     /// When it closed last.
     closed_at: Instant,
     /// How often it was passed over without being at fault, since the last success, and until when.
@@ -152,7 +165,7 @@ impl Breaker {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let window = Window { since: now, slots: [Slot::default(); SLOTS] };
-        Self { state: State::Closed, streak: 0, window, openings: 0, closed_at: now, passes: 0, passed_over: None }
+        Self { state: State::Closed, streak: 0, window, openings: 0, early: 0, lost_at: now, closed_at: now, passes: 0, passed_over: None }
     }
 
     /// Until when others are better; `None`: it may be used.
@@ -206,6 +219,18 @@ impl Breaker {
             Outcome::Ours => {
                 self.pass_over(now, longest, random);
                 None
+            }
+            Outcome::Lasted => {
+                self.early = 0;
+                None
+            }
+            Outcome::LostEarly => {
+                let forgotten = now.saturating_duration_since(self.lost_at) >= WINDOW;
+                self.early = if forgotten { 1 } else { self.early.saturating_add(1) };
+                self.lost_at = now;
+                // That it could be connected to does not close it for long: the next one that is lost opens it again.
+                let opens = self.early >= IN_A_ROW && matches!(self.state, State::Closed);
+                opens.then(|| self.open(now, Why::LostEarly(self.early), longest, random))
             }
             Outcome::Failed | Outcome::Silent => {
                 self.window.add(now, true);

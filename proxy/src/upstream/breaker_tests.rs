@@ -55,6 +55,29 @@ fn failures_in_a_row_open_it_and_a_success_in_between_counts() {
 }
 
 #[test]
+fn connections_that_are_lost_at_once_open_it_although_every_connect_works() {
+    let mut bench = Bench::new();
+    let flash = |bench: &mut Bench| {
+        bench.ended(Outcome::Worked);
+        bench.ended(Outcome::LostEarly)
+    };
+    assert_eq!((flash(&mut bench), flash(&mut bench)), (None, None));
+    let Some(Change::Opened(Why::LostEarly(3), first)) = flash(&mut bench) else { panic!("it did not open") };
+    assert!(bench.is_avoided());
+    // The probe gets in, and is thrown out: once is enough now, and the pause grows.
+    bench.now += first;
+    assert!(matches!(flash(&mut bench), Some(Change::Opened(Why::LostEarly(4), pause)) if pause > first));
+    // One that lasts makes up for all of them.
+    bench.now += LONGEST;
+    assert_eq!(bench.ended(Outcome::Worked), Some(Change::Closed));
+    bench.ended(Outcome::Lasted);
+    assert_eq!((flash(&mut bench), flash(&mut bench)), (None, None));
+    // So does time.
+    bench.now += WINDOW;
+    assert_eq!((flash(&mut bench), flash(&mut bench)), (None, None));
+}
+
+#[test]
 fn one_silence_opens_it() {
     let mut bench = Bench::new();
     assert!(matches!(bench.ended(Outcome::Silent), Some(Change::Opened(Why::Silent, _))));

@@ -14,15 +14,16 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sidepool_config::model::{LoadBalance, TcpOptions, Upstream};
-use tokio::net::{TcpSocket, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
-use super::breaker::{Change, Outcome, Phase};
+use super::breaker::{Change, EARLY, Outcome, Phase};
 use super::roster::{Choice, Openings, Place, Roster};
 use crate::clock;
 use crate::dns::{Dns, Watch};
@@ -33,6 +34,13 @@ use crate::transport::stream::Stream;
 
 /// How long an address has for itself before the next one is tried beside it (RFC 8305, "Connection Attempt Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// An address that has not answered for so long is knocked at anew: the system asks at ever longer intervals, and would find out late that the network
+/// is back.
+const KNOCK: Duration = Duration::from_secs(3);
+
+/// How often, where nothing else bounds a connect.
+const KNOCKS: u32 = 40;
 
 /// How long names are waited for when others are resolved already.
 const RESOLVE_GRACE: Duration = Duration::from_millis(250);
@@ -80,19 +88,82 @@ impl Rosters {
 }
 
 /// A server that a connection leads to: what was configured and where that is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Server {
     /// The configured host.
     pub upstream: Upstream,
     /// Its address.
     pub place: Place,
+    /// Until it has lasted for a moment: who wants to know whether the connection does.
+    trial: Option<Trial>,
+}
+
+/// What becomes of a connection that was opened a moment ago is held against, or for, its address.
+#[derive(Debug)]
+struct Trial {
+    roster: Weak<Mutex<Roster>>,
+    host: usize,
+    longest: Duration,
+    since: Instant,
+    over: AtomicBool,
+}
+
+impl Server {
+    /// Whether there is more to learn of a connection than that it was opened.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| !trial.over.load(Ordering::Relaxed))
+    }
+
+    /// The connection is there, and was of use until now.
+    pub fn lasts(&self, now: Instant) {
+        if let Some(trial) = &self.trial
+            && now.saturating_duration_since(trial.since) >= EARLY
+        {
+            self.conclude(now, Outcome::Lasted);
+        }
+    }
+
+    /// The server has closed the connection.
+    pub fn lost(&self, now: Instant) {
+        if let Some(trial) = &self.trial
+            && now.saturating_duration_since(trial.since) < EARLY
+        {
+            self.conclude(now, Outcome::LostEarly);
+        }
+    }
+
+    fn conclude(&self, now: Instant, outcome: Outcome) {
+        let Some(trial) = self.trial.as_ref().filter(|trial| !trial.over.swap(true, Ordering::Relaxed)) else { return };
+        let Some(roster) = trial.roster.upgrade() else { return };
+        let choice = Choice { host: trial.host, place: self.place.clone() };
+        let change = lock(&roster).ended(now, &choice, outcome, trial.longest);
+        say(change, &self.upstream, &self.place);
+    }
+}
+
+/// Says so when an address has a new state.
+fn say(change: Option<Change>, host: &Upstream, address: &Place) {
+    match change {
+        Some(Change::Opened(why, pause)) => {
+            let pause = pause.as_millis();
+            tracing::warn!(%host, %address, "a server address is avoided for {pause} ms, while there are others: {why}");
+        }
+        Some(Change::Closed) => tracing::info!(%host, %address, "a server address works again"),
+        None => {}
+    }
 }
 
 #[cfg(test)]
 impl Server {
     /// For tests of connections that lead nowhere.
     pub(crate) fn nowhere() -> Self {
-        Self { upstream: Upstream::Unix("/nowhere".into()), place: Place::Unix("/nowhere".into()) }
+        Self::at("/nowhere".into())
+    }
+
+    /// At this socket.
+    pub(crate) fn at(path: std::path::PathBuf) -> Self {
+        Self { upstream: Upstream::Unix(path.clone()), place: Place::Unix(path), trial: None }
     }
 }
 
@@ -208,7 +279,7 @@ impl Dialer {
         let plan = lock(&self.roster).plan(clock::now(), &found);
         let mut race = Race { dialer: self, alone: plan.len() == 1, waiting: plan.into(), running: Vec::new(), deadline, faults };
         while let Some((choice, stream)) = race.next().await {
-            let server = Arc::new(Server { upstream: self.hosts[choice.host].clone(), place: choice.place.clone() });
+            let server = Arc::new(self.server(&choice));
             let entering = enter(stream, &server);
             let entered = match race.bound() {
                 Some(share) => timeout(share, entering).await.unwrap_or_else(|_| Err(too_slow(&server.upstream, share))),
@@ -230,16 +301,14 @@ impl Dialer {
     /// Notes how a connect has ended, and says so when that changes what becomes of its address. Returns whether it did.
     fn ended(&self, choice: &Choice, outcome: Outcome) -> bool {
         let change = lock(&self.roster).ended(clock::now(), choice, outcome, self.longest);
-        let (host, address) = (&self.hosts[choice.host], &choice.place);
-        match change {
-            Some(Change::Opened(why, pause)) => {
-                let pause = pause.as_millis();
-                tracing::warn!(%host, %address, "a server address is avoided for {pause} ms, while there are others: {why}");
-            }
-            Some(Change::Closed) => tracing::info!(%host, %address, "a server address works again"),
-            None => {}
-        }
+        say(change, &self.hosts[choice.host], &choice.place);
         change.is_some()
+    }
+
+    fn server(&self, choice: &Choice) -> Server {
+        let (host, longest) = (choice.host, self.longest);
+        let trial = Trial { roster: Arc::downgrade(&self.roster), host, longest, since: clock::now(), over: AtomicBool::new(false) };
+        Server { upstream: self.hosts[host].clone(), place: choice.place.clone(), trial: Some(trial) }
     }
 
     /// Connects to a server that there is a connection to: for what has to go to the very same.
@@ -287,13 +356,22 @@ impl Dialer {
         match place {
             Place::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             Place::Tcp(address) => {
-                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                options::before_connect(&socket, &self.tcp)?;
-                let stream = socket.connect(*address).await?;
+                let stream = self.knock(*address).await?;
                 options::server(&stream, &self.tcp)?;
                 Ok(Stream::Tcp(stream))
             }
         }
+    }
+
+    async fn knock(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        for _ in 0..KNOCKS {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            options::before_connect(&socket, &self.tcp)?;
+            if let Ok(connected) = timeout(KNOCK, socket.connect(address)).await {
+                return connected;
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -41,8 +41,6 @@ async fn silent() -> (Vec<TcpStream>, TcpListener, u16) {
     (filling, listener, address.port())
 }
 
-use tokio::net::TcpStream;
-
 #[tokio::test]
 async fn it_connects_by_address_name_and_path() {
     let (_listener, port) = listener().await;
@@ -87,6 +85,28 @@ async fn a_silent_host_costs_a_moment_once() {
         dial(&dialer).await.unwrap();
     }
     assert!(clock::now() - started < HEAD_START, "it is remembered");
+}
+
+#[tokio::test]
+async fn a_silent_host_that_answers_again_is_noticed_soon() {
+    let (filling, listener, port) = silent().await;
+    let dialer = dialer(&[tcp("127.0.0.1", port)], LoadBalance::RoundRobin);
+    let back = KNOCK + Duration::from_millis(500);
+    let serve = async {
+        sleep(back).await;
+        drop(filling);
+        let mut accepted = Vec::new();
+        loop {
+            accepted.push(listener.accept().await.unwrap());
+        }
+    };
+    let started = clock::now();
+    let connect = dialer.connect(Duration::from_secs(15), async |stream, _| Ok(stream));
+    let connected = tokio::select! { connected = connect => connected, () = serve => unreachable!("it serves for ever") };
+    connected.unwrap();
+    // The system alone would ask again after seven seconds.
+    let after = (clock::now() - started).saturating_sub(back);
+    assert!(after < Duration::from_secs(2), "{after:?} after it was back");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ use crate::witness::Witnesses;
 pub enum Scenario {
     /// 3,000 clients log in within a second, each for one query, beside 50 that are at work.
     Burst,
+    /// 1,000 clients log in under TLS at once, none of which has been there before, beside 50 clients at work under TLS.
+    TlsBurst,
     /// From no client to 2,000 within two seconds, and back to none at once.
     Spike,
     /// All connections are held by transactions that do not move, and 500 clients want one; the idle transaction timeout frees them after 5 s.
@@ -46,6 +48,8 @@ pub enum Scenario {
     Cut120,
     /// 2,000 connections that send their first message byte by byte and never finish it.
     SlowLogin,
+    /// As many such connections as there may be clients (1,000) and a fifth more, which come again a second after they were closed.
+    SlowCrowd,
     /// Ten clients ask for large answers and read them slowly.
     SlowReader,
     /// The server ends one of the pooler's connections five times a second.
@@ -93,7 +97,8 @@ impl Scenario {
     pub async fn play(self, order: Order) -> Result<Report, String> {
         let cut = |seconds| Duration::from_secs(seconds);
         let report = match self {
-            Self::Burst => burst::play::<PostgresStage>(order).await,
+            Self::Burst => burst::play(PostgresStage::set(order.peer, None).await, order, burst::PLAIN).await,
+            Self::TlsBurst => burst::play(PostgresStage::set_secure(order.peer).await, order, burst::SECURE).await,
             Self::Spike => spike::play::<PostgresStage>(order).await,
             Self::Exhaustion => exhaustion::play(order).await,
             Self::Fairness => fairness::play(order).await,
@@ -103,11 +108,12 @@ impl Scenario {
             Self::Cut30 => cut::play::<PostgresStage>(order, cut(30)).await?,
             Self::Cut120 => cut::play::<PostgresStage>(order, cut(120)).await?,
             Self::SlowLogin => slow_login::play(order).await,
+            Self::SlowCrowd => slow_login::play_full(order).await,
             Self::SlowReader => slow_reader::play::<PostgresStage>(order).await,
             Self::KillStorm => kill_storm::play::<PostgresStage>(order).await,
             Self::LogFull => log_full::play(order).await,
             Self::Soak => soak::play::<PostgresStage>(order).await,
-            Self::RedisBurst => burst::play::<RedisStage>(order).await,
+            Self::RedisBurst => burst::play(RedisStage::set(order.peer, None).await, order, burst::PLAIN).await,
             Self::RedisSpike => spike::play::<RedisStage>(order).await,
             Self::RedisRestart => restart::play::<RedisStage>(order).await,
             Self::RedisCut5 => cut::play::<RedisStage>(order, cut(5)).await?,

@@ -1,11 +1,14 @@
 //! Every scenario, small, through sidepool: nothing that was promised is broken, and whoever can be served is. Figures come from the full size.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sidepool_scenarios::network::Network;
+use sidepool_scenarios::postgres::client::Door as PostgresDoor;
 use sidepool_scenarios::report::Report;
 use sidepool_scenarios::scale::Scale;
 use sidepool_scenarios::scenario::{Order, Scenario};
-use sidepool_scenarios::stage::Peer;
+use sidepool_scenarios::stage::{Door, Peer, PostgresStage, RedisStage, Stage};
+use sidepool_scenarios::tally::Failure;
 
 async fn play(scenario: Scenario) -> Option<Report> {
     let order = Order { peer: Peer::Sidepool, scale: Scale::Small, soak: Duration::from_secs(5) };
@@ -80,10 +83,54 @@ async fn a_cut_network_is_survived() {
     }
 }
 
+/// A network to cut, where that is possible: root alone can.
+fn network() -> Option<Network> {
+    Network::new().inspect_err(|reason| eprintln!("nothing can vanish here: {reason}")).ok()
+}
+
+/// Whoever is in the middle of a request when the server vanishes is told, with the defaults.
+async fn is_told(network: &Network, request: impl Future<Output = Result<(), Failure>>) {
+    network.cut();
+    let asked = Instant::now();
+    let answer = request.await;
+    assert!(matches!(answer, Err(Failure::Told(_))), "{answer:?} after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(18), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_vanished_is_told_to_whoever_waits() {
+    let Some(network) = network() else { return };
+    let stage = PostgresStage::set(Peer::Sidepool, Some(&network)).await;
+    let mut session = stage.door().enter().await.expect("it is let in");
+    PostgresDoor::ask(&mut session, "before").await.expect("it is served");
+    is_told(&network, PostgresDoor::ask(&mut session, "into the void")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_a_server_that_has_vanished_is_told_to_whoever_waits() {
+    let Some(network) = network() else { return };
+    let stage = RedisStage::set(Peer::Sidepool, Some(&network)).await;
+    let mut session = stage.door().session().await.expect("it is let in");
+    session.ask(&[&["INCR", "n"]]).await.expect("it is served");
+    // What only reads is asked again on another connection, and may wait for one as long as others do.
+    is_told(&network, async { session.ask(&[&["INCR", "n"]]).await.map(drop) }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_logins_are_thrown_out_and_cost_nobody_a_place() {
     let report = serves_all(Scenario::SlowLogin).await;
     assert!((report.figures["of_them_thrown_out"] - 1.0).abs() < 1e-9, "{}", report.line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_every_place_is_held_by_slow_logins_real_ones_are_served() {
+    let report = serves_all(Scenario::SlowCrowd).await;
+    assert!(report.asked > 10, "{}", report.line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_logins_under_tls_is_served_whole() {
+    serves_all(Scenario::TlsBurst).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

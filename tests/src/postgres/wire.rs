@@ -123,6 +123,12 @@ impl Wire {
         stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec()
     }
 
+    /// Whether TLS resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        let Socket::Tls(stream) = &self.stream else { panic!("no TLS") };
+        stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// Version, cipher suite and curve that were agreed on.
     pub fn tls_description(&self) -> String {
         let Socket::Tls(stream) = &self.stream else { panic!("no TLS") };

@@ -3,7 +3,6 @@
 //! Source: RFC 5929, section 4 (`tls-server-end-point`): the certificate, hashed as its own signature is; where that is MD5 or SHA-1, by SHA-256.
 //! Without a hash of its own (Ed25519) there is nothing to bind to, as in PostgreSQL.
 
-use postgres_protocol::authentication::sasl::ChannelBinding;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
@@ -83,15 +82,6 @@ impl OurBinding {
             Self::To(end_point) => end_point.bytes(),
         };
         [self.header().as_bytes(), data].concat()
-    }
-
-    /// The same for `postgres-protocol`.
-    pub(super) fn channel_binding(self) -> ChannelBinding {
-        match self {
-            Self::None => ChannelBinding::unsupported(),
-            Self::NotOffered => ChannelBinding::unrequested(),
-            Self::To(end_point) => ChannelBinding::tls_server_end_point(end_point.0.into()),
-        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! SCRAM pass-through: what a client's proof gives away of its password, and a login to a server with nothing but that.
+//! The keys of SCRAM, and a login to a server with nothing but them.
 //!
-//! A client that proves its password against a verifier reveals, to whoever has the verifier, the *client key*; with it and the verifier's
-//! server key one can log in to every server that has the same verifier, byte by byte, without ever having seen the password.
+//! They come from one of two places. Who has the password derives them, which takes milliseconds, and is the same work for the same salt. And a
+//! client that proves its password against a verifier reveals, to whoever has the verifier, the *client key* (pass-through); with it and the
+//! verifier's server key one can log in to every server that has the same verifier, byte by byte, without ever having seen the password.
 //!
 //! Source: RFC 5802, section 3. Nonces are arguments. Not here: where keys are kept.
 
@@ -14,7 +15,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::binding::OurBinding;
-use super::scram::{Key, Parameters, mac};
+use super::scram::{Key, MAX_ITERATIONS, Parameters, mac, salted_password};
 
 /// The keys of one password and one verifier.
 #[derive(Clone)]
@@ -27,6 +28,24 @@ pub struct ScramKeys {
 impl ScramKeys {
     pub(super) fn new(parameters: Parameters, client_key: Key, server_key: Key) -> Self {
         Self { parameters, client_key: Zeroizing::new(client_key), server_key: Zeroizing::new(server_key) }
+    }
+
+    /// Makes the keys of a plain password. Takes milliseconds: not for a thread that serves others.
+    #[must_use]
+    pub fn derive(password: &str, parameters: Parameters) -> Self {
+        let salted = salted_password(password, &parameters);
+        Self::new(parameters, mac(&*salted, &[b"Client Key"]), mac(&*salted, &[b"Server Key"]))
+    }
+
+    /// For which salt and iterations.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// What a server keeps of the client key, and the server key.
+    pub(super) fn stored(&self) -> (Key, Key) {
+        (Sha256::digest(self.client_key.as_slice()).into(), *self.server_key)
     }
 }
 
@@ -77,17 +96,30 @@ pub(super) enum KeyFault {
 
 /// An exchange after our first message.
 pub(super) struct KeyedExchange {
-    keys: ScramKeys,
     nonce: String,
     binding: OurBinding,
-    /// What the server has to answer at the end, once our proof is made.
-    signature: Option<Key>,
+}
+
+/// The same after the server's first message.
+pub(super) struct Challenged {
+    /// Which keys the server asks for.
+    pub(super) parameters: Parameters,
+    /// Our last message, but for the proof.
+    without_proof: String,
+    /// Everything both sides have said, with that.
+    signed: String,
+}
+
+/// The same after our last message.
+pub(super) struct Proven {
+    /// What the server has to answer.
+    signature: Key,
 }
 
 impl KeyedExchange {
     /// `nonce` is random, printable, and has no comma.
-    pub(super) fn new(keys: ScramKeys, nonce: String, binding: OurBinding) -> Self {
-        Self { keys, nonce, binding, signature: None }
+    pub(super) fn new(nonce: String, binding: OurBinding) -> Self {
+        Self { nonce, binding }
     }
 
     /// Our first message.
@@ -95,8 +127,8 @@ impl KeyedExchange {
         format!("{}{}", self.binding.header(), self.bare())
     }
 
-    /// Takes the server's first message; the answer is our last one, with the proof.
-    pub(super) fn prove(&mut self, server_first: &[u8]) -> Result<String, KeyFault> {
+    /// Takes the server's first message.
+    pub(super) fn on_challenge(&self, server_first: &[u8]) -> Result<Challenged, KeyFault> {
         let text = std::str::from_utf8(server_first).map_err(|_| KeyFault::Malformed)?;
         let mut attributes = text.split(',');
         let mut next = |name: &str| attributes.next().and_then(|attribute| attribute.strip_prefix(name)).ok_or(KeyFault::Malformed);
@@ -106,30 +138,41 @@ impl KeyedExchange {
         }
         let salt = BASE64.decode(salt).map_err(|_| KeyFault::Malformed)?;
         let iterations: u32 = iterations.parse().map_err(|_| KeyFault::Malformed)?;
-        if *salt != *self.keys.parameters.salt || iterations != self.keys.parameters.iterations {
-            return Err(KeyFault::OtherVerifier);
+        if !(1..=MAX_ITERATIONS).contains(&iterations) {
+            return Err(KeyFault::Malformed);
         }
         let without_proof = format!("c={},r={nonce}", BASE64.encode(self.binding.repeated()));
         let signed = format!("{},{text},{without_proof}", self.bare());
-        let stored_key: Key = Sha256::digest(self.keys.client_key.as_slice()).into();
-        let mut proof = mac(&stored_key, &[signed.as_bytes()]);
-        for (proof, key) in proof.iter_mut().zip(*self.keys.client_key) {
-            *proof ^= key;
-        }
-        self.signature = Some(mac(&*self.keys.server_key, &[signed.as_bytes()]));
-        Ok(format!("{without_proof},p={}", BASE64.encode(proof)))
-    }
-
-    /// Takes the server's last message: its own proof.
-    pub(super) fn finish(&self, server_final: &[u8]) -> Result<(), KeyFault> {
-        let signature = server_final.strip_prefix(b"v=").and_then(|signature| BASE64.decode(signature).ok()).ok_or(KeyFault::Malformed)?;
-        let right = self.signature.is_some_and(|expected| expected.ct_eq(signature.as_slice()).into());
-        if right { Ok(()) } else { Err(KeyFault::WrongSignature) }
+        Ok(Challenged { parameters: Parameters { salt: salt.into(), iterations }, without_proof, signed })
     }
 
     fn bare(&self) -> String {
         // The user name is the one of the start-up message.
         format!("n=,r={}", self.nonce)
+    }
+}
+
+impl Challenged {
+    /// Our last message, with the proof.
+    pub(super) fn prove(&self, keys: &ScramKeys) -> Result<(String, Proven), KeyFault> {
+        if keys.parameters != self.parameters {
+            return Err(KeyFault::OtherVerifier);
+        }
+        let (stored_key, server_key) = keys.stored();
+        let mut proof = mac(&stored_key, &[self.signed.as_bytes()]);
+        for (proof, key) in proof.iter_mut().zip(*keys.client_key) {
+            *proof ^= key;
+        }
+        let signature = mac(&server_key, &[self.signed.as_bytes()]);
+        Ok((format!("{},p={}", self.without_proof, BASE64.encode(proof)), Proven { signature }))
+    }
+}
+
+impl Proven {
+    /// Takes the server's last message: its own proof.
+    pub(super) fn finish(&self, server_final: &[u8]) -> Result<(), KeyFault> {
+        let signature = server_final.strip_prefix(b"v=").and_then(|signature| BASE64.decode(signature).ok()).ok_or(KeyFault::Malformed)?;
+        if self.signature.ct_eq(signature.as_slice()).into() { Ok(()) } else { Err(KeyFault::WrongSignature) }
     }
 }
 
@@ -156,19 +199,26 @@ mod tests {
     #[test]
     fn the_keys_of_a_proof_log_in_to_a_server_with_the_same_verifier() {
         let verifier = verifier("pencil");
-        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned(), OurBinding::None);
+        let keyed = KeyedExchange::new("abc".to_owned(), OurBinding::None);
         let exchange = Exchange::begin(keyed.client_first().as_bytes(), "server", &verifier.parameters, Binding::None).unwrap();
-        let last = keyed.prove(exchange.server_first().as_bytes()).unwrap();
+        let (last, proven) = keyed.on_challenge(exchange.server_first().as_bytes()).unwrap().prove(&keys("pencil")).unwrap();
         let accepted = exchange.finish(last.as_bytes()).unwrap().check(Some(&verifier)).unwrap();
-        assert_eq!(keyed.finish(accepted.message.as_bytes()), Ok(()));
+        assert_eq!(proven.finish(accepted.message.as_bytes()), Ok(()));
         assert_eq!(accepted.keys, keys("pencil"), "and they are the same each time");
-        assert_eq!(keyed.finish(b"v=AAAA"), Err(KeyFault::WrongSignature));
-        assert_eq!(keyed.finish(b"e=no"), Err(KeyFault::Malformed));
+        assert_eq!(proven.finish(b"v=AAAA"), Err(KeyFault::WrongSignature));
+        assert_eq!(proven.finish(b"e=no"), Err(KeyFault::Malformed));
+    }
+
+    #[test]
+    fn what_a_proof_tells_is_what_the_password_gives() {
+        assert_eq!(keys("pencil"), ScramKeys::derive("pencil", verifier("pencil").parameters));
+        assert_ne!(keys("pencil"), ScramKeys::derive("pencil", Parameters { salt: b"salt"[..].into(), iterations: 16 }));
     }
 
     #[test]
     fn another_verifier_is_named() {
-        let mut keyed = KeyedExchange::new(keys("pencil"), "abc".to_owned(), OurBinding::None);
+        let keyed = KeyedExchange::new("abc".to_owned(), OurBinding::None);
+        let answer = |message: &[u8]| keyed.on_challenge(message)?.prove(&keys("pencil")).map(|(last, _)| last);
         let salt = BASE64.encode("0123456789abcdef");
         let other = BASE64.encode("0123456789abcdeX");
         for (message, fault) in [
@@ -179,11 +229,12 @@ mod tests {
             (format!("r=abcd,s={salt}"), KeyFault::Malformed),
             ("r=abcd,s=!,i=16".to_owned(), KeyFault::Malformed),
             (format!("r=abcd,s={salt},i=x"), KeyFault::Malformed),
+            (format!("r=abcd,s={salt},i=0"), KeyFault::Malformed),
+            (format!("r=abcd,s={salt},i={}", MAX_ITERATIONS + 1), KeyFault::Malformed),
         ] {
-            assert_eq!(keyed.prove(message.as_bytes()), Err(fault), "{message}");
+            assert_eq!(answer(message.as_bytes()), Err(fault), "{message}");
         }
-        assert_eq!(keyed.prove(b"\xff"), Err(KeyFault::Malformed));
-        assert_eq!(keyed.finish(b"v=AAAA"), Err(KeyFault::WrongSignature), "nothing was proven");
+        assert_eq!(answer(b"\xff"), Err(KeyFault::Malformed));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256, the server's side: verifiers, and the exchange with a client. (The client's side is `postgres-protocol`'s.)
+//! SCRAM-SHA-256, the server's side: verifiers, and the exchange with a client. (The client's side is in `keys`.)
 //!
 //! Source: RFC 5802, RFC 7677, and PostgreSQL's `scram-common` for what a stored verifier looks like. Nonces and salts are arguments.
 //! Under TLS it may be bound to the server's certificate (RFC 5929): `binding`.
@@ -39,7 +39,7 @@ pub struct Verifier {
 }
 
 /// The part of a verifier that the client is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Parameters {
     /// The salt.
     pub salt: Box<[u8]>,
@@ -61,9 +61,7 @@ impl Verifier {
     /// Makes the verifier of a plain password. Takes milliseconds: not for a thread that serves others.
     #[must_use]
     pub fn derive(password: &str, parameters: Parameters) -> Self {
-        let salted = salted_password(password, &parameters);
-        let stored_key = Sha256::digest(mac(&*salted, &[b"Client Key"])).into();
-        let server_key = mac(&*salted, &[b"Server Key"]);
+        let (stored_key, server_key) = ScramKeys::derive(password, parameters.clone()).stored();
         Self { parameters, stored_key, server_key }
     }
 
@@ -260,7 +258,7 @@ impl fmt::Debug for Proof {
 }
 
 /// PBKDF2 with HMAC-SHA-256 and one block, `Hi` of RFC 5802.
-fn salted_password(password: &str, parameters: &Parameters) -> Zeroizing<Key> {
+pub(super) fn salted_password(password: &str, parameters: &Parameters) -> Zeroizing<Key> {
     // Passwords that are not allowed by SASLprep are taken as they are, as PostgreSQL does.
     let prepared = Zeroizing::new(stringprep::saslprep(password).map_or_else(|_| password.to_owned(), std::borrow::Cow::into_owned));
     let keyed = keyed(prepared.as_bytes());

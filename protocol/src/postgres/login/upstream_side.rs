@@ -3,20 +3,21 @@
 //! ```text
 //!   begin ─▶ Authentication ─┬─ Ok ──────────────────────────────────────────────▶ Ready ─▶ Progress::LoggedIn
 //!                            ├─ clear, md5: answered ─▶ Ok ───────────────────────▲
-//!                            └─ SASL ─▶ SaslContinue ─▶ Compute ─▶ SaslFinal ─▶ Ok ┘
+//!                            └─ SASL ─▶ SaslContinue ─▶ NeedKeys ─▶ SaslFinal ─▶ Ok ┘
 //! ```
-//! The costly step of SCRAM is handed out as [`Compute`], so that a caller can take it off a thread that serves others. Not here: sockets, time.
+//! The costly step of SCRAM is handed out as [`Progress::NeedKeys`], so that a caller can take it off a thread that serves others, or need not take
+//! it at all: keys are the same as long as password, salt and iterations are. Not here: sockets, time, random numbers.
 
 use std::fmt;
 
 use bytes::BytesMut;
-use postgres_protocol::authentication::sasl::ScramSha256;
 use postgres_protocol::message::frontend;
 use zeroize::Zeroizing;
 
 use super::binding::{EndPoint, OurBinding, PLUS};
-use super::keys::{KeyFault, KeyedExchange, ScramKeys};
+use super::keys::{Challenged, KeyFault, KeyedExchange, Proven, ScramKeys};
 use super::md5;
+use super::scram::Parameters;
 use super::secret::Stored;
 use crate::postgres::fault::SqlState;
 use crate::postgres::frame;
@@ -34,8 +35,9 @@ pub struct UpstreamLogin {
     user: Box<str>,
     password: Option<Zeroizing<String>>,
     end_point: Option<EndPoint>,
-    /// Keys of a client's login, and a nonce for using them.
-    keys: Option<Box<(ScramKeys, String)>>,
+    /// Keys of a client's login.
+    keys: Option<Box<ScramKeys>>,
+    nonce: String,
     expect: Expect,
     parameters: ParameterSet,
     key: Box<[u8]>,
@@ -44,11 +46,9 @@ pub struct UpstreamLogin {
 
 enum Expect {
     Authentication,
-    SaslContinue(Box<ScramSha256>),
-    Computed,
-    SaslFinal(Box<ScramSha256>),
-    KeyedContinue(Box<KeyedExchange>),
-    KeyedFinal(Box<KeyedExchange>),
+    SaslContinue(Box<KeyedExchange>),
+    Keys(Box<Challenged>),
+    SaslFinal(Box<Proven>),
     AuthenticationOk,
     Ready,
 }
@@ -58,8 +58,8 @@ enum Expect {
 pub enum Progress {
     /// What is in `out` is to be sent, if anything, and the next message read.
     Read,
-    /// Work to be done anywhere; its result goes to [`UpstreamLogin::on_computed`].
-    Compute(Compute),
+    /// The keys of the password, for this salt and so many iterations, go to [`UpstreamLogin::on_keys`].
+    NeedKeys(Parameters),
     /// We are in.
     LoggedIn(Welcome),
 }
@@ -72,15 +72,6 @@ pub struct Welcome {
     /// The body of BackendKeyData: what a cancel request has to carry. Empty where the server gave none.
     pub key: Box<[u8]>,
 }
-
-/// The costly step of SCRAM.
-pub struct Compute {
-    scram: Box<ScramSha256>,
-    server_first: Box<[u8]>,
-}
-
-/// The result of [`Compute`].
-pub struct Computed(Result<Box<ScramSha256>, UpstreamError>);
 
 /// Why we are not in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,28 +140,17 @@ impl fmt::Display for UpstreamError {
 
 impl std::error::Error for UpstreamError {}
 
-impl Compute {
-    /// Does the work. Takes milliseconds.
-    #[must_use]
-    pub fn run(mut self) -> Computed {
-        Computed(match self.scram.update(&self.server_first) {
-            Ok(()) => Ok(self.scram),
-            Err(error) => Err(UpstreamError::Protocol(format!("the server's SCRAM message is not valid: {error}"))),
-        })
-    }
-}
-
-impl fmt::Debug for Compute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Compute(***)")
-    }
-}
-
 impl UpstreamLogin {
     /// Begins a login: the start-up message, with these parameters beside user and database, is appended to `out`. `None` for names with a zero
-    /// byte in them.
+    /// byte in them. The nonce is random, printable, and has no comma.
     #[must_use]
-    pub fn begin(user: &str, database: &str, parameters: &[(String, String)], password: Option<&str>, out: &mut BytesMut) -> Option<Self> {
+    pub fn begin(
+        (user, database): (&str, &str),
+        parameters: &[(String, String)],
+        password: Option<&str>,
+        nonce: String,
+        out: &mut BytesMut,
+    ) -> Option<Self> {
         let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         frontend::startup_message([("user", user), ("database", database)].into_iter().chain(parameters), out).ok()?;
         Some(Self {
@@ -178,6 +158,7 @@ impl UpstreamLogin {
             password: password.map(|password| Zeroizing::new(password.to_owned())),
             end_point: None,
             keys: None,
+            nonce,
             expect: Expect::Authentication,
             parameters: ParameterSet::new(),
             key: Box::default(),
@@ -191,11 +172,10 @@ impl UpstreamLogin {
         Self { end_point, ..self }
     }
 
-    /// Gives it the keys that a client's login brought, for a server that asks for SCRAM where no plain password is known. The nonce is
-    /// random, printable, and has no comma.
+    /// Gives it the keys that a client's login brought, for a server that asks for SCRAM where no plain password is known.
     #[must_use]
-    pub fn with_keys(self, keys: ScramKeys, nonce: String) -> Self {
-        Self { keys: Some(Box::new((keys, nonce))), ..self }
+    pub fn with_keys(self, keys: Option<ScramKeys>) -> Self {
+        Self { keys: keys.map(Box::new), ..self }
     }
 
     /// Takes a message of the server. What it is answered is appended to `out`.
@@ -221,11 +201,18 @@ impl UpstreamLogin {
         }
     }
 
-    /// Takes the result of a [`Compute`].
-    pub fn on_computed(&mut self, computed: Computed, out: &mut BytesMut) -> Result<(), UpstreamError> {
-        let scram = computed.0?;
-        frontend::sasl_response(scram.message(), out).map_err(unencodable)?;
-        self.expect = Expect::SaslFinal(scram);
+    /// Takes the keys that [`Progress::NeedKeys`] asks for.
+    pub fn on_keys(&mut self, keys: &ScramKeys, out: &mut BytesMut) -> Result<(), UpstreamError> {
+        let Expect::Keys(challenged) = std::mem::replace(&mut self.expect, Expect::Ready) else {
+            return Err(UpstreamError::Protocol("keys came without having been asked for".into()));
+        };
+        self.prove(&challenged, keys, out)
+    }
+
+    fn prove(&mut self, challenged: &Challenged, keys: &ScramKeys, out: &mut BytesMut) -> Result<(), UpstreamError> {
+        let (last, proven) = challenged.prove(keys).map_err(key_fault)?;
+        frontend::sasl_response(last.as_bytes(), out).map_err(unencodable)?;
+        self.expect = Expect::SaslFinal(Box::new(proven));
         Ok(())
     }
 
@@ -255,23 +242,9 @@ impl UpstreamLogin {
             }
             (5, Expect::Authentication) => self.answer_md5(data, out),
             (10, Expect::Authentication) => self.begin_sasl(data, out),
-            (11, Expect::SaslContinue(scram)) => {
-                self.expect = Expect::Computed;
-                Ok(Progress::Compute(Compute { scram, server_first: data.into() }))
-            }
-            (12, Expect::SaslFinal(mut scram)) => {
-                scram.finish(data).map_err(|_| UpstreamError::Protocol("the server could not prove that it knows the password".into()))?;
-                self.expect = Expect::AuthenticationOk;
-                Ok(Progress::Read)
-            }
-            (11, Expect::KeyedContinue(mut keyed)) => {
-                let last = keyed.prove(data).map_err(key_fault)?;
-                frontend::sasl_response(last.as_bytes(), out).map_err(unencodable)?;
-                self.expect = Expect::KeyedFinal(keyed);
-                Ok(Progress::Read)
-            }
-            (12, Expect::KeyedFinal(keyed)) => {
-                keyed.finish(data).map_err(key_fault)?;
+            (11, Expect::SaslContinue(exchange)) => self.on_challenge(&exchange, data, out),
+            (12, Expect::SaslFinal(proven)) => {
+                proven.finish(data).map_err(key_fault)?;
                 self.expect = Expect::AuthenticationOk;
                 Ok(Progress::Read)
             }
@@ -300,30 +273,32 @@ impl UpstreamLogin {
             let offered = String::from_utf8_lossy(mechanisms).replace('\0', " ");
             return Err(UpstreamError::Unsupported(format!("the SASL mechanism {}", offered.trim())));
         }
-        let password = match self.stored() {
-            Some(Stored::Plain(password)) => password,
-            Some(Stored::Md5(_) | Stored::Scram(_)) | None => return self.begin_keyed(binding, out),
-        };
+        match self.stored() {
+            Some(Stored::Plain(_)) => {}
+            Some(Stored::Md5(_) | Stored::Scram(_)) | None if self.keys.is_some() => {}
+            Some(Stored::Scram(_)) => return Err(UpstreamError::NoKeys),
+            Some(Stored::Md5(_)) | None => return Err(UpstreamError::NoPassword("plain (for SCRAM)")),
+        }
         let mechanism = binding.mechanism();
-        let scram = ScramSha256::new(password.as_bytes(), binding.channel_binding());
-        frontend::sasl_initial_response(mechanism, scram.message(), out).map_err(unencodable)?;
-        self.expect = Expect::SaslContinue(Box::new(scram));
+        let exchange = KeyedExchange::new(std::mem::take(&mut self.nonce), binding);
+        frontend::sasl_initial_response(mechanism, exchange.client_first().as_bytes(), out).map_err(unencodable)?;
+        self.expect = Expect::SaslContinue(Box::new(exchange));
         Ok(Progress::Read)
     }
 
-    fn begin_keyed(&mut self, binding: OurBinding, out: &mut BytesMut) -> Result<Progress, UpstreamError> {
-        let Some(keys) = self.keys.take() else {
-            return Err(match self.stored() {
-                Some(Stored::Scram(_)) => UpstreamError::NoKeys,
-                Some(Stored::Plain(_) | Stored::Md5(_)) | None => UpstreamError::NoPassword("plain (for SCRAM)"),
-            });
-        };
-        let (keys, nonce) = *keys;
-        let mechanism = binding.mechanism();
-        let keyed = KeyedExchange::new(keys, nonce, binding);
-        frontend::sasl_initial_response(mechanism, keyed.client_first().as_bytes(), out).map_err(unencodable)?;
-        self.expect = Expect::KeyedContinue(Box::new(keyed));
-        Ok(Progress::Read)
+    fn on_challenge(&mut self, exchange: &KeyedExchange, data: &[u8], out: &mut BytesMut) -> Result<Progress, UpstreamError> {
+        let challenged = exchange.on_challenge(data).map_err(key_fault)?;
+        match self.keys.take() {
+            Some(keys) if !matches!(self.stored(), Some(Stored::Plain(_))) => {
+                self.prove(&challenged, &keys, out)?;
+                Ok(Progress::Read)
+            }
+            Some(_) | None => {
+                let parameters = challenged.parameters.clone();
+                self.expect = Expect::Keys(Box::new(challenged));
+                Ok(Progress::NeedKeys(parameters))
+            }
+        }
     }
 
     fn stored(&self) -> Option<Stored<'_>> {

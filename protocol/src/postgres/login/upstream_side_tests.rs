@@ -11,7 +11,7 @@ use crate::postgres::tracker::TransactionStatus;
 
 fn begin(password: Option<&str>) -> UpstreamLogin {
     let mut out = BytesMut::new();
-    let login = UpstreamLogin::begin("bob", "shop", &[], password, &mut out).unwrap();
+    let login = UpstreamLogin::begin(("bob", "shop"), &[], password, "abc".into(), &mut out).unwrap();
     assert_eq!(&out[8..], b"user\0bob\0database\0shop\0\0");
     login
 }
@@ -78,7 +78,7 @@ fn scram_against_our_own_server_side_bound_or_not() {
         let mut login = begin(Some("pw")).bound_to(end_point.clone());
         let Ok(Some(Proven::Keys(keys))) = exchange(&mut login, &verifier) else { panic!() };
         finish(&mut login);
-        let mut keyed = begin(None).bound_to(end_point).with_keys(keys, "abc".into());
+        let mut keyed = begin(None).bound_to(end_point).with_keys(Some(keys));
         assert!(exchange(&mut keyed, &verifier).unwrap().is_some());
         finish(&mut keyed);
     }
@@ -102,8 +102,8 @@ fn exchange(login: &mut UpstreamLogin, verifier: &Verifier) -> Result<Option<Pro
     let mut asked = Asked::begin(Method::Scram, challenge, &mut from_server);
     loop {
         to_server.clear();
-        if let Progress::Compute(compute) = login.on_message(b'R', &from_server[5..], &mut to_server)? {
-            login.on_computed(compute.run(), &mut to_server)?;
+        if let Progress::NeedKeys(parameters) = login.on_message(b'R', &from_server[5..], &mut to_server)? {
+            login.on_keys(&ScramKeys::derive("pw", parameters), &mut to_server)?;
         }
         from_server.clear();
         match asked.on_message(b'p', &to_server[5..], &mut from_server).unwrap() {
@@ -126,16 +126,14 @@ fn the_keys_of_a_clients_login_are_enough() {
     let Ok(Some(Proven::Keys(keys))) = exchange(&mut begin(Some("pw")), &verifier) else { panic!() };
     let stored = postgres_protocol::password::scram_sha_256(b"pw");
     for password in [None, Some(&*stored)] {
-        let mut login = begin(password).with_keys(keys.clone(), "abc".into());
+        let mut login = begin(password).with_keys(Some(keys.clone()));
         assert!(exchange(&mut login, &verifier).unwrap().is_some());
         finish(&mut login);
         assert!(
-            exchange(&mut begin(password).with_keys(keys.clone(), "abc".into()), &Verifier::derive("px", parameters.clone()))
-                .unwrap()
-                .is_none()
+            exchange(&mut begin(password).with_keys(Some(keys.clone())), &Verifier::derive("px", parameters.clone())).unwrap().is_none()
         );
         let other = Verifier::derive("pw", Parameters::made_up(&[1; 32], "bob", 64));
-        let error = exchange(&mut begin(password).with_keys(keys.clone(), "abc".into()), &other).unwrap_err();
+        let error = exchange(&mut begin(password).with_keys(Some(keys.clone())), &other).unwrap_err();
         assert_eq!(error, UpstreamError::OtherVerifier);
     }
     let error = exchange(&mut begin(Some(&stored)), &verifier).unwrap_err();
@@ -154,11 +152,11 @@ fn a_server_that_does_not_know_the_password_is_not_believed() {
     let (_, first) = feed(&mut login, |out| encode::authentication_sasl(&["X", MECHANISM], out));
     let nonce = std::str::from_utf8(&first).unwrap().split_once("r=").unwrap().1.to_owned();
     let server_first = format!("r={nonce}x,s=c2FsdA==,i=4096");
-    let Ok(Progress::Compute(compute)) = feed(&mut login, |out| encode::authentication_sasl_continue(server_first.as_bytes(), out)).0
+    let Ok(Progress::NeedKeys(parameters)) = feed(&mut login, |out| encode::authentication_sasl_continue(server_first.as_bytes(), out)).0
     else {
         panic!()
     };
-    login.on_computed(compute.run(), &mut BytesMut::new()).unwrap();
+    login.on_keys(&ScramKeys::derive("pw", parameters), &mut BytesMut::new()).unwrap();
     let made_up = b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     assert!(matches!(feed(&mut login, |out| encode::authentication_sasl_final(made_up, out)).0, Err(UpstreamError::Protocol(_))));
 }
@@ -210,8 +208,8 @@ proptest! {
         let mut out = BytesMut::new();
         for (tag, body) in messages {
             for tag in [tag, b'R', b'E'] {
-                if let Ok(Progress::Compute(compute)) = login.on_message(tag, &body, &mut out) {
-                    let _ = login.on_computed(compute.run(), &mut out);
+                if let Ok(Progress::NeedKeys(parameters)) = login.on_message(tag, &body, &mut out) {
+                    let _ = login.on_keys(&ScramKeys::derive("pw", Parameters { iterations: 1, ..parameters }), &mut out);
                 }
             }
         }

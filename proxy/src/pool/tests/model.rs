@@ -212,6 +212,10 @@ impl Model {
     fn step(&mut self, now: Instant, step: Step, queued: Option<WaiterId>, retry_in: Option<Duration>) -> Effects {
         let mut effects = Effects::default();
         self.time_out(now, &mut effects);
+        // It may have become shorter, because somebody asks.
+        if let (Some((_, until)), Some(pause)) = (&mut self.failing, retry_in) {
+            *until = (*until).min(now + pause);
+        }
         match step {
             Step::Acquire(identity) => self.acquire(now, identity, queued, &mut effects),
             Step::Cancel(place) => {
@@ -261,6 +265,10 @@ impl Model {
             }
             Step::ServerClosed(place) => {
                 effects.closes.insert((self.idle.remove(place), CloseReason::ServerClosed as u8));
+                // The server closes what was opened a moment ago, again and again.
+                if let Some(pause) = retry_in.filter(|_| self.failing.is_none_or(|(_, until)| until <= now)) {
+                    self.failing = Some((Failure::Transient, now + pause));
+                }
             }
             Step::Pass(_) => {}
             Step::Resize { max, queue_length, wait_ms } => {

@@ -101,6 +101,81 @@ fn an_old_connection_of_the_minimum_stays_until_its_successor_is_there() {
 }
 
 #[test]
+fn a_connection_in_use_has_a_successor_before_its_time_is_over() {
+    let mut bench = Bench::new(Limits { max: 4, lifetime: Some(ms(10_000)), ..LIMITS });
+    bench.idle(2);
+    let (mut replaced, mut opening) = (0, None);
+    for tick in 0..6_000 {
+        // Both are in use all the time, and each connect takes 200 ms.
+        let held = [bench.take(), bench.take()];
+        bench.pass(ms(10));
+        for conn in held {
+            bench.release(conn, Condition::Clean);
+        }
+        for action in bench.actions() {
+            match action {
+                Action::Open { conn, .. } => assert_eq!(opening.replace((conn, tick + 20)), None, "one at a time"),
+                Action::Close { reason, .. } => {
+                    assert_eq!(reason, CloseReason::Lifetime);
+                    replaced += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if let Some((conn, _)) = opening.take_if(|(_, at)| *at <= tick) {
+            bench.connect(conn);
+        }
+        assert!(bench.core.snapshot(bench.now).idle >= 2, "there are as many as are used");
+    }
+    assert!((9..=14).contains(&replaced), "each about six times in a minute: {replaced}");
+}
+
+#[test]
+fn one_that_nobody_uses_any_more_has_no_successor() {
+    let mut bench = Bench::new(Limits { max: 4, lifetime: Some(ms(60_000)), ..LIMITS });
+    bench.idle(1);
+    bench.pass(ms(66_000));
+    assert_eq!((bench.opens(), bench.closes().len()), (vec![], 0));
+    let snapshot = bench.core.snapshot(bench.now);
+    assert_eq!(snapshot.idle, 0);
+}
+
+#[test]
+fn an_heir_that_cannot_be_opened_changes_nothing_but_the_time() {
+    let mut bench = Bench::new(Limits { max: 4, min: 1, lifetime: Some(ms(10_000)), ..LIMITS });
+    let (old, _) = bench.opens()[0];
+    bench.connect(old);
+    bench.pass(ms(9_990));
+    let opens = bench.opens();
+    assert_eq!(opens.len(), 1);
+    bench.fail(opens[0].0, Failure::Transient);
+    assert_eq!(bench.core.snapshot(bench.now).idle, 1, "the old one serves on");
+    let mut conns = Vec::new();
+    for _ in 0..40 {
+        bench.pass(ms(100));
+        conns.extend(bench.opens());
+    }
+    bench.connect(conns[0].0);
+    assert_eq!(bench.core.snapshot(bench.now).idle, 1);
+    assert_eq!(bench.take(), conns[0].0);
+}
+
+#[test]
+fn connections_that_are_closed_as_soon_as_they_are_open_are_not_opened_as_fast_as_that_goes() {
+    let mut bench = Bench::new(Limits { min: 1, ..LIMITS });
+    let mut opened = 0;
+    for _ in 0..1_000 {
+        for (conn, _) in bench.opens() {
+            opened += 1;
+            bench.connect(conn);
+            bench.core.discard(bench.now, conn, CloseReason::ServerClosed);
+        }
+        bench.pass(ms(1));
+    }
+    assert!((5..=21).contains(&opened), "{opened} in a second");
+}
+
+#[test]
 fn without_room_for_a_successor_an_old_connection_is_closed_first() {
     let mut bench = Bench::new(Limits { max: 1, min: 1, lifetime: Some(ms(1000)), ..LIMITS });
     let (old, _) = bench.opens()[0];

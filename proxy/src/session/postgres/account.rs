@@ -29,6 +29,8 @@ pub struct Bounds {
     pub client_idle: Option<Duration>,
     /// The same, with a pinned connection.
     pub pin_idle: Option<Duration>,
+    /// A pause of a client that takes nothing of its answer, while a server connection waits for it.
+    pub stall: Option<Duration>,
 }
 
 /// How long a cancelled query has to end where `cancel_wait_timeout` sets no bound.
@@ -44,19 +46,20 @@ impl Bounds {
             transaction: bound(timeouts.transaction_timeout),
             client_idle: bound(timeouts.client_idle_timeout),
             pin_idle: bound(timeouts.pin_idle_timeout),
+            stall: bound(timeouts.client_stall_timeout),
         }
     }
 
     /// The shortest of them; `None`: there are none.
     #[must_use]
     pub fn shortest(&self) -> Option<Duration> {
-        [self.query, self.idle_transaction, self.transaction, self.client_idle, self.pin_idle].into_iter().flatten().min()
+        [self.query, self.idle_transaction, self.transaction, self.client_idle, self.pin_idle, self.stall].into_iter().flatten().min()
     }
 
-    /// Whether there are any for a session that keeps nothing from others.
+    /// Whether there are any for a session that keeps nothing from others and reads.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        Self { pin_idle: None, ..*self }.shortest().is_some()
+        Self { pin_idle: None, stall: None, ..*self }.shortest().is_some()
     }
 }
 

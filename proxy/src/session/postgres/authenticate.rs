@@ -31,6 +31,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::opening::{self, Farewell};
 use super::route;
+use crate::arrivals::Newcomer;
 use crate::aside;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -43,6 +44,7 @@ pub(super) struct Keeper<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) config: &'a Postgres,
     pub(super) startup: &'a Startup,
+    pub(super) arrival: &'a Newcomer,
 }
 
 /// Who has come in.
@@ -93,6 +95,7 @@ impl Keeper<'_> {
             Some(Rule::Password) => self.by_password(stream, AskedBy::Plain, out).await?,
             Some(Rule::ScramSha256) => self.by_password(stream, AskedBy::Scram, out).await?,
         };
+        self.arrival.is_in();
         encode::authentication_ok(out);
         Ok(admitted)
     }
@@ -155,7 +158,7 @@ impl Keeper<'_> {
         let proven = match (claim, &stored, secret) {
             // A verifier of our own making, made at the first login.
             (claim @ Claim::Scram(_), Some(Stored::Plain(_)), Some(secret)) => {
-                let verifier = Box::pin(self.worker.postgres.verifiers.get(user, secret, scram)).await;
+                let verifier = Box::pin(self.worker.postgres.verifiers.get(user, secret, scram, &self.worker.record)).await;
                 let stored = verifier.map(|verifier| Stored::Scram(Box::new(verifier)));
                 claim.check(user, stored.as_ref(), out)
             }
@@ -171,7 +174,7 @@ impl Keeper<'_> {
         loop {
             stream.write_all(out).await?;
             out.clear();
-            let (tag, body) = opening::answer(stream).await?;
+            let (tag, body) = opening::answer(stream, self.arrival).await?;
             match asked.on_message(tag, &body, out)? {
                 Step::Ask(next) => asked = next,
                 Step::Check(claim) => return Ok(claim),

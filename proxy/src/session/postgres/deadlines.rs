@@ -57,6 +57,8 @@ pub(super) enum Overdue {
     Client,
     /// The same, with a pinned connection.
     Pin,
+    /// A pause in taking an answer for which a connection waits.
+    Stall,
 }
 
 /// A session with bounds, as the sweep sees it.
@@ -70,6 +72,10 @@ pub(super) struct Watched {
     transaction_since: Cell<Option<Instant>>,
     /// Its query was cancelled for taking too long.
     cancelled: Cell<bool>,
+    /// How many bytes the client has not taken, while its connection waits for that.
+    untaken: Cell<Option<usize>>,
+    /// Since when it has been as many; `None`: since the last turn of the sweep.
+    untaken_since: Cell<Option<Instant>>,
     overdue: Cell<Option<Overdue>>,
     waker: Waker,
 }
@@ -115,6 +121,13 @@ impl Watched {
         self.cancelled.set(true);
     }
 
+    /// Says how many bytes the client has not taken while its connection waits for that; `None`: it does not.
+    pub(super) fn waits_for_client(&self, untaken: Option<usize>) {
+        if self.untaken.replace(untaken) != untaken {
+            self.untaken_since.set(None);
+        }
+    }
+
     /// What took too long, if something did.
     pub(super) fn take_overdue(&self) -> Option<Overdue> {
         self.overdue.take()
@@ -131,6 +144,9 @@ impl Watched {
             && !(stage == Stage::Running && longer(took, bounds.query))
         {
             return Some(Overdue::Transaction);
+        }
+        if self.untaken.get().is_some() && longer(elapsed(&self.untaken_since, now), bounds.stall) {
+            return Some(Overdue::Stall);
         }
         match stage {
             Stage::Idle => longer(took, bounds.client_idle).then_some(Overdue::Client),
@@ -173,6 +189,8 @@ impl Deadlines {
             since: Cell::new(None),
             transaction_since: Cell::new(None),
             cancelled: Cell::new(false),
+            untaken: Cell::default(),
+            untaken_since: Cell::default(),
             overdue: Cell::new(None),
             waker: waker.clone(),
         });
@@ -260,6 +278,7 @@ mod tests {
             transaction_timeout: ms(1000),
             client_idle_timeout: ms(300),
             pin_idle_timeout: ms(250),
+            client_stall_timeout: ms(150),
         }
     }
 
@@ -316,6 +335,20 @@ mod tests {
         bench.watched.cancel();
         assert_eq!(bench.pass(50), None);
         assert_eq!(bench.pass(20), Some(Overdue::CancelledQuery));
+    }
+
+    #[test]
+    fn who_takes_something_now_and_then_is_slow_and_not_stuck() {
+        let mut bench = bench(Timeouts { query_timeout: Duration::ZERO, ..all() });
+        bench.watched.is_doing(Stage::Running);
+        for untaken in [900, 800, 700] {
+            bench.watched.waits_for_client(Some(untaken));
+            assert_eq!(bench.pass(100), None);
+            bench.watched.waits_for_client(Some(untaken));
+        }
+        assert_eq!(bench.pass(80), Some(Overdue::Stall));
+        bench.watched.waits_for_client(None);
+        assert_eq!(bench.pass(500), None, "nothing waits for it");
     }
 
     #[test]

@@ -1,21 +1,26 @@
-//! Finds the credentials that logins brought for a pool, for every worker that has the pool. They live as long as one of them has it: a table
-//! of weak references, so that what belongs to no pool is wiped.
+//! Finds the credentials that logins brought for a pool, for every worker that has the pool, and the keys that were derived of passwords, for every
+//! pool. They live as long as one of them has them: tables of weak references, so that what belongs to no pool is wiped.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::route::PoolKey;
+use crate::upstream::postgres::derived::Derivations;
 use crate::upstream::postgres::passed::{Passed, WeakPassed};
 
 /// The credentials of all pools of the process.
 #[derive(Clone, Default)]
-pub struct Keyring(Arc<Mutex<BTreeMap<PoolKey, WeakPassed>>>);
+pub struct Keyring {
+    passed: Arc<Mutex<BTreeMap<PoolKey, WeakPassed>>>,
+    /// Keys of passwords.
+    pub derived: Derivations,
+}
 
 impl Keyring {
     /// The place for the credentials of this pool: the same for all who ask while one of them has it.
     #[must_use]
     pub fn join(&self, key: &PoolKey) -> Passed {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(passed) = table.get(key).and_then(WeakPassed::upgrade) {
             return passed;
         }
@@ -42,7 +47,7 @@ mod tests {
         assert!(!two.offer(credential.clone()), "the other worker knows it already");
         drop((one, two));
         let other = keyring.join(&key("eve"));
-        assert_eq!(keyring.0.lock().unwrap().len(), 1, "the dead are swept out");
+        assert_eq!(keyring.passed.lock().unwrap().len(), 1, "the dead are swept out");
         assert!(keyring.join(&key("bob")).offer(credential), "it was forgotten with the pool");
         drop(other);
     }

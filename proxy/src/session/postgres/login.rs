@@ -42,6 +42,7 @@ use super::route::{self, Route};
 use super::run::Start;
 use super::say;
 use super::welcome;
+use crate::arrivals::Newcomer;
 use crate::clock;
 use crate::console::guest::Guest;
 use crate::drain::Stage;
@@ -124,16 +125,18 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let server_wait = Cell::new(false);
     // Who it says it is, which is said of it in the log even when its time is up.
     let startup = OnceCell::new();
-    let reached = Reached { stream: &mut stream, id, connected, startup: &startup, server_wait: &server_wait };
+    let arrival = worker.postgres.arrivals.enter();
+    let reached = Reached { stream: &mut stream, id, connected, startup: &startup, server_wait: &server_wait, arrival: &arrival };
     let result = {
         // Pinned here, so that there is one of it, and it is not moved.
-        let entered = pin!(enter(reached, worker, &config, postgres));
+        let entered = pin!(unless_sent_away(&arrival, enter(reached, worker, &config, postgres)));
         if bound.is_zero() {
             entered.await
         } else {
             timeout(bound, entered).await.unwrap_or_else(|_| Err(too_late(bound, server_wait.get())))
         }
     };
+    drop(arrival);
     let loss = match result {
         Ok(Entered::Cancel(key)) => return Some(Arrival::Cancel(Canceller { key, stream, id, connected })),
         Ok(Entered::Replication(replicating)) => {
@@ -161,8 +164,22 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
         log(&loss.farewell, &stream, who, started);
     }
-    Box::pin(bid_farewell(stream, &loss.farewell)).await;
+    if loss.counter == WorkerCounter::PostgresLoginCrowdedOut {
+        // Its place is needed at once.
+        let _ = timeout(Duration::ZERO, stream.write_all(&last_words(&loss.farewell))).await;
+    } else {
+        Box::pin(bid_farewell(stream, &loss.farewell)).await;
+    }
     None
+}
+
+/// The login, unless the client has to make room for others before it is in.
+async fn unless_sent_away(arrival: &Newcomer, login: impl Future<Output = Result<Entered, Loss>>) -> Result<Entered, Loss> {
+    tokio::select! {
+        biased;
+        result = login => result,
+        () = arrival.sent_away() => Err(crowded_out()),
+    }
 }
 
 /// A client that has reached us.
@@ -176,6 +193,8 @@ pub(super) struct Reached<'a> {
     startup: &'a OnceCell<Startup>,
     /// Whether it is the server that we wait for, and not the client.
     server_wait: &'a Cell<bool>,
+    /// It has not proven who it is.
+    arrival: &'a Newcomer,
 }
 
 impl Reached<'_> {
@@ -234,7 +253,11 @@ impl Inside {
 
 async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
     let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther };
-    let (packet, minor) = match opening::wish(reached.stream, &postgres.client_tls).await.map_err(nobody)? {
+    let wish = opening::wish(reached.stream, &postgres.client_tls, reached.arrival).await;
+    if let Some(peer) = reached.stream.tls_peer() {
+        worker.record.add(peer.counter(), 1);
+    }
+    let (packet, minor) = match wish.map_err(nobody)? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };
@@ -265,7 +288,7 @@ async fn admit(
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
     }
     let side = &worker.postgres;
-    let keeper = Keeper { worker, config: postgres, startup };
+    let keeper = Keeper { worker, config: postgres, startup, arrival: reached.arrival };
     if operator::is_wanted(startup) {
         return Box::pin(operator::admit(reached, &keeper, out)).await.map(|guest| Entered::Console(Box::new(guest)));
     }
@@ -403,6 +426,13 @@ fn too_late(bound: Duration, server_wait: bool) -> Loss {
     let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, message)
         .with_detail(format!("The login was not finished within {} ms.", bound.as_millis()));
     Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginTimeout }
+}
+
+fn crowded_out() -> Loss {
+    let fault = Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "the login took long and its place was needed")
+        .with_detail("There were as many connections as there may be, and this one kept sidepool waiting longest for its next message.")
+        .with_hint("Connect again; raise max_client_conn or max_client_logins if that happens to clients that are not slow.");
+    Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginCrowdedOut }
 }
 
 fn count(worker: &Worker, started: Instant, result: WorkerCounter) {

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use sidepool_config::model::{AuthType, PgDatabase, PgUser, Upstream};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::frame::{self, HEAD_BYTES};
+use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin, Welcome};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
@@ -63,7 +64,7 @@ async fn say(worker: &Rc<Worker>, words: &[u8]) -> Vec<u8> {
 
 fn packet(user: &str, database: &str) -> Vec<u8> {
     let mut out = BytesMut::new();
-    UpstreamLogin::begin(user, database, &[], None, &mut out).unwrap();
+    UpstreamLogin::begin((user, database), &[], None, "abc".into(), &mut out).unwrap();
     out.to_vec()
 }
 
@@ -77,7 +78,7 @@ async fn log_in(
     let (mut client, ours) = pair().await;
     let (arrival, (result, tags)) = tokio::join!(login(ours, worker), async move {
         let mut out = BytesMut::new();
-        let mut machine = UpstreamLogin::begin(user, database, &[], password, &mut out).unwrap();
+        let mut machine = UpstreamLogin::begin((user, database), &[], password, "abc".into(), &mut out).unwrap();
         let mut tags = String::new();
         loop {
             client.write_all(&out).await.unwrap();
@@ -90,7 +91,9 @@ async fn log_in(
             tags.push(char::from(head.tag));
             match machine.on_message(head.tag, &body, &mut out) {
                 Ok(Progress::Read) => {}
-                Ok(Progress::Compute(compute)) => machine.on_computed(compute.run(), &mut out).unwrap(),
+                Ok(Progress::NeedKeys(parameters)) => {
+                    machine.on_keys(&ScramKeys::derive(password.unwrap(), parameters), &mut out).unwrap();
+                }
                 Ok(Progress::LoggedIn(welcome)) => return (Ok(welcome), tags),
                 Err(error) => return (Err(error), tags),
             }

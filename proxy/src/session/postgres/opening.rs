@@ -13,13 +13,14 @@ use sidepool_protocol::postgres::login::client_side::MAX_ANSWER_BYTES;
 use sidepool_protocol::postgres::startup::{self, MAX_PACKET_BYTES, Opening, StartupError, Stranger};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::arrivals::Newcomer;
 use crate::transport::stream::Stream;
 use crate::transport::tls;
 
-/// Room for what clients usually say.
 /// How a Terminate begins; as a length it would be no packet that anybody sends.
 const TERMINATE: &[u8] = b"X\0\0\0";
 
+/// Room for what clients usually say.
 const FIRST_ROOM: usize = 512;
 
 /// What a client came for.
@@ -67,26 +68,35 @@ impl From<StartupError> for Farewell {
 
 /// Reads up to what the client came for. Requests for encryption are answered, and TLS is spoken where the configuration has it: in a box, for
 /// each login has room for all that it may have to wait for, and is moved with it.
-pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls) -> Result<Wish, Farewell> {
+pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls, arrival: &Newcomer) -> Result<Wish, Farewell> {
     let offered = match stream {
         Stream::Tcp(_) => tls.context.as_ref(),
         // Whoever can read along there can do anything.
         Stream::Unix(_) | Stream::Tls(_) => None,
     };
-    let (mut asked_ssl, mut asked_gss) = (false, false);
+    let (mut asked_ssl, mut asked_gss, mut has_turn) = (false, false, false);
     loop {
         let is_secure = stream.tls_peer().is_some();
+        // Up to here it takes no room, and no turn.
+        let listening = has_turn.then(|| arrival.listen());
         let head = head(stream, asked_ssl || asked_gss || is_secure).await?;
-        let asked_before = match (startup::opening(head).map_err(Farewell::Stranger)?, offered) {
+        drop(listening);
+        let opening = startup::opening(head).map_err(Farewell::Stranger)?;
+        // Cancels wait for nobody: they let others go on.
+        if !has_turn && !matches!(opening, Opening::Cancel(_)) {
+            arrival.turn().await;
+            has_turn = true;
+        }
+        let asked_before = match (opening, offered) {
             (Opening::Ssl | Opening::Gss, _) if is_secure => {
                 return Err(Fault::fatal(SqlState::PROTOCOL_VIOLATION, "SSL req inside SSL").into());
             }
             (Opening::Ssl, Some(context)) => {
-                Box::pin(secure(stream, context)).await?;
+                Box::pin(secure(stream, context, arrival)).await?;
                 continue;
             }
             (Opening::DirectTls, Some(context)) if !asked_ssl && !asked_gss && !is_secure => {
-                Box::pin(secure_directly(stream, context, head)).await?;
+                Box::pin(secure_directly(stream, context, head, arrival)).await?;
                 continue;
             }
             (Opening::DirectTls, _) => return Err(Farewell::Stranger(Stranger::Tls)),
@@ -94,7 +104,9 @@ pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls) -> Result<Wish, F
             (Opening::Gss, _) => std::mem::replace(&mut asked_gss, true),
             (Opening::Cancel(remaining), _) => return Ok(Wish::Cancel(key(&exactly(stream, remaining).await?))),
             (Opening::Startup { minor, remaining }, _) => {
+                let listening = arrival.listen();
                 let packet = exactly(stream, remaining).await?;
+                drop(listening);
                 if offered.is_some() && !is_secure && is_required(tls.sslmode) {
                     return Err(Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SSL required").with_hint("Set sslmode=require.").into());
                 }
@@ -117,19 +129,24 @@ fn is_required(mode: ClientSslMode) -> bool {
 
 /// Answers SSLRequest with yes. What came behind the request came in the clear, and may be somebody else's words: nothing of it is ever taken for
 /// what the client says under TLS, and it is said aloud (CVE-2021-23222).
-async fn secure(stream: &mut Stream, context: &Arc<ClientContext>) -> Result<(), Farewell> {
+async fn secure(stream: &mut Stream, context: &Arc<ClientContext>, arrival: &Newcomer) -> Result<(), Farewell> {
     if stream.has_unread_bytes() {
         let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request");
         let detail = "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.";
         return Err(fault.with_detail(detail).into());
     }
     stream.write_all(b"S").await?;
-    tls::accept(stream, context, Vec::new()).await.map_err(Farewell::Handshake)
+    tls::accept(stream, context, Vec::new(), Some(arrival)).await.map_err(Farewell::Handshake)
 }
 
 /// TLS from the first byte, as of PostgreSQL 17: such a client has to name the protocol, or it may have meant another server.
-async fn secure_directly(stream: &mut Stream, context: &Arc<ClientContext>, head: [u8; startup::HEAD_BYTES]) -> Result<(), Farewell> {
-    tls::accept(stream, context, head.to_vec()).await.map_err(Farewell::Handshake)?;
+async fn secure_directly(
+    stream: &mut Stream,
+    context: &Arc<ClientContext>,
+    head: [u8; startup::HEAD_BYTES],
+    arrival: &Newcomer,
+) -> Result<(), Farewell> {
+    tls::accept(stream, context, head.to_vec(), Some(arrival)).await.map_err(Farewell::Handshake)?;
     if stream.tls_peer().is_some_and(|peer| peer.alpn() == Some(ALPN)) {
         return Ok(());
     }
@@ -138,7 +155,8 @@ async fn secure_directly(stream: &mut Stream, context: &Arc<ClientContext>, head
 }
 
 /// Reads a message of a client that is logging in.
-pub(super) async fn answer(stream: &mut Stream) -> Result<(u8, Vec<u8>), Farewell> {
+pub(super) async fn answer(stream: &mut Stream, arrival: &Newcomer) -> Result<(u8, Vec<u8>), Farewell> {
+    let _listening = arrival.listen();
     let mut head = [0; HEAD_BYTES];
     stream.read_exact(&mut head).await?;
     let bad_length = |facts: String| Fault::fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length").with_detail(facts);

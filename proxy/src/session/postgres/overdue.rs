@@ -20,13 +20,15 @@ impl Session {
     /// turn stays over; otherwise the session goes on, or ends.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> Option<Result<(), End>> {
         let account = self.member.account();
-        if !account.is_bounded() && self.pins().is_empty() {
+        let untaken = self.untaken();
+        if !account.is_bounded() && self.pins().is_empty() && untaken.is_none() {
             self.watched = None;
             return None;
         }
         let stage = self.stage();
         let watched = self.watched.get_or_insert_with(|| self.worker.postgres.deadlines.watch(account, cx.waker()));
         watched.is_doing(stage);
+        watched.waits_for_client(untaken);
         let overdue = watched.take_overdue()?;
         let cancels = account.bounds().cancelled.is_some();
         match overdue {
@@ -48,6 +50,7 @@ impl Session {
             | Overdue::QueuedQuery
             | Overdue::IdleTransaction
             | Overdue::Transaction
+            | Overdue::Stall
             | Overdue::Client => Some(Err(self.time_out(cx, overdue, stage))),
         }
     }
@@ -57,6 +60,12 @@ impl Session {
         let mut notice = Vec::new();
         encode::notice_response(&refusal::queued(), &mut notice);
         self.to_client.send(&mut self.client, cx, &notice).map_err(|_| End::Lost)
+    }
+
+    /// How many bytes the client has not taken, where its connection waits for that and not the other way round.
+    pub(super) fn untaken(&self) -> Option<usize> {
+        let waits = matches!(self.phase, Phase::Linked(_)) && !self.to_client.is_empty() && !self.quiet.server;
+        (waits && self.member.account().bounds().stall.is_some()).then(|| self.to_client.len())
     }
 
     fn stage(&self) -> Stage {
@@ -86,6 +95,9 @@ impl Session {
     fn time_out(&mut self, cx: &mut Context<'_>, overdue: Overdue, stage: Stage) -> End {
         tracing::warn!(pool = %self.pool.name(), reason = ?overdue, "client closed: something took longer than it may");
         let fault = refusal::overdue(overdue, &self.member.account().bounds());
+        if overdue == Overdue::Stall {
+            self.pool.record().add(PoolCounter::ClientStalls, 1);
+        }
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.ticket.idle();
             let half_told = lease.link.remaining > 0 && lease.link.forward;

@@ -32,6 +32,7 @@ use crate::pool::sharing::Shared;
 use crate::pool::snapshot::Snapshot;
 use crate::upstream::dial::{Dialer, Dialing};
 use crate::upstream::postgres::connector::{Learned, PgConnector};
+use crate::upstream::postgres::derived::PoolKeys;
 use crate::upstream::postgres::passed::{Credential, Passed};
 use crate::upstream::postgres::roll::{Page, Roll};
 use crate::worker::Worker;
@@ -339,16 +340,17 @@ impl PgPools {
         let _ = getrandom::fill(&mut seed);
         let (id, core) = self.directory.join(clock::now(), route.key.clone(), route.limits, u64::from_ne_bytes(seed));
         let (learned, passed) = (Learned::default(), self.keyring.join(&route.key.of_clients()));
+        let record = Rc::<PoolRecord>::default();
         let setup = PoolSetup {
             name: route.key.name(),
             id,
             core,
             worker: worker.id,
             mailboxes: worker.mailboxes.clone(),
-            record: Rc::new(PoolRecord::default()),
+            record: Rc::clone(&record),
             shared: Some(Shared { caps: self.caps.clone(), keys: route.caps.clone().map(|(key, _)| key) }),
         };
-        let pool = Pool::new(setup, self.connector(route, &learned, &passed, &tcp_of(worker)), &worker.pools);
+        let pool = Pool::new(setup, self.connector(route, (&learned, &passed), record, &tcp_of(worker)), &worker.pools);
         if self.switches.borrow().is_paused(route.key.database()) {
             pool.pause();
         }
@@ -372,7 +374,7 @@ impl PgPools {
             current.set_dialer(self.dialer(route, tcp));
         } else {
             // The address may be another server: what it reports is learned anew by the next connection.
-            entry.pool.replace_connector(self.connector(route, &entry.learned, &entry.passed, tcp));
+            entry.pool.replace_connector(self.connector(route, (&entry.learned, &entry.passed), entry.pool.shared_record(), tcp));
             self.note_stale(&route.key);
         }
         if entry.limits != route.limits || entry.mode != route.mode {
@@ -387,7 +389,7 @@ impl PgPools {
         }
     }
 
-    fn connector(&self, route: &Route, learned: &Learned, passed: &Passed, tcp: &TcpOptions) -> PgConnector {
+    fn connector(&self, route: &Route, (learned, passed): (&Learned, &Passed), record: Rc<PoolRecord>, tcp: &TcpOptions) -> PgConnector {
         let page = Page { roll: Rc::clone(&self.roll), database: Arc::clone(route.key.database()), user: Arc::clone(&route.key.user) };
         let (dialer, timeout) = (self.dialer(route, tcp), route.connect_timeout);
         let connector = PgConnector::new(route.target.clone(), dialer, timeout, learned.clone()).written_on(page);
@@ -395,7 +397,7 @@ impl PgPools {
         connector.set_context(route.tls_context.clone());
         connector.set_reset(&route.reset.query, route.reset.always);
         connector.set_state_rules(&route.session_state);
-        connector.with_passed(passed.clone())
+        connector.with_passed(passed.clone()).with_keys(PoolKeys::new(self.keyring.derived.clone(), record))
     }
 
     fn dialer(&self, route: &Route, tcp: &TcpOptions) -> Dialer {

@@ -175,6 +175,7 @@ pub(super) fn overdue(overdue: Overdue, bounds: &Bounds) -> Fault {
         }
         Overdue::Transaction => (SqlState::PROTOCOL_VIOLATION, "transaction timeout", "transaction_timeout", bounds.transaction),
         Overdue::Client => (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", "client_idle_timeout", bounds.client_idle),
+        Overdue::Stall => (SqlState::QUERY_CANCELED, "the client does not take its answer", "client_stall_timeout", bounds.stall),
         Overdue::Pin => (SqlState::IDLE_SESSION_TIMEOUT, "pin_idle_timeout", "pin_idle_timeout", bounds.pin_idle),
     };
     let bound = bound.unwrap_or_default().as_millis();

@@ -4,7 +4,8 @@
 //!   client ──read──▶ [worker's buffer] ──▶ inbound ──▶ server        read only when the server took everything before
 //!   client ◀──────── outbound ◀── [worker's buffer] ◀──read── server  read only when the client took everything before
 //! ```
-//! The connection is given back the moment the server is through with the transaction, before the last bytes reach a slow client.
+//! The connection is given back the moment the server is through with the transaction, before the last bytes reach a slow client: up to a bound,
+//! what the server has still to say is taken from it while the client is behind.
 
 use std::io;
 use std::rc::Rc;
@@ -30,6 +31,8 @@ use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
+use crate::runtime::pressure::Step as Pressure;
+use crate::transport::buffer::READ_BYTES;
 use crate::upstream::postgres::connection::PgConnection;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::link::{Hold, Link};
@@ -37,6 +40,12 @@ use crate::upstream::postgres::pins::{Cause, Pins};
 
 /// How many replies may be owed before the client is not read on: the bound on the tracker's queue, but for what one read adds.
 const MAX_OWED: usize = 4096;
+
+/// How much of an answer is taken from the server before its client takes it.
+const MOST_AHEAD: usize = 1 << 20;
+
+/// How much that may be of all clients of a worker together.
+pub(super) const ALL_AHEAD: usize = 32 << 20;
 
 /// Flush.
 const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
@@ -60,7 +69,7 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             let mut moved = false;
-            if self.to_client.is_empty() {
+            if self.to_client.is_empty() || self.reads_ahead() {
                 match self.read_server(cx) {
                     Ok(Turn::Moved) => moved = true,
                     Ok(Turn::Quiet) => {}
@@ -108,6 +117,13 @@ impl Session {
         if !link.spent.is_idle() && !half_sent && (in_transaction || link.tracker.is_free()) {
             link.spent.pause(leased, clock::now(), in_transaction, self.pool.record());
         }
+    }
+
+    /// Whether the server is read although the client is behind, so that the connection comes free for others.
+    fn reads_ahead(&mut self) -> bool {
+        self.mode != PoolMode::Session
+            && self.worker.pressure.get() == Pressure::Calm
+            && self.to_client.reserve(READ_BYTES, MOST_AHEAD, &self.worker.postgres.ahead)
     }
 
     fn is_linked(&self) -> bool {
@@ -489,6 +505,7 @@ impl Session {
 
     /// The server's connection has ended: the session ends, or goes on without it.
     pub(super) fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
+        self.with_connection(|connection| connection.server().lost(clock::now()));
         if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
     }
 

@@ -218,16 +218,19 @@ impl Session {
         }
         loop {
             match self.turn(cx) {
-                Poll::Pending if self.watched.is_some() || self.member.account().is_bounded() || !self.pins().is_empty() => {
-                    match self.keep_time(cx) {
-                        Some(Ok(())) => {}
-                        Some(Err(end)) => return Poll::Ready(end),
-                        None => return Poll::Pending,
-                    }
-                }
+                Poll::Pending if self.is_watched() => match self.keep_time(cx) {
+                    Some(Ok(())) => {}
+                    Some(Err(end)) => return Poll::Ready(end),
+                    None => return Poll::Pending,
+                },
                 turn => return turn,
             }
         }
+    }
+
+    /// Whether something that the session does now has a bound in time.
+    fn is_watched(&self) -> bool {
+        self.watched.is_some() || self.member.account().is_bounded() || !self.pins().is_empty() || self.untaken().is_some()
     }
 
     /// Goes on until everybody is quiet.

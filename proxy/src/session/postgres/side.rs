@@ -24,16 +24,19 @@ use super::peering::Elder;
 use super::pools::PgPools;
 use super::prepared::StatementTable;
 use super::presence::Fate;
+use super::relay::ALL_AHEAD;
 use super::route::PoolKey;
 use super::schema_clock::SchemaClock;
 use super::states::{StateTable, WhoTable};
 use super::verifiers::Verifiers;
+use crate::arrivals::Arrivals;
 use crate::clock;
 use crate::dns;
 use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::caps::Caps;
 use crate::pool::registry::Directory;
+use crate::transport::backlog::Pot;
 use crate::upstream::dial::Dialing;
 use crate::upstream::postgres::roll::{Numbers, Roll};
 use crate::worker::{Worker, WorkerId};
@@ -113,6 +116,8 @@ pub struct PostgresSide {
     pub accounts: Accounts,
     /// The sessions that are bounded in time.
     pub deadlines: Deadlines,
+    /// What may be taken from servers before clients take it.
+    pub ahead: Pot,
     /// The clients that can be cancelled.
     pub cancels: CancelRegistry,
     /// How many cancels are on their way, in the whole process.
@@ -149,6 +154,8 @@ pub struct PostgresSide {
     pub names: WhoTable,
     /// Where clients come in.
     pub entrances: Entrances,
+    /// Clients that have not proven who they are.
+    pub arrivals: Rc<Arrivals>,
     /// How many clients have not logged in yet.
     pub arriving: Cell<u32>,
     /// What the client was told whose session is just ending.
@@ -164,6 +171,7 @@ impl PostgresSide {
         Self {
             accounts: Accounts::new(commons.clients),
             deadlines: Deadlines::default(),
+            ahead: Pot::new(ALL_AHEAD),
             cancels: CancelRegistry::default(),
             cancel_lines: commons.cancel_lines,
             leavers: RefCell::default(),
@@ -188,6 +196,7 @@ impl PostgresSide {
             numbers: commons.numbers,
             names: WhoTable::default(),
             entrances: Entrances::default(),
+            arrivals: Rc::default(),
             arriving: Cell::new(0),
             last_words: RefCell::default(),
             born: clock::now(),
@@ -205,6 +214,8 @@ impl PostgresSide {
             // Sessions that have begun to share statements go on doing so.
             self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
+            let workers = u32::try_from(worker.mailboxes.workers()).unwrap_or(1).max(1);
+            self.arrivals.resize(postgres.max_client_logins.div_ceil(workers));
         }
         self.pools.apply(new.postgres.as_ref(), worker);
         if new.postgres.as_ref().is_some_and(|postgres| self.accounts.apply(postgres) || postgres.server_fast_close) {

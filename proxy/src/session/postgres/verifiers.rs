@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 
 use sidepool_config::model::PgUser;
@@ -13,6 +14,7 @@ use sidepool_protocol::postgres::login::scram::{Parameters, Verifier};
 use tokio::sync::OnceCell;
 
 use crate::aside;
+use crate::observe::record::{WorkerCounter, WorkerRecord};
 
 /// Most verifiers that are kept.
 pub const MOST_VERIFIERS: usize = 20_000;
@@ -30,11 +32,15 @@ pub struct Verifiers(RefCell<HashMap<Box<str>, Entry>>);
 
 impl Verifiers {
     /// The verifier of a user's plain password; `None` when it cannot be made.
-    pub async fn get(&self, user: &str, secret: &Secret, parameters: Parameters) -> Option<Verifier> {
+    pub async fn get(&self, user: &str, secret: &Secret, parameters: Parameters, record: &WorkerRecord) -> Option<Verifier> {
         let cell = self.cell(user, secret, parameters.iterations);
-        let password = secret.clone();
-        let made = cell.get_or_try_init(|| aside::compute(move || Verifier::derive(password.reveal(), parameters))).await;
-        made.ok().cloned()
+        let derive = || async {
+            let password = secret.clone();
+            let verifier = aside::compute(move || Verifier::derive(password.reveal(), parameters)).await?;
+            record.add(WorkerCounter::KeyDerivations, 1);
+            Ok::<_, io::Error>(verifier)
+        };
+        cell.get_or_try_init(derive).await.ok().cloned()
     }
 
     /// Forgets those who are gone or have another secret.
@@ -67,12 +73,18 @@ mod tests {
         let verifiers = Verifiers::default();
         let parameters = Parameters::made_up(&[0; 32], "bob", 4096);
         let (old, new) = (Secret::new("old"), Secret::new("new"));
-        let first = verifiers.get("bob", &old, parameters.clone()).await.unwrap();
-        assert!(first.is_of("old"));
+        let record = WorkerRecord::default();
+        let derived = || record.numbers().counters[WorkerCounter::KeyDerivations as usize];
+        let get = |secret| verifiers.get("bob", secret, parameters.clone(), &record);
+        let (first, second) = tokio::join!(get(&old), get(&old));
+        assert!(first.unwrap().is_of("old") && second.unwrap().is_of("old"));
+        assert_eq!(derived(), 1, "for all who come meanwhile");
         let cell = verifiers.cell("bob", &old, 4096);
         assert!(cell.initialized());
-        assert!(verifiers.get("bob", &new, parameters).await.unwrap().is_of("new"));
+        assert!(get(&new).await.unwrap().is_of("new"));
         assert!(!Rc::ptr_eq(&cell, &verifiers.cell("bob", &new, 4096)));
+        assert!(get(&new).await.is_some());
+        assert_eq!(derived(), 2);
         assert!(!verifiers.cell("bob", &new, 5000).initialized(), "scram_iterations has changed");
 
         let user = PgUser { password: Some(new.clone()), ..PgUser::default() };

@@ -24,7 +24,8 @@ use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
-use crate::upstream::redis::connector::{RedisConnector, Target, shown};
+use crate::pool::reason::RefuseReason;
+use crate::upstream::redis::connector::{Blame, RedisConnector, Target, shown};
 use crate::worker::Worker;
 
 /// A lane for every so many clients, up to the configured number: fewer lanes merge more requests into one write.
@@ -44,6 +45,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// RESP2 and nothing special.
+    pub fn new(user: Rc<str>, database: u32) -> Self {
+        Self { user, database, version: Resp::Two, habits: Habits::default() }
+    }
+
     /// The same without habits.
     pub fn plain(self) -> Self {
         Self { habits: Habits::default(), ..self }
@@ -64,8 +70,8 @@ impl Key {
 pub enum Renewal {
     /// Nothing.
     None,
-    /// The same user has another password: they go on with it.
-    Secret,
+    /// How they are opened has changed, or the same user has another password: they go on, with it.
+    Opening,
     /// They lead elsewhere, or in another way: they are closed when nobody uses them.
     Elsewhere,
 }
@@ -214,14 +220,18 @@ impl Group {
 
     /// There is no connection of `pool` to be had: what that means beyond this request. Whether there may be one now.
     pub fn on_refused(&self, pool: &Pool<RedisConnector>, error: &AcquireError) -> bool {
-        let denied = error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::Auth);
-        let Some(owner) = self.owner.upgrade().filter(|owner| denied && owner.passes_through()) else { return false };
-        if !pool.connector().is_refused() {
-            // It was another password that was refused.
-            pool.try_again();
-            return true;
+        // Who was refused for another reason would be again.
+        let tried = matches!(error.refusal.reason, RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing);
+        let Some(fault) = error.fault.as_ref().filter(|fault| tried && fault.kind == ConnectFaultKind::Auth) else { return false };
+        let Some(owner) = self.owner.upgrade().filter(|owner| owner.passes_through()) else { return false };
+        match pool.connector().blames(fault) {
+            Blame::Present => owner.on_denied(&self.key.user, fault.credentials),
+            Blame::Another => {
+                pool.try_again();
+                true
+            }
+            Blame::AnotherEver => false,
         }
-        owner.on_denied(&self.key.user)
     }
 
     /// Connections are opened with another password from now on.
@@ -277,7 +287,7 @@ impl Group {
             pool.resize(limits);
             match renewal {
                 Renewal::None => {}
-                Renewal::Secret => pool.renew_connector(target()),
+                Renewal::Opening => pool.renew_connector(target()),
                 Renewal::Elsewhere => pool.replace_connector(target()),
             }
         }

@@ -19,6 +19,7 @@ use sidepool_protocol::redis::request::Arguments;
 
 use super::client::{Client, Fate};
 use super::group::Group;
+use super::hub_heir::Wanted;
 use super::hub_line;
 use super::topics::{Kind, Subscriber, is_ours};
 use crate::observe::record::{PoolCounter, PoolGauge};
@@ -235,9 +236,23 @@ impl Hub {
         self.wake();
     }
 
-    /// Joins or leaves a channel that is nobody's.
-    pub(super) fn say(&self, command: &'static str, channel: &Rc<[u8]>) {
-        self.send(Kind::Channel, command, vec![Rc::clone(channel)]);
+    /// Joins the channel of a mark, which is nobody's.
+    pub(super) fn join_mark(&self, mark: &Rc<[u8]>) {
+        self.send(Kind::Channel, Kind::Channel.subscribe(), vec![Rc::clone(mark)]);
+    }
+
+    /// Leaves it.
+    pub(super) fn leave_mark(&self, mark: &Rc<[u8]>) {
+        self.send(Kind::Channel, Kind::Channel.unsubscribe(), vec![Rc::clone(mark)]);
+    }
+
+    /// Leaves what the connection is subscribed to and nobody wants any more.
+    pub(super) fn leave_unwanted(&self, joined: Wanted) {
+        for (kind, name) in joined {
+            if !self.topics.borrow()[kind as usize].contains_key(&name) {
+                self.send(kind, kind.unsubscribe(), vec![name]);
+            }
+        }
     }
 
     /// From here on nothing is sent until [`catch_up`](Self::catch_up).
@@ -257,10 +272,10 @@ impl Hub {
         self.owed.borrow().is_empty() && self.out.borrow().is_empty()
     }
 
-    /// All that somebody wants, with the command that subscribes to it.
-    pub(super) fn wanted(&self) -> Vec<(&'static str, Rc<[u8]>)> {
+    /// All that somebody wants.
+    pub(super) fn wanted(&self) -> Wanted {
         let topics = self.topics.borrow();
-        let of = |kind: Kind| topics[kind as usize].keys().map(move |name| (kind.subscribe(), Rc::clone(name)));
+        let of = |kind: Kind| topics[kind as usize].keys().map(move |name| (kind, Rc::clone(name)));
         Kind::ALL.into_iter().flat_map(of).collect()
     }
 
@@ -375,6 +390,7 @@ impl Hub {
         }
     }
 
+    /// Nobody hears this any more. Whoever did is closed, as a server closes those that it takes the right from.
     fn fail(&self, kind: Kind, name: &Rc<[u8]>, text: &str) {
         let removed = self.topics.borrow_mut()[kind as usize].remove(name);
         let Some(topic) = removed else { return };
@@ -382,6 +398,7 @@ impl Hub {
             self.crowded.set(self.crowded.get() - 1);
         }
         self.count(kind, -1);
+        doom(&topic.members);
         for ticket in topic.tickets {
             if ticket.outcome().is_none() {
                 ticket.finish(Err(text.to_owned()));
@@ -413,13 +430,7 @@ impl Hub {
             return 0;
         }
         let topics = self.topics.borrow();
-        let members = topics.iter().flat_map(HashMap::values).flat_map(|topic| &topic.members);
-        let mut closed = 0;
-        for member in members.filter(|member| member.client.fate() == Fate::Alive) {
-            member.client.doom(Fate::Killed);
-            closed += 1;
-        }
-        closed
+        doom(topics.iter().flat_map(HashMap::values).flat_map(|topic| &topic.members))
     }
 
     /// There is no connection to be had: whoever waits for a confirmation is told.
@@ -449,4 +460,10 @@ impl Hub {
         *self.task.borrow_mut() = Some(cx.waker().clone());
         self.changed.set(false);
     }
+}
+
+/// Closes subscribers. Says how many.
+fn doom<'a>(members: impl IntoIterator<Item = &'a Rc<Subscriber>>) -> usize {
+    let alive = members.into_iter().filter(|member| member.client.fate() == Fate::Alive);
+    alive.map(|member| member.client.doom(Fate::Killed)).count()
 }

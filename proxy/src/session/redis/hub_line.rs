@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
-use tokio::time::Sleep;
 
+use super::beat::Beat;
 use super::hub::Hub;
+use super::hub_handover::Manner;
 use super::hub_heir::Heir;
 use super::refusal;
-use super::topics::Kind;
 use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::acquire::AcquireError;
@@ -104,7 +104,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Lease<RedisConnector>, Acquire
 /// What a hub has at the moment.
 struct Held {
     line: Line,
-    next_look: Pin<Box<Sleep>>,
+    look: Beat,
     /// When another connection may be tried.
     not_before: Instant,
     opening: Option<Opening>,
@@ -133,6 +133,8 @@ pub(super) async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
         let pool = Rc::clone(strong.group.hub_pool());
         let lease = match pool.acquire(IdentityId::default()).await {
             Ok(lease) => lease,
+            // There is another password, which is tried at once.
+            Err(error) if strong.group.on_refused(&pool, &error) => continue,
             Err(error) => {
                 strong.refuse_waiting(&refusal::line(&error));
                 drop(strong);
@@ -140,8 +142,7 @@ pub(super) async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
                 continue;
             }
         };
-        let next_look = Box::pin(tokio::time::sleep(LOOK));
-        let mut held = Held { line: Line::new(lease), next_look, not_before: clock::now(), opening: None, heir: None };
+        let mut held = Held { line: Line::new(lease), look: Beat::every(LOOK), not_before: clock::now(), opening: None, heir: None };
         strong.begin();
         pool.record().shift(PoolGauge::RedisPubsub, 1);
         let ended = poll_fn(|cx| strong.drive(&mut held, cx, &worker)).await;
@@ -150,6 +151,7 @@ pub(super) async fn run(hub: Weak<Hub>, worker: Rc<Worker>) {
             Ended::Idle => held.line.lease.release(Condition::Clean),
             Ended::Lost => {
                 held.line.lease.release(Condition::Broken);
+                strong.hear(held.heir.map(|heir| heir.given_up()).unwrap_or_default());
                 let closed = strong.on_loss();
                 tracing::warn!(pool = &**pool.name(), closed, "the subscriber connection to Redis was lost");
             }
@@ -185,10 +187,7 @@ impl Hub {
 
     /// Sees to it that the connection is the right one; whether another one has taken over just now.
     fn succeed(&self, held: &mut Held, cx: &mut Context<'_>, worker: &Worker) -> bool {
-        if held.next_look.as_mut().poll(cx).is_ready() {
-            held.next_look = Box::pin(tokio::time::sleep(LOOK));
-            // Registers for the next one; it cannot have come already.
-            let _ = held.next_look.as_mut().poll(cx);
+        if held.look.is_due(cx) {
             self.look(held);
         }
         if let Some(opening) = &mut held.opening
@@ -197,19 +196,21 @@ impl Hub {
             held.opening = None;
             match opened {
                 Ok(lease) => {
-                    let heir = Heir::new(lease, &self.wanted(), held.line.lease.is_stale());
-                    self.say(Kind::Channel.subscribe(), heir.mark());
+                    let heir = Heir::new(lease, self.wanted(), held.line.lease.is_stale());
+                    self.join_mark(heir.mark());
                     self.defer();
                     held.heir = Some(Box::new(heir));
                 }
+                // There is another password, which is tried at the next look.
+                Err(error) if self.group.on_refused(self.group.hub_pool(), &error) => {}
                 Err(error) => self.give_up(held, &refusal::line(&error)),
             }
         }
         let Some(heir) = &mut held.heir else { return false };
         match heir.drive(cx, &mut worker.buffers.read.borrow_mut(), self.is_quiet(), &self.group.leased) {
-            Ok(false) => false,
-            Ok(true) => {
-                self.take_over(held);
+            Ok(None) => false,
+            Ok(Some(manner)) => {
+                self.take_over(held, manner);
                 true
             }
             Err(why) => {
@@ -230,29 +231,54 @@ impl Hub {
         }
     }
 
-    fn take_over(&self, held: &mut Held) {
+    fn take_over(&self, held: &mut Held, manner: Manner) {
         let Some(heir) = held.heir.take() else { return };
-        let mark = Rc::clone(heir.mark());
-        let (line, kept) = heir.into_parts();
-        let limit = self.group.output_limits().pubsub.most();
-        std::mem::replace(&mut held.line, line).lease.release(Condition::Dirty);
-        kept.iter().for_each(|frame| self.on_frame(frame, limit));
-        self.catch_up();
-        self.say(Kind::Channel.unsubscribe(), &mark);
-        tracing::info!(pool = &**self.group.hub_pool().name(), "another connection to Redis hears for the subscribers; nothing was lost");
+        let (mark, pool) = (Rc::clone(heir.mark()), &**self.group.hub_pool().name());
+        let (line, joined, frames) = heir.taken_over(manner);
+        let old = std::mem::replace(&mut held.line, line);
+        self.hear(frames);
+        match manner {
+            Manner::Clean => {
+                old.lease.release(Condition::Dirty);
+                self.catch_up();
+                self.leave_mark(&mark);
+                tracing::info!(pool, "another connection to Redis hears for the subscribers; nothing was lost");
+            }
+            Manner::Forced => {
+                // What it owes will not come: everything is asked of the new one once more, which says what it allows.
+                old.lease.release(Condition::Broken);
+                self.begin();
+                self.leave_unwanted(joined);
+                self.leave_mark(&mark);
+                let closed = self.on_loss();
+                tracing::warn!(
+                    pool,
+                    closed,
+                    "another connection to Redis hears for the subscribers; the one before did not come to the same place, and messages may have been missed"
+                );
+            }
+        }
     }
 
-    /// Everything stays as it was.
+    /// The old connection stays. It hands over what it held back; what was to wait for the new one is sent on it.
     fn give_up(&self, held: &mut Held, why: &str) {
         held.not_before = clock::now().checked_add(PAUSE).unwrap_or(held.not_before);
-        self.catch_up();
         if let Some(heir) = held.heir.take() {
-            self.say(Kind::Channel.unsubscribe(), heir.mark());
+            let mark = Rc::clone(heir.mark());
+            self.hear(heir.given_up());
+            self.catch_up();
+            self.leave_mark(&mark);
         }
         tracing::warn!(
             pool = &**self.group.hub_pool().name(),
             why,
             "the connection that hears for subscribers could not be replaced and stays"
         );
+    }
+
+    /// What was kept for a while is handed over.
+    fn hear(&self, frames: Vec<Vec<u8>>) {
+        let limit = self.group.output_limits().pubsub.most();
+        frames.iter().for_each(|frame| self.on_frame(frame, limit));
     }
 }

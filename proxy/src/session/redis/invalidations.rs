@@ -93,10 +93,13 @@ impl Sink {
                 Some(bound.enter(patience, queue_length).await.map_err(|full| refusal::full(pool.name(), full))?)
             }
         };
-        let lease = pool.acquire(IdentityId::default()).await.map_err(|error| {
-            group.on_refused(&pool, &error);
-            refusal::line(&error)
-        })?;
+        let lease = loop {
+            match pool.acquire(IdentityId::default()).await {
+                Ok(lease) => break lease,
+                Err(error) if group.on_refused(&pool, &error) => {}
+                Err(error) => return Err(refusal::line(&error)),
+            }
+        };
         pool.record().add(PoolCounter::LeasedTracking, 1);
         Ok(Self {
             lease,

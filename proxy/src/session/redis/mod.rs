@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+mod beat;
 pub mod bound;
 pub mod client;
 pub mod client_list;
@@ -15,6 +16,7 @@ pub mod gate;
 pub mod group;
 mod habits;
 pub mod hub;
+mod hub_handover;
 mod hub_heir;
 mod hub_line;
 mod identity;

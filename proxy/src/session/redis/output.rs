@@ -3,13 +3,12 @@
 //!
 //! Not here: a lane whose large reply a client does not take (`throttle`).
 
-use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
 
 use sidepool_config::model::OutputLimit;
-use tokio::time::Sleep;
 
+use super::beat::Beat;
 use super::client::{Client, Fate, HIGH_WATER};
 use super::run::Session;
 
@@ -18,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What the looks at a client have shown.
 pub(super) struct Lag {
-    next: Pin<Box<Sleep>>,
+    beat: Beat,
     /// For how long it has been past the soft limit.
     over: Option<Duration>,
     /// For how long it has taken nothing.
@@ -29,20 +28,14 @@ pub(super) struct Lag {
 
 impl Default for Lag {
     fn default() -> Self {
-        Self { next: Box::pin(tokio::time::sleep(LOOK)), over: None, still: Duration::ZERO, moved: true }
+        Self { beat: Beat::every(LOOK), over: None, still: Duration::ZERO, moved: true }
     }
 }
 
 impl Lag {
     /// Whether it is time for a look; the next one is then due.
     pub(super) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
-        let due = self.next.as_mut().poll(cx).is_ready();
-        if due {
-            self.next = Box::pin(tokio::time::sleep(LOOK));
-            // Registers for the next one; it cannot have come already.
-            let _ = self.next.as_mut().poll(cx);
-        }
-        due
+        self.beat.is_due(cx)
     }
 
     /// A look: `bytes` wait. Whether that is too much, or has been for too long. `holds`: a connection to the server waits for the client.

@@ -141,7 +141,7 @@ impl Session {
 
     fn leave(&self, subscriber: &Rc<Subscriber>, kind: Kind, name: &[u8]) {
         if subscriber.remove(kind, name)
-            && let Some(hub) = self.hub()
+            && let Some(hub) = self.account.as_ref().and_then(|account| self.server.known_hub(&account.upstream))
         {
             hub.leave(subscriber, kind, name);
         }

@@ -105,13 +105,12 @@ pub(super) struct Relay {
 }
 
 /// What the next reply answers.
-#[derive(Debug)]
 pub(super) struct Owed {
     pub(super) what: What,
     pub(super) muted: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) enum What {
     Plain,
     Multi,

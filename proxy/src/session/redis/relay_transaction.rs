@@ -25,7 +25,7 @@ use super::server::Identity;
 use super::steps::{Next, Replies, Step};
 
 /// What the replies to a transaction have told so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Queued {
     /// How many commands the server has queued.
     pub(super) count: u32,
@@ -33,8 +33,8 @@ pub(super) struct Queued {
     changes: Vec<(u32, Change)>,
 }
 
-/// What a queued command means once `EXEC` has run it.
-#[derive(Debug, PartialEq, Eq)]
+/// What a queued command means once `EXEC` has run it. Not to be shown: it may hold a password.
+#[derive(PartialEq, Eq)]
 pub(super) enum Change {
     /// It is dealt with and answered here.
     Own(Vec<u8>),

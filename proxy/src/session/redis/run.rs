@@ -2,7 +2,7 @@
 //! copied twice; everything that needs to wait for something is a [`Step`], taken when all earlier replies have been handed over.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -25,6 +25,7 @@ use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
 use super::turns;
+use crate::arrivals::Newcomer;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::options;
 use crate::transport::stream::Stream;
@@ -52,8 +53,26 @@ pub(super) struct Session {
     hold: bool,
     /// No more requests are read; the session ends when all replies have been handed over.
     pub(super) closing: bool,
-    /// When a client that does not authenticate is closed.
-    login: Option<Pin<Box<Sleep>>>,
+    /// It still has to say who it is.
+    pub(super) login: Option<Box<Login>>,
+}
+
+/// A client that has to say who it is, and has not.
+pub(super) struct Login {
+    /// When it is closed.
+    end: Pin<Box<Sleep>>,
+    /// Or when its place is needed.
+    arrival: Newcomer,
+}
+
+impl Login {
+    /// Ready when the client has had all the time, or all the place, that there was for it.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<WorkerCounter> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(WorkerCounter::RedisLoginTimeout);
+        }
+        pin!(self.arrival.sent_away()).poll(cx).map(|()| WorkerCounter::RedisLoginCrowdedOut)
+    }
 }
 
 /// Where a session's shared commands go.
@@ -95,7 +114,9 @@ impl Session {
         server.enter(&client);
         let account = server.welcome();
         let limit = config.client_login_timeout;
-        let login = (account.is_none() && !limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
+        let has_to_say = account.is_none() || config.client_tls.context.is_some();
+        let login = (has_to_say && !limit.is_zero())
+            .then(|| Box::new(Login { end: Box::pin(tokio::time::sleep(limit)), arrival: server.arrivals.enter() }));
         let session = Self {
             worker,
             client,
@@ -238,11 +259,10 @@ impl Session {
         if self.account.is_some() {
             self.login = None;
         }
-        let overdue = self.login.as_mut().is_some_and(|login| login.as_mut().poll(cx).is_ready());
-        if overdue {
-            self.worker.record.add(WorkerCounter::RedisLoginTimeout, 1);
-        }
-        overdue
+        let over = self.login.as_mut().map(|login| login.poll_over(cx));
+        let Some(Poll::Ready(counter)) = over else { return false };
+        self.worker.record.add(counter, 1);
+        true
     }
 
     /// Deals with the requests at the front of `bytes`; says how many bytes that were.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use sidepool_config::model::ClientSslMode;
 use sidepool_config::tls::ClientContext;
@@ -32,15 +33,23 @@ impl Session {
             ClientSslMode::Disable | ClientSslMode::Allow | ClientSslMode::Prefer => true,
             ClientSslMode::Require | ClientSslMode::VerifyCa | ClientSslMode::VerifyFull => false,
         };
-        let work = begin(&mut stream, &context, optional);
-        let begun = match config.client_login_timeout {
-            limit if limit.is_zero() => work.await,
-            limit => tokio::time::timeout(limit, work).await.unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into())),
+        let login = &mut self.login;
+        let over = poll_fn(|cx| login.as_mut().map_or(Poll::Pending, |login| login.poll_over(cx)));
+        let begun = tokio::select! {
+            biased;
+            begun = begin(&mut stream, &context, optional) => begun,
+            counter = over => {
+                self.worker.record.add(counter, 1);
+                Err(io::ErrorKind::TimedOut.into())
+            }
         };
         match begun {
             Ok(first) => {
                 self.fresh = !first.is_empty();
                 self.carry = first;
+                if let Some(peer) = stream.tls_peer() {
+                    self.worker.record.add(peer.counter(), 1);
+                }
                 self.client.put_stream(stream);
                 After::GoOn
             }
@@ -60,7 +69,7 @@ async fn begin(stream: &mut Stream, context: &Arc<ClientContext>, optional: bool
     first.truncate(read);
     match first.first() {
         Some(&HANDSHAKE) => {
-            tls::accept(stream, context, first).await?;
+            tls::accept(stream, context, first, None).await?;
             Ok(Vec::new())
         }
         Some(_) if optional => Ok(first),

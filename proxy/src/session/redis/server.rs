@@ -11,8 +11,7 @@ use sha2::{Digest as _, Sha256};
 use sidepool_config::model::{Redis, RedisAuth};
 use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::command::Gates;
-use sidepool_protocol::redis::encode::Resp;
-use sidepool_protocol::redis::handshake::{Credentials, Habits, Selects, WRONGPASS};
+use sidepool_protocol::redis::handshake::{Credentials, Selects, WRONGPASS};
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
@@ -25,6 +24,7 @@ use super::side::RedisCommons;
 use super::slow::{self, Slow};
 use super::topics::Kind;
 use super::verdicts::{Known, Verdicts};
+use crate::arrivals::Arrivals;
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::upstream::redis::connector::RedisConnector;
@@ -48,6 +48,8 @@ pub struct Server {
     /// Whom it concerns when a client leaves: never more than connections are held for that.
     watched: RefCell<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     next_id: Cell<u64>,
+    /// Clients that have to say who they are, and have not.
+    pub arrivals: Rc<Arrivals>,
     /// Commands that turned out to be slow.
     pub slow: Slow,
     /// Lanes are being looked at.
@@ -86,6 +88,7 @@ impl Server {
     /// A server without connections.
     pub fn new(name: Arc<str>, config: Arc<Redis>, commons: RedisCommons) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
+            arrivals: Rc::default(),
             slow: Slow::default(),
             looking: Cell::new(false),
             denied: Cell::new(gates(&config)),
@@ -118,11 +121,11 @@ impl Server {
         for (key, group) in &*self.groups.borrow() {
             let (password, before) = (self.secret_of(&config, &key.user), self.secret_of(&old, &key.user));
             let elsewhere = old.upstream != config.upstream || old.tls != config.tls || old.server_tls != config.server_tls;
-            let moved = elsewhere || old.tcp != config.tcp;
-            let renewal = match (moved, password != before && password.is_some()) {
+            let moved = elsewhere || old.tcp != config.tcp || password.is_none() && before.is_some();
+            let times = |config: &Redis| (config.limits.server_connect_timeout, config.limits.server_login_retry);
+            let renewal = match (moved, password != before || times(&old) != times(&config)) {
                 (true, _) => Renewal::Elsewhere,
-                (false, true) => Renewal::Secret,
-                (false, false) if password != before => Renewal::Elsewhere,
+                (false, true) => Renewal::Opening,
                 (false, false) => Renewal::None,
             };
             let target =
@@ -150,7 +153,7 @@ impl Server {
         // Whoever is to log in as itself cannot be known before it comes.
         if config.limits.min_pool_size > 0 && config.auth() != RedisAuth::PassThrough {
             let user = Rc::from(upstream_user(&config));
-            self.group(&Key { user, database: config.database, version: Resp::Two, habits: Habits::default() }, worker);
+            self.group(&Key::new(user, config.database), worker);
         }
     }
 
@@ -178,7 +181,7 @@ impl Server {
             return Ok(());
         }
         let config = self.config();
-        let key = Key { user: Rc::from("default"), database: 0, version: Resp::Two, habits: Habits::default() };
+        let key = Key::new(Rc::from("default"), 0);
         let proved = RedisConnector::prove(&group::target(&key, &config, None, Selects::Last, worker), credentials).await;
         let now = crate::clock::now();
         match proved {
@@ -200,19 +203,20 @@ impl Server {
         self.config.borrow().auth() == RedisAuth::PassThrough
     }
 
-    /// The server does not let a user in any more as it did: clients that came in like that are closed, as the server closes those of a user that is
-    /// deleted. Whether there is another way in, which the user's other clients came by.
-    pub fn on_denied(&self, user: &Rc<str>) -> bool {
+    /// The server does not let a user in any more as it did, with the password of this mark: clients that came in like that are closed, as the server
+    /// closes those of a user that is deleted. Whether there is another way in, which the user's other clients came by.
+    pub fn on_denied(&self, user: &Rc<str>, mark: Option<u64>) -> bool {
         self.verdicts.forget(user.as_bytes());
-        match self.passed.refuse(user) {
-            Left::Another(secret, refused) => {
+        match self.passed.refuse(user, mark) {
+            Left::Others(secret, good) => {
                 tracing::info!(
                     server = &*self.name,
                     user = &**user,
                     "the server does not take this user's old password any more; its clients are closed"
                 );
                 self.groups.borrow().values().filter(|group| group.key.user == *user).for_each(|group| group.use_secret(&secret));
-                self.close_clients(|name| Rc::ptr_eq(name, &refused));
+                // Those whose password is not kept any more, too: nobody can say that it is still good.
+                self.close_clients(|name| name == user && !good.iter().any(|good| Rc::ptr_eq(name, good)));
                 true
             }
             Left::Nothing => {
@@ -417,10 +421,15 @@ impl Server {
         if let Some(hub) = self.hubs.borrow().get(user) {
             return Rc::clone(hub);
         }
-        let key = Key { user: Rc::clone(user), database: self.config.borrow().database, version: Resp::Two, habits: Habits::default() };
+        let key = Key::new(Rc::clone(user), self.config.borrow().database);
         let hub = Hub::start(self.group(&key, worker), worker);
         self.hubs.borrow_mut().insert(Rc::clone(user), Rc::clone(&hub));
         hub
+    }
+
+    /// The same, if any client of the user ever did.
+    pub fn known_hub(&self, user: &Rc<str>) -> Option<Rc<Hub>> {
+        self.hubs.borrow().get(user).cloned()
     }
 
     /// Whether several clients of this worker listen to the same.

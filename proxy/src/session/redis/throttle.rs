@@ -1,13 +1,11 @@
 //! A client that does not take a large reply as fast as it comes: the lane retires, so that others get a new one, and reads on at the client's
 //! pace. Who already waits behind it does not wait for long, and neither does who waits for its connection.
 
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::Context;
 use std::time::Duration;
 
-use tokio::time::Sleep;
-
+use super::beat::Beat;
 use super::client::{Client, Fate, HIGH_WATER, Owner};
 use super::group::Group;
 use super::lane::{Held, Lane};
@@ -23,7 +21,7 @@ pub(super) struct Throttle {
     backlog: usize,
     /// For how long it has taken nothing.
     still: Duration,
-    next: Pin<Box<Sleep>>,
+    look: Beat,
 }
 
 impl Lane {
@@ -46,8 +44,7 @@ impl Lane {
         }
         let others = self.pipeline.borrow().others_wait(&Owner(Rc::clone(&client)));
         if !others || held.limit.is_over_hard(backlog) {
-            let next = Box::pin(tokio::time::sleep(LOOK));
-            held.throttle = Some(Throttle { client, backlog, still: Duration::ZERO, next });
+            held.throttle = Some(Throttle { client, backlog, still: Duration::ZERO, look: Beat::every(LOOK) });
         }
     }
 }
@@ -61,7 +58,7 @@ impl Held {
             self.throttle = None;
             return false;
         }
-        if throttle.next.as_mut().poll(cx).is_ready() {
+        if throttle.look.is_due(cx) {
             throttle.still = if backlog < throttle.backlog { Duration::ZERO } else { throttle.still + LOOK };
             throttle.backlog = backlog;
             let behind = lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client)));
@@ -71,9 +68,6 @@ impl Held {
                 self.throttle = None;
                 return false;
             }
-            throttle.next = Box::pin(tokio::time::sleep(LOOK));
-            // Registers for the next look; it cannot have come already.
-            let _ = throttle.next.as_mut().poll(cx);
         }
         throttle.client.on_progress(cx.waker());
         true

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::Resp;
-use sidepool_protocol::redis::handshake::Habits;
 use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
@@ -36,7 +35,7 @@ impl Session {
     pub(super) async fn unknown(&mut self) -> After {
         let Some(Key { user, database, .. }) = self.key() else { return After::GoOn };
         let Some(name) = self.front_name() else { return After::GoOn };
-        let group = self.server.group(&Key { user, database, version: Resp::Two, habits: Habits::default() }, &self.worker);
+        let group = self.server.group(&Key::new(user, database), &self.worker);
         match self.wait_for(group.leased.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Err(error)) => {

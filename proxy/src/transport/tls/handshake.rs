@@ -8,6 +8,7 @@ use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::session::Session;
+use crate::arrivals::Newcomer;
 use crate::aside;
 use crate::transport::stream::Stream;
 
@@ -38,8 +39,8 @@ struct Step {
     result: Result<(), rustls::Error>,
 }
 
-/// Shakes hands over a plain stream.
-pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>) -> io::Result<Done> {
+/// Shakes hands over a plain stream, with a client that arrives or with a server.
+pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>, arrival: Option<&Newcomer>) -> io::Result<Done> {
     let mut begins = match session {
         Session::Client(_) => true,
         Session::Server(_) => false,
@@ -62,6 +63,7 @@ pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>) -
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the TLS handshake is too long"));
         }
         done.records.reserve(READ_BYTES);
+        let _listening = arrival.map(Newcomer::listen);
         let mut piece = (&mut *stream).take(READ_BYTES as u64);
         if piece.read_buf(&mut done.records).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

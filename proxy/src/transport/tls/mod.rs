@@ -25,19 +25,20 @@ pub use self::layer::Tls;
 pub use self::peer::TlsPeer;
 use self::session::Session;
 use super::stream::Stream;
+use crate::arrivals::Newcomer;
 
 /// Speaks TLS with the server at the other end of a plain TCP stream, which becomes a TLS stream.
 pub async fn connect(stream: &mut Stream, host: &str, config: Arc<ClientConfig>) -> io::Result<()> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let done = handshake::run(stream, Session::client(config, name)?, Vec::new()).await?;
+    let done = handshake::run(stream, Session::client(config, name)?, Vec::new(), None).await?;
     stream.cover(|socket| Tls::new(socket, done, None));
     Ok(())
 }
 
 /// Speaks TLS with the client at the other end of a plain TCP stream, which becomes a TLS stream. `first` are bytes of its handshake that have
 /// been read already.
-pub async fn accept(stream: &mut Stream, context: &Arc<ClientContext>, first: Vec<u8>) -> io::Result<()> {
-    let done = handshake::run(stream, Session::server(Arc::clone(&context.config))?, first).await?;
+pub async fn accept(stream: &mut Stream, context: &Arc<ClientContext>, first: Vec<u8>, arrival: Option<&Newcomer>) -> io::Result<()> {
+    let done = handshake::run(stream, Session::server(Arc::clone(&context.config))?, first, arrival).await?;
     stream.cover(|socket| Tls::new(socket, done, Some(Arc::clone(context))));
     Ok(())
 }

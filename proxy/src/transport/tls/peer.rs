@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
+use rustls::{HandshakeKind, ProtocolVersion};
 use sidepool_config::tls::ciphers::{curve_name, openssl_name};
 use sidepool_config::tls::common_name;
 
 use super::layer::Tls;
+use crate::observe::record::WorkerCounter;
 
 /// What is known of a connection under TLS. `Display` describes it as PgBouncer does: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
 #[derive(Clone, Copy)]
@@ -33,6 +34,18 @@ impl<'a> TlsPeer<'a> {
             Some(context) => Some(&context.certificate),
             None => self.certificate(),
         }
+    }
+
+    /// Whether an earlier session was resumed, which spares both sides the costly part of the handshake.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.0.session().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// What a client's handshake is counted as.
+    #[must_use]
+    pub fn counter(&self) -> WorkerCounter {
+        if self.is_resumed() { WorkerCounter::TlsResumed } else { WorkerCounter::TlsFull }
     }
 
     /// The application protocol that was agreed on.

@@ -61,7 +61,7 @@ async fn pair(protocols: &str) -> (Stream, Stream) {
     let (clients, servers) = contexts(protocols);
     let (mut near, mut far) = plain().await;
     let config = Arc::clone(servers.for_mode(UpstreamTls::VerifyFull));
-    let (connected, accepted) = tokio::join!(connect(&mut near, "localhost", config), accept(&mut far, &clients, Vec::new()));
+    let (connected, accepted) = tokio::join!(connect(&mut near, "localhost", config), accept(&mut far, &clients, Vec::new(), None));
     connected.unwrap();
     accepted.unwrap();
     (near, far)
@@ -168,7 +168,7 @@ async fn what_is_not_tls_is_an_error_and_leaves_the_plain_stream() {
         let (mut near, mut far) = plain().await;
         near.write_all(junk).await.unwrap();
         near.shutdown().await.unwrap();
-        assert!(accept(&mut far, &clients, Vec::new()).await.is_err(), "{junk:?}");
+        assert!(accept(&mut far, &clients, Vec::new(), None).await.is_err(), "{junk:?}");
         assert!(matches!(far, Stream::Tcp(_)));
     }
     // A message that claims to be longer than any is refused before it is held.
@@ -178,7 +178,7 @@ async fn what_is_not_tls_is_an_error_and_leaves_the_plain_stream() {
         while near.write_all(&record).await.is_ok() {}
     };
     let refused = async {
-        assert!(accept(&mut far, &clients, Vec::new()).await.is_err());
+        assert!(accept(&mut far, &clients, Vec::new(), None).await.is_err());
         drop(far);
     };
     tokio::join!(endless, refused);

@@ -20,6 +20,7 @@ use super::link::Link;
 use super::roll::{Born, Entry};
 use super::sequences::Sequences;
 use super::statements::ServerStatements;
+use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
 use crate::pool::traits::{Connection, Origin};
@@ -145,12 +146,20 @@ impl Connection for PgConnection {
 
     fn released(&mut self, since: Instant, now: Instant, record: &PoolRecord) {
         self.link.spent.end(since, now, record);
+        self.cancel.server().lasts(now);
     }
 
     fn closing(&mut self, reason: CloseReason) {
+        if reason == CloseReason::ServerClosed {
+            self.server().lost(clock::now());
+        }
         if let Some(entry) = &self.entry {
             entry.server().reason.set(Some(reason));
         }
+    }
+
+    fn is_resumed(&self) -> Option<bool> {
+        self.stream.tls_peer().map(|peer| peer.is_resumed())
     }
 
     fn close(mut self) {

@@ -14,6 +14,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 use super::cancel;
 use super::cancellable::Cancellable;
 use super::connection::PgConnection;
+use super::derived::PoolKeys;
 use super::dirt::StateRules;
 use super::login;
 use super::passed::Passed;
@@ -60,6 +61,8 @@ pub struct PgConnector {
     learned: Learned,
     check_query: RefCell<Arc<str>>,
     passed: Passed,
+    /// What has been derived of passwords.
+    derived: PoolKeys,
     /// Where its connections are written down.
     page: Option<Page>,
     /// What servers are met with under TLS.
@@ -88,6 +91,7 @@ impl PgConnector {
             learned,
             check_query: RefCell::new("".into()),
             passed: Passed::default(),
+            derived: PoolKeys::default(),
             page: None,
             context: RefCell::default(),
             state_rules: RefCell::default(),
@@ -110,6 +114,12 @@ impl PgConnector {
     #[must_use]
     pub fn with_passed(self, passed: Passed) -> Self {
         Self { passed, ..self }
+    }
+
+    /// The same with keys that other pools find, too.
+    #[must_use]
+    pub fn with_keys(self, derived: PoolKeys) -> Self {
+        Self { derived, ..self }
     }
 
     /// What clients' logins brought.
@@ -214,7 +224,7 @@ impl PgConnector {
     async fn log_in(&self, stream: Stream, way: Way, server: &Arc<Server>, target: &Target) -> Result<PgConnection, ConnectFault> {
         let context = self.context.borrow().clone();
         let stream = tls::secure(stream, way, target, context.as_ref()).await?;
-        let connection = login::login(stream, target, &self.passed, server).await?;
+        let connection = login::login(stream, target, (&self.passed, &self.derived), server).await?;
         self.way.set(way);
         Ok(connection)
     }

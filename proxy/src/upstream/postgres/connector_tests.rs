@@ -14,7 +14,6 @@ use super::super::pins::Cause;
 use super::super::scripted::{Script, Scripted, complete, refusal, welcome};
 use super::*;
 use crate::upstream::dial::Dialing;
-use crate::upstream::roster::Place;
 
 const BOUND: Duration = Duration::from_secs(3);
 
@@ -180,7 +179,7 @@ async fn a_cancel_is_over_when_the_server_closes() {
             let server = Scripted::start(vec![vec![]]);
             let at = |key: &[u8]| {
                 let path = server.path();
-                Cancellable::new(key.into(), Arc::new(Server { upstream: Upstream::Unix(path.clone()), place: Place::Unix(path) }))
+                Cancellable::new(key.into(), Arc::new(Server::at(path)))
             };
             connector(&server).cancel(&at(&[0, 0, 0, 42, 1, 2, 3, 4])).await.unwrap();
             assert_eq!(server.heard(), [b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a\x01\x02\x03\x04".to_vec()]);

@@ -9,10 +9,10 @@ use sidepool_protocol::postgres::login::scram;
 use sidepool_protocol::postgres::login::upstream_side::{Progress, ServerError, UpstreamError, UpstreamLogin};
 
 use super::connection::{PgConnection, take_in_idle_news};
+use super::derived::PoolKeys;
 use super::messages::{Messages, Silence};
 use super::passed::Passed;
 use super::target::Target;
-use crate::aside;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::transport::stream::Stream;
 use crate::upstream::dial::Server;
@@ -21,33 +21,31 @@ use crate::upstream::dial::Server;
 pub(super) async fn login(
     mut stream: Stream,
     target: &Target,
-    passed: &Passed,
+    (passed, derived): (&Passed, &PoolKeys),
     server: &Arc<Server>,
 ) -> Result<PgConnection, ConnectFault> {
     let mut out = BytesMut::new();
-    let (password, keys) = passed.best(target.password.as_ref());
-    let password = password.as_ref().map(|password| password.reveal());
-    let Some(mut login) = UpstreamLogin::begin(&target.user, &target.dbname, &target.startup, password, &mut out) else {
+    let (secret, keys) = passed.best(target.password.as_ref());
+    let password = secret.as_ref().map(|secret| secret.reveal());
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).map_err(|_| target.fault(ConnectFaultKind::Other, "no random numbers to be had"))?;
+    let nonce = scram::nonce(random);
+    let Some(login) = UpstreamLogin::begin((&target.user, &target.dbname), &target.startup, password, nonce, &mut out) else {
         return Err(target.fault(ConnectFaultKind::Other, "its user or database name cannot be sent: it has a zero byte"));
     };
     let certificate = stream.tls_peer().and_then(|peer| peer.server_certificate());
-    login = login.bound_to(certificate.and_then(|certificate| EndPoint::of(certificate)));
-    if let Some(keys) = keys {
-        let mut random = [0; 18];
-        getrandom::fill(&mut random).map_err(|_| target.fault(ConnectFaultKind::Other, "no random numbers to be had"))?;
-        login = login.with_keys(keys, scram::nonce(random));
-    }
+    let mut login = login.bound_to(certificate.and_then(|certificate| EndPoint::of(certificate))).with_keys(keys);
     let mut messages = Messages::new(&mut stream);
     let mut welcome = loop {
         messages.send(&mut out).await.map_err(|silence| lost(silence, target))?;
         let message = messages.next().await.map_err(|silence| lost(silence, target))?;
         match login.on_message(message.tag, &message.body, &mut out).map_err(|error| refused(&error, target))? {
             Progress::Read => {}
-            Progress::Compute(compute) => {
-                let computed = aside::compute(move || compute.run())
-                    .await
-                    .map_err(|_| target.fault(ConnectFaultKind::Other, "the password could not be prepared"))?;
-                login.on_computed(computed, &mut out).map_err(|error| refused(&error, target))?;
+            Progress::NeedKeys(parameters) => {
+                let unprepared = || target.fault(ConnectFaultKind::Other, "the password could not be prepared");
+                let secret = secret.as_ref().ok_or_else(unprepared)?;
+                let keys = derived.get(secret, parameters).await.map_err(|_| unprepared())?;
+                login.on_keys(&keys, &mut out).map_err(|error| refused(&error, target))?;
             }
             Progress::LoggedIn(welcome) => break welcome,
         }

@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod cancellable;
 pub mod connection;
 pub mod connector;
+pub mod derived;
 pub mod dirt;
 pub mod link;
 pub mod lookup;

@@ -4,7 +4,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use crate::clock;
+use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
 use crate::pool::traits::{Connection, Origin};
 use crate::transport::stream::{self, Stream};
@@ -22,6 +25,12 @@ impl SecretMark {
     #[must_use]
     pub fn of(secret: Option<&str>) -> Self {
         Self(KEY.hash_one(secret))
+    }
+
+    /// The same as a number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
     }
 }
 
@@ -58,10 +67,24 @@ impl Connection for RedisConnection {
         Ok(Self { stream: Stream::attach(stream)?, id, secret, server })
     }
 
+    fn released(&mut self, _since: Instant, now: Instant, _record: &PoolRecord) {
+        self.server.lasts(now);
+    }
+
+    fn closing(&mut self, reason: CloseReason) {
+        if reason == CloseReason::ServerClosed {
+            self.server.lost(clock::now());
+        }
+    }
+
     fn origin(&self) -> Option<Origin> {
         let Place::Tcp(address) = &self.server.place else { return None };
         let name = name_of(&self.server.upstream)?;
         Some(Origin { name: Arc::from(name), address: address.ip() })
+    }
+
+    fn is_resumed(&self) -> Option<bool> {
+        self.stream.tls_peer().map(|peer| peer.is_resumed())
     }
 
     fn close(self) {

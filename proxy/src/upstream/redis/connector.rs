@@ -1,6 +1,6 @@
 //! Opens connections of one kind (server, user, database, RESP version) and brings them back to the state of new ones.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +25,19 @@ use crate::upstream::dial::{Dialer, Server};
 /// How long a server may take to clean a connection or to say that it is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After so many doubts it is taken to be refused: nobody tries again for ever.
-const MOST_DOUBTS: u8 = 3;
+/// So many attempts with other passwords than the present one may be refused without one that works: nobody tries again for ever.
+const MOST_DOUBTS: u32 = 100;
+
+/// Whose password it was that the server refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The present one.
+    Present,
+    /// Another, of before or of another worker: the present one is still to be tried.
+    Another,
+    /// Another, again and again.
+    AnotherEver,
+}
 
 /// What connections are opened with.
 #[derive(Clone)]
@@ -59,10 +70,10 @@ pub struct Target {
 pub struct RedisConnector {
     target: Target,
     secret: SecretMark,
-    /// The server has not let it in.
-    refused: Cell<bool>,
-    /// How often it was asked whether it was this one that was refused.
-    doubts: Cell<u8>,
+    /// How many attempts with other secrets were refused since one worked.
+    doubts: Cell<u32>,
+    /// The last of them.
+    doubted: RefCell<Option<Arc<str>>>,
     facts: Rc<Facts>,
 }
 
@@ -71,7 +82,7 @@ impl RedisConnector {
     #[must_use]
     pub fn new(target: Target, facts: Rc<Facts>) -> Self {
         let secret = SecretMark::of(target.password.as_ref().map(|password| password.reveal()));
-        Self { target, secret, refused: Cell::new(false), doubts: Cell::new(0), facts }
+        Self { target, secret, doubts: Cell::new(0), doubted: RefCell::default(), facts }
     }
 
     /// The same with another password.
@@ -86,12 +97,17 @@ impl RedisConnector {
         handshake::login(*version, credentials, *database, *selects, *habits, reset)
     }
 
-    /// Somebody was refused: whether it is this password that the server refuses. It may have been an attempt with the one before, or another
-    /// worker's; that is believed only so often.
-    pub fn is_refused(&self) -> bool {
-        let doubts = self.doubts.get();
-        self.doubts.set(doubts.saturating_add(1));
-        self.refused.get() || doubts >= MOST_DOUBTS
+    /// Somebody was not let in: whose password it was. However many wait for one attempt, it counts once.
+    pub fn blames(&self, fault: &ConnectFault) -> Blame {
+        if fault.credentials == Some(self.secret.number()) {
+            return Blame::Present;
+        }
+        let mut doubted = self.doubted.borrow_mut();
+        if !doubted.as_ref().is_some_and(|doubted| Arc::ptr_eq(doubted, &fault.message)) {
+            *doubted = Some(Arc::clone(&fault.message));
+            self.doubts.set(self.doubts.get().saturating_add(1));
+        }
+        if self.doubts.get() > MOST_DOUBTS { Blame::AnotherEver } else { Blame::Another }
     }
 
     /// Whether a connection logged in with the present secret.
@@ -162,10 +178,10 @@ impl Connector for RedisConnector {
 
     async fn connect(&self) -> Result<RedisConnection, ConnectFault> {
         let opened = within(self.target.timeout, &shown(&self.target.upstream), self.open()).await;
-        if opened.as_ref().is_err_and(|fault| fault.kind == ConnectFaultKind::Auth) {
-            self.refused.set(true);
+        if opened.is_ok() {
+            self.doubts.set(0);
         }
-        opened
+        opened.map_err(|fault| ConnectFault { credentials: Some(self.secret.number()), ..fault })
     }
 
     async fn reset(&self, connection: &mut RedisConnection) -> Result<(), ConnectFault> {

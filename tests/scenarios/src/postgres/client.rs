@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use sidepool_tests::postgres::frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::scram::Password;
 use crate::tally::Failure;
@@ -24,11 +28,18 @@ pub struct Door {
     pub user: &'static str,
     /// Its password.
     pub password: Arc<Password>,
+    /// How TLS is spoken, if it is.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A client that is logged in.
 pub struct Session {
-    stream: TcpStream,
+    stream: Socket,
     buffer: BytesMut,
     usable: bool,
 }
@@ -53,9 +64,25 @@ impl Door {
         Ok(stream)
     }
 
+    async fn secure(&self, mut stream: TcpStream) -> Result<Socket, Failure> {
+        let Some(config) = &self.tls else { return Ok(Socket::Plain(stream)) };
+        let mut answer = [0];
+        let asked = async {
+            stream.write_all(&frame::ssl_request()).await?;
+            stream.read_exact(&mut answer).await
+        };
+        asked.await.map_err(|_| Failure::Closed)?;
+        if answer != *b"S" {
+            return Err(Failure::Told("no TLS".to_owned()));
+        }
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(|_| Failure::Closed)?;
+        Ok(Socket::Tls(Box::new(stream)))
+    }
+
     async fn login(&self) -> Result<Session, Failure> {
         static NONCE: AtomicU64 = AtomicU64::new(0);
-        let mut session = Session { stream: self.knock().await?, buffer: BytesMut::new(), usable: false };
+        let mut session = Session { stream: self.secure(self.knock().await?).await?, buffer: BytesMut::new(), usable: false };
         session.send(&frame::startup(&[("user", self.user), ("database", "app"), ("application_name", self.user)])).await?;
         let first = format!("n=,r=scenario{:016}", NONCE.fetch_add(1, Ordering::Relaxed));
         loop {
@@ -112,12 +139,19 @@ impl Session {
 
     /// Sends what need not be answered.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.stream.write_all(bytes).await.map_err(|_| Failure::Closed)
+        let sent = match &mut self.stream {
+            Socket::Plain(stream) => stream.write_all(bytes).await,
+            Socket::Tls(stream) => stream.write_all(bytes).await,
+        };
+        sent.map_err(|_| Failure::Closed)
     }
 
     /// The socket, for clients that are not well-behaved.
     pub fn into_stream(self) -> TcpStream {
-        self.stream
+        match self.stream {
+            Socket::Plain(stream) => stream,
+            Socket::Tls(stream) => stream.into_inner().0,
+        }
     }
 
     async fn hear(&mut self, rows: &mut Vec<String>) -> Result<(), Failure> {
@@ -149,7 +183,11 @@ impl Session {
                     return Ok((tag, body));
                 }
             }
-            match self.stream.read_buf(&mut self.buffer).await {
+            let read = match &mut self.stream {
+                Socket::Plain(stream) => stream.read_buf(&mut self.buffer).await,
+                Socket::Tls(stream) => stream.read_buf(&mut self.buffer).await,
+            };
+            match read {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Err(Failure::Closed),
             }

@@ -10,11 +10,19 @@ use crate::report::Report;
 use crate::stage::Stage;
 use crate::tally::Tally;
 
-/// Within which all come.
-const WITHIN: Duration = Duration::from_secs(1);
+/// How many come, and within which time.
+pub(super) struct Burst {
+    pub(super) count: usize,
+    pub(super) within: Duration,
+}
 
-pub(super) async fn play<S: Stage>(order: Order) -> Report {
-    let stage = S::set(order.peer, None).await;
+/// 3,000 within a second.
+pub(super) const PLAIN: Burst = Burst { count: 3_000, within: Duration::from_secs(1) };
+
+/// 1,000 at once: each costs a handshake, too.
+pub(super) const SECURE: Burst = Burst { count: 1_000, within: Duration::ZERO };
+
+pub(super) async fn play<S: Stage>(stage: S, order: Order, burst: Burst) -> Report {
     let (door, witnesses) = (stage.door(), stage.witnesses().await);
     let mut at_work = Crowd::default();
     at_work.add_many(order.scale.clients(50), &door, Manners::every(Duration::from_millis(50)));
@@ -22,9 +30,9 @@ pub(super) async fn play<S: Stage>(order: Order) -> Report {
     tokio::time::sleep(order.scale.seconds(8)).await;
     let burst_began = Instant::now();
     let mut newcomers = JoinSet::new();
-    let count = order.scale.clients(3_000);
+    let count = order.scale.clients(burst.count);
     for number in 0..count {
-        let due = WITHIN.mul_f64(share(number, count));
+        let due = burst.within.mul_f64(share(number, count));
         tokio::time::sleep_until((burst_began + due).into()).await;
         let door = door.clone();
         newcomers.spawn(async move {

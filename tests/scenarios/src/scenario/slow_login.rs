@@ -41,6 +41,34 @@ pub(super) async fn play(order: Order) -> Report {
         .figure("of_them_thrown_out", ratio(thrown_out, u64::from(all)))
 }
 
+/// They hold every place that there is, and come again when they are thrown out.
+pub(super) async fn play_full(order: Order) -> Report {
+    let places = order.scale.clients(1_000);
+    let most = format!("max_client_conn = {places}");
+    let stage = PostgresStage::set_with(order.peer, &[&most, "client_login_timeout = 60"]).await;
+    let (door, witnesses) = (stage.door(), stage.witnesses().await);
+    let mut slow = JoinSet::new();
+    for _ in 0..places + places / 5 {
+        let door = door.clone();
+        slow.spawn(async move {
+            loop {
+                drip(door.clone()).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    // They are there before anybody else, and have been for a while.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut crowd = Crowd::default();
+    crowd.add_many(order.scale.clients(50), &door, Manners { pause: Duration::from_secs(1), visit: Some(1) });
+    tokio::time::sleep(order.scale.seconds(20)).await;
+    let tally: Tally = crowd.end().await;
+    slow.shutdown().await;
+    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+    let places = places as f64;
+    conclude(stage, order, witnesses, &tally).await.figure("places", places)
+}
+
 /// Whether it was thrown out.
 async fn drip(door: Door) -> bool {
     let Ok(mut stream) = door.knock().await else { return true };

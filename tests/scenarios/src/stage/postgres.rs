@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use rustix::process::{Pid, kill_process};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
 use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::postgres::Cluster;
 use sidepool_tests::process::{Process, Signal};
+use sidepool_tests::tls::{Authority, client};
 
 use super::{Connects, Door, Peer, Stage, Stop};
 use crate::network::Network;
@@ -64,15 +67,31 @@ pub struct PostgresStage {
 impl PostgresStage {
     /// Starts both with other lines of `[pgbouncer]`.
     pub async fn set_with(peer: Peer, lines: &[&str]) -> Self {
-        Self::set_all(peer, None, None, lines).await
+        Self::set_all(peer, None, None, lines, None).await
     }
 
     /// The same, and the pooler looks for the server where it is told to.
     pub async fn set_at(peer: Peer, upstream: Option<Upstream>, lines: &[&str]) -> Self {
-        Self::set_all(peer, None, upstream, lines).await
+        Self::set_all(peer, None, upstream, lines, None).await
     }
 
-    async fn set_all(peer: Peer, network: Option<&Network>, upstream: Option<Upstream>, lines: &[&str]) -> Self {
+    /// The same with TLS between clients and pooler. No client has been there before: there are no sessions to be resumed.
+    pub async fn set_secure(peer: Peer) -> Self {
+        let lines = [
+            "client_tls_sslmode = require",
+            "client_tls_key_file = SOCKET_DIRECTORY/server.key",
+            "client_tls_cert_file = SOCKET_DIRECTORY/server.crt",
+        ];
+        Self::set_all(peer, None, None, &lines, Some(Authority::new("the authority"))).await
+    }
+
+    async fn set_all(
+        peer: Peer,
+        network: Option<&Network>,
+        upstream: Option<Upstream>,
+        lines: &[&str],
+        authority: Option<Authority>,
+    ) -> Self {
         let cluster = Cluster::start_with(&["log_connections=on"]).await;
         let password = Arc::new(Password::new("the clients' own secret"));
         let upstream = match (upstream, network) {
@@ -96,8 +115,16 @@ impl PostgresStage {
             Peer::Sidepool => Program::Sidepool,
             Peer::Other => Program::Pgbouncer,
         };
-        let pooler = IniPooler::start(program, &ini, &users).await;
-        let door = PostgresDoor { port: pooler.port(), user: USERS[0], password };
+        let identity = authority.as_ref().map(|authority| authority.issue("localhost", &["localhost"]));
+        let files: Vec<_> =
+            identity.iter().flat_map(|identity| [("server.key", &*identity.key), ("server.crt", &*identity.cert)]).collect();
+        let pooler = IniPooler::start_with(program, &ini, &users, &files).await;
+        let tls = authority.map(|authority| {
+            let mut config = ClientConfig::clone(&client(&authority, None, &[]));
+            config.resumption = Resumption::disabled();
+            Arc::new(config)
+        });
+        let door = PostgresDoor { port: pooler.port(), user: USERS[0], password, tls };
         Self { cluster, pooler, door, seen: BTreeMap::new(), relayed: network.cloned() }
     }
 
@@ -123,7 +150,7 @@ impl Stage for PostgresStage {
     type Door = PostgresDoor;
 
     async fn set(peer: Peer, network: Option<&Network>) -> Self {
-        Self::set_all(peer, network, None, &[]).await
+        Self::set_all(peer, network, None, &[], None).await
     }
 
     fn peer_name(peer: Peer) -> &'static str {

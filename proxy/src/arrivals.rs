@@ -1,0 +1,330 @@
+//! Clients that have not proven who they are: how many are being logged in at a time, and who has to go when places are short.
+//!
+//! ```text
+//!   silent ──first bytes──▶ waits for a turn ──▶ logs in: we work, or wait for it (asked) ──▶ is in
+//!      ▲ these two may be sent away ───────────────────────────────────────▲
+//! ```
+//! Who has not begun to speak holds a place and nothing else. Who has takes one of a bounded number of turns, and memory with it. Nobody is sent away for
+//! what takes us long; but when there are as many clients as there may be, or others wait for a turn, the one that has kept us waiting longest for its
+//! next whole message makes room, however many single bytes it sends. One for each worker and kind of clients. Not here: how long a login may take.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_local;
+
+use crate::clock;
+
+/// Nobody is sent away who has not kept us waiting for so long: across the world an answer takes a third of it.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// How often somebody is looked for who could make room, while others wait for a turn.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Arrivals that we wait for, since when, by the order in which that began.
+type Line = RefCell<BTreeMap<u64, (Instant, Rc<Mark>)>>;
+
+/// Those who arrive.
+pub struct Arrivals {
+    /// They have said nothing at all.
+    silent: Line,
+    /// They are in the middle of a login, and it is their turn to speak.
+    asked: Line,
+    numbers: Cell<u64>,
+    turns: Arc<Semaphore>,
+    most: Cell<u32>,
+    /// Turns that are to be taken away when they are given back.
+    owed: Cell<u32>,
+    /// How many wait for a turn.
+    waiting: Cell<u32>,
+    looking: Cell<bool>,
+}
+
+/// What an arrival is told by.
+#[derive(Default)]
+struct Mark {
+    sent_away: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self {
+            silent: Line::default(),
+            asked: Line::default(),
+            numbers: Cell::new(0),
+            turns: Arc::new(Semaphore::new(0)),
+            most: Cell::new(0),
+            owed: Cell::new(0),
+            waiting: Cell::new(0),
+            looking: Cell::new(false),
+        }
+    }
+}
+
+impl Arrivals {
+    /// So many may be logged in at a time from now on.
+    pub fn resize(&self, most: u32) {
+        let before = self.most.replace(most);
+        if most >= before {
+            let more = most - before;
+            let forgiven = more.min(self.owed.get());
+            self.owed.set(self.owed.get() - forgiven);
+            self.turns.add_permits((more - forgiven) as usize);
+        } else {
+            let fewer = before - most;
+            let taken = u32::try_from(self.turns.forget_permits(fewer as usize)).unwrap_or(fewer);
+            self.owed.set(self.owed.get() + fewer - taken);
+        }
+    }
+
+    /// Somebody has connected, and has said nothing yet.
+    #[must_use]
+    pub fn enter(self: &Rc<Self>) -> Newcomer {
+        let arrival = Newcomer { all: Rc::clone(self), mark: Rc::default(), number: Cell::new(0), turn: RefCell::default() };
+        arrival.stand_in(&self.silent);
+        arrival
+    }
+
+    /// There is no place for one more: sends somebody away who has kept us waiting. False if there is nobody.
+    pub fn make_room(&self, now: Instant) -> bool {
+        send_away(&self.silent, now) || send_away(&self.asked, now)
+    }
+
+    /// Makes room for those who wait for a turn, for as long as there are any.
+    async fn look(self: Rc<Self>) {
+        while self.waiting.get() > 0 {
+            let now = clock::now();
+            for _ in 0..self.waiting.get() {
+                if !send_away(&self.asked, now) {
+                    break;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.looking.set(false);
+    }
+}
+
+/// Sends away who has kept us waiting longest, if that is long enough.
+fn send_away(line: &Line, now: Instant) -> bool {
+    let mut line = line.borrow_mut();
+    let Some(first) = line.first_entry() else { return false };
+    if now.saturating_duration_since(first.get().0) < GRACE {
+        return false;
+    }
+    let (_, mark) = first.remove();
+    mark.sent_away.set(true);
+    if let Some(waker) = mark.waker.take() {
+        waker.wake();
+    }
+    true
+}
+
+/// A client that has not proven who it is, for as long as this lives.
+pub struct Newcomer {
+    all: Rc<Arrivals>,
+    mark: Rc<Mark>,
+    /// In which line it stands, if in any.
+    number: Cell<u64>,
+    turn: RefCell<Option<OwnedSemaphorePermit>>,
+}
+
+impl Newcomer {
+    /// Takes a turn, if there is one to be had.
+    fn try_turn(&self) -> bool {
+        self.leave_lines();
+        let turn = Arc::clone(&self.all.turns).try_acquire_owned().ok();
+        let has = turn.is_some();
+        *self.turn.borrow_mut() = turn;
+        has
+    }
+
+    /// Takes a turn when there is one. From here on it is nobody who has said nothing.
+    pub async fn turn(&self) {
+        if self.try_turn() {
+            return;
+        }
+        let _waiting = Waiting::begin(&self.all.waiting);
+        if !self.all.looking.replace(true) {
+            spawn_local(Rc::clone(&self.all).look());
+        }
+        // Nobody closes the semaphore.
+        let turn = Arc::clone(&self.all.turns).acquire_owned().await.ok();
+        *self.turn.borrow_mut() = turn;
+    }
+
+    /// It is the client's turn to speak, for as long as the answer lives.
+    #[must_use]
+    pub fn listen(&self) -> Listening<'_> {
+        self.leave_lines();
+        self.stand_in(&self.all.asked);
+        Listening(self)
+    }
+
+    /// It has proven who it is: what it waits for from here on is no fault of its own.
+    pub fn is_in(&self) {
+        self.leave_lines();
+        self.give_back();
+    }
+
+    /// Ready when it is to make room.
+    pub async fn sent_away(&self) {
+        poll_fn(|cx| {
+            if self.mark.sent_away.get() {
+                return Poll::Ready(());
+            }
+            let mut waker = self.mark.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn stand_in(&self, line: &Line) {
+        let number = self.all.numbers.get() + 1;
+        self.all.numbers.set(number);
+        self.number.set(number);
+        line.borrow_mut().insert(number, (clock::now(), Rc::clone(&self.mark)));
+    }
+
+    fn leave_lines(&self) {
+        let number = self.number.take();
+        if number != 0 && self.all.asked.borrow_mut().remove(&number).is_none() {
+            self.all.silent.borrow_mut().remove(&number);
+        }
+    }
+
+    fn give_back(&self) {
+        let Some(turn) = self.turn.take() else { return };
+        let owed = self.all.owed.get();
+        if owed > 0 {
+            self.all.owed.set(owed - 1);
+            turn.forget();
+        }
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.is_in();
+    }
+}
+
+/// The client is waited for.
+pub struct Listening<'a>(&'a Newcomer);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.leave_lines();
+    }
+}
+
+struct Waiting<'a>(&'a Cell<u32>);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    fn arrivals(most: u32) -> Rc<Arrivals> {
+        let arrivals = Rc::<Arrivals>::default();
+        arrivals.resize(most);
+        arrivals
+    }
+
+    fn is_sent_away(arrival: &Newcomer) -> bool {
+        arrival.mark.sent_away.get()
+    }
+
+    #[test]
+    fn who_has_kept_us_waiting_longest_makes_room_and_the_silent_before_the_slow() {
+        let all = arrivals(10);
+        let (first, second, third) = (all.enter(), all.enter(), all.enter());
+        let listening = first.listen();
+        let now = clock::now();
+        assert!(!all.make_room(now), "nobody has kept us waiting for long");
+        let later = now + GRACE + Duration::from_millis(1);
+        assert!(all.make_room(later) && is_sent_away(&second) && !is_sent_away(&third));
+        drop(third);
+        assert!(all.make_room(later) && is_sent_away(&first), "who has gone is passed over");
+        assert!(!all.make_room(later));
+        drop(listening);
+        drop((first, second));
+        assert!(all.silent.borrow().is_empty() && all.asked.borrow().is_empty());
+    }
+
+    #[test]
+    fn nobody_is_sent_away_for_our_own_work_nor_who_is_in() {
+        let all = arrivals(10);
+        let (working, speaking, inside) = (all.enter(), all.enter(), all.enter());
+        assert!(working.try_turn() && speaking.try_turn() && inside.try_turn());
+        drop(working.listen());
+        inside.is_in();
+        assert!(!all.make_room(clock::now() + 2 * GRACE));
+        let _listening = speaking.listen();
+        assert!(all.make_room(clock::now() + 2 * GRACE) && is_sent_away(&speaking));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_bounded_and_come_free_for_those_who_wait() {
+        let run = async {
+            let all = arrivals(2);
+            let (one, two, three) = (all.enter(), all.enter(), all.enter());
+            assert!(one.try_turn() && two.try_turn() && !three.try_turn());
+            drop(one);
+            three.turn().await;
+            let four = all.enter();
+            assert!(!four.try_turn());
+            all.resize(1);
+            two.is_in();
+            assert!(!four.try_turn(), "there is one turn less now");
+            three.is_in();
+            assert!(four.try_turn());
+            all.resize(3);
+            assert!(two.try_turn() && three.try_turn() && !all.enter().try_turn());
+            assert_eq!(all.owed.get(), 0);
+        };
+        LocalSet::new().run_until(run).await;
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_has_the_slow_ones_sent_away() {
+        let run = async {
+            let all = arrivals(1);
+            let (slow, next) = (all.enter(), all.enter());
+            assert!(slow.try_turn());
+            let slow = spawn_local(async move {
+                let _listening = slow.listen();
+                slow.sent_away().await;
+            });
+            let began = clock::now();
+            tokio::time::timeout(Duration::from_secs(20), next.turn()).await.expect("it comes to pass");
+            assert!(clock::now().saturating_duration_since(began) >= GRACE - Duration::from_millis(50));
+            slow.await.unwrap();
+        };
+        LocalSet::new().run_until(run).await;
+    }
+}
