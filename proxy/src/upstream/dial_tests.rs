@@ -204,7 +204,7 @@ async fn what_is_counted_of_a_host_outlives_the_lists_it_is_in() {
     let (dialing, dead) = (Dialing::default(), tcp("127.0.0.1", dead_port().await));
     let dialer = |hosts: &[Upstream]| dialing.dialer(hosts, LoadBalance::RoundRobin, &TcpOptions::default(), Duration::from_secs(15));
     let opened = || dialing.hosts(clock::now()).into_iter().map(|report| (report.host, report.opened)).collect::<Vec<_>>();
-    let alone = dialer(&[dead.clone()]);
+    let alone = dialer(std::slice::from_ref(&dead));
     let several = dialer(&[dead.clone(), tcp("127.0.0.1", dead_port().await)]);
     for _ in 0..3 {
         assert!(dial(&several).await.is_err());
