@@ -53,6 +53,11 @@ impl Ceiling {
         self.0.map_or(max, |room| room.connections.min(max))
     }
 
+    /// Whether that is less than `max`.
+    pub(super) fn is_low(&self, max: u32) -> bool {
+        self.room(max) < max
+    }
+
     /// How many there may be, with the one that finds out whether there is more room.
     pub(super) fn limit(&self, max: u32) -> u32 {
         self.0.map_or(max, |room| room.connections.saturating_add(1).min(max))

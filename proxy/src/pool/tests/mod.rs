@@ -8,6 +8,7 @@ mod handle;
 mod model;
 mod pins;
 mod rules;
+mod rules_early;
 mod rules_time;
 mod workers;
 
