@@ -198,6 +198,12 @@ impl Breaker {
         }
     }
 
+    /// Whether the last connect that says something of the address failed.
+    #[must_use]
+    pub fn is_failing(&self, now: Instant) -> bool {
+        self.streak > 0 || self.phase(now) != Phase::Closed
+    }
+
     /// A connect has ended. A pause is at most `longest`.
     pub(super) fn ended(&mut self, now: Instant, outcome: Outcome, longest: Duration, random: &mut Random) -> Option<Change> {
         match outcome {

@@ -24,7 +24,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::breaker::{Change, EARLY, Outcome, Phase};
-use super::roster::{Choice, Place, Roster};
+use super::roster::{Choice, Openings, Place, Roster};
 use crate::clock;
 use crate::dns::{Dns, Watch};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -48,6 +48,9 @@ const RESOLVE_GRACE: Duration = Duration::from_millis(250);
 /// What one address may take of a connect that has no bound, where there are others.
 const UNBOUNDED_SHARE: Duration = Duration::from_secs(15);
 
+/// So long before the caller's patience ends, so does the last attempt.
+const A_MOMENT: Duration = Duration::from_millis(10);
+
 /// What the dialers of a process share: names, and the memory of which addresses fail.
 #[derive(Clone, Default)]
 pub struct Dialing {
@@ -56,8 +59,33 @@ pub struct Dialing {
     rosters: Arc<Mutex<Rosters>>,
 }
 
-/// The memories of lists of hosts that are in use.
-type Rosters = BTreeMap<Vec<Upstream>, Weak<Mutex<Roster>>>;
+/// The memories of lists of hosts that are in use, each for one way to use it.
+#[derive(Default)]
+struct Rosters {
+    lists: BTreeMap<(Vec<Upstream>, bool), List>,
+    /// How often breakers of lists that are gone opened, by host.
+    opened: BTreeMap<Upstream, u64>,
+}
+
+/// One list's memory.
+struct List {
+    roster: Weak<Mutex<Roster>>,
+    openings: Openings,
+}
+
+impl Rosters {
+    /// Forgets lists that nobody uses any more, but for what is counted of hosts that others have, too.
+    fn prune(&mut self) {
+        let Self { lists, opened } = self;
+        let gone = lists.extract_if(.., |_, list| list.roster.strong_count() == 0);
+        for ((hosts, _), list) in gone {
+            for (index, host) in hosts.into_iter().enumerate() {
+                *opened.entry(host).or_default() += list.openings.of(index);
+            }
+        }
+        opened.retain(|host, _| lists.keys().any(|(hosts, _)| hosts.contains(host)));
+    }
+}
 
 /// A server that a connection leads to: what was configured and where that is.
 #[derive(Debug)]
@@ -162,11 +190,14 @@ impl Dialing {
     #[must_use]
     pub fn dialer(&self, hosts: &[Upstream], policy: LoadBalance, tcp: &TcpOptions, longest: Duration) -> Dialer {
         let mut rosters = self.rosters.lock().unwrap_or_else(PoisonError::into_inner);
-        rosters.retain(|_, roster| roster.strong_count() > 0);
-        let known = rosters.get(hosts).and_then(Weak::upgrade).filter(|roster| lock(roster).policy() == policy);
+        rosters.prune();
+        let key = (hosts.to_vec(), policy == LoadBalance::Disable);
+        let known = rosters.lists.get(&key).and_then(|list| list.roster.upgrade());
         let roster = known.unwrap_or_else(|| {
-            let new = Arc::new(Mutex::new(Roster::new(policy, seed())));
-            rosters.insert(hosts.to_vec(), Arc::downgrade(&new));
+            let new = Roster::new(policy, seed());
+            let openings = new.openings().clone();
+            let new = Arc::new(Mutex::new(new));
+            rosters.lists.insert(key, List { roster: Arc::downgrade(&new), openings });
             new
         });
         let names = hosts.iter().filter_map(name_of);
@@ -177,13 +208,16 @@ impl Dialing {
     /// What is known of each host that connections are opened to, in the order of their names. A host of several lists has what they know together.
     #[must_use]
     pub fn hosts(&self, now: Instant) -> Vec<HostReport> {
-        let rosters = self.rosters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rosters = self.rosters.lock().unwrap_or_else(PoisonError::into_inner);
+        rosters.prune();
         let mut hosts: BTreeMap<&Upstream, (BTreeMap<Place, Phase>, u64)> = BTreeMap::new();
-        for (list, roster) in rosters.iter().filter_map(|(list, roster)| Some((list, roster.upgrade()?))) {
+        for ((list, _), List { roster, openings }) in &rosters.lists {
+            let Some(roster) = roster.upgrade() else { continue };
             let roster = lock(&roster);
             for (index, host) in list.iter().enumerate() {
-                let (places, opened) = hosts.entry(host).or_default();
-                *opened += roster.opened(index);
+                let gone = rosters.opened.get(host).copied().unwrap_or(0);
+                let (places, opened) = hosts.entry(host).or_insert_with(|| (BTreeMap::new(), gone));
+                *opened += openings.of(index);
                 for (place, phase) in roster.phases(now, index) {
                     let worst = places.entry(place.clone()).or_insert(phase);
                     *worst = phase.max(*worst);
@@ -247,7 +281,7 @@ impl Dialer {
         while let Some((choice, stream)) = race.next().await {
             let server = Arc::new(self.server(&choice));
             let entering = enter(stream, &server);
-            let entered = match race.share() {
+            let entered = match race.bound() {
                 Some(share) => timeout(share, entering).await.unwrap_or_else(|_| Err(too_slow(&server.upstream, share))),
                 None => entering.await,
             };
@@ -370,6 +404,7 @@ impl Race<'_> {
                 return None;
             }
             match self.news().await {
+                News::HeadStartIsOver if self.waiting.is_empty() => self.give_up(),
                 News::HeadStartIsOver => {
                     self.start();
                 }
@@ -397,6 +432,22 @@ impl Race<'_> {
         Some(self.deadline.map_or(UNBOUNDED_SHARE, |deadline| deadline.saturating_duration_since(clock::now()) / rest))
     }
 
+    /// How long the next one may take; `None`: for ever. The last one, too, ends a moment before the caller's patience does, so that its silence is
+    /// noted.
+    fn bound(&self) -> Option<Duration> {
+        let rest = |deadline: Instant| deadline.saturating_duration_since(clock::now()).saturating_sub(A_MOMENT);
+        self.share().or_else(|| self.deadline.map(rest))
+    }
+
+    /// The deadline has come: none of those that are being connected to has answered.
+    fn give_up(&mut self) {
+        for (choice, _) in std::mem::take(&mut self.running) {
+            let silent =
+                ConnectFault::new(ConnectFaultKind::Timeout, format!("the server {} does not answer", self.dialer.hosts[choice.host]));
+            self.lost(&choice, silent);
+        }
+    }
+
     /// This address is of no use now.
     fn lost(&mut self, choice: &Choice, fault: ConnectFault) {
         if !self.dialer.ended(choice, Outcome::of(&fault)) && !self.alone {
@@ -415,8 +466,9 @@ impl Race<'_> {
     async fn news(&mut self) -> News {
         let head_start = match self.dialer.hosts.len() > 1 && lock(&self.dialer.roster).policy() == LoadBalance::Disable {
             // The next host is for when this one has failed, and not for when it is slow.
-            true => self.share(),
-            false => (!self.waiting.is_empty()).then_some(HEAD_START),
+            true => self.bound(),
+            false if self.waiting.is_empty() => self.bound(),
+            false => Some(HEAD_START),
         };
         let mut timer = pin!(async {
             match head_start {

@@ -173,3 +173,47 @@ async fn of_one_host_what_the_server_said_is_told_and_of_several_that_waiting_ma
     let elsewhere = dead_port().await;
     assert_eq!(refused(&[tcp("127.0.0.1", port), tcp("127.0.0.1", elsewhere)]).await.kind, ConnectFaultKind::Refused);
 }
+
+#[tokio::test]
+async fn lists_that_are_used_differently_are_remembered_apart() {
+    let (dialing, hosts) = (Dialing::default(), [tcp("127.0.0.1", 1), tcp("127.0.0.1", 2)]);
+    let dialer = |policy| dialing.dialer(&hosts, policy, &TcpOptions::default(), Duration::from_secs(15));
+    let (spread, stays) = (dialer(LoadBalance::RoundRobin), dialer(LoadBalance::Disable));
+    let (spread_again, stays_again) = (dialer(LoadBalance::RoundRobin), dialer(LoadBalance::Disable));
+    assert!(Arc::ptr_eq(&spread.roster, &spread_again.roster) && Arc::ptr_eq(&stays.roster, &stays_again.roster));
+    assert!(!Arc::ptr_eq(&spread.roster, &stays.roster));
+}
+
+#[tokio::test]
+async fn an_only_address_that_does_not_answer_is_known_to_be_silent() {
+    let ((_filling, _silent, silent), (_listener, hangs)) = (silent().await, listener().await);
+    for port in [silent, hangs] {
+        let dialer = dialer(&[tcp("127.0.0.1", port)], LoadBalance::RoundRobin);
+        let patience = Duration::from_millis(300);
+        let hang = async |_: Stream, _: &Arc<Server>| std::future::pending::<Result<(), ConnectFault>>().await;
+        // As the pools bound it.
+        let ended = timeout(patience, dialer.connect(patience, hang)).await;
+        let phases: Vec<Phase> = lock(&dialer.roster).phases(clock::now(), 0).map(|(_, phase)| phase).collect();
+        assert_eq!(phases, [Phase::Open]);
+        assert!(ended.is_ok_and(|ended| ended.is_err_and(|fault| fault.kind == ConnectFaultKind::Timeout)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_counted_of_a_host_outlives_the_lists_it_is_in() {
+    let (dialing, dead) = (Dialing::default(), tcp("127.0.0.1", dead_port().await));
+    let dialer = |hosts: &[Upstream]| dialing.dialer(hosts, LoadBalance::RoundRobin, &TcpOptions::default(), Duration::from_secs(15));
+    let opened = || dialing.hosts(clock::now()).into_iter().map(|report| (report.host, report.opened)).collect::<Vec<_>>();
+    let alone = dialer(&[dead.clone()]);
+    let several = dialer(&[dead.clone(), tcp("127.0.0.1", dead_port().await)]);
+    for _ in 0..3 {
+        assert!(dial(&several).await.is_err());
+    }
+    assert_eq!(opened().iter().map(|(_, opened)| opened).sum::<u64>(), 2);
+    drop(several);
+    assert_eq!(opened(), [(dead.to_string(), 1)]);
+    let several = dialer(&[dead.clone(), tcp("127.0.0.1", 9)]);
+    assert_eq!(opened()[0].1.max(opened()[1].1), 1);
+    drop((alone, several));
+    assert_eq!(opened(), []);
+}

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sidepool_config::model::LoadBalance;
@@ -55,8 +56,7 @@ pub struct Roster {
     /// How many connects were planned: turns the addresses of a name.
     turn: usize,
     known: BTreeMap<Place, Known>,
-    /// How often a breaker opened, by host.
-    opened: Vec<u64>,
+    openings: Openings,
     random: Random,
 }
 
@@ -68,11 +68,34 @@ struct Known {
     breaker: Breaker,
 }
 
+/// How often a breaker of each host of a list opened: a count that may be read when the list is gone.
+#[derive(Debug, Clone, Default)]
+pub struct Openings(Arc<Mutex<Vec<u64>>>);
+
+impl Openings {
+    /// How often one of the host at this position did.
+    #[must_use]
+    pub fn of(&self, host: usize) -> u64 {
+        self.lock().get(host).copied().unwrap_or(0)
+    }
+
+    fn count(&self, host: usize) {
+        let mut counts = self.lock();
+        let length = counts.len().max(host + 1);
+        counts.resize(length, 0);
+        counts[host] += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Roster {
     /// Nothing has been tried. `seed` decides how pauses are spread.
     #[must_use]
     pub fn new(policy: LoadBalance, seed: u64) -> Self {
-        Self { policy, host: 0, turn: 0, known: BTreeMap::new(), opened: Vec::new(), random: Random::new(seed) }
+        Self { policy, host: 0, turn: 0, known: BTreeMap::new(), openings: Openings::default(), random: Random::new(seed) }
     }
 
     /// How connects are spread.
@@ -100,7 +123,12 @@ impl Roster {
             }
         }
         self.known.retain(|place, _| found.iter().any(|places| places.contains(place)));
-        plan.sort_by_cached_key(|choice| self.known.get(&choice.place).and_then(|known| known.breaker.avoid_until(now)));
+        // A host that is stayed on is passed over only when it fails, not for what concerns one pool: all pools of these hosts move together.
+        let stays = self.policy == LoadBalance::Disable;
+        plan.sort_by_cached_key(|choice| {
+            let breaker = &self.known.get(&choice.place)?.breaker;
+            breaker.avoid_until(now).filter(|_| !stays || breaker.phase(now) != Phase::Closed)
+        });
         if let Some(known) = plan.first().and_then(|choice| self.known.get_mut(&choice.place)) {
             known.breaker.taken(now);
         }
@@ -109,7 +137,7 @@ impl Roster {
 
     /// A connect has ended like this. A pause is at most `longest`.
     pub fn ended(&mut self, now: Instant, choice: &Choice, outcome: Outcome, longest: Duration) -> Option<Change> {
-        if outcome == Outcome::Worked && self.policy == LoadBalance::Disable {
+        if outcome == Outcome::Worked && self.policy == LoadBalance::Disable && self.is_failing(now, self.host) {
             self.host = choice.host;
         }
         if self.known.len() >= MAX_REMEMBERED && !self.known.contains_key(&choice.place) {
@@ -119,10 +147,14 @@ impl Roster {
         known.host = choice.host;
         let change = known.breaker.ended(now, outcome, longest, &mut self.random);
         if matches!(change, Some(Change::Opened(..))) {
-            self.opened.resize(self.opened.len().max(choice.host + 1), 0);
-            self.opened[choice.host] += 1;
+            self.openings.count(choice.host);
         }
         change
+    }
+
+    /// Whether no connect to the host works: the last one to each of its addresses has failed, or it has none that is known.
+    fn is_failing(&self, now: Instant, host: usize) -> bool {
+        self.known.values().filter(|known| known.host == host).all(|known| known.breaker.is_failing(now))
     }
 
     /// The addresses that are known of the host at this position, with the states of their breakers.
@@ -130,10 +162,10 @@ impl Roster {
         self.known.iter().filter(move |(_, known)| known.host == host).map(move |(place, known)| (place, known.breaker.phase(now)))
     }
 
-    /// How often a breaker of the host at this position opened.
+    /// How often breakers of its hosts opened, now and later.
     #[must_use]
-    pub fn opened(&self, host: usize) -> u64 {
-        self.opened.get(host).copied().unwrap_or(0)
+    pub fn openings(&self) -> &Openings {
+        &self.openings
     }
 }
 
@@ -209,6 +241,24 @@ mod tests {
     }
 
     #[test]
+    fn without_load_balancing_what_concerns_one_pool_moves_no_other() {
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::Disable, 1));
+        let found = hosts(&[&[1], &[2]]);
+        for outcome in [Outcome::Denied, Outcome::Ours] {
+            let order = roster.plan(now, &found);
+            roster.ended(now, &order[0], outcome, LONGEST);
+            assert_eq!(plan(&mut roster, now, &found), [1, 2], "{outcome:?}");
+            roster.ended(now, &order[1], Outcome::Worked, LONGEST);
+            assert_eq!(plan(&mut roster, now, &found), [1, 2], "{outcome:?}");
+        }
+        // A failure moves all of them, as soon as the next host works.
+        let order = roster.plan(now, &found);
+        roster.ended(now, &order[0], Outcome::Failed, LONGEST);
+        roster.ended(now, &order[1], Outcome::Worked, LONGEST);
+        assert_eq!(plan(&mut roster, now, &found), [2, 1]);
+    }
+
+    #[test]
     fn when_all_fail_they_are_all_tried_the_one_whose_pause_ends_first_before_the_others() {
         let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::RoundRobin, 1));
         let found = hosts(&[&[1], &[2]]);
@@ -229,7 +279,7 @@ mod tests {
         }
         assert!((0..4).all(|_| plan(&mut roster, now, &found) == [2, 1]));
         assert_eq!(roster.phases(now, 0).collect::<Vec<_>>(), [(&place(1), Phase::Closed)]);
-        assert_eq!(roster.opened(0), 0);
+        assert_eq!(roster.openings().of(0), 0);
     }
 
     #[test]
@@ -240,7 +290,7 @@ mod tests {
         assert_eq!(roster.phases(now, 0).count(), 0);
         assert_eq!(roster.phases(now, 1).collect::<Vec<_>>(), [(&place(3), Phase::Open), (&place(4), Phase::Closed)]);
         assert_eq!(roster.phases(now + LONGEST, 1).next(), Some((&place(3), Phase::HalfOpen)));
-        assert_eq!((roster.opened(0), roster.opened(1)), (0, 1));
+        assert_eq!((roster.openings().of(0), roster.openings().of(1)), (0, 1));
     }
 
     #[test]

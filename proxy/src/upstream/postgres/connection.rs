@@ -79,6 +79,11 @@ impl PgConnection {
         self.cancel.server()
     }
 
+    fn closed_without_a_word(&self) -> Poll<CloseReason> {
+        self.server().lost(clock::now());
+        Poll::Ready(CloseReason::ServerClosed)
+    }
+
     /// Puts the connection, which is open, on this place of the roll.
     pub fn enter(&mut self, entry: Entry) {
         entry.open(&self.stream, &self.cancel);
@@ -104,8 +109,9 @@ impl Connection for PgConnection {
                 // Half a message of an idle connection would have to be kept for whoever gets the connection next: not worth it, it is so rare.
                 Poll::Pending if before > 0 => return Poll::Ready(CloseReason::ServerClosed),
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ServerClosed),
-                Poll::Ready(Ok(())) if buffer.filled().len() == before => return Poll::Ready(CloseReason::ServerClosed),
+                Poll::Ready(Err(_)) => return self.closed_without_a_word(),
+                // Whoever ends it with a word of why is there, and knows what it does.
+                Poll::Ready(Ok(())) if buffer.filled().len() == before => return self.closed_without_a_word(),
                 Poll::Ready(Ok(())) => {}
             }
             let Some(used) = take_in_idle_news(buffer.filled(), &mut self.parameters) else {
@@ -150,9 +156,6 @@ impl Connection for PgConnection {
     }
 
     fn closing(&mut self, reason: CloseReason) {
-        if reason == CloseReason::ServerClosed {
-            self.server().lost(clock::now());
-        }
         if let Some(entry) = &self.entry {
             entry.server().reason.set(Some(reason));
         }
