@@ -1,7 +1,7 @@
 //! What holds for whom on the PostgreSQL side where several places may say it: the user's own word, the database's, or what all have.
 
-use super::{PoolLimits, Timeouts};
 use super::postgres::{Peer, PgDatabase, PgUser, PoolMode, Postgres};
+use super::{PoolLimits, Timeouts};
 
 impl PgDatabase {
     /// The limits of the pool of this database and user: the user's own beat the database's.

@@ -104,7 +104,7 @@ impl Core {
 
     /// Whether there is room for one more for the time of a change.
     fn may_replace(&self, now: Instant) -> bool {
-        let room = self.conns.total() < self.limits.max && !self.ceiling.is_low() && self.capped.is_none();
+        let room = self.conns.total() < self.ceiling.room(self.limits.max) && self.capped.is_none();
         room && !self.paused && !self.draining && self.backoff.retry_at(now).is_none() && self.conns.count(ConnState::Connecting) == 0
     }
 
