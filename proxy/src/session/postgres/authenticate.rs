@@ -32,7 +32,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::opening::{self, Farewell};
 use super::route;
 use crate::arrivals::Newcomer;
-use crate::aside;
+use crate::aside::{self, For};
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -269,7 +269,7 @@ fn challenge(scram: Parameters, end_point: Option<EndPoint>) -> Result<Challenge
 async fn check_elsewhere(claim: Claim, user: &str, secret: &Secret) -> Option<Proven> {
     let (user, secret) = (user.to_owned(), secret.clone());
     let check = move || claim.check(&user, Some(&Stored::read(secret.reveal())), &mut Vec::new());
-    aside::compute(check).await.unwrap_or_default()
+    aside::compute(For::Client, check).await.unwrap_or_default()
 }
 
 #[cfg(test)]

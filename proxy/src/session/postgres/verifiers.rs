@@ -13,7 +13,7 @@ use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::login::scram::{Parameters, Verifier};
 use tokio::sync::OnceCell;
 
-use crate::aside;
+use crate::aside::{self, For};
 use crate::observe::record::{WorkerCounter, WorkerRecord};
 
 /// Most verifiers that are kept.
@@ -36,7 +36,7 @@ impl Verifiers {
         let cell = self.cell(user, secret, parameters.iterations);
         let derive = || async {
             let password = secret.clone();
-            let verifier = aside::compute(move || Verifier::derive(password.reveal(), parameters)).await?;
+            let verifier = aside::compute(For::Client, move || Verifier::derive(password.reveal(), parameters)).await?;
             record.add(WorkerCounter::KeyDerivations, 1);
             Ok::<_, io::Error>(verifier)
         };

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::session::Session;
 use crate::arrivals::Newcomer;
-use crate::aside;
+use crate::aside::{self, For};
 use crate::transport::stream::Stream;
 
 /// Most bytes of handshake that are held: rustls' own bound for one message, of which a chain of certificates is the longest.
@@ -41,15 +41,16 @@ struct Step {
 
 /// Shakes hands over a plain stream, with a client that arrives or with a server.
 pub(super) async fn run(stream: &mut Stream, session: Session, first: Vec<u8>, arrival: Option<&Newcomer>) -> io::Result<Done> {
-    let mut begins = match session {
-        Session::Client(_) => true,
-        Session::Server(_) => false,
+    // Who is the client of the handshake logs in to a server.
+    let (mut begins, whose) = match session {
+        Session::Client(_) => (true, For::Server),
+        Session::Server(_) => (false, For::Client),
     };
     let mut done = Done { session, records: first, plain: Vec::new(), closed: false };
     loop {
         if begins || has_whole_record(&done.records) {
             begins = false;
-            let step = aside::compute(move || step(done)).await?;
+            let step = aside::compute(whose, move || step(done)).await?;
             stream.write_all(&step.out).await?;
             step.result.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             done = step.done;

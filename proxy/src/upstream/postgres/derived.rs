@@ -18,7 +18,7 @@ use sidepool_protocol::postgres::login::keys::ScramKeys;
 use sidepool_protocol::postgres::login::scram::Parameters;
 use tokio::sync::OnceCell;
 
-use crate::aside;
+use crate::aside::{self, For};
 use crate::observe::record::{PoolCounter, PoolRecord};
 
 /// Most keys that one pool keeps: one for each of its servers whose verifiers differ, as they do not where one is copied from the other.
@@ -76,7 +76,7 @@ impl PoolKeys {
         let derivation = self.derivation(secret, &parameters);
         let derive = || async {
             let secret = secret.clone();
-            let keys = aside::compute(move || ScramKeys::derive(secret.reveal(), parameters)).await?;
+            let keys = aside::compute(For::Server, move || ScramKeys::derive(secret.reveal(), parameters)).await?;
             self.record.add(PoolCounter::KeyDerivations, 1);
             Ok::<_, io::Error>(keys)
         };
