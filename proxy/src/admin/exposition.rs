@@ -94,7 +94,7 @@ impl Exposition {
             return;
         }
         let shown = |number: u64| match buckets {
-            Buckets::Wait | Buckets::Work => seconds(number),
+            Buckets::Wait | Buckets::Work | Buckets::Opening => seconds(number),
             Buckets::Count => number.to_string(),
         };
         let mut so_far = 0;
@@ -117,7 +117,7 @@ impl Exposition {
             let kind = match kind {
                 Kind::Counter | Kind::CounterSeconds => "counter",
                 Kind::Gauge => "gauge",
-                Kind::Histogram(Buckets::Wait | Buckets::Work | Buckets::Count) => "histogram",
+                Kind::Histogram(Buckets::Wait | Buckets::Work | Buckets::Opening | Buckets::Count) => "histogram",
             };
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
         }

@@ -23,6 +23,8 @@ pub enum Buckets {
     Wait,
     /// For work: those of OpenTelemetry with two finer ones in front.
     Work,
+    /// For connections to be opened.
+    Opening,
     /// For how many, not how long: powers of two.
     Count,
 }
@@ -63,7 +65,7 @@ macro_rules! families {
     };
 }
 
-use Buckets::{Count, Wait, Work};
+use Buckets::{Count, Opening, Wait, Work};
 use Kind::{Counter, CounterSeconds, Gauge, Histogram};
 
 families! {
@@ -130,7 +132,7 @@ families! {
 
     // Upstream connections.
     ServerConnects = "sidepool_server_connects_total" Counter, ["pool", "result"], "Attempts to open an upstream connection, login included.";
-    ServerConnectSeconds = "sidepool_server_connect_seconds" Histogram(Work), ["pool"], "How long opening an upstream connection took, login included.";
+    ServerConnectSeconds = "sidepool_server_connect_seconds" Histogram(Opening), ["pool"], "How long opening an upstream connection took, login included.";
     ServerTlsHandshakes = "sidepool_server_tls_handshakes_total" Counter, ["pool", "kind"], "Upstream connections that were opened under TLS: by a full handshake, or by resuming an earlier session where the server offers that (PostgreSQL itself does not).";
     ServerKeyDerivations = "sidepool_server_key_derivations_total" Counter, ["pool"], "How often keys for a SCRAM login to a server were derived from the password: once for each salt, and not for each connection.";
     ServerLoginsInProgress = "sidepool_server_logins_in_progress" Gauge, ["pool"], "Upstream connections being opened.";
@@ -184,7 +186,7 @@ families! {
     OtelMax = "db_client_connection_max" Gauge, ["db_client_connection_pool_name"], "The most connections there may be.";
     OtelPending = "db_client_connection_pending_requests" Gauge, ["db_client_connection_pool_name"], "Clients that wait for a connection.";
     OtelTimeouts = "db_client_connection_timeouts_total" Counter, ["db_client_connection_pool_name"], "Clients that waited for the longest allowed time.";
-    OtelCreateTime = "db_client_connection_create_time_seconds" Histogram(Work), ["db_client_connection_pool_name"], "How long opening a connection took.";
+    OtelCreateTime = "db_client_connection_create_time_seconds" Histogram(Opening), ["db_client_connection_pool_name"], "How long opening a connection took.";
     OtelWaitTime = "db_client_connection_wait_time_seconds" Histogram(Wait), ["db_client_connection_pool_name"], "How long it took to obtain an open connection.";
     OtelUseTime = "db_client_connection_use_time_seconds" Histogram(Work), ["db_client_connection_pool_name"], "How long connections were held.";
 }

@@ -35,6 +35,9 @@ const WAIT: [u64; 17] = [
 const WORK: [u64; 11] =
     [250 * MICRO, 500 * MICRO, MILLI, 5 * MILLI, 10 * MILLI, 50 * MILLI, 100 * MILLI, 500 * MILLI, SECOND, 5 * SECOND, 10 * SECOND];
 
+/// No server lets anybody in within less than a millisecond.
+const OPENING: [u64; 9] = [MILLI, 5 * MILLI, 10 * MILLI, 50 * MILLI, 100 * MILLI, 500 * MILLI, SECOND, 5 * SECOND, 10 * SECOND];
+
 const COUNT: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 
 impl Buckets {
@@ -44,6 +47,7 @@ impl Buckets {
         match self {
             Self::Wait => &WAIT,
             Self::Work => &WORK,
+            Self::Opening => &OPENING,
             Self::Count => &COUNT,
         }
     }
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn bounds_grow() {
-        for buckets in [Buckets::Wait, Buckets::Work, Buckets::Count] {
+        for buckets in [Buckets::Wait, Buckets::Work, Buckets::Opening, Buckets::Count] {
             assert!(buckets.bounds().windows(2).all(|pair| pair[0] < pair[1]));
             assert!(buckets.bounds().len() <= MAX_BOUNDS);
         }

@@ -230,7 +230,7 @@ pub(super) fn unit(family: Family) -> &'static str {
         Kind::CounterSeconds => "short",
         Kind::Counter if name.ends_with("_bytes_total") => "Bps",
         Kind::Counter => "cps",
-        Kind::Histogram(Buckets::Wait | Buckets::Work) => "s",
+        Kind::Histogram(Buckets::Wait | Buckets::Work | Buckets::Opening) => "s",
         Kind::Histogram(Buckets::Count) => "short",
         Kind::Gauge if name.ends_with("_timestamp_seconds") || name.ends_with("_start_time_seconds") => "dateTimeAsIso",
         Kind::Gauge if name.ends_with("_seconds") => "s",
