@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::ini::{IniPooler, Program};
@@ -16,17 +17,25 @@ fn module(name: &str) -> PathBuf {
     found.into_iter().find(|path| path.exists()).expect("libpam-wrapper is installed")
 }
 
+/// pam_wrapper gives each process one of a few directories by chance, and takes one for left over whose process has not yet written its number:
+/// of two that begin at once, one may lose its files. So the tests of this file take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A directory of service files, and one of theirs.
-struct Services(PathBuf);
+struct Services {
+    directory: PathBuf,
+    _turn: MutexGuard<'static, ()>,
+}
 
 impl Services {
     fn new() -> Self {
         binary::with_pam();
-        Self(place::directory("pam"))
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { directory: place::directory("pam"), _turn: turn }
     }
 
     fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.directory.join(name);
         std::fs::write(&path, text).expect("our own directory");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("our own file");
         path
@@ -58,7 +67,7 @@ impl Services {
              unix_socket_dir = SOCKET_DIRECTORY\nauth_hba_file = SOCKET_DIRECTORY/hba.conf\n{auth}\n",
             cluster.port()
         );
-        let directory = self.0.to_string_lossy();
+        let directory = self.directory.to_string_lossy();
         let environment = [("LD_PRELOAD", "libpam_wrapper.so"), ("PAM_WRAPPER", "1"), ("PAM_WRAPPER_SERVICE_DIR", &*directory)];
         IniPooler::start_in(&environment, program, &ini, "", &[("hba.conf", hba)]).await
     }
