@@ -120,7 +120,7 @@ async fn nothing_is_written_twice_however_often_it_is_cut() {
     }
     let cutting = tokio::spawn(async move {
         loop {
-            tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+            tokio::time::sleep(Duration::from_millis(15)).await;
             network.cut();
         }
     });
@@ -155,7 +155,7 @@ async fn subscriptions_come_back_by_themselves() {
     // What is published into the gap is lost, as with any client that reconnects.
     let heard = sidepool_tests::wait::until("a message after the gap", async || {
         direct.command(&["PUBLISH", "news", "after the gap"]).await;
-        tokio::time::timeout(std::time::Duration::from_millis(50), subscriber.read_patiently()).await.ok()
+        tokio::time::timeout(Duration::from_millis(50), subscriber.read_patiently()).await.ok()
     })
     .await;
     assert_eq!(heard.expect("the client stays").elements()[2].text(), "after the gap");
