@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,7 +20,7 @@ use super::collect::{Collected, Collector};
 use super::facts::Facts;
 use super::folding::Folding;
 use super::quit::Refusal;
-use super::{metrics, status};
+use super::{metrics, sessions, status};
 use crate::clock;
 
 /// The most connections at a time; one more waits until another is done.
@@ -117,10 +117,12 @@ async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-async fn statusz(State(admin): State<Arc<Admin>>) -> Response {
-    let collected = collect(&admin).await;
-    let document = status::document(&admin.facts, &collected, clock::now());
-    ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+async fn statusz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+    let (collected, sessions) = tokio::join!(collect(&admin), sessions::ask(&admin.facts.mailboxes));
+    let document = status::document(&admin.facts, &collected, &sessions, clock::now());
+    // For people it is spread over lines; whoever asks for it each second says `?compact`.
+    let text = if query.as_deref() == Some("compact") { format!("{document}\n") } else { format!("{document:#}\n") };
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 
 /// The numbers of this moment, and what they have shown about the workers that owe them.
