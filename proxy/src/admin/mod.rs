@@ -12,6 +12,7 @@ pub mod http;
 pub mod liveness;
 pub mod metrics;
 pub mod notices;
+pub mod page;
 mod pool_status;
 pub mod process;
 pub mod quantile;
