@@ -4,6 +4,7 @@
 //! The files under `tests/` hold one concern of an operator each.
 
 pub mod binary;
+pub mod browser;
 pub mod conformance;
 pub mod console;
 pub mod descriptors;
