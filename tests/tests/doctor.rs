@@ -129,7 +129,7 @@ async fn who_is_not_let_in_hears_why_and_what_to_do() {
     for (settings, words) in [
         (settings.clone().set("postgres.users.app.password", "tiger3"), &["28P01", "ALTER ROLE \"app\" PASSWORD"][..]),
         (settings.clone().set("postgres.databases.app.dbname", "none"), &["3D000", "CREATE DATABASE \"none\""]),
-        (settings.clone().set("postgres.databases.app.tls", "require"), &["does not offer TLS", "ssl = on"]),
+        (settings.clone().set("postgres.databases.app.sslmode", "require"), &["does not offer TLS", "ssl = on"]),
     ] {
         let found = examine(&settings, &[]).await;
         let check = if words[0].contains("TLS") { "tls" } else { "login" };
@@ -155,7 +155,7 @@ async fn certificates_are_looked_at() {
     let cluster = Cluster::start().await;
     let (authority, other) = (Authority::new("the authority"), Authority::new("another"));
     let files = Files::new(&[("ca.crt", &authority.pem()), ("other.crt", &other.pem())]);
-    let settings = Settings::postgres(&cluster).set("postgres.databases.app.tls", "verify-full");
+    let settings = Settings::postgres(&cluster).set("postgres.databases.app.sslmode", "verify-full");
     let believing = |name: &str| settings.clone().set("postgres.server_tls_ca_file", files.path(name));
     tls::encrypt(&cluster, &authority.issue("db", &["127.0.0.1"]), &authority).await;
     let found = examine(&believing("ca.crt"), &[]).await;
@@ -199,8 +199,8 @@ async fn settings_of_the_server_that_work_against_a_pooler_are_found() {
     let cluster = Cluster::start_with(&options).await;
     let found = examine(&Settings::postgres(&cluster), &[]).await;
     found.is_good();
-    found.says("idle_session_timeout", "warning", &["server_idle_timeout"]);
-    found.says("idle_in_transaction_session_timeout", "warning", &["idle_transaction_timeout"]);
+    found.says("idle_session", "warning", &["server_idle_timeout"]);
+    found.says("idle_transaction", "warning", &["idle_transaction_timeout"]);
     found.says("statement_timeout", "warning", &["100 ms"]);
     found.says("log_connections", "ok", &[]);
 }
@@ -225,7 +225,7 @@ async fn looking_users_up_is_tried() {
 async fn a_user_of_redis_that_lacks_rights_is_found_with_and_without_dryrun() {
     let redis = RedisServer::start().await;
     let mut direct = redis.direct().await;
-    let user = |rules: &[&str]| [&["ACL", "SETUSER", "app", "reset", "on", ">tiger3", "~*"], rules].concat();
+    let user = |rules: &[&'static str]| [&["ACL", "SETUSER", "app", "reset", "on", ">tiger3", "~*"], rules].concat();
     let settings = Settings::redis(&redis).set("redis.main.user", "app").set("redis.main.password", "tiger3");
     let rules = ["+@all", "-publish", "&*"];
     assert_eq!(direct.command(&user(&rules)).await.text(), "OK");
@@ -260,7 +260,7 @@ async fn what_a_redis_server_is_and_has_room_for_is_seen() {
     let found = examine(&settings, &["--replicas", "2"]).await;
     found.says("maxclients", "problem", &["40 connections", "lets 30 in"]);
     found.says("timeout", "warning", &["server_idle_timeout"]);
-    found.says("client-output-buffer-limit", "warning", &["normal connections are cut"]);
+    found.says("output-buffers", "warning", &["normal connections are cut"]);
     found.says("maxmemory-policy", "ok", &["allkeys-lru"]);
     found.says("role", "ok", &["master"]);
     direct.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
@@ -271,7 +271,7 @@ async fn what_a_redis_server_is_and_has_room_for_is_seen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn this_machine_is_looked_at() {
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("postgres.max_client_conn", 10_000_000);
+    let settings = Settings::postgres(&cluster).set("postgres.max_client_conn", 1_000_000);
     let found = examine(&settings, &[]).await;
     found.says("files", "warning", &["max_client_conn"]);
     let readable = file(&settings);
@@ -315,10 +315,11 @@ async fn urls_and_a_pgbouncer_ini_are_examined_too() {
     assert!(output.status.success() && text.contains("as app to app"), "{text}");
 
     let directory = place::directory("doctor");
-    let (ini, users) = Settings::postgres(&cluster).pgbouncer("userlist.txt");
+    let list = directory.join("userlist.txt");
+    let (ini, users) = Settings::postgres(&cluster).pgbouncer(list.to_str().expect("UTF-8"));
     std::fs::write(directory.join("pgbouncer.ini"), ini).expect("our own directory");
-    std::fs::write(directory.join("userlist.txt"), users).expect("our own directory");
-    std::fs::set_permissions(directory.join("userlist.txt"), std::fs::Permissions::from_mode(0o644)).expect("our own file");
+    std::fs::write(&list, users).expect("our own directory");
+    std::fs::set_permissions(&list, std::fs::Permissions::from_mode(0o644)).expect("our own file");
     let output = run(&[directory.join("pgbouncer.ini").to_str().expect("UTF-8")]).await;
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success() && text.contains("as app to app"), "{text}");

@@ -14,9 +14,9 @@ const WIDTH: usize = 110;
 pub fn text(report: &Report, coloured: bool) -> String {
     let plural = if report.replicas == 1 { "replica" } else { "replicas" };
     let mut out = format!("sidepool doctor: {}, {} {plural}\n", report.source, report.replicas);
-    let widest = report.sections.iter().flat_map(|section| &section.findings).map(|finding| finding.check.len()).max().unwrap_or(0);
     for section in &report.sections {
         let _ = writeln!(out, "\n{}", section.subject);
+        let widest = section.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
         for finding in &section.findings {
             push(&mut out, finding, widest, coloured);
         }

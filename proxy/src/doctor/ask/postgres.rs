@@ -142,10 +142,11 @@ async fn server(connection: &mut PgConnection, target: &Target, plan: &PgPlan) -
     let settings: BTreeMap<String, String> = settings.iter().map(|row| (text(row, 0), text(row, 1))).collect();
     let users: Vec<String> = plan.logins.iter().map(|login| quoted(&login.route.target.user)).collect();
     let sql = format!(
-        "SELECT count(*), count(*) FILTER (WHERE usename NOT IN ({})) FROM pg_catalog.pg_stat_activity WHERE usesysid IS NOT NULL",
+        "SELECT count(*), count(*) FILTER (WHERE usename NOT IN ({})) FROM pg_catalog.pg_stat_activity \
+         WHERE usesysid IS NOT NULL AND datid IS NOT NULL AND (backend_type IS NULL OR backend_type = 'client backend')",
         users.join(",")
     );
-    // One of them is this very connection.
+    // What others' sessions are is hidden from most roles. One of them is this very connection.
     let in_use = ask(&sql, connection, target).await.ok().and_then(|rows| {
         let row = rows.first()?;
         Some((text(row, 0).parse::<u64>().ok()?.saturating_sub(1), text(row, 1).parse().ok()?))

@@ -31,7 +31,7 @@ pub fn postgres(login: &PgLogin, denied: &Denied) -> Finding {
     let advice = match code {
         "28P01" => format!("see that the password of {user} here is the one on the server; there: ALTER ROLE \"{user}\" PASSWORD '…'"),
         "28000" if words.contains("no pg_hba.conf entry") && words.contains("no encryption") => {
-            "the server lets nobody in without TLS: set require, or better verify-full; or add a line for this machine to its pg_hba.conf"
+            "the server lets nobody in without TLS: set sslmode = require, or better verify-full; or add a line for this machine to its pg_hba.conf"
                 .to_owned()
         }
         "28000" if words.contains("no pg_hba.conf entry") => {
@@ -93,13 +93,13 @@ pub fn redis(denied: &Denied, user: Option<&str>, has_password: bool) -> Finding
             ConnectFaultKind::TooMany => "raise maxclients on the server, or make the pools smaller".to_owned(),
             ConnectFaultKind::NoDatabase => "the server has no such database (databases in redis.conf; a cluster has only 0)".to_owned(),
             ConnectFaultKind::Protocol => {
-                "see that it is a Redis server that listens there, and whether it wants TLS (rediss://, tls)".to_owned()
+                "see that it is a Redis server that listens there, and whether it wants TLS (rediss://, or sslmode)".to_owned()
             }
             ConnectFaultKind::Timeout => {
-                "the server accepts connections and then says nothing: it may want TLS (rediss://, tls), or be overloaded".to_owned()
+                "the server accepts connections and then says nothing: it may want TLS (rediss://, or sslmode), or be overloaded".to_owned()
             }
             ConnectFaultKind::Unavailable => {
-                "the server closes the connection: it may want TLS (rediss://, tls), or be in protected mode".to_owned()
+                "the server closes the connection: it may want TLS (rediss://, or sslmode), or be in protected mode".to_owned()
             }
             ConnectFaultKind::Refused | ConnectFaultKind::Resolve | ConnectFaultKind::Tls | ConnectFaultKind::Other => {
                 "look at the server's log: it says more".to_owned()

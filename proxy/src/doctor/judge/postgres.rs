@@ -96,7 +96,7 @@ fn version(server: &PgServer) -> Finding {
     let advice = "plan an upgrade of the server";
     match server.version_number {
         ..OLDEST => Finding::warning("version", found, "sidepool is made for servers from version 10 on (SCRAM, protocol details)", advice),
-        ..OLDEST_MENDED => Finding::warning("version", found, "the PostgreSQL project mends it no more", advice),
+        OLDEST..OLDEST_MENDED => Finding::warning("version", found, "the PostgreSQL project mends it no more", advice),
         _ => Finding::good("version", found),
     }
 }

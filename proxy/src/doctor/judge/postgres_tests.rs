@@ -91,19 +91,19 @@ fn roles_and_databases_have_limits_of_their_own() {
         of_databases: [("shop".to_owned(), 20)].into(),
         ..PgWish::default()
     };
-    for (limits, expected) in [
+    for (of_both, expected) in [
         ((-1, -1), vec![]),
         ((40, -1), vec![Verdict::Good]),
         ((39, -1), vec![Verdict::Problem]),
         ((-1, 39), vec![Verdict::Problem]),
         ((10, 10), vec![Verdict::Problem, Verdict::Problem]),
     ] {
-        facts.logins = vec![login(Ok(PgEntered { limits: Some(limits), ..PgEntered::default() })); 2];
-        let findings = super::limits(&facts, &wish);
-        assert_eq!(findings.iter().map(|finding| finding.verdict).collect::<Vec<_>>(), expected, "{limits:?}");
+        facts.logins = vec![login(Ok(PgEntered { limits: Some(of_both), ..PgEntered::default() })); 2];
+        let findings = limits(&facts, &wish);
+        assert_eq!(findings.iter().map(|finding| finding.verdict).collect::<Vec<_>>(), expected, "{of_both:?}");
     }
     facts.logins.truncate(1);
-    let findings = super::limits(&facts, &wish);
+    let findings = limits(&facts, &wish);
     assert!(findings[0].advice.contains("ALTER ROLE \"app\" CONNECTION LIMIT 40"), "{findings:?}");
     assert!(findings[1].advice.contains("ALTER DATABASE \"shop\" CONNECTION LIMIT 40"), "{findings:?}");
 }

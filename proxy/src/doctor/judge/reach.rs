@@ -6,6 +6,7 @@ use sidepool_config::model::Upstream;
 
 use crate::doctor::facts::Reached;
 use crate::doctor::finding::Finding;
+use crate::upstream::roster::Place;
 
 /// A name that takes longer than this delays the first connect of each pool.
 const SLOW_NAME: Duration = Duration::from_secs(1);
@@ -26,6 +27,9 @@ pub fn reach(reached: &Reached) -> Vec<Finding> {
                 "look at the network between here and there, or raise min_pool_size so that connections are there before they are needed",
             ),
             Ok(()) => Finding::good("connect", format!("{place} answers after {}", shown(*took))),
+            Err(why) if reached.is_open() && is_loopback(place) => {
+                Finding::good("connect", format!("{place} does not answer ({why}); the server is found at another address of this machine"))
+            }
             Err(why) if reached.is_open() => Finding::warning(
                 "connect",
                 format!("{place} does not answer: {why}"),
@@ -38,6 +42,14 @@ pub fn reach(reached: &Reached) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// `localhost` is two addresses almost everywhere, and servers listen on one of them.
+fn is_loopback(place: &Place) -> bool {
+    match place {
+        Place::Tcp(address) => address.ip().is_loopback(),
+        Place::Unix(_) => false,
+    }
 }
 
 fn name(reached: &Reached) -> Vec<Finding> {
@@ -91,7 +103,11 @@ fn silence(reached: &Reached, why: &str) -> String {
 #[must_use]
 pub fn shown(took: Duration) -> String {
     let millis = took.as_secs_f64() * 1e3;
-    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
+    match millis {
+        ..10.0 => format!("{millis:.1} ms"),
+        ..10_000.0 => format!("{millis:.0} ms"),
+        _ => format!("{:.0} s", millis / 1e3),
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +117,6 @@ mod tests {
     use super::super::tests::verdicts;
     use super::*;
     use crate::doctor::finding::Verdict;
-    use crate::upstream::roster::Place;
 
     fn reached(name: Option<(u64, Result<&[&str], &str>)>, addresses: &[(&str, u64, Result<(), &str>)]) -> Reached {
         let name = name.map(|(millis, answer)| {
@@ -127,6 +142,10 @@ mod tests {
             (reached(Some((1500, Ok(&["10.0.0.1"]))), &[("10.0.0.1:5432", 900, Ok(()))]), vec![("dns", Warning), ("connect", Warning)]),
             (
                 reached(Some((3, Ok(&["::1", "127.0.0.1"]))), &[("[::1]:5432", 1, REFUSED), ("127.0.0.1:5432", 1, Ok(()))]),
+                vec![("dns", Good), ("connect", Good), ("connect", Good)],
+            ),
+            (
+                reached(Some((3, Ok(&["10.0.0.1", "10.0.0.2"]))), &[("10.0.0.1:5432", 1, REFUSED), ("10.0.0.2:5432", 1, Ok(()))]),
                 vec![("dns", Good), ("connect", Warning), ("connect", Good)],
             ),
             (reached(None, &[("10.0.0.1:5432", 1, REFUSED)]), vec![("connect", Problem)]),

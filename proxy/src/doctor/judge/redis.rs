@@ -215,9 +215,10 @@ fn timeout(server: &RedisServer, config: &Redis) -> Option<Finding> {
 }
 
 fn buffers(server: &RedisServer) -> Finding {
-    const CHECK: &str = "client-output-buffer-limit";
-    let Some(text) = server.setting(CHECK) else {
-        return Finding::unseen(CHECK, "the server does not say", "");
+    const CHECK: &str = "output-buffers";
+    const SETTING: &str = "client-output-buffer-limit";
+    let Some(text) = server.setting(SETTING) else {
+        return Finding::unseen(CHECK, "the server does not say (client-output-buffer-limit)", "");
     };
     let words: Vec<&str> = text.split_whitespace().collect();
     let limit = |class: &str| {
@@ -225,7 +226,7 @@ fn buffers(server: &RedisServer) -> Finding {
         let number = |index: usize| four[index].parse::<u64>().ok();
         Some((number(1)?, number(2)?))
     };
-    let advice = format!("there: CONFIG SET {CHECK} \"normal 0 0 0 pubsub 32mb 8mb 60\"");
+    let advice = format!("there: CONFIG SET {SETTING} \"normal 0 0 0 pubsub 32mb 8mb 60\"");
     if let Some((hard, soft)) = limit("normal").filter(|(hard, soft)| *hard > 0 || *soft > 0) {
         return Finding::warning(
             CHECK,

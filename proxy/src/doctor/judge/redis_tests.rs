@@ -83,9 +83,9 @@ fn each_fact_has_its_verdict() {
         (changed(|server| drop(server.settings.remove("maxclients"))), "maxclients", Unseen),
         (setting("timeout", "30"), "timeout", Warning),
         (setting("timeout", "601"), "timeout", Good),
-        (setting("client-output-buffer-limit", "normal 1048576 0 0 pubsub 33554432 8388608 60"), "client-output-buffer-limit", Warning),
-        (setting("client-output-buffer-limit", "normal 0 0 0 pubsub 1048576 0 0"), "client-output-buffer-limit", Warning),
-        (setting("client-output-buffer-limit", "normal 0 0 0 pubsub 0 0 0"), "client-output-buffer-limit", Good),
+        (setting("client-output-buffer-limit", "normal 1048576 0 0 pubsub 33554432 8388608 60"), "output-buffers", Warning),
+        (setting("client-output-buffer-limit", "normal 0 0 0 pubsub 1048576 0 0"), "output-buffers", Warning),
+        (setting("client-output-buffer-limit", "normal 0 0 0 pubsub 0 0 0"), "output-buffers", Good),
         (setting("protected-mode", "no"), "protected-mode", Warning),
         (denied("PING, which asks"), "acl", Problem),
         (denied("SUBSCRIBE to channels"), "acl", Warning),
@@ -143,13 +143,14 @@ fn logins_and_tls_come_first() {
     let place = Place::Tcp("127.0.0.1:6379".parse().unwrap());
     let reached = Reached { upstream: plan().config.upstream, name: None, addresses: vec![(place, Duration::ZERO, Ok(()))] };
     let denied = |kind| Denied { kind, code: None, words: "TLS with Redis failed: UnknownIssuer".to_owned() };
+    let whole = good();
     let mut facts = RedisFacts { reached, entered: Some((Duration::ZERO, Err(denied(ConnectFaultKind::Tls)))), shown: None };
     facts.shown = Some(Ok(TlsShown { description: "TLSv1.3".to_owned(), not_after: Some(5) }));
-    let good = ("connect", Verdict::Good);
-    assert_eq!(verdicts(&server(&facts, &plan(), 0)), [good, ("tls", Verdict::Problem), ("certificate", Verdict::Problem)]);
+    let first = ("connect", Verdict::Good);
+    assert_eq!(verdicts(&server(&facts, &plan(), 0)), [first, ("tls", Verdict::Problem), ("certificate", Verdict::Problem)]);
     facts.entered = Some((Duration::ZERO, Err(denied(ConnectFaultKind::Auth))));
-    assert_eq!(verdicts(&server(&facts, &plan(), 0)), [good, ("login", Verdict::Problem)]);
-    facts.entered = Some((Duration::ZERO, Ok(super::tests::good())));
+    assert_eq!(verdicts(&server(&facts, &plan(), 0)), [first, ("login", Verdict::Problem)]);
+    facts.entered = Some((Duration::ZERO, Ok(whole)));
     let findings = server(&facts, &plan(), 0);
     assert_eq!(find(&findings, "login").verdict, Verdict::Good);
     assert_eq!(find(&findings, "tls").verdict, Verdict::Good, "on this machine");

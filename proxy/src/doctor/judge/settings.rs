@@ -41,9 +41,9 @@ pub fn judge(server: &PgServer, wish: &PgWish) -> Vec<Finding> {
 }
 
 fn idle_session(theirs: Duration, wish: &PgWish) -> Finding {
-    const CHECK: &str = "idle_session_timeout";
+    const CHECK: &str = "idle_session";
     let ours = wish.idle_timeout.map_or_else(|| "never".to_owned(), |ours| format!("after {}", shown(ours)));
-    let found = format!("the server closes idle connections after {}, sidepool {ours}", shown(theirs));
+    let found = format!("the server closes idle connections after {} (idle_session_timeout), sidepool {ours}", shown(theirs));
     if wish.idle_timeout.is_some_and(|ours| ours < theirs) {
         return Finding::good(CHECK, found);
     }
@@ -56,10 +56,13 @@ fn idle_session(theirs: Duration, wish: &PgWish) -> Finding {
 }
 
 fn idle_in_transaction(theirs: Duration, wish: &PgWish) -> Finding {
-    const CHECK: &str = "idle_in_transaction_session_timeout";
+    const CHECK: &str = "idle_transaction";
     let ours = wish.idle_transaction_timeout;
     let said = if ours.is_zero() { "never".to_owned() } else { format!("after {}", shown(ours)) };
-    let found = format!("the server ends idle transactions after {} and their connections with them, sidepool {said}", shown(theirs));
+    let found = format!(
+        "the server ends idle transactions after {}, and their connections with them (idle_in_transaction_session_timeout), sidepool {said}",
+        shown(theirs)
+    );
     if !ours.is_zero() && ours < theirs {
         return Finding::good(CHECK, found);
     }
@@ -110,11 +113,17 @@ mod tests {
             ("log_connections", "off", None, seconds(0), None),
             ("password_encryption", "md5", None, seconds(0), None),
         ];
+        let check = |name: &str| match name {
+            "idle_session_timeout" => "idle_session",
+            "idle_in_transaction_session_timeout" => "idle_transaction",
+            "log_connections" => "log_connections",
+            _ => "statement_timeout",
+        };
         for (name, value, idle_timeout, idle_transaction_timeout, verdict) in table {
             let server = PgServer { settings: [(name.to_owned(), value.to_owned())].into(), ..PgServer::default() };
             let wish = PgWish { idle_timeout, idle_transaction_timeout, ..PgWish::default() };
             let found = verdicts(&judge(&server, &wish));
-            assert_eq!(found, verdict.map(|verdict| (name, verdict)).into_iter().collect::<Vec<_>>(), "{name} = {value}");
+            assert_eq!(found, verdict.map(|verdict| (check(name), verdict)).into_iter().collect::<Vec<_>>(), "{name} = {value}");
         }
         let server = PgServer { settings: [("password_encryption".to_owned(), "md5".to_owned())].into(), ..PgServer::default() };
         let wish = PgWish { needs_scram: true, ..PgWish::default() };

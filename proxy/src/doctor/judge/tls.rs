@@ -31,7 +31,7 @@ pub fn protection(mode: UpstreamTls, shown: Option<&TlsShown>, is_local: bool, o
             CHECK,
             format!("{description}, but nobody looks who the server is"),
             "whoever can redirect the connection can read and change everything",
-            "set verify-full (tls, or sslmode in the URL), with server_tls_ca_file where the authority is not one that the system trusts",
+            "set sslmode = verify-full, with server_tls_ca_file where the authority is not one that the system trusts",
         ),
     }
 }
@@ -42,17 +42,18 @@ fn in_the_clear(mode: UpstreamTls, is_local: bool, offers: Option<bool>) -> Find
     }
     let why = "whoever sees the network between here and there sees all data";
     match (mode, offers) {
-        (UpstreamTls::Prefer | UpstreamTls::Allow, Some(false) | None) => {
-            Finding::warning(CHECK, "in the clear: the server does not offer TLS", why, "have the server offer TLS, then set verify-full")
-        }
-        (_, Some(true)) => {
-            Finding::warning(CHECK, "in the clear, though the server offers TLS", why, "set verify-full (tls, or sslmode in the URL)")
-        }
+        (UpstreamTls::Prefer | UpstreamTls::Allow, Some(false) | None) => Finding::warning(
+            CHECK,
+            "in the clear: the server does not offer TLS",
+            why,
+            "have the server offer TLS, then set sslmode = verify-full",
+        ),
+        (_, Some(true)) => Finding::warning(CHECK, "in the clear, though the server offers TLS", why, "set sslmode = verify-full"),
         (_, Some(false) | None) => Finding::warning(
             CHECK,
             "in the clear",
             why,
-            "have the server offer TLS and set verify-full, or see that nobody else is on that network",
+            "have the server offer TLS and set sslmode = verify-full, or see that nobody else is on that network",
         ),
     }
 }
@@ -67,9 +68,9 @@ pub fn failed(denied: &Denied, shown: Option<&Result<TlsShown, String>>, now: i6
     } else if folded.contains("unknownissuer") {
         "name the authority that issued the server's certificate: server_tls_ca_file, or sslrootcert in the URL"
     } else if folded.contains("not valid for") || folded.contains("notvalidforname") {
-        "connect by a name that is in the certificate, have one issued that names this host, or set verify-ca if any server of this authority will do"
+        "connect by a name that is in the certificate, have one issued that names this host, or set sslmode = verify-ca if any server of this authority will do"
     } else if folded.contains("does not offer") {
-        "have the server offer TLS (ssl = on in postgresql.conf), or set prefer or disable if the network in between is trusted"
+        "have the server offer TLS (ssl = on in postgresql.conf), or set sslmode = prefer or disable if the network in between is trusted"
     } else if folded.contains("certificaterequired") || folded.contains("certificate required") {
         "the server wants a certificate of ours: server_tls_cert_file and server_tls_key_file"
     } else {
@@ -102,7 +103,7 @@ pub fn expiry(whose: &str, not_after: i64, now: i64) -> Finding {
     let why = "from then on, whoever looks at it refuses the connection";
     match left {
         ..NOW => Finding::problem(CHECK, found, why, advice),
-        ..SOON => Finding::warning(CHECK, found, why, advice),
+        NOW..SOON => Finding::warning(CHECK, found, why, advice),
         _ => Finding::good(CHECK, found),
     }
 }
