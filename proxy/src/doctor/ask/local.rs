@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use sidepool_config::file::Loaded;
 use sidepool_config::model::{Config, Listen};
 
+use crate::admin::http;
 use crate::admin::process::ProcessFigures;
 use crate::clock;
 use crate::doctor::facts::{Door, LocalFacts};
@@ -33,7 +34,7 @@ pub fn look(loaded: &Loaded) -> LocalFacts {
         memory: Gauges::of_this_process().tightest(config.memory_limit).map(|reading| reading.usage.limit),
         in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         doors: doors(config),
-        admin: config.admin.listen.map(|address| (address, tcp(address, &Options::default()))),
+        admin: config.admin.listen.map(|address| (address, said(http::bind(address)))),
         runs: config.admin.listen.is_some_and(|address| probe::healthcheck(&format!("http://{}", reachable(address))).is_ok()),
         certificates: certificates(config),
         readable,
@@ -68,7 +69,11 @@ fn door(listen: &Listen, options: &Options) -> Door {
 
 /// Bound as at the start, and closed at once.
 fn tcp(address: SocketAddr, options: &Options) -> Door {
-    match Bound::bind(&Listen::Tcp(address), options) {
+    said(Bound::bind(&Listen::Tcp(address), options))
+}
+
+fn said<T>(bound: io::Result<T>) -> Door {
+    match bound {
         Ok(_) => Door::Free,
         Err(error) if error.kind() == ErrorKind::AddrInUse => Door::Taken,
         Err(error) => Door::Impossible(error.to_string()),
