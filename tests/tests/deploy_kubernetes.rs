@@ -137,7 +137,7 @@ async fn the_injector_starts_as_its_deployment_says_and_waits_for_its_certificat
     let help = Command::new(path(Build::Checked)).args(["injector", "--help"]).output().expect("it starts");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     let mounted = container["volumeMounts"][0]["mountPath"].as_str().expect("a path");
-    for default in [mounted, "0.0.0.0:8443", "0.0.0.0:9127"] {
+    for default in [mounted, "[::]:8443", "[::]:9127"] {
         assert!(help.contains(&format!("[default: {default}]")), "{default} is not what it does without flags");
     }
 }

@@ -1,7 +1,7 @@
 //! The admin HTTP server: which path gives what, and the bounds on those who ask.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
@@ -22,6 +23,7 @@ use super::folding::Folding;
 use super::quit::Refusal;
 use super::{metrics, page, sessions, status};
 use crate::clock;
+use crate::listener::bind::is_without_v6;
 
 /// The most connections at a time; one more waits until another is done.
 const MOST_CONNECTIONS: usize = 64;
@@ -44,10 +46,34 @@ struct Admin {
 }
 
 /// Binds the admin listener.
+///
+/// `[::]` is every address, those of IPv4 as well, whatever the kernel's default (`bindv6only`); on a machine without IPv6 it is those of IPv4.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    bind_by(address, listen)
+}
+
+fn bind_by(address: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<TcpListener>) -> io::Result<TcpListener> {
+    match listen(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_v6(&error) => {
+            let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::info!("there is no IPv6 here: listening on {all} instead of {address}");
+            listen(all)
+        }
+        bound => bound,
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 128;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Serves for as long as the control thread runs.
@@ -173,4 +199,34 @@ fn ok() -> (StatusCode, String) {
 
 fn no(why: &str) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn every_address_is_reached_by_both_protocols() {
+        let listener = bind("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        // A machine without IPv6 has no such address to come from.
+        let has_v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok(), has_v6);
+    }
+
+    #[test]
+    fn without_ipv6_every_address_is_those_of_ipv4_and_any_other_is_an_error() {
+        let v4_alone = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => listen(address),
+            SocketAddr::V6(_) => Err(rustix::io::Errno::AFNOSUPPORT.into()),
+        };
+        let listener = bind_by("[::]:0".parse().unwrap(), v4_alone).unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+        assert!(bind_by("[::1]:0".parse().unwrap(), v4_alone).is_err(), "whoever names an address means it");
+        let taken = |_: SocketAddr| Err(io::ErrorKind::AddrInUse.into());
+        assert!(bind_by("[::]:0".parse().unwrap(), taken).is_err());
+    }
 }
