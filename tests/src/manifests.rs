@@ -7,6 +7,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::kubernetes::installed;
+use crate::place;
 
 /// Where all that is shipped is.
 #[must_use]
@@ -38,9 +39,26 @@ pub fn read(path: &Path) -> Vec<Value> {
 /// What `kubectl apply -k` would apply, in its order.
 #[must_use]
 pub fn kustomize(folder: &str) -> Vec<Value> {
+    kustomize_at(&deploy().join(folder))
+}
+
+/// The base and these components, as a kustomization of somebody's own would name them.
+#[must_use]
+pub fn kustomize_with(base: &str, components: &[&str]) -> Vec<Value> {
+    let place = place::directory("kustomization").canonicalize().expect("it is there");
+    // Directories elsewhere can be named, but by relative paths only.
+    let up = "../".repeat(place.components().count() - 1);
+    let there = |folder: &str| format!("{up}{}", deploy().join("kustomize").join(folder).strip_prefix("/").expect("absolute").display());
+    let components: Vec<String> = components.iter().map(|component| there(&format!("components/{component}"))).collect();
+    let kustomization = serde_json::json!({ "kind": "Kustomization", "resources": [there(base)], "components": components });
+    std::fs::write(place.join("kustomization.yaml"), kustomization.to_string()).expect("our own directory");
+    kustomize_at(&place)
+}
+
+fn kustomize_at(folder: &Path) -> Vec<Value> {
     let kubectl = program("kubectl").expect("kubectl: tests/drivers/install gets it on x86-64; elsewhere install it");
-    let output = Command::new(kubectl).arg("kustomize").arg(deploy().join(folder)).output().expect("kubectl starts");
-    assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(kubectl).arg("kustomize").arg(folder).output().expect("kubectl starts");
+    assert!(output.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
     documents(&String::from_utf8_lossy(&output.stdout))
 }
 
@@ -48,7 +66,7 @@ pub fn kustomize(folder: &str) -> Vec<Value> {
 #[must_use]
 pub fn helm(arguments: &[&str]) -> Option<Output> {
     let mut command = Command::new(program("helm")?);
-    command.args(arguments).arg(deploy().join("helm/sidepool")).env("HELM_CACHE_HOME", crate::place::root());
+    command.args(arguments).arg(deploy().join("helm/sidepool")).env("HELM_CACHE_HOME", place::root());
     Some(command.output().expect("helm starts"))
 }
 
