@@ -88,6 +88,15 @@ fn wrong_values_are_refused_with_what_is_wrong() {
         ("image.pullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ("runAs=0", "at '/runAs'"),
         ("standalone.settings.postgress.listen=x", "additional properties 'postgress' not allowed"),
+        (
+            "standalone.settings.postgres.default_pool_siz=3",
+            "at '/standalone/settings/postgres': additional properties 'default_pool_siz' not allowed",
+        ),
+        (
+            "standalone.settings.postgres.default_pool_size=0",
+            "at '/standalone/settings/postgres/default_pool_size': minimum: got 0, want 1",
+        ),
+        ("standalone.settings.postgres.pool_mode=sesion", "value must be one of 'transaction', 'session', 'statement'"),
         ("standalone.settings.drain.timeout=25", "at '/standalone/settings/drain/timeout'"),
         (
             "standalone.settings.postgres.listen=127.0.0.1:6432",
@@ -294,6 +303,7 @@ fn what_is_said_after_an_installation_can_be_done() {
         "kubectl --namespace shop create secret generic sidepool-users --from-literal=userlist.txt='\"USER\" \"PASSWORD\"'",
         "psql \"host=sidepool.shop port=6432 user=USER dbname=DATABASE\"",
         "kubectl --namespace shop port-forward service/sidepool 9127:metrics",
+        "kubectl --namespace shop rollout restart deployment/sidepool",
         "helm --namespace shop test sidepool",
         "kubectl label namespace NAMESPACE sidepool.dev/inject=true",
         "rollout status deployment/sidepool-injector",
