@@ -38,7 +38,10 @@ pub fn image_content() -> &'static PathBuf {
         from_environment("SIDEPOOL_IMAGE_CONTENT").unwrap_or_else(|| {
             let content = target().join("image");
             let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/docker/static");
-            let output = Command::new(script).arg(content.join("out")).arg("fast").output().expect("bash starts");
+            let mut command = Command::new(script);
+            // Not where the binary under test is, whose place it would take.
+            command.arg(content.join("out")).arg("dev").env("CARGO_TARGET_DIR", target().join("static"));
+            let output = command.output().expect("bash starts");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             content
         })
