@@ -8,6 +8,7 @@ mod postgres;
 mod precedence;
 mod redis;
 mod session_state;
+mod slow_log;
 mod timeouts;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use postgres::{
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
+pub use slow_log::{SlowLog, UserSlowLog};
 pub use timeouts::{Timeouts, UserTimeouts};
 
 /// The whole configuration.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Peer, PgDatabase, PgUser, Postgres, SessionState, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{Peer, PgDatabase, PgUser, Postgres, SessionState, SlowLog, TcpOptions, Timeouts, UserSlowLog, UserTimeouts};
 use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
@@ -169,6 +169,15 @@ pub(crate) fn session_state(section: &Section<'_>, base: &SessionState) -> Sessi
     }
 }
 
+/// Reads what takes so long that the log says so; what is not said is as in `base`.
+pub(crate) fn slow_log(section: &Section<'_>, base: SlowLog) -> SlowLog {
+    base.with(&user_slow_log(section))
+}
+
+fn user_slow_log(section: &Section<'_>) -> UserSlowLog {
+    UserSlowLog { statement: section.duration("log_min_duration_statement"), transaction: section.duration("log_min_duration_transaction") }
+}
+
 /// Reads what a database has beside its place and its limits.
 pub(crate) fn database(section: &Section<'_>, database: &mut PgDatabase) {
     take(&mut database.load_balance_hosts, section.choice("load_balance_hosts"));
@@ -186,6 +195,7 @@ pub(crate) fn user(section: &Section<'_>, user: &mut PgUser) {
     user.max_user_client_connections = section.count("max_user_client_connections");
     let duration = |name| -> Option<Duration> { section.duration(name) };
     user.query_wait_timeout = duration("query_wait_timeout");
+    user.slow_log = user_slow_log(section);
     user.timeouts = UserTimeouts {
         query_timeout: duration("query_timeout"),
         idle_transaction_timeout: duration("idle_transaction_timeout"),

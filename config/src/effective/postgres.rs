@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
 use crate::model::{
-    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, TcpOptions, Timeouts, Upstream, UserTimeouts,
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, SlowLog, TcpOptions, Timeouts, Upstream,
+    UserSlowLog, UserTimeouts,
 };
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -147,9 +148,10 @@ fn own(postgres: &Postgres) -> Values {
 
 /// What databases have that say nothing of their own, by the names it has in the section itself.
 pub(crate) fn base_values(base: &Base) -> Values {
-    let Base { pool_mode, limits, session_state } = base;
+    let Base { pool_mode, limits, session_state, slow_log } = base;
     let mut values = vec![("pool_mode", quoted(pool_mode.name()))];
     values.extend(session_state_values(session_state));
+    values.extend(slow_log_values(*slow_log));
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     for (name, _) in &mut values {
@@ -168,6 +170,11 @@ fn session_state_values(state: &SessionState) -> Values {
         ("session_state_functions", list(functions)),
         ("session_state_names", list(names)),
     ]
+}
+
+fn slow_log_values(slow_log: SlowLog) -> Values {
+    let SlowLog { statement, transaction } = slow_log;
+    vec![("log_min_duration_statement", duration(statement)), ("log_min_duration_transaction", duration(transaction))]
 }
 
 /// A file that changes with what is in it.
@@ -257,6 +264,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         max_user_client_connections,
         query_wait_timeout,
         timeouts,
+        slow_log: UserSlowLog { statement, transaction },
     } = user;
     let UserTimeouts {
         query_timeout,
@@ -280,6 +288,8 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
         ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
         ("client_stall_timeout", client_stall_timeout.map_or(Shown::Unset, duration)),
+        ("log_min_duration_statement", statement.map_or(Shown::Unset, duration)),
+        ("log_min_duration_transaction", transaction.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }
@@ -301,6 +311,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         pool_mode,
         names_its_mode,
         session_state,
+        slow_log,
         max_db_connections,
         max_db_client_connections,
         limits,
@@ -323,6 +334,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];
     values.extend(session_state_values(session_state));
+    values.extend(slow_log_values(*slow_log));
     values.extend(STARTUP_PARAMETERS.map(|name| (name, text(startup.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)))));
     let server_tls = server_tls.as_deref().map_or_else(
         || server_tls_values(&ServerTls::default()).into_iter().map(|(name, _)| (name, Shown::Unset)).collect(),

@@ -456,7 +456,10 @@ impl Session {
         };
         self.phase = Phase::Idle;
         Poll::Ready(match granted {
-            Ok(lease) => {
+            Ok(mut lease) => {
+                if self.member.account().is_observed() {
+                    self.note_wait(&mut lease);
+                }
                 let pending = std::mem::take(&mut self.pending);
                 self.link(cx, lease, &pending)
             }

@@ -152,6 +152,9 @@ impl Connection for PgConnection {
 
     fn released(&mut self, since: Instant, now: Instant, record: &PoolRecord) {
         self.link.spent.end(since, now, record);
+        if let Some(journal) = &mut self.link.journal {
+            journal.clear();
+        }
         self.cancel.server().lasts(now);
     }
 
