@@ -255,10 +255,7 @@ impl Session {
         if link.spent.is_idle() {
             link.spent.resume(clock::now());
         }
-        let observed = self.member.account().is_observed();
-        if observed || link.journal.is_some() {
-            slow_log::at_send(link, observed.then(|| self.member.account().slow_log()), clock::now());
-        }
+        slow_log::at_send(link, self.member.account());
         // All that was held back is looked at again.
         self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();
@@ -409,9 +406,7 @@ impl Session {
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
         }
-        if self.with_connection(|connection| connection.link.journal.as_ref().is_some_and(|journal| journal.has_reports())) {
-            self.tell_slow();
-        }
+        self.tell_slow();
         if news.ready > 0 {
             self.begun_again = 0;
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sidepool_config::model::SlowLog;
 use sidepool_protocol::postgres::sql_normal::Normal;
 
+use super::account::Account;
 use super::run::{Phase, Session};
 use crate::clock;
 use crate::pool::lease::Lease;
@@ -20,11 +21,17 @@ use crate::upstream::postgres::link::Link;
 const MOST_TEXT: usize = 1024;
 
 /// Before messages are sent: there is a journal where somebody asks, and it knows what time it is.
-pub(super) fn at_send(link: &mut Link, limits: Option<SlowLog>, now: Instant) {
-    match limits {
-        None => link.journal = None,
-        Some(limits) => link.journal.get_or_insert_with(|| Box::new(Journal::new(limits, now))).set_now(now, limits),
+#[inline]
+pub(super) fn at_send(link: &mut Link, account: &Account) {
+    if account.is_observed() {
+        keep(link, account.slow_log(), clock::now());
+    } else if link.journal.is_some() {
+        link.journal = None;
     }
+}
+
+fn keep(link: &mut Link, limits: SlowLog, now: Instant) {
+    link.journal.get_or_insert_with(|| Box::new(Journal::new(limits, now))).set_now(now, limits);
 }
 
 /// A time in milliseconds, to the microsecond.
@@ -56,24 +63,30 @@ impl Session {
     pub(super) fn note_wait(&self, lease: &mut Lease<PgConnector>) {
         let since = lease.since();
         let waited = self.worker.postgres.micros(since).saturating_sub(self.presence().asked());
-        at_send(&mut lease.link, Some(self.member.account().slow_log()), since);
+        keep(&mut lease.link, self.member.account().slow_log(), since);
         if let Some(journal) = &mut lease.link.journal {
             journal.has_waited(Duration::from_micros(waited));
         }
     }
 
     /// Logs what the journal has to tell.
+    #[inline]
     pub(super) fn tell_slow(&mut self) {
-        let reports = match &mut self.phase {
-            Phase::Linked(lease) => {
-                lease.link.journal.as_mut().filter(|journal| journal.has_reports()).map(|journal| journal.take_reports())
-            }
-            Phase::Idle | Phase::Waiting(_) => None,
-        };
-        for report in reports.into_iter().flatten() {
+        if let Phase::Linked(lease) = &mut self.phase
+            && let Some(journal) = &mut lease.link.journal
+            && journal.has_reports()
+        {
+            let reports = journal.take_reports();
+            self.log_reports(&reports);
+        }
+    }
+
+    #[cold]
+    fn log_reports(&self, reports: &[Report]) {
+        for report in reports {
             match report {
-                Report::Slow(ran) => self.log_statement(&ran),
-                Report::Long(transaction) => self.log_transaction(&transaction, "closed"),
+                Report::Slow(ran) => self.log_statement(ran),
+                Report::Long(transaction) => self.log_transaction(transaction, "closed"),
             }
         }
     }
