@@ -38,6 +38,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         database: once(section, "database", section.count("database"), database).unwrap_or(defaults.database),
         users,
         max_client_conn: section.count("max_client_conn").unwrap_or(defaults.max_client_conn),
+        max_client_logins: section.count("max_client_logins").unwrap_or(defaults.max_client_logins),
         client_login_timeout: section.duration("client_login_timeout").unwrap_or(defaults.client_login_timeout),
         shared_connections: section.count("shared_connections").unwrap_or(defaults.shared_connections),
         blocking_connections: section.count("blocking_connections").unwrap_or(defaults.blocking_connections),

@@ -7,6 +7,8 @@
 //! Who has not begun to speak holds a place and nothing else. Who has takes one of a bounded number of turns, and memory with it. Nobody is sent away for
 //! what takes us long; but when there are as many clients as there may be, or others wait for a turn, the one that has kept us waiting longest for its
 //! next whole message makes room, however many single bytes it sends. One for each worker and kind of clients. Not here: how long a login may take.
+//!
+//! Where a whole login is one message (Redis), nothing is kept for whoever sends it whole, and a turn is for the others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -114,17 +116,19 @@ impl Arrivals {
 
 /// Sends away who has kept us waiting longest, if that is long enough.
 fn send_away(line: &Line, now: Instant) -> bool {
-    let mut line = line.borrow_mut();
-    let Some(first) = line.first_entry() else { return false };
-    if now.saturating_duration_since(first.get().0) < GRACE {
-        return false;
+    let long = line.borrow().first_key_value().is_some_and(|(_, (since, _))| now.saturating_duration_since(*since) >= GRACE);
+    if long {
+        send_first_away(line);
     }
-    let (_, mark) = first.remove();
+    long
+}
+
+fn send_first_away(line: &Line) {
+    let Some((_, (_, mark))) = line.borrow_mut().pop_first() else { return };
     mark.sent_away.set(true);
     if let Some(waker) = mark.waker.take() {
         waker.wake();
     }
-    true
 }
 
 /// A client that has not proven who it is, for as long as this lives.
@@ -166,6 +170,26 @@ impl Newcomer {
         self.leave_lines();
         self.stand_in(&self.all.asked);
         Listening(self)
+    }
+
+    /// Where clients need no turn to begin: whether it is in the middle of what it says, so that memory is kept for it. Where more are than there are
+    /// turns, the one that has kept us waiting longest makes room at once.
+    pub fn speaks(&self, in_the_middle: bool) {
+        let stands = self.all.asked.borrow().contains_key(&self.number.get());
+        if stands == in_the_middle || self.mark.sent_away.get() {
+            return;
+        }
+        self.leave_lines();
+        self.stand_in(if in_the_middle { &self.all.asked } else { &self.all.silent });
+        if self.all.asked.borrow().len() > self.all.most.get() as usize {
+            send_first_away(&self.all.asked);
+        }
+    }
+
+    /// It has said all that it took a turn for, and may be silent again.
+    pub fn is_quiet(&self) {
+        self.is_in();
+        self.stand_in(&self.all.silent);
     }
 
     /// It has proven who it is: what it waits for from here on is no fault of its own.
@@ -286,6 +310,25 @@ mod tests {
         assert!(!all.make_room(clock::now() + 2 * GRACE));
         let _listening = speaking.listen();
         assert!(all.make_room(clock::now() + 2 * GRACE) && is_sent_away(&speaking));
+    }
+
+    #[test]
+    fn of_those_in_the_middle_of_something_there_are_only_so_many() {
+        let all = arrivals(2);
+        let arriving: Vec<Newcomer> = (0..4).map(|_| all.enter()).collect();
+        arriving[..2].iter().for_each(|newcomer| newcomer.speaks(true));
+        arriving[0].speaks(true);
+        assert!(!arriving.iter().any(is_sent_away));
+        arriving[2].speaks(true);
+        assert!(is_sent_away(&arriving[0]) && !is_sent_away(&arriving[1]), "at once, however short a time that was");
+        arriving[1].speaks(false);
+        arriving[3].speaks(true);
+        assert!(!arriving[1..].iter().any(is_sent_away));
+        assert_eq!((all.silent.borrow().len(), all.asked.borrow().len()), (1, 2));
+        arriving[0].speaks(true);
+        assert_eq!(all.asked.borrow().len(), 2, "who has been sent away does not come back");
+        drop(arriving);
+        assert!(all.silent.borrow().is_empty() && all.asked.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

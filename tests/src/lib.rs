@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod dns;
 pub mod fault;
 pub mod guardian;
+pub mod haproxy;
 pub mod ini;
 pub mod kubernetes;
 pub mod ldap;

@@ -112,3 +112,35 @@ async fn redis_who_does_not_authenticate_costs_nobody_a_place() {
         assert_eq!(client.command(&["SET", "k", "v"]).await.text(), "OK");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_few_may_be_in_the_middle_of_what_they_say() {
+    let server = RedisServer::start_with_password("secret").await;
+    let settings = Settings::redis(&server)
+        .set("workers", 1)
+        .set("redis.main.max_client_logins", 3)
+        .set("redis.main.client_login_timeout", "5m")
+        .set("redis.main.users.default.password", "a-secret");
+    let pool = Pooler::start(settings).await;
+    let mut silent = pool.redis_wire().await;
+    let mut strangers = Vec::new();
+    for number in 0..10 {
+        let mut wire = pool.redis_wire().await;
+        wire.send(b"*2\r\n$4\r\nAUTH\r\n$1000\r\nxyz").await;
+        pool.metrics_show("those who make room", |now| {
+            let labels = [("protocol", "redis"), ("result", "crowded_out")];
+            now.sum("sidepool_client_logins_total", &labels) >= f64::from(number - 2)
+        })
+        .await;
+        strangers.push(wire);
+    }
+    for stranger in &mut strangers[..7] {
+        assert!(stranger.read_patiently().await.is_none(), "who has kept us waiting longest");
+    }
+    for client in [strangers.last_mut().expect("ten came"), &mut silent] {
+        assert!(client.is_silent().await, "there is room for these");
+    }
+    silent.send(&redis::wire::request(&["AUTH", "a-secret"])).await;
+    assert_eq!(silent.reply().await.text(), "OK", "who says it in one go needs no room");
+    assert_eq!(crowded_out(&pool, "redis").await, 7.0);
+}

@@ -1,7 +1,9 @@
 //! A Redis connection is lost under load: what was not executed or only reads is asked again, everything else is called unknown, and nothing is
 //! ever written twice.
 
-use sidepool_tests::fault::FaultProxy;
+use std::time::Duration;
+
+use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
@@ -33,15 +35,36 @@ async fn reads_in_flight_are_asked_again() {
     let (_server, network, pool) = through_a_cutting_network().await;
     let mut wire = pool.redis_wire().await;
     wire.command(&["SET", "k", "value"]).await;
-    network.behave(sidepool_tests::fault::Behaviour::Stall);
+    network.behave(Behaviour::Stall);
     wire.send(&[request(&["GET", "k"]), request(&["STRLEN", "k"]), request(&["GET", "k"])].concat()).await;
     assert!(wire.is_silent().await);
     // In this order: what was held back must not slip through before the cut.
     network.cut();
-    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    network.behave(Behaviour::Pass);
     assert_eq!(wire.reply().await.text(), "value");
     assert_eq!(wire.reply().await, Reply::Integer(5));
     assert_eq!(wire.reply().await.text(), "value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_asked_again_has_waited_already() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.query_wait_timeout", "6s");
+    let pool = Pooler::start(settings).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["SET", "k", "value"]).await;
+    network.behave(Behaviour::Stall);
+    wire.send(&request(&["GET", "k"])).await;
+    // Nothing happens for so long: that is what this is about.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    network.cut();
+    pool.metrics_show("the loss", |now| now.sum("sidepool_redis_retries_total", &[("reason", "read")]) > 0.5).await;
+    wire.send(&request(&["SET", "k", "later"])).await;
+    let told = wire.reply().await;
+    assert!(told.is_error("UPSTREAM") && told.text().contains("no other one within query_wait_timeout"), "{told:?}");
+    network.behave(Behaviour::Pass);
+    assert_eq!(wire.reply().await.text(), "OK", "what came later goes on waiting");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,12 +72,12 @@ async fn a_write_in_flight_is_called_unknown_and_not_repeated() {
     let (server, network, pool) = through_a_cutting_network().await;
     let mut wire = pool.redis_wire().await;
     wire.command(&["SET", "n", "0"]).await;
-    network.behave(sidepool_tests::fault::Behaviour::Stall);
+    network.behave(Behaviour::Stall);
     wire.send(&[request(&["GET", "n"]), request(&["INCR", "n"]), request(&["GET", "n"])].concat()).await;
     assert!(wire.is_silent().await);
     // In this order: what was held back must not slip through before the cut.
     network.cut();
-    network.behave(sidepool_tests::fault::Behaviour::Pass);
+    network.behave(Behaviour::Pass);
     assert!(wire.reply().await.is_error("UPSTREAM"), "the read before the write may have been overtaken by it");
     let unknown = wire.reply().await;
     assert!(unknown.is_error("UPSTREAM") && unknown.text().contains("unknown"), "{unknown:?}");
@@ -97,7 +120,7 @@ async fn nothing_is_written_twice_however_often_it_is_cut() {
     }
     let cutting = tokio::spawn(async move {
         loop {
-            tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+            tokio::time::sleep(Duration::from_millis(15)).await;
             network.cut();
         }
     });
@@ -132,7 +155,7 @@ async fn subscriptions_come_back_by_themselves() {
     // What is published into the gap is lost, as with any client that reconnects.
     let heard = sidepool_tests::wait::until("a message after the gap", async || {
         direct.command(&["PUBLISH", "news", "after the gap"]).await;
-        tokio::time::timeout(std::time::Duration::from_millis(50), subscriber.read_patiently()).await.ok()
+        tokio::time::timeout(Duration::from_millis(50), subscriber.read_patiently()).await.ok()
     })
     .await;
     assert_eq!(heard.expect("the client stays").elements()[2].text(), "after the gap");

@@ -34,6 +34,8 @@ pub struct Redis {
     pub users: BTreeMap<String, RedisUser>,
     /// Most client connections at a time.
     pub max_client_conn: u32,
+    /// Most clients in the middle of saying who they are.
+    pub max_client_logins: u32,
     /// How long a client may stay unauthenticated, when it has to authenticate.
     pub client_login_timeout: Duration,
     /// Connections per (user, database, RESP version) that clients share. At least 1.
@@ -189,6 +191,7 @@ impl Redis {
             database: 0,
             users: BTreeMap::new(),
             max_client_conn: 10_000,
+            max_client_logins: 1_000,
             client_login_timeout: Duration::from_secs(15),
             shared_connections: 2,
             blocking_connections: 0,

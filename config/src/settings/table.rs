@@ -181,6 +181,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Redis], "password", Kind::Secret, "", Live, "The upstream password, so that applications need not know it."),
     row(&[Redis], "database", Kind::Count { min: 0, max: 65_535 }, "0", NewSessions, "The database a client starts in."),
     row(&[Redis], "max_client_conn", Kind::Count { min: 1, max: 1_000_000 }, "10000", Live, "Most client connections at a time."),
+    row(&[Redis], "max_client_logins", Kind::Count { min: 1, max: 1_000_000 }, "1000", Live, "Most clients that have to authenticate and are in the middle of saying so, or of a TLS handshake, which bounds memory for strangers; who keeps us waiting longest makes room for the next."),
     row(&[Redis], "client_login_timeout", POSITIVE, "\"15s\"", NewSessions, "How long a client that has to authenticate may take."),
     row(&[Redis], "auth_type", Kind::Choice(REDIS_AUTH_TYPES), "", NewSessions, "How clients come in. inject: they need no password, the proxy has its own; map: as one of users; pass-through: the server decides about what they say. Left out: map where there are users, inject where there is a password, else pass-through."),
     row(&[Redis], "shared_connections", Kind::Count { min: 1, max: 1_000 }, "2", Live, "Connections per user, database and RESP version that clients share. Less than pool_size: the rest is leased."),

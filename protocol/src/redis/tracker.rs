@@ -326,6 +326,25 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         (self.answered, self.sent, self.owed) = (0, 0, 0);
     }
 
+    /// Reads that were sent to a connection that is lost, and have waited for another one long enough: each is answered with the error `text`. How many.
+    /// Only while there is no connection.
+    pub fn fail_replayed(&mut self, text: &str) -> u64 {
+        debug_assert!(self.sent == 0 && self.answered == 0, "nothing is under way");
+        let (requests, mut at, mut failed) = (std::mem::take(&mut self.requests), 0, 0);
+        for slot in &mut self.slots {
+            let Owed::Server { replies, bytes, replayed, .. } = slot.owed else { continue };
+            if replayed {
+                slot.owed = Owed::Own { text: errors(text, replies), replies };
+                failed += u64::from(replies);
+            } else {
+                self.requests.extend_from_slice(&requests[at..at + bytes]);
+            }
+            at += bytes;
+        }
+        self.owed -= failed;
+        failed
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one step of on_loss, split off for its length")]
     fn keep_or_fail(
         &mut self,
@@ -348,9 +367,18 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         let count = replies - answered;
         let unanswered = skip(&requests[range.clone()], answered);
         let begins = range.start + unanswered;
+        // What has waited goes on waiting, and is what it was.
+        let kept = |replies: u32, replayed: bool| Slot {
+            owner: owner.clone(),
+            muted,
+            abandoned: false,
+            turn,
+            raise,
+            owed: Owed::Server { work, replies, answered: 0, bytes: 0, replayed },
+        };
         match work {
             Work::Reads if begins >= sent || (may_replay && !replayed) => {
-                self.keep(owner, muted, work, count, &requests[begins..range.end], begins < sent);
+                self.keep(kept(count, replayed || begins < sent), &requests[begins..range.end]);
                 *(if begins < sent { &mut loss.replayed } else { &mut loss.moved }) += u64::from(count);
             }
             Work::Reads => {
@@ -359,7 +387,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             }
             // Without its last byte the server has not executed a request, or a transaction.
             Work::Transaction if sent < range.end && answered == 0 => {
-                self.keep(owner, muted, work, count, &requests[range], false);
+                self.keep(kept(count, false), &requests[range]);
                 loss.moved += u64::from(count);
             }
             Work::Transaction => {
@@ -368,14 +396,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 let last = if known { "EXECABORT Transaction discarded because the connection to the server was lost." } else { lost };
                 let mut text = errors(if known { last } else { lost }, count - 1).into_vec();
                 text.extend_from_slice(&errors(last, 1));
-                self.slots.push_back(Slot {
-                    owner,
-                    muted,
-                    abandoned: false,
-                    turn,
-                    raise: Box::default(),
-                    owed: Owed::Own { text: text.into(), replies: count },
-                });
+                self.say(owner, muted, text.into(), count);
             }
             Work::Writes => {
                 let (whole, gone) = complete_before(&requests[begins..range.end], sent.saturating_sub(begins));
@@ -385,34 +406,28 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 }
                 if count > whole {
                     loss.moved += u64::from(count - whole);
-                    self.keep(owner, muted, work, count - whole, &requests[begins + gone..range.end], false);
+                    self.keep(kept(count - whole, false), &requests[begins + gone..range.end]);
                 }
             }
         }
     }
 
-    fn keep(&mut self, owner: T, muted: bool, work: Work, replies: u32, bytes: &[u8], replayed: bool) {
-        self.owed += u64::from(replies);
-        self.requests.extend_from_slice(bytes);
-        self.slots.push_back(Slot {
-            owner,
-            muted,
-            abandoned: false,
-            turn: self.turn,
-            raise: Box::default(),
-            owed: Owed::Server { work, replies, answered: 0, bytes: bytes.len(), replayed },
-        });
+    fn keep(&mut self, mut slot: Slot<T>, request: &[u8]) {
+        if let Owed::Server { replies, bytes, .. } = &mut slot.owed {
+            self.owed += u64::from(*replies);
+            *bytes = request.len();
+        }
+        self.requests.extend_from_slice(request);
+        self.slots.push_back(slot);
     }
 
     fn fail(&mut self, owner: T, muted: bool, text: &str, count: u32) {
-        self.slots.push_back(Slot {
-            owner,
-            muted,
-            abandoned: false,
-            turn: self.turn,
-            raise: Box::default(),
-            owed: Owed::Own { text: errors(text, count), replies: count },
-        });
+        self.say(owner, muted, errors(text, count), count);
+    }
+
+    fn say(&mut self, owner: T, muted: bool, text: Box<[u8]>, replies: u32) {
+        let owed = Owed::Own { text, replies };
+        self.slots.push_back(Slot { owner, muted, abandoned: false, turn: self.turn, raise: Box::default(), owed });
     }
 
     fn compact(&mut self) {

@@ -95,6 +95,32 @@ fn reads_are_asked_again_once() {
 }
 
 #[test]
+fn reads_that_have_waited_long_enough_wait_for_no_other_connection() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x", "GET y"]);
+    send_all(&mut pipeline);
+    ask(&mut pipeline, 'b', Work::Writes, &["SET x 1"]);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 1, replayed: 2, unknown: 0 });
+    ask(&mut pipeline, 'a', Work::Reads, &["GET z"]);
+    assert_eq!(pipeline.fail_replayed("UPSTREAM late"), 2);
+    assert_eq!((pipeline.owed(), pipeline.fail_replayed("UPSTREAM late")), (2, 0));
+    assert_eq!(pipeline.unsent(), [request("SET x 1"), request("GET z")].concat(), "who came later goes on waiting");
+    let late = "-UPSTREAM late\r\n".repeat(2);
+    assert_eq!(outcome(&mut pipeline), (vec![('a', late)], vec![('b', 1), ('a', 1)]));
+}
+
+#[test]
+fn what_moves_on_is_what_it_was() {
+    let mut pipeline = Pipeline::default();
+    let publish = request("PUBLISH c x");
+    pipeline.push_raised(&'a', Work::Writes, publish.len(), false, [2].into());
+    pipeline.extend(&publish);
+    pipeline.on_turn();
+    assert_eq!(pipeline.on_loss("UPSTREAM gone").moved, 1);
+    assert_eq!((&*pipeline.next().unwrap().raise, pipeline.age()), (&[2][..], 1));
+}
+
+#[test]
 fn a_read_is_not_asked_again_behind_its_own_later_write() {
     let mut pipeline = Pipeline::default();
     ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
@@ -192,6 +218,9 @@ proptest! {
                     execute(&wire[..used], &mut executed)?;
                     wire.clear();
                     pipeline.on_loss("UPSTREAM gone");
+                    if bytes % 2 == 0 {
+                        pipeline.fail_replayed("UPSTREAM down");
+                    }
                 }
             }
         }

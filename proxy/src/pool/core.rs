@@ -220,6 +220,12 @@ impl Core {
             }
             Condition::Clean => return self.free(now, slot),
             Condition::Broken => self.close(slot, CloseReason::Broken),
+            Condition::Lost => {
+                if self.is_new(now, slot) {
+                    self.lost_early(now);
+                }
+                self.close(slot, CloseReason::ServerClosed);
+            }
             Condition::Dirty => match self.unwanted(slot) {
                 Some(reason) => self.close(slot, reason),
                 None => {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::acquire::Acquire;
 use super::action::Action;
@@ -152,6 +152,11 @@ impl<C: Connector> Pool<C> {
     /// How many connections are pinned now, and how many may be.
     pub fn pinned(&self) -> (Pinned, u32) {
         self.core.with(|held| (held.core.pinned(), held.core.limits().max_pinned))
+    }
+
+    /// How long anybody waits for a connection; `None`: for as long as it takes.
+    pub fn wait_timeout(&self) -> Option<Duration> {
+        self.core.with(|held| held.core.limits().wait_timeout)
     }
 
     /// New limits, from now on. With several workers, one of them is enough.

@@ -88,6 +88,8 @@ pub enum Condition {
     Dirty,
     /// Of no use to anybody.
     Broken,
+    /// The server has closed it.
+    Lost,
 }
 
 /// A refusal with the facts that its message shows.

@@ -84,8 +84,8 @@ impl Network {
     pub fn connects(&self) -> Connects {
         let relay = self.inner.relay.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = relay.as_ref().map(|relay| relay.log().lines()).unwrap_or_default();
-        let most = lines.chunk_by(|one, next| one == next).map(<[String]>::len).max().unwrap_or(0);
-        Connects { total: crate::tally::count(lines.len()), most_per_second: crate::tally::count(most) }
+        let most = lines.chunk_by(|one, next| one == next).map(<[String]>::len).max();
+        Connects { total: crate::tally::count(lines.len()), most_per_second: most.map(crate::tally::count) }
     }
 }
 

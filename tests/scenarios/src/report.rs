@@ -38,8 +38,9 @@ pub struct Report {
     pub recovery_s: Option<f64>,
     /// Connections that the server saw.
     pub connects: u64,
-    /// The most of them within a second.
-    pub connects_per_second: u64,
+    /// The most of them within a second, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connects_per_second: Option<u64>,
     /// The most memory the pooler had, in MB.
     pub peak_rss_mb: f64,
     /// Broken promises: replies lost, doubled, foreign or out of order, money that appeared or went. Empty, or it is a bug.
@@ -65,7 +66,7 @@ impl Report {
             p99_ms: milliseconds(tally.percentile(0.99)),
             recovery_s: None,
             connects: 0,
-            connects_per_second: 0,
+            connects_per_second: None,
             peak_rss_mb: 0.0,
             broken: tally.wrong().to_vec(),
             figures: BTreeMap::new(),
@@ -102,9 +103,10 @@ impl Report {
         }
         let unserved = self.asked - self.served;
         let told: u64 = self.told.values().sum();
+        let rate = self.connects_per_second.map_or_else(String::new, |most| format!(" (≤ {most}/s)"));
         let promises = if self.broken.is_empty() { "kept".to_owned() } else { format!("**{} broken**", self.broken.len()) };
         format!(
-            "| {} | {} | {} | {:.2} % | {unserved} ({told} told why) | {:.0} / {:.0} / {:.0} ms | {recovery} | {} (≤ {}/s) | {:.0} MB | {promises} | {extra} |\n",
+            "| {} | {} | {} | {:.2} % | {unserved} ({told} told why) | {:.0} / {:.0} / {:.0} ms | {recovery} | {}{rate} | {:.0} MB | {promises} | {extra} |\n",
             self.scenario,
             self.against,
             self.asked,
@@ -113,7 +115,6 @@ impl Report {
             self.p95_ms,
             self.p99_ms,
             self.connects,
-            self.connects_per_second,
             self.peak_rss_mb
         )
     }

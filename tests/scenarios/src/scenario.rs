@@ -126,6 +126,12 @@ impl Scenario {
     }
 }
 
+/// What scenarios have of `default_pool_size`, at most.
+const POOL_SIZE: u64 = 20;
+
+/// So many connects within a second are too many, whatever happened before: every place of the pool, and the tries of those that failed.
+const STAMPEDE: u64 = POOL_SIZE + POOL_SIZE / 2;
+
 /// The end of every scenario: what its clients met, what the witnesses have seen, what the server and the pooler say.
 async fn conclude<S: Stage>(mut stage: S, order: Order, witnesses: Witnesses, tally: &Tally) -> Report {
     let mut report = Report::of(S::peer_name(order.peer), tally);
@@ -133,6 +139,9 @@ async fn conclude<S: Stage>(mut stage: S, order: Order, witnesses: Witnesses, ta
     let connects = stage.connects().await;
     report.connects = connects.total;
     report.connects_per_second = connects.most_per_second;
+    if let Some(most) = connects.most_per_second.filter(|most| order.peer == Peer::Sidepool && *most > STAMPEDE) {
+        report.broken.push(format!("a stampede: {most} connects within a second, for a pool of {POOL_SIZE}"));
+    }
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
     let peak = stage.pooler().peak_resident_bytes() as f64;
     report.peak_rss_mb = crate::report::round(peak / 1e6, 1);

@@ -37,8 +37,8 @@ pub enum Stop {
 pub struct Connects {
     /// In all.
     pub total: u64,
-    /// The most within a second; 0 where the server does not say.
-    pub most_per_second: u64,
+    /// The most within a second, where the server says when they came.
+    pub most_per_second: Option<u64>,
 }
 
 /// How clients come in and ask.

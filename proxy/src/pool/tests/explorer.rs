@@ -116,7 +116,7 @@ impl World {
         events.extend((0..self.waiting.len()).map(Event::Cancel));
         for place in 0..self.leased.len() {
             events.extend(
-                [Condition::Unused, Condition::Clean, Condition::Dirty, Condition::Broken]
+                [Condition::Unused, Condition::Clean, Condition::Dirty, Condition::Broken, Condition::Lost]
                     .map(|condition| Event::Release(place, condition)),
             );
         }

@@ -234,6 +234,9 @@ impl Model {
                     Condition::Broken => {
                         effects.closes.insert((conn, CloseReason::Broken as u8));
                     }
+                    Condition::Lost => {
+                        effects.closes.insert((conn, CloseReason::ServerClosed as u8));
+                    }
                     Condition::Dirty if self.total() + 1 > self.limits.max as usize => {
                         effects.closes.insert((conn, CloseReason::Shrunk as u8));
                     }

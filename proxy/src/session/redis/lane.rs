@@ -11,16 +11,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use sidepool_config::model::OutputLimit;
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::frame::FrameScanner;
 use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Pipeline, Work};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, timeout};
 
 use super::client::{Client, Fate, Owner};
 use super::group::Group;
@@ -28,12 +29,18 @@ use super::refusal;
 use super::requests::resolve;
 use super::throttle::Throttle;
 use super::turns::{self, Turns};
+use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
+use crate::pool::acquire::AcquireError;
+use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
+
+/// However long a read has waited for a server that vanished, another connection has so long to open.
+const ONE_CONNECT: Duration = Duration::from_secs(1);
 
 /// A shared connection.
 pub struct Lane {
@@ -55,6 +62,8 @@ pub struct Lane {
     pub(super) progress: Cell<u32>,
     /// How far it was when it was last looked at with something owed.
     looked: Cell<Option<u32>>,
+    /// Since about when nothing has come though something is owed.
+    stuck: Cell<Option<Instant>>,
 }
 
 impl Lane {
@@ -72,6 +81,7 @@ impl Lane {
             turns: Turns::default(),
             progress: Cell::new(0),
             looked: Cell::new(None),
+            stuck: Cell::new(None),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
         lane
@@ -135,6 +145,11 @@ impl Lane {
         let pipeline = self.pipeline.borrow();
         let (now, waits) = (self.progress.get(), pipeline.awaits());
         let stuck = self.looked.replace(waits.then_some(now)) == Some(now) && waits;
+        if !stuck {
+            self.stuck.set(None);
+        } else if self.stuck.get().is_none() {
+            self.stuck.set(Some(clock::now()));
+        }
         let request = if stuck { pipeline.nth_request(0) } else { None };
         match request.and_then(at_front) {
             Some(command) => Looked::Stalled(command),
@@ -193,7 +208,7 @@ impl Lane {
         let connector = lease.pool().connector();
         if let Some(request) = connector.renewal(lease) {
             lease.pool().record().shift(PoolGauge::RedisInFlight, 1);
-            self.send(&Client::nobody(crate::clock::now()), &[(Work::Reads, 1, request.len())], &request, true);
+            self.send(&Client::nobody(clock::now()), &[(Work::Reads, 1, request.len())], &request, true);
         }
     }
 
@@ -247,7 +262,9 @@ pub(super) struct Held {
 enum Ended {
     /// Nothing is owed, and nobody needs it or the pool wants it back.
     Quiet,
-    /// The server closed it, or is out of step.
+    /// It is out of step, or leads to what is not meant any more.
+    Broken,
+    /// The server closed it.
     Lost,
 }
 
@@ -258,7 +275,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         if lane.is_retired() && lane.pipeline.borrow().is_empty() {
             return;
         }
-        let mut lease = match pool.acquire(IdentityId::default()).await {
+        let mut lease = match lane.acquire(&pool).await {
             Ok(lease) => lease,
             Err(error) => {
                 if group.upgrade().is_some_and(|group| group.on_refused(&pool, &error)) {
@@ -281,8 +298,9 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         pool.record().shift(PoolGauge::RedisShared, -1);
         match ended {
             Ended::Quiet => held.lease.release(Condition::Clean),
-            Ended::Lost => {
-                held.lease.release(Condition::Broken);
+            Ended::Broken | Ended::Lost => {
+                let lost = matches!(ended, Ended::Lost);
+                held.lease.release(if lost { Condition::Lost } else { Condition::Broken });
                 // Of a reply that is kept back nothing has been handed over.
                 lane.on_loss(held.scanner.is_between() || !held.kept.is_empty(), &pool);
             }
@@ -293,6 +311,22 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
 }
 
 impl Lane {
+    /// A connection for what is queued. Reads that are asked again have waited already: they do so no longer than anybody waits for a connection.
+    async fn acquire(&self, pool: &Rc<Pool<RedisConnector>>) -> Result<Lease<RedisConnector>, AcquireError> {
+        let mut acquiring = pin!(pool.acquire(IdentityId::default()));
+        let waited = self.stuck.take().map(|since| clock::now().saturating_duration_since(since));
+        let Some(left) = waited.and_then(|waited| Some(pool.wait_timeout()?.saturating_sub(waited).max(ONE_CONNECT))) else {
+            return acquiring.await;
+        };
+        if let Ok(acquired) = timeout(left, &mut acquiring).await {
+            return acquired;
+        }
+        let failed = self.pipeline.borrow_mut().fail_replayed(refusal::LOST_READ);
+        pool.record().add(PoolCounter::ErrorUpstreamLost, failed);
+        self.deliver_own();
+        acquiring.await
+    }
+
     fn poll_work(&self, cx: &Context<'_>) -> Poll<()> {
         self.remember(cx);
         self.deliver_own();
@@ -331,7 +365,7 @@ impl Lane {
                 Poll::Ready(Ok(read)) => {
                     record.add(PoolCounter::BytesFromServer, read as u64);
                     if self.dispatch(held, &buffer[..read], record, group).is_err() {
-                        return Poll::Ready(Ended::Lost);
+                        return Poll::Ready(Ended::Broken);
                     }
                 }
             }
@@ -339,11 +373,11 @@ impl Lane {
             self.wake_waiting();
         }
         if self.watch(held, cx, group, record).is_err() {
-            return Poll::Ready(Ended::Lost);
+            return Poll::Ready(Ended::Broken);
         }
         let quiet = self.pipeline.borrow().is_empty();
         if quiet && held.stale {
-            return Poll::Ready(Ended::Lost);
+            return Poll::Ready(Ended::Broken);
         }
         if quiet && (held.scarce || self.attached() == 0 || self.is_retired() || held.lease.is_recalled()) {
             Poll::Ready(Ended::Quiet)
@@ -376,7 +410,7 @@ impl Lane {
     }
 
     /// The connection is lost: what may be asked again stays, the rest is answered.
-    fn on_loss(&self, between: bool, pool: &crate::pool::handle::Pool<RedisConnector>) {
+    fn on_loss(&self, between: bool, pool: &Pool<RedisConnector>) {
         let record = pool.record();
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.is_empty() {

@@ -11,6 +11,9 @@ use crate::pool::reason::RefuseReason;
 /// For requests that were sent and whose answer never came.
 pub const LOST: &str =
     "UPSTREAM the connection to the server was lost; the outcome of this command is unknown: it may or may not have been executed";
+/// For reads that were sent, were lost, and had waited too long to wait for another connection.
+pub const LOST_READ: &str =
+    "UPSTREAM the connection to the server was lost before it answered this read, and there was no other one within query_wait_timeout";
 /// For requests whose answer takes longer than `request_timeout`.
 pub const TOO_LATE: &str =
     "UPSTREAM the server did not answer within request_timeout; the outcome of this command is unknown: it may or may not be executed";

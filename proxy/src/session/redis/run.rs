@@ -60,19 +60,17 @@ pub(super) struct Session {
 /// A client that has to say who it is, and has not.
 pub(super) struct Login {
     /// When it is closed.
-    end: Pin<Box<Sleep>>,
+    pub(super) end: Pin<Box<Sleep>>,
     /// Or when its place is needed.
-    arrival: Newcomer,
+    pub(super) arrival: Newcomer,
 }
 
-impl Login {
-    /// Ready when the client has had all the time, or all the place, that there was for it.
-    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<WorkerCounter> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(WorkerCounter::RedisLoginTimeout);
-        }
-        pin!(self.arrival.sent_away()).poll(cx).map(|()| WorkerCounter::RedisLoginCrowdedOut)
+/// Ready when the client has had all the time, or all the place, that there was for it.
+pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<WorkerCounter> {
+    if end.poll(cx).is_ready() {
+        return Poll::Ready(WorkerCounter::RedisLoginTimeout);
     }
+    pin!(arrival.sent_away()).poll(cx).map(|()| WorkerCounter::RedisLoginCrowdedOut)
 }
 
 /// Where a session's shared commands go.
@@ -204,6 +202,9 @@ impl Session {
                 return Poll::Ready(Step::End);
             }
             let next = if std::mem::take(&mut self.fresh) { self.deal_with_carry() } else { std::task::ready!(self.poll_read(cx)) };
+            if let Some(login) = &self.login {
+                login.arrival.speaks(matches!(next, Next::Done) && !self.carry.is_empty());
+            }
             match next {
                 Next::Done => {}
                 Next::Hold => (self.hold, self.fresh) = (true, true),
@@ -259,7 +260,7 @@ impl Session {
         if self.account.is_some() {
             self.login = None;
         }
-        let over = self.login.as_mut().map(|login| login.poll_over(cx));
+        let over = self.login.as_mut().map(|login| poll_over(login.end.as_mut(), &login.arrival, cx));
         let Some(Poll::Ready(counter)) = over else { return false };
         self.worker.record.add(counter, 1);
         true

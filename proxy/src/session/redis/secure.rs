@@ -2,20 +2,23 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::sync::Arc;
 
 use sidepool_config::model::ClientSslMode;
 use sidepool_config::tls::ClientContext;
-use std::sync::Arc;
 
-use super::run::Session;
+use super::run::{Login, Session, poll_over};
 use super::steps::After;
+use crate::arrivals::Newcomer;
 use crate::observe::record::WorkerCounter;
 use crate::transport::stream::Stream;
 use crate::transport::tls;
+use crate::worker::Worker;
 
 /// The first byte of a TLS handshake. No request begins with it.
 const HANDSHAKE: u8 = 0x16;
+/// As much is read of it before anybody knows what it is.
+const FIRST_BYTES: usize = 1024;
 /// What a client is told that has to use TLS and does not.
 const TLS_NEEDED: &[u8] = b"-ERR TLS is needed here: connect with rediss:// (client_tls_sslmode)\r\n";
 
@@ -33,16 +36,17 @@ impl Session {
             ClientSslMode::Disable | ClientSslMode::Allow | ClientSslMode::Prefer => true,
             ClientSslMode::Require | ClientSslMode::VerifyCa | ClientSslMode::VerifyFull => false,
         };
-        let login = &mut self.login;
-        let over = poll_fn(|cx| login.as_mut().map_or(Poll::Pending, |login| login.poll_over(cx)));
+        let Some(mut login) = self.login.take() else { return After::End };
+        let Login { end, arrival } = &mut *login;
         let begun = tokio::select! {
             biased;
-            begun = begin(&mut stream, &context, optional) => begun,
-            counter = over => {
+            begun = begin(&mut stream, &context, optional, arrival, &self.worker) => begun,
+            counter = poll_fn(|cx| poll_over(end.as_mut(), arrival, cx)) => {
                 self.worker.record.add(counter, 1);
                 Err(io::ErrorKind::TimedOut.into())
             }
         };
+        self.login = Some(login);
         match begun {
             Ok(first) => {
                 self.fresh = !first.is_empty();
@@ -63,13 +67,24 @@ impl Session {
 }
 
 /// What the client has said in the clear, where it may.
-async fn begin(stream: &mut Stream, context: &Arc<ClientContext>, optional: bool) -> io::Result<Vec<u8>> {
-    let mut first = vec![0; 1024];
-    let read = poll_fn(|cx| stream.poll_read(cx, &mut first)).await?;
-    first.truncate(read);
+async fn begin(
+    stream: &mut Stream,
+    context: &Arc<ClientContext>,
+    optional: bool,
+    arrival: &Newcomer,
+    worker: &Worker,
+) -> io::Result<Vec<u8>> {
+    // Up to here it takes no room.
+    let first = poll_fn(|cx| {
+        let mut buffer = worker.buffers.read.borrow_mut();
+        stream.poll_read(cx, &mut buffer[..FIRST_BYTES]).map_ok(|read| buffer[..read].to_vec())
+    })
+    .await?;
     match first.first() {
         Some(&HANDSHAKE) => {
-            tls::accept(stream, context, first, None).await?;
+            arrival.turn().await;
+            tls::accept(stream, context, first, Some(arrival)).await?;
+            arrival.is_quiet();
             Ok(Vec::new())
         }
         Some(_) if optional => Ok(first),

@@ -118,6 +118,7 @@ impl Server {
     pub fn apply(&self, config: Arc<Redis>, worker: &Worker) {
         let old = self.config.replace(Arc::clone(&config));
         self.denied.set(gates(&config));
+        self.listen_to(&config, worker);
         for (key, group) in &*self.groups.borrow() {
             let (password, before) = (self.secret_of(&config, &key.user), self.secret_of(&old, &key.user));
             let elsewhere = old.upstream != config.upstream || old.tls != config.tls || old.server_tls != config.server_tls;
@@ -135,6 +136,12 @@ impl Server {
         for hub in self.hubs.borrow().values() {
             hub.wake();
         }
+    }
+
+    /// How many strangers are listened to at a time.
+    pub fn listen_to(&self, config: &Redis, worker: &Worker) {
+        let workers = u32::try_from(worker.mailboxes.workers()).unwrap_or(1).max(1);
+        self.arrivals.resize(config.max_client_logins.div_ceil(workers));
     }
 
     /// It is no longer configured.

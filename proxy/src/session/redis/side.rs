@@ -64,6 +64,7 @@ impl RedisSide {
                 None => {
                     let name: Arc<str> = Arc::from(name.as_str());
                     let server = Server::new(Arc::clone(&name), Arc::new(config.clone()), self.commons.clone());
+                    server.listen_to(config, worker);
                     server.warm(worker);
                     servers.insert(name, server);
                 }

@@ -194,7 +194,7 @@ impl Stage for PostgresStage {
             return network.connects();
         }
         self.note_connects();
-        Connects { total: self.seen.values().sum(), most_per_second: self.seen.values().copied().max().unwrap_or(0) }
+        Connects { total: self.seen.values().sum(), most_per_second: self.seen.values().copied().max() }
     }
 
     async fn witnesses(&self) -> Witnesses {

@@ -110,7 +110,7 @@ impl Stage for RedisStage {
         }
         let info = self.server.direct().await.command(&["INFO", "stats"]).await.text();
         let seen = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).and_then(|text| text.trim().parse().ok());
-        Connects { total: seen.unwrap_or(0), most_per_second: 0 }
+        Connects { total: seen.unwrap_or(0), most_per_second: None }
     }
 
     async fn witnesses(&self) -> Witnesses {
