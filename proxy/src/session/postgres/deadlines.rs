@@ -61,6 +61,22 @@ pub(super) enum Overdue {
     Stall,
 }
 
+impl Overdue {
+    /// Its name in the log: that of the setting, but for what follows from one.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Query => "query_timeout",
+            Self::CancelledQuery => "cancelled_query",
+            Self::QueuedQuery => "queued_query",
+            Self::IdleTransaction => "idle_transaction_timeout",
+            Self::Transaction => "transaction_timeout",
+            Self::Client => "client_idle_timeout",
+            Self::Pin => "pin_idle_timeout",
+            Self::Stall => "client_stall_timeout",
+        }
+    }
+}
+
 /// Whether the log is to know of a transaction that is still open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Long {

@@ -96,7 +96,7 @@ impl Session {
 
     /// Ends the session, and what it runs.
     fn time_out(&mut self, cx: &mut Context<'_>, overdue: Overdue, stage: Stage) -> End {
-        tracing::warn!(pool = %self.pool.name(), reason = ?overdue, "client closed: something took longer than it may");
+        tracing::warn!(pool = %self.pool.name(), client = self.presence().id, reason = overdue.label(), "client closed: something took longer than it may");
         let fault = refusal::overdue(overdue, &self.member.account().bounds());
         if overdue == Overdue::Stall {
             self.pool.record().add(PoolCounter::ClientStalls, 1);

@@ -12,7 +12,6 @@ use super::account::Account;
 use super::run::{Phase, Session};
 use crate::clock;
 use crate::pool::lease::Lease;
-use crate::transport::ends;
 use crate::upstream::postgres::connector::PgConnector;
 use crate::upstream::postgres::journal::{Journal, Ran, Report, Text, Transaction};
 use crate::upstream::postgres::link::Link;
@@ -114,15 +113,10 @@ impl Session {
             Phase::Linked(lease) => lease.cancel.key(),
             Phase::Idle | Phase::Waiting(_) => &[],
         };
-        let peer = match presence.ends.theirs() {
-            ends::End::Tcp(address) => address.to_string(),
-            ends::End::Unix => "unix".to_owned(),
-            ends::End::Unknown => "unknown".to_owned(),
-        };
         Subject {
             pool: self.pool.name(),
             client: presence.id,
-            peer,
+            peer: presence.ends.peer(),
             user: &presence.who.user,
             database: &presence.who.database,
             application_name: self.state().get("application_name").unwrap_or_default().into(),
