@@ -10,6 +10,7 @@ mod redis;
 mod session_state;
 mod slow_log;
 mod timeouts;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, R
 pub use session_state::{Following, SessionState};
 pub use slow_log::{SlowLog, UserSlowLog};
 pub use timeouts::{Timeouts, UserTimeouts};
+pub use traces::{OtlpEndpoint, Traces};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Peer, PgDatabase, PgUser, Postgres, SessionState, SlowLog, TcpOptions, Timeouts, UserSlowLog, UserTimeouts};
+use crate::model::{
+    OtlpEndpoint, Peer, PgDatabase, PgUser, Postgres, SessionState, SlowLog, TcpOptions, Timeouts, Traces, UserSlowLog, UserTimeouts,
+};
 use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
@@ -24,6 +26,7 @@ pub(crate) fn server(section: &Section<'_>, postgres: &mut Postgres) {
     upstream_care(section, postgres);
     tcp(section, &mut postgres.tcp);
     postgres.peers = peers(section);
+    traces(section, &mut postgres.traces);
 }
 
 fn sockets(section: &Section<'_>, postgres: &mut Postgres) {
@@ -125,6 +128,15 @@ pub(crate) fn tcp(section: &Section<'_>, tcp: &mut TcpOptions) {
     take(&mut tcp.user_timeout, section.duration("tcp_user_timeout"));
     take(&mut tcp.defer_accept, section.flag("tcp_defer_accept"));
     take(&mut tcp.socket_buffer, section.count("tcp_socket_buffer"));
+}
+
+fn traces(section: &Section<'_>, traces: &mut Traces) {
+    traces.endpoint = section.field("otlp_traces_endpoint").and_then(|field| {
+        let text = field.text()?;
+        OtlpEndpoint::parse(&text).map_or_else(|message| field.wrong(message), Some)
+    });
+    take(&mut traces.sample_one_in, section.count("otlp_traces_sample_one_in"));
+    take(&mut traces.statements, section.flag("otlp_traces_statements"));
 }
 
 fn peers(section: &Section<'_>) -> BTreeMap<u16, Peer> {

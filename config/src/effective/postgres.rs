@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
 use crate::model::{
-    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, SlowLog, TcpOptions, Timeouts, Upstream,
-    UserSlowLog, UserTimeouts,
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, SlowLog, TcpOptions, Timeouts, Traces,
+    Upstream, UserSlowLog, UserTimeouts,
 };
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -57,6 +57,7 @@ fn own(postgres: &Postgres) -> Values {
         query_wait_notify,
         cancel_wait_timeout,
         suspend_timeout,
+        traces,
         timeouts,
         autodb_idle_timeout,
         pool_idle_timeout,
@@ -140,6 +141,7 @@ fn own(postgres: &Postgres) -> Values {
         ("peer_id", number(*peer_id)),
     ];
     values.extend(timeout_values(timeouts));
+    values.extend(trace_values(traces));
     values.extend(client_tls_values(client_tls));
     values.extend(server_tls_values(server_tls));
     values.extend(tcp_values(tcp));
@@ -169,6 +171,15 @@ fn session_state_values(state: &SessionState) -> Values {
         ("session_state_audit", duration(*audit)),
         ("session_state_functions", list(functions)),
         ("session_state_names", list(names)),
+    ]
+}
+
+fn trace_values(traces: &Traces) -> Values {
+    let Traces { endpoint, sample_one_in, statements } = traces;
+    vec![
+        ("otlp_traces_endpoint", endpoint.as_ref().map_or(Shown::Unset, |endpoint| quoted(endpoint.to_string()))),
+        ("otlp_traces_sample_one_in", number(*sample_one_in)),
+        ("otlp_traces_statements", flag(*statements)),
     ]
 }
 

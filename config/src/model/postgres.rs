@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, QueueFairness, SessionState, SlowLog, Timeouts, Upstream, UpstreamTls, UserSlowLog, UserTimeouts};
+use super::{Listen, PoolLimits, QueueFairness, SessionState, SlowLog, Timeouts, Traces, Upstream, UpstreamTls, UserSlowLog, UserTimeouts};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -82,6 +82,8 @@ pub struct Postgres {
     pub suspend_timeout: Duration,
     /// How long queries, transactions and pauses of clients may take.
     pub timeouts: Timeouts,
+    /// Traces of transactions.
+    pub traces: Traces,
     /// A database of the entry `*` that nobody uses is forgotten after this. Zero: never.
     pub autodb_idle_timeout: Duration,
     /// A pool that has neither clients nor connections is forgotten after this. Zero: never.
@@ -408,6 +410,7 @@ impl Default for Postgres {
             query_wait_notify: Duration::from_secs(5),
             cancel_wait_timeout: Duration::from_secs(10),
             suspend_timeout: Duration::from_secs(10),
+            traces: Traces::default(),
             timeouts: Timeouts::default(),
             autodb_idle_timeout: Duration::from_secs(3600),
             pool_idle_timeout: Duration::ZERO,

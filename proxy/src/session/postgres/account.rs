@@ -136,6 +136,7 @@ pub struct Account {
     patience: Cell<Option<Duration>>,
     fast_close: Cell<bool>,
     slow_log: Cell<SlowLog>,
+    sampling: Cell<Option<u32>>,
     observed: Cell<bool>,
     database_clients: Arc<ClientCount>,
     user_clients: Arc<ClientCount>,
@@ -172,6 +173,12 @@ impl Account {
         self.slow_log.get()
     }
 
+    /// One transaction in so many is traced; `None`: none is.
+    #[must_use]
+    pub fn sampling(&self) -> Option<u32> {
+        self.sampling.get()
+    }
+
     /// Whether somebody wants to know how long things take.
     #[must_use]
     #[inline]
@@ -185,7 +192,9 @@ impl Account {
         let slow_log = config.slow_log_for(&self.database, user);
         let bounds = Bounds::new(&config.timeouts_for(user), slow_log, config.cancel_wait_timeout);
         self.slow_log.set(slow_log);
-        self.observed.set(slow_log != SlowLog::default());
+        let sampling = config.traces.endpoint.is_some().then_some(config.traces.sample_one_in);
+        self.sampling.set(sampling);
+        self.observed.set(slow_log != SlowLog::default() || sampling.is_some());
         let changed = self.bounds.replace(bounds) != bounds;
         self.bounded.set(bounds.is_any());
         self.patience.set(user.and_then(|user| user.query_wait_timeout));
@@ -293,6 +302,7 @@ impl Accounts {
             bounded: Cell::default(),
             patience: Cell::default(),
             slow_log: Cell::default(),
+            sampling: Cell::default(),
             observed: Cell::new(false),
             fast_close: Cell::default(),
             database_clients,

@@ -64,6 +64,7 @@ mod sequences;
 mod shapes;
 mod slow_log;
 mod sql_names;
+mod traced;
 mod undo;
 mod welcome;
 

@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::SlowLog;
 use sidepool_protocol::postgres::sql_normal::Normal;
 
 use super::account::Account;
@@ -17,20 +16,28 @@ use crate::upstream::postgres::journal::{Journal, Ran, Report, Text, Transaction
 use crate::upstream::postgres::link::Link;
 
 /// The longest text in a line, in bytes.
-const MOST_TEXT: usize = 1024;
+pub(super) const MOST_TEXT: usize = 1024;
 
 /// Before messages are sent: there is a journal where somebody asks, and it knows what time it is.
 #[inline]
 pub(super) fn at_send(link: &mut Link, account: &Account) {
     if account.is_observed() {
-        keep(link, account.slow_log(), clock::now());
+        keep(link, account, clock::now());
     } else if link.journal.is_some() {
         link.journal = None;
     }
 }
 
-fn keep(link: &mut Link, limits: SlowLog, now: Instant) {
-    link.journal.get_or_insert_with(|| Box::new(Journal::new(limits, now))).set_now(now, limits);
+fn keep(link: &mut Link, account: &Account, now: Instant) {
+    let limits = account.slow_log();
+    let journal = link.journal.get_or_insert_with(|| Box::new(Journal::new(limits, now, seed())));
+    journal.set_now(now, limits);
+    journal.sample(account.sampling());
+}
+
+/// Where the choice of what is traced begins: without random numbers at the same place for all, which is no harm.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_default()
 }
 
 /// A time in milliseconds, to the microsecond.
@@ -62,7 +69,7 @@ impl Session {
     pub(super) fn note_wait(&self, lease: &mut Lease<PgConnector>) {
         let since = lease.since();
         let waited = self.worker.postgres.micros(since).saturating_sub(self.presence().asked());
-        keep(&mut lease.link, self.member.account().slow_log(), since);
+        keep(&mut lease.link, self.member.account(), since);
         if let Some(journal) = &mut lease.link.journal {
             journal.has_waited(Duration::from_micros(waited));
         }
@@ -86,6 +93,7 @@ impl Session {
             match report {
                 Report::Slow(ran) => self.log_statement(ran),
                 Report::Long(transaction) => self.log_transaction(transaction, "closed"),
+                Report::Traced(transaction, ran, parent) => self.trace(transaction, ran, *parent),
             }
         }
     }

@@ -17,6 +17,7 @@ use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::statements::Statement;
+use crate::traces::parent::Parent;
 
 /// So much of a text is kept.
 pub const TEXT_BYTES: usize = 4096;
@@ -26,6 +27,9 @@ const MOST_UNITS: usize = 1024;
 
 /// The most names of statements and of portals that are known; with one more, they are forgotten.
 const MOST_NAMES: usize = 256;
+
+/// The most statements of a transaction that a trace has.
+const MOST_TRACED: usize = 64;
 
 /// The most bytes of a command tag or an SQLSTATE that are kept.
 const TAG_BYTES: usize = 64;
@@ -157,6 +161,8 @@ pub enum Report {
     Slow(Ran),
     /// A transaction that is over.
     Long(Transaction),
+    /// A transaction that is traced, with its first statements and what it is a part of.
+    Traced(Transaction, Vec<Ran>, Option<Parent>),
 }
 
 #[derive(Debug)]
@@ -168,6 +174,9 @@ struct Open {
     /// Its first statement has been reported as slow.
     told: bool,
     last: Text,
+    traced: bool,
+    ran: Vec<Ran>,
+    parent: Option<Parent>,
 }
 
 /// What one client runs.
@@ -188,13 +197,16 @@ pub struct Journal {
     /// The same by the names of portals.
     portals: HashMap<Box<[u8]>, Text>,
     transaction: Option<Open>,
+    /// One transaction in so many is traced; `None`: none is.
+    sampling: Option<u32>,
+    random: u64,
     reports: Vec<Report>,
 }
 
 impl Journal {
     /// An empty one.
     #[must_use]
-    pub fn new(limits: SlowLog, now: Instant) -> Self {
+    pub fn new(limits: SlowLog, now: Instant, seed: u64) -> Self {
         Self {
             limits,
             now,
@@ -205,6 +217,8 @@ impl Journal {
             named: HashMap::new(),
             portals: HashMap::new(),
             transaction: None,
+            sampling: None,
+            random: seed,
             reports: Vec::new(),
         }
     }
@@ -221,6 +235,20 @@ impl Journal {
     /// It is so late now, and this is long.
     pub fn set_now(&mut self, now: Instant, limits: SlowLog) {
         (self.now, self.limits) = (now, limits);
+    }
+
+    /// One transaction in so many is traced from now on; `None`: none is.
+    pub fn sample(&mut self, one_in: Option<u32>) {
+        self.sampling = one_in;
+    }
+
+    /// Whether the next transaction is traced: by a cheap sequence of numbers that may be guessed (SplitMix64).
+    fn is_sampled(&mut self) -> bool {
+        let Some(one_in) = self.sampling else { return false };
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).is_multiple_of(u64::from(one_in.max(1)))
     }
 
     /// The client has waited so long for the connection.
@@ -267,7 +295,11 @@ impl Journal {
         }
         if kind != Kind::Sync {
             let now = self.now;
-            let open = self.transaction.get_or_insert_with(|| Open::new(now));
+            let traced = self.transaction.is_none() && self.is_sampled();
+            let open = self.transaction.get_or_insert_with(|| Open { traced, ..Open::new(now) });
+            if self.sampling.is_some() {
+                open.join(&text);
+            }
             if let Some(paused) = open.paused.take() {
                 open.idle += now.saturating_duration_since(paused);
             }
@@ -288,7 +320,8 @@ impl Journal {
     }
 
     fn note(&mut self, tag: &[u8], failed: bool) {
-        let told = self.is_slow() || !self.reports.is_empty();
+        let traced = self.transaction.as_ref().is_some_and(|open| open.traced);
+        let told = traced || self.is_slow() || !self.reports.is_empty();
         let Some(front) = self.units.front_mut() else { return };
         front.failed |= failed;
         if told {
@@ -347,6 +380,9 @@ impl Journal {
         let waited = std::mem::take(&mut self.waited);
         let together = self.through.replace(self.now) == Some(self.now);
         let outcome = if unit.failed { Outcome::Failed } else { Outcome::Completed };
+        if let Some(open) = self.transaction.as_mut().filter(|open| open.traced && open.ran.len() < MOST_TRACED) {
+            open.ran.push(Ran { since, waited, took, outcome, tag: unit.tag.clone(), text: unit.text.clone(), statements: 1 });
+        }
         if !slow
             && together
             && let Some(Report::Slow(ran)) = self.reports.last_mut()
@@ -364,17 +400,25 @@ impl Journal {
     }
 
     fn end_transaction(&mut self) {
-        if let Some(open) = self.transaction.take()
-            && self.is_long(&open)
-            && !(open.told && open.statements == 1)
-        {
-            self.reports.push(Report::Long(open.so_far(self.now)));
+        if let Some(mut open) = self.transaction.take() {
+            if self.is_long(&open) && !(open.told && open.statements == 1) {
+                self.reports.push(Report::Long(open.so_far(self.now)));
+            }
+            if open.traced {
+                let ran = std::mem::take(&mut open.ran);
+                self.reports.push(Report::Traced(open.so_far(self.now), ran, open.parent));
+            }
         }
+        let traced = !self.units.is_empty() && self.is_sampled();
         // What was sent ahead is the next one.
         let mut ahead = self.units.iter().filter(|unit| unit.kind != Kind::Sync);
         if let Some(next) = ahead.next() {
             let statements = 1 + u32::try_from(ahead.count()).unwrap_or(u32::MAX - 1);
-            self.transaction = Some(Open { statements, last: next.text.clone(), ..Open::new(self.now) });
+            let mut open = Open { statements, last: next.text.clone(), traced, ..Open::new(self.now) };
+            if self.sampling.is_some() {
+                open.join(&next.text);
+            }
+            self.transaction = Some(open);
         }
     }
 
@@ -417,7 +461,27 @@ impl Journal {
 
 impl Open {
     fn new(now: Instant) -> Self {
-        Self { since: now, idle: Duration::ZERO, paused: None, statements: 0, told: false, last: Text::Unknown }
+        Self {
+            since: now,
+            idle: Duration::ZERO,
+            paused: None,
+            statements: 0,
+            told: false,
+            last: Text::Unknown,
+            traced: false,
+            ran: Vec::new(),
+            parent: None,
+        }
+    }
+
+    /// A statement says what the transaction is a part of, and so whether it is traced.
+    fn join(&mut self, text: &Text) {
+        if self.parent.is_none()
+            && let Some(parent) = Parent::in_comment(text.bytes().0)
+        {
+            self.traced = parent.sampled;
+            self.parent = Some(parent);
+        }
     }
 
     fn so_far(&self, now: Instant) -> Transaction {

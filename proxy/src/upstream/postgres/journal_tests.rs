@@ -17,7 +17,7 @@ fn ms(ms: u64) -> Duration {
 impl Bench {
     fn new(statement: u64, transaction: u64) -> Self {
         let start = clock::now();
-        Self { journal: Journal::new(SlowLog { statement: ms(statement), transaction: ms(transaction) }, start), start }
+        Self { journal: Journal::new(SlowLog { statement: ms(statement), transaction: ms(transaction) }, start, 1), start }
     }
 
     fn at(&mut self, time: u64) -> &mut Journal {
@@ -39,6 +39,10 @@ impl Bench {
                 Report::Long(Transaction { took, idle, statements, last, .. }) => {
                     let last = String::from_utf8_lossy(last.bytes().0).into_owned();
                     format!("long {} idle {} statements {statements} last {last}", took.as_millis(), idle.as_millis())
+                }
+                Report::Traced(Transaction { took, .. }, ran, parent) => {
+                    let texts: Vec<_> = ran.iter().map(|ran| String::from_utf8_lossy(ran.text.bytes().0).into_owned()).collect();
+                    format!("traced {} {texts:?} parent {}", took.as_millis(), parent.is_some())
                 }
             })
             .collect()
@@ -172,4 +176,27 @@ fn what_is_kept_is_bounded() {
     }
     assert_eq!((bench.journal.named.len(), bench.journal.portals.len()), (1, 1));
     assert_eq!(Text::copy(&[b'x'; 2 * TEXT_BYTES], false).bytes(), (&[b'x'; TEXT_BYTES][..], true));
+}
+
+#[test]
+fn one_transaction_in_so_many_is_traced_and_what_an_application_traces() {
+    let mut bench = Bench::new(0, 0);
+    let run = |bench: &mut Bench, sql: &str| {
+        bench.at(0).on_query(text("BEGIN"));
+        bench.at(1).on_ready(TransactionStatus::InTransaction, false);
+        bench.at(2).on_query(text(sql));
+        bench.at(9).on_ready(TransactionStatus::Idle, false);
+        bench.told()
+    };
+    assert_eq!(run(&mut bench, "nobody asks"), [""; 0]);
+    bench.journal.sample(Some(1));
+    assert_eq!(run(&mut bench, "a"), ["traced 9 [\"BEGIN\", \"a\"] parent false"]);
+    bench.journal.sample(Some(10));
+    let traced: usize = (0..2000).map(|_| run(&mut bench, "a").len()).sum();
+    assert!((100..300).contains(&traced), "{traced}");
+    bench.journal.sample(Some(1_000_000_000));
+    let with = |flags: &str| format!("SELECT 1 /*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}'*/");
+    assert_eq!(run(&mut bench, &with("01")).len(), 1);
+    bench.journal.sample(Some(1));
+    assert_eq!(run(&mut bench, &with("00")), [""; 0], "the application does not want it");
 }
