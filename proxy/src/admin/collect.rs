@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot};
 
-use super::process::thread_cpu;
 use crate::clock;
 use crate::observe::record::WorkerNumbers;
 use crate::observe::report::PoolReport;
@@ -80,7 +79,7 @@ impl Collector {
 fn answer(worker: &Rc<Worker>) -> Answer {
     let now = clock::now();
     let pools = worker.postgres.pools(now).into_iter().chain(worker.redis.pools(now)).collect();
-    Answer { busy: thread_cpu(), numbers: worker.record.numbers(), pools }
+    Answer { busy: clock::thread_cpu(), numbers: worker.record.numbers(), pools }
 }
 
 fn add_up(answers: &[Option<Answer>]) -> Collected {

@@ -3,8 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
+use crate::clock;
 use crate::runtime::descriptors;
 use crate::runtime::memory::resident_bytes;
 
@@ -26,23 +25,12 @@ impl ProcessFigures {
     #[must_use]
     pub fn read() -> Self {
         Self {
-            cpu: cpu_time(ClockId::ProcessCPUTime),
+            cpu: clock::process_cpu(),
             resident_bytes: fs::read_to_string("/proc/self/status").ok().and_then(|status| resident_bytes(&status)),
             open_fds: fs::read_dir("/proc/self/fd").ok().and_then(|entries| u64::try_from(entries.count()).ok()),
             max_fds: descriptors::limit(),
         }
     }
-}
-
-/// CPU time used by the calling thread.
-#[must_use]
-pub fn thread_cpu() -> Duration {
-    cpu_time(ClockId::ThreadCPUTime)
-}
-
-fn cpu_time(clock: ClockId) -> Duration {
-    let time = clock_gettime(clock);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -54,6 +42,6 @@ mod tests {
         let figures = ProcessFigures::read();
         assert!(figures.resident_bytes.unwrap() > 1_000_000);
         assert!(figures.open_fds.unwrap() >= 3);
-        assert!(figures.cpu > Duration::ZERO && thread_cpu() <= ProcessFigures::read().cpu);
+        assert!(figures.cpu > Duration::ZERO && clock::thread_cpu() <= ProcessFigures::read().cpu);
     }
 }
