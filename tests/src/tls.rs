@@ -136,8 +136,14 @@ pub fn give(data: &Path, name: &str, text: &str) {
 /// What a client speaks TLS with: it believes this authority, shows this identity, and names these protocols.
 #[must_use]
 pub fn client(authority: &Authority, identity: Option<&Identity>, protocols: &[&str]) -> Arc<ClientConfig> {
+    client_that_believes(&authority.pem(), identity, protocols)
+}
+
+/// The same with an authority that somebody else has made.
+#[must_use]
+pub fn client_that_believes(authority: &str, identity: Option<&Identity>, protocols: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("a certificate")).expect("an authority");
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate")).expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
     let mut config = match identity {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,7 +21,7 @@ use super::collect::{Collected, Collector};
 use super::facts::Facts;
 use super::folding::Folding;
 use super::quit::Refusal;
-use super::{metrics, status};
+use super::{metrics, page, sessions, status};
 use crate::clock;
 use crate::listener::bind::is_without_v6;
 
@@ -38,12 +38,6 @@ const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
 const LARGEST_HEAD: usize = 16 * 1024;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-const INDEX: &str = "<!doctype html><title>sidepool</title><h1>sidepool</h1><ul>\
-<li><a href=/metrics>/metrics</a> for Prometheus\
-<li><a href=/statusz>/statusz</a> pools, queues and listeners as JSON\
-<li><a href=/readyz>/readyz</a> ready for clients? <a href=/livez>/livez</a> alive? <a href=/startupz>/startupz</a> started?\
-</ul>";
 
 struct Admin {
     facts: Arc<Facts>,
@@ -122,7 +116,8 @@ pub async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
 
 fn router(admin: Arc<Admin>) -> Router {
     Router::new()
-        .route("/", get(async || Html(INDEX)))
+        .route("/", get(status_page))
+        .route("/status", get(status_page))
         .route("/metrics", get(scrape))
         .route("/statusz", get(statusz))
         .route("/livez", get(livez))
@@ -143,10 +138,22 @@ async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-async fn statusz(State(admin): State<Arc<Admin>>) -> Response {
-    let collected = collect(&admin).await;
-    let document = status::document(&admin.facts, &collected, clock::now());
-    ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+async fn statusz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+    let (collected, sessions) = tokio::join!(collect(&admin), sessions::ask(&admin.facts.mailboxes));
+    let document = status::document(&admin.facts, &collected, &sessions, clock::now());
+    // For people it is spread over lines; whoever asks for it each second says `?compact`.
+    let text = if query.as_deref() == Some("compact") { format!("{document}\n") } else { format!("{document:#}\n") };
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+async fn status_page() -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page::policy()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, Html(page::html())).into_response()
 }
 
 /// The numbers of this moment, and what they have shown about the workers that owe them.

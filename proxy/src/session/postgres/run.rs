@@ -39,6 +39,7 @@ use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
 use crate::pool::lease::Lease;
+use crate::pool::reason::Condition;
 use crate::suspension;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
@@ -76,6 +77,27 @@ pub enum End {
     Ended,
     /// The client has moved to a new process.
     Moved,
+}
+
+impl End {
+    /// Its name in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Left => "client_close",
+            Self::Gone => "client_eof",
+            Self::Lost => "client_lost",
+            Self::Violation => "protocol_violation",
+            Self::ServerLost => "server_lost",
+            Self::Mode => "pool_mode",
+            Self::Pinned => "pinned",
+            Self::TimedOut => "timeout",
+            Self::Reconfigured => "reconfigured",
+            Self::Drained => "draining",
+            Self::Ended => "admin",
+            Self::Moved => "moved",
+        }
+    }
 }
 
 /// What the client is doing.
@@ -456,7 +478,15 @@ impl Session {
         };
         self.phase = Phase::Idle;
         Poll::Ready(match granted {
-            Ok(lease) => {
+            // What it says is not read to its end while it waits: nobody has seen it leave.
+            Ok(lease) if !self.quiet.client && self.client.has_hung_up() => {
+                lease.release(Condition::Unused);
+                Err(End::Lost)
+            }
+            Ok(mut lease) => {
+                if self.member.account().is_observed() {
+                    self.note_wait(&mut lease);
+                }
                 let pending = std::mem::take(&mut self.pending);
                 self.link(cx, lease, &pending)
             }

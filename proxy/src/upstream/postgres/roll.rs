@@ -89,6 +89,8 @@ pub struct Server {
     pub applied: RefCell<Option<Rc<ParameterSet>>>,
     /// Why a client keeps it past its transactions, if one does.
     pub held: Cell<Option<Held>>,
+    /// Whether its client is idle inside of a transaction.
+    pub rests: Cell<bool>,
     /// Why it is being closed, once the pool has said so.
     pub reason: Cell<Option<CloseReason>>,
     /// Why its client ended and it with it, in PgBouncer's words.
@@ -109,9 +111,9 @@ impl Server {
         let (peer, from) = self.place();
         let tls = &*self.tls.borrow();
         if !tls.is_empty() {
-            tracing::info!(name: "server_tls", server = self.id, db = &*self.database, user = &*self.user, peer, tls, "TLS with the server");
+            tracing::info!(name: "server_tls", server = self.id, database = &*self.database, user = &*self.user, peer, tls, "TLS with the server");
         }
-        tracing::info!(name: "server_connected", server = self.id, db = &*self.database, user = &*self.user, peer, from, "new server connection");
+        tracing::info!(name: "server_connected", server = self.id, database = &*self.database, user = &*self.user, peer, from, "new server connection");
     }
 
     fn log_closed(&self) {
@@ -124,7 +126,7 @@ impl Server {
             (None, _, Some(reason)) => (self.place().0, in_words(reason)),
             (None, _, None) => (self.place().0, "client disconnect while server was not ready"),
         };
-        tracing::info!(name: "closing", server = self.id, db = &*self.database, user = &*self.user, peer, age, reason, "closing");
+        tracing::info!(name: "closing", server = self.id, database = &*self.database, user = &*self.user, peer, age, reason, "closing");
     }
 
     /// The server's address, and ours where it has one.
@@ -218,6 +220,7 @@ impl Page {
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
             held: Cell::new(None),
+            rests: Cell::new(false),
             reason: Cell::new(None),
             because: RefCell::new(None),
             failed: RefCell::new(None),
