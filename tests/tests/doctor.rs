@@ -325,3 +325,20 @@ async fn urls_and_a_pgbouncer_ini_are_examined_too() {
     assert!(output.status.success() && text.contains("as app to app"), "{text}");
     assert!(text.contains("may read") && text.contains("userlist.txt"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_is_given_up_once() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = mute.local_addr().expect("it is bound").port();
+    let settings = Settings::new()
+        .set("postgres.listen", vec![format!("127.0.0.1:{}", place::free_port())])
+        .set("postgres.server_connect_timeout", "1s")
+        .set("postgres.databases.app.host", "127.0.0.1")
+        .set("postgres.databases.app.port", i64::from(port))
+        .set("postgres.users.one.password", "tiger3")
+        .set("postgres.users.two.password", "tiger3");
+    let found = examine(&settings, &[]).await;
+    found.says("connect", "ok", &[]);
+    found.says("login", "problem", &["as one to app", "no answer came in time"]);
+    found.says("login", "unseen", &["1 login more"]);
+}

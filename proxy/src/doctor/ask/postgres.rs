@@ -74,9 +74,15 @@ pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<PgPlan>, t
                 Err(Denied::of(&fault, &prefix))
             }
         };
+        let is_mute = result.as_ref().is_err_and(|denied| denied.kind == ConnectFaultKind::Timeout);
         let Login { route, secret, .. } = login;
         let (user, dbname) = (route.target.user.to_string(), route.target.dbname.to_string());
         facts.logins.push(PgLogin { user, dbname, secret: *secret, tls: route.target.tls, took, result });
+        if is_mute {
+            // The others would wait as long for as little.
+            facts.untried = plan.logins.len() - facts.logins.len();
+            break;
+        }
     }
     facts
 }

@@ -6,6 +6,9 @@ use crate::pool::fault::ConnectFaultKind;
 
 const CHECK: &str = "login";
 
+/// What is said of a server that takes a connection and no notice of it.
+const SILENCE: &str = "the connection was taken, and then no answer came in time";
+
 /// A PostgreSQL login that did not work.
 #[must_use]
 pub fn postgres(login: &PgLogin, denied: &Denied) -> Finding {
@@ -13,8 +16,13 @@ pub fn postgres(login: &PgLogin, denied: &Denied) -> Finding {
     let who = format!("as {user} to {dbname}");
     let code = denied.code.as_deref().unwrap_or_default();
     // Words of ours say it themselves.
-    let said =
-        if code.is_empty() || denied.words.contains(code) { denied.words.clone() } else { format!("{} (SQLSTATE {code})", denied.words) };
+    let said = if denied.kind == ConnectFaultKind::Timeout {
+        SILENCE.to_owned()
+    } else if code.is_empty() || denied.words.contains(code) {
+        denied.words.clone()
+    } else {
+        format!("{} (SQLSTATE {code})", denied.words)
+    };
     if denied.kind == ConnectFaultKind::Auth && code.is_empty() && *secret != SecretForm::Usable {
         let (form, advice) = match secret {
             SecretForm::Verifier => (
@@ -55,7 +63,7 @@ pub fn postgres(login: &PgLogin, denied: &Denied) -> Finding {
         }
         _ => match denied.kind {
             ConnectFaultKind::Protocol => "see that it is a PostgreSQL server that listens there".to_owned(),
-            ConnectFaultKind::Timeout => "the server accepts connections and then says nothing: look at its load and its log".to_owned(),
+            ConnectFaultKind::Timeout => "see that it is a PostgreSQL server that listens there; then look at its load and its log".to_owned(),
             ConnectFaultKind::Auth => "the server asks for another kind of proof: look at its pg_hba.conf".to_owned(),
             ConnectFaultKind::Refused
             | ConnectFaultKind::Resolve
@@ -96,7 +104,8 @@ pub fn redis(denied: &Denied, user: Option<&str>, has_password: bool) -> Finding
                 "see that it is a Redis server that listens there, and whether it wants TLS (rediss://, or sslmode)".to_owned()
             }
             ConnectFaultKind::Timeout => {
-                "the server accepts connections and then says nothing: it may want TLS (rediss://, or sslmode), or be overloaded".to_owned()
+                "see whether it wants TLS (rediss://, or sslmode) or speaks none, and that it is a Redis server; then look at its load"
+                    .to_owned()
             }
             ConnectFaultKind::Unavailable => {
                 "the server closes the connection: it may want TLS (rediss://, or sslmode), or be in protected mode".to_owned()
@@ -106,7 +115,8 @@ pub fn redis(denied: &Denied, user: Option<&str>, has_password: bool) -> Finding
             }
         },
     };
-    Finding::problem(CHECK, words.clone(), "no client can be served", advice)
+    let said = if denied.kind == ConnectFaultKind::Timeout { SILENCE } else { words };
+    Finding::problem(CHECK, said, "no client can be served", advice)
 }
 
 #[cfg(test)]
@@ -151,7 +161,7 @@ mod tests {
             (ConnectFaultKind::Unavailable, "57P03", "the database system is starting up", "when it is up"),
             (ConnectFaultKind::Protocol, "08P01", "unsupported startup parameter", "parameter"),
             (ConnectFaultKind::Protocol, "", "it does not speak PostgreSQL", "a PostgreSQL server"),
-            (ConnectFaultKind::Timeout, "", "connecting took longer", "says nothing"),
+            (ConnectFaultKind::Timeout, "", "no answer came in time", "look at its load"),
             (ConnectFaultKind::Auth, "", "the server asks for GSSAPI, which is not supported", "another kind of proof"),
             (ConnectFaultKind::Other, "XX000", "oops", "log"),
         ] {

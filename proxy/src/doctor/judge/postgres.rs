@@ -62,7 +62,9 @@ fn logins(facts: &PgFacts) -> Vec<Finding> {
         ));
     }
     if facts.untried > 0 {
-        let found = format!("{} were not tried, so that the server does not take it for an attack", counted(facts.untried as u64, "login"));
+        let mute = facts.logins.iter().any(|login| login.result.as_ref().is_err_and(|denied| denied.kind == ConnectFaultKind::Timeout));
+        let why = if mute { "it would take as long" } else { "the server might take it for an attack" };
+        let found = format!("not tried: {} more, for {why}", counted(facts.untried as u64, "login"));
         findings.push(Finding::unseen("login", found, ""));
     }
     findings
