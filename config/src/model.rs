@@ -8,7 +8,9 @@ mod postgres;
 mod precedence;
 mod redis;
 mod session_state;
+mod slow_log;
 mod timeouts;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +26,9 @@ pub use postgres::{
 };
 pub use redis::{CommandClass, CommandClasses, CommandPolicy, Redis, RedisAuth, RedisUser, SubscriberGap};
 pub use session_state::{Following, SessionState};
+pub use slow_log::{SlowLog, UserSlowLog};
 pub use timeouts::{Timeouts, UserTimeouts};
+pub use traces::{OtlpEndpoint, Traces};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::hosts;
 use crate::listen::{Protocol, fits, postgres_socket};
-use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, SessionState, Upstream, UpstreamTls};
+use crate::model::{Base, PgDatabase, PgUser, PoolLimits, PoolMode, Postgres, ServerTls, SessionState, SlowLog, Upstream, UpstreamTls};
 use crate::names::{self, Named};
 use crate::postgres_url::{self, PostgresUrl};
 use crate::problem::Place;
@@ -33,7 +33,8 @@ pub(crate) fn postgres(section: &Section<'_>) -> Postgres {
     let caps = read_server::caps(section, Caps { connections: 0, clients: 0 });
     let server_tls = read_tls::server(section, &ServerTls::default());
     let session_state = read_server::session_state(section, &SessionState::default());
-    let base = Base { pool_mode, limits: base, session_state };
+    let slow_log = read_server::slow_log(section, SlowLog::default());
+    let base = Base { pool_mode, limits: base, session_state, slow_log };
     let in_file = auth_file(section);
     let file_names: Option<Vec<String>> = in_file.as_ref().map(|users| users.keys().cloned().collect());
     let mut postgres = Postgres {
@@ -123,6 +124,7 @@ fn database(section: &Section<'_>, base: &Base, caps: Caps, server_tls: &ServerT
         names_its_mode: own_mode.is_some(),
         limits: postgres_limits(section, "pool_size", &base.limits),
         session_state: read_server::session_state(section, &base.session_state),
+        slow_log: read_server::slow_log(section, base.slow_log),
         max_db_connections: caps.connections,
         max_db_client_connections: caps.clients,
         ..PgDatabase::at(Upstream::Tcp { host: String::new(), port })

@@ -46,6 +46,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         stream_threshold_bytes: section.size("stream_threshold").unwrap_or(defaults.stream_threshold_bytes),
         client_output_buffer_limit: output_limits(section).unwrap_or_default(),
         request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
+        log_min_duration_command: section.duration("log_min_duration_command").unwrap_or(defaults.log_min_duration_command),
         retry_timeout: section.duration("retry_timeout").unwrap_or(defaults.retry_timeout),
         queue_fairness: section.choice("queue_fairness").unwrap_or(defaults.queue_fairness),
         subscriber_gap: section.choice("subscriber_gap").unwrap_or(defaults.subscriber_gap),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Peer, PgDatabase, PgUser, Postgres, SessionState, TcpOptions, Timeouts, UserTimeouts};
+use crate::model::{
+    OtlpEndpoint, Peer, PgDatabase, PgUser, Postgres, SessionState, SlowLog, TcpOptions, Timeouts, Traces, UserSlowLog, UserTimeouts,
+};
 use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
 use crate::section::Section;
@@ -24,6 +26,7 @@ pub(crate) fn server(section: &Section<'_>, postgres: &mut Postgres) {
     upstream_care(section, postgres);
     tcp(section, &mut postgres.tcp);
     postgres.peers = peers(section);
+    traces(section, &mut postgres.traces);
 }
 
 fn sockets(section: &Section<'_>, postgres: &mut Postgres) {
@@ -127,6 +130,15 @@ pub(crate) fn tcp(section: &Section<'_>, tcp: &mut TcpOptions) {
     take(&mut tcp.socket_buffer, section.count("tcp_socket_buffer"));
 }
 
+fn traces(section: &Section<'_>, traces: &mut Traces) {
+    traces.endpoint = section.field("otlp_traces_endpoint").and_then(|field| {
+        let text = field.text()?;
+        OtlpEndpoint::parse(&text).map_or_else(|message| field.wrong(message), Some)
+    });
+    take(&mut traces.sample_one_in, section.count("otlp_traces_sample_one_in"));
+    take(&mut traces.statements, section.flag("otlp_traces_statements"));
+}
+
 fn peers(section: &Section<'_>) -> BTreeMap<u16, Peer> {
     let mut peers = BTreeMap::new();
     for (name, section) in section.sections("peers", Scope::PgPeer) {
@@ -169,6 +181,15 @@ pub(crate) fn session_state(section: &Section<'_>, base: &SessionState) -> Sessi
     }
 }
 
+/// Reads what takes so long that the log says so; what is not said is as in `base`.
+pub(crate) fn slow_log(section: &Section<'_>, base: SlowLog) -> SlowLog {
+    base.with(&user_slow_log(section))
+}
+
+fn user_slow_log(section: &Section<'_>) -> UserSlowLog {
+    UserSlowLog { statement: section.duration("log_min_duration_statement"), transaction: section.duration("log_min_duration_transaction") }
+}
+
 /// Reads what a database has beside its place and its limits.
 pub(crate) fn database(section: &Section<'_>, database: &mut PgDatabase) {
     take(&mut database.load_balance_hosts, section.choice("load_balance_hosts"));
@@ -186,6 +207,7 @@ pub(crate) fn user(section: &Section<'_>, user: &mut PgUser) {
     user.max_user_client_connections = section.count("max_user_client_connections");
     let duration = |name| -> Option<Duration> { section.duration(name) };
     user.query_wait_timeout = duration("query_wait_timeout");
+    user.slow_log = user_slow_log(section);
     user.timeouts = UserTimeouts {
         query_timeout: duration("query_timeout"),
         idle_transaction_timeout: duration("idle_transaction_timeout"),

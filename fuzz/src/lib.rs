@@ -9,6 +9,7 @@ pub mod hba;
 pub mod pgbouncer_ini;
 pub mod pool_core;
 pub mod postgres_hints;
+pub mod postgres_normal;
 pub mod postgres_session;
 pub mod postgres_startup;
 pub mod redis_frame;
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("pgbouncer_ini", pgbouncer_ini::run),
     ("pool_core", pool_core::run),
     ("postgres_hints", postgres_hints::run),
+    ("postgres_normal", postgres_normal::run),
     ("postgres_session", postgres_session::run),
     ("postgres_startup", postgres_startup::run),
     ("redis_frame", redis_frame::run),

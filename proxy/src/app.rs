@@ -54,6 +54,7 @@ use crate::runtime::{self, Workers, descriptors};
 use crate::service;
 use crate::session::postgres::peering::Elder;
 use crate::signals::{Habits, Signals};
+use crate::traces::Traces;
 use crate::worker::WorkerId;
 
 /// The configuration cannot be used.
@@ -179,7 +180,8 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
     let dialing = workers.commons().postgres.dialing.clone();
-    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash(), dialing);
+    let traces = workers.commons().postgres.traces.clone();
+    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash(), dialing, traces.clone());
     if let (Some(limit), Some(own)) = (max_fds, ProcessFigures::read().open_fds) {
         facts.gates().set_files(Files { limit, own });
     }
@@ -191,7 +193,7 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let commons = workers.commons();
     let (orders, elder) = (commons.control.clone(), commons.postgres.elder.clone());
     let banner = if as_pgbouncer { Vec::new() } else { banner::lines(&shown, max_fds) };
-    let control = Control { facts, orders, admin, doors, banner, shown, old, doorway, elder };
+    let control = Control { facts, orders, admin, doors, banner, shown, old, doorway, elder, traces };
     runtime.block_on(control.run(Arc::clone(&config), |facts| Reloader::new(source, config, sources, facts)))?;
     workers.stop();
     if !as_pgbouncer {
@@ -213,11 +215,12 @@ struct Control {
     old: Option<Channel>,
     doorway: Doorway,
     elder: Elder,
+    traces: Traces,
 }
 
 impl Control {
     async fn run(self, config: Arc<Config>, reloader: impl FnOnce(Arc<Facts>) -> Reloader) -> io::Result<()> {
-        let Self { facts, orders, admin, doors, banner, shown, old, mut doorway, elder } = self;
+        let Self { facts, orders, admin, doors, banner, shown, old, mut doorway, elder, traces } = self;
         let takes_over = old.is_some();
         let habits = if config.pgbouncer.is_some() { Habits::Pgbouncer } else { Habits::Own };
         let mut signals = Signals::install(habits)?;
@@ -237,6 +240,7 @@ impl Control {
             spawn_local(predecessor.take_clients(Arc::clone(&facts), opened.places.clone()));
         }
         spawn_local(report_suppressed(Arc::clone(&facts.logging)));
+        spawn_local(traces.export());
         spawn_local(memory::watch(Arc::clone(&facts), Gauges::of_this_process()));
         spawn_local(watchdog::feed(Arc::clone(&facts)));
         let mut reloader = reloader(Arc::clone(&facts));

@@ -175,7 +175,7 @@ async fn subscriptions_come_back_by_themselves() {
     network.cut();
     let mut direct = server.direct().await;
     // What is published into the gap is lost, as with any client that reconnects.
-    let heard = sidepool_tests::wait::until("a message after the gap", async || {
+    let heard = wait::until("a message after the gap", async || {
         direct.command(&["PUBLISH", "news", "after the gap"]).await;
         tokio::time::timeout(Duration::from_millis(50), subscriber.read_patiently()).await.ok()
     })

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{Entry, Shown, address, contents, duration, flag, limit_values, list, listens, number, path, quoted, secret, text};
 use crate::auth::files::AuthRules;
 use crate::model::{
-    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, TcpOptions, Timeouts, Upstream, UserTimeouts,
+    Base, ClientTls, Peer, PgDatabase, PgUser, PoolLimits, Postgres, ServerTls, SessionState, SlowLog, TcpOptions, Timeouts, Traces,
+    Upstream, UserSlowLog, UserTimeouts,
 };
 use crate::names::Named;
 use crate::read_server::STARTUP_PARAMETERS;
@@ -56,6 +57,7 @@ fn own(postgres: &Postgres) -> Values {
         query_wait_notify,
         cancel_wait_timeout,
         suspend_timeout,
+        traces,
         timeouts,
         autodb_idle_timeout,
         pool_idle_timeout,
@@ -139,6 +141,7 @@ fn own(postgres: &Postgres) -> Values {
         ("peer_id", number(*peer_id)),
     ];
     values.extend(timeout_values(timeouts));
+    values.extend(trace_values(traces));
     values.extend(client_tls_values(client_tls));
     values.extend(server_tls_values(server_tls));
     values.extend(tcp_values(tcp));
@@ -147,9 +150,10 @@ fn own(postgres: &Postgres) -> Values {
 
 /// What databases have that say nothing of their own, by the names it has in the section itself.
 pub(crate) fn base_values(base: &Base) -> Values {
-    let Base { pool_mode, limits, session_state } = base;
+    let Base { pool_mode, limits, session_state, slow_log } = base;
     let mut values = vec![("pool_mode", quoted(pool_mode.name()))];
     values.extend(session_state_values(session_state));
+    values.extend(slow_log_values(*slow_log));
     values.extend(limit_values(limits));
     values.extend(own_limit_values(limits));
     for (name, _) in &mut values {
@@ -168,6 +172,20 @@ fn session_state_values(state: &SessionState) -> Values {
         ("session_state_functions", list(functions)),
         ("session_state_names", list(names)),
     ]
+}
+
+fn trace_values(traces: &Traces) -> Values {
+    let Traces { endpoint, sample_one_in, statements } = traces;
+    vec![
+        ("otlp_traces_endpoint", endpoint.as_ref().map_or(Shown::Unset, |endpoint| quoted(endpoint.to_string()))),
+        ("otlp_traces_sample_one_in", number(*sample_one_in)),
+        ("otlp_traces_statements", flag(*statements)),
+    ]
+}
+
+fn slow_log_values(slow_log: SlowLog) -> Values {
+    let SlowLog { statement, transaction } = slow_log;
+    vec![("log_min_duration_statement", duration(statement)), ("log_min_duration_transaction", duration(transaction))]
 }
 
 /// A file that changes with what is in it.
@@ -257,6 +275,7 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         max_user_client_connections,
         query_wait_timeout,
         timeouts,
+        slow_log: UserSlowLog { statement, transaction },
     } = user;
     let UserTimeouts {
         query_timeout,
@@ -280,6 +299,8 @@ fn user_entry(path: String, user: &PgUser) -> Entry {
         ("client_idle_timeout", client_idle_timeout.map_or(Shown::Unset, duration)),
         ("pin_idle_timeout", pin_idle_timeout.map_or(Shown::Unset, duration)),
         ("client_stall_timeout", client_stall_timeout.map_or(Shown::Unset, duration)),
+        ("log_min_duration_statement", statement.map_or(Shown::Unset, duration)),
+        ("log_min_duration_transaction", transaction.map_or(Shown::Unset, duration)),
     ];
     Entry { path, scope: Scope::PgUser, values }
 }
@@ -301,6 +322,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         pool_mode,
         names_its_mode,
         session_state,
+        slow_log,
         max_db_connections,
         max_db_client_connections,
         limits,
@@ -323,6 +345,7 @@ fn database_entry(path: String, database: &PgDatabase) -> Entry {
         ("max_db_client_connections", number(*max_db_client_connections)),
     ];
     values.extend(session_state_values(session_state));
+    values.extend(slow_log_values(*slow_log));
     values.extend(STARTUP_PARAMETERS.map(|name| (name, text(startup.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)))));
     let server_tls = server_tls.as_deref().map_or_else(
         || server_tls_values(&ServerTls::default()).into_iter().map(|(name, _)| (name, Shown::Unset)).collect(),

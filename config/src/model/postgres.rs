@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Listen, PoolLimits, QueueFairness, SessionState, Timeouts, Upstream, UpstreamTls, UserTimeouts};
+use super::{Listen, PoolLimits, QueueFairness, SessionState, SlowLog, Timeouts, Traces, Upstream, UpstreamTls, UserSlowLog, UserTimeouts};
 use crate::auth::files::AuthRules;
 use crate::secret::Secret;
 use crate::tls::{ClientContext, ServerContext};
@@ -82,6 +82,8 @@ pub struct Postgres {
     pub suspend_timeout: Duration,
     /// How long queries, transactions and pauses of clients may take.
     pub timeouts: Timeouts,
+    /// Traces of transactions.
+    pub traces: Traces,
     /// A database of the entry `*` that nobody uses is forgotten after this. Zero: never.
     pub autodb_idle_timeout: Duration,
     /// A pool that has neither clients nor connections is forgotten after this. Zero: never.
@@ -144,6 +146,8 @@ pub struct Base {
     pub limits: PoolLimits,
     /// How session state follows clients.
     pub session_state: SessionState,
+    /// What takes so long that the log says so.
+    pub slow_log: SlowLog,
 }
 
 /// How PostgreSQL clients prove who they are.
@@ -323,6 +327,8 @@ pub struct PgDatabase {
     pub names_its_mode: bool,
     /// How session state follows clients.
     pub session_state: SessionState,
+    /// What takes so long that the log says so.
+    pub slow_log: SlowLog,
     /// Most server connections over all pools of this entry. Zero: no limit.
     pub max_db_connections: u32,
     /// Most client connections. Zero: no limit.
@@ -352,6 +358,8 @@ pub struct PgUser {
     pub query_wait_timeout: Option<Duration>,
     /// Overrides of the timeouts that all users have.
     pub timeouts: UserTimeouts,
+    /// Its own of what takes so long that the log says so.
+    pub slow_log: UserSlowLog,
 }
 
 /// PgBouncer's `auth_query`.
@@ -360,7 +368,12 @@ const AUTH_QUERY: &str =
 
 impl Default for Base {
     fn default() -> Self {
-        Self { pool_mode: PoolMode::Transaction, limits: PoolLimits::default(), session_state: SessionState::default() }
+        Self {
+            pool_mode: PoolMode::Transaction,
+            limits: PoolLimits::default(),
+            session_state: SessionState::default(),
+            slow_log: SlowLog::default(),
+        }
     }
 }
 
@@ -397,6 +410,7 @@ impl Default for Postgres {
             query_wait_notify: Duration::from_secs(5),
             cancel_wait_timeout: Duration::from_secs(10),
             suspend_timeout: Duration::from_secs(10),
+            traces: Traces::default(),
             timeouts: Timeouts::default(),
             autodb_idle_timeout: Duration::from_secs(3600),
             pool_idle_timeout: Duration::ZERO,
@@ -492,6 +506,7 @@ impl PgDatabase {
             pool_mode: PoolMode::Transaction,
             names_its_mode: false,
             session_state: SessionState::default(),
+            slow_log: SlowLog::default(),
             max_db_connections: 0,
             max_db_client_connections: 0,
             limits: PoolLimits::default(),

@@ -1,7 +1,7 @@
 //! What holds for whom on the PostgreSQL side where several places may say it: the user's own word, the database's, or what all have.
 
 use super::postgres::{Peer, PgDatabase, PgUser, PoolMode, Postgres};
-use super::{PoolLimits, Timeouts};
+use super::{PoolLimits, SlowLog, Timeouts};
 
 impl PgDatabase {
     /// The limits of the pool of this database and user: the user's own beat the database's.
@@ -45,6 +45,13 @@ impl Postgres {
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&PgDatabase> {
         self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+
+    /// What takes so long for a client of this user in this database that the log says so.
+    #[must_use]
+    pub fn slow_log_for(&self, database: &str, user: Option<&PgUser>) -> SlowLog {
+        let all = self.database(database).map_or(self.base.slow_log, |database| database.slow_log);
+        user.map_or(all, |user| all.with(&user.slow_log))
     }
 
     /// The timeouts of a user's clients: its own beat those that all users have.

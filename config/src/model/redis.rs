@@ -50,6 +50,8 @@ pub struct Redis {
     pub client_output_buffer_limit: OutputLimits,
     /// How long a reply may take; zero: as long as it likes.
     pub request_timeout: Duration,
+    /// A command whose reply takes so long is logged; zero: none is.
+    pub log_min_duration_command: Duration,
     /// For how long what was not executed is tried again; zero: not at all.
     pub retry_timeout: Duration,
     /// Between whom the queue for leased connections is fair.
@@ -197,6 +199,7 @@ impl Redis {
             stream_threshold_bytes: 64 << 10,
             client_output_buffer_limit: OutputLimits::default(),
             request_timeout: Duration::ZERO,
+            log_min_duration_command: Duration::ZERO,
             retry_timeout: Duration::ZERO,
             queue_fairness: QueueFairness::default(),
             subscriber_gap: SubscriberGap::default(),

@@ -82,6 +82,8 @@ fn database_rule(key: &str, has_user: bool) -> Option<Rule> {
         "max_db_client_connections" => Rule::new("max_db_client_connections", COUNT),
         "server_lifetime" => Rule::new("server_lifetime", Kind::Time),
         "query_wait_timeout" => Rule::new("query_wait_timeout", Kind::Time),
+        "log_min_duration_statement" => Rule::new("log_min_duration_statement", Kind::Time),
+        "log_min_duration_transaction" => Rule::new("log_min_duration_transaction", Kind::Time),
         _ => return None,
     })
 }
@@ -105,6 +107,8 @@ pub(crate) fn user(draft: &mut Draft, name: &str, entry: &Entry) {
             "client_stall_timeout" => Rule::new("client_stall_timeout", Kind::Time),
             "pin_idle_timeout" => Rule::new("pin_idle_timeout", Kind::Time),
             "query_wait_timeout" => Rule::new("query_wait_timeout", Kind::Time),
+            "log_min_duration_statement" => Rule::new("log_min_duration_statement", Kind::Time),
+            "log_min_duration_transaction" => Rule::new("log_min_duration_transaction", Kind::Time),
             _ => return None,
         })
     });

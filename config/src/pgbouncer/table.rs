@@ -185,6 +185,8 @@ pub const SETTINGS: &[Setting] = &[
 pub const OWN: &[Setting] = &[
     row("metrics_listen", Kind::Text, "", false),
     row("console_old_columns", Kind::Flag, "0", true),
+    row("log_min_duration_statement", Kind::Time, "0", true),
+    row("log_min_duration_transaction", Kind::Time, "0", true),
     row("listen_gap", Kind::Choice(&["close", "warn"]), "close", true),
     row("max_client_logins", Kind::Int(1, 1_000_000), "1000", true),
     row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),

@@ -17,6 +17,7 @@ pub mod splice;
 pub mod sql;
 pub mod sql_databases;
 pub mod sql_listing;
+pub mod sql_normal;
 pub mod sql_tokens;
 pub mod startup;
 pub mod statement;

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
 use crate::runtime::shortage::Memory;
+use crate::traces::Traces;
 use crate::upstream::dial::Dialing;
 use crate::worker::Mailboxes;
 
@@ -96,6 +97,8 @@ pub struct Facts {
     pub memory: Memory,
     /// What is known of the servers.
     pub dialing: Dialing,
+    /// Traces on their way to a collector, for what became of them.
+    pub traces: Traces,
     /// Whether somebody on this machine wants the process to end.
     pub quit: Quit,
     started: AtomicBool,
@@ -109,7 +112,7 @@ pub struct Facts {
 impl Facts {
     /// The facts of a process that is just starting, with the configuration of that hash.
     #[must_use]
-    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash, dialing: Dialing) -> Arc<Self> {
+    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash, dialing: Dialing, traces: Traces) -> Arc<Self> {
         Arc::new(Self {
             liveness: Liveness::new(mailboxes.clone()),
             mailboxes,
@@ -117,6 +120,7 @@ impl Facts {
             started_at: clock::wall(),
             memory: Memory::default(),
             dialing,
+            traces,
             quit: Quit::default(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),

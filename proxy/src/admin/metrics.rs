@@ -62,6 +62,10 @@ fn process(out: &mut Exposition, facts: &Facts, collected: &Collected, now: Inst
     let (repeated, overflowed) = facts.logging.dropped();
     out.counter(Family::LogMessagesDropped, &["repeated"], repeated);
     out.counter(Family::LogMessagesDropped, &["queue_full"], overflowed);
+    let traces = facts.traces.numbers();
+    out.counter(Family::TracesExported, &[], traces.sent);
+    out.counter(Family::TracesDropped, &["queue_full"], traces.overflowed);
+    out.counter(Family::TracesDropped, &["export_failed"], traces.unsent);
     out.count(Family::Workers, &[], facts.mailboxes.workers() as u64);
     for (id, owed) in facts.liveness.owed(now) {
         out.gauge(Family::WorkerHeartbeatAge, &[&id.0.to_string()], owed.as_secs_f64());

@@ -15,6 +15,7 @@ use crate::observe::record::{PoolRecord, WorkerRecord};
 use crate::observe::report::{PoolInfo, PoolState};
 use crate::runtime::memory::Usage;
 use crate::runtime::pressure::Step;
+use crate::traces::Traces;
 use crate::upstream::dial::Dialing;
 use crate::worker::{Mailboxes, WorkerId};
 
@@ -35,7 +36,7 @@ fn scrape_as(names: MetricsNames, pools: Vec<PoolReport>) -> String {
     let (sender, _jobs) = tokio::sync::mpsc::unbounded_channel();
     let (dialing, host) = (Dialing::default(), Upstream::Unix("/nowhere".into()));
     let _dialer = dialing.dialer(&[host], LoadBalance::default(), &TcpOptions::default(), Duration::from_secs(15));
-    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash(), dialing);
+    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash(), dialing, Traces::default());
     let mut config = Config::default();
     config.redis.insert(
         "cache".to_owned(),

@@ -6,7 +6,7 @@
 //! | field | meaning |
 //! |---|---|
 //! | `client`, `server` | the number of the connection: who the line is about |
-//! | `db`, `user`, `peer` | what stands behind it |
+//! | `database`, `user`, `peer` | what stands behind it |
 //! | `age` | whole seconds since the connection was opened |
 
 use std::fmt::{self, Write as _};
@@ -98,7 +98,7 @@ impl Said {
     fn put(&mut self, field: &Field, text: String) {
         match field.name() {
             "message" => self.message = text,
-            "db" => self.db = text,
+            "database" => self.db = text,
             "user" => self.user = text,
             "peer" => self.peer = text,
             name => self.more.push((name, text)),
@@ -140,6 +140,9 @@ fn line(name: &str, said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
     let is_known = words(name, said, out)?;
     if !is_known {
         out.write_str(&one_line(&said.message))?;
+        if said.client.is_none() && said.server.is_none() && !said.db.is_empty() {
+            write!(out, " database={}", one_line(&said.db))?;
+        }
         for (name, text) in &said.more {
             write!(out, " {name}={}", one_line(text))?;
         }
@@ -190,7 +193,7 @@ fn connect_failed(said: &Said, out: &mut dyn fmt::Write) -> fmt::Result {
     let message = message.strip_prefix("cannot open an upstream connection: ").unwrap_or(&message);
     // That it is closed is another line.
     match (said.field("kind"), said.field("said")) {
-        ("Refused" | "Timeout" | "Tls" | "Protocol" | "Resolve", _) => out.write_str(message)?,
+        ("refused" | "timeout" | "tls" | "protocol" | "resolve", _) => out.write_str(message)?,
         (_, "") => write!(out, "server login failed: {message}")?,
         // The server's words come first, as there; where that was follows.
         (_, words) => write!(out, "server login failed: FATAL {}: {message}", one_line(words))?,

@@ -83,6 +83,8 @@ families! {
     Draining = "sidepool_draining" Gauge, [], "1 from SIGTERM on.";
     DrainForcedCloses = "sidepool_drain_forced_closes_total" Counter, [], "Client connections that were cut because the drain timeout was over.";
     LogMessagesDropped = "sidepool_log_messages_dropped_total" Counter, ["reason"], "Log lines that were not written: repeated too often, or written faster than they were read.";
+    TracesExported = "sidepool_traces_exported_total" Counter, [], "Transactions of which a collector has taken the trace.";
+    TracesDropped = "sidepool_traces_dropped_total" Counter, ["reason"], "Traced transactions that no collector has: more than could be sent, or not taken.";
     Workers = "sidepool_workers" Gauge, [], "Worker threads.";
     WorkerBusySeconds = "sidepool_worker_busy_seconds_total" CounterSeconds, ["worker"], "CPU time used by the worker's thread; a rate near 1 is a saturated worker.";
     WorkerHeartbeatAge = "sidepool_worker_heartbeat_age_seconds" Gauge, ["worker"], "How long the worker has owed an answer to a scrape or a health check; 0 while it answers.";

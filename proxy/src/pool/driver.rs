@@ -220,7 +220,7 @@ impl<C: Connector> Pool<C> {
             Err(fault) => {
                 self.record().add(measure::connect_failure(fault.kind), 1);
                 let (pool, said) = (self.name(), fault.said.as_deref());
-                tracing::warn!(name: "connect_failed", %pool, kind = ?fault.kind, said, "cannot open an upstream connection: {}", fault.message);
+                tracing::warn!(name: "connect_failed", %pool, kind = fault.kind.label(), said, "cannot open an upstream connection: {}", fault.message);
                 let failure = fault.failure();
                 self.core.with(|held| held.fault = Some(fault));
                 self.step(|core, now| core.on_connect_failed(now, id, failure));

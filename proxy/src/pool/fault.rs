@@ -29,6 +29,25 @@ pub enum ConnectFaultKind {
     Other,
 }
 
+impl ConnectFaultKind {
+    /// Its name in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Resolve => "resolve",
+            Self::Tls => "tls",
+            Self::Auth => "auth",
+            Self::TooMany => "too_many",
+            Self::Unavailable => "unavailable",
+            Self::NoDatabase => "no_database",
+            Self::Protocol => "protocol",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// The code of a server that starts up or shuts down (`cannot_connect_now`).
 const STARTING_UP: &str = "57P03";
 

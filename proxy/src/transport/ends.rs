@@ -54,6 +54,16 @@ impl Ends {
         }
     }
 
+    /// The other end in the log: its address with the port, or what stands for it.
+    #[must_use]
+    pub fn peer(&self) -> String {
+        match self.theirs() {
+            End::Tcp(address) => address.to_string(),
+            End::Unix => "unix".to_owned(),
+            End::Unknown => "unknown".to_owned(),
+        }
+    }
+
     /// Our end.
     #[must_use]
     pub fn ours(&self) -> End {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sidepool_config::model::{Postgres, Timeouts};
+use sidepool_config::model::{Postgres, SlowLog, Timeouts};
 
 use crate::console::guest::CONSOLE_DATABASE;
 
@@ -31,13 +31,15 @@ pub struct Bounds {
     pub pin_idle: Option<Duration>,
     /// A pause of a client that takes nothing of its answer, while a server connection waits for it.
     pub stall: Option<Duration>,
+    /// A transaction that the log names while it is still open.
+    pub long_transaction: Option<Duration>,
 }
 
 /// How long a cancelled query has to end where `cancel_wait_timeout` sets no bound.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 impl Bounds {
-    fn new(timeouts: &Timeouts, cancel_wait_timeout: Duration) -> Self {
+    fn new(timeouts: &Timeouts, slow_log: SlowLog, cancel_wait_timeout: Duration) -> Self {
         let bound = |time: Duration| (!time.is_zero()).then_some(time);
         Self {
             query: bound(timeouts.query_timeout),
@@ -47,13 +49,15 @@ impl Bounds {
             client_idle: bound(timeouts.client_idle_timeout),
             pin_idle: bound(timeouts.pin_idle_timeout),
             stall: bound(timeouts.client_stall_timeout),
+            long_transaction: bound(slow_log.transaction),
         }
     }
 
     /// The shortest of them; `None`: there are none.
     #[must_use]
     pub fn shortest(&self) -> Option<Duration> {
-        [self.query, self.idle_transaction, self.transaction, self.client_idle, self.pin_idle, self.stall].into_iter().flatten().min()
+        let Self { query, cancelled: _, idle_transaction, transaction, client_idle, pin_idle, stall, long_transaction } = *self;
+        [query, idle_transaction, transaction, client_idle, pin_idle, stall, long_transaction].into_iter().flatten().min()
     }
 
     /// Whether there are any for a session that keeps nothing from others and reads.
@@ -131,6 +135,9 @@ pub struct Account {
     bounded: Cell<bool>,
     patience: Cell<Option<Duration>>,
     fast_close: Cell<bool>,
+    slow_log: Cell<SlowLog>,
+    sampling: Cell<Option<u32>>,
+    observed: Cell<bool>,
     database_clients: Arc<ClientCount>,
     user_clients: Arc<ClientCount>,
 }
@@ -160,10 +167,34 @@ impl Account {
         self.fast_close.get()
     }
 
+    /// What takes so long that the log says so.
+    #[must_use]
+    pub fn slow_log(&self) -> SlowLog {
+        self.slow_log.get()
+    }
+
+    /// One transaction in so many is traced; `None`: none is.
+    #[must_use]
+    pub fn sampling(&self) -> Option<u32> {
+        self.sampling.get()
+    }
+
+    /// Whether somebody wants to know how long things take.
+    #[must_use]
+    #[inline]
+    pub fn is_observed(&self) -> bool {
+        self.observed.get()
+    }
+
     /// Takes the limits in force; answers whether what is bounded in time has changed.
     fn apply(&self, config: &Postgres) -> bool {
         let user = config.users.get(&*self.user);
-        let bounds = Bounds::new(&config.timeouts_for(user), config.cancel_wait_timeout);
+        let slow_log = config.slow_log_for(&self.database, user);
+        let bounds = Bounds::new(&config.timeouts_for(user), slow_log, config.cancel_wait_timeout);
+        self.slow_log.set(slow_log);
+        let sampling = config.traces.endpoint.is_some().then_some(config.traces.sample_one_in);
+        self.sampling.set(sampling);
+        self.observed.set(slow_log != SlowLog::default() || sampling.is_some());
         let changed = self.bounds.replace(bounds) != bounds;
         self.bounded.set(bounds.is_any());
         self.patience.set(user.and_then(|user| user.query_wait_timeout));
@@ -270,6 +301,9 @@ impl Accounts {
             bounds: Cell::default(),
             bounded: Cell::default(),
             patience: Cell::default(),
+            slow_log: Cell::default(),
+            sampling: Cell::default(),
+            observed: Cell::new(false),
             fast_close: Cell::default(),
             database_clients,
             user_clients,

@@ -42,7 +42,7 @@ impl Present {
     /// It is gone, and this is why.
     pub(super) fn left(self, worker: &Worker, presence: &Presence, end: End) {
         if !say::gone(worker, presence, end) && worker.config.borrow().log.disconnections {
-            tracing::info!(client = self.client, pool = %self.pool.name(), reason = ?end, "client disconnected");
+            tracing::info!(client = self.client, pool = %self.pool.name(), peer = presence.ends.peer(), user = &*presence.who.user, database = &*presence.who.database, reason = end.label(), "client disconnected");
         }
         let record = self.pool.record();
         match end {

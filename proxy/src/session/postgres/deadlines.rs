@@ -61,6 +61,33 @@ pub(super) enum Overdue {
     Stall,
 }
 
+impl Overdue {
+    /// Its name in the log: that of the setting, but for what follows from one.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Query => "query_timeout",
+            Self::CancelledQuery => "cancelled_query",
+            Self::QueuedQuery => "queued_query",
+            Self::IdleTransaction => "idle_transaction_timeout",
+            Self::Transaction => "transaction_timeout",
+            Self::Client => "client_idle_timeout",
+            Self::Pin => "pin_idle_timeout",
+            Self::Stall => "client_stall_timeout",
+        }
+    }
+}
+
+/// Whether the log is to know of a transaction that is still open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Long {
+    /// It is not that long.
+    No,
+    /// It is.
+    Due,
+    /// It knows.
+    Told,
+}
+
 /// A session with bounds, as the sweep sees it.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -77,6 +104,7 @@ pub(super) struct Watched {
     /// Since when it has been as many; `None`: since the last turn of the sweep.
     untaken_since: Cell<Option<Instant>>,
     overdue: Cell<Option<Overdue>>,
+    long: Cell<Long>,
     waker: Waker,
 }
 
@@ -90,7 +118,7 @@ impl Watched {
         self.overdue.set(None);
         let transaction = |stage| matches!(stage, Stage::Running | Stage::Paused);
         if !(transaction(before) && transaction(stage)) {
-            self.transaction_since.set(None);
+            self.forget_transaction();
         }
         // The wait is a part of the query.
         if !(before == Stage::Waiting && stage == Stage::Running) {
@@ -111,8 +139,13 @@ impl Watched {
             self.begin();
         }
         if transactions > 0 {
-            self.transaction_since.set(None);
+            self.forget_transaction();
         }
+    }
+
+    fn forget_transaction(&self) {
+        self.transaction_since.set(None);
+        self.long.set(Long::No);
     }
 
     /// Says that the query was cancelled.
@@ -131,6 +164,26 @@ impl Watched {
     /// What took too long, if something did.
     pub(super) fn take_overdue(&self) -> Option<Overdue> {
         self.overdue.take()
+    }
+
+    /// Whether the log is to know of the transaction that is open, once.
+    pub(super) fn take_long(&self) -> bool {
+        let due = self.long.get() == Long::Due;
+        if due {
+            self.long.set(Long::Told);
+        }
+        due
+    }
+
+    /// Looks whether the transaction is one that the log is to know of; true when that is news.
+    fn is_newly_long(&self, now: Instant) -> bool {
+        let Some(bound) = self.account.bounds().long_transaction else { return false };
+        let open = matches!(self.stage.get(), Stage::Running | Stage::Paused);
+        let news = open && self.long.get() == Long::No && elapsed(&self.transaction_since, now) >= bound;
+        if news {
+            self.long.set(Long::Due);
+        }
+        news
     }
 
     /// Notes the time of what is new, and looks what takes too long.
@@ -192,6 +245,7 @@ impl Deadlines {
             untaken: Cell::default(),
             untaken_since: Cell::default(),
             overdue: Cell::new(None),
+            long: Cell::new(Long::No),
             waker: waker.clone(),
         });
         self.0.watched.borrow_mut().push(Rc::downgrade(&watched));
@@ -217,8 +271,11 @@ impl Table {
             let Some(watched) = watched.upgrade() else { return false };
             let bound = watched.account.bounds().shortest();
             shortest = bound.map(|bound| shortest.map_or(bound, |shortest| shortest.min(bound))).or(shortest);
-            if let Some(overdue) = watched.look(now) {
-                watched.overdue.set(Some(overdue));
+            let overdue = watched.look(now);
+            if overdue.is_some() {
+                watched.overdue.set(overdue);
+            }
+            if watched.is_newly_long(now) || overdue.is_some() {
                 watched.waker.wake_by_ref();
             }
             true
@@ -233,13 +290,35 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use sidepool_config::model::{Postgres, Timeouts};
+    use sidepool_config::model::{Base, Postgres, SlowLog, Timeouts};
 
     use super::super::account::{Accounts, ClientCounts, Member};
     use super::*;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_long_transaction_is_told_of_once() {
+        let slow_log = SlowLog { transaction: ms(100), ..SlowLog::default() };
+        let base = Base { slow_log, ..Base::default() };
+        let mut bench = bench_of(Postgres { base, ..Postgres::default() });
+        for _ in 0..2 {
+            bench.watched.is_doing(Stage::Running);
+            assert_eq!(bench.pass(60), None);
+            bench.watched.is_doing(Stage::Paused);
+            assert_eq!(bench.pass(20), None);
+            assert!(!bench.watched.take_long());
+            assert_eq!(bench.pass(40), None, "nobody is closed for it");
+            assert!(bench.watched.take_long());
+            assert_eq!(bench.pass(500), None);
+            assert!(!bench.watched.take_long());
+            bench.watched.on_ready(1, 1);
+            bench.watched.is_doing(Stage::Idle);
+            assert_eq!(bench.pass(500), None);
+            assert!(!bench.watched.take_long());
+        }
     }
 
     struct Bench {
@@ -250,7 +329,10 @@ mod tests {
     }
 
     fn bench(timeouts: Timeouts) -> Bench {
-        let config = Postgres { timeouts, cancel_wait_timeout: ms(50), ..Postgres::default() };
+        bench_of(Postgres { timeouts, cancel_wait_timeout: ms(50), ..Postgres::default() })
+    }
+
+    fn bench_of(config: Postgres) -> Bench {
         let member = Accounts::new(ClientCounts::default()).enter(&config, "a", "u").unwrap();
         let deadlines = Deadlines::default();
         deadlines.0.sweeping.set(true);

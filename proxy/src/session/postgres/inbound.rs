@@ -164,6 +164,9 @@ impl Inbound<'_, '_> {
             let tag = self.rules.check(head, rest)?;
             if tag == FrontendTag::Query && self.is_plain_query(rest, head) {
                 at += self.pass_query(head, at);
+                if self.link.journal.is_some() {
+                    self.note_sent(tag, rest, head);
+                }
                 continue;
             }
             let rewrite = self.rewriting.capacity > 0 && self.link.tracker.is_plain();
@@ -226,6 +229,9 @@ impl Inbound<'_, '_> {
                 return Ok((at, if asked { Stop::Held(Hold::Shape) } else { Stop::NeedMore }));
             };
             at += bytes;
+            if self.link.journal.is_some() {
+                self.note_sent(tag, rest, head);
+            }
             // Who has the statements to itself prepares nothing that would be counted, as in PgBouncer.
             self.link.counts.client_parses += u32::from(rewrite && tag == FrontendTag::Parse);
             self.link.counts.binds += u32::from(rewrite && tag == FrontendTag::Bind);

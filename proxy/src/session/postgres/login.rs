@@ -442,15 +442,15 @@ fn count(worker: &Worker, started: Instant, result: WorkerCounter) {
 
 /// One line for each client that did not get in. Names come from the client, so they are escaped.
 fn log(farewell: &Farewell, stream: &Stream, (user, database): (&str, &str), started: Instant) {
-    let peer = stream.peer();
+    let (peer, reason) = (stream.peer(), farewell.label());
     let ms = clock::now().saturating_duration_since(started).as_millis();
     match farewell {
-        Farewell::Silent => tracing::debug!(%peer, "client left without a word"),
-        Farewell::Left => tracing::info!(%peer, ?user, ?database, ms, "client left during login"),
-        Farewell::Broken(error) => tracing::info!(%peer, ?user, ?database, ms, %error, "client lost during login"),
-        Farewell::Handshake(error) => tracing::warn!(%peer, ms, %error, "TLS handshake with a client failed"),
-        Farewell::Stranger(stranger) => tracing::warn!(%peer, reason = stranger.label(), "not a PostgreSQL client: {stranger}"),
-        Farewell::Refused(fault) => tracing::warn!(%peer, ?user, ?database, ms, sqlstate = %fault.sqlstate, "login refused: {fault}"),
+        Farewell::Silent => tracing::debug!(%peer, reason, "client left without a word"),
+        Farewell::Left => tracing::info!(%peer, user, database, ms, reason, "client left during login"),
+        Farewell::Broken(error) => tracing::info!(%peer, user, database, ms, reason, %error, "client lost during login"),
+        Farewell::Handshake(error) => tracing::warn!(%peer, ms, reason, %error, "TLS handshake with a client failed"),
+        Farewell::Stranger(stranger) => tracing::warn!(%peer, reason, "not a PostgreSQL client: {stranger}"),
+        Farewell::Refused(fault) => tracing::warn!(%peer, user, database, ms, reason, sqlstate = %fault.sqlstate, "login refused: {fault}"),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod login;
 pub mod lookups;
 pub mod matching;
 pub mod moving;
+mod noting;
 pub mod outbound;
 pub mod peering;
 mod pinning;
@@ -61,7 +62,9 @@ pub(crate) mod say;
 pub mod schema_clock;
 mod sequences;
 mod shapes;
+mod slow_log;
 mod sql_names;
+mod traced;
 mod undo;
 mod welcome;
 

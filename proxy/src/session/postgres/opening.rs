@@ -48,6 +48,20 @@ pub(super) enum Farewell {
     Refused(Fault),
 }
 
+impl Farewell {
+    /// Why, as one of few words.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Left => "left",
+            Self::Broken(_) => "connection_broken",
+            Self::Stranger(stranger) => stranger.label(),
+            Self::Handshake(_) => "tls",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 impl From<io::Error> for Farewell {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof { Self::Left } else { Self::Broken(error) }

@@ -199,7 +199,12 @@ impl Outbound<'_, '_> {
         }
         match tag {
             BackendTag::ReadyForQuery => self.on_ready(body),
-            BackendTag::ErrorResponse => Ok(self.on_error(body)),
+            BackendTag::ErrorResponse => {
+                if self.link.journal.is_some() {
+                    self.note_answer(tag, body.unwrap_or_default());
+                }
+                Ok(self.on_error(body))
+            }
             BackendTag::ParameterStatus => Ok(if self.on_parameter(body) { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag::NotificationResponse => {
                 Ok(if self.is_for_client(body.unwrap_or_default()) { Verdict::Forward } else { Verdict::Swallow })
@@ -217,7 +222,16 @@ impl Outbound<'_, '_> {
                 self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
             }
             BackendTag::CommandComplete => {
+                if self.link.journal.is_some() {
+                    self.note_answer(tag, body.unwrap_or_default());
+                }
                 self.on_command_tag(body.unwrap_or_default());
+                self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
+            }
+            BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended => {
+                if self.link.journal.is_some() {
+                    self.note_answer(tag, b"");
+                }
                 self.link.tracker.on_backend(tag).map_err(ServerFault::Desync)
             }
             // The statement of that name was never parsed after all: now the server's name stands for another text.
@@ -232,12 +246,10 @@ impl Outbound<'_, '_> {
             | BackendTag::CopyInResponse
             | BackendTag::CopyOutResponse
             | BackendTag::CopyBothResponse
-            | BackendTag::EmptyQueryResponse
             | BackendTag::BackendKeyData
             | BackendTag::NoticeResponse
             | BackendTag::NoData
             | BackendTag::Authentication
-            | BackendTag::PortalSuspended
             | BackendTag::RowDescription
             | BackendTag::ParameterDescription
             | BackendTag::FunctionCallResponse
@@ -259,6 +271,9 @@ impl Outbound<'_, '_> {
         match verdict {
             Verdict::Forward => {
                 self.news.ready += 1;
+                if let Some(journal) = &mut self.link.journal {
+                    journal.on_ready(status, self.link.tracker.is_owed());
+                }
                 if status == TransactionStatus::Idle {
                     // What has ended is not begun again, whatever is sent next.
                     self.link.replay.begin.clear();

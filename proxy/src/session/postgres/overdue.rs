@@ -26,9 +26,12 @@ impl Session {
             return None;
         }
         let stage = self.stage();
-        let watched = self.watched.get_or_insert_with(|| self.worker.postgres.deadlines.watch(account, cx.waker()));
+        let watched = Rc::clone(self.watched.get_or_insert_with(|| self.worker.postgres.deadlines.watch(account, cx.waker())));
         watched.is_doing(stage);
         watched.waits_for_client(untaken);
+        if watched.take_long() {
+            self.tell_open();
+        }
         let overdue = watched.take_overdue()?;
         let cancels = account.bounds().cancelled.is_some();
         match overdue {
@@ -93,11 +96,12 @@ impl Session {
 
     /// Ends the session, and what it runs.
     fn time_out(&mut self, cx: &mut Context<'_>, overdue: Overdue, stage: Stage) -> End {
-        tracing::warn!(pool = %self.pool.name(), reason = ?overdue, "client closed: something took longer than it may");
+        tracing::warn!(pool = %self.pool.name(), client = self.presence().id, reason = overdue.label(), "client closed: something took longer than it may");
         let fault = refusal::overdue(overdue, &self.member.account().bounds());
         if overdue == Overdue::Stall {
             self.pool.record().add(PoolCounter::ClientStalls, 1);
         }
+        self.abandon_journal();
         if let Phase::Linked(lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.ticket.idle();
             let half_told = lease.link.remaining > 0 && lease.link.forward;

@@ -26,7 +26,7 @@ use super::outbound::{News, Notifications, Outbound, field};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
-use super::{alone, pinning, refusal, replay, say};
+use super::{alone, pinning, refusal, replay, say, slow_log};
 use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::lease::Lease;
@@ -257,6 +257,7 @@ impl Session {
             link.spent.resume(clock::now());
             entry.iter().for_each(|entry| entry.server().rests.set(false));
         }
+        slow_log::at_send(link, self.member.account());
         // All that was held back is looked at again.
         self.hold = Hold::No;
         let mut scratch = worker.buffers.scratch.borrow_mut();
@@ -353,6 +354,9 @@ impl Session {
             }
         };
         let link = &mut lease.link;
+        if let Some(journal) = &mut link.journal {
+            journal.set_now(clock::now(), self.member.account().slow_log());
+        }
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
         let input = &buffer[..kept + read];
@@ -404,6 +408,7 @@ impl Session {
         if let Some(watched) = &self.watched {
             watched.on_ready(news.ready, news.transactions);
         }
+        self.tell_slow();
         if news.ready > 0 {
             self.begun_again = 0;
         }
@@ -529,6 +534,7 @@ impl Session {
 
     /// The end of a session that still has its connection: in session mode it is reset and kept if it is quiet, else it closes.
     pub(super) fn leave(&mut self, end: End) {
+        self.abandon_journal();
         if let Phase::Linked(mut lease) = std::mem::replace(&mut self.phase, Phase::Idle) {
             let listens = lease.link.hearing.carries || lease.link.pins.has(Cause::Listening);
             lease.link.pins.set(Cause::Listening, listens);

@@ -79,6 +79,27 @@ pub enum End {
     Moved,
 }
 
+impl End {
+    /// Its name in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Left => "client_close",
+            Self::Gone => "client_eof",
+            Self::Lost => "client_lost",
+            Self::Violation => "protocol_violation",
+            Self::ServerLost => "server_lost",
+            Self::Mode => "pool_mode",
+            Self::Pinned => "pinned",
+            Self::TimedOut => "timeout",
+            Self::Reconfigured => "reconfigured",
+            Self::Drained => "draining",
+            Self::Ended => "admin",
+            Self::Moved => "moved",
+        }
+    }
+}
+
 /// What the client is doing.
 pub(super) enum Phase {
     Idle,
@@ -462,7 +483,10 @@ impl Session {
                 lease.release(Condition::Unused);
                 Err(End::Lost)
             }
-            Ok(lease) => {
+            Ok(mut lease) => {
+                if self.member.account().is_observed() {
+                    self.note_wait(&mut lease);
+                }
                 let pending = std::mem::take(&mut self.pending);
                 self.link(cx, lease, &pending)
             }

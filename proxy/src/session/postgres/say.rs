@@ -32,22 +32,22 @@ pub(super) fn attempt(config: &Config, id: u64, stream: &Stream, startup: &Start
     if config.pgbouncer.is_none() || !config.log.connections {
         return;
     }
-    let (db, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), config));
+    let (database, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), config));
     let tls = stream.tls_description().unwrap_or_else(|| "no".to_owned());
     let replication = match startup.replication {
         None => "no",
         Some(Replication::Physical) => "physical",
         Some(Replication::Logical) => "logical",
     };
-    tracing::info!(name: "login_attempt", client = id, db, user, peer, tls, replication, "login attempt");
+    tracing::info!(name: "login_attempt", client = id, database, user, peer, tls, replication, "login attempt");
 }
 
 /// Whoever runs the process asks for the console.
 pub(super) fn our_own_user(worker: &Worker, id: u64, stream: &Stream, startup: &Startup) {
     let config = worker.config.borrow();
     if config.pgbouncer.is_some() && config.log.connections {
-        let (db, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), &config));
-        tracing::info!(client = id, db, user, peer, "pgbouncer access from unix socket");
+        let (database, user, peer) = (&*startup.database, &*startup.user, place(&Ends::of(stream), &config));
+        tracing::info!(client = id, database, user, peer, "pgbouncer access from unix socket");
     }
 }
 
@@ -65,7 +65,7 @@ pub(super) fn not_let_in(config: &Config, id: u64, connected: u32, stream: &Stre
         Farewell::Stranger(stranger) => closing(config, &subject, &stranger.to_string()),
         Farewell::Refused(fault) => {
             if fault.sqlstate == SqlState::INVALID_CATALOG_NAME && config.log.connections {
-                tracing::info!(client = id, db = database, user, peer = subject.peer, "login failed: db={database} user={user}");
+                tracing::info!(client = id, database, user, peer = subject.peer, "login failed: db={database} user={user}");
             }
             closing(config, &subject, &fault.message);
             pooler_error(config, &subject, &fault.message);
@@ -160,14 +160,14 @@ fn subject<'a>(presence: &'a Presence, config: &Config) -> Subject<'a> {
 fn closing(config: &Config, subject: &Subject<'_>, reason: &str) {
     if config.log.disconnections {
         let Subject { id, user, database, peer, age } = subject;
-        tracing::info!(name: "closing", client = *id, db = *database, user = *user, peer, age = *age, reason, "closing");
+        tracing::info!(name: "closing", client = *id, database = *database, user = *user, peer, age = *age, reason, "closing");
     }
 }
 
 fn pooler_error(config: &Config, subject: &Subject<'_>, message: &str) {
     if config.log.pooler_errors {
         let Subject { id, user, database, peer, age: _ } = subject;
-        tracing::warn!(name: "pooler_error", client = *id, db = *database, user = *user, peer, "{message}");
+        tracing::warn!(name: "pooler_error", client = *id, database = *database, user = *user, peer, "{message}");
     }
 }
 

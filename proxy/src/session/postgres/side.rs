@@ -36,6 +36,7 @@ use crate::dns::cache::Terms;
 use crate::observe::report::PoolReport;
 use crate::pool::caps::Caps;
 use crate::pool::registry::Directory;
+use crate::traces::Traces;
 use crate::transport::backlog::Pot;
 use crate::upstream::dial::Dialing;
 use crate::upstream::postgres::roll::{Numbers, Roll};
@@ -90,6 +91,8 @@ pub struct PostgresCommons {
     pub cancel_lines: CancelLines,
     /// Who served before us.
     pub elder: Elder,
+    /// Traces on their way to a collector.
+    pub traces: Traces,
 }
 
 impl PostgresCommons {
@@ -106,6 +109,7 @@ impl PostgresCommons {
             schema: SchemaClock::default(),
             cancel_lines: CancelLines::default(),
             elder: Elder::default(),
+            traces: Traces::default(),
         })
     }
 }
@@ -126,6 +130,10 @@ pub struct PostgresSide {
     pub leavers: RefCell<Option<mpsc::UnboundedSender<Leaver>>>,
     /// Who served before us, while it still has clients.
     pub elder: Elder,
+    /// Traces on their way to a collector.
+    pub traces: Traces,
+    /// Whether they have texts.
+    pub traces_statements: Cell<bool>,
     /// Prepared statements of all clients.
     pub statements: StatementTable,
     /// How often schemas have changed.
@@ -176,6 +184,8 @@ impl PostgresSide {
             cancel_lines: commons.cancel_lines,
             leavers: RefCell::default(),
             elder: commons.elder,
+            traces: commons.traces,
+            traces_statements: Cell::default(),
             statements: StatementTable::new(worker, commons.schema.clone()),
             schema: commons.schema,
             statement_capacity: Cell::default(),
@@ -214,6 +224,8 @@ impl PostgresSide {
             // Sessions that have begun to share statements go on doing so.
             self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
+            self.traces.lead_to(postgres.traces.endpoint.as_ref());
+            self.traces_statements.set(postgres.traces.statements);
             let workers = u32::try_from(worker.mailboxes.workers()).unwrap_or(1).max(1);
             self.arrivals.resize(postgres.max_client_logins.div_ceil(workers));
         }

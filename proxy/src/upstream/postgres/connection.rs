@@ -157,6 +157,9 @@ impl Connection for PgConnection {
             entry.server().rests.set(false);
         }
         self.link.spent.end(since, now, record);
+        if let Some(journal) = &mut self.link.journal {
+            journal.clear();
+        }
         self.cancel.server().lasts(now);
     }
 

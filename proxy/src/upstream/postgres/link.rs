@@ -10,6 +10,7 @@ use sidepool_protocol::postgres::tracker::{Owed, Tracker};
 
 use super::asking::Asking;
 use super::dirt::{Dirt, StateRules};
+use super::journal::Journal;
 use super::pins::Pins;
 use super::query::Cleaned;
 use super::sequences::Sequences;
@@ -303,6 +304,8 @@ pub struct Link {
     pub counts: Counts,
     /// How long it took.
     pub spent: Spent,
+    /// What is run, with times, where somebody asks.
+    pub journal: Option<Box<Journal>>,
     /// A simple query has been sent that may change what a name means.
     pub naming: bool,
     /// A statement that the server had from before was used since somebody last cleared this.

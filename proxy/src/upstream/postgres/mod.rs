@@ -7,6 +7,7 @@ pub mod connection;
 pub mod connector;
 pub mod derived;
 pub mod dirt;
+pub mod journal;
 pub mod link;
 pub mod lookup;
 pub mod passed;

@@ -111,9 +111,9 @@ impl Server {
         let (peer, from) = self.place();
         let tls = &*self.tls.borrow();
         if !tls.is_empty() {
-            tracing::info!(name: "server_tls", server = self.id, db = &*self.database, user = &*self.user, peer, tls, "TLS with the server");
+            tracing::info!(name: "server_tls", server = self.id, database = &*self.database, user = &*self.user, peer, tls, "TLS with the server");
         }
-        tracing::info!(name: "server_connected", server = self.id, db = &*self.database, user = &*self.user, peer, from, "new server connection");
+        tracing::info!(name: "server_connected", server = self.id, database = &*self.database, user = &*self.user, peer, from, "new server connection");
     }
 
     fn log_closed(&self) {
@@ -126,7 +126,7 @@ impl Server {
             (None, _, Some(reason)) => (self.place().0, in_words(reason)),
             (None, _, None) => (self.place().0, "client disconnect while server was not ready"),
         };
-        tracing::info!(name: "closing", server = self.id, db = &*self.database, user = &*self.user, peer, age, reason, "closing");
+        tracing::info!(name: "closing", server = self.id, database = &*self.database, user = &*self.user, peer, age, reason, "closing");
     }
 
     /// The server's address, and ours where it has one.

@@ -43,6 +43,18 @@ pub enum Why {
     Gone,
 }
 
+impl Why {
+    /// Its name in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooSlow => "too_slow",
+            Self::Gap => "listen_gap",
+            Self::Gone => "database_gone",
+        }
+    }
+}
+
 /// Whether a LISTEN may be sent.
 #[derive(Debug)]
 pub enum Wanted {

@@ -137,7 +137,7 @@ impl Session {
             Why::Gap | Why::Gone => PoolCounter::ListenClosedGap,
         };
         self.pool.record().add(counter, 1);
-        tracing::warn!(pool = %self.pool.name(), client = self.ticket.number(), reason = ?why, "client that listens closed");
+        tracing::warn!(pool = %self.pool.name(), client = self.ticket.number(), reason = why.label(), "client that listens closed");
         Err(self.say_goodbye(cx, &words::farewell(why), End::Ended))
     }
 

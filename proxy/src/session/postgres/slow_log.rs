@@ -1,0 +1,174 @@
+//! What took long, in the log: each slow statement, and each long transaction once while it is open and once at its end, with whose it was.
+//!
+//! Where nobody asks, a session pays one branch for each batch of messages. The texts come without values (`sql_normal`), which is worked out only
+//! for lines that are written.
+
+use std::time::{Duration, Instant};
+
+use sidepool_protocol::postgres::sql_normal::Normal;
+
+use super::account::Account;
+use super::run::{Phase, Session};
+use crate::clock;
+use crate::pool::lease::Lease;
+use crate::upstream::postgres::connector::PgConnector;
+use crate::upstream::postgres::journal::{Journal, Ran, Report, Text, Transaction};
+use crate::upstream::postgres::link::Link;
+
+/// The longest text in a line, in bytes.
+pub(super) const MOST_TEXT: usize = 1024;
+
+/// Before messages are sent: there is a journal where somebody asks, and it knows what time it is.
+#[inline]
+pub(super) fn at_send(link: &mut Link, account: &Account) {
+    if account.is_observed() {
+        keep(link, account, clock::now());
+    } else if link.journal.is_some() {
+        link.journal = None;
+    }
+}
+
+fn keep(link: &mut Link, account: &Account, now: Instant) {
+    let limits = account.slow_log();
+    let journal = link.journal.get_or_insert_with(|| Box::new(Journal::new(limits, now, seed())));
+    journal.set_now(now, limits);
+    journal.sample(account.sampling());
+}
+
+/// Where the choice of what is traced begins: without random numbers at the same place for all, which is no harm.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
+/// A time in milliseconds, to the microsecond.
+fn ms(time: Duration) -> f64 {
+    // A time that is logged has far fewer digits than this holds.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let micros = time.as_micros() as f64;
+    micros / 1000.0
+}
+
+fn shown(text: &Text) -> Normal<'_> {
+    let (bytes, cut) = text.bytes();
+    Normal::new(bytes, cut, MOST_TEXT)
+}
+
+/// Whose line it is.
+struct Subject<'a> {
+    pool: &'a str,
+    client: u64,
+    peer: String,
+    user: &'a str,
+    database: &'a str,
+    application_name: Box<str>,
+    server_pid: u32,
+}
+
+impl Session {
+    /// The connection has been waited for, which is a part of what runs on it first.
+    pub(super) fn note_wait(&self, lease: &mut Lease<PgConnector>) {
+        let since = lease.since();
+        let waited = self.worker.postgres.micros(since).saturating_sub(self.presence().asked());
+        keep(&mut lease.link, self.member.account(), since);
+        if let Some(journal) = &mut lease.link.journal {
+            journal.has_waited(Duration::from_micros(waited));
+        }
+    }
+
+    /// Logs what the journal has to tell.
+    #[inline]
+    pub(super) fn tell_slow(&mut self) {
+        if let Phase::Linked(lease) = &mut self.phase
+            && let Some(journal) = &mut lease.link.journal
+            && journal.has_reports()
+        {
+            let reports = journal.take_reports();
+            self.log_reports(&reports);
+        }
+    }
+
+    #[cold]
+    fn log_reports(&self, reports: &[Report]) {
+        for report in reports {
+            match report {
+                Report::Slow(ran) => self.log_statement(ran),
+                Report::Long(transaction) => self.log_transaction(transaction, "closed"),
+                Report::Traced(transaction, ran, parent) => self.trace(transaction, ran, *parent),
+            }
+        }
+    }
+
+    /// Logs the transaction that is open.
+    pub(super) fn tell_open(&self) {
+        let Phase::Linked(lease) = &self.phase else { return };
+        if let Some(transaction) = lease.link.journal.as_ref().and_then(|journal| journal.transaction(clock::now())) {
+            self.log_transaction(&transaction, "open");
+        }
+    }
+
+    /// The client will not see the end of what it has begun: what was long already is logged.
+    pub(super) fn abandon_journal(&mut self) {
+        let Phase::Linked(lease) = &mut self.phase else { return };
+        let Some(journal) = &mut lease.link.journal else { return };
+        journal.set_now(clock::now(), self.member.account().slow_log());
+        journal.abandon();
+        self.tell_slow();
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let presence = self.presence();
+        let key = match &self.phase {
+            Phase::Linked(lease) => lease.cancel.key(),
+            Phase::Idle | Phase::Waiting(_) => &[],
+        };
+        Subject {
+            pool: self.pool.name(),
+            client: presence.id,
+            peer: presence.ends.peer(),
+            user: &presence.who.user,
+            database: &presence.who.database,
+            application_name: self.state().get("application_name").unwrap_or_default().into(),
+            server_pid: key.first_chunk().map_or(0, |pid| u32::from_be_bytes(*pid)),
+        }
+    }
+
+    fn log_statement(&self, ran: &Ran) {
+        let Subject { pool, client, peer, user, database, application_name, server_pid } = self.subject();
+        tracing::warn!(
+            pool,
+            client,
+            peer,
+            user,
+            database,
+            application_name,
+            server_pid,
+            duration_ms = ms(ran.waited + ran.took),
+            wait_ms = ms(ran.waited),
+            server_ms = ms(ran.took),
+            statements = ran.statements,
+            outcome = ran.outcome.label(),
+            tag = &*String::from_utf8_lossy(&ran.tag),
+            statement = %shown(&ran.text),
+            "slow statement"
+        );
+    }
+
+    fn log_transaction(&self, transaction: &Transaction, state: &'static str) {
+        let Subject { pool, client, peer, user, database, application_name, server_pid } = self.subject();
+        tracing::warn!(
+            pool,
+            client,
+            peer,
+            user,
+            database,
+            application_name,
+            server_pid,
+            state,
+            duration_ms = ms(transaction.took),
+            idle_ms = ms(transaction.idle),
+            statements = transaction.statements,
+            last_statement = %shown(&transaction.last),
+            "long transaction"
+        );
+    }
+}
