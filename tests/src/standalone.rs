@@ -35,9 +35,10 @@ impl Standalone {
         std::fs::write(directory.join("userlist.txt"), format!("\"app\" \"{PASSWORD}\"\n")).expect("our own directory");
         let (postgres, admin) = (place::free_port(), place::free_port());
         let written = find(objects, "ConfigMap", "sidepool")["data"]["sidepool.toml"].as_str().expect("a text").to_owned();
-        let mut settings = written.clone();
+        // Of all addresses, this machine's own.
+        let mut settings = written.replace("\", \"[::]:6432\"]", "\"]").replace("\",\"[::]:6432\"]", "\"]");
         for (there, here) in [
-            ("0.0.0.0:9127".to_owned(), format!("127.0.0.1:{admin}")),
+            ("[::]:9127".to_owned(), format!("127.0.0.1:{admin}")),
             ("0.0.0.0:6432".to_owned(), format!("127.0.0.1:{postgres}")),
             (format!("/etc/sidepool/secrets/{USERS}"), directory.display().to_string()),
             (format!("host = \"{server}\""), "host = \"127.0.0.1\"".to_owned()),

@@ -152,7 +152,7 @@ fn settings(text: &str) -> Value {
         if line.starts_with('[') {
             section = line;
         } else {
-            all.insert(format!("{section} {line}"));
+            all.insert(format!("{section} {}", line.replace(", ", ",")));
         }
     }
     json!(all)

@@ -208,7 +208,7 @@ fn a_replica_has_time_to_drain_and_clients_find_it() {
         assert!(container["lifecycle"].is_null(), "sidepool waits by itself");
         for service in find(&objects, "Service")["spec"]["ports"].as_array().expect("ports") {
             let listens = port(container, &service["targetPort"]);
-            assert!(text.contains(&format!("listen = \"0.0.0.0:{listens}\"")), "{listens} in {text}");
+            assert!(text.contains(&format!("[::]:{listens}\"")), "{listens} in {text}");
         }
         let template = &find(&objects, "Deployment")["spec"]["template"];
         let labels = template["metadata"]["labels"].as_object().expect("labels");
