@@ -68,8 +68,8 @@ pub(crate) fn volume(wish: &Wish) -> Option<Value> {
 }
 
 fn admin_listen(options: &Options) -> String {
-    // The kubelet comes to the address of the pod.
-    format!("0.0.0.0:{}", options.admin_port)
+    // The kubelet comes to the address of the pod, which may be one of IPv6 alone; `[::]` is both, and IPv4 where the kernel has nothing else.
+    format!("[::]:{}", options.admin_port)
 }
 
 fn arguments(wish: &Wish) -> Vec<String> {

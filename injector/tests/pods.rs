@@ -151,7 +151,7 @@ fn a_configuration_file_is_mounted_as_a_directory() {
     let env = json!([{ "name": "DATABASE_URL", "value": "postgres://app:pw@db/shop?sslmode=require" }]);
     let (mapped, _) = injected(&with_env(env.clone(), json!({ "sidepool.dev/config-map": "pools" })));
     let own = &mapped["spec"]["initContainers"][0];
-    assert_eq!(own["args"], json!(["/etc/sidepool/sidepool.toml", "--admin-listen", "0.0.0.0:9127", "--log-format", "json"]));
+    assert_eq!(own["args"], json!(["/etc/sidepool/sidepool.toml", "--admin-listen", "[::]:9127", "--log-format", "json"]));
     assert_eq!(own["volumeMounts"], json!([{ "name": "sidepool-config", "mountPath": "/etc/sidepool", "readOnly": true }]));
     assert_eq!(mapped["spec"]["volumes"], json!([{ "name": "sidepool-config", "configMap": { "name": "pools" } }]));
     assert_eq!(app(&mapped, "DATABASE_URL"), "postgres://app:pw@127.0.0.1:6432/shop");

@@ -8,7 +8,8 @@
 //! what takes us long; but when there are as many clients as there may be, or others wait for a turn, the one that has kept us waiting longest for its
 //! next whole message makes room, however many single bytes it sends. One for each worker and kind of clients. Not here: how long a login may take.
 //!
-//! Where a whole login is one message (Redis), nothing is kept for whoever sends it whole, and a turn is for the others.
+//! Where a whole login is one message (Redis), nothing is kept for whoever sends it whole. Those who are in the middle of it take no turn: of them there
+//! are only so many, and the one that has been at it longest makes room for the next at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ type Line = RefCell<BTreeMap<u64, (Instant, Rc<Mark>)>>;
 pub struct Arrivals {
     /// They have said nothing at all.
     silent: Line,
+    /// They are in the middle of a message that they began without a turn.
+    halting: Line,
     /// They are in the middle of a login, and it is their turn to speak.
     asked: Line,
     numbers: Cell<u64>,
@@ -46,6 +49,15 @@ pub struct Arrivals {
     /// How many wait for a turn.
     waiting: Cell<u32>,
     looking: Cell<bool>,
+}
+
+/// Which line somebody stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Nowhere,
+    Silent(u64),
+    Halting(u64),
+    Asked(u64),
 }
 
 /// What an arrival is told by.
@@ -59,6 +71,7 @@ impl Default for Arrivals {
     fn default() -> Self {
         Self {
             silent: Line::default(),
+            halting: Line::default(),
             asked: Line::default(),
             numbers: Cell::new(0),
             turns: Arc::new(Semaphore::new(0)),
@@ -89,14 +102,23 @@ impl Arrivals {
     /// Somebody has connected, and has said nothing yet.
     #[must_use]
     pub fn enter(self: &Rc<Self>) -> Newcomer {
-        let arrival = Newcomer { all: Rc::clone(self), mark: Rc::default(), number: Cell::new(0), turn: RefCell::default() };
-        arrival.stand_in(&self.silent);
+        let arrival = Newcomer { all: Rc::clone(self), mark: Rc::default(), stands: Cell::new(Stands::Nowhere), turn: RefCell::default() };
+        arrival.stand_in(Stands::Silent);
         arrival
+    }
+
+    fn line(&self, stands: Stands) -> Option<(&Line, u64)> {
+        match stands {
+            Stands::Nowhere => None,
+            Stands::Silent(number) => Some((&self.silent, number)),
+            Stands::Halting(number) => Some((&self.halting, number)),
+            Stands::Asked(number) => Some((&self.asked, number)),
+        }
     }
 
     /// There is no place for one more: sends somebody away who has kept us waiting. False if there is nobody.
     pub fn make_room(&self, now: Instant) -> bool {
-        send_away(&self.silent, now) || send_away(&self.asked, now)
+        send_away(&self.silent, now) || send_away(&self.halting, now) || send_away(&self.asked, now)
     }
 
     /// Makes room for those who wait for a turn, for as long as there are any.
@@ -135,8 +157,7 @@ fn send_first_away(line: &Line) {
 pub struct Newcomer {
     all: Rc<Arrivals>,
     mark: Rc<Mark>,
-    /// In which line it stands, if in any.
-    number: Cell<u64>,
+    stands: Cell<Stands>,
     turn: RefCell<Option<OwnedSemaphorePermit>>,
 }
 
@@ -167,29 +188,28 @@ impl Newcomer {
     /// It is the client's turn to speak, for as long as the answer lives.
     #[must_use]
     pub fn listen(&self) -> Listening<'_> {
-        self.leave_lines();
-        self.stand_in(&self.all.asked);
+        self.is_expected();
         Listening(self)
     }
 
-    /// Where clients need no turn to begin: whether it is in the middle of what it says, so that memory is kept for it. Where more are than there are
-    /// turns, the one that has kept us waiting longest makes room at once.
-    pub fn speaks(&self, in_the_middle: bool) {
-        let stands = self.all.asked.borrow().contains_key(&self.number.get());
-        if stands == in_the_middle || self.mark.sent_away.get() {
-            return;
-        }
+    /// It is the client's turn to speak, until it is in.
+    pub fn is_expected(&self) {
         self.leave_lines();
-        self.stand_in(if in_the_middle { &self.all.asked } else { &self.all.silent });
-        if self.all.asked.borrow().len() > self.all.most.get() as usize {
-            send_first_away(&self.all.asked);
-        }
+        self.stand_in(Stands::Asked);
     }
 
-    /// It has said all that it took a turn for, and may be silent again.
-    pub fn is_quiet(&self) {
-        self.is_in();
-        self.stand_in(&self.all.silent);
+    /// Where clients need no turn to begin: whether it is in the middle of what it says, so that memory is kept for it.
+    pub fn speaks(&self, in_the_middle: bool) {
+        let new = match self.stands.get() {
+            Stands::Silent(_) if in_the_middle => Stands::Halting,
+            Stands::Halting(_) if !in_the_middle => Stands::Silent,
+            Stands::Nowhere | Stands::Silent(_) | Stands::Halting(_) | Stands::Asked(_) => return,
+        };
+        self.leave_lines();
+        self.stand_in(new);
+        while self.all.halting.borrow().len() > self.all.most.get() as usize {
+            send_first_away(&self.all.halting);
+        }
     }
 
     /// It has proven who it is: what it waits for from here on is no fault of its own.
@@ -213,17 +233,22 @@ impl Newcomer {
         .await;
     }
 
-    fn stand_in(&self, line: &Line) {
+    fn stand_in(&self, line: impl Fn(u64) -> Stands) {
+        if self.mark.sent_away.get() {
+            return;
+        }
         let number = self.all.numbers.get() + 1;
         self.all.numbers.set(number);
-        self.number.set(number);
-        line.borrow_mut().insert(number, (clock::now(), Rc::clone(&self.mark)));
+        let stands = line(number);
+        self.stands.set(stands);
+        if let Some((line, number)) = self.all.line(stands) {
+            line.borrow_mut().insert(number, (clock::now(), Rc::clone(&self.mark)));
+        }
     }
 
     fn leave_lines(&self) {
-        let number = self.number.take();
-        if number != 0 && self.all.asked.borrow_mut().remove(&number).is_none() {
-            self.all.silent.borrow_mut().remove(&number);
+        if let Some((line, number)) = self.all.line(self.stands.replace(Stands::Nowhere)) {
+            line.borrow_mut().remove(&number);
         }
     }
 
@@ -316,19 +341,27 @@ mod tests {
     fn of_those_in_the_middle_of_something_there_are_only_so_many() {
         let all = arrivals(2);
         let arriving: Vec<Newcomer> = (0..4).map(|_| all.enter()).collect();
+        let asked = all.enter();
+        asked.is_expected();
         arriving[..2].iter().for_each(|newcomer| newcomer.speaks(true));
         arriving[0].speaks(true);
+        asked.speaks(true);
         assert!(!arriving.iter().any(is_sent_away));
         arriving[2].speaks(true);
         assert!(is_sent_away(&arriving[0]) && !is_sent_away(&arriving[1]), "at once, however short a time that was");
         arriving[1].speaks(false);
         arriving[3].speaks(true);
         assert!(!arriving[1..].iter().any(is_sent_away));
-        assert_eq!((all.silent.borrow().len(), all.asked.borrow().len()), (1, 2));
+        arriving[0].speaks(false);
         arriving[0].speaks(true);
-        assert_eq!(all.asked.borrow().len(), 2, "who has been sent away does not come back");
-        drop(arriving);
-        assert!(all.silent.borrow().is_empty() && all.asked.borrow().is_empty());
+        let lengths = |all: &Arrivals| [&all.silent, &all.halting, &all.asked].map(|line| line.borrow().len());
+        assert_eq!(lengths(&all), [1, 2, 1], "who has been sent away does not come back");
+        all.resize(1);
+        arriving[1].speaks(true);
+        assert_eq!(lengths(&all), [0, 1, 1], "there are fewer places now");
+        assert!(!is_sent_away(&asked), "who has a turn is no part of it");
+        drop((arriving, asked));
+        assert_eq!(lengths(&all), [0; 3]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::doctor::flags::Doctor;
 use crate::injector::flags::{Inject, Injector};
 
 /// Lets thousands of PostgreSQL and Redis clients share a few upstream connections.
@@ -32,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Report every problem of a configuration and end: 0 if it can be used, 2 if it cannot.
     Check(Box<From>),
+    /// Examine a configuration against the servers and this machine, and say what to do: 0 if nothing is broken, 1 if something is.
+    Doctor(Box<Doctor>),
     /// Print every setting of the configuration file with its default, what it may be and what it means.
     Settings,
     /// Say a pgbouncer.ini as sidepool.toml, on standard output.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod dns;
+pub mod doctor;
 pub mod drain;
 pub mod handover;
 pub mod injector;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sidepool::app::{self, source::Source};
 use sidepool::cli::{Cli, Command, Target};
+use sidepool::doctor;
 use sidepool::injector::command;
 use sidepool::invocation::{flags, start};
 use sidepool::manual;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => app::run(Source::new(&cli.from), cli.from.take_over),
         Some(Command::Check(from)) => app::check(&Source::new(&from)),
+        Some(Command::Doctor(flags)) => doctor::run(&flags),
         Some(Command::Migrate { file }) => app::migrate(&file),
         Some(Command::Settings) => app::settings(),
         Some(Command::Injector(flags)) => command::injector(&flags),

@@ -31,6 +31,23 @@ pub fn with_pam() {
     }
 }
 
+/// A directory with `out`, which has what the image holds, as `deploy/docker/static` makes it. `SIDEPOOL_IMAGE_CONTENT` names one that is there.
+pub fn image_content() -> &'static PathBuf {
+    static CONTENT: OnceLock<PathBuf> = OnceLock::new();
+    CONTENT.get_or_init(|| {
+        from_environment("SIDEPOOL_IMAGE_CONTENT").unwrap_or_else(|| {
+            let content = target().join("image");
+            let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/docker/static");
+            let mut command = Command::new(script);
+            // Not where the binary under test is, whose place it would take.
+            command.arg(content.join("out")).arg("dev").env("CARGO_TARGET_DIR", target().join("static"));
+            let output = command.output().expect("bash starts");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            content
+        })
+    })
+}
+
 fn from_environment(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -41,8 +58,11 @@ fn compile(package: &str, profile: &str, directory: &str) -> PathBuf {
     command.args(["build", "--quiet", "--package", package, "--profile", profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.output().expect("cargo starts");
     assert!(output.status.success(), "{package} does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
-    // We are TARGET/PROFILE/deps/NAME.
+    target().join(directory).join(package)
+}
+
+/// We are TARGET/PROFILE/deps/NAME.
+fn target() -> PathBuf {
     let ourselves = std::env::current_exe().expect("we know where we are");
-    let target = ourselves.ancestors().nth(3).expect("cargo's layout");
-    target.join(directory).join(package)
+    ourselves.ancestors().nth(3).expect("cargo's layout").to_owned()
 }

@@ -4,6 +4,7 @@
 //! The files under `tests/` hold one concern of an operator each.
 
 pub mod binary;
+pub mod browser;
 pub mod conformance;
 pub mod console;
 pub mod descriptors;
@@ -11,11 +12,13 @@ pub mod dns;
 pub mod fault;
 pub mod guardian;
 pub mod haproxy;
+pub mod image;
 pub mod ini;
 pub mod kubernetes;
 pub mod ldap;
 pub mod load;
 pub mod log;
+pub mod manifests;
 pub mod place;
 pub mod pooler;
 pub mod postgres;
@@ -24,6 +27,7 @@ pub mod prometheus;
 pub mod redis;
 pub mod scrape;
 pub mod settings;
+pub mod standalone;
 pub mod stream;
 pub mod tls;
 pub mod wait;

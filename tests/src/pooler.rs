@@ -63,6 +63,18 @@ impl Pooler {
         Self::launch_as(Kind::Sidepool, settings, directory, limited).await
     }
 
+    /// Starts sidepool, as users run it, under a program that observes it: one that becomes the process, or leaves it to be our child.
+    pub async fn start_observed(settings: Settings, observer: &[&str]) -> Self {
+        let directory = place::directory("pooler");
+        write(Kind::Sidepool, &directory, &settings);
+        let plain = command(Kind::Sidepool, Build::Fast, &directory);
+        let (program, arguments) = observer.split_first().expect("a program");
+        let mut observed = Command::new(program);
+        observed.args(arguments).arg(plain.get_program()).args(plain.get_args());
+        observed.env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        Self::launch_as(Kind::Sidepool, settings, directory, observed).await
+    }
+
     async fn start_as(settings: Settings, build: Build) -> Self {
         let kind = match std::env::var("SIDEPOOL_TESTS_POOLER").as_deref() {
             Ok("pgbouncer") => Kind::Pgbouncer,

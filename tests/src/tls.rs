@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject as _;
@@ -43,20 +44,29 @@ impl Authority {
     /// A certificate with this common name, for these hosts and addresses.
     #[must_use]
     pub fn issue(&self, common_name: &str, names: &[&str]) -> Identity {
-        self.issue_until(common_name, names, 2100)
+        self.issue_until(common_name, names, 47_482)
     }
 
     /// One that has run out.
     #[must_use]
     pub fn issue_expired(&self, common_name: &str, names: &[&str]) -> Identity {
-        self.issue_until(common_name, names, 2001)
+        self.issue_until(common_name, names, 11_323)
     }
 
-    fn issue_until(&self, common_name: &str, names: &[&str], year: i32) -> Identity {
+    /// One that will have run out after so many days.
+    #[must_use]
+    pub fn issue_for_days(&self, common_name: &str, names: &[&str], days: u64) -> Identity {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        self.issue_until(common_name, names, now.as_secs() / (24 * 3600) + days + 1)
+    }
+
+    /// `day` is counted from 1970.
+    fn issue_until(&self, common_name: &str, names: &[&str], day: u64) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, common_name);
-        (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(year, 1, 1));
+        let end = date_time_ymd(1970, 1, 1) + Duration::from_secs(day * 24 * 3600);
+        (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), end);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Identity { cert: cert.pem(), key: key.serialize_pem() }
@@ -126,8 +136,14 @@ pub fn give(data: &Path, name: &str, text: &str) {
 /// What a client speaks TLS with: it believes this authority, shows this identity, and names these protocols.
 #[must_use]
 pub fn client(authority: &Authority, identity: Option<&Identity>, protocols: &[&str]) -> Arc<ClientConfig> {
+    client_that_believes(&authority.pem(), identity, protocols)
+}
+
+/// The same with an authority that somebody else has made.
+#[must_use]
+pub fn client_that_believes(authority: &str, identity: Option<&Identity>, protocols: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("a certificate")).expect("an authority");
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate")).expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
     let mut config = match identity {

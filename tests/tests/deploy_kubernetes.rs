@@ -1,86 +1,115 @@
-//! The manifests for Kubernetes: they follow its schemas, fit together, and start a program that takes their flags.
+//! The manifests for Kubernetes, as kubectl renders them: they follow its schemas and the restricted Pod Security Standard, fit together, and start
+//! a program that takes their flags.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 use sidepool_tests::binary::{Build, path};
 use sidepool_tests::kubernetes::{against_restricted, validate};
-use sidepool_tests::process::Process;
+use sidepool_tests::manifests::{self, deploy, kustomize, pods, read};
+use sidepool_tests::postgres::cluster::{Cluster, PASSWORD};
+use sidepool_tests::process::{Process, Signal};
+use sidepool_tests::standalone::Standalone;
 use sidepool_tests::{place, scrape, wait};
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kustomize").join(name)
-}
-
-fn documents(text: &str) -> Vec<Value> {
-    serde_yaml_ng::Deserializer::from_str(text).map(|document| Value::deserialize(document).expect("YAML")).collect()
-}
-
-fn read(path: &Path) -> Vec<Value> {
-    documents(&std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-}
-
-/// All objects of a base, in the order in which they are applied.
-fn base(name: &str) -> Vec<Value> {
-    let folder = folder(name);
-    let kustomization = read(&folder.join("kustomization.yaml")).remove(0);
-    let resources: Vec<&str> = kustomization["resources"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    let mut files: Vec<String> = std::fs::read_dir(&folder)
-        .expect("it is there")
-        .map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned())
-        .collect();
-    files.retain(|file| file != "kustomization.yaml" && !resources.contains(&file.as_str()));
-    assert_eq!(files, Vec::<String>::new(), "files that are part of nothing");
-    resources.iter().flat_map(|file| read(&folder.join(file))).collect()
-}
+/// Versions of Kubernetes: the oldest that there are native sidecars in, and the newest.
+const VERSIONS: &[&str] = &["1.29", "1.33", "1.37"];
 
 fn find<'o>(objects: &'o [Value], kind: &str) -> &'o Value {
-    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("there is no {kind}"))
+    let name =
+        if objects.iter().any(|object| object["metadata"]["name"] == "sidepool-injector") { "sidepool-injector" } else { "sidepool" };
+    manifests::find(objects, kind, if kind == "Namespace" { "sidepool" } else { name })
 }
 
-fn names(objects: &[Value]) -> Vec<String> {
-    let mut names: Vec<String> = objects.iter().map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect();
-    names.sort();
-    names
-}
-
-/// Schemas of cert-manager's are its own.
-fn of_kubernetes(objects: &[Value]) -> Vec<Value> {
-    objects
-        .iter()
-        .filter(|object| !object["apiVersion"].as_str().is_some_and(|version| version.starts_with("cert-manager.io/")))
-        .cloned()
-        .collect()
+/// Every directory below `deploy` with a kustomization in it, relative to it.
+fn kustomizations() -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![deploy()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).expect("it is there") {
+            let path = entry.expect("a file").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.ends_with("kustomization.yaml") {
+                found.push(folder.strip_prefix(deploy()).expect("below it").to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 #[test]
-fn all_follow_the_schemas() {
-    let injector = base("injector");
-    validate(&of_kubernetes(&injector), &["1.30", "1.33", "1.36"]);
-    validate(&base("policy"), &["1.36"]);
-    // Where kubectl is at hand: what it renders is the same objects, and follows the schemas as well.
-    for name in ["injector", "policy"] {
-        let Ok(output) = Command::new("kubectl").arg("kustomize").arg(folder(name)).output() else { continue };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let rendered = documents(&String::from_utf8_lossy(&output.stdout));
-        assert_eq!(names(&rendered), names(&base(name)));
-        validate(&of_kubernetes(&rendered), &["1.36"]);
+fn all_follow_the_schemas_and_the_restricted_standard() {
+    let mut rendered = 0;
+    for folder in kustomizations() {
+        let kind = &read(&deploy().join(&folder).join("kustomization.yaml"))[0]["kind"];
+        // A component is rendered by the example.
+        if kind == "Component" {
+            continue;
+        }
+        let objects = kustomize(folder.to_str().expect("a plain name"));
+        let versions = if folder.ends_with("policy") { &["1.36", "1.37"] } else { VERSIONS };
+        validate(&objects, versions);
+        for pod in pods(&objects) {
+            assert_eq!(against_restricted(pod, &[]), Vec::<String>::new(), "{}", folder.display());
+            assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+            for container in pod["spec"]["containers"].as_array().expect("a list") {
+                assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+                assert!(container["securityContext"]["runAsUser"].as_u64() > Some(0), "a number that is not 0");
+                assert!(container["resources"]["requests"]["cpu"].is_string() && container["resources"]["limits"]["memory"].is_string());
+                assert!(["startupProbe", "livenessProbe", "readinessProbe"].iter().all(|probe| container[probe].is_object()));
+            }
+        }
+        rendered += 1;
+    }
+    assert!(rendered >= 4, "the injector, the policy, the standalone base and its example");
+}
+
+#[test]
+fn each_file_is_part_of_something_and_each_component_of_the_example() {
+    let mut used = BTreeSet::new();
+    for folder in kustomizations() {
+        let place = deploy().join(&folder);
+        let kustomization = read(&place.join("kustomization.yaml")).remove(0);
+        let generators = kustomization["configMapGenerator"].as_array().into_iter().flatten().map(|generator| &generator["files"]);
+        let lists = ["resources", "components"].map(|list| &kustomization[list]).into_iter().chain(generators);
+        let named: Vec<&str> = lists.filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
+        used.extend(named.iter().map(|name| place.join(name).canonicalize().unwrap_or_else(|error| panic!("{folder:?}: {name}: {error}"))));
+        if folder.starts_with("kustomize") {
+            let files = std::fs::read_dir(&place).expect("it is there").map(|entry| entry.expect("a file"));
+            let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+            let unnamed: Vec<String> = names.filter(|name| name != "kustomization.yaml" && !named.contains(&name.as_str())).collect();
+            assert_eq!(unnamed, Vec::<String>::new(), "{}: part of nothing", folder.display());
+        }
+    }
+    for component in std::fs::read_dir(deploy().join("kustomize/components")).expect("it is there") {
+        let path = component.expect("a directory").path().canonicalize().expect("it is there");
+        assert!(used.contains(&path), "{}: nobody renders it", path.display());
     }
 }
 
 #[test]
 #[should_panic(expected = "replicaz")]
 fn a_field_that_does_not_exist_is_seen() {
-    let mut deployment = find(&base("injector"), "Deployment").clone();
+    let mut deployment = find(&kustomize("kustomize/injector"), "Deployment").clone();
     deployment["spec"]["replicaz"] = 2.into();
     validate(&[deployment], &["1.36"]);
 }
 
 #[test]
+#[should_panic(expected = "spec.podMetricsEndpoint is not known")]
+fn a_field_that_the_operator_does_not_know_is_seen() {
+    let objects = kustomize("kustomize/example/standalone");
+    let mut monitor = find(&objects, "PodMonitor").clone();
+    monitor["spec"]["podMetricsEndpoint"] = json!([]);
+    validate(&[monitor], &[]);
+}
+
+#[test]
 fn the_webhook_is_called_for_who_asks_and_finds_who_answers() {
-    let objects = base("injector");
+    let objects = kustomize("kustomize/injector");
     assert_eq!(objects.last().map(|object| &object["kind"]), Some(&json!("MutatingWebhookConfiguration")), "after its own pods");
     let (service, webhooks) = (find(&objects, "Service"), &find(&objects, "MutatingWebhookConfiguration")["webhooks"]);
     let namespace = &find(&objects, "Namespace")["metadata"]["name"];
@@ -120,9 +149,8 @@ fn the_webhook_is_called_for_who_asks_and_finds_who_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_injector_starts_as_its_deployment_says_and_waits_for_its_certificate() {
-    let objects = base("injector");
+    let objects = kustomize("kustomize/injector");
     let template = &find(&objects, "Deployment")["spec"]["template"];
-    assert_eq!(against_restricted(template, &[]), Vec::<String>::new());
     let container = &template["spec"]["containers"][0];
     let (webhook, admin) = (place::free_port(), place::free_port());
     let mut command = Command::new(path(Build::Checked));
@@ -137,17 +165,69 @@ async fn the_injector_starts_as_its_deployment_says_and_waits_for_its_certificat
     let help = Command::new(path(Build::Checked)).args(["injector", "--help"]).output().expect("it starts");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     let mounted = container["volumeMounts"][0]["mountPath"].as_str().expect("a path");
-    for default in [mounted, "0.0.0.0:8443", "0.0.0.0:9127"] {
+    for default in [mounted, "[::]:8443", "[::]:9127"] {
         assert!(help.contains(&format!("[default: {default}]")), "{default} is not what it does without flags");
+    }
+}
+
+/// The port of a probe or a Service's target: by name, as all of ours are.
+fn port(container: &Value, name: &Value) -> u64 {
+    let ports = container["ports"].as_array().expect("ports");
+    let named = ports.iter().find(|port| port["name"] == *name).unwrap_or_else(|| panic!("there is no port {name}"));
+    named["containerPort"].as_u64().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standalone_pooler_serves_as_its_deployment_says() {
+    let cluster = Cluster::start().await;
+    let objects = kustomize("kustomize/standalone");
+    let standalone = Standalone::new(&objects, "postgres", &cluster);
+    let mut process = standalone.start();
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let asked = &standalone.container[probe]["httpGet"];
+        assert_eq!(port(&standalone.container, &asked["port"]), 9127);
+        let asked = asked["path"].as_str().expect("a path");
+        wait::until(probe, async || scrape::get(standalone.admin, asked).await.filter(|answer| answer.status == 200)).await;
+    }
+    let url = format!("postgres://app:{PASSWORD}@127.0.0.1:{}/app", standalone.postgres);
+    let output = Command::new("psql").args([&url, "-Atc", "SELECT 6 * 7"]).output().expect("psql starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n", "{}", String::from_utf8_lossy(&output.stderr));
+    process.signal(Signal::TERM);
+    assert!(process.ended().await.success());
+}
+
+#[test]
+fn a_replica_has_time_to_drain_and_clients_find_it() {
+    for folder in ["kustomize/standalone", "kustomize/example/standalone"] {
+        let objects = kustomize(folder);
+        let text = find(&objects, "ConfigMap")["data"]["sidepool.toml"].as_str().expect("a text");
+        let spec = &find(&objects, "Deployment")["spec"]["template"]["spec"];
+        assert!(text.contains("\n[drain]\naccept_for = \"5s\"\ntimeout = \"25s\"\n"), "{text}");
+        assert!(spec["terminationGracePeriodSeconds"].as_u64() > Some(25), "longer than drain.timeout");
+        let container = &spec["containers"][0];
+        assert!(container["lifecycle"].is_null(), "sidepool waits by itself");
+        for service in find(&objects, "Service")["spec"]["ports"].as_array().expect("ports") {
+            let listens = port(container, &service["targetPort"]);
+            assert!(text.contains(&format!("listen = \"0.0.0.0:{listens}\"")), "{listens} in {text}");
+        }
+        let template = &find(&objects, "Deployment")["spec"]["template"];
+        let labels = template["metadata"]["labels"].as_object().expect("labels");
+        let chosen = find(&objects, "Service")["spec"]["selector"].as_object().expect("labels");
+        assert!(chosen.iter().all(|(key, value)| labels.get(key) == Some(value)));
+        let users = spec["volumes"].as_array().expect("volumes").iter().find(|volume| volume["secret"].is_object()).expect("a Secret");
+        assert!(text.contains(&format!("/etc/sidepool/secrets/{}/", users["secret"]["secretName"].as_str().expect("a name"))));
     }
 }
 
 #[test]
 fn the_images_are_of_this_version() {
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(read(&folder("injector").join("kustomization.yaml"))[0]["images"][0]["newTag"], version);
+    for folder in ["injector", "standalone", "example/standalone"] {
+        let kustomization = read(&deploy().join("kustomize").join(folder).join("kustomization.yaml")).remove(0);
+        assert_eq!(kustomization["images"][0]["newTag"], version, "{folder}");
+    }
     for file in ["injector/deployment.yaml", "policy/policy.yaml"] {
-        let text = std::fs::read_to_string(folder(file)).expect("it is there");
+        let text = std::fs::read_to_string(deploy().join("kustomize").join(file)).expect("it is there");
         assert!(text.contains(&format!("sidepool:{version}")), "{file}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::Ipv6Addr;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -88,6 +89,24 @@ fn secrets(cluster: &Cluster, server: &RedisServer) -> BTreeMap<&'static str, St
 
 fn from_secret(name: &str, secret: &str, key: &str) -> Value {
     json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": secret, "key": key } } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kubelet_comes_by_ipv6_as_by_ipv4() {
+    let (cluster, server) = (Cluster::start().await, RedisServer::start_with_password("hidden").await);
+    let secrets = secrets(&cluster, &server);
+    let pod = Pod::inject(&json!({ "name": "app", "image": "app", "env": [from_secret("DATABASE_URL", "db", "url")] }), &json!({}));
+    let _process = pod.start(&secrets).await;
+    // Where the kernel has no IPv6 nobody comes by it, and the sidecar serves all the same: that it has started was seen by IPv4.
+    let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let answer = async {
+        let mut stream = TcpStream::connect((Ipv6Addr::LOCALHOST, pod.admin)).await.ok()?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer.starts_with("HTTP/1.1 200"))
+    };
+    assert_eq!(answer.await, has_v6.then_some(true));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,6 +114,31 @@ async fn redis_who_does_not_authenticate_costs_nobody_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn redis_who_does_not_read_is_sent_away_all_the_same() {
+    let server = RedisServer::start_with_password("secret").await;
+    let settings = Settings::redis(&server)
+        .set("workers", 1)
+        .set("redis.main.max_client_conn", 3)
+        .set("redis.main.client_login_timeout", "2s")
+        .set("redis.main.users.default.password", "a-secret");
+    let pool = Pooler::start(settings).await;
+    let mut strangers = Vec::new();
+    for _ in 0..3 {
+        let mut wire = pool.redis_wire().await;
+        // More answers than the sockets hold, none of which is read; what does not go out any more is no fault of the test.
+        let _ = tokio::time::timeout(Duration::from_millis(300), wire.try_send(&b"PING\r\n".repeat(300_000))).await;
+        strangers.push(wire);
+    }
+    pool.metrics_show("the end of their time", |now| {
+        now.sum("sidepool_client_logins_total", &[("protocol", "redis"), ("result", "timeout")]) >= 3.0
+    })
+    .await;
+    let mut client = pool.redis_wire().await;
+    assert_eq!(client.command(&["AUTH", "a-secret"]).await.text(), "OK");
+    assert!(pool.scrape().await.sum("sidepool_listener_client_connections", &[]) <= 1.5, "and they are gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_few_may_be_in_the_middle_of_what_they_say() {
     let server = RedisServer::start_with_password("secret").await;
     let settings = Settings::redis(&server)

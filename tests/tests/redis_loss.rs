@@ -7,7 +7,9 @@ use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 use tokio::task::JoinSet;
 
 async fn through_a_cutting_network() -> (RedisServer, FaultProxy, Pooler) {
@@ -65,6 +67,26 @@ async fn a_read_that_is_asked_again_has_waited_already() {
     assert!(told.is_error("UPSTREAM") && told.text().contains("no other one within query_wait_timeout"), "{told:?}");
     network.behave(Behaviour::Pass);
     assert_eq!(wire.reply().await.text(), "OK", "what came later goes on waiting");
+    let in_flight = |now: &Scrape| now.sum("sidepool_redis_inflight_commands", &[]);
+    assert!(in_flight(&pool.scrape().await).abs() < 0.5, "nothing is under way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_not_under_way() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    network.behave(Behaviour::Refuse);
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.query_wait_timeout", "500ms");
+    let pool = Pooler::start(settings).await;
+    let mut wire = pool.redis_wire().await;
+    for _ in 0..5 {
+        assert!(wire.command(&["SET", "k", "x"]).await.is_error("UPSTREAM"));
+    }
+    let in_flight = |now: &Scrape| now.sum("sidepool_redis_inflight_commands", &[]);
+    assert!(in_flight(&pool.scrape().await).abs() < 0.5);
+    network.behave(Behaviour::Pass);
+    wait::until("the server", async || (wire.command(&["SET", "k", "x"]).await.text() == "OK").then_some(())).await;
+    assert!(in_flight(&pool.scrape().await).abs() < 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

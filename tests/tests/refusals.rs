@@ -100,6 +100,25 @@ async fn waiters_are_served_first_come_first_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_its_turn_has_nothing_run() {
+    let cluster = Cluster::start().await;
+    cluster.superuser("app").await.batch_execute("CREATE TABLE t (x text); GRANT ALL ON t TO PUBLIC").await.expect("a table");
+    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.default_pool_size", 1)).await;
+    let mut holder = pool.wire().await;
+    holder.query("BEGIN").await;
+    let before = holder.value("SELECT pg_backend_pid()").await;
+    // Too large to be read to its end by somebody who only looks whether the client is still there, and all in the sockets.
+    let mut leaver = pool.wire().await;
+    leaver.send(&frame::query(&format!("INSERT INTO t VALUES ('{}')", "x".repeat(100_000)))).await;
+    pool.metrics_show("a waiter", waiting(1.0)).await;
+    drop(leaver);
+    holder.query("COMMIT").await;
+    pool.metrics_show("nobody to wait", waiting(0.0)).await;
+    assert_eq!(holder.value("SELECT count(*) FROM t").await, "0");
+    assert_eq!(holder.value("SELECT pg_backend_pid()").await, before, "the connection is as good as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_refuses_with_the_same_facts() {
     let server = RedisServer::start().await;
     let settings = Settings::redis(&server)

@@ -345,6 +345,25 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         failed
     }
 
+    /// Replies of our own, wherever they stand, before which nothing else is owed to their owners: nobody waits for another client's answer to hear what
+    /// is known already.
+    pub fn take_known(&mut self) -> Vec<Own<T>> {
+        let (mut known, mut waiting) = (Vec::new(), HashSet::new());
+        for slot in std::mem::take(&mut self.slots) {
+            match slot.owed {
+                Owed::Own { text, replies } if !waiting.contains(&slot.owner) => {
+                    known.push(Own { owner: slot.owner, muted: slot.muted, text, replies });
+                }
+                Owed::Own { .. } => self.slots.push_back(slot),
+                Owed::Server { .. } => {
+                    waiting.insert(slot.owner.clone());
+                    self.slots.push_back(slot);
+                }
+            }
+        }
+        known
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one step of on_loss, split off for its length")]
     fn keep_or_fail(
         &mut self,
@@ -383,7 +402,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             }
             Work::Reads => {
                 loss.unknown += u64::from(count);
-                self.fail(owner, muted, lost, count);
+                self.say(owner, muted, turn, errors(lost, count), count);
             }
             // Without its last byte the server has not executed a request, or a transaction.
             Work::Transaction if sent < range.end && answered == 0 => {
@@ -396,13 +415,13 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 let last = if known { "EXECABORT Transaction discarded because the connection to the server was lost." } else { lost };
                 let mut text = errors(if known { last } else { lost }, count - 1).into_vec();
                 text.extend_from_slice(&errors(last, 1));
-                self.say(owner, muted, text.into(), count);
+                self.say(owner, muted, turn, text.into(), count);
             }
             Work::Writes => {
                 let (whole, gone) = complete_before(&requests[begins..range.end], sent.saturating_sub(begins));
                 if whole > 0 {
                     loss.unknown += u64::from(whole);
-                    self.fail(owner.clone(), muted, lost, whole);
+                    self.say(owner.clone(), muted, turn, errors(lost, whole), whole);
                 }
                 if count > whole {
                     loss.moved += u64::from(count - whole);
@@ -421,13 +440,9 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.slots.push_back(slot);
     }
 
-    fn fail(&mut self, owner: T, muted: bool, text: &str, count: u32) {
-        self.say(owner, muted, errors(text, count), count);
-    }
-
-    fn say(&mut self, owner: T, muted: bool, text: Box<[u8]>, replies: u32) {
+    fn say(&mut self, owner: T, muted: bool, turn: u32, text: Box<[u8]>, replies: u32) {
         let owed = Owed::Own { text, replies };
-        self.slots.push_back(Slot { owner, muted, abandoned: false, turn: self.turn, raise: Box::default(), owed });
+        self.slots.push_back(Slot { owner, muted, abandoned: false, turn, raise: Box::default(), owed });
     }
 
     fn compact(&mut self) {

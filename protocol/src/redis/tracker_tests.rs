@@ -110,6 +110,19 @@ fn reads_that_have_waited_long_enough_wait_for_no_other_connection() {
 }
 
 #[test]
+fn what_is_known_waits_for_nobody_elses_answer() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    ask(&mut pipeline, 'b', Work::Writes, &["INCR x"]);
+    pipeline.push_own(&'a', b"+OK\r\n", false);
+    send_all(&mut pipeline);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 0, replayed: 1, unknown: 1 });
+    let known: Vec<(char, Box<[u8]>)> = pipeline.take_known().into_iter().map(|own| (own.owner, own.text)).collect();
+    assert_eq!(known, [('b', b"-UPSTREAM gone\r\n".as_slice().into())]);
+    assert_eq!((pipeline.slots(), pipeline.next_replies()), (2, 1), "a hears its own in turn");
+}
+
+#[test]
 fn what_moves_on_is_what_it_was() {
     let mut pipeline = Pipeline::default();
     let publish = request("PUBLISH c x");
@@ -220,6 +233,9 @@ proptest! {
                     pipeline.on_loss("UPSTREAM gone");
                     if bytes % 2 == 0 {
                         pipeline.fail_replayed("UPSTREAM down");
+                    }
+                    if bytes % 3 == 0 {
+                        for own in pipeline.take_known() { paid[usize::from(own.owner)] += u64::from(own.replies); }
                     }
                 }
             }

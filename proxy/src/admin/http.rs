@@ -1,11 +1,11 @@
 //! The admin HTTP server: which path gives what, and the bounds on those who ask.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -13,6 +13,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
@@ -20,8 +21,9 @@ use super::collect::{Collected, Collector};
 use super::facts::Facts;
 use super::folding::Folding;
 use super::quit::Refusal;
-use super::{metrics, status};
+use super::{metrics, page, sessions, status};
 use crate::clock;
+use crate::listener::bind::is_without_v6;
 
 /// The most connections at a time; one more waits until another is done.
 const MOST_CONNECTIONS: usize = 64;
@@ -37,12 +39,6 @@ const LARGEST_HEAD: usize = 16 * 1024;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const INDEX: &str = "<!doctype html><title>sidepool</title><h1>sidepool</h1><ul>\
-<li><a href=/metrics>/metrics</a> for Prometheus\
-<li><a href=/statusz>/statusz</a> pools, queues and listeners as JSON\
-<li><a href=/readyz>/readyz</a> ready for clients? <a href=/livez>/livez</a> alive? <a href=/startupz>/startupz</a> started?\
-</ul>";
-
 struct Admin {
     facts: Arc<Facts>,
     collector: Collector,
@@ -50,10 +46,34 @@ struct Admin {
 }
 
 /// Binds the admin listener.
+///
+/// `[::]` is every address, those of IPv4 as well, whatever the kernel's default (`bindv6only`); on a machine without IPv6 it is those of IPv4.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    bind_by(address, listen)
+}
+
+fn bind_by(address: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<TcpListener>) -> io::Result<TcpListener> {
+    match listen(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_v6(&error) => {
+            let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::info!("there is no IPv6 here: listening on {all} instead of {address}");
+            listen(all)
+        }
+        bound => bound,
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 128;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Serves for as long as the control thread runs.
@@ -96,7 +116,8 @@ pub async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
 
 fn router(admin: Arc<Admin>) -> Router {
     Router::new()
-        .route("/", get(async || Html(INDEX)))
+        .route("/", get(status_page))
+        .route("/status", get(status_page))
         .route("/metrics", get(scrape))
         .route("/statusz", get(statusz))
         .route("/livez", get(livez))
@@ -117,10 +138,22 @@ async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-async fn statusz(State(admin): State<Arc<Admin>>) -> Response {
-    let collected = collect(&admin).await;
-    let document = status::document(&admin.facts, &collected, clock::now());
-    ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+async fn statusz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+    let (collected, sessions) = tokio::join!(collect(&admin), sessions::ask(&admin.facts.mailboxes));
+    let document = status::document(&admin.facts, &collected, &sessions, clock::now());
+    // For people it is spread over lines; whoever asks for it each second says `?compact`.
+    let text = if query.as_deref() == Some("compact") { format!("{document}\n") } else { format!("{document:#}\n") };
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+async fn status_page() -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page::policy()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, Html(page::html())).into_response()
 }
 
 /// The numbers of this moment, and what they have shown about the workers that owe them.
@@ -166,4 +199,34 @@ fn ok() -> (StatusCode, String) {
 
 fn no(why: &str) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn every_address_is_reached_by_both_protocols() {
+        let listener = bind("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        // A machine without IPv6 has no such address to come from.
+        let has_v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok(), has_v6);
+    }
+
+    #[test]
+    fn without_ipv6_every_address_is_those_of_ipv4_and_any_other_is_an_error() {
+        let v4_alone = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => listen(address),
+            SocketAddr::V6(_) => Err(rustix::io::Errno::AFNOSUPPORT.into()),
+        };
+        let listener = bind_by("[::]:0".parse().unwrap(), v4_alone).unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+        assert!(bind_by("[::1]:0".parse().unwrap(), v4_alone).is_err(), "whoever names an address means it");
+        let taken = |_: SocketAddr| Err(io::ErrorKind::AddrInUse.into());
+        assert!(bind_by("[::]:0".parse().unwrap(), taken).is_err());
+    }
 }

@@ -3,6 +3,7 @@
 //! A scrape posts one job to each worker, which answers with a copy of its cells; the data path knows nothing of it.
 
 pub mod collect;
+pub mod explain;
 pub mod exported;
 pub mod exposition;
 pub mod facts;
@@ -10,6 +11,11 @@ pub mod folding;
 pub mod http;
 pub mod liveness;
 pub mod metrics;
+pub mod notices;
+pub mod page;
+mod pool_status;
 pub mod process;
+pub mod quantile;
 pub mod quit;
+pub mod sessions;
 pub mod status;

@@ -12,10 +12,10 @@ use sidepool_injector::options::{NativeSidecar, Options, Resources, kubernetes_m
 #[derive(Debug, Args)]
 pub struct Injector {
     /// Where the API server comes, over TLS.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// Where /metrics, /livez and /readyz are, without TLS.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9127")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:9127")]
     pub admin_listen: SocketAddr,
     /// The directory with tls.crt and tls.key, as Kubernetes mounts a Secret. It is watched.
     #[arg(long, value_name = "DIRECTORY", default_value = "/etc/sidepool/tls")]

@@ -1,10 +1,51 @@
-//! What the injector counts. It is a program of its own that carries no traffic, so this is not in the catalogue of the pooler.
+//! What the injector counts. It is a program of its own that carries no traffic, so it has a table of its own beside the catalogue of the pooler:
+//! what it exports is said by that table, and alerts are held against it.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sidepool_injector::review::Ending;
+
+use crate::observe::catalog::{Buckets, Info, Kind};
+
+const REQUESTS: Info = Info {
+    name: "sidepool_injector_requests_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Questions of the API server, by how they ended.",
+};
+
+const CERT_LOADS: Info = Info {
+    name: "sidepool_injector_cert_loads_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Certificates that were read, by whether they can be used.",
+};
+
+const CERT_NOT_AFTER: Info = Info {
+    name: "sidepool_injector_cert_not_after_timestamp_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "When the certificate in use runs out; 0 if there is none.",
+};
+
+const HANDSHAKE_FAILURES: Info = Info {
+    name: "sidepool_injector_handshake_failures_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "TLS handshakes that came to nothing.",
+};
+
+const REQUEST_SECONDS: Info = Info {
+    name: "sidepool_injector_request_seconds",
+    kind: Kind::Histogram(Buckets::Work),
+    labels: &[],
+    help: "How long the answers took.",
+};
+
+/// All of them.
+pub const TABLE: &[Info] = &[REQUESTS, CERT_LOADS, CERT_NOT_AFTER, HANDSHAKE_FAILURES, REQUEST_SECONDS];
 
 /// Upper bounds of the durations, in microseconds.
 const BOUNDS: [u64; 10] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
@@ -52,36 +93,28 @@ impl Numbers {
     pub(super) fn render(&self) -> String {
         let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, lines: &[(String, String)]| {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let mut family = |info: Info, lines: &[(String, String)]| {
+            text.push_str(&head(info));
             for (labels, value) in lines {
-                let _ = writeln!(text, "{name}{labels} {value}");
+                let _ = writeln!(text, "{}{labels} {value}", info.name);
             }
         };
         let requests = Ending::ALL.iter().zip(&self.requests);
         let requests: Vec<_> =
             requests.map(|(ending, count)| (format!("{{result=\"{}\"}}", ending.label()), load(count).to_string())).collect();
-        family("sidepool_injector_requests_total", "counter", "Questions of the API server, by how they ended.", &requests);
+        family(REQUESTS, &requests);
         let loads = [("ok", &self.loaded), ("failed", &self.failed)]
             .map(|(result, count)| (format!("{{result=\"{result}\"}}"), load(count).to_string()));
-        family("sidepool_injector_cert_loads_total", "counter", "Certificates that were read, by whether they can be used.", &loads);
-        let not_after = self.not_after.load(Ordering::Relaxed).to_string();
-        let help = "When the certificate in use runs out; 0 if there is none.";
-        family("sidepool_injector_cert_not_after_timestamp_seconds", "gauge", help, &[(String::new(), not_after)]);
-        let handshakes = load(&self.refused_handshakes).to_string();
-        family(
-            "sidepool_injector_handshake_failures_total",
-            "counter",
-            "TLS handshakes that came to nothing.",
-            &[(String::new(), handshakes)],
-        );
+        family(CERT_LOADS, &loads);
+        family(CERT_NOT_AFTER, &[(String::new(), self.not_after.load(Ordering::Relaxed).to_string())]);
+        family(HANDSHAKE_FAILURES, &[(String::new(), load(&self.refused_handshakes).to_string())]);
         self.render_durations(&mut text);
         text
     }
 
     fn render_durations(&self, text: &mut String) {
-        const NAME: &str = "sidepool_injector_request_seconds";
-        let _ = writeln!(text, "# HELP {NAME} How long the answers took.\n# TYPE {NAME} histogram");
+        const NAME: &str = REQUEST_SECONDS.name;
+        text.push_str(&head(REQUEST_SECONDS));
         let mut so_far = 0;
         for (bound, count) in BOUNDS.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64().to_string()).zip(&self.durations) {
             so_far += count.load(Ordering::Relaxed);
@@ -93,9 +126,26 @@ impl Numbers {
     }
 }
 
+/// The two lines above the numbers of a family.
+fn head(Info { name, kind, help, .. }: Info) -> String {
+    let kind = match kind {
+        Kind::Counter | Kind::CounterSeconds => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram(_) => "histogram",
+    };
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_says_all_that_is_exported() {
+        let text = Numbers::default().render();
+        let exported: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(exported, TABLE.iter().map(|info| info.name).collect::<Vec<_>>());
+    }
 
     #[test]
     fn durations_fall_into_the_bucket_that_holds_them() {

@@ -6,5 +6,5 @@
 mod certificate;
 pub mod command;
 pub mod flags;
-mod metrics;
+pub mod metrics;
 mod server;

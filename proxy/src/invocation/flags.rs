@@ -37,7 +37,7 @@ const LONG: &[(&str, char)] =
     &[("daemon", 'd'), ("help", 'h'), ("quiet", 'q'), ("reboot", 'R'), ("user", 'u'), ("verbose", 'v'), ("version", 'V')];
 
 /// The words that are commands of sidepool's own command line.
-const COMMANDS: &[&str] = &["check", "healthcheck", "help", "migrate", "settings", "wait"];
+const COMMANDS: &[&str] = &["check", "doctor", "healthcheck", "help", "migrate", "settings", "wait"];
 
 /// Whether this command line is one for PgBouncer: by the program's name, or because it names an `.ini` file.
 #[must_use]

@@ -67,13 +67,19 @@ impl Options {
             Listen::Tcp(address) => address.ip() == Ipv6Addr::UNSPECIFIED,
             Listen::Unix(_) => false,
         };
-        let cannot = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL].map(rustix::io::Errno::raw_os_error);
-        self.only_v6 && is_v6 && error.raw_os_error().is_some_and(|number| cannot.contains(&number))
+        self.only_v6 && is_v6 && is_without_v6(error)
     }
 
     fn backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
+}
+
+/// Whether this is how a machine without IPv6 refuses to listen on one of its addresses.
+#[must_use]
+pub fn is_without_v6(error: &io::Error) -> bool {
+    let cannot = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL].map(rustix::io::Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|number| cannot.contains(&number))
 }
 
 /// A bound and listening socket, not yet on any runtime.

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::model::{Log, LogFormat, LogLevel};
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::filter::{LevelFilter, Targets as Levels};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::{Layer, reload};
 
 use limit::Limiter;
 use targets::{Opened, Targets};
@@ -111,11 +111,11 @@ impl Drop for Logging {
     }
 }
 
-type Reloadable = reload::Layer<EnvFilter, tracing_subscriber::Registry>;
+type Reloadable = reload::Layer<Levels, tracing_subscriber::Registry>;
 
 /// The filter of levels, and what changes it. `RUST_LOG` wins over the configuration.
 fn levels(level: LogLevel) -> (Reloadable, Box<dyn Fn(LogLevel) + Send + Sync>) {
-    let overridden = std::env::var(EnvFilter::DEFAULT_ENV).ok().and_then(|text| filter_of_environment(&text));
+    let overridden = std::env::var("RUST_LOG").ok().and_then(|text| filter_of_environment(&text));
     let is_overridden = overridden.is_some();
     let (layer, handle) = reload::Layer::new(overridden.unwrap_or_else(|| filter(level)));
     let set_level = move |level| {
@@ -127,24 +127,22 @@ fn levels(level: LogLevel) -> (Reloadable, Box<dyn Fn(LogLevel) + Send + Sync>) 
 }
 
 /// Our own lines of this level. Of the libraries below only what is alarming: their debug lines tell nothing of what we do, and are many.
-fn filter(level: LogLevel) -> EnvFilter {
-    EnvFilter::new(match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,sidepool=info",
-        LogLevel::Debug => "warn,sidepool=debug",
-        LogLevel::Trace => "warn,sidepool=trace",
-    })
+fn filter(level: LogLevel) -> Levels {
+    let ours = match level {
+        LogLevel::Error => return Levels::new().with_default(LevelFilter::ERROR),
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Levels::new().with_default(LevelFilter::WARN).with_target("sidepool", ours)
 }
 
-/// What `RUST_LOG` says, if it says anything that can be understood.
-fn filter_of_environment(text: &str) -> Option<EnvFilter> {
-    let filter = EnvFilter::try_new(Some(text).filter(|text| !text.trim().is_empty())?).ok()?;
-    if text.contains("notify") {
-        return Some(filter);
-    }
+/// What `RUST_LOG` says (`debug`, `warn,sidepool=trace`), if it says anything that can be understood.
+fn filter_of_environment(text: &str) -> Option<Levels> {
+    let levels = Levels::from_str(Some(text).filter(|text| !text.trim().is_empty())?).ok()?;
     // It logs every event of a watched directory: a log file in that directory would go round in circles.
-    Some(filter.add_directive(Directive::from_str("notify=warn").ok()?))
+    Some(if text.contains("notify") { levels } else { levels.with_target("notify", LevelFilter::WARN) })
 }
 
 /// A panic ends one session or one job; the line says which place in the code is at fault.

@@ -104,6 +104,41 @@ pub struct PoolState {
     pub paused: bool,
     /// Whether the last attempt to open a connection worked (or none was made).
     pub up: bool,
+    /// What the last attempt failed with, if it did.
+    pub trouble: Option<Trouble>,
+    /// How long no connection is tried, after attempts that failed.
+    pub retry_in: Option<Duration>,
+    /// Whether nobody is served any more.
+    pub draining: bool,
+}
+
+/// Why no connection could be opened, the last time one was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nobody answers there, or not in time.
+    Away,
+    /// The server has no room for another connection.
+    Full,
+    /// The server is starting up.
+    Starting,
+    /// The server refuses the login.
+    Denied,
+    /// What was asked for is not there.
+    Missing,
+}
+
+impl Trouble {
+    /// In the status document.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Full => "full",
+            Self::Starting => "starting",
+            Self::Denied => "denied",
+            Self::Missing => "missing",
+        }
+    }
 }
 
 impl PoolState {
@@ -132,5 +167,8 @@ impl PoolState {
         self.saturated = self.saturated.saturating_add(other.saturated);
         self.paused |= other.paused;
         self.up &= other.up;
+        self.trouble = self.trouble.or(other.trouble);
+        self.retry_in = self.retry_in.max(other.retry_in);
+        self.draining |= other.draining;
     }
 }

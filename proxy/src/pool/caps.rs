@@ -120,6 +120,12 @@ impl Caps {
         self.lock().caps.get(key).map_or((0, 0), |cap| (cap.used, cap.max))
     }
 
+    /// All limits there are, each with how many connections there are and how many there may be.
+    #[must_use]
+    pub fn limited(&self) -> Vec<(CapKey, u32, u32)> {
+        self.lock().caps.iter().filter(|(_, cap)| cap.max > 0).map(|(key, cap)| (key.clone(), cap.used, cap.max)).collect()
+    }
+
     /// One more handle of a pool; gives the flags that say whether somebody waits.
     pub(super) fn join(&self, pool: PoolId, keys: &Keys, press: Press) -> [Arc<AtomicBool>; 2] {
         let mut ledger = self.lock();

@@ -152,7 +152,7 @@ impl Core {
         if let Some(reason) = self.refuses(now, asker.identity).or_else(|| self.refuses_early(now, asker)) {
             // Whoever comes a moment later finds out whether the server is back.
             self.hurry(now);
-            return Outcome::Refused(self.refusal(reason, asker.identity, Duration::ZERO));
+            return Outcome::Refused(self.refusal(reason, asker.identity, asker.patience, Duration::ZERO));
         }
         self.make_room(now, asker.identity);
         self.conns.side(worker);
@@ -170,9 +170,9 @@ impl Core {
             return Outcome::Granted(self.conns.id(slot));
         }
         let waited = now.saturating_duration_since(since);
-        let too_long = self.patience(asker).is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
+        let too_long = self.patience(asker.patience).is_some_and(|timeout| waited >= timeout).then_some(RefuseReason::WaitTimeout);
         if let Some(reason) = self.refuses(now, asker.identity).or(too_long) {
-            return Outcome::Refused(self.refusal(reason, asker.identity, waited));
+            return Outcome::Refused(self.refusal(reason, asker.identity, asker.patience, waited));
         }
         self.make_room(now, asker.identity);
         self.conns.side(worker);

@@ -110,7 +110,11 @@ impl Core {
     }
 
     /// The facts of a refusal.
-    pub(super) fn refusal(&self, reason: RefuseReason, identity: IdentityId, waited: Duration) -> Refusal {
+    pub(super) fn refusal(&self, reason: RefuseReason, identity: IdentityId, own: Option<Duration>, waited: Duration) -> Refusal {
+        let patience = self.patience(own);
+        let expected = self.expected_wait(self.now, identity);
+        // By then so many have been served that the wait fits; one place at least has come free.
+        let soonest = |expected: Duration| expected.saturating_sub(patience.unwrap_or_default());
         Refusal {
             reason,
             connections: self.conns.total(),
@@ -120,14 +124,15 @@ impl Core {
             waiters: self.queue.len(),
             queue_length: self.limits.queue_length,
             waited,
-            wait_timeout: self.limits.wait_timeout,
-            expected: self.expected_wait(self.now, identity),
+            wait_timeout: patience,
+            expected,
+            retry_after: expected.and_then(|expected| Some(soonest(expected).max(self.pace.interval(self.now)?))),
         }
     }
 
-    /// How long this one waits at most; `None`: for ever.
-    pub(super) fn patience(&self, asker: Asker) -> Option<Duration> {
-        asker.patience.map_or(self.limits.wait_timeout, |own| bounded(Some(own)))
+    /// How long somebody waits at most who may have a limit of its own; `None`: for ever.
+    pub(super) fn patience(&self, own: Option<Duration>) -> Option<Duration> {
+        own.map_or(self.limits.wait_timeout, |own| bounded(Some(own)))
     }
 
     /// How long one more session of `identity` would wait at the pace of the last moments, if there is one.
@@ -140,7 +145,7 @@ impl Core {
         if !self.limits.refuse_early || self.queue.turns_before(asker.identity) == 0 {
             return None;
         }
-        let (expected, patience) = self.expected_wait(now, asker.identity).zip(self.patience(asker))?;
+        let (expected, patience) = self.expected_wait(now, asker.identity).zip(self.patience(asker.patience))?;
         (expected > patience).then_some(RefuseReason::WouldTimeOut)
     }
 }

@@ -1,10 +1,10 @@
 //! What the pool counts: its reasons and results as cells of the record.
 
 use super::fault::ConnectFaultKind;
-use super::reason::{CloseReason, RefuseReason};
+use super::reason::{CloseReason, Failure, RefuseReason};
 use super::snapshot::Snapshot;
 use crate::observe::record::PoolCounter;
-use crate::observe::report::PoolState;
+use crate::observe::report::{PoolState, Trouble};
 
 /// The counter of refusals for this reason.
 pub fn refusal(reason: RefuseReason) -> PoolCounter {
@@ -52,6 +52,16 @@ pub(super) fn close(reason: CloseReason) -> PoolCounter {
     }
 }
 
+fn trouble(failure: Failure) -> Trouble {
+    match failure {
+        Failure::Transient => Trouble::Away,
+        Failure::Full => Trouble::Full,
+        Failure::Starting => Trouble::Starting,
+        Failure::Permanent => Trouble::Denied,
+        Failure::Missing => Trouble::Missing,
+    }
+}
+
 impl From<&Snapshot> for PoolState {
     fn from(snapshot: &Snapshot) -> Self {
         Self {
@@ -74,6 +84,9 @@ impl From<&Snapshot> for PoolState {
             saturated: snapshot.saturated,
             paused: snapshot.paused,
             up: snapshot.last_failure.is_none(),
+            trouble: snapshot.last_failure.map(trouble),
+            retry_in: snapshot.retry_in,
+            draining: snapshot.draining,
         }
     }
 }

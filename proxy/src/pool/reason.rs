@@ -111,8 +111,10 @@ pub struct Refusal {
     pub queue_length: u32,
     /// How long this one had waited.
     pub waited: Duration,
-    /// How long anyone may.
+    /// How long this one may.
     pub wait_timeout: Option<Duration>,
     /// How long one more would wait at the pace of the last moments, if there is one.
     pub expected: Option<Duration>,
+    /// After how long there is room in the queue, and a wait that is not too long, at that pace.
+    pub retry_after: Option<Duration>,
 }

@@ -56,7 +56,7 @@ impl Core {
 
     /// Somebody new waits, since `since`.
     pub(super) fn wait(&mut self, now: Instant, since: Instant, asker: Asker) {
-        if let Some(timeout) = self.patience(asker) {
+        if let Some(timeout) = self.patience(asker.patience) {
             self.timers.lower(Timer::Wait, since + timeout);
         }
         if let Some((after, untold)) = self.limits.notify_after.zip(self.queue.untold()) {
@@ -246,7 +246,7 @@ impl Core {
 
     fn refuse(&mut self, now: Instant, waiter: WaiterId, reason: RefuseReason) -> bool {
         let Some(waiter) = self.queue.remove(waiter) else { return false };
-        let refusal = self.refusal(reason, waiter.identity, now.saturating_duration_since(waiter.since));
+        let refusal = self.refusal(reason, waiter.identity, waiter.patience, now.saturating_duration_since(waiter.since));
         self.actions.push_back(Action::Refuse { waiter: waiter.id, worker: waiter.worker, refusal });
         true
     }

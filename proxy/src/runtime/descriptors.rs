@@ -2,7 +2,7 @@
 //! hard limit is near, clients must not use up what the pools need to serve them.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sidepool_config::model::{Config, PgDatabase, PgUser, Postgres};
+use sidepool_config::model::{Config, PgDatabase, Postgres, Redis};
 
 /// Kept for what is neither a client nor a server connection: scrapes, refusals under way, the log, names, files that are read again.
 const SPARE: u64 = 16;
@@ -61,28 +61,56 @@ impl Files {
 fn server_connections(config: &Config) -> u64 {
     let postgres = config.postgres.iter().map(postgres_connections);
     // Databases beyond the one that clients start in are not counted: few use them.
-    let redis = config.redis.values().map(|redis| (redis.users.len().max(1) as u64).saturating_mul(redis.limits.pool_size.into()));
+    let redis = config.redis.values().map(redis_connections);
     postgres.chain(redis).fold(0, u64::saturating_add)
 }
 
+/// The same for one Redis server.
+#[must_use]
+pub fn redis_connections(redis: &Redis) -> u64 {
+    (redis.users.len().max(1) as u64).saturating_mul(redis.limits.pool_size.into())
+}
+
 fn postgres_connections(postgres: &Postgres) -> u64 {
-    let pool = |database: &PgDatabase, user: Option<&PgUser>| {
-        let size = user.and_then(|user| user.pool_size).unwrap_or(database.limits.pool_size);
-        let reserve = user.and_then(|user| user.reserve_pool_size).unwrap_or(database.limits.reserve_pool_size);
-        u64::from(size) + u64::from(reserve)
-    };
-    let databases = postgres.databases.values().map(|database| match &database.user {
-        Some(user) => pool(database, postgres.users.get(user)),
-        None if postgres.users.is_empty() => pool(database, None),
-        None => postgres.users.values().map(|user| pool(database, Some(user))).fold(0, u64::saturating_add),
-    });
+    let pools = known_pools(postgres).map(|pool| pool.connections);
     let peers = postgres.peers.values().map(|peer| u64::from(peer.pool_size.unwrap_or(postgres.base.limits.pool_size)));
-    databases.chain(peers).fold(0, u64::saturating_add)
+    pools.chain(peers).fold(0, u64::saturating_add)
+}
+
+/// A pool that the configuration tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownPool<'a> {
+    /// The entry of `databases`.
+    pub entry: &'a str,
+    /// What it says.
+    pub database: &'a PgDatabase,
+    /// The user on the server; `None`: whoever comes, and each has a pool.
+    pub user: Option<&'a str>,
+    /// Its size with its reserve.
+    pub connections: u64,
+}
+
+/// The pools of clients: each user that is known has one of each database.
+pub fn known_pools(postgres: &Postgres) -> impl Iterator<Item = KnownPool<'_>> {
+    postgres.databases.iter().flat_map(|(entry, database)| {
+        let pool = |name: Option<&'_ str>| {
+            let user = name.and_then(|name| postgres.users.get(name));
+            let size = user.and_then(|user| user.pool_size).unwrap_or(database.limits.pool_size);
+            let reserve = user.and_then(|user| user.reserve_pool_size).unwrap_or(database.limits.reserve_pool_size);
+            u64::from(size) + u64::from(reserve)
+        };
+        let users: Vec<Option<&str>> = match &database.user {
+            Some(user) => vec![Some(user.as_str())],
+            None if postgres.users.is_empty() => vec![None],
+            None => postgres.users.keys().map(|user| Some(user.as_str())).collect(),
+        };
+        users.into_iter().map(move |user| KnownPool { entry, database, user, connections: pool(user) })
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use sidepool_config::model::{Peer, Redis, Upstream};
+    use sidepool_config::model::{Peer, PgUser, Redis, Upstream};
 
     use super::*;
 

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project::pin_project;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -137,6 +138,24 @@ impl Stream {
             Self::Tcp(stream) => peeked(stream.as_fd()),
             Self::Unix(stream) => peeked(stream.as_fd()),
             Self::Tls(_) => false,
+        }
+    }
+
+    /// Whether the other end has closed its direction or is gone, whatever lies in the socket before that.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        let hung_up = |socket: BorrowedFd<'_>| {
+            let mut watched = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+            let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            poll(&mut watched, Some(&Timespec::default())).is_ok_and(|_| watched[0].revents().intersects(ended))
+        };
+        match self {
+            Self::Tcp(stream) => hung_up(stream.as_fd()),
+            Self::Unix(stream) => hung_up(stream.as_fd()),
+            Self::Tls(stream) => match stream.socket() {
+                Socket::Attached(stream) => hung_up(stream.as_fd()),
+                Socket::Detached(_) | Socket::Gone => true,
+            },
         }
     }
 

@@ -1,6 +1,7 @@
 //! Every alert: what it looks at, when that is too much, and what whoever is woken by it does. Rules, runbook and tests derive from it.
 
 mod clients;
+mod injector;
 mod pools;
 mod process;
 
@@ -79,6 +80,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "sidepool-servers", title: "Servers that do not answer", alerts: pools::SERVERS },
     Group { name: "sidepool-clients", title: "Clients that are kept out", alerts: clients::ALERTS },
     Group { name: "sidepool-process", title: "The process and its configuration", alerts: process::ALERTS },
+    Group { name: "sidepool-injector", title: "The injector", alerts: injector::ALERTS },
 ];
 
 /// Every alert.

@@ -189,23 +189,4 @@ pub(super) const ALERTS: &[Alert] = &[
         look: &["The disk and the collector.", "`log.level`, `log.connections`."],
         act: &["Mend what reads the log; sidepool serves on without it."],
     },
-    Alert {
-        name: "SidepoolInjectorFailOpen",
-        severity: Warning,
-        lasting: "0m",
-        signal: "increase(apiserver_admission_webhook_fail_open_count{name=~\".*sidepool.*\"}[15m])",
-        condition: "> 0",
-        only_if: "",
-        silent_because: "the API server counts it, and only once it has happened",
-        summary: "The API server let {{ $value | humanize }} pods in without asking the injector.",
-        cause: "The webhook did not answer and its failurePolicy is Ignore: pods that asked for a sidepool run without one.",
-        look: &[
-            "Pods with the label `sidepool.dev/inject` and without a container `sidepool`.",
-            "The injector's pods and its certificate.",
-        ],
-        act: &[
-            "Bring the injector back, restart those pods.",
-            "`failurePolicy: Fail` (only pods with the label are concerned) keeps it from happening.",
-        ],
-    },
 ];

@@ -4,7 +4,7 @@ use super::bench::{ALICE, BOB, Bench, HOME, LIMITS, asker, ms};
 use crate::pool::action::Outcome;
 use crate::pool::id::{Asker, ConnId};
 use crate::pool::limits::Limits;
-use crate::pool::reason::{Condition, RefuseReason};
+use crate::pool::reason::{Condition, Refusal, RefuseReason};
 
 /// A pool with one connection that is given on every 100 ms, and so many sessions of her that still wait.
 fn paced(limits: Limits, waiting: usize) -> Bench {
@@ -33,6 +33,12 @@ fn who_would_time_out_is_refused_at_once_where_that_is_wanted() {
     let refusal = bench.refused();
     assert_eq!(refusal.reason, RefuseReason::WouldTimeOut);
     assert!(refusal.expected.is_some_and(|expected| expected > ms(1_000) && expected < ms(1_200)), "{refusal:?}");
+    let again = |refusal: Refusal| refusal.retry_after.expect("there is a pace");
+    let most = |refusal: Refusal| refusal.wait_timeout;
+    assert!(again(refusal) >= ms(90), "when one more has been served, although the wait is only a little too long: {refusal:?}");
+    let hasty = Asker { patience: Some(ms(300)), ..asker(HOME, ALICE) };
+    let Outcome::Refused(hasty) = bench.core.acquire(bench.now, hasty) else { panic!("it has no chance") };
+    assert!(most(hasty) == Some(ms(300)) && again(hasty) > ms(700), "its own limit counts: {hasty:?}");
     bench.queue(BOB);
     let patient = Asker { patience: Some(ms(1_500)), ..asker(HOME, ALICE) };
     assert!(matches!(bench.core.acquire(bench.now, patient), Outcome::Queued(_)), "it waits for longer");

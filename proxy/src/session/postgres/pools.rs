@@ -22,7 +22,7 @@ use crate::clock;
 use crate::observe::record::{PoolNumbers, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
-use crate::pool::caps::Caps;
+use crate::pool::caps::{CapKey, Caps};
 use crate::pool::handle::{Pool, PoolSetup};
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
@@ -325,6 +325,12 @@ impl PgPools {
         let pools = self.pools.borrow();
         let of_sessions = pools.iter().filter(|(key, _)| key.purpose != Purpose::Listening);
         of_sessions.map(|(_, entry)| u64::from(entry.pool.snapshot(now).leased)).sum()
+    }
+
+    /// The limits that pools have together: each with how many connections there are and how many there may be.
+    #[must_use]
+    pub fn shared_limits(&self) -> Vec<(CapKey, u32, u32)> {
+        self.caps.limited()
     }
 
     /// What the pools have to report to a scrape.

@@ -44,10 +44,8 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
 
 /// When to come again, as far as the pace of the last moments tells.
 fn retry(refusal: &Refusal) -> String {
-    let Refusal { expected, wait_timeout, .. } = refusal;
-    // By then so many have been served that the wait fits.
-    match expected.map(|expected| expected.saturating_sub(wait_timeout.unwrap_or_default()).as_millis().max(1)) {
-        Some(ms) => format!("Retry after {ms} ms"),
+    match refusal.retry_after {
+        Some(after) => format!("Retry after {} ms", after.as_millis().max(1)),
         None => "Retry later".to_owned(),
     }
 }
@@ -68,7 +66,8 @@ pub fn server_refused(pool: &str, fault: &ConnectFault) -> Fault {
 
 /// The numbers behind a refusal.
 fn facts(pool: &str, refusal: &Refusal, cause: Option<&str>) -> String {
-    let Refusal { connections, leased, pinned, max, waiters, queue_length, waited, wait_timeout, expected, reason: _ } = refusal;
+    let Refusal { connections, leased, pinned, max, waiters, queue_length, waited, wait_timeout, expected, retry_after: _, reason: _ } =
+        refusal;
     let limit = wait_timeout.map_or_else(|| "unlimited".to_owned(), |limit| format!("{} ms", limit.as_millis()));
     let expected = expected.map(|expected| format!("; the next would wait for about {} ms", expected.as_millis())).unwrap_or_default();
     let cause = cause.map(|cause| format!(" The last attempt to connect failed: {cause}.")).unwrap_or_default();

@@ -116,6 +116,7 @@ impl Session {
         let link = &mut lease.link;
         if !link.spent.is_idle() && !half_sent && (in_transaction || link.tracker.is_free()) {
             link.spent.pause(leased, clock::now(), in_transaction, self.pool.record());
+            lease.entry.iter().for_each(|entry| entry.server().rests.set(in_transaction));
         }
     }
 
@@ -251,9 +252,10 @@ impl Session {
         let (worker, state) = (Rc::clone(&self.worker), self.state());
         let Phase::Linked(lease) = &mut self.phase else { return Ok(()) };
         let id = lease.id();
-        let PgConnection { link, stream, .. } = &mut **lease;
+        let PgConnection { link, stream, entry, .. } = &mut **lease;
         if link.spent.is_idle() {
             link.spent.resume(clock::now());
+            entry.iter().for_each(|entry| entry.server().rests.set(false));
         }
         slow_log::at_send(link, self.member.account());
         // All that was held back is looked at again.
@@ -352,9 +354,7 @@ impl Session {
             }
         };
         let link = &mut lease.link;
-        if let Some(journal) = &mut link.journal {
-            journal.set_now(clock::now(), self.member.account().slow_log());
-        }
+        slow_log::at_answer(link, self.member.account());
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
         let input = &buffer[..kept + read];

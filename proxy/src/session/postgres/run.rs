@@ -39,6 +39,7 @@ use crate::observe::record::PoolCounter;
 use crate::pool::acquire::{Acquire, AcquireError};
 use crate::pool::handle::Pool;
 use crate::pool::lease::Lease;
+use crate::pool::reason::Condition;
 use crate::suspension;
 use crate::transport::backlog::Backlog;
 use crate::transport::stream::Stream;
@@ -477,6 +478,11 @@ impl Session {
         };
         self.phase = Phase::Idle;
         Poll::Ready(match granted {
+            // What it says is not read to its end while it waits: nobody has seen it leave.
+            Ok(lease) if !self.quiet.client && self.client.has_hung_up() => {
+                lease.release(Condition::Unused);
+                Err(End::Lost)
+            }
             Ok(mut lease) => {
                 if self.member.account().is_observed() {
                     self.note_wait(&mut lease);

@@ -260,7 +260,8 @@ impl PostgresSide {
 }
 
 /// How names are resolved.
-fn names(postgres: &Postgres) -> dns::Settings {
+#[must_use]
+pub fn names(postgres: &Postgres) -> dns::Settings {
     let terms = Terms { max_ttl: postgres.dns_max_ttl, nxdomain_ttl: postgres.dns_nxdomain_ttl };
     dns::Settings { terms, resolv_conf: postgres.resolv_conf.clone() }
 }

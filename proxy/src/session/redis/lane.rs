@@ -20,7 +20,7 @@ use sidepool_config::model::OutputLimit;
 use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::frame::FrameScanner;
 use sidepool_protocol::redis::request::{RequestScanner, Scanned};
-use sidepool_protocol::redis::tracker::{Pipeline, Work};
+use sidepool_protocol::redis::tracker::{Own, Pipeline, Work};
 use tokio::time::{Sleep, timeout};
 
 use super::client::{Client, Fate, Owner};
@@ -65,6 +65,8 @@ pub struct Lane {
     looked: Cell<Option<u32>>,
     /// What has been waited for, where the log is to know.
     slow: SlowLog,
+    /// How many commands the gauge counts for it.
+    in_flight: Cell<u64>,
     /// Since about when nothing has come though something is owed.
     stuck: Cell<Option<Instant>>,
 }
@@ -85,6 +87,7 @@ impl Lane {
             progress: Cell::new(0),
             looked: Cell::new(None),
             slow: SlowLog::default(),
+            in_flight: Cell::new(0),
             stuck: Cell::new(None),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
@@ -225,7 +228,6 @@ impl Lane {
         self.renews.set(false);
         let connector = lease.pool().connector();
         if let Some(request) = connector.renewal(lease) {
-            lease.pool().record().shift(PoolGauge::RedisInFlight, 1);
             self.send(&Client::nobody(clock::now()), &[(Work::Reads, 1, request.len())], &request, true);
         }
     }
@@ -243,11 +245,15 @@ impl Lane {
         loop {
             let own = self.pipeline.borrow_mut().take_own();
             let Some(own) = own else { return };
-            if !own.muted {
-                own.owner.0.deliver(&own.text, false);
-            }
-            self.pay(&own.owner.0, own.replies);
+            self.hand_over(&own);
         }
+    }
+
+    fn hand_over(&self, own: &Own<Owner>) {
+        if !own.muted {
+            own.owner.0.deliver(&own.text, false);
+        }
+        self.pay(&own.owner.0, own.replies);
     }
 
     fn wake_waiting(&self) {
@@ -302,6 +308,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 let owed = lane.pipeline.borrow().slots() as u64;
                 pool.record().add(PoolCounter::ErrorRefused, owed);
                 lane.pipeline.borrow_mut().fail_all(&refusal::line(&error));
+                lane.count_in_flight(pool.record());
                 lane.deliver_own();
                 lane.wake_waiting();
                 continue;
@@ -312,7 +319,12 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         let mut held =
             Held { lease, scanner: FrameScanner::default(), limit, scarce, throttle: None, kept: Vec::new(), stale: false, watch: None };
         pool.record().shift(PoolGauge::RedisShared, 1);
-        let ended = poll_fn(|cx| lane.drive(&mut held, cx, &worker, &group)).await;
+        let ended = poll_fn(|cx| {
+            let ended = lane.drive(&mut held, cx, &worker, &group);
+            lane.count_in_flight(pool.record());
+            ended
+        })
+        .await;
         pool.record().shift(PoolGauge::RedisShared, -1);
         match ended {
             Ended::Quiet => held.lease.release(Condition::Clean),
@@ -323,6 +335,7 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 lane.on_loss(held.scanner.is_between() || !held.kept.is_empty(), &pool);
             }
         }
+        lane.count_in_flight(pool.record());
         lane.deliver_own();
         lane.wake_waiting();
     }
@@ -342,7 +355,17 @@ impl Lane {
         let failed = self.pipeline.borrow_mut().fail_replayed(refusal::LOST_READ);
         pool.record().add(PoolCounter::ErrorUpstreamLost, failed);
         self.deliver_own();
+        self.wake_waiting();
         acquiring.await
+    }
+
+    /// Brings the gauge up to date, once a turn.
+    fn count_in_flight(&self, record: &PoolRecord) {
+        let (now, before) = (self.pipeline.borrow().owed(), self.in_flight.get());
+        if now != before {
+            self.in_flight.set(now);
+            record.shift(PoolGauge::RedisInFlight, now as i64 - before as i64);
+        }
     }
 
     fn poll_work(&self, cx: &Context<'_>) -> Poll<()> {
@@ -434,7 +457,7 @@ impl Lane {
         if pipeline.is_empty() {
             return;
         }
-        if !between && let Some(slot) = pipeline.next() {
+        if !between && let Some(slot) = pipeline.next().filter(|slot| !slot.muted && !slot.abandoned) {
             // Half a reply has been handed over; nothing that could follow would be understood.
             let client = Rc::clone(&slot.owner.0);
             drop(pipeline);
@@ -442,10 +465,14 @@ impl Lane {
             pipeline = self.pipeline.borrow_mut();
         }
         let loss = pipeline.on_loss(refusal::LOST);
+        let known = pipeline.take_known();
+        drop(pipeline);
+        for own in known {
+            self.hand_over(&own);
+        }
         record.add(PoolCounter::ErrorUpstreamLost, loss.unknown);
         record.add(PoolCounter::RetriedUnsent, loss.moved);
         record.add(PoolCounter::RetriedRead, loss.replayed);
-        record.shift(PoolGauge::RedisInFlight, -(loss.unknown as i64));
         tracing::warn!(
             pool = &**pool.name(),
             moved = loss.moved,

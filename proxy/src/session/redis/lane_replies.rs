@@ -11,7 +11,7 @@ use super::count;
 use super::group::Group;
 use super::lane::{Held, Lane};
 use super::redo::{NotExecuted, not_executed};
-use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
+use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::pool::handle::Pool;
 use crate::upstream::redis::connector::RedisConnector;
 
@@ -92,7 +92,6 @@ impl Lane {
             }
             if got > 0 {
                 self.pipeline.borrow_mut().on_replies(got);
-                record.shift(PoolGauge::RedisInFlight, -i64::from(got));
                 if let Some(batch) = &mut batch {
                     batch.replies += got;
                 }
@@ -151,7 +150,6 @@ impl Lane {
         let kept = std::mem::take(&mut held.kept);
         let reply = self.pipeline.borrow().next().map(|slot| audience::raise(&kept, &slot.raise)).unwrap_or(kept);
         self.pipeline.borrow_mut().on_replies(1);
-        record.shift(PoolGauge::RedisInFlight, -1);
         if !muted {
             record.add(PoolCounter::BytesToClient, reply.len() as u64);
             owner.0.deliver(&reply, false);

@@ -49,7 +49,9 @@ pub fn line(error: &AcquireError) -> String {
     }
     match error.refusal.reason {
         RefuseReason::QueueFull | RefuseReason::WaitTimeout | RefuseReason::WouldTimeOut => {
-            format!("POOLEXHAUSTED {error}. Raise pool_size, or send fewer blocking commands and transactions at a time.")
+            let again = error.refusal.retry_after.map(|after| format!("Retry after {} ms; raise", after.as_millis().max(1)));
+            let again = again.as_deref().unwrap_or("Raise");
+            format!("POOLEXHAUSTED {error}. {again} pool_size, or send fewer blocking commands and transactions at a time.")
         }
         RefuseReason::UpstreamRefuses | RefuseReason::LoginFailing | RefuseReason::Paused | RefuseReason::Draining => {
             format!("UPSTREAM {error}")

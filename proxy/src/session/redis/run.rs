@@ -181,6 +181,10 @@ impl Session {
                 Fate::Alive => {}
                 Fate::Gone | Fate::Killed | Fate::TooSlow => return Poll::Ready(Step::End),
             }
+            // Whatever else it waits for: who is not in does not stay.
+            if self.overdue(cx) {
+                return Poll::Ready(Step::End);
+            }
             if self.client.has_redo() {
                 return Poll::Ready(Step::Redo);
             }
@@ -197,9 +201,6 @@ impl Session {
             self.hold = false;
             if self.attached.as_ref().is_some_and(|attached| attached.lane.poll_room(&self.client).is_pending()) {
                 return Poll::Pending;
-            }
-            if self.overdue(cx) {
-                return Poll::Ready(Step::End);
             }
             let next = if std::mem::take(&mut self.fresh) { self.deal_with_carry() } else { std::task::ready!(self.poll_read(cx)) };
             if let Some(login) = &self.login {
@@ -337,7 +338,6 @@ impl Session {
         record.add(PoolCounter::Queries, u64::from(replies));
         record.add(lane.commands(), u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
-        record.shift(PoolGauge::RedisInFlight, i64::from(replies));
         lane.send(&self.client, &queue.runs, bytes, false);
         self.server.keep_looking();
         queue.runs.clear();
@@ -372,7 +372,6 @@ impl Session {
         record.add(PoolCounter::Queries, 1);
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
-        record.shift(PoolGauge::RedisInFlight, 1);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
         self.server.keep_looking();
         Next::Done
@@ -388,7 +387,6 @@ impl Session {
         record.add(PoolCounter::Queries, 1);
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
-        record.shift(PoolGauge::RedisInFlight, 1);
         lane.send_raised(&client, whole, muted, raise);
         Next::Done
     }

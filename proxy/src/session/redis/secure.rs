@@ -84,7 +84,8 @@ async fn begin(
         Some(&HANDSHAKE) => {
             arrival.turn().await;
             tls::accept(stream, context, first, Some(arrival)).await?;
-            arrival.is_quiet();
+            // What TLS needs it keeps, and with it the turn, until it is known who this is.
+            arrival.is_expected();
             Ok(Vec::new())
         }
         Some(_) if optional => Ok(first),

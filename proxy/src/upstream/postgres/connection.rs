@@ -151,6 +151,11 @@ impl Connection for PgConnection {
     }
 
     fn released(&mut self, since: Instant, now: Instant, record: &PoolRecord) {
+        if self.link.spent.is_idle()
+            && let Some(entry) = &self.entry
+        {
+            entry.server().rests.set(false);
+        }
         self.link.spent.end(since, now, record);
         if let Some(journal) = &mut self.link.journal {
             journal.clear();

@@ -181,6 +181,18 @@ impl PgConnector {
         .await
     }
 
+    /// Opens a connection and asks for TLS as configured, and for nothing else: what the server shows to everybody.
+    pub async fn look(&self) -> Result<Stream, ConnectFault> {
+        within(self.timeout.get(), &self.target, "asking for TLS", async {
+            let context = self.context.borrow().clone();
+            let enter = async |stream: Stream, server: &Arc<Server>| {
+                tls::secure(stream, Way::Tls, &self.target.at(&server.upstream), context.as_ref()).await
+            };
+            self.dialer().connect(self.timeout.get(), enter).await
+        })
+        .await
+    }
+
     /// Where it leads.
     #[must_use]
     pub fn target(&self) -> &Target {

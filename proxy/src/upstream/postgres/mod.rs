@@ -13,6 +13,7 @@ pub mod lookup;
 pub mod passed;
 pub mod pin_questions;
 pub mod pins;
+pub mod query;
 pub mod quoting;
 pub mod roll;
 pub mod sequences;
@@ -22,7 +23,6 @@ pub mod target;
 
 mod login;
 mod messages;
-mod query;
 mod tls;
 
 #[cfg(test)]

@@ -48,6 +48,16 @@ pub(super) async fn run_whatever(
     connection: &mut PgConnection,
     target: &Target,
 ) -> Result<Result<Cleaned, ConnectFault>, ConnectFault> {
+    run_with(sql, connection, target, &mut |_| {}).await
+}
+
+/// As [`run_whatever`]; the body of each DataRow goes to `row`.
+async fn run_with(
+    sql: &str,
+    connection: &mut PgConnection,
+    target: &Target,
+    row: &mut dyn FnMut(&[u8]),
+) -> Result<Result<Cleaned, ConnectFault>, ConnectFault> {
     let mut out = BytesMut::new();
     frontend::query(sql, &mut out).map_err(|error| target.fault(ConnectFaultKind::Other, &error.to_string()))?;
     let PgConnection { stream, parameters, .. } = connection;
@@ -81,12 +91,9 @@ pub(super) async fn run_whatever(
                 cleaned.listening |= &*message.body == b"UNLISTEN\0";
             }
             Some(
-                BackendTag::NoticeResponse
-                | BackendTag::NotificationResponse
-                | BackendTag::EmptyQueryResponse
-                | BackendTag::RowDescription
-                | BackendTag::DataRow,
+                BackendTag::NoticeResponse | BackendTag::NotificationResponse | BackendTag::EmptyQueryResponse | BackendTag::RowDescription,
             ) => {}
+            Some(BackendTag::DataRow) => row(&message.body),
             Some(tag) => return Err(target.fault(ConnectFaultKind::Protocol, &format!("an unexpected {tag:?} answered \"{sql}\""))),
             None => {
                 return Err(
@@ -96,4 +103,43 @@ pub(super) async fn run_whatever(
         }
     }
     Err(target.fault(ConnectFaultKind::Protocol, &format!("\"{sql}\" has no end")))
+}
+
+/// A row as text; `None` is NULL.
+pub type Row = Vec<Option<String>>;
+
+/// Asks a question and keeps its answer, which is short. An error of the query alone leaves the connection as good as before.
+pub async fn rows(sql: &str, connection: &mut PgConnection, target: &Target) -> Result<Result<Vec<Row>, ConnectFault>, ConnectFault> {
+    let mut found = Vec::new();
+    let asked = run_with(sql, connection, target, &mut |body| found.push(columns(body))).await?;
+    Ok(asked.map(|_| found))
+}
+
+fn columns(body: &[u8]) -> Row {
+    let mut rest = body.get(2..).unwrap_or_default();
+    let mut row = Row::new();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            row.push(None);
+            rest = after;
+            continue;
+        };
+        let Some((value, after)) = after.split_at_checked(length) else { break };
+        row.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest = after;
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_texts_and_nulls_and_a_cut_one_ends_early() {
+        let body = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0";
+        assert_eq!(columns(body), [Some("ab".to_owned()), None, Some(String::new())]);
+        assert_eq!(columns(&body[..7]), Row::new());
+        assert_eq!(columns(b""), Row::new());
+    }
 }

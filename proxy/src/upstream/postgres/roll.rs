@@ -89,6 +89,8 @@ pub struct Server {
     pub applied: RefCell<Option<Rc<ParameterSet>>>,
     /// Why a client keeps it past its transactions, if one does.
     pub held: Cell<Option<Held>>,
+    /// Whether its client is idle inside of a transaction.
+    pub rests: Cell<bool>,
     /// Why it is being closed, once the pool has said so.
     pub reason: Cell<Option<CloseReason>>,
     /// Why its client ended and it with it, in PgBouncer's words.
@@ -218,6 +220,7 @@ impl Page {
             cancel: RefCell::new(None),
             applied: RefCell::new(None),
             held: Cell::new(None),
+            rests: Cell::new(false),
             reason: Cell::new(None),
             because: RefCell::new(None),
             failed: RefCell::new(None),

@@ -159,6 +159,13 @@ impl RedisConnector {
         })
     }
 
+    /// Opens a connection and secures it as configured, and says nothing: what the server shows to everybody.
+    pub async fn look(target: &Target) -> Result<Stream, ConnectFault> {
+        let upstream = shown(&target.upstream);
+        let enter = async |stream: Stream, _server: &Arc<Server>| secure(stream, target, &upstream).await;
+        within(target.timeout, &upstream, target.dialer.connect(target.timeout, enter)).await
+    }
+
     /// Loads the scripts that the server should have and does not.
     pub async fn bring_scripts(&self, connection: &mut RedisConnection) -> Result<(), ConnectFault> {
         let upstream = shown(&self.target.upstream);

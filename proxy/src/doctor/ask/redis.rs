@@ -1,0 +1,154 @@
+//! Sees a Redis server as a pool would: the same way there, the same login; then asks it a few questions. What it does not tell is noted as that.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sidepool_config::model::{LoadBalance, UpstreamTls};
+use sidepool_protocol::redis::encode::Resp;
+use sidepool_protocol::redis::handshake::{Habits, Selects};
+use sidepool_protocol::redis::reply::Reply;
+
+use super::{PATIENCE, clock_of, login_patience, shown};
+use crate::clock;
+use crate::doctor::facts::{Denied, Reached, RedisFacts, RedisServer, TlsShown};
+use crate::doctor::plan::RedisPlan;
+use crate::pool::fault::ConnectFaultKind;
+use crate::pool::traits::Connector as _;
+use crate::session::redis::topics::WAIT_CHANNEL;
+use crate::upstream::dial::Dialing;
+use crate::upstream::redis::connection::RedisConnection;
+use crate::upstream::redis::connector::{self, RedisConnector, Target};
+
+/// The settings that make a difference to a pooler.
+const SETTINGS: [&str; 6] = ["maxclients", "maxmemory", "maxmemory-policy", "timeout", "client-output-buffer-limit", "protected-mode"];
+
+/// Commands that sidepool sends of itself, and what for. HELLO, AUTH and RESET are nobody's to deny.
+const COMMANDS: [(&str, &[&[u8]]); 6] = [
+    ("PING, which asks idle connections whether they are alive", &[b"PING"]),
+    ("SELECT, for clients in another database than 0", &[b"SELECT", b"0"]),
+    ("COMMAND INFO, for commands that sidepool does not know", &[b"COMMAND", b"INFO", b"get"]),
+    ("PUBLISH to channels sidepool:*, for WAIT and for subscriptions that move to a new connection", &[b"PUBLISH", WAIT_CHANNEL, b""]),
+    ("SCRIPT EXISTS, for EVALSHA on new connections", &[b"SCRIPT", b"EXISTS", b"0000000000000000000000000000000000000000"]),
+    // The last one: a connection that subscribes does nothing else in RESP2.
+    ("SUBSCRIBE to channels sidepool:*, for pub/sub", &[b"SUBSCRIBE", b"sidepool:mark:doctor"]),
+];
+
+/// Sees the server at the end of a way.
+pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<RedisPlan>) -> RedisFacts {
+    let mut facts = RedisFacts { reached, entered: None, shown: None };
+    if !facts.reached.is_open() {
+        return facts;
+    }
+    let target = target(&dialing, &plan);
+    let connector = RedisConnector::new(target.clone(), Rc::default());
+    let begun = clock::now();
+    let opened = connector.connect().await;
+    let took = clock::now().saturating_duration_since(begun);
+    let result = match opened {
+        Ok(mut connection) => Ok(server(&mut connection, &target).await),
+        Err(fault) => {
+            if fault.kind == ConnectFaultKind::Tls {
+                facts.shown = Some(look(Target { tls: UpstreamTls::Require, ..target.clone() }).await);
+            }
+            Err(Denied::of(&fault, &format!("Redis at {} answered ", connector::shown(&target.upstream))))
+        }
+    };
+    facts.entered = Some((took, result));
+    facts
+}
+
+/// As clients are led there that say nothing of their own.
+fn target(dialing: &Dialing, plan: &RedisPlan) -> Target {
+    let config = &plan.config;
+    let hosts = std::slice::from_ref(&config.upstream);
+    let dialer = dialing.dialer(hosts, LoadBalance::default(), &config.tcp, config.limits.server_login_retry);
+    Target {
+        upstream: config.upstream.clone(),
+        dialer: Rc::new(dialer),
+        tls: config.tls,
+        tls_context: config.server_tls.context.clone(),
+        user: Arc::from(config.user.as_deref().unwrap_or("default")),
+        password: config.password.clone(),
+        database: config.database,
+        selects: Selects::Last,
+        version: Resp::Two,
+        habits: Habits::default(),
+        timeout: login_patience(config.limits.server_connect_timeout),
+    }
+}
+
+async fn look(target: Target) -> Result<TlsShown, String> {
+    let stream = RedisConnector::look(&target).await.map_err(|fault| fault.message.to_string())?;
+    shown(&stream).ok_or_else(|| "it speaks in the clear".to_owned())
+}
+
+/// What the server says about itself. A question that it does not answer ends the asking: what is known is known.
+async fn server(connection: &mut RedisConnection, target: &Target) -> RedisServer {
+    let mut server = RedisServer { tls: shown(&connection.stream), ..RedisServer::default() };
+    // What is not asked any more, because the connection is lost, stays unseen.
+    let _ = questions(connection, target, &mut server).await;
+    server
+}
+
+async fn questions(connection: &mut RedisConnection, target: &Target, server: &mut RedisServer) -> Option<()> {
+    let time = |reply: &Option<Reply>| {
+        let list = reply.as_ref()?.list()?;
+        let part = |index: usize| std::str::from_utf8(list.get(index)?.text()?).ok()?.parse::<f64>().ok();
+        Some(part(0)? + part(1)? / 1e6)
+    };
+    let (answer, clock) = clock_of(ask(connection, &[b"TIME"]), time).await;
+    server.clock = clock;
+    answer?;
+    server.info = ask(connection, &[b"INFO"]).await?.text().map(fields);
+    for name in SETTINGS {
+        let reply = ask(connection, &[b"CONFIG", b"GET", name.as_bytes()]).await?;
+        let value = reply.value_of(name.as_bytes()).and_then(Reply::text).map(text);
+        server.settings.insert(name, value);
+    }
+    server.user = ask(connection, &[b"ACL", b"WHOAMI"]).await?.text().map(text);
+    let user = server.user.clone().unwrap_or_else(|| target.user.to_string());
+    for (what, words) in COMMANDS {
+        let question: Vec<&[u8]> = [&b"ACL"[..], b"DRYRUN", user.as_bytes()].into_iter().chain(words.iter().copied()).collect();
+        match ask(connection, &question).await? {
+            // Denied, in words.
+            Reply::Text(said) if said != b"OK" => server.commands.push((what, Err(text(&said)))),
+            Reply::Error(_) => {
+                server.commands.clear();
+                break;
+            }
+            Reply::Text(_) | Reply::Nil | Reply::Integer(_) | Reply::List(_) => server.commands.push((what, Ok(()))),
+        }
+    }
+    server.is_dry = !server.commands.is_empty();
+    let resp3 = RedisConnector::ask(connection, &[b"HELLO", b"3"], Resp::Three, PATIENCE).await.ok()?;
+    server.speaks_resp3 = Some(!matches!(resp3, Reply::Error(_)));
+    if !server.is_dry {
+        // Back, so that what follows is read as it is.
+        if server.speaks_resp3 == Some(true) {
+            RedisConnector::ask(connection, &[b"HELLO", b"2"], Resp::Two, PATIENCE).await.ok()?;
+        }
+        for (what, words) in COMMANDS {
+            let denied = match ask(connection, words).await? {
+                Reply::Error(said) if said.starts_with("NOPERM") => Err(said),
+                Reply::Error(_) | Reply::Text(_) | Reply::Nil | Reply::Integer(_) | Reply::List(_) => Ok(()),
+            };
+            server.commands.push((what, denied));
+        }
+    }
+    Some(())
+}
+
+async fn ask(connection: &mut RedisConnection, question: &[&[u8]]) -> Option<Reply> {
+    RedisConnector::ask(connection, question, Resp::Two, PATIENCE).await.ok()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The lines `name:value` of INFO.
+fn fields(bytes: &[u8]) -> BTreeMap<String, String> {
+    let text = text(bytes);
+    text.lines().filter_map(|line| line.trim_end().split_once(':')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
