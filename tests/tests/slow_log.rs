@@ -5,6 +5,8 @@ use sidepool_tests::log::Log;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply};
 use sidepool_tests::settings::Settings;
 
 /// The fields of the first line from number `from` on that contains all of these.
@@ -180,4 +182,26 @@ async fn a_users_own_limit_beats_the_databases_and_a_reload_changes_both() {
     all.query("SELECT pg_sleep(0.1) AS nobody_asks_any_more").await;
     let told = pool.process().log().lines().into_iter().filter(|line| line.contains("slow statement")).collect::<Vec<_>>();
     assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_redis_command_is_told_without_what_it_was_about() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("log.format", "json").set("redis.main.log_min_duration_command", "150ms");
+    let pool = Pooler::start(settings).await;
+    let (mut wire, mut waiting) = (pool.redis_wire().await, pool.redis_wire().await);
+    // Who blocks waits for somebody else.
+    waiting.send(&request(&["BLPOP", "secret-list", "0"])).await;
+    let script = "local t = redis.call('TIME'); local e = t[1] * 1000000 + t[2] + 300000; \
+                  repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e; return 'secret'";
+    assert_eq!(wire.command(&["EVAL", script, "1", "secret-key"]).await.text(), "secret");
+    let line = line_from(pool.process().log(), 0, "slow command", "eval").await;
+    assert!((200.0..5000.0).contains(&number(&line, "duration_ms")), "{line}");
+    assert_eq!((line["arguments"].to_string(), &line["level"]), ("3".to_owned(), &"WARN".into()), "{line}");
+    assert!(line["pool"].is_string() && line["client"].is_u64(), "{line}");
+    assert_eq!(wire.command(&["LPUSH", "secret-list", "x"]).await, Reply::Integer(1));
+    waiting.reply().await;
+    assert_eq!(wire.command(&["GET", "quick"]).await, Reply::Null);
+    let told = pool.process().log().lines().into_iter().filter(|line| line.contains("slow command")).collect::<Vec<_>>();
+    assert!(told.len() == 1 && !told[0].contains("secret"), "{told:?}");
 }

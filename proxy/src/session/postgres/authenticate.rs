@@ -193,7 +193,7 @@ impl Keeper<'_> {
         }
         let Some(lookup) = route::lookup(self.config, &self.startup.database) else { return Ok(as_listed()) };
         let lookup = lookup.map_err(|nowhere| {
-            tracing::error!(user = &*user, "a login failed because the user could not be looked up: {nowhere}");
+            tracing::error!(user, "a login failed because the user could not be looked up: {nowhere}");
             method::misconfigured(false)
         })?;
         let database = lookup.route.key.database();
@@ -205,7 +205,7 @@ impl Keeper<'_> {
             Ok(None) => Ok(as_listed()),
             Err(trouble) => {
                 let pool = lookup.route.key.name();
-                tracing::warn!(%pool, user = &*user, "a login failed because the user could not be looked up: {trouble}");
+                tracing::warn!(%pool, user, "a login failed because the user could not be looked up: {trouble}");
                 Err(method::misconfigured(trouble.transient).into())
             }
         }

@@ -354,9 +354,7 @@ impl Session {
             }
         };
         let link = &mut lease.link;
-        if let Some(journal) = &mut link.journal {
-            journal.set_now(clock::now(), self.member.account().slow_log());
-        }
+        slow_log::at_answer(link, self.member.account());
         buffer[..kept].copy_from_slice(&link.carry);
         link.carry.clear();
         let input = &buffer[..kept + read];

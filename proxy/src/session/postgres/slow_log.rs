@@ -28,6 +28,14 @@ pub(super) fn at_send(link: &mut Link, account: &Account) {
     }
 }
 
+/// Before answers are looked at: the journal knows what time it is.
+#[inline]
+pub(super) fn at_answer(link: &mut Link, account: &Account) {
+    if let Some(journal) = &mut link.journal {
+        journal.set_now(clock::now(), account.slow_log());
+    }
+}
+
 fn keep(link: &mut Link, account: &Account, now: Instant) {
     let limits = account.slow_log();
     let journal = link.journal.get_or_insert_with(|| Box::new(Journal::new(limits, now, seed())));

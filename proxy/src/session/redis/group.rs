@@ -17,6 +17,7 @@ use super::bound::{Bound, Bounds};
 use super::lane::{Lane, Looked};
 use super::redo::load_scripts;
 use super::server::Server;
+use super::slow_log::Waited;
 use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
@@ -97,6 +98,7 @@ pub struct Group {
     scarce: Cell<bool>,
     output_limits: Cell<OutputLimits>,
     request_timeout: Cell<Duration>,
+    log_min_duration: Cell<Duration>,
     retries: Cell<bool>,
     subscriber_gap: Cell<SubscriberGap>,
     /// Scripts are being loaded.
@@ -133,6 +135,7 @@ impl Group {
             scarce: Cell::new(split.scarce),
             output_limits: Cell::new(config.client_output_buffer_limit),
             request_timeout: Cell::new(config.request_timeout),
+            log_min_duration: Cell::new(config.log_min_duration_command),
             retries: Cell::new(!config.retry_timeout.is_zero()),
             subscriber_gap: Cell::new(config.subscriber_gap),
             loading: Cell::new(false),
@@ -162,8 +165,15 @@ impl Group {
     /// Looks at the lanes; whether there is work. `is_news` says whether a command that is waited for is slow and was not before.
     pub fn look(&self, is_news: impl Fn(&'static Command) -> bool) -> bool {
         let mut busy = false;
+        let limit = self.log_min_duration.get();
         for lane in &*self.lanes.borrow() {
-            match lane.look() {
+            let looked = lane.look();
+            if !limit.is_zero()
+                && let Some((waited, took)) = lane.look_for_slow(crate::clock::now(), limit)
+            {
+                self.log_slow(waited, took);
+            }
+            match looked {
                 Looked::Idle => {}
                 Looked::Busy => busy = true,
                 Looked::Stalled(command) => {
@@ -176,6 +186,12 @@ impl Group {
             }
         }
         busy
+    }
+
+    fn log_slow(&self, waited: Waited, took: Duration) {
+        let Waited { command, arguments, client, .. } = waited;
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(pool = &**self.shared.name(), client, command = command.name, arguments, duration_ms, "slow command");
     }
 
     /// What bounds leases that only others can end; `None`: nothing but their number.
@@ -278,6 +294,7 @@ impl Group {
         self.scarce.set(split.scarce);
         self.output_limits.set(config.client_output_buffer_limit);
         self.request_timeout.set(config.request_timeout);
+        self.log_min_duration.set(config.log_min_duration_command);
         self.retries.set(!config.retry_timeout.is_zero());
         self.subscriber_gap.set(config.subscriber_gap);
         *self.info.borrow_mut() = info(&self.key, config);

@@ -27,6 +27,7 @@ use super::client::{Client, Fate, Owner};
 use super::group::Group;
 use super::refusal;
 use super::requests::resolve;
+use super::slow_log::{SlowLog, Waited};
 use super::throttle::Throttle;
 use super::turns::{self, Turns};
 use crate::clock;
@@ -62,6 +63,8 @@ pub struct Lane {
     pub(super) progress: Cell<u32>,
     /// How far it was when it was last looked at with something owed.
     looked: Cell<Option<u32>>,
+    /// What has been waited for, where the log is to know.
+    slow: SlowLog,
     /// How many commands the gauge counts for it.
     in_flight: Cell<u64>,
     /// Since about when nothing has come though something is owed.
@@ -83,6 +86,7 @@ impl Lane {
             turns: Turns::default(),
             progress: Cell::new(0),
             looked: Cell::new(None),
+            slow: SlowLog::default(),
             in_flight: Cell::new(0),
             stuck: Cell::new(None),
         });
@@ -159,6 +163,20 @@ impl Lane {
             None if pipeline.is_empty() => Looked::Idle,
             None => Looked::Busy,
         }
+    }
+
+    /// The same for the log, to which what took as long as `limit` is news: what was waited for, and how long.
+    pub fn look_for_slow(&self, now: Instant, limit: Duration) -> Option<(Waited, Duration)> {
+        let progress = self.progress.get();
+        let pipeline = self.pipeline.borrow();
+        let front = pipeline.next().filter(|_| self.looked.get() == Some(progress) && pipeline.awaits());
+        let Some(front) = front else { return self.slow.note(None, now, limit) };
+        if !self.slow.is_news(progress) {
+            return None;
+        }
+        let found = pipeline.nth_request(0).and_then(|request| at_front(request).map(|command| (command, request)));
+        let waited = found.map(|(command, request)| Waited::new(command, request, front.owner.0.id, now, progress));
+        self.slow.note(waited, now, limit)
     }
 
     /// A session uses it from now on.

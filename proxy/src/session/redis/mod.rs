@@ -45,6 +45,7 @@ mod shares;
 pub mod shown;
 pub mod side;
 pub mod slow;
+pub mod slow_log;
 mod steps;
 mod throttle;
 pub mod topics;

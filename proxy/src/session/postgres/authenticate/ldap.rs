@@ -35,7 +35,7 @@ pub(super) async fn knows(ldap: Ldap, user: &str, password: &Secret, turns: &Sem
         match answer {
             Answer::Yes => return true,
             Answer::No => return false,
-            Answer::Silent(error) => tracing::warn!(server, user = &*user, error, "an LDAP server could not be asked"),
+            Answer::Silent(error) => tracing::warn!(server, user, error, "an LDAP server could not be asked"),
         }
     }
     false

@@ -49,18 +49,18 @@ impl Question<'_> {
                 return Answer::Nobody;
             }
             Err(_) => {
-                tracing::warn!(user = &*user, service = self.service, "PAM did not answer within {} s", TIMEOUT.as_secs());
+                tracing::warn!(user, service = self.service, "PAM did not answer within {} s", TIMEOUT.as_secs());
                 return Answer::No;
             }
         };
         match status.code() {
             Some(0) => Answer::Yes,
             Some(1) => {
-                tracing::warn!(user = &*user, service = self.service, "{words}");
+                tracing::warn!(user, service = self.service, "{words}");
                 Answer::No
             }
             Some(_) | None => {
-                tracing::error!(user = &*user, service = self.service, "PAM cannot be asked ({status}): {words}");
+                tracing::error!(user, service = self.service, "PAM cannot be asked ({status}): {words}");
                 Answer::Nobody
             }
         }
