@@ -242,7 +242,7 @@ mod tests {
         let said = Said { message: "what\nhappened".to_owned(), more: vec![("n", "1".to_owned())], ..said() };
         assert_eq!(written("event proxy/src/x.rs:1", &said), "C-0x00000000002a: app/(nouser)@127.0.0.1:5 what\\nhappened n=1");
         let said = Said { client: None, ..said };
-        assert_eq!(written("", &said), "what\\nhappened n=1");
+        assert_eq!(written("", &said), "what\\nhappened database=app n=1");
     }
 
     #[test]
