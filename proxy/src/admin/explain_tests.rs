@@ -113,7 +113,7 @@ fn who_keeps_a_connection_in_any_case_is_in_no_transaction() {
 #[test]
 fn an_attempt_that_failed_once_is_no_outage() {
     let calm = PoolState { trouble: Some(Trouble::Away), ..state() };
-    Case::of(calm.clone()).says(
+    Case::of(calm).says(
         Level::Notice,
         "the last attempt to open one more failed (the server cannot be reached); 3 of 20 in use, nobody waits",
         "network",
