@@ -29,5 +29,6 @@ pub mod scrape;
 pub mod settings;
 pub mod standalone;
 pub mod stream;
+pub mod terminal;
 pub mod tls;
 pub mod wait;
