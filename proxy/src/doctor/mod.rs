@@ -7,6 +7,7 @@
 //! apart: what facts mean is pure.
 
 pub mod ask;
+pub mod count;
 pub mod facts;
 pub mod finding;
 pub mod flags;

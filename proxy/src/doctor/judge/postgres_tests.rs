@@ -19,7 +19,7 @@ fn reached(address: &str) -> Reached {
 
 fn login(result: Result<PgEntered, Denied>) -> PgLogin {
     let (user, dbname) = ("app".to_owned(), "shop".to_owned());
-    PgLogin { user, dbname, secret: SecretForm::Usable, tls: UpstreamTls::Disable, took: Duration::from_millis(5), result }
+    PgLogin { user, dbname, guessed: false, secret: SecretForm::Usable, tls: UpstreamTls::Disable, took: Duration::from_millis(5), result }
 }
 
 fn server_with(settings: &[(&str, &str)]) -> PgServer {
@@ -79,6 +79,36 @@ fn there_is_room_for_the_pools_or_not() {
     );
     assert!(finding.advice.contains("at most 48") && finding.advice.contains("101"), "{finding:?}");
     assert_eq!(room(&server_with(&[]), &wish).verdict, Verdict::Unseen);
+}
+
+#[test]
+fn what_is_not_known_beforehand_is_told_and_counted() {
+    let server = server_with(&[("max_connections", "100"), ("superuser_reserved_connections", "0")]);
+    let wish = PgWish { connections: 60, replicas: 1, ..PgWish::default() };
+    for (wish, words, advice) in [
+        (PgWish { unknown: Some(41), ..wish.clone() }, "41 more for each user", "max_db_connections"),
+        (PgWish { each_database: Some(41), ..wish.clone() }, "41 more for each further database", "name the databases"),
+        (PgWish { listening: 41, ..wish.clone() }, "41 more while clients LISTEN", "raise max_connections"),
+    ] {
+        let finding = room(&server, &wish);
+        assert_eq!(finding.verdict, Verdict::Warning, "{finding:?}");
+        assert!(finding.found.contains(words) && finding.advice.contains(advice), "{finding:?}");
+        assert_eq!(room(&server, &PgWish { connections: 59, ..wish }).verdict, Verdict::Good, "one less of the known ones");
+    }
+}
+
+#[test]
+fn a_database_that_is_a_guess_and_not_there_is_nobodys_fault() {
+    let denied = |kind, code: &str, words: &str| Denied { kind, code: Some(code.to_owned()), words: words.to_owned() };
+    for (denied, verdict, words) in [
+        (denied(ConnectFaultKind::NoDatabase, "3D000", "database \"shop\" does not exist"), Verdict::Unseen, "no database is named"),
+        (denied(ConnectFaultKind::Auth, "28000", "no pg_hba.conf entry for host"), Verdict::Unseen, "no database is named"),
+        (denied(ConnectFaultKind::Auth, "42501", "permission denied for database"), Verdict::Unseen, "no database is named"),
+        (denied(ConnectFaultKind::Auth, "28P01", "password authentication failed"), Verdict::Problem, "28P01"),
+    ] {
+        let found = logins(&facts(vec![PgLogin { guessed: true, ..login(Err(denied)) }], None));
+        assert!(found.len() == 1 && found[0].verdict == verdict && found[0].found.contains(words), "{found:?}");
+    }
 }
 
 #[test]
