@@ -138,6 +138,27 @@ async fn a_server_whose_databases_clients_name_is_seen_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_server_are_counted_together() {
+    let cluster = Cluster::start_with(&["max_connections=20", "superuser_reserved_connections=3"]).await;
+    let settings = Settings::postgres(&cluster)
+        .set("postgres.default_pool_size", 9)
+        .set("postgres.databases.more.host", "localhost")
+        .set("postgres.databases.more.port", i64::from(cluster.port()))
+        .set("postgres.databases.more.dbname", "app");
+    let found = examine(&settings, &[]).await;
+    found.says("max_connections", "problem", &["18 connections", "localhost", "is the same server"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_says_of_a_superuser_that_a_limit_holds_for_it() {
+    let cluster = Cluster::start().await;
+    cluster.sql("ALTER ROLE app SUPERUSER CONNECTION LIMIT 1; ALTER DATABASE app CONNECTION LIMIT 1").await;
+    let found = examine(&Settings::postgres(&cluster), &[]).await;
+    assert!(found.all("limit").is_empty());
+    found.is_good();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_of_a_role_and_of_a_database_count() {
     let cluster = Cluster::start().await;
     cluster.sql("ALTER ROLE app CONNECTION LIMIT 4; ALTER DATABASE app CONNECTION LIMIT 6").await;

@@ -162,6 +162,8 @@ pub struct PgServer {
     pub clock: Option<Clock>,
     /// Settings by name.
     pub settings: BTreeMap<String, String>,
+    /// Which of all servers it is, however one comes to it: its data, its port, and when it was started.
+    pub identity: Option<String>,
     /// How many connections there are, and how many of them belong to roles that no pool logs in as.
     pub in_use: Option<(u64, u64)>,
 }
@@ -241,6 +243,8 @@ pub struct LocalFacts {
     pub doors: Vec<(Listen, Door)>,
     /// The admin door.
     pub admin: Option<(SocketAddr, Door)>,
+    /// Whether systemd has a socket of sidepool, on which it listens for it.
+    pub has_unit: bool,
     /// Whether a sidepool answers at the admin listener.
     pub runs: bool,
     /// Certificates of our own: the setting that names them, and when they end.

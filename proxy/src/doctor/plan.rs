@@ -36,11 +36,30 @@ pub struct PgPlan {
     pub wish: PgWish,
 }
 
+impl PgWish {
+    /// Adds what the configuration wants of the same server by another name.
+    pub fn join(&mut self, name: &Upstream, other: &Self) {
+        self.same.push(name.to_string());
+        self.connections = self.connections.saturating_add(other.connections);
+        self.listening = self.listening.saturating_add(other.listening);
+        let sum = |one: Option<u64>, other: Option<u64>| one.map_or(other, |one| Some(one.saturating_add(other.unwrap_or(0))));
+        (self.unknown, self.each_database) = (sum(self.unknown, other.unknown), sum(self.each_database, other.each_database));
+        for (name, more) in &other.of_users {
+            *self.of_users.entry(name.clone()).or_default() += more;
+        }
+        for (name, more) in &other.of_databases {
+            *self.of_databases.entry(name.clone()).or_default() += more;
+        }
+    }
+}
+
 /// What the configuration wants of a PostgreSQL server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PgWish {
     /// Names of its entries in `databases`.
     pub entries: Vec<String>,
+    /// Other names of the same server in the configuration: what is wanted of it there is counted here, too.
+    pub same: Vec<String>,
     /// Most connections of all pools that lead there, in one process, those included in which users are looked up.
     pub connections: u64,
     /// Pools that may have one more, which listens for their clients.

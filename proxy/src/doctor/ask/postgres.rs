@@ -32,6 +32,10 @@ const LIMITS: &str = "SELECT CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END, C
                       FROM pg_catalog.pg_roles, pg_catalog.pg_database \
                       WHERE rolname = session_user AND datname = pg_catalog.current_database()";
 
+/// What no two servers have in common: the cluster alone is not enough, since its standbys have the same.
+const IDENTITY: &str = "SELECT system_identifier, pg_catalog.current_setting('port'), \
+                        pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) FROM pg_catalog.pg_control_system()";
+
 /// The settings that make a difference to a pooler.
 const SETTINGS: [&str; 9] = [
     "max_connections",
@@ -171,7 +175,12 @@ async fn server(connection: &mut PgConnection, target: &Target, plan: &PgPlan) -
         let row = rows.first()?;
         Some((text(row, 0).parse::<u64>().ok()?.saturating_sub(1), text(row, 1).parse().ok()?))
     });
+    let identity = ask(IDENTITY, connection, target).await.ok().and_then(|rows| {
+        let row = rows.into_iter().next()?;
+        row.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
+    });
     Ok(PgServer {
+        identity,
         version_number: text(&row, 0).parse().unwrap_or(0),
         version: text(&row, 1),
         in_recovery: text(&row, 2) == "t",

@@ -44,6 +44,22 @@ pub fn server(facts: &PgFacts, wish: &PgWish, now: i64) -> Vec<Finding> {
     findings
 }
 
+/// What is wanted of each server with what is wanted of it by its other names: `localhost`, `127.0.0.1` and a socket may be one.
+#[must_use]
+pub fn joined(seen: &[(PgFacts, PgWish)]) -> Vec<PgWish> {
+    let identity = |facts: &PgFacts| facts.server.as_ref()?.as_ref().ok()?.identity.clone();
+    let whole = |(index, (facts, wish)): (usize, &(PgFacts, PgWish))| {
+        let mut whole = wish.clone();
+        let Some(own) = identity(facts) else { return whole };
+        let others = seen.iter().enumerate().filter(|(other, (facts, _))| *other != index && identity(facts).as_ref() == Some(&own));
+        for (_, (other, wish)) in others {
+            whole.join(&other.reached.upstream, wish);
+        }
+        whole
+    };
+    seen.iter().enumerate().map(whole).collect()
+}
+
 fn logins(facts: &PgFacts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for login in &facts.logins {
@@ -139,6 +155,8 @@ fn room(server: &PgServer, wish: &PgWish) -> Finding {
     let used = server.in_use.map_or_else(String::new, |(all, _)| format!("; {all} in use now"));
     let pools =
         format!("the pools may open {} here ({}{}{})", counted(wanted, "connection"), wish.connections, times(wish.replicas), more(wish));
+    let pools =
+        if wish.same.is_empty() { pools } else { format!("{pools}, together with {}, which is the same server", wish.same.join(", ")) };
     let server_has = format!("the server lets {usable} in ({most} less {kept} kept for superusers and others{used})");
     let found = format!("{pools}, {server_has}");
     let why = "under load connections cannot be opened (SQLSTATE 53300), and clients wait for connections that never come";

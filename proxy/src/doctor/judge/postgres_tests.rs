@@ -139,6 +139,31 @@ fn roles_and_databases_have_limits_of_their_own() {
 }
 
 #[test]
+fn names_of_one_server_are_counted_together() {
+    let seen = |name: &str, identity: Option<&str>, connections: u64| {
+        let mut facts =
+            facts(Vec::new(), Some(PgServer { identity: identity.map(str::to_owned), ..server_with(&[("max_connections", "30")]) }));
+        facts.reached.upstream = Upstream::Tcp { host: name.to_owned(), port: 5432 };
+        let of_users = [("app".to_owned(), connections)].into();
+        (facts, PgWish { connections, replicas: 1, of_users, ..PgWish::default() })
+    };
+    let all = [
+        seen("localhost", Some("1"), 20),
+        seen("127.0.0.1", Some("1"), 10),
+        seen("other", Some("2"), 5),
+        seen("x", None, 1),
+        seen("y", None, 2),
+    ];
+    let joined = joined(&all);
+    assert_eq!(joined.iter().map(|wish| wish.connections).collect::<Vec<_>>(), [30, 30, 5, 1, 2]);
+    assert_eq!((&joined[0].same, joined[0].of_users["app"]), (&vec!["127.0.0.1:5432".to_owned()], 30));
+    let server = all[0].0.server.as_ref().unwrap().as_ref().unwrap();
+    let found = room(server, &joined[0]);
+    assert!(found.verdict == Verdict::Good && found.found.contains("together with 127.0.0.1:5432, which is the same server"), "{found:?}");
+    assert_eq!(room(server, &PgWish { connections: 31, ..joined[0].clone() }).verdict, Verdict::Problem);
+}
+
+#[test]
 fn versions_and_roles_are_told_apart() {
     for (number, verdict) in [(90_600, Verdict::Warning), (130_000, Verdict::Warning), (140_000, Verdict::Good), (180_001, Verdict::Good)] {
         assert_eq!(version(&PgServer { version_number: number, ..server_with(&[]) }).verdict, verdict, "{number}");
