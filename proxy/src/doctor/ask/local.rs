@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_port_beside_a_running_one_is_not_listened_on() {
         let options = Options { reuse_port: true, ..Options::default() };
-        let running = crate::listener::bind::Bound::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), &options).unwrap();
+        let running = bind::Bound::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), &options).unwrap();
         let address = running.address().unwrap();
         bind::can_bind(address, &options).unwrap();
         assert_eq!(tcp(address, &options), Door::Free);
