@@ -2,6 +2,8 @@
 
 mod auth;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::listen::{clash, is_local};
 use crate::model::{AuthType, Config, Listen, PgDatabase, PoolLimits, Postgres, Redis, RedisAuth};
 use crate::problem::Severity;
@@ -203,6 +205,11 @@ impl Findings {
 
     fn listeners(&mut self, config: &Config) {
         let mut taken: Vec<(String, Listen)> = Vec::new();
+        // Beside 0.0.0.0 the listener on [::] for PostgreSQL takes IPv6 alone.
+        let all_v4 = |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.ip() == Ipv4Addr::UNSPECIFIED);
+        let has_all_v4 = config.postgres.iter().flat_map(|postgres| &postgres.listen).any(all_v4);
+        let all_v6 = |listen: &Listen| matches!(listen, Listen::Tcp(address) if address.ip() == Ipv6Addr::UNSPECIFIED);
+        let is_only_v6 = |key: &str, listen: &Listen| has_all_v4 && key == "postgres.listen" && all_v6(listen);
         let admin = config.admin.listen.map(|address| ("admin.listen".to_owned(), Listen::Tcp(address)));
         let postgres =
             config.postgres.iter().flat_map(|postgres| &postgres.listen).map(|listen| ("postgres.listen".to_owned(), listen.clone()));
@@ -211,7 +218,9 @@ impl Findings {
             redis.listen.iter().map(move |listen| (key.clone(), listen.clone()))
         });
         for (key, listen) in admin.into_iter().chain(postgres).chain(redis) {
-            if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| clash(&listen, theirs)) {
+            if let Some((other, theirs)) =
+                taken.iter().find(|(other, theirs)| clash(&listen, theirs, is_only_v6(&key, &listen) || is_only_v6(other, theirs)))
+            {
                 let theirs = if *theirs == listen { String::new() } else { format!(" ({theirs})") };
                 let whose = if *other == key { "is in the list twice".to_owned() } else { format!("is taken by {other}{theirs}") };
                 self.error(&[&key, other], format!("{listen} {whose}: every listener needs an address of its own"));

@@ -129,14 +129,14 @@ pub(crate) fn is_local(listen: &Listen) -> bool {
     }
 }
 
-/// True if the two cannot both be bound.
-pub(crate) fn clash(one: &Listen, other: &Listen) -> bool {
+/// True if the two cannot both be bound. `[::]` takes what comes by IPv4 as well, unless `only_v6` says that it does not.
+pub(crate) fn clash(one: &Listen, other: &Listen, only_v6: bool) -> bool {
     match (one, other) {
         (Listen::Unix(one), Listen::Unix(other)) => one == other,
         (Listen::Tcp(one), Listen::Tcp(other)) => {
-            let (a, b) = (one.ip(), other.ip());
-            let covers = a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified());
-            one.port() == other.port() && one.port() != 0 && (a == b || covers)
+            let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+            let covers = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv4() == one.is_ipv4() || (all.is_ipv6() && !only_v6));
+            one.port() == other.port() && one.port() != 0 && (a == b || covers(a, b) || covers(b, a))
         }
         (Listen::Tcp(_), Listen::Unix(_)) | (Listen::Unix(_), Listen::Tcp(_)) => false,
     }
@@ -189,11 +189,24 @@ mod tests {
     #[test]
     fn listeners_clash_by_port_and_address() {
         let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
-        assert!(clash(&tcp("127.0.0.1:1"), &tcp("127.0.0.1:1")));
-        assert!(clash(&tcp("0.0.0.0:1"), &tcp("127.0.0.1:1")));
-        assert!(!clash(&tcp("127.0.0.2:1"), &tcp("127.0.0.1:1")));
-        assert!(!clash(&tcp("127.0.0.1:0"), &tcp("127.0.0.1:0")), "port 0 is any free port");
-        assert!(!clash(&tcp("[::1]:1"), &tcp("0.0.0.0:1")));
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("127.0.0.2:1", "127.0.0.1:1", false),
+            // Port 0 is any free port.
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("[::1]:1", "0.0.0.0:1", false),
+            ("[::]:1", "[::1]:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::]:1", true),
+            ("[::]:1", "127.0.0.1:2", false),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+        ] {
+            assert_eq!(clash(&tcp(one), &tcp(other), false), expected, "{one} {other}");
+        }
+        assert!(!clash(&tcp("[::]:1"), &tcp("0.0.0.0:1"), true), "each for its own");
+        assert!(clash(&tcp("[::]:1"), &tcp("[::1]:1"), true));
         assert!(is_local(&tcp("[::ffff:127.0.0.1]:1")) && !is_local(&tcp("0.0.0.0:1")));
     }
 }

@@ -114,6 +114,51 @@ async fn pools_that_are_too_large_for_their_server_are_a_problem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_databases_clients_name_is_seen_all_the_same() {
+    let cluster = Cluster::start().await;
+    let settings = Settings::new()
+        .set("postgres.listen", vec![format!("127.0.0.1:{}", place::free_port())])
+        .set("postgres.databases.\"*\".host", "127.0.0.1")
+        .set("postgres.databases.\"*\".port", i64::from(cluster.port()))
+        .set("postgres.users.app.password", PASSWORD);
+    let found = examine(&settings, &[]).await;
+    found.is_good();
+    found.says("login", "ok", &["as app to postgres"]);
+    found.says("version", "ok", &["PostgreSQL"]);
+    found.says("max_connections", "ok", &["20 more for each further database", "97"]);
+    // Not everybody may go there: then to the database that is called like the user.
+    cluster.sql("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC").await;
+    examine(&settings, &[]).await.says("login", "ok", &["as app to app"]);
+    cluster
+        .sql("REVOKE CONNECT ON DATABASE app FROM PUBLIC; ALTER DATABASE app OWNER TO CURRENT_USER; REVOKE ALL ON DATABASE app FROM app")
+        .await;
+    let found = examine(&settings, &[]).await;
+    found.says("login", "unseen", &["no database is named", "[postgres.databases]"]);
+    found.is_good();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_server_are_counted_together() {
+    let cluster = Cluster::start_with(&["max_connections=20", "superuser_reserved_connections=3"]).await;
+    let settings = Settings::postgres(&cluster)
+        .set("postgres.default_pool_size", 9)
+        .set("postgres.databases.more.host", "localhost")
+        .set("postgres.databases.more.port", i64::from(cluster.port()))
+        .set("postgres.databases.more.dbname", "app");
+    let found = examine(&settings, &[]).await;
+    found.says("max_connections", "problem", &["18 connections", "localhost", "is the same server"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_says_of_a_superuser_that_a_limit_holds_for_it() {
+    let cluster = Cluster::start().await;
+    cluster.sql("ALTER ROLE app SUPERUSER CONNECTION LIMIT 1; ALTER DATABASE app CONNECTION LIMIT 1").await;
+    let found = examine(&Settings::postgres(&cluster), &[]).await;
+    assert!(found.all("limit").is_empty());
+    found.is_good();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_of_a_role_and_of_a_database_count() {
     let cluster = Cluster::start().await;
     cluster.sql("ALTER ROLE app CONNECTION LIMIT 4; ALTER DATABASE app CONNECTION LIMIT 6").await;

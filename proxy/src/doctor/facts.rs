@@ -66,6 +66,13 @@ impl Denied {
         let words = words.strip_prefix(prefix).unwrap_or(words).to_owned();
         Self { kind: fault.kind, code: fault.code.as_deref().map(str::to_owned), words }
     }
+
+    /// Whether it may be for the database alone: it is not there, or not open to this user.
+    #[must_use]
+    pub fn is_of_database(&self) -> bool {
+        let by_file = self.code.as_deref() == Some("28000") && self.words.contains("pg_hba.conf");
+        self.kind == ConnectFaultKind::NoDatabase || self.code.as_deref() == Some("42501") || by_file
+    }
 }
 
 /// How far a server's clock is ahead of ours, in seconds, and how exactly that is known.
@@ -95,6 +102,8 @@ pub struct PgLogin {
     pub user: String,
     /// Into which database.
     pub dbname: String,
+    /// Whether that is a guess, because the clients name it.
+    pub guessed: bool,
     /// With which kind of secret.
     pub secret: SecretForm,
     /// TLS as configured.
@@ -153,6 +162,8 @@ pub struct PgServer {
     pub clock: Option<Clock>,
     /// Settings by name.
     pub settings: BTreeMap<String, String>,
+    /// Which of all servers it is, however one comes to it: its data, its port, and when it was started.
+    pub identity: Option<String>,
     /// How many connections there are, and how many of them belong to roles that no pool logs in as.
     pub in_use: Option<(u64, u64)>,
 }
@@ -232,6 +243,8 @@ pub struct LocalFacts {
     pub doors: Vec<(Listen, Door)>,
     /// The admin door.
     pub admin: Option<(SocketAddr, Door)>,
+    /// Whether systemd has a socket of sidepool, on which it listens for it.
+    pub has_unit: bool,
     /// Whether a sidepool answers at the admin listener.
     pub runs: bool,
     /// Certificates of our own: the setting that names them, and when they end.

@@ -7,6 +7,7 @@
 //! apart: what facts mean is pure.
 
 pub mod ask;
+pub mod count;
 pub mod facts;
 pub mod finding;
 pub mod flags;
@@ -29,7 +30,7 @@ use tokio::task::spawn_local;
 use self::facts::{PgFacts, RedisFacts};
 use self::finding::{Finding, Report, Section};
 use self::flags::Doctor;
-use self::plan::{PgPlan, RedisPlan};
+use self::plan::{PgPlan, PgWish, RedisPlan};
 use crate::app::source::Source;
 use crate::session::postgres::side;
 use crate::upstream::dial::Dialing;
@@ -103,15 +104,16 @@ async fn world(loaded: &Loaded, replicas: u32) -> Vec<Section> {
     let servers: Vec<_> = plans.iter().map(|plan| spawn_local(postgres(&dialing, &seats, Rc::clone(plan), tcp.clone()))).collect();
     let redises: Vec<Rc<RedisPlan>> = plan::redis(config, replicas).into_iter().map(Rc::new).collect();
     let lanes: Vec<_> = redises.iter().map(|plan| spawn_local(redis(&dialing, &seats, Rc::clone(plan)))).collect();
-    let mut seen: Vec<PgFacts> = Vec::with_capacity(servers.len());
+    let mut seen: Vec<(PgFacts, PgWish)> = Vec::with_capacity(servers.len());
     for (plan, server) in plans.iter().zip(servers) {
         let Ok(Some(facts)) = server.await else { continue };
-        sections.push(Section {
-            subject: subject(&plan.upstream, &plan.wish.entries),
-            findings: judge::postgres::server(&facts, &plan.wish, now),
-        });
-        seen.push(facts);
+        seen.push((facts, plan.wish.clone()));
     }
+    for ((facts, _), wish) in seen.iter().zip(judge::postgres::joined(&seen)) {
+        let findings = judge::postgres::server(facts, &wish, now);
+        sections.push(Section { subject: subject(&facts.reached.upstream, &wish.entries), findings });
+    }
+    let seen: Vec<PgFacts> = seen.into_iter().map(|(facts, _)| facts).collect();
     sections.extend(lists(config, &seen));
     for (plan, server) in redises.iter().zip(lanes) {
         let Ok(Some(facts)) = server.await else { continue };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::{AuthType, Config, LoadBalance, Postgres, Redis, Upstream, UpstreamTls};
+use sidepool_config::model::{AuthType, Config, LoadBalance, PgDatabase, Postgres, Redis, Upstream, UpstreamTls};
 use sidepool_protocol::postgres::login::secret::Stored;
 
+use super::count::count;
 use super::facts::SecretForm;
 use crate::runtime::descriptors::{self, KnownPool};
 use crate::session::postgres::route::{self, ANY, Route};
@@ -20,6 +21,8 @@ pub struct Login {
     pub secret: SecretForm,
     /// The query that looks users up, and whom to ask it for.
     pub lookup: Option<(Arc<str>, String)>,
+    /// The entry names no database: the way leads to one that most servers have, and these are for where it is not there.
+    pub guesses: Option<Vec<Route>>,
 }
 
 /// A PostgreSQL server: one of the hosts of the configuration.
@@ -33,18 +36,41 @@ pub struct PgPlan {
     pub wish: PgWish,
 }
 
+impl PgWish {
+    /// Adds what the configuration wants of the same server by another name.
+    pub fn join(&mut self, name: &Upstream, other: &Self) {
+        self.same.push(name.to_string());
+        self.connections = self.connections.saturating_add(other.connections);
+        self.listening = self.listening.saturating_add(other.listening);
+        let sum = |one: Option<u64>, other: Option<u64>| one.map_or(other, |one| Some(one.saturating_add(other.unwrap_or(0))));
+        (self.unknown, self.each_database) = (sum(self.unknown, other.unknown), sum(self.each_database, other.each_database));
+        for (name, more) in &other.of_users {
+            *self.of_users.entry(name.clone()).or_default() += more;
+        }
+        for (name, more) in &other.of_databases {
+            *self.of_databases.entry(name.clone()).or_default() += more;
+        }
+    }
+}
+
 /// What the configuration wants of a PostgreSQL server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PgWish {
     /// Names of its entries in `databases`.
     pub entries: Vec<String>,
-    /// Most connections of all pools that lead there, in one process.
+    /// Other names of the same server in the configuration: what is wanted of it there is counted here, too.
+    pub same: Vec<String>,
+    /// Most connections of all pools that lead there, in one process, those included in which users are looked up.
     pub connections: u64,
+    /// Pools that may have one more, which listens for their clients.
+    pub listening: u64,
+    /// The pools of each further database, where the clients name it.
+    pub each_database: Option<u64>,
     /// The same by role.
     pub of_users: BTreeMap<String, u64>,
     /// And by database.
     pub of_databases: BTreeMap<String, u64>,
-    /// Pools of users that are not known beforehand come on top, each of this size.
+    /// Pools of users that are not known beforehand come on top: so many connections for each user.
     pub unknown: Option<u64>,
     /// How many processes there are.
     pub replicas: u32,
@@ -89,26 +115,24 @@ pub fn postgres(config: &Postgres, replicas: u32) -> Vec<PgPlan> {
             wish.idle_transaction_timeout = timeouts.idle_transaction_timeout;
             let lookup = route::lookup(config, entry).and_then(Result::ok);
             wish.needs_scram |= lookup.is_some() && config.auth_type == AuthType::ScramSha256;
-            if lookup.is_some() && database.user.is_none() {
-                wish.unknown = Some(u64::from(database.limits.pool_size) + u64::from(database.limits.reserve_pool_size));
-            }
             for login in logins(config, entry) {
                 add(&mut plan.logins, login);
             }
         }
         // It may run elsewhere than where its clients go.
-        if let Some(Ok(lookup)) = route::lookup(config, entry) {
+        if let Some((lookup, guesses)) = lookup(config, entry) {
             let user = config.users.keys().next().cloned().unwrap_or_else(|| lookup.route.key.user.to_string());
             for host in lookup.route.target.hosts.clone() {
                 if let Some(plan) = plans.get_mut(&host) {
-                    add(&mut plan.logins, login(lookup.route.clone(), Some((Arc::clone(&lookup.query), user.clone()))));
+                    let login = Login { guesses: guesses.clone(), ..login(lookup.route.clone()) };
+                    add(&mut plan.logins, Login { lookup: Some((Arc::clone(&lookup.query), user.clone())), ..login });
                 }
             }
         }
     }
     let pools: Vec<KnownPool<'_>> = descriptors::known_pools(config).filter(|pool| pool.entry != ANY || !config.zero_config).collect();
     for plan in plans.values_mut() {
-        count(config, &pools, plan);
+        count(config, &pools, &plan.upstream, &mut plan.wish);
     }
     plans.into_values().collect()
 }
@@ -135,25 +159,53 @@ fn least(one: UpstreamTls, other: UpstreamTls) -> UpstreamTls {
     ORDER.into_iter().find(|mode| [one, other].contains(mode)).unwrap_or(one)
 }
 
-/// The logins of an entry that the configuration tells of. An entry `*` without a name of its own leads nowhere by itself.
+/// The logins of an entry that the configuration tells of.
 fn logins(config: &Postgres, entry: &str) -> Vec<Login> {
     let Some(database) = config.databases.get(entry) else { return Vec::new() };
-    let name = if entry == ANY { database.dbname.as_deref() } else { Some(entry) };
-    let Some(name) = name else { return Vec::new() };
     let users: Vec<&str> = match &database.user {
         Some(user) => vec![user],
         None => config.users.keys().map(String::as_str).collect(),
     };
-    users.into_iter().filter_map(|user| route::route(config, name, user)).map(|route| login(route, None)).collect()
+    if names_none(entry, database) {
+        let guessed = |user: &&str| {
+            let mut ways = guesses(config, user).into_iter().filter_map(|name| route::route(config, name, user));
+            let first = ways.next()?;
+            Some(Login { guesses: Some(ways.collect()), ..login(first) })
+        };
+        return users.iter().filter_map(guessed).collect();
+    }
+    let name = if entry == ANY { database.dbname.as_deref().unwrap_or(ANY) } else { entry };
+    users.into_iter().filter_map(|user| route::route(config, name, user)).map(login).collect()
 }
 
-fn login(route: Route, lookup: Option<(Arc<str>, String)>) -> Login {
+/// Whether it is the clients who name the databases on the server.
+fn names_none(entry: &str, database: &PgDatabase) -> bool {
+    entry == ANY && database.dbname.is_none()
+}
+
+/// Databases that a server is likely to have, and that no other entry serves.
+fn guesses<'a>(config: &Postgres, user: &'a str) -> Vec<&'a str> {
+    ["postgres", user].into_iter().filter(|name| !config.databases.contains_key(*name)).collect()
+}
+
+/// How users of an entry are looked up, and where else if the database is a guess that fails.
+fn lookup(config: &Postgres, entry: &str) -> Option<(route::Lookup, Option<Vec<Route>>)> {
+    let database = config.databases.get(entry)?;
+    if !names_none(entry, database) || database.auth_dbname.is_some() || config.auth_dbname.is_some() {
+        return Some((route::lookup(config, entry)?.ok()?, None));
+    }
+    let user = database.auth_user.as_deref().or(config.auth_user.as_deref())?;
+    let mut found = guesses(config, user).into_iter().filter_map(|name| route::lookup(config, name)?.ok());
+    Some((found.next()?, Some(found.map(|lookup| lookup.route).collect())))
+}
+
+fn login(route: Route) -> Login {
     let secret = match route.target.password.as_ref().map(|password| Stored::read(password.reveal())) {
         None => SecretForm::None,
         Some(Stored::Plain(_) | Stored::Md5(_)) => SecretForm::Usable,
         Some(Stored::Scram(_)) => SecretForm::Verifier,
     };
-    Login { route, secret, lookup }
+    Login { route, secret, lookup: None, guesses: None }
 }
 
 /// Two entries with the same user and database are one login.
@@ -162,31 +214,6 @@ fn add(logins: &mut Vec<Login>, login: Login) {
         Some(known) => known.lookup = known.lookup.take().or(login.lookup),
         None => logins.push(login),
     }
-}
-
-/// How many connections there may be: the sum of the pools, but no more than databases and users may have.
-fn count(config: &Postgres, pools: &[KnownPool<'_>], plan: &mut PgPlan) {
-    let leads_here = pools.iter().filter(|pool| pool.database.hosts.contains(&plan.upstream));
-    let (mut by_entry, mut by_user): (BTreeMap<&str, u64>, BTreeMap<Option<&str>, u64>) = (BTreeMap::new(), BTreeMap::new());
-    let mut by_name: BTreeMap<&str, u64> = BTreeMap::new();
-    for pool in leads_here {
-        *by_entry.entry(pool.entry).or_default() += pool.connections;
-        *by_user.entry(pool.user).or_default() += pool.connections;
-    }
-    let most = |limit: u32, sum: u64| if limit == 0 { sum } else { sum.min(limit.into()) };
-    for (entry, sum) in &mut by_entry {
-        let Some(database) = config.databases.get(*entry) else { continue };
-        *sum = most(database.max_db_connections, *sum);
-        let name = database.dbname.as_deref().or((*entry != ANY).then_some(*entry));
-        *by_name.entry(name.unwrap_or(ANY)).or_default() += *sum;
-    }
-    for (user, sum) in &mut by_user {
-        let own = user.and_then(|user| config.users.get(user)?.max_user_connections);
-        *sum = most(own.unwrap_or(config.max_user_connections), *sum);
-    }
-    plan.wish.connections = by_entry.values().sum::<u64>().min(by_user.values().sum());
-    plan.wish.of_users = by_user.into_iter().filter_map(|(user, sum)| Some((user?.to_owned(), sum))).collect();
-    plan.wish.of_databases = by_name.into_iter().filter(|(name, _)| *name != ANY).map(|(name, sum)| (name.to_owned(), sum)).collect();
 }
 
 /// A Redis server: one of the configuration's, by its name there.
@@ -216,7 +243,7 @@ pub fn redis(config: &Config, replicas: u32) -> Vec<RedisPlan> {
 
 #[cfg(test)]
 mod tests {
-    use sidepool_config::model::{PgDatabase, PgUser};
+    use sidepool_config::model::PgUser;
     use sidepool_config::secret::Secret;
 
     use super::*;
@@ -270,7 +297,7 @@ mod tests {
         config.max_user_connections = 5;
         assert_eq!(postgres(&config, 1)[0].wish.connections, 15);
         config.users.get_mut("bob").unwrap().max_user_connections = Some(6);
-        assert_eq!(postgres(&config, 1)[0].wish.connections, 16);
+        assert_eq!(postgres(&config, 1)[0].wish.connections, 5 + 10, "bob may have 6, but the database no more than 10");
     }
 
     #[test]
@@ -282,6 +309,7 @@ mod tests {
         assert_eq!(&*finder.route.key.user, "finder");
         assert_eq!(finder.lookup.as_ref().unwrap().1, "bob", "somebody who should be there");
         assert!(plans[0].wish.needs_scram && plans[0].wish.unknown == Some(20));
+        assert_eq!(plans[0].wish.connections, 20 + 7 + 20 + 2 * 4, "those that look up are connections, too");
     }
 
     #[test]
@@ -292,9 +320,32 @@ mod tests {
         assert!(postgres(&config, 1)[0].logins.iter().all(|login| &*login.route.key.entry != ANY));
         config.zero_config = false;
         let plans = postgres(&config, 1);
-        assert!(plans[0].logins.iter().all(|login| &*login.route.key.entry != ANY), "it names no database");
         assert_eq!(plans[0].wish.connections, 20 + 7 + 20 + 20);
         config.databases.get_mut(ANY).unwrap().dbname = Some("one".into());
-        assert!(postgres(&config, 1)[0].logins.iter().any(|login| &*login.route.key.dbname == "one"));
+        assert!(postgres(&config, 1)[0].logins.iter().any(|login| &*login.route.key.dbname == "one" && login.guesses.is_none()));
+    }
+
+    #[test]
+    fn where_clients_name_the_database_one_is_guessed() {
+        let mut config = config();
+        config.databases.clear();
+        config.databases.insert(ANY.into(), PgDatabase::at(host("a")));
+        config.auth_user = Some("finder".into());
+        let shown = |config: &Postgres| {
+            let plans = postgres(config, 1);
+            let dbname = |route: &Route| route.key.dbname.to_string();
+            let login = |login: &Login| {
+                let guesses: Vec<String> = login.guesses.as_ref().expect("they are guesses").iter().map(dbname).collect();
+                (login.route.key.user.to_string(), dbname(&login.route), guesses.join(","))
+            };
+            plans[0].logins.iter().map(login).collect::<Vec<_>>()
+        };
+        let table = |rows: &[(&str, &str, &str)]| {
+            rows.iter().map(|(user, first, rest)| ((*user).to_owned(), (*first).to_owned(), (*rest).to_owned())).collect::<Vec<_>>()
+        };
+        let all = [("bob", "postgres", "bob"), ("eve", "postgres", "eve"), ("finder", "postgres", "finder")];
+        assert_eq!(shown(&config), table(&all));
+        config.databases.insert("postgres".into(), PgDatabase { user: Some("app".into()), ..PgDatabase::at(host("z")) });
+        assert_eq!(shown(&config), table(&[("bob", "bob", ""), ("eve", "eve", ""), ("finder", "finder", "")]), "that one is elsewhere");
     }
 }

@@ -15,7 +15,7 @@ pub fn text(report: &Report, coloured: bool) -> String {
     let plural = if report.replicas == 1 { "replica" } else { "replicas" };
     let mut out = format!("sidepool doctor: {}, {} {plural}\n", report.source, report.replicas);
     for section in &report.sections {
-        let _ = writeln!(out, "\n{}", section.subject);
+        let _ = writeln!(out, "\n{}", tame(&section.subject));
         let widest = section.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
         for finding in &section.findings {
             push(&mut out, finding, widest, coloured);
@@ -42,8 +42,22 @@ fn push(out: &mut String, finding: &Finding, widest: usize, coloured: bool) {
     }
 }
 
+/// What servers say may hold anything: what a terminal would obey, or would show in another order, is written out.
+fn tame(text: &str) -> String {
+    let obeyed = |letter: char| {
+        let turns = ['\u{200e}', '\u{200f}', '\u{61c}'].contains(&letter);
+        letter.is_control() || turns || ('\u{202a}'..='\u{202e}').contains(&letter) || ('\u{2066}'..='\u{2069}').contains(&letter)
+    };
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if obeyed(letter) { out.extend(letter.escape_default()) } else { out.push(letter) }
+    }
+    out
+}
+
 /// The text in lines, all but the first indented.
 fn broken(text: &str, indent: usize) -> String {
+    let text = tame(text);
     let room = WIDTH.saturating_sub(indent).max(40);
     let (mut out, mut line) = (String::new(), 0);
     for word in text.split(' ') {
@@ -126,6 +140,15 @@ mod tests {
         assert!(!text(&report, false).contains('\x1b'));
         assert!(text(&report, true).contains("\x1b[31m✗ problem\x1b[0m"));
         assert!(!report.is_good());
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        let words = "bad \x1b[2J\r\n\u{9b}31m \u{202e}thing é";
+        let finding = Finding::problem("login", words, words, words);
+        let shown = text(&report(vec![finding]), false);
+        assert!(!shown.chars().any(|letter| (letter.is_control() && letter != '\n') || letter == '\u{202e}'), "{shown:?}");
+        assert_eq!(shown.matches(r"\u{1b}[2J\r\n\u{9b}31m \u{202e}thing é").count(), 3, "{shown}");
     }
 
     #[test]

@@ -150,7 +150,18 @@ fn inherited_by_accepted(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_keepalive(&KEEPALIVE)
 }
 
+/// Whether one could listen there. Nobody does, not even for a moment.
+pub fn can_bind(address: SocketAddr, options: &Options) -> io::Result<()> {
+    tcp_bound(address, options).map(drop)
+}
+
 fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListener> {
+    let socket = tcp_bound(address, options)?;
+    socket.listen(options.backlog())?;
+    Ok(socket.into())
+}
+
+fn tcp_bound(address: SocketAddr, options: &Options) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
@@ -160,8 +171,7 @@ fn tcp(address: SocketAddr, options: &Options) -> io::Result<std::net::TcpListen
     inherited_by_accepted(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(options.backlog())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn unix(path: &Path, options: &Options) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -13,14 +12,22 @@ use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 use sidepool_config::file::Loaded;
 use sidepool_config::model::{Config, Listen};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::admin::http;
 use crate::admin::process::ProcessFigures;
 use crate::clock;
 use crate::doctor::facts::{Door, LocalFacts};
-use crate::listener::bind::{Bound, Options};
+use crate::listener::bind::{self, Options};
 use crate::probe;
 use crate::runtime::memory::Gauges;
+
+/// Where systemd notes that it listens for us.
+const UNITS: [&str; 2] =
+    ["/etc/systemd/system/sockets.target.wants/sidepool.socket", "/run/systemd/system/sockets.target.wants/sidepool.socket"];
+
+/// A secret of letters alone that is shorter than this may be a word.
+const WORD: usize = 16;
 
 /// Looks.
 #[must_use]
@@ -35,6 +42,7 @@ pub fn look(loaded: &Loaded) -> LocalFacts {
         in_kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
         doors: doors(config),
         admin: config.admin.listen.map(|address| (address, said(http::bind(address)))),
+        has_unit: UNITS.iter().any(|unit| Path::new(unit).exists()),
         runs: config.admin.listen.is_some_and(|address| probe::healthcheck(&format!("http://{}", reachable(address))).is_ok()),
         certificates: certificates(config),
         readable,
@@ -67,9 +75,12 @@ fn door(listen: &Listen, options: &Options) -> Door {
     }
 }
 
-/// Bound as at the start, and closed at once.
+/// Bound as at the start, but not listened on: beside a running sidepool (`so_reuseport`) clients would come here.
 fn tcp(address: SocketAddr, options: &Options) -> Door {
-    said(Bound::bind(&Listen::Tcp(address), options))
+    match bind::can_bind(address, options) {
+        Err(error) if options.may_be_without(&Listen::Tcp(address), &error) => Door::Free,
+        answer => said(answer),
+    }
 }
 
 fn said<T>(bound: io::Result<T>) -> Door {
@@ -80,13 +91,22 @@ fn said<T>(bound: io::Result<T>) -> Door {
     }
 }
 
+/// Connects without waiting, however long the queue is.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
 /// A socket's file is left alone, whatever it is.
 fn unix(path: &Path) -> Door {
     if path.to_str().is_some_and(|path| path.starts_with('@')) {
         return Door::Free;
     }
-    match UnixStream::connect(path) {
-        Ok(_) => return Door::Taken,
+    match knock(path) {
+        Ok(()) => return Door::Taken,
+        // Somebody listens, and has more clients in the queue than fit in.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Door::Taken,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Door::Impossible(error.to_string()),
         Err(_) => {}
     }
@@ -118,12 +138,30 @@ fn certificates(config: &Config) -> Vec<(&'static str, i64)> {
 fn files(loaded: &Loaded) -> (usize, Vec<PathBuf>) {
     let secrets = secrets(&loaded.config);
     let is_open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
-    let tells = |path: &Path| {
+    let has_secrets = |path: &Path| {
         let text = fs::read_to_string(path).unwrap_or_default();
-        text.contains("PRIVATE KEY-----") || secrets.iter().any(|secret| text.contains(secret))
+        text.contains("PRIVATE KEY-----") || secrets.iter().any(|secret| tells(&text, secret))
     };
-    let open = loaded.sources.files().filter(|path| is_open(path) && !is_projected(path) && tells(path));
+    let open = loaded.sources.files().filter(|path| is_open(path) && !is_projected(path) && has_secrets(path));
     (loaded.sources.files().count(), open.map(Path::to_owned).collect())
+}
+
+/// Whether a text tells a secret. One that is a mere word (`postgres`) may be there for itself: then it has to stand where passwords stand.
+fn tells(text: &str, secret: &str) -> bool {
+    let is_word = secret.len() < WORD && secret.chars().all(|letter| letter.is_ascii_alphabetic());
+    if !is_word {
+        return text.contains(secret);
+    }
+    let (quoted, in_url, at_end) = (format!("\"{secret}\""), format!(":{secret}@"), format!(":{secret}"));
+    let in_line = |line: &str| {
+        let (line, lower) = (line.trim(), line.to_lowercase());
+        let is_named = ["pass", "secret", "pwd"].iter().any(|word| lower.contains(word)) && line.contains(secret);
+        // `"user" "password"` of a userlist, `host:port:database:user:password` of a .pgpass.
+        let is_listed = line.starts_with('"') && line.ends_with(&quoted) && line.len() > quoted.len();
+        let is_in_pgpass = line.ends_with(&at_end) && line.matches(':').count() == 4;
+        is_named || is_listed || is_in_pgpass || line.contains(&in_url)
+    };
+    text.trim() == secret || text.lines().any(in_line)
 }
 
 /// Kubernetes mounts secrets for one container alone, behind links to a directory whose name begins with two dots.
@@ -163,6 +201,51 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(unix(&file), Door::Impossible(why) if why.contains("not a socket")));
         assert_eq!(unix(Path::new("@abstract")), Door::Free);
+    }
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_taken_and_nobody_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("full");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let connect = || {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            client.connect(&SockAddr::unix(&path).unwrap()).map(|()| client)
+        };
+        let queued: Vec<Socket> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+        assert!((1..100).contains(&queued.len()) && connect().unwrap_err().kind() == ErrorKind::WouldBlock);
+        assert_eq!(unix(&path), Door::Taken);
+    }
+
+    #[test]
+    fn a_port_beside_a_running_one_is_not_listened_on() {
+        let options = Options { reuse_port: true, ..Options::default() };
+        let running = bind::Bound::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), &options).unwrap();
+        let address = running.address().unwrap();
+        bind::can_bind(address, &options).unwrap();
+        assert_eq!(tcp(address, &options), Door::Free);
+        assert_eq!(tcp(address, &Options::default()), Door::Taken);
+    }
+
+    #[test]
+    fn a_secret_that_is_a_word_has_to_stand_where_passwords_stand() {
+        for (text, secret, expected) in [
+            ("host = \"postgres\"", "postgres", false),
+            ("[postgres]\nlisten = []", "postgres", false),
+            ("password = \"postgres\"", "postgres", true),
+            ("url = \"postgres://app:postgres@db/app\"", "postgres", true),
+            ("url = \"postgres://postgres@db/app\"", "postgres", false),
+            ("\"app\" \"postgres\"", "postgres", true),
+            ("db:5432:app:app:postgres", "postgres", true),
+            ("postgres\n", "postgres", true),
+            ("anything s3cret-of-mine at all", "s3cret-of-mine", true),
+            ("anything at all", "s3cret-of-mine", false),
+        ] {
+            assert_eq!(tells(text, secret), expected, "{text}");
+        }
     }
 
     #[test]

@@ -27,9 +27,14 @@ const MOST_LOGINS: usize = 20;
 const SELF: &str = "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_version'), \
                     pg_catalog.pg_is_in_recovery(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())";
 
-/// Whom the server lets have how many connections.
-const LIMITS: &str = "SELECT rolconnlimit, datconnlimit FROM pg_catalog.pg_roles, pg_catalog.pg_database \
+/// Whom the server lets have how many connections: superusers as many as there are.
+const LIMITS: &str = "SELECT CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END, CASE WHEN rolsuper THEN -1 ELSE datconnlimit END \
+                      FROM pg_catalog.pg_roles, pg_catalog.pg_database \
                       WHERE rolname = session_user AND datname = pg_catalog.current_database()";
+
+/// What no two servers have in common: the cluster alone is not enough, since its standbys have the same.
+const IDENTITY: &str = "SELECT system_identifier, pg_catalog.current_setting('port'), \
+                        pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) FROM pg_catalog.pg_control_system()";
 
 /// The settings that make a difference to a pooler.
 const SETTINGS: [&str; 9] = [
@@ -52,32 +57,16 @@ pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<PgPlan>, t
         return facts;
     }
     for login in plan.logins.iter().take(MOST_LOGINS) {
-        let connector = connector(&dialing, &plan, login, login.route.target.tls, &tcp);
-        let begun = clock::now();
-        let opened = connector.connect().await;
-        let took = clock::now().saturating_duration_since(begun);
-        let result = match opened {
-            Ok(mut connection) => {
-                let entered = enter(&mut connection, connector.target(), login).await;
-                if facts.server.is_none() {
-                    facts.server = Some(server(&mut connection, connector.target(), &plan).await);
-                }
-                connection.close();
-                Ok(entered)
+        let mut tried = come_in(&dialing, &plan, login, &tcp, &mut facts).await;
+        for route in login.guesses.iter().flatten() {
+            if !tried.result.as_ref().is_err_and(Denied::is_of_database) {
+                break;
             }
-            Err(fault) => {
-                if fault.kind == ConnectFaultKind::Tls && facts.shown.is_none() {
-                    facts.shown = Some(look(&dialing, &plan, login, &tcp).await);
-                }
-                let target = connector.target();
-                let prefix = format!("server {} (database \"{}\", user \"{}\"): ", target.upstream, target.dbname, target.user);
-                Err(Denied::of(&fault, &prefix))
-            }
-        };
-        let is_mute = result.as_ref().is_err_and(|denied| denied.kind == ConnectFaultKind::Timeout);
-        let Login { route, secret, .. } = login;
-        let (user, dbname) = (route.target.user.to_string(), route.target.dbname.to_string());
-        facts.logins.push(PgLogin { user, dbname, secret: *secret, tls: route.target.tls, took, result });
+            let login = Login { route: route.clone(), ..login.clone() };
+            tried = come_in(&dialing, &plan, &login, &tcp, &mut facts).await;
+        }
+        let is_mute = tried.result.as_ref().is_err_and(|denied| denied.kind == ConnectFaultKind::Timeout);
+        facts.logins.push(tried);
         if is_mute {
             // The others would wait as long for as little.
             facts.untried = plan.logins.len() - facts.logins.len();
@@ -85,6 +74,35 @@ pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<PgPlan>, t
         }
     }
     facts
+}
+
+/// Tries one login, and has a look at the server if nobody has had one yet.
+async fn come_in(dialing: &Dialing, plan: &PgPlan, login: &Login, tcp: &TcpOptions, facts: &mut PgFacts) -> PgLogin {
+    let connector = connector(dialing, plan, login, login.route.target.tls, tcp);
+    let begun = clock::now();
+    let opened = connector.connect().await;
+    let took = clock::now().saturating_duration_since(begun);
+    let result = match opened {
+        Ok(mut connection) => {
+            let entered = enter(&mut connection, connector.target(), login).await;
+            if facts.server.is_none() {
+                facts.server = Some(server(&mut connection, connector.target(), plan).await);
+            }
+            connection.close();
+            Ok(entered)
+        }
+        Err(fault) => {
+            if fault.kind == ConnectFaultKind::Tls && facts.shown.is_none() {
+                facts.shown = Some(look(dialing, plan, login, tcp).await);
+            }
+            let target = connector.target();
+            let prefix = format!("server {} (database \"{}\", user \"{}\"): ", target.upstream, target.dbname, target.user);
+            Err(Denied::of(&fault, &prefix))
+        }
+    };
+    let Login { route, secret, guesses, .. } = login;
+    let (user, dbname, guessed) = (route.target.user.to_string(), route.target.dbname.to_string(), guesses.is_some());
+    PgLogin { user, dbname, guessed, secret: *secret, tls: route.target.tls, took, result }
 }
 
 fn connector(dialing: &Dialing, plan: &PgPlan, login: &Login, tls: UpstreamTls, tcp: &TcpOptions) -> PgConnector {
@@ -157,7 +175,12 @@ async fn server(connection: &mut PgConnection, target: &Target, plan: &PgPlan) -
         let row = rows.first()?;
         Some((text(row, 0).parse::<u64>().ok()?.saturating_sub(1), text(row, 1).parse().ok()?))
     });
+    let identity = ask(IDENTITY, connection, target).await.ok().and_then(|rows| {
+        let row = rows.into_iter().next()?;
+        row.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
+    });
     Ok(PgServer {
+        identity,
         version_number: text(&row, 0).parse().unwrap_or(0),
         version: text(&row, 1),
         in_recovery: text(&row, 2) == "t",

@@ -86,6 +86,12 @@ fn doors(facts: &LocalFacts) -> Vec<Finding> {
     let judge = |shown: String, door: &Door| match door {
         Door::Free => Finding::good(CHECK, format!("{shown} is free")),
         Door::Taken if facts.runs => Finding::good(CHECK, format!("{shown} is in use, and a sidepool runs here")),
+        Door::Taken if facts.has_unit || facts.admin.is_none() => Finding::warning(
+            CHECK,
+            format!("{shown} is in use, maybe by a running sidepool or by systemd for it (sidepool.socket): that cannot be seen from here"),
+            "if it is neither, sidepool cannot start",
+            "see who listens there (ss -ltnp, ss -lxp), or set admin.listen, where a running sidepool answers",
+        ),
         Door::Taken => Finding::problem(
             CHECK,
             format!("{shown} is in use"),
@@ -121,7 +127,7 @@ fn admin(facts: &LocalFacts) -> Option<Finding> {
     Some(Finding::warning(
         CHECK,
         format!("metrics and health at {address}, for everybody who reaches this machine"),
-        "it tells the names of databases, users and servers, and asks nobody who they are",
+        "it tells the names of databases, users and servers, and of clients the address, the application name and the process id, and asks nobody who they are",
         "set admin.listen to 127.0.0.1:9127, or to the address of a network that only operators and Prometheus reach",
     ))
 }

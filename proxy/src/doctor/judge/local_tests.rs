@@ -59,9 +59,14 @@ fn doors_are_free_taken_or_impossible() {
         (denied, false, Verdict::Problem, "CAP_NET_BIND_SERVICE"),
         (Door::Impossible("Cannot assign requested address".to_owned()), true, Verdict::Problem, "an address of this machine"),
     ] {
-        let findings = doors(&LocalFacts { doors: vec![(listen.clone(), door.clone())], runs, ..LocalFacts::default() });
-        assert_eq!(findings.len(), 1);
+        let findings = doors(&LocalFacts { doors: vec![(listen.clone(), door.clone())], runs, ..facts() });
+        assert_eq!(findings.len(), 2, "the admin listener's, too");
         assert!(findings[0].verdict == verdict && findings[0].advice.contains(advice), "{door:?}: {findings:?}");
+    }
+    let taken = LocalFacts { doors: vec![(listen, Door::Taken)], ..facts() };
+    for unclear in [LocalFacts { admin: None, ..taken.clone() }, LocalFacts { has_unit: true, ..taken }] {
+        let finding = doors(&unclear).remove(0);
+        assert!(finding.verdict == Verdict::Warning && finding.found.contains("sidepool.socket"), "nobody can tell who it is: {finding:?}");
     }
 }
 

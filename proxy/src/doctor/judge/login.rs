@@ -136,6 +136,7 @@ mod tests {
         let login = PgLogin {
             user: "bob".to_owned(),
             dbname: "shop".to_owned(),
+            guessed: false,
             secret,
             tls: UpstreamTls::Disable,
             took: Duration::ZERO,

@@ -4,7 +4,7 @@ use sidepool_config::model::{LoadBalance, Upstream};
 
 use super::reach::{reach, shown};
 use super::{clock, counted, login, settings, times, tls};
-use crate::doctor::facts::{LookedUp, PgEntered, PgFacts, PgLogin, PgServer};
+use crate::doctor::facts::{Denied, LookedUp, PgEntered, PgFacts, PgLogin, PgServer};
 use crate::doctor::finding::{Finding, Verdict};
 use crate::doctor::plan::{HostList, PgWish};
 use crate::pool::fault::ConnectFaultKind;
@@ -44,6 +44,22 @@ pub fn server(facts: &PgFacts, wish: &PgWish, now: i64) -> Vec<Finding> {
     findings
 }
 
+/// What is wanted of each server with what is wanted of it by its other names: `localhost`, `127.0.0.1` and a socket may be one.
+#[must_use]
+pub fn joined(seen: &[(PgFacts, PgWish)]) -> Vec<PgWish> {
+    let identity = |facts: &PgFacts| facts.server.as_ref()?.as_ref().ok()?.identity.clone();
+    let whole = |(index, (facts, wish)): (usize, &(PgFacts, PgWish))| {
+        let mut whole = wish.clone();
+        let Some(own) = identity(facts) else { return whole };
+        let others = seen.iter().enumerate().filter(|(other, (facts, _))| *other != index && identity(facts).as_ref() == Some(&own));
+        for (_, (other, wish)) in others {
+            whole.join(&other.reached.upstream, wish);
+        }
+        whole
+    };
+    seen.iter().enumerate().map(whole).collect()
+}
+
 fn logins(facts: &PgFacts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for login in &facts.logins {
@@ -51,6 +67,7 @@ fn logins(facts: &PgFacts) -> Vec<Finding> {
             Ok(_) => findings.push(Finding::good("login", format!("as {} to {} in {}", login.user, login.dbname, shown(login.took)))),
             // Said once, as what it is.
             Err(denied) if denied.kind == ConnectFaultKind::Tls => {}
+            Err(denied) if login.guessed && denied.is_of_database() => findings.push(unnamed(login, denied)),
             Err(denied) => findings.push(login::postgres(login, denied)),
         }
     }
@@ -68,6 +85,15 @@ fn logins(facts: &PgFacts) -> Vec<Finding> {
         findings.push(Finding::unseen("login", found, ""));
     }
     findings
+}
+
+/// Nobody named a database, and what was tried is none for this user.
+fn unnamed(login: &PgLogin, denied: &Denied) -> Finding {
+    Finding::unseen(
+        "login",
+        format!("as {}: no database is named, clients name it themselves; to {}: {}", login.user, login.dbname, denied.words),
+        "add an entry with the name of a database to [postgres.databases] (or dbname to \"*\"), and examine again",
+    )
 }
 
 fn under_tls(facts: &PgFacts, wish: &PgWish, now: i64) -> Vec<Finding> {
@@ -127,8 +153,10 @@ fn room(server: &PgServer, wish: &PgWish) -> Finding {
     let wanted = wish.connections.saturating_mul(replicas);
     let others = server.in_use.map_or(0, |(_, others)| others);
     let used = server.in_use.map_or_else(String::new, |(all, _)| format!("; {all} in use now"));
-    let more = wish.unknown.map_or_else(String::new, |size| format!(", and {size} more for each user that is looked up"));
-    let pools = format!("the pools may open {} here ({}{}{more})", counted(wanted, "connection"), wish.connections, times(wish.replicas));
+    let pools =
+        format!("the pools may open {} here ({}{}{})", counted(wanted, "connection"), wish.connections, times(wish.replicas), more(wish));
+    let pools =
+        if wish.same.is_empty() { pools } else { format!("{pools}, together with {}, which is the same server", wish.same.join(", ")) };
     let server_has = format!("the server lets {usable} in ({most} less {kept} kept for superusers and others{used})");
     let found = format!("{pools}, {server_has}");
     let why = "under load connections cannot be opened (SQLSTATE 53300), and clients wait for connections that never come";
@@ -145,17 +173,29 @@ fn room(server: &PgServer, wish: &PgWish) -> Finding {
         let found = format!("{found}, {others} of them by others");
         return Finding::warning(CHECK, found, why, advice);
     }
-    if wish.unknown.is_some_and(|size| wanted.saturating_add(size.saturating_mul(replicas)) > usable) {
-        return Finding::warning(
-            CHECK,
-            found,
-            why,
-            format!(
-                "bound all users together with max_db_connections (at most {fits} in one process), or name one upstream user for the database"
-            ),
-        );
+    let fits_with = |more: u64| wanted.saturating_add(others).saturating_add(more.saturating_mul(replicas)) <= usable;
+    if !fits_with(wish.unknown.unwrap_or(0)) {
+        let bound = format!("bound all users together with max_db_connections (at most {fits} in one process)");
+        return Finding::warning(CHECK, found, why, format!("{bound}, or name one upstream user for the database"));
+    }
+    if !fits_with(wish.each_database.unwrap_or(0)) {
+        let bound =
+            format!("name the databases instead of \"*\", or bound each with max_db_connections (all at most {fits} in one process)");
+        return Finding::warning(CHECK, found, why, bound);
+    }
+    if !fits_with(wish.listening) {
+        let found = format!("{found}; with {} that listens for clients there are more", counted(wish.listening, "connection"));
+        return Finding::warning(CHECK, found, why, advice);
     }
     Finding::good(CHECK, found)
+}
+
+/// What comes on top that is not known beforehand.
+fn more(wish: &PgWish) -> String {
+    let users = wish.unknown.map(|size| format!(", and {size} more for each user that is not listed"));
+    let databases = wish.each_database.map(|size| format!(", and {size} more for each further database"));
+    let listening = (wish.listening > 0).then(|| format!(", and up to {} more while clients LISTEN", wish.listening));
+    [users, databases, listening].into_iter().flatten().collect()
 }
 
 /// What the roles and the databases may have at most.

@@ -19,7 +19,7 @@ fn reached(address: &str) -> Reached {
 
 fn login(result: Result<PgEntered, Denied>) -> PgLogin {
     let (user, dbname) = ("app".to_owned(), "shop".to_owned());
-    PgLogin { user, dbname, secret: SecretForm::Usable, tls: UpstreamTls::Disable, took: Duration::from_millis(5), result }
+    PgLogin { user, dbname, guessed: false, secret: SecretForm::Usable, tls: UpstreamTls::Disable, took: Duration::from_millis(5), result }
 }
 
 fn server_with(settings: &[(&str, &str)]) -> PgServer {
@@ -82,6 +82,36 @@ fn there_is_room_for_the_pools_or_not() {
 }
 
 #[test]
+fn what_is_not_known_beforehand_is_told_and_counted() {
+    let server = server_with(&[("max_connections", "100"), ("superuser_reserved_connections", "0")]);
+    let wish = PgWish { connections: 60, replicas: 1, ..PgWish::default() };
+    for (wish, words, advice) in [
+        (PgWish { unknown: Some(41), ..wish.clone() }, "41 more for each user", "max_db_connections"),
+        (PgWish { each_database: Some(41), ..wish.clone() }, "41 more for each further database", "name the databases"),
+        (PgWish { listening: 41, ..wish.clone() }, "41 more while clients LISTEN", "raise max_connections"),
+    ] {
+        let finding = room(&server, &wish);
+        assert_eq!(finding.verdict, Verdict::Warning, "{finding:?}");
+        assert!(finding.found.contains(words) && finding.advice.contains(advice), "{finding:?}");
+        assert_eq!(room(&server, &PgWish { connections: 59, ..wish }).verdict, Verdict::Good, "one less of the known ones");
+    }
+}
+
+#[test]
+fn a_database_that_is_a_guess_and_not_there_is_nobodys_fault() {
+    let denied = |kind, code: &str, words: &str| Denied { kind, code: Some(code.to_owned()), words: words.to_owned() };
+    for (denied, verdict, words) in [
+        (denied(ConnectFaultKind::NoDatabase, "3D000", "database \"shop\" does not exist"), Verdict::Unseen, "no database is named"),
+        (denied(ConnectFaultKind::Auth, "28000", "no pg_hba.conf entry for host"), Verdict::Unseen, "no database is named"),
+        (denied(ConnectFaultKind::Auth, "42501", "permission denied for database"), Verdict::Unseen, "no database is named"),
+        (denied(ConnectFaultKind::Auth, "28P01", "password authentication failed"), Verdict::Problem, "28P01"),
+    ] {
+        let found = logins(&facts(vec![PgLogin { guessed: true, ..login(Err(denied)) }], None));
+        assert!(found.len() == 1 && found[0].verdict == verdict && found[0].found.contains(words), "{found:?}");
+    }
+}
+
+#[test]
 fn roles_and_databases_have_limits_of_their_own() {
     let mut facts = good();
     let wish = PgWish {
@@ -106,6 +136,31 @@ fn roles_and_databases_have_limits_of_their_own() {
     let findings = limits(&facts, &wish);
     assert!(findings[0].advice.contains("ALTER ROLE \"app\" CONNECTION LIMIT 40"), "{findings:?}");
     assert!(findings[1].advice.contains("ALTER DATABASE \"shop\" CONNECTION LIMIT 40"), "{findings:?}");
+}
+
+#[test]
+fn names_of_one_server_are_counted_together() {
+    let seen = |name: &str, identity: Option<&str>, connections: u64| {
+        let mut facts =
+            facts(Vec::new(), Some(PgServer { identity: identity.map(str::to_owned), ..server_with(&[("max_connections", "30")]) }));
+        facts.reached.upstream = Upstream::Tcp { host: name.to_owned(), port: 5432 };
+        let of_users = [("app".to_owned(), connections)].into();
+        (facts, PgWish { connections, replicas: 1, of_users, ..PgWish::default() })
+    };
+    let all = [
+        seen("localhost", Some("1"), 20),
+        seen("127.0.0.1", Some("1"), 10),
+        seen("other", Some("2"), 5),
+        seen("x", None, 1),
+        seen("y", None, 2),
+    ];
+    let joined = joined(&all);
+    assert_eq!(joined.iter().map(|wish| wish.connections).collect::<Vec<_>>(), [30, 30, 5, 1, 2]);
+    assert_eq!((&joined[0].same, joined[0].of_users["app"]), (&vec!["127.0.0.1:5432".to_owned()], 30));
+    let server = all[0].0.server.as_ref().unwrap().as_ref().unwrap();
+    let found = room(server, &joined[0]);
+    assert!(found.verdict == Verdict::Good && found.found.contains("together with 127.0.0.1:5432, which is the same server"), "{found:?}");
+    assert_eq!(room(server, &PgWish { connections: 31, ..joined[0].clone() }).verdict, Verdict::Problem);
 }
 
 #[test]

@@ -138,7 +138,12 @@ fn room(server: &RedisServer, plan: &RedisPlan) -> Finding {
     let wanted = plan.connections.saturating_mul(plan.replicas.into());
     let in_use = server.info("connected_clients").map_or_else(String::new, |clients| format!(" ({clients} in use now)"));
     let pools = format!("sidepool may open {} ({}{})", counted(wanted, "connection"), plan.connections, times(plan.replicas));
-    let per = "for each user and protocol version that clients come with";
+    let users = plan.config.users.len() as u64;
+    let per = if users == 0 {
+        "for each user and protocol version that clients come with"
+    } else {
+        "for each protocol version that clients come with"
+    };
     let Some(most) = most else {
         return Finding::unseen(
             CHECK,
@@ -147,7 +152,10 @@ fn room(server: &RedisServer, plan: &RedisPlan) -> Finding {
         );
     };
     let found = format!("{pools} {per}, the server lets {most} in{in_use}");
-    let advice = format!("set pool_size to {} or less, or raise maxclients on the server", most / u64::from(plan.replicas.max(1)) / 2);
+    let advice = format!(
+        "set pool_size to {} or less, or raise maxclients on the server",
+        most / u64::from(plan.replicas.max(1)) / users.max(1) / 2
+    );
     let why = "beyond that, connections are refused (max number of clients reached)";
     match wanted {
         wanted if wanted > most => Finding::problem(CHECK, found, why, advice),
@@ -169,7 +177,11 @@ fn commands(server: &RedisServer) -> Finding {
         return Finding::good(CHECK, format!("{who} may do all that sidepool does itself ({how})"));
     }
     let words: Vec<&str> = denied.iter().map(|(what, _)| *what).collect();
-    let name = |what: &str| what.split([',', ' ']).next().unwrap_or_default().to_lowercase();
+    // The command with its subcommand, as a rule writes them: `script|exists`.
+    let is_name = |word: &&str| word.chars().all(|letter| letter.is_ascii_uppercase());
+    let name = |what: &str| {
+        what.split([',', ' ']).take_while(is_name).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("|").to_lowercase()
+    };
     let rules: Vec<String> = words.iter().map(|what| format!("+{}", name(what))).collect();
     let found = format!("{who} may not: {} ({how})", words.join("; "));
     let advice = format!("there: ACL SETUSER {who} {} &sidepool:*", rules.join(" "));

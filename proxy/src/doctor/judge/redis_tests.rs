@@ -1,6 +1,6 @@
 //! What facts of Redis servers mean, by tables of facts.
 
-use sidepool_config::model::Upstream;
+use sidepool_config::model::{RedisUser, Upstream};
 use sidepool_config::secret::Secret;
 
 use super::super::tests::{find, verdicts};
@@ -105,6 +105,13 @@ fn replicas_of_sidepool_count() {
     let finding = room(&good(), &plan);
     assert_eq!(finding.verdict, Verdict::Problem);
     assert!(finding.found.contains("12000 connections") && finding.advice.contains("pool_size to 8"), "{finding:?}");
+    let mut plan = RedisPlan { replicas: 100, connections: 5 * 20, ..plan };
+    for name in ["a", "b", "c", "d", "e"] {
+        let user = RedisUser { password: Secret::new("x"), upstream_user: None, upstream_password: None };
+        plan.config.users.insert(name.to_owned(), user);
+    }
+    let finding = room(&good(), &plan);
+    assert!(finding.found.contains("10000 connections") && finding.advice.contains("pool_size to 10 "), "each user has pools: {finding:?}");
 }
 
 #[test]
@@ -129,6 +136,8 @@ fn advice_for_a_user_names_what_it_lacks() {
     let server = changed(|server| server.commands.push(("PUBLISH to channels", Err("NOPERM".to_owned()))));
     let finding = commands(&server);
     assert_eq!(finding.advice, "there: ACL SETUSER default +publish &sidepool:*");
+    let server = changed(|server| server.commands.push(("SCRIPT EXISTS, for EVALSHA on new connections", Err("NOPERM".to_owned()))));
+    assert_eq!(commands(&server).advice, "there: ACL SETUSER default +script|exists &sidepool:*", "no wider than needed");
 }
 
 #[test]

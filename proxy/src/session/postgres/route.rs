@@ -232,7 +232,8 @@ fn lookup_route(config: &Postgres, entry: &str, name: &str, user: &str) -> Optio
 }
 
 /// Whether somebody may log in to this database whom the configuration does not list.
-fn has_others(config: &Postgres, database: &PgDatabase) -> bool {
+#[must_use]
+pub fn has_others(config: &Postgres, database: &PgDatabase) -> bool {
     let looked_up = database.auth_user.is_some() || config.auth_user.is_some();
     looked_up
         || match config.auth_type {
