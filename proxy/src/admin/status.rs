@@ -1,4 +1,4 @@
-//! `/statusz`: the same numbers as the metrics, as one JSON document for people and for what they look through (the status page, `sidepool top`):
+//! `/statusz`: the same numbers as the metrics, as one JSON document for people and for what they look through (the status page):
 //! beside the numbers the words that explain them. Counters count from the start; who wants rates takes the difference of two documents.
 
 use std::time::{Instant, UNIX_EPOCH};
