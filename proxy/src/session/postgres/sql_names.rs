@@ -127,7 +127,11 @@ impl Inbound<'_, '_> {
             return Ok(Named::Consumed(self.pass_query(head, at)));
         }
         let prepares = self.send_renamed(rewrite, text);
-        Ok(if open && prepares { Named::Alone(head.message_bytes()) } else { Named::Consumed(head.message_bytes()) })
+        if open && prepares {
+            self.note_sent(FrontendTag::Query, rest, head);
+            return Ok(Named::Alone(head.message_bytes()));
+        }
+        Ok(Named::Consumed(head.message_bytes()))
     }
 
     fn replace_name(&mut self, rewrite: &mut Rewrite, text: &[u8], command: &Command<'_>) -> Result<(), Violation> {
