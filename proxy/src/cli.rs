@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::doctor::flags::Doctor;
 use crate::injector::flags::{Inject, Injector};
+use crate::top::flags::Top;
 
 /// Lets thousands of PostgreSQL and Redis clients share a few upstream connections.
 #[derive(Debug, Parser)]
@@ -65,6 +66,8 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
         timeout: Duration,
     },
+    /// Watch a running sidepool in the terminal: pools, queues, waits, databases and users, pins, Redis lanes.
+    Top(Top),
     /// Print the alerts and recording rules for Prometheus.
     Alerts(Alerts),
     /// Print a Grafana dashboard.

@@ -31,6 +31,7 @@ pub mod service;
 pub mod session;
 pub mod signals;
 pub mod suspension;
+pub mod top;
 pub mod traces;
 pub mod transport;
 pub mod upstream;

@@ -13,6 +13,7 @@ use sidepool::invocation::{flags, start};
 use sidepool::manual;
 use sidepool::operate;
 use sidepool::probe;
+use sidepool::top;
 
 fn main() -> ExitCode {
     let mut words = env::args_os();
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => manual::completions(shell),
         Some(Command::Man) => manual::page(),
         Some(Command::Healthcheck(Target { url })) => say(probe::healthcheck(&url)),
+        Some(Command::Top(flags)) => say(top::run(&flags)),
         Some(Command::Alerts(alerts)) => operate::print(&operate::alerts_text(&alerts)),
         Some(Command::Dashboard { fleet }) => operate::print(&operate::dashboard_text(fleet)),
         Some(Command::Wait { target: Target { url }, timeout }) => say(probe::wait(&url, timeout)),

@@ -6,7 +6,7 @@
 //! ```
 //! Strings and numbers become `?`, parameters (`$1`) stay, comments go, white space is one space, lists of values are one value. What follows
 //! PASSWORD in CREATE or ALTER ROLE, and what a SET sets, becomes `?` however it is written. Any bytes go in, and one line of text comes out. Where a text can
-//! be read in two ways, the result ends. Not here: a parser; two texts that mean the same may come out differently.
+//! be read in two ways, or what is behind PASSWORD is nothing that the server takes, the result ends. Not here: a parser; two texts that mean the same may come out differently.
 
 use std::fmt;
 
@@ -14,6 +14,33 @@ use super::sql_tokens::{Token, Tokens, is};
 
 /// What stands for a value.
 const VALUE: &[u8] = b"?";
+
+/// What may stand behind a password: the options of roles.
+const OPTIONS: [&[u8]; 23] = [
+    b"superuser",
+    b"nosuperuser",
+    b"createdb",
+    b"nocreatedb",
+    b"createrole",
+    b"nocreaterole",
+    b"inherit",
+    b"noinherit",
+    b"login",
+    b"nologin",
+    b"replication",
+    b"noreplication",
+    b"bypassrls",
+    b"nobypassrls",
+    b"connection",
+    b"encrypted",
+    b"password",
+    b"valid",
+    b"in",
+    b"role",
+    b"admin",
+    b"user",
+    b"sysid",
+];
 
 /// What says that something is left out.
 const ELLIPSIS: &str = "…";
@@ -87,7 +114,7 @@ impl Piece<'_> {
 enum Secret {
     /// Nothing.
     No,
-    /// What follows PASSWORD.
+    /// The token behind PASSWORD.
     Password,
     /// What follows the `=` or TO of a SET.
     Setting,
@@ -123,6 +150,13 @@ impl<'a> Reader<'a> {
             let spaced = start > before;
             let token = self.tokens.next();
             let text = &self.tokens.text[start..self.tokens.at()];
+            if self.secret == Secret::Password {
+                if !self.is_password(&token, text) {
+                    self.value(spaced);
+                    return (self.pieces, false);
+                }
+                self.secret = Secret::No;
+            }
             match token {
                 Token::Word(_) => self.on_word(text, spaced),
                 Token::Quoted(_) if self.secret != Secret::No => self.value(spaced),
@@ -134,6 +168,8 @@ impl<'a> Reader<'a> {
                     self.finish_number(text);
                     self.value(spaced);
                 }
+                // What begins like a string between tags.
+                Token::Symbol(_) if text.len() > 1 => self.value(spaced),
                 Token::Symbol(symbol) => self.on_symbol(symbol, text, spaced),
                 // Half a string, half a name.
                 Token::End | Token::Unclear => {
@@ -151,16 +187,10 @@ impl<'a> Reader<'a> {
             2 => self.second = text,
             _ => {}
         }
-        let hidden = match self.secret {
-            Secret::No => false,
-            Secret::Password => !is(text, b"null"),
-            Secret::Setting => true,
-        };
-        if hidden {
+        if self.secret == Secret::Setting {
             return self.value(spaced);
         }
-        self.secret = Secret::No;
-        self.sets |= is(text, b"set") && (self.words == 1 || is(self.first, b"alter"));
+        self.sets |= is(text, b"set") && (self.words == 1 || self.may_set());
         let defines = is(self.first, b"create") || is(self.first, b"alter");
         if is(text, b"password") && defines && [&b"role"[..], b"user", b"group"].iter().any(|kind| is(self.second, kind)) {
             self.secret = Secret::Password;
@@ -168,6 +198,33 @@ impl<'a> Reader<'a> {
             self.secret = Secret::Setting;
         }
         self.pieces.push(Piece { text, spaced, value: false });
+    }
+
+    /// Whether SET stands among the rest of the present statement for a setting.
+    fn may_set(&self) -> bool {
+        // Of tables, ON DELETE SET NULL is said, too.
+        let routine = [&b"or"[..], b"function", b"procedure"].iter().any(|kind| is(self.second, kind));
+        is(self.first, b"alter") || is(self.first, b"create") && routine
+    }
+
+    /// Whether the server would take this behind PASSWORD: NULL or a whole literal, and what may follow that. Otherwise nobody knows where the password ends.
+    fn is_password(&self, token: &Token, text: &[u8]) -> bool {
+        let whole = match token {
+            Token::Word(_) => is(text, b"null"),
+            Token::Text => text.ends_with(b"'") || text.len() >= 4 && text.starts_with(b"$") && text.ends_with(b"$"),
+            Token::Quoted(_) | Token::Symbol(_) | Token::End | Token::Unclear => false,
+        };
+        let apart = self.tokens.rest().first().is_none_or(|byte| matches!(byte, b' ' | b'\t'..=b'\r' | b';'));
+        let mut behind = self.tokens.clone();
+        whole
+            && apart
+            && match behind.next() {
+                Token::Word(range) => OPTIONS.iter().any(|option| is(&behind.text[range.clone()], option)),
+                Token::Symbol(symbol) => symbol == b';',
+                // It is over, but for a comment; or half a string follows, of which nothing is shown.
+                Token::End => true,
+                Token::Quoted(_) | Token::Text | Token::Unclear => false,
+            }
     }
 
     fn on_symbol(&mut self, symbol: u8, text: &'a [u8], spaced: bool) {
@@ -182,6 +239,8 @@ impl<'a> Reader<'a> {
                 self.finish_number(number);
                 return self.value(spaced);
             }
+            // A part of what is set.
+            _ if self.secret == Secret::Setting && !b",()=".contains(&symbol) => return self.value(spaced),
             _ => {}
         }
         self.pieces.push(Piece { text, spaced, value: false });
@@ -210,9 +269,6 @@ impl<'a> Reader<'a> {
 
     /// A value: with what introduces it (`X'…'`, `U&'…'`), and one with those that it continues.
     fn value(&mut self, spaced: bool) {
-        if self.secret == Secret::Password {
-            self.secret = Secret::No;
-        }
         let mut spaced = spaced;
         if !spaced {
             let introduced = match &self.pieces[..] {

@@ -71,6 +71,26 @@ fn no_secret_comes_through() {
         "ALTER ROLE bob PASSWORD 'it\\'s hunter2'",
         "CREATE USER MAPPING FOR bob SERVER s OPTIONS (user 'bob', password 'hunter2')",
         "CREATE SUBSCRIPTION s CONNECTION 'host=h password=hunter2' PUBLICATION p",
+        "ALTER ROLE bob PASSWORD it@hunter2",
+        "ALTER ROLE bob PASSWORD 'it's hunter2'",
+        "ALTER ROLE bob PASSWORD 'it' s hunter2'",
+        "ALTER ROLE bob PASSWORD 'it' 's' hunter2'",
+        "ALTER ROLE bob PASSWORD 'it'/**/hunter2'",
+        "ALTER ROLE bob PASSWORD 'it'--s\n hunter2'",
+        "ALTER ROLE bob PASSWORD NULL@hunter2",
+        "ALTER ROLE bob PASSWORD NULL hunter2",
+        "ALTER ROLE bob PASSWORD $hunter2",
+        "ALTER ROLE bob PASSWORD $hunter2 VALID UNTIL 'y'",
+        "ALTER ROLE bob PASSWORD $1hunter2",
+        "ALTER ROLE bob PASSWORD 1 hunter2",
+        "ALTER ROLE bob PASSWORD = 'x' hunter2",
+        "ALTER GROUP bob PASSWORD U&'x' hunter2",
+        "SELECT 1$$ hunter2 $$",
+        "SELECT $hunter2 ",
+        "SET app.token = $hunter2 ",
+        "SET app.token = $hunter2 x",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET app.token TO hunter2 AS 'SELECT 1'",
+        "CREATE OR REPLACE PROCEDURE f() LANGUAGE sql SET app.token = hunter2 AS 'SELECT 1'",
         "SET app.token = hunter2",
         "SET LOCAL app.token TO \"hunter2\", hunter2",
         "ALTER ROLE bob SET app.token TO hunter2",
@@ -80,7 +100,23 @@ fn no_secret_comes_through() {
     ] {
         assert!(!normal(text).contains("hunter2"), "{text}: {}", normal(text));
     }
-    assert_eq!(normal("ALTER ROLE bob PASSWORD NULL"), "ALTER ROLE bob PASSWORD NULL");
+    for (text, expected) in [
+        ("ALTER ROLE bob PASSWORD NULL", "ALTER ROLE bob PASSWORD NULL"),
+        ("ALTER ROLE bob PASSWORD NULL LOGIN", "ALTER ROLE bob PASSWORD NULL LOGIN"),
+        ("ALTER ROLE bob PASSWORD p@ssw0rd", "ALTER ROLE bob PASSWORD ?…"),
+        ("ALTER ROLE bob PASSWORD 'x'", "ALTER ROLE bob PASSWORD ?"),
+        ("ALTER ROLE bob PASSWORD 'x' -- it's his", "ALTER ROLE bob PASSWORD ?"),
+        ("ALTER ROLE bob PASSWORD $$x$$ ; SELECT a", "ALTER ROLE bob PASSWORD ? ; SELECT a"),
+        ("ALTER ROLE bob PASSWORD 'x'; SELECT a", "ALTER ROLE bob PASSWORD ?; SELECT a"),
+        ("SET app.token = p@ss-w0rd, b", "SET app.token = ?, ?"),
+        ("ALTER TABLE t SET (fillfactor = 70)", "ALTER TABLE t SET (fillfactor = ?)"),
+        (
+            "CREATE TABLE t (a int REFERENCES u ON DELETE SET NULL, CHECK (a = b))",
+            "CREATE TABLE t (a int REFERENCES u ON DELETE SET NULL, CHECK (a = b))",
+        ),
+    ] {
+        assert_eq!(normal(text), expected, "{text}");
+    }
     assert_eq!(normal("ALTER ROLE bob PASSWORD 'x' VALID UNTIL 'y'"), "ALTER ROLE bob PASSWORD ? VALID UNTIL ?");
     assert_eq!(normal("SET search_path TO a, b; SELECT c"), "SET search_path TO ?, ?; SELECT c");
     assert_eq!(normal("CREATE TABLE t (password text)"), "CREATE TABLE t (password text)");

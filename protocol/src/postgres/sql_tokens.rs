@@ -148,7 +148,8 @@ impl<'a> Tokens<'a> {
                 Token::Word(start..self.at)
             }
             b'0'..=b'9' => {
-                self.advance_while(|byte| is_word_part(byte) || byte == b'.');
+                // A string between tags may stand right behind it.
+                self.advance_while(|byte| is_word_part(byte) && byte != b'$' || byte == b'.');
                 Token::Text
             }
             _ => {

@@ -112,7 +112,14 @@ fn unreachable(seen: &Seen<'_>) -> Option<Words> {
     let state = seen.state;
     let retry = state.retry_in.map(|pause| format!(", tried again in {}", span(pause))).unwrap_or_default();
     let rest = format!("{retry}; {}, {}", usage(seen), queue(state));
-    let down = |text: &str, advice: &str| Some(Words::new(Level::Down, format!("{text}{rest}"), advice));
+    // What failed may be long ago: nobody has needed one more since. Those that are open show that the server is there.
+    let matters = state.waiters > 0 || busy(state) + state.idle == 0 && state.trouble != Some(Trouble::Missing);
+    let down = |text: &str, advice: &str| {
+        if matters {
+            return Some(Words::new(Level::Down, format!("{text}{rest}"), advice));
+        }
+        Some(Words::new(Level::Notice, format!("the last attempt to open one more failed ({text}){rest}"), advice))
+    };
     match state.trouble? {
         Trouble::Away => down(
             "the server cannot be reached",
@@ -226,15 +233,20 @@ fn held(seen: &Seen<'_>) -> String {
     if seen.state.pinned > 0 {
         text.push_str(&format!("; {}", pinned(seen.state)));
     }
-    if let Some(Holder { held, client, .. }) = seen.holders.longest.first() {
+    let longest = &seen.holders.longest;
+    if let Some(holder) = longest.iter().find(|holder| holder.pinned.is_none()) {
         let what = if seen.mode == "session" { "session with a connection" } else { "transaction" };
-        let name = seen.holders.longest[0].name();
-        text.push_str(&format!("; longest {what} {} by {name}", span(*held)));
-        if !client.is_empty() {
-            text.push_str(&format!(" ({client})"));
-        }
+        text.push_str(&format!("; longest {what} {}", by(holder)));
+    } else if let Some(holder) = longest.first() {
+        text.push_str(&format!("; {} for {}", holder.pinned.as_deref().unwrap_or("pinned"), by(holder)));
     }
     text
+}
+
+/// "8.4 s by worker-3 (127.0.0.1:5555)".
+fn by(holder: &Holder) -> String {
+    let place = if holder.client.is_empty() { String::new() } else { format!(" ({})", holder.client) };
+    format!("{} by {}{place}", span(holder.held), holder.name())
 }
 
 /// What would make room.

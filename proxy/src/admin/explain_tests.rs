@@ -99,6 +99,35 @@ fn what_to_do_depends_on_what_they_are_in_use_for() {
 }
 
 #[test]
+fn who_keeps_a_connection_in_any_case_is_in_no_transaction() {
+    let mut case = Case::of(exhausted());
+    let listener = || Holder { held: Duration::from_secs(11_000), pinned: Some("LISTEN".to_owned()), ..worker_3() };
+    case.holders.longest = vec![listener()];
+    let text = "20 of 20 in use, 14 waiting, oldest 1.2 s; LISTEN for 3 h 3 min by worker-3 (127.0.0.1:5555)";
+    case.says(Level::Exhausted, text, "");
+    case.holders.longest = vec![listener(), worker_3()];
+    let text = "20 of 20 in use, 14 waiting, oldest 1.2 s; longest transaction 8.4 s by worker-3 (127.0.0.1:5555)";
+    case.says(Level::Exhausted, text, "");
+}
+
+#[test]
+fn an_attempt_that_failed_once_is_no_outage() {
+    let calm = PoolState { trouble: Some(Trouble::Away), ..state() };
+    Case::of(calm).says(
+        Level::Notice,
+        "the last attempt to open one more failed (the server cannot be reached); 3 of 20 in use, nobody waits",
+        "network",
+    );
+    Case::of(PoolState { leased: 0, idle: 0, ..calm }).says(
+        Level::Down,
+        "the server cannot be reached; 0 of 20 in use, nobody waits",
+        "network",
+    );
+    let typo = PoolState { trouble: Some(Trouble::Missing), leased: 0, idle: 0, ..state() };
+    assert_eq!(Case::of(typo).words().level, Level::Notice, "somebody asked for a database that does not exist");
+}
+
+#[test]
 fn the_reserve_is_named() {
     let both = Case { holders: Holders::default(), ..Case::of(PoolState { leased: 23, ..exhausted() }) };
     both.says(Level::Exhausted, "20 of 20 and 3 of 5 in reserve in use, 14 waiting, oldest 1.2 s", "");

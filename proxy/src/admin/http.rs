@@ -1,9 +1,10 @@
 //! The admin HTTP server: which path gives what, and the bounds on those who ask.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
@@ -14,19 +15,22 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::collect::{Collected, Collector};
 use super::facts::Facts;
 use super::folding::Folding;
 use super::quit::Refusal;
+use super::sessions::Sessions;
 use super::{metrics, page, sessions, status};
 use crate::clock;
 use crate::listener::bind::is_without_v6;
 
-/// The most connections at a time; one more waits until another is done.
+/// The most connections at a time; for one more the oldest is closed.
 const MOST_CONNECTIONS: usize = 64;
+
+/// For so long what was heard of the sessions is good enough.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// How long the head of a request may take, and how long a connection may sit idle between requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +47,8 @@ struct Admin {
     facts: Arc<Facts>,
     collector: Collector,
     folding: Mutex<Folding>,
+    /// What was last heard of the sessions.
+    sessions: tokio::sync::Mutex<Option<(Instant, Arc<Sessions>)>>,
 }
 
 /// Binds the admin listener.
@@ -79,7 +85,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves for as long as the control thread runs.
 pub async fn serve(listener: TcpListener, facts: Arc<Facts>) -> io::Result<()> {
     let collector = Collector::new(facts.mailboxes.clone());
-    accept(listener, router(Arc::new(Admin { facts, collector, folding: Mutex::default() }))).await
+    accept(listener, router(Arc::new(Admin { facts, collector, folding: Mutex::default(), sessions: tokio::sync::Mutex::default() }))).await
 }
 
 /// Who asks.
@@ -89,9 +95,8 @@ struct Peer(SocketAddr);
 /// Serves what `router` says, within the bounds that are named above.
 pub async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -101,7 +106,16 @@ pub async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
             }
         };
         let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
-        spawn_local(async move {
+        if open.len() >= MOST_CONNECTIONS {
+            open.retain(|connection| !connection.is_finished());
+        }
+        // Probes are not to wait for those who hold connections.
+        if open.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let connection = spawn_local(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_PATIENCE)
@@ -109,8 +123,8 @@ pub async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
                 .serve_connection(TokioIo::new(stream), service);
             // Broken and overdue connections are the business of whoever opened them.
             let _ = tokio::time::timeout(LONGEST_CONNECTION, connection).await;
-            drop(permit);
         });
+        open.push_back(connection.abort_handle());
     }
 }
 
@@ -139,11 +153,25 @@ async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn statusz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
-    let (collected, sessions) = tokio::join!(collect(&admin), sessions::ask(&admin.facts.mailboxes));
+    let (collected, sessions) = tokio::join!(collect(&admin), look_at_sessions(&admin));
     let document = status::document(&admin.facts, &collected, &sessions, clock::now());
     // For people it is spread over lines; whoever asks for it each second says `?compact`.
     let text = if query.as_deref() == Some("compact") { format!("{document}\n") } else { format!("{document:#}\n") };
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+/// What the sessions say, or said a moment ago: however many look, workers are asked once in a while.
+async fn look_at_sessions(admin: &Admin) -> Arc<Sessions> {
+    let mut known = admin.sessions.lock().await;
+    let now = clock::now();
+    if let Some((at, sessions)) = &*known
+        && now.saturating_duration_since(*at) < FRESH
+    {
+        return Arc::clone(sessions);
+    }
+    let sessions = Arc::new(sessions::ask(&admin.facts.mailboxes).await);
+    *known = Some((clock::now(), Arc::clone(&sessions)));
+    sessions
 }
 
 async fn status_page() -> Response {

@@ -1,7 +1,6 @@
 //! What `/statusz` says of each pool, and of the databases and users that pools belong to.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -31,6 +30,7 @@ pub(super) fn document(pool: &PoolReport, sessions: &Sessions) -> Value {
     json!({
         "pool": &*pool.name,
         "protocol": pool.info.protocol.name(),
+        "entry": entry(pool),
         "database": &*pool.info.database,
         "user": &*pool.info.user,
         "mode": pool.info.mode,
@@ -74,6 +74,17 @@ pub(super) fn document(pool: &PoolReport, sessions: &Sessions) -> Value {
     })
 }
 
+/// The database, or the Redis server, by the name that operators know: its section.
+pub(super) fn entry(pool: &PoolReport) -> &str {
+    match pool.info.protocol {
+        Protocol::Postgres => {
+            let name = pool.name.split_once('/').map_or(&*pool.name, |(name, _)| name);
+            name.strip_suffix(&*pool.info.user).and_then(|name| name.strip_suffix('.')).unwrap_or(&pool.info.database)
+        }
+        Protocol::Redis => pool.name.split_once('/').map_or(&*pool.name, |(name, _)| name),
+    }
+}
+
 fn is_shared(pool: &PoolReport) -> bool {
     pool.info.protocol == Protocol::Redis && pool.name.ends_with(SHARED)
 }
@@ -83,7 +94,7 @@ fn says(pool: &PoolReport, sessions: &Sessions, holders: &Holders) -> explain::W
     explain::explain(&Seen {
         protocol: pool.info.protocol,
         mode: pool.info.mode,
-        database: pool.name.strip_suffix(&format!(".{}", pool.info.user)).unwrap_or(&pool.info.database),
+        database: entry(pool),
         state: &pool.state,
         holders,
         limits: &limits,
@@ -150,7 +161,7 @@ struct Sum {
 }
 
 /// Pools added up by what they have in common; those first that most clients wait for, then those that are used most.
-pub(super) fn summed<'a>(pools: &'a [PoolReport], of: impl Fn(&'a PoolReport) -> &'a Arc<str>) -> Vec<Value> {
+pub(super) fn summed<'a>(pools: &'a [PoolReport], of: impl Fn(&'a PoolReport) -> &'a str) -> Vec<Value> {
     let mut sums: BTreeMap<(&str, Protocol), Sum> = BTreeMap::new();
     for pool in pools {
         let sum = sums.entry((of(pool), pool.info.protocol)).or_default();
@@ -218,17 +229,17 @@ mod tests {
     fn databases_are_added_up_and_the_most_wanted_comes_first() {
         let pools = [
             pool("a.bob", Protocol::Postgres, "a", 0),
-            pool("b.bob", Protocol::Postgres, "b", 4),
-            pool("b.eve", Protocol::Postgres, "b", 1),
+            pool("b.bob", Protocol::Postgres, "elsewhere", 4),
+            pool("b.bob/auth_query", Protocol::Postgres, "b", 1),
             pool("c/shared", Protocol::Redis, "0", 0),
         ];
-        let sums = summed(&pools, |pool| &pool.info.database);
+        let sums = summed(&pools, entry);
         let names: Vec<_> = sums.iter().map(|sum| sum["name"].as_str().unwrap()).collect();
         assert_eq!(names[0], "b");
         assert_eq!(
             (&sums[0]["waiting"], &sums[0]["clients"], &sums[0]["queries"], &sums[0]["refused"]),
             (&json!(5), &json!(10), &json!(14), &json!(4))
         );
-        assert_eq!(summed(&pools, |pool| &pool.info.user).len(), 2, "each protocol has its own");
+        assert_eq!(summed(&pools, |pool| &*pool.info.user).len(), 2, "each protocol has its own");
     }
 }

@@ -52,7 +52,7 @@ impl Holder {
 pub struct Holders {
     /// How many of them are idle inside of a transaction.
     pub resting: u32,
-    /// Some of them, those first that have held theirs for longest.
+    /// Some of them: those in a transaction before those that are pinned, and those first that have held theirs for longest.
     pub longest: Vec<Holder>,
 }
 
@@ -60,8 +60,15 @@ impl Holders {
     fn add(&mut self, other: Self) {
         self.resting += other.resting;
         self.longest.extend(other.longest);
-        self.longest.sort_by_key(|holder| std::cmp::Reverse(holder.held));
+        self.longest.sort_by_key(|holder| std::cmp::Reverse((holder.pinned.is_none(), holder.held)));
         self.longest.truncate(NAMED);
+    }
+
+    /// Whether one more that has held a connection for so long would be among those that are named: those in a transaction before those that keep theirs
+    /// in any case.
+    fn shows(&self, held: Duration, pinned: bool) -> bool {
+        let last = self.longest.get(NAMED - 1);
+        last.is_none_or(|last| (!pinned, held) > (last.pinned.is_none(), last.held))
     }
 }
 
@@ -122,8 +129,13 @@ fn holders(worker: &Worker) -> BTreeMap<String, Holders> {
     worker.postgres.cancels.look_at_all(|presence, activity| {
         let Activity::Active(server) = activity else { return };
         let Some(server) = servers.get(&server) else { return };
-        let one = Holders { resting: u32::from(server.rests.get()), longest: vec![holder(presence, server, now)] };
-        pools.entry((&server.database, &server.user)).or_default().add(one);
+        let pool = pools.entry((&server.database, &server.user)).or_default();
+        pool.resting += u32::from(server.rests.get());
+        // Texts are made only of those that are shown.
+        let (held, pinned) = (Duration::from_micros(now.saturating_sub(presence.asked())), server.held.get().is_some());
+        if pool.shows(held, pinned) {
+            pool.add(Holders { resting: 0, longest: vec![holder(presence, server, now)] });
+        }
     });
     pools.into_iter().map(|((database, user), holders)| (format!("{database}.{user}"), holders)).collect()
 }
@@ -187,6 +199,10 @@ mod tests {
         }
         assert_eq!(all.resting, 7);
         assert_eq!(all.longest.iter().map(|holder| holder.held.as_secs()).collect::<Vec<_>>(), [9, 8, 7, 5, 3]);
+        assert!(!all.shows(Duration::from_secs(2), false) && all.shows(Duration::from_secs(4), false));
+        assert!(!all.shows(Duration::from_secs(4000), true), "who keeps its connection in any case says little");
+        all.add(Holders { resting: 0, longest: vec![Holder { pinned: Some("LISTEN".to_owned()), ..holder(4000) }] });
+        assert_eq!(all.longest[0].held.as_secs(), 9);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/statusz`: the same numbers as the metrics, as one JSON document for people and for what they look through (the status page, `sidepool top`):
+//! `/statusz`: the same numbers as the metrics, as one JSON document for people and for what they look through (the status page):
 //! beside the numbers the words that explain them. Counters count from the start; who wants rates takes the difference of two documents.
 
 use std::time::{Instant, UNIX_EPOCH};
@@ -55,8 +55,8 @@ pub fn document(facts: &Facts, collected: &Collected, sessions: &Sessions, now: 
         "limits": sessions.limits.iter().map(|limit| json!({ "setting": limit.setting, "of": limit.of, "used": limit.used, "max": limit.max })).collect::<Vec<_>>(),
         "wait_bounds_seconds": seconds(Buckets::Wait.bounds()),
         "pools": collected.pools.iter().map(|pool| pool_status::document(pool, sessions)).collect::<Vec<_>>(),
-        "databases": pool_status::summed(&collected.pools, |pool| &pool.info.database),
-        "users": pool_status::summed(&collected.pools, |pool| &pool.info.user),
+        "databases": pool_status::summed(&collected.pools, pool_status::entry),
+        "users": pool_status::summed(&collected.pools, |pool| &*pool.info.user),
     })
 }
 

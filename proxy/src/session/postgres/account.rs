@@ -60,10 +60,10 @@ impl Bounds {
         [query, idle_transaction, transaction, client_idle, pin_idle, stall, long_transaction].into_iter().flatten().min()
     }
 
-    /// Whether there are any for a session that keeps nothing from others and reads.
+    /// Whether there are any for a session that keeps nothing from others, reads, and is in no transaction that may be long.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        Self { pin_idle: None, stall: None, ..*self }.shortest().is_some()
+        Self { pin_idle: None, stall: None, long_transaction: None, ..*self }.shortest().is_some()
     }
 }
 
@@ -171,6 +171,13 @@ impl Account {
     #[must_use]
     pub fn slow_log(&self) -> SlowLog {
         self.slow_log.get()
+    }
+
+    /// Whether the log names transactions that are still open.
+    #[must_use]
+    #[inline]
+    pub fn tells_open(&self) -> bool {
+        self.is_observed() && !self.slow_log().transaction.is_zero()
     }
 
     /// One transaction in so many is traced; `None`: none is.
@@ -316,7 +323,7 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use sidepool_config::model::{PgDatabase, PgUser, Upstream};
+    use sidepool_config::model::{Base, PgDatabase, PgUser, Upstream};
 
     use super::*;
 
@@ -360,6 +367,14 @@ mod tests {
         assert!(accounts.apply(&config));
         assert_eq!(member.account().bounds().shortest(), Some(Duration::from_secs(3)));
         assert!(accounts.enter(&config, "a", "v").is_err());
+    }
+
+    #[test]
+    fn who_is_idle_is_not_bounded_by_what_makes_a_transaction_long() {
+        let base = Base { slow_log: SlowLog { transaction: Duration::from_secs(1), ..SlowLog::default() }, ..Base::default() };
+        let config = Postgres { base, ..Postgres::default() };
+        let member = Accounts::new(ClientCounts::default()).enter(&config, "a", "u").unwrap();
+        assert!(!member.account().is_bounded() && member.account().tells_open());
     }
 
     #[test]

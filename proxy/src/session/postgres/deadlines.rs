@@ -105,6 +105,8 @@ pub(super) struct Watched {
     untaken_since: Cell<Option<Instant>>,
     overdue: Cell<Option<Overdue>>,
     long: Cell<Long>,
+    /// The sweep looks at it.
+    listed: Cell<bool>,
     waker: Waker,
 }
 
@@ -124,6 +126,11 @@ impl Watched {
         if !(before == Stage::Waiting && stage == Stage::Running) {
             self.begin();
         }
+    }
+
+    /// Whether the sweep has to look at it in this stage.
+    fn is_swept(&self, stage: Stage) -> bool {
+        stage != Stage::Idle || self.account.is_bounded()
     }
 
     /// Says that something ended, and something of the same kind began.
@@ -246,13 +253,27 @@ impl Deadlines {
             untaken_since: Cell::default(),
             overdue: Cell::new(None),
             long: Cell::new(Long::No),
+            listed: Cell::new(false),
             waker: waker.clone(),
         });
-        self.0.watched.borrow_mut().push(Rc::downgrade(&watched));
+        self.enlist(&watched);
+        watched
+    }
+
+    /// The sweep looks at it again, if it is doing something that is bounded: it forgets who only has transactions that may be long, and none.
+    #[inline]
+    pub(super) fn list(&self, watched: &Rc<Watched>, stage: Stage) {
+        if !watched.listed.get() && watched.is_swept(stage) {
+            self.enlist(watched);
+        }
+    }
+
+    fn enlist(&self, watched: &Rc<Watched>) {
+        watched.listed.set(true);
+        self.0.watched.borrow_mut().push(Rc::downgrade(watched));
         if !self.0.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&self.0)));
         }
-        watched
     }
 }
 
@@ -269,6 +290,10 @@ impl Table {
         let mut shortest: Option<Duration> = None;
         self.watched.borrow_mut().retain(|watched| {
             let Some(watched) = watched.upgrade() else { return false };
+            if !watched.is_swept(watched.stage.get()) {
+                watched.listed.set(false);
+                return false;
+            }
             let bound = watched.account.bounds().shortest();
             shortest = bound.map(|bound| shortest.map_or(bound, |shortest| shortest.min(bound))).or(shortest);
             let overdue = watched.look(now);
@@ -305,7 +330,7 @@ mod tests {
         let base = Base { slow_log, ..Base::default() };
         let mut bench = bench_of(Postgres { base, ..Postgres::default() });
         for _ in 0..2 {
-            bench.watched.is_doing(Stage::Running);
+            bench.does(Stage::Running);
             assert_eq!(bench.pass(60), None);
             bench.watched.is_doing(Stage::Paused);
             assert_eq!(bench.pass(20), None);
@@ -315,14 +340,16 @@ mod tests {
             assert_eq!(bench.pass(500), None);
             assert!(!bench.watched.take_long());
             bench.watched.on_ready(1, 1);
-            bench.watched.is_doing(Stage::Idle);
+            bench.does(Stage::Idle);
+            assert_eq!(bench.listed(), 1);
             assert_eq!(bench.pass(500), None);
             assert!(!bench.watched.take_long());
+            assert_eq!(bench.listed(), 0, "nobody looks at who is in no transaction");
         }
     }
 
     struct Bench {
-        table: Table,
+        deadlines: Deadlines,
         watched: Rc<Watched>,
         now: Instant,
         _member: Member,
@@ -337,16 +364,26 @@ mod tests {
         let deadlines = Deadlines::default();
         deadlines.0.sweeping.set(true);
         let watched = deadlines.watch(member.account(), Waker::noop());
-        let table = Table { watched: deadlines.0.watched.take().into(), sweeping: Cell::new(true) };
-        Bench { table, watched, now: clock::now(), _member: member }
+        Bench { deadlines, watched, now: clock::now(), _member: member }
     }
 
     impl Bench {
+        /// What a session does that says what it is doing.
+        fn does(&self, stage: Stage) {
+            self.deadlines.0.sweeping.set(true);
+            self.deadlines.list(&self.watched, stage);
+            self.watched.is_doing(stage);
+        }
+
+        fn listed(&self) -> usize {
+            self.deadlines.0.watched.borrow().len()
+        }
+
         /// Time passes in turns of the sweep; gives what is overdue then.
         fn pass(&mut self, time: u64) -> Option<Overdue> {
             for _ in 0..time / 10 {
                 self.now += ms(10);
-                self.table.turn(self.now);
+                self.deadlines.0.turn(self.now);
             }
             self.watched.take_overdue()
         }
@@ -435,7 +472,8 @@ mod tests {
 
     #[test]
     fn the_sweep_ends_with_the_last_session() {
-        let Bench { table, watched, now, _member } = bench(all());
+        let Bench { deadlines, watched, now, _member } = bench(all());
+        let table = &deadlines.0;
         assert_eq!(table.turn(now), Some(ms(10)));
         drop(watched);
         assert_eq!(table.turn(now), None);

@@ -186,6 +186,7 @@ impl Inbound<'_, '_> {
                     Hinted::NeedMore => return Ok((at, Stop::NeedMore)),
                     Hinted::Held => return Ok((at, Stop::Held(Hold::All))),
                     Hinted::Refused => {
+                        self.note_sent(tag, rest, head);
                         at += HEAD_BYTES;
                         continue;
                     }
@@ -207,7 +208,10 @@ impl Inbound<'_, '_> {
                 FrontendTag::Execute if rewrite && !self.link.portals.is_empty() => self.on_execute(rest, head, at)?,
                 FrontendTag::Query if rewrite && may_name(rest, head) => match self.on_named_query(rest, head, at)? {
                     Named::Consumed(bytes) => Some(bytes),
-                    Named::Alone(bytes) => return Ok((at + bytes, Stop::Held(Hold::All))),
+                    Named::Alone(bytes) => {
+                        self.note_sent(tag, rest, head);
+                        return Ok((at + bytes, Stop::Held(Hold::All)));
+                    }
                     Named::NeedMore => None,
                     Named::Held(hold) => return Ok((at, Stop::Held(hold))),
                 },

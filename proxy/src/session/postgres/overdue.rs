@@ -21,12 +21,14 @@ impl Session {
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> Option<Result<(), End>> {
         let account = self.member.account();
         let untaken = self.untaken();
-        if !account.is_bounded() && self.pins().is_empty() && untaken.is_none() {
+        // What it takes to see that a transaction is long is kept for the next one.
+        if !account.is_bounded() && !account.tells_open() && self.pins().is_empty() && untaken.is_none() {
             self.watched = None;
             return None;
         }
         let stage = self.stage();
         let watched = Rc::clone(self.watched.get_or_insert_with(|| self.worker.postgres.deadlines.watch(account, cx.waker())));
+        self.worker.postgres.deadlines.list(&watched, stage);
         watched.is_doing(stage);
         watched.waits_for_client(untaken);
         if watched.take_long() {

@@ -1,5 +1,6 @@
 //! Both scanners together against scripts: what reaches the server, what reaches the client, and what is remembered.
 
+use sidepool_config::model::SlowLog;
 use sidepool_protocol::postgres::frame::HEAD_BYTES;
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
@@ -8,6 +9,7 @@ use super::inbound::{Body, Inbound, Rewriting, Rules, Stop, Violation};
 use super::outbound::{News, Notifications, Outbound};
 use super::prepared::{ClientStatements, StatementTable};
 use crate::session::postgres::schema_clock::SchemaClock;
+use crate::upstream::postgres::journal::Journal;
 use crate::upstream::postgres::link::Link;
 use crate::worker::WorkerId;
 
@@ -444,4 +446,29 @@ fn a_reply_of_our_own_waits_for_the_end_of_a_message_that_comes_in_pieces() {
     let (second, _) = answer(&mut a, &mut link, &answers[30..]);
     let expected = [message(b'1', b""), message(b't', &[0, 0]), message(b'T', &[0; 40]), message(b'1', b""), ready()].concat();
     assert_eq!([first, second].concat(), expected);
+}
+
+#[test]
+fn a_query_that_waits_for_what_it_needs_or_is_refused_is_noted_with_the_rest() {
+    let world = World::new(10);
+    let (mut client, mut here, mut there) = (Client::new(1), Link::default(), Link::default());
+    let now = crate::clock::now();
+    let noted = |link: &Link| link.journal.as_ref().unwrap().transaction(now).unwrap().statements;
+    world.send(&mut client, &mut here, &[parse("s", "SELECT 1"), sync()].concat()).unwrap();
+    answer(&mut client, &mut here, &[message(b'1', b""), ready()].concat());
+    there.journal = Some(Box::new(Journal::new(SlowLog::default(), now, 1)));
+    world.send(&mut client, &mut there, &[parse("", "SELECT 2"), message(b'Q', b"EXECUTE s\0")].concat()).unwrap();
+    assert_eq!(noted(&there), 1);
+
+    let mut failed = Link::default();
+    world.send(&mut client, &mut failed, &message(b'Q', b"BEGIN\0")).unwrap();
+    answer(&mut client, &mut failed, &message(b'Z', b"E"));
+    failed.rules = Some(std::rc::Rc::default());
+    for client in 1..3 {
+        let _ = failed.sequences.on_link(client, false);
+    }
+    failed.journal = Some(Box::new(Journal::new(SlowLog::default(), now, 1)));
+    let sent = world.send(&mut client, &mut failed, &message(b'Q', b"ROLLBACK; SELECT currval('s')\0")).unwrap();
+    assert!(!show(&sent).contains("currval"), "{}", show(&sent));
+    assert_eq!(noted(&failed), 1);
 }

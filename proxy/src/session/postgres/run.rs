@@ -252,7 +252,11 @@ impl Session {
 
     /// Whether something that the session does now has a bound in time.
     fn is_watched(&self) -> bool {
-        self.watched.is_some() || self.member.account().is_bounded() || !self.pins().is_empty() || self.untaken().is_some()
+        self.watched.is_some()
+            || self.member.account().is_bounded()
+            || !self.pins().is_empty()
+            || self.untaken().is_some()
+            || matches!(self.phase, Phase::Linked(_)) && self.member.account().tells_open()
     }
 
     /// Goes on until everybody is quiet.

@@ -61,6 +61,20 @@ fn shown(text: &Text) -> Normal<'_> {
     Normal::new(bytes, cut, MOST_TEXT)
 }
 
+/// The texts of what came through together, each without its values for itself: a quote that one of them leaves open is nothing to the next.
+fn shown_all(ran: &Ran) -> String {
+    let mut out = shown(&ran.text).to_string();
+    for text in &ran.others {
+        let (bytes, cut) = text.bytes();
+        // What would not fit is an ellipsis, here and below.
+        out = format!("{out}; {}", Normal::new(bytes, cut, MOST_TEXT.saturating_sub(out.len())));
+        if out.len() >= MOST_TEXT {
+            return out;
+        }
+    }
+    if ran.others.len() + 1 < ran.statements as usize { out + "; …" } else { out }
+}
+
 /// Whose line it is.
 struct Subject<'a> {
     pool: &'a str,
@@ -156,7 +170,7 @@ impl Session {
             statements = ran.statements,
             outcome = ran.outcome.label(),
             tag = &*String::from_utf8_lossy(&ran.tag),
-            statement = %shown(&ran.text),
+            statement = shown_all(ran),
             "slow statement"
         );
     }
@@ -178,5 +192,31 @@ impl Session {
             last_statement = %shown(&transaction.last),
             "long transaction"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::postgres::journal::Outcome;
+
+    fn ran(first: &str, others: &[&str], statements: u32) -> Ran {
+        let text = |text: &str| Text::copy(text.as_bytes(), false);
+        let (since, outcome) = (clock::now(), Outcome::Failed);
+        let others = others.iter().map(|other| text(other)).collect();
+        Ran { since, waited: Duration::ZERO, took: Duration::ZERO, outcome, tag: Box::default(), text: text(first), others, statements }
+    }
+
+    #[test]
+    fn a_quote_that_one_text_leaves_open_is_nothing_to_the_next() {
+        assert_eq!(shown_all(&ran("SELECT 'abc", &["SELECT 'secret word', a"], 2)), "SELECT ?…; SELECT ?, a");
+        assert_eq!(shown_all(&ran("SELECT /* abc", &["SELECT 1"], 3)), "SELECT; SELECT ?; …");
+    }
+
+    #[test]
+    fn texts_of_many_are_one_bounded_line() {
+        let long = "SELECT a, b FROM c ".repeat(20);
+        let line = shown_all(&ran(&long, &vec![&*long; 60], 61));
+        assert!(line.ends_with('…') && line.len() < 2 * MOST_TEXT, "{line}");
     }
 }

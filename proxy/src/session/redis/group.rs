@@ -168,9 +168,9 @@ impl Group {
         let limit = self.log_min_duration.get();
         for lane in &*self.lanes.borrow() {
             let looked = lane.look();
-            if !limit.is_zero()
-                && let Some((waited, took)) = lane.look_for_slow(crate::clock::now(), limit)
-            {
+            if limit.is_zero() {
+                lane.forget_slow();
+            } else if let Some((waited, took)) = lane.look_for_slow(crate::clock::now(), limit) {
                 self.log_slow(waited, took);
             }
             match looked {

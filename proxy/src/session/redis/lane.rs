@@ -59,7 +59,7 @@ pub struct Lane {
     renews: Cell<bool>,
     /// Sessions that wait for it to be less full.
     turns: Turns<Rc<Client>>,
-    /// Changes whenever something comes from the server.
+    /// Changes whenever something comes from the server, and when it is lost: what is at the front afterwards may be somebody else's.
     pub(super) progress: Cell<u32>,
     /// How far it was when it was last looked at with something owed.
     looked: Cell<Option<u32>>,
@@ -163,6 +163,11 @@ impl Lane {
             None if pipeline.is_empty() => Looked::Idle,
             None => Looked::Busy,
         }
+    }
+
+    /// No log wants to know.
+    pub fn forget_slow(&self) {
+        self.slow.forget();
     }
 
     /// The same for the log, to which what took as long as `limit` is news: what was waited for, and how long.
@@ -453,6 +458,7 @@ impl Lane {
     /// The connection is lost: what may be asked again stays, the rest is answered.
     fn on_loss(&self, between: bool, pool: &Pool<RedisConnector>) {
         let record = pool.record();
+        self.progress.set(self.progress.get().wrapping_add(1));
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.is_empty() {
             return;

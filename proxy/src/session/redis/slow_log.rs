@@ -43,6 +43,11 @@ impl SlowLog {
         self.0.get().is_none_or(|waited| waited.progress != progress)
     }
 
+    /// Nobody wants to know: nothing is timed.
+    pub fn forget(&self) {
+        self.0.set(None);
+    }
+
     /// Notes it; answers what was waited for before, and how long, if that was long enough.
     pub fn note(&self, waited: Option<Waited>, now: Instant, limit: Duration) -> Option<(Waited, Duration)> {
         let before = self.0.replace(waited)?;
@@ -71,5 +76,16 @@ mod tests {
         assert_eq!((told.command.name, told.arguments, told.client, took.as_millis()), ("eval", 2, 3, 60));
         assert!(log.note(Some(Waited::new(eval, request, 3, at(80), 9)), at(80), Duration::from_millis(50)).is_none());
         assert!(log.note(None, at(129), Duration::from_millis(50)).is_none(), "not long enough");
+    }
+
+    #[test]
+    fn what_was_waited_for_while_nobody_asked_is_not_told_later() {
+        let (log, start) = (SlowLog::default(), clock::now());
+        let get = command::lookup(b"get").unwrap();
+        let request = b"*2\r\n$3\r\nGET\r\n$1\r\nx\r\n";
+        assert!(log.note(Some(Waited::new(get, request, 3, start, 7)), start, Duration::from_millis(50)).is_none());
+        log.forget();
+        assert!(log.is_news(7));
+        assert!(log.note(None, start + Duration::from_secs(3600), Duration::from_millis(50)).is_none());
     }
 }

@@ -28,6 +28,12 @@ const MOST_UNITS: usize = 1024;
 /// The most names of statements and of portals that are known; with one more, they are forgotten.
 const MOST_NAMES: usize = 256;
 
+/// Longer names are nobody's that this is for.
+const NAME_BYTES: usize = 64;
+
+/// So much of texts is kept for what is under way, for names of statements, and for those of portals, each.
+const MOST_TEXT_BYTES: usize = 64 * 1024;
+
 /// The most statements of a transaction that a trace has.
 const MOST_TRACED: usize = 64;
 
@@ -53,13 +59,12 @@ impl Text {
         Self::Copy(text[..text.len().min(TEXT_BYTES)].into(), cut || text.len() > TEXT_BYTES)
     }
 
-    /// This text and another one behind it.
-    fn and(&self, other: &Self) -> Self {
-        let ((before, cut), (behind, more)) = (self.bytes(), other.bytes());
-        if cut || before.len() >= TEXT_BYTES {
-            return self.clone();
+    /// How many bytes are kept for it alone.
+    fn held(&self) -> usize {
+        match self {
+            Self::Copy(text, _) => text.len(),
+            Self::Unknown | Self::Statement(_) => 0,
         }
-        Self::copy(&[before, b"; ", behind].concat(), more)
     }
 
     /// The bytes, and whether there are more.
@@ -133,10 +138,23 @@ pub struct Ran {
     pub outcome: Outcome,
     /// Its command tag, or its SQLSTATE if it failed; empty where that is not known.
     pub tag: Box<[u8]>,
-    /// Its text, or the texts of all.
+    /// Its text.
     pub text: Text,
+    /// The texts of those that came through together with it, the first ones of them: each is SQL for itself.
+    pub others: Vec<Text>,
     /// How many statements of a pipeline came through together.
     pub statements: u32,
+}
+
+impl Ran {
+    /// Another one came through together with it.
+    fn join(&mut self, text: Text) {
+        let before: usize = self.others.iter().chain([&self.text]).map(|text| text.bytes().0.len()).sum();
+        // Those of which nobody knows the text are bounded, too.
+        if before < TEXT_BYTES && self.others.len() < MOST_TRACED {
+            self.others.push(text);
+        }
+    }
 }
 
 /// A transaction.
@@ -188,14 +206,16 @@ pub struct Journal {
     /// How long the client waited for the connection, until that is a part of something.
     waited: Duration,
     units: VecDeque<Unit>,
+    /// How many bytes their texts have.
+    held: usize,
     /// When the unit before the one at the front was through.
     through: Option<Instant>,
     /// There were too many.
     overflown: bool,
     /// Texts by the names of statements, where these are not the proxy's.
-    named: HashMap<Box<[u8]>, Text>,
+    named: Names,
     /// The same by the names of portals.
-    portals: HashMap<Box<[u8]>, Text>,
+    portals: Names,
     transaction: Option<Open>,
     /// One transaction in so many is traced; `None`: none is.
     sampling: Option<u32>,
@@ -212,10 +232,11 @@ impl Journal {
             now,
             waited: Duration::ZERO,
             units: VecDeque::new(),
+            held: 0,
             through: None,
             overflown: false,
-            named: HashMap::new(),
-            portals: HashMap::new(),
+            named: Names::default(),
+            portals: Names::default(),
             transaction: None,
             sampling: None,
             random: seed,
@@ -225,9 +246,9 @@ impl Journal {
 
     /// Somebody else uses the connection.
     pub fn clear(&mut self) {
-        self.units.clear();
-        self.named.clear();
-        self.portals.clear();
+        self.drop_units();
+        self.named = Names::default();
+        self.portals = Names::default();
         self.reports.clear();
         (self.through, self.transaction, self.overflown, self.waited) = (None, None, false, Duration::ZERO);
     }
@@ -258,18 +279,18 @@ impl Journal {
 
     /// A statement is prepared under a name of the client's.
     pub fn on_parse(&mut self, name: &[u8], text: Text) {
-        put(&mut self.named, name, text);
+        self.named.put(name, text);
     }
 
     /// The text of a statement that was so prepared.
     #[must_use]
     pub fn named(&self, name: &[u8]) -> Text {
-        self.named.get(name).cloned().unwrap_or_default()
+        self.named.get(name)
     }
 
     /// A portal stands for this text.
     pub fn on_bind(&mut self, portal: &[u8], text: Text) {
-        put(&mut self.portals, portal, text);
+        self.portals.put(portal, text);
     }
 
     /// A simple query, or a function call, is sent.
@@ -279,7 +300,7 @@ impl Journal {
 
     /// A portal is executed.
     pub fn on_execute(&mut self, portal: &[u8]) {
-        let text = self.portals.get(portal).cloned().unwrap_or_default();
+        let text = self.portals.get(portal);
         self.push(Kind::Execute, text);
     }
 
@@ -291,7 +312,7 @@ impl Journal {
     fn push(&mut self, kind: Kind, text: Text) {
         if self.overflown || self.units.len() >= MOST_UNITS {
             self.overflown = true;
-            return self.units.clear();
+            return self.drop_units();
         }
         if kind != Kind::Sync {
             let now = self.now;
@@ -306,7 +327,20 @@ impl Journal {
             open.statements = open.statements.saturating_add(1);
             open.last = text.clone();
         }
+        let text = if self.held + text.held() > MOST_TEXT_BYTES { Text::Unknown } else { text };
+        self.held += text.held();
         self.units.push_back(Unit { kind, text, sent: self.now, tag: Box::default(), failed: false });
+    }
+
+    fn pop(&mut self) -> Option<Unit> {
+        let unit = self.units.pop_front()?;
+        self.held -= unit.text.held();
+        Some(unit)
+    }
+
+    fn drop_units(&mut self) {
+        self.units.clear();
+        self.held = 0;
     }
 
     /// A command of the simple query at the front, or the executed portal at the front, is through.
@@ -325,7 +359,8 @@ impl Journal {
         let Some(front) = self.units.front_mut() else { return };
         front.failed |= failed;
         if told {
-            front.tag = tag[..tag.len().min(TAG_BYTES)].strip_suffix(b"\0").unwrap_or(tag).into();
+            let tag = tag.strip_suffix(b"\0").unwrap_or(tag);
+            front.tag = tag[..tag.len().min(TAG_BYTES)].into();
         }
         if front.kind == Kind::Execute {
             self.end_front();
@@ -341,16 +376,17 @@ impl Journal {
                     break;
                 }
                 Kind::Sync => {
-                    self.units.pop_front();
+                    self.pop();
                     break;
                 }
                 // Skipped.
-                Kind::Execute => drop(self.units.pop_front()),
+                Kind::Execute => drop(self.pop()),
             }
         }
         if !owed {
-            self.units.clear();
-            self.overflown = false;
+            self.drop_units();
+            // What was waited for is through, or never ran: the next one has not waited.
+            (self.overflown, self.waited) = (false, Duration::ZERO);
         }
         match status {
             TransactionStatus::Idle => self.end_transaction(),
@@ -376,26 +412,31 @@ impl Journal {
 
     fn end_front(&mut self) {
         let (slow, ran) = (self.is_slow(), self.front_ran());
-        let (Some(unit), Some((since, took))) = (self.units.pop_front(), ran) else { return };
+        let (Some(unit), Some((since, took))) = (self.pop(), ran) else { return };
         let waited = std::mem::take(&mut self.waited);
         let together = self.through.replace(self.now) == Some(self.now);
         let outcome = if unit.failed { Outcome::Failed } else { Outcome::Completed };
         if let Some(open) = self.transaction.as_mut().filter(|open| open.traced && open.ran.len() < MOST_TRACED) {
-            open.ran.push(Ran { since, waited, took, outcome, tag: unit.tag.clone(), text: unit.text.clone(), statements: 1 });
+            let (tag, text) = (unit.tag.clone(), unit.text.clone());
+            open.ran.push(Ran { since, waited, took, outcome, tag, text, others: Vec::new(), statements: 1 });
         }
         if !slow
             && together
             && let Some(Report::Slow(ran)) = self.reports.last_mut()
         {
-            ran.text = ran.text.and(&unit.text);
+            ran.join(unit.text);
             (ran.statements, ran.outcome, ran.tag) = (ran.statements + 1, outcome, unit.tag);
             return;
         }
         if slow {
-            self.reports.push(Report::Slow(Ran { since, waited, took, outcome, tag: unit.tag, text: unit.text, statements: 1 }));
-            if let Some(open) = &mut self.transaction {
-                open.told = open.statements == 1;
-            }
+            self.tell(Ran { since, waited, took, outcome, tag: unit.tag, text: unit.text, others: Vec::new(), statements: 1 });
+        }
+    }
+
+    fn tell(&mut self, ran: Ran) {
+        self.reports.push(Report::Slow(ran));
+        if let Some(open) = &mut self.transaction {
+            open.told = open.statements == 1;
         }
     }
 
@@ -437,12 +478,12 @@ impl Journal {
     pub fn abandon(&mut self) {
         let ran = self.front_ran().filter(|_| self.is_slow());
         if let Some((since, took)) = ran
-            && let Some(Unit { kind: Kind::Query | Kind::Execute, text, tag, .. }) = self.units.pop_front()
+            && let Some(Unit { kind: Kind::Query | Kind::Execute, text, tag, .. }) = self.pop()
         {
             let waited = std::mem::take(&mut self.waited);
-            self.reports.push(Report::Slow(Ran { since, waited, took, outcome: Outcome::Abandoned, tag, text, statements: 1 }));
+            self.tell(Ran { since, waited, took, outcome: Outcome::Abandoned, tag, text, others: Vec::new(), statements: 1 });
         }
-        self.units.clear();
+        self.drop_units();
         self.end_transaction();
     }
 
@@ -491,15 +532,34 @@ impl Open {
     }
 }
 
-fn put(names: &mut HashMap<Box<[u8]>, Text>, name: &[u8], text: Text) {
-    if let Some(known) = names.get_mut(name) {
-        *known = text;
-        return;
+/// Texts by names.
+#[derive(Debug, Default)]
+struct Names {
+    texts: HashMap<Box<[u8]>, Text>,
+    /// How many bytes of texts they have.
+    held: usize,
+}
+
+impl Names {
+    fn get(&self, name: &[u8]) -> Text {
+        self.texts.get(name).cloned().unwrap_or_default()
     }
-    if names.len() >= MOST_NAMES {
-        names.clear();
+
+    fn put(&mut self, name: &[u8], text: Text) {
+        if name.len() > NAME_BYTES {
+            return;
+        }
+        self.held += text.held();
+        if let Some(known) = self.texts.get_mut(name) {
+            self.held -= std::mem::replace(known, text).held();
+        } else {
+            if self.texts.len() >= MOST_NAMES || self.held > MOST_TEXT_BYTES {
+                self.texts.clear();
+                self.held = text.held();
+            }
+            self.texts.insert(name.into(), text);
+        }
     }
-    names.insert(name.into(), text);
 }
 
 #[cfg(test)]

@@ -32,8 +32,10 @@ impl Bench {
         reports
             .into_iter()
             .map(|report| match report {
-                Report::Slow(Ran { waited, took, outcome, tag, text, .. }) => {
-                    let (text, tag) = (String::from_utf8_lossy(text.bytes().0).into_owned(), String::from_utf8_lossy(&tag).into_owned());
+                Report::Slow(Ran { waited, took, outcome, tag, text, others, .. }) => {
+                    let texts: Vec<_> =
+                        [text].iter().chain(&others).map(|text| String::from_utf8_lossy(text.bytes().0).into_owned()).collect();
+                    let (text, tag) = (texts.join("; "), String::from_utf8_lossy(&tag));
                     format!("{text} waited {} took {} {} {tag}", waited.as_millis(), took.as_millis(), outcome.label())
                 }
                 Report::Long(Transaction { took, idle, statements, last, .. }) => {
@@ -174,8 +176,70 @@ fn what_is_kept_is_bounded() {
         bench.journal.on_parse(&name.to_be_bytes(), text("s"));
         bench.journal.on_bind(&name.to_be_bytes(), text("p"));
     }
-    assert_eq!((bench.journal.named.len(), bench.journal.portals.len()), (1, 1));
+    assert_eq!((bench.journal.named.texts.len(), bench.journal.portals.texts.len()), (1, 1));
     assert_eq!(Text::copy(&[b'x'; 2 * TEXT_BYTES], false).bytes(), (&[b'x'; TEXT_BYTES][..], true));
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let mut bench = Bench::new(100, 0);
+    let long = Text::copy(&[b'x'; TEXT_BYTES], false);
+    for name in 0..u32::try_from(MOST_NAMES).unwrap() {
+        bench.journal.on_parse(&name.to_be_bytes(), long.clone());
+        bench.journal.on_parse(b"same", long.clone());
+        let names = &bench.journal.named;
+        let held: usize = names.texts.values().map(Text::held).sum();
+        assert!(held == names.held && held <= MOST_TEXT_BYTES, "{held}");
+    }
+    bench.journal.on_bind(&[b'n'; NAME_BYTES + 1], text("p"));
+    bench.journal.on_bind(&[b'n'; NAME_BYTES], text("p"));
+    assert_eq!(bench.journal.portals.texts.len(), 1, "a longer name is not kept");
+    for _ in 0..2 * MOST_TEXT_BYTES / TEXT_BYTES {
+        bench.at(0).on_query(long.clone());
+    }
+    assert_eq!(bench.journal.held, MOST_TEXT_BYTES);
+    for _ in 0..2 * MOST_TEXT_BYTES / TEXT_BYTES {
+        bench.at(0).on_ready(TransactionStatus::Idle, true);
+    }
+    assert_eq!((bench.journal.held, bench.journal.units.len()), (0, 0));
+    for _ in 0..=TEXT_BYTES {
+        bench.at(0).on_bind(b"", long.clone());
+        bench.at(0).on_execute(b"");
+    }
+    bench.at(500).on_error(&[b'5'; 2 * TAG_BYTES]);
+    assert!(bench.told().is_empty(), "there were too many");
+    bench.at(500).on_ready(TransactionStatus::Idle, false);
+    for _ in 0..100 {
+        bench.at(500).on_execute(b"nobody knows");
+    }
+    for _ in 0..100 {
+        bench.at(900).on_error(&[b'5'; 2 * TAG_BYTES]);
+    }
+    let reports = bench.journal.take_reports();
+    let [Report::Slow(ran)] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((ran.tag.len(), ran.others.len(), ran.statements), (TAG_BYTES, MOST_TRACED, 100));
+}
+
+#[test]
+fn a_wait_is_not_counted_for_what_comes_long_after_it() {
+    let mut bench = Bench::new(100, 0);
+    bench.journal.has_waited(ms(200));
+    bench.at(0).on_bind(b"", text("skipped"));
+    bench.at(0).on_execute(b"");
+    bench.at(0).on_sync();
+    // Its Parse failed.
+    bench.at(10).on_ready(TransactionStatus::Idle, false);
+    bench.at(60_000).on_query(text("a"));
+    bench.at(60_010).on_ready(TransactionStatus::Idle, false);
+    assert_eq!(bench.told(), [""; 0]);
+}
+
+#[test]
+fn one_slow_statement_that_is_abandoned_is_one_line() {
+    let mut bench = Bench::new(100, 100);
+    bench.at(0).on_query(text("a"));
+    bench.at(150).abandon();
+    assert_eq!(bench.told(), ["a waited 0 took 150 abandoned "]);
 }
 
 #[test]
