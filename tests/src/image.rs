@@ -18,9 +18,13 @@ impl Image {
     /// Builds the last stage of the Dockerfile; what the stage before it makes is there already. `None` where buildah is missing or may do nothing.
     #[must_use]
     pub fn build() -> Option<Self> {
-        manifests::program("buildah")?;
+        if manifests::program("buildah").is_none() {
+            crate::left_out("buildah");
+            return None;
+        }
         let mut image = Self { store: place::directory("images"), container: String::new() };
         if !image.buildah(&["from", "scratch"]).status.success() {
+            crate::left_out("a machine on which buildah may work");
             return None;
         }
         let deploy = manifests::deploy();

@@ -45,13 +45,22 @@ pub fn kustomize(folder: &str) -> Vec<Value> {
 /// The base and these components, as a kustomization of somebody's own would name them.
 #[must_use]
 pub fn kustomize_with(base: &str, components: &[&str]) -> Vec<Value> {
+    overlay(base, &[("components", components.iter().map(|component| format!("components/{component}")).collect())], serde_json::json!({}))
+}
+
+/// The base under a kustomization of somebody's own: lists of directories of ours, and what else it says.
+#[must_use]
+pub fn overlay(base: &str, lists: &[(&str, Vec<String>)], mut says: Value) -> Vec<Value> {
     let place = place::directory("kustomization").canonicalize().expect("it is there");
     // Directories elsewhere can be named, but by relative paths only.
     let up = "../".repeat(place.components().count() - 1);
     let there = |folder: &str| format!("{up}{}", deploy().join("kustomize").join(folder).strip_prefix("/").expect("absolute").display());
-    let components: Vec<String> = components.iter().map(|component| there(&format!("components/{component}"))).collect();
-    let kustomization = serde_json::json!({ "kind": "Kustomization", "resources": [there(base)], "components": components });
-    std::fs::write(place.join("kustomization.yaml"), kustomization.to_string()).expect("our own directory");
+    says["kind"] = "Kustomization".into();
+    says["resources"] = vec![there(base)].into();
+    for (list, folders) in lists {
+        says[*list] = folders.iter().map(|folder| there(folder)).collect::<Vec<_>>().into();
+    }
+    std::fs::write(place.join("kustomization.yaml"), says.to_string()).expect("our own directory");
     kustomize_at(&place)
 }
 
@@ -65,7 +74,11 @@ fn kustomize_at(folder: &Path) -> Vec<Value> {
 /// Runs `helm` with the chart's directory as the last argument; `None` where there is no helm.
 #[must_use]
 pub fn helm(arguments: &[&str]) -> Option<Output> {
-    let mut command = Command::new(program("helm")?);
+    let Some(helm) = program("helm") else {
+        crate::left_out("helm: tests/drivers/install gets it on x86-64");
+        return None;
+    };
+    let mut command = Command::new(helm);
     command.args(arguments).arg(deploy().join("helm/sidepool")).env("HELM_CACHE_HOME", place::root());
     Some(command.output().expect("helm starts"))
 }
@@ -106,4 +119,19 @@ pub fn pods(objects: &[Value]) -> Vec<&Value> {
             _ => None,
         })
         .collect()
+}
+
+/// What a container's program is started with: `$(NAME)` of its arguments is taken from its environment, as the kubelet does.
+#[must_use]
+pub fn arguments(container: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let list = |key: &str| container[key].as_array().cloned().unwrap_or_default();
+    let environment = list("env");
+    let expanded = |argument: &Value| {
+        environment.iter().fold(text(argument), |argument, entry| match entry["value"].as_str() {
+            Some(value) => argument.replace(&format!("$({})", text(&entry["name"])), value),
+            None => argument,
+        })
+    };
+    list("args").iter().map(expanded).collect()
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use sidepool_tests::binary::{Build, path};
 use sidepool_tests::kubernetes::{against_restricted, validate};
-use sidepool_tests::manifests::{chart, deploy, find, helm, kustomize, kustomize_with, names, pods, read};
+use sidepool_tests::manifests::{arguments, chart, deploy, find, helm, kustomize, kustomize_with, names, pods, read};
 use sidepool_tests::postgres::cluster::{Cluster, PASSWORD};
 use sidepool_tests::process::{Process, Signal};
 use sidepool_tests::standalone::Standalone;
@@ -196,11 +196,97 @@ fn with_everything_it_is_the_twin_of_all_kustomizations() {
 
 #[test]
 fn the_grace_period_is_made_of_the_drain() {
-    for (timeout, grace) in [("25s", 30), ("2m", 125), ("1500ms", 7), ("0.5h", 1805)] {
+    for (timeout, grace) in [("25s", 30), ("2m", 125), ("1500ms", 7), ("0.5h", 1805), ("1d", 86405)] {
         let Some(objects) = chart(&[&format!("--set=standalone.settings.drain.timeout={timeout}")]) else { return };
         let spec = &find(&objects, "Deployment", "sidepool")["spec"]["template"]["spec"];
         assert_eq!(spec["terminationGracePeriodSeconds"], grace, "{timeout}");
     }
+}
+
+/// What the chart makes of these values, which come from a file.
+fn of_values(values: &Value) -> Option<Vec<Value>> {
+    let file = place::directory("values").join("values.json");
+    std::fs::write(&file, values.to_string()).expect("our own directory");
+    chart(&[&format!("--values={}", file.display())])
+}
+
+#[test]
+fn metrics_are_for_the_inside_of_the_cluster_alone() {
+    for kind in ["LoadBalancer", "NodePort"] {
+        let Some(objects) = chart(&[&format!("--set=standalone.service.type={kind}")]) else { return };
+        let service = &find(&objects, "Service", "sidepool")["spec"];
+        assert_eq!((&service["type"], service["ports"].as_array().map(Vec::len)), (&json!(kind), Some(1)));
+        assert_eq!(service["ports"][0]["name"], "postgres");
+        let inside = &find(&objects, "Service", "sidepool-metrics")["spec"];
+        assert_eq!((&inside["type"], &inside["ports"][0]["port"]), (&Value::Null, &json!(9127)));
+        assert_eq!(inside["selector"], service["selector"]);
+        let test = find(&objects, TEST.0, TEST.1);
+        assert_eq!(test["spec"]["containers"][0]["args"][1], "--url=http://sidepool-metrics:9127");
+        let set = format!("--set=standalone.service.type={kind}");
+        let output = helm(&["install", "sidepool", "--dry-run=client", &set]).expect("it was there before");
+        let notes = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(notes.contains("port-forward service/sidepool-metrics 9127:metrics"), "{notes}");
+    }
+}
+
+#[test]
+fn a_cancel_request_comes_to_the_replica_of_its_query() {
+    let Some(objects) = chart(&[]) else { return };
+    assert_eq!(find(&objects, "Service", "sidepool")["spec"]["sessionAffinity"], "ClientIP");
+    let objects = chart(&["--set=standalone.service.sessionAffinity=None"]).expect("it was there before");
+    assert_eq!(find(&objects, "Service", "sidepool")["spec"]["sessionAffinity"], Value::Null);
+}
+
+#[test]
+fn each_port_has_a_name_of_its_own_that_kubernetes_takes() {
+    // The third one would be called what the second one is.
+    let names = ["sessions_a", "sessions_b", "session-2", "ümlaut", "a.b", "x--y", "n-4"];
+    let servers: serde_json::Map<String, Value> = (6380..)
+        .zip(names)
+        .map(|(port, name)| (name.to_owned(), json!({ "listen": format!("0.0.0.0:{port}"), "host": "redis" })))
+        .collect();
+    let Some(objects) = of_values(&json!({ "standalone": { "settings": { "redis": servers } } })) else { return };
+    let ports = find(&objects, "Service", "sidepool")["spec"]["ports"].as_array().expect("ports");
+    let called: BTreeSet<&str> = ports.iter().map(|port| port["name"].as_str().expect("a name")).collect();
+    assert_eq!((called.len(), ports.len()), (names.len() + 2, names.len() + 2), "{called:?}");
+    let fits = |name: &&str| {
+        let characters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        characters && name.len() <= 15 && !name.contains("--") && !name.starts_with('-') && !name.ends_with('-')
+    };
+    assert!(called.iter().all(fits), "{called:?}");
+}
+
+#[test]
+fn a_user_of_ten_digits_is_a_number() {
+    let Some(objects) = of_values(&json!({ "runAs": 1_000_700_000, "injector": { "enabled": true } })) else { return };
+    for pod in pods(&objects) {
+        let context = &pod["spec"]["containers"][0]["securityContext"];
+        assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(1_000_700_000), &json!(1_000_700_000)));
+    }
+    let spec = |name: &str| find(&objects, "Deployment", name)["spec"]["template"]["spec"].clone();
+    assert_eq!(spec("sidepool")["securityContext"]["fsGroup"], 1_000_700_000);
+    assert!(arguments(&spec("sidepool-injector")["containers"][0]).contains(&"--run-as=1000700000".to_owned()));
+}
+
+#[test]
+fn a_database_may_be_called_like_the_place_of_a_secret() {
+    for name in ["env", "file"] {
+        let databases = json!({ "*": null, name: { "host": "db", "password": { "env": "PASSWORD" } } });
+        let Some(objects) = of_values(&json!({ "standalone": { "settings": { "postgres": { "databases": databases } } } })) else { return };
+        let text = find(&objects, "ConfigMap", "sidepool")["data"]["sidepool.toml"].as_str().expect("a text");
+        assert!(text.contains(&format!("[postgres.databases.{name}]\nhost = \"db\"\npassword = {{ env = \"PASSWORD\" }}\n")), "{text}");
+    }
+}
+
+#[test]
+fn its_own_test_may_ask_for_metrics_when_only_prometheus_may() {
+    let only = json!([{ "namespaceSelector": { "matchLabels": { "name": "monitoring" } } }]);
+    let values = json!({ "standalone": { "networkPolicy": { "enabled": true, "metrics": only } } });
+    let Some(objects) = of_values(&values) else { return };
+    let from = find(&objects, "NetworkPolicy", "sidepool")["spec"]["ingress"][1]["from"].as_array().expect("peers");
+    let labels = find(&objects, TEST.0, TEST.1)["metadata"]["labels"].as_object().expect("labels");
+    let chosen = from.iter().filter_map(|peer| peer["podSelector"]["matchLabels"].as_object());
+    assert!(chosen.flatten().all(|(key, value)| labels.get(key) == Some(value)) && from.len() == 2, "{from:?}");
 }
 
 #[test]
@@ -223,9 +309,7 @@ fn settings_become_a_file_that_sidepool_takes() {
         },
         "redis": { "a_rather_long_name": { "listen": "0.0.0.0:6380", "host": "redis" }, "b": { "listen": "0.0.0.0:6381", "host": "redis" } },
     } } });
-    let file = directory.join("values.json");
-    std::fs::write(&file, values.to_string()).expect("our own directory");
-    let Some(objects) = chart(&[&format!("--values={}", file.display())]) else { return };
+    let Some(objects) = of_values(&values) else { return };
     let text = find(&objects, "ConfigMap", "sidepool")["data"]["sidepool.toml"].as_str().expect("a text");
     let file = directory.join("sidepool.toml");
     std::fs::write(&file, text).expect("our own directory");
@@ -256,9 +340,8 @@ async fn what_it_installs_serves_and_passes_its_own_test() {
     // As `helm test` would, with this machine in place of the Service.
     let test = find(&objects, TEST.0, TEST.1);
     assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
-    let arguments = test["spec"]["containers"][0]["args"].as_array().expect("arguments");
     let here = format!("http://127.0.0.1:{}", standalone.admin);
-    let arguments = arguments.iter().map(|argument| argument.as_str().expect("a text").replace("http://sidepool:9127", &here));
+    let arguments = arguments(&test["spec"]["containers"][0]).into_iter().map(|argument| argument.replace("http://sidepool:9127", &here));
     let output = Command::new(path(Build::Checked)).args(arguments).output().expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     process.signal(Signal::TERM);
@@ -280,7 +363,7 @@ async fn the_api_server_trusts_the_certificate_that_helm_makes() {
     let container = &find(&objects, "Deployment", "sidepool-injector")["spec"]["template"]["spec"]["containers"][0];
     let (port, admin) = (place::free_port(), place::free_port());
     let mut command = Command::new(path(Build::Checked));
-    command.args(container["args"].as_array().expect("a list").iter().filter_map(Value::as_str)).arg("--certificates").arg(&directory);
+    command.args(arguments(container)).arg("--certificates").arg(&directory);
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin}")]);
     let _process = Process::spawn("injector", command);
     wait::until("readiness", async || scrape::get(admin, "/readyz").await.filter(|answer| answer.status == 200)).await;

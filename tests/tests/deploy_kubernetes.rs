@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sidepool_tests::binary::{Build, path};
 use sidepool_tests::kubernetes::{against_restricted, validate};
-use sidepool_tests::manifests::{self, deploy, kustomize, pods, read};
+use sidepool_tests::manifests::{self, arguments, deploy, kustomize, overlay, pods, read};
 use sidepool_tests::postgres::cluster::{Cluster, PASSWORD};
 use sidepool_tests::process::{Process, Signal};
 use sidepool_tests::standalone::Standalone;
@@ -45,8 +45,8 @@ fn all_follow_the_schemas_and_the_restricted_standard() {
     let mut rendered = 0;
     for folder in kustomizations() {
         let kind = &read(&deploy().join(&folder).join("kustomization.yaml"))[0]["kind"];
-        // A component is rendered by the example.
-        if kind == "Component" {
+        // Components and transformers are rendered by the examples.
+        if kind == "Component" || folder.starts_with("kustomize/transformers") {
             continue;
         }
         let objects = kustomize(folder.to_str().expect("a plain name"));
@@ -74,7 +74,8 @@ fn each_file_is_part_of_something_and_each_component_of_the_example() {
         let place = deploy().join(&folder);
         let kustomization = read(&place.join("kustomization.yaml")).remove(0);
         let generators = kustomization["configMapGenerator"].as_array().into_iter().flatten().map(|generator| &generator["files"]);
-        let lists = ["resources", "components"].map(|list| &kustomization[list]).into_iter().chain(generators);
+        let lists =
+            ["resources", "components", "configurations", "transformers"].map(|list| &kustomization[list]).into_iter().chain(generators);
         let named: Vec<&str> = lists.filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
         used.extend(named.iter().map(|name| place.join(name).canonicalize().unwrap_or_else(|error| panic!("{folder:?}: {name}: {error}"))));
         if folder.starts_with("kustomize") {
@@ -84,9 +85,11 @@ fn each_file_is_part_of_something_and_each_component_of_the_example() {
             assert_eq!(unnamed, Vec::<String>::new(), "{}: part of nothing", folder.display());
         }
     }
-    for component in std::fs::read_dir(deploy().join("kustomize/components")).expect("it is there") {
-        let path = component.expect("a directory").path().canonicalize().expect("it is there");
-        assert!(used.contains(&path), "{}: nobody renders it", path.display());
+    for folder in ["components", "transformers"] {
+        for part in std::fs::read_dir(deploy().join("kustomize").join(folder)).expect("it is there") {
+            let path = part.expect("a directory").path().canonicalize().expect("it is there");
+            assert!(used.contains(&path), "{}: nobody renders it", path.display());
+        }
     }
 }
 
@@ -154,7 +157,7 @@ async fn the_injector_starts_as_its_deployment_says_and_waits_for_its_certificat
     let container = &template["spec"]["containers"][0];
     let (webhook, admin) = (place::free_port(), place::free_port());
     let mut command = Command::new(path(Build::Checked));
-    command.args(container["args"].as_array().expect("a list").iter().filter_map(Value::as_str));
+    command.args(arguments(container));
     command.args(["--listen", &format!("127.0.0.1:{webhook}"), "--admin-listen", &format!("127.0.0.1:{admin}")]);
     let _process = Process::spawn("injector", command);
     for (probe, status) in [("startupProbe", 200), ("livenessProbe", 200), ("readinessProbe", 503)] {
@@ -167,6 +170,61 @@ async fn the_injector_starts_as_its_deployment_says_and_waits_for_its_certificat
     let mounted = container["volumeMounts"][0]["mountPath"].as_str().expect("a path");
     for default in [mounted, "[::]:8443", "[::]:9127"] {
         assert!(help.contains(&format!("[default: {default}]")), "{default} is not what it does without flags");
+    }
+}
+
+#[test]
+fn the_image_of_an_overlay_is_the_one_that_pods_get() {
+    let images = json!([{ "name": "sidepool", "newName": "registry.example.com/ours", "newTag": "v9" }]);
+    let digest = json!([{ "name": "sidepool", "newName": "registry.example.com/ours", "digest": format!("sha256:{}", "a".repeat(64)) }]);
+    for images in [images, digest] {
+        let objects = overlay("injector", &[], json!({ "images": images }));
+        let container = &find(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let image = container["image"].as_str().expect("a text");
+        assert!(image.starts_with("registry.example.com/ours"), "{image}");
+        assert!(arguments(container).contains(&format!("--image={image}")), "{container}");
+    }
+}
+
+#[test]
+fn the_policys_image_is_changed_as_its_kustomization_says() {
+    let text = std::fs::read_to_string(deploy().join("kustomize/policy/kustomization.yaml")).expect("it is there");
+    let (_, patches) = text.split_once("#   patches:\n").expect("it says how");
+    let patches: String = patches.lines().map_while(|line| line.strip_prefix("#   ")).map(|line| format!("{line}\n")).collect();
+    let patches: Value = serde_yaml_ng::from_str(&patches).expect("YAML");
+    let objects = overlay("policy", &[], json!({ "patches": patches }));
+    let variables = &find(&objects, "MutatingAdmissionPolicy")["spec"]["variables"];
+    assert_eq!(variables[0], json!({ "name": "image", "expression": "'registry.example.com/sidepool:0.1.0'" }));
+    let text = Value::from(objects).to_string();
+    assert!(text.contains("image: variables.image,") && !text.contains("\"sidepool:"), "{text}");
+}
+
+#[test]
+fn the_injector_of_another_namespace_is_called_there() {
+    let transformers = [("transformers", vec!["transformers/injector-namespace".to_owned()])];
+    let objects = overlay("injector", &transformers, json!({ "namespace": "pools" }));
+    let theirs = Value::from(objects).to_string();
+    let ours = Value::from(overlay("injector", &[], json!({}))).to_string();
+    // The namespace, and nothing else of that name, is another.
+    let mut expected = ours;
+    for (from, to) in [
+        ("\"namespace\":\"sidepool\"", "\"namespace\":\"pools\""),
+        ("\"name\":\"sidepool\"}", "\"name\":\"pools\"}"),
+        ("\"kube-system\",\"sidepool\"", "\"kube-system\",\"pools\""),
+        ("sidepool-injector.sidepool.svc", "sidepool-injector.pools.svc"),
+        ("\"sidepool/sidepool-injector\"", "\"pools/sidepool-injector\""),
+    ] {
+        assert!(expected.contains(from), "{from}");
+        expected = expected.replace(from, to);
+    }
+    assert_eq!(theirs, expected);
+}
+
+#[test]
+fn a_node_can_be_drained_whatever_the_number_of_replicas() {
+    for folder in ["kustomize/injector", "kustomize/standalone"] {
+        let spec = find(&kustomize(folder), "PodDisruptionBudget")["spec"].clone();
+        assert_eq!((&spec["maxUnavailable"], &spec["minAvailable"]), (&json!(1), &Value::Null), "{folder}");
     }
 }
 
@@ -222,12 +280,10 @@ fn a_replica_has_time_to_drain_and_clients_find_it() {
 #[test]
 fn the_images_are_of_this_version() {
     let version = env!("CARGO_PKG_VERSION");
-    for folder in ["injector", "standalone", "example/standalone"] {
+    for folder in ["injector", "standalone", "example/standalone", "example/injector"] {
         let kustomization = read(&deploy().join("kustomize").join(folder).join("kustomization.yaml")).remove(0);
         assert_eq!(kustomization["images"][0]["newTag"], version, "{folder}");
     }
-    for file in ["injector/deployment.yaml", "policy/policy.yaml"] {
-        let text = std::fs::read_to_string(deploy().join("kustomize").join(file)).expect("it is there");
-        assert!(text.contains(&format!("sidepool:{version}")), "{file}");
-    }
+    let policy = std::fs::read_to_string(deploy().join("kustomize/policy/policy.yaml")).expect("it is there");
+    assert!(policy.contains(&format!("'sidepool:{version}'")));
 }

@@ -88,7 +88,7 @@ fn the_chart_is_installed_as_the_readme_says_and_has_the_values_that_it_names() 
     let readme = readme();
     let mut rendered = 0;
     for line in readme.lines().filter_map(|line| line.strip_prefix("helm install sidepool deploy/helm/sidepool ")) {
-        let words: Vec<&str> = line.split(" #").next().expect("a command").split_whitespace().collect();
+        let words: Vec<&str> = line.split(" #").next().expect("a command").split_whitespace().map(|word| word.trim_matches('\'')).collect();
         let words: Vec<&str> = words.into_iter().filter(|word| *word != "--create-namespace").collect();
         let Some(objects) = chart(&words) else { continue };
         rendered += 1;

@@ -15,6 +15,12 @@
 {{- printf "%s-injector" (include "sidepool.fullname" .) -}}
 {{- end -}}
 
+{{/* The Service that has the port metrics: one that is reached from outside the cluster has not. */}}
+{{- define "sidepool.metrics" -}}
+{{- include "sidepool.fullname" . -}}
+{{- if ne .Values.standalone.service.type "ClusterIP" -}}-metrics{{- end -}}
+{{- end -}}
+
 {{/* By what pods are known; the argument is a list of the root and of the value of app.kubernetes.io/name. */}}
 {{- define "sidepool.selector" -}}
 app.kubernetes.io/name: {{ index . 1 }}
@@ -46,8 +52,8 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
 {{- with .Values.runAs }}
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
+runAsUser: {{ int64 . }}
+runAsGroup: {{ int64 . }}
 {{- end }}
 capabilities:
   drop: [ALL]

@@ -16,10 +16,10 @@
 {{- end }}
 {{- end -}}
 
-{{/* "yes" for a map, but for one that says where a secret is, {file: …} or {env: …}. */}}
+{{/* "yes" for a map, but for one that says where a secret is, {file: TEXT} or {env: TEXT}: a database may be called env, too. */}}
 {{- define "sidepool.toml.table?" -}}
 {{- if kindIs "map" . -}}
-{{- if not (and (eq (len .) 1) (or (hasKey . "file") (hasKey . "env"))) -}}yes{{- end -}}
+{{- if not (and (eq (len .) 1) (or (hasKey . "file") (hasKey . "env")) (kindIs "string" (values . | first))) -}}yes{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -38,7 +38,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The ports of the standalone pooler as a JSON list of {name, port}, found in its settings. */}}
+{{/* The ports of the standalone pooler as a JSON list of {name, port}, found in its settings. A port's name has 15 characters of a to z, 0 to 9 and -, and no
+other port has it: where that is not to be made of the server's name, its number among the servers says it. */}}
 {{- define "sidepool.ports" -}}
 {{- $settings := .Values.standalone.settings -}}
 {{- $ports := list -}}
@@ -46,9 +47,21 @@
 {{- $ports = append $ports (dict "name" "postgres" "port" (include "sidepool.port" (list "postgres" .listen) | int)) -}}
 {{- end -}}
 {{- $redis := $settings.redis | default dict -}}
+{{- $taken := dict -}}
+{{- $index := 0 -}}
 {{- range $name, $server := $redis -}}
 {{- if $server -}}
-{{- $called := ternary "redis" (printf "redis-%s" ($name | lower | replace "_" "-" | trunc 9 | trimSuffix "-")) (eq (len $redis) 1) -}}
+{{- $index = add $index 1 -}}
+{{- $short := $name | lower | replace "_" "-" | trunc 9 | trimSuffix "-" -}}
+{{- $stem := regexMatch "^[a-z0-9]+(-[a-z0-9]+)*$" $short | ternary $short "" -}}
+{{- range $more := until 100 -}}
+{{- if or (hasKey $taken $short) (and (not $stem) (eq $more 0)) -}}
+{{- $number := add $index $more | toString -}}
+{{- $short = printf "%s-%s" ($stem | default "n" | trunc (sub 8 (len $number) | int) | trimSuffix "-") $number -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $taken $short true -}}
+{{- $called := ternary "redis" (printf "redis-%s" $short) (eq (len $redis) 1) -}}
 {{- $ports = append $ports (dict "name" $called "port" (include "sidepool.port" (list (printf "redis.%s" $name) $server.listen) | int)) -}}
 {{- end -}}
 {{- end -}}
@@ -77,10 +90,10 @@
 {{/* A duration of the settings in whole seconds, rounded up. */}}
 {{- define "sidepool.seconds" -}}
 {{- $text := toString . -}}
-{{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?(us|ms|s|m|h)$" $text) -}}
+{{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?(us|ms|s|m|h|d)$" $text) -}}
 {{- fail (printf "standalone.settings.drain: %q is no duration: write 250ms, 25s or 5m" $text) -}}
 {{- end -}}
 {{- $number := regexFind "^[0-9.]+" $text | float64 -}}
 {{- $unit := regexFind "[a-z]+$" $text -}}
-{{- mulf $number (get (dict "us" 0.000001 "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit) | ceil -}}
+{{- mulf $number (get (dict "us" 0.000001 "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) $unit) | ceil -}}
 {{- end -}}

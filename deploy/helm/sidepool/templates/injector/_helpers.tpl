@@ -30,8 +30,8 @@
 {{- end }}
 {{- if kindIs "invalid" .Values.runAs }}
 - --run-as=none
-{{- else if ne (int .Values.runAs) 65532 }}
-- --run-as={{ int .Values.runAs }}
+{{- else if ne (int64 .Values.runAs) 65532 }}
+- --run-as={{ int64 .Values.runAs }}
 {{- end }}
 {{- with .Values.injector.extraArgs }}
 {{ toYaml . }}
