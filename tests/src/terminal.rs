@@ -42,7 +42,12 @@ impl Terminal {
 
     /// Waits until the screen is as it should be, and gives it.
     pub async fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        wait::until(what, async || Some(self.screen()).filter(|screen| wanted(screen))).await
+        let mut last = LastScreen(String::new());
+        wait::until(what, async || {
+            last.0 = self.screen();
+            wanted(&last.0).then(|| last.0.clone())
+        })
+        .await
     }
 
     /// The process that runs in it: the shell.
@@ -56,5 +61,16 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.tmux().arg("kill-server").status();
+    }
+}
+
+/// Printed when the test fails while it waits for another one.
+struct LastScreen(String);
+
+impl Drop for LastScreen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the screen ---\n{}---", self.0);
+        }
     }
 }

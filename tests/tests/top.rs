@@ -58,14 +58,22 @@ async fn pools_are_seen_sorted_filtered_and_looked_into() {
 
     terminal.press(&["/", "m", "a", "i", "n"]);
     terminal.shows("the filter", |screen| screen.contains("main/default") && !screen.contains("app.app ")).await;
+    // Behind an Escape a key counts as held together with it, unless a moment passes.
     terminal.press(&["Escape"]);
+    terminal.shows("all pools", |screen| screen.contains("app.app ") && screen.contains("main/default")).await;
     terminal.press(&["s"]);
     terminal.shows("another order", |screen| screen.contains("waiting") && screen.contains("app.app")).await;
 
     terminal.press(&["Enter"]);
-    terminal.shows("one pool with who holds its connections", |screen| screen.contains("worker-3") && screen.contains("max")).await;
-    terminal.press(&["Escape", "?"]);
-    terminal.shows("the keys", |screen| screen.contains("quit") && screen.contains("filter")).await;
+    terminal
+        .shows("one pool with who holds its connections", |screen| {
+            screen.contains("worker-3") && screen.contains("idle in transaction") && screen.contains("held for longest by")
+        })
+        .await;
+    terminal.press(&["Escape"]);
+    terminal.shows("the list", |screen| screen.contains("enter look into")).await;
+    terminal.press(&["?"]);
+    terminal.shows("the keys", |screen| screen.contains("filter by name, server or state")).await;
     terminal.press(&["q", "2"]);
     terminal.shows("databases", |screen| screen.contains("Databases") && screen.contains("app")).await;
 
