@@ -3,6 +3,7 @@
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::{Cluster, Wire, tags};
 use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::scrape;
 use sidepool_tests::settings::Settings;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,12 +34,15 @@ async fn files_are_kept_for_the_servers_and_clients_beyond_are_told() {
     for client in &mut clients[..5] {
         assert_eq!(tags(&client.query("COMMIT").await), "CZ");
     }
+    let ready = async || scrape::get(pool.settings().admin_port(), "/readyz").await.expect("it answers").status;
+    assert_eq!(ready().await, 503, "others may have files left");
     // One that leaves makes room.
     clients.pop();
     pool.metrics_show("room", |now| {
         now.sum("sidepool_listener_client_connections", &[]) < now.sum("sidepool_listener_client_connections_max", &[])
     })
     .await;
+    assert_eq!(ready().await, 200);
     assert_eq!(pool.wire().await.value("SELECT 'let in'").await, "let in");
 }
 

@@ -25,6 +25,7 @@ use super::sessions::Sessions;
 use super::{metrics, page, sessions, status};
 use crate::clock;
 use crate::listener::bind::is_without_v6;
+use crate::listener::gate::Gate;
 
 /// The most connections at a time; for one more the oldest is closed.
 const MOST_CONNECTIONS: usize = 64;
@@ -204,6 +205,14 @@ async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     if admin.facts.is_draining() {
         return no("draining");
+    }
+    let is_full = |gate: &Gate| {
+        let numbers = gate.numbers();
+        numbers.files < numbers.max && numbers.open >= numbers.files
+    };
+    // Another replica may have files left. A pause, and a server that is away, are the same everywhere: clients are to wait, not to find nobody.
+    if admin.facts.gates().iter().any(|(_, gate)| is_full(gate)) {
+        return no("at the limit on open files: nobody new is let in");
     }
     startupz(State(admin)).await
 }
