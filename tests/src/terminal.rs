@@ -50,6 +50,11 @@ impl Terminal {
         .await
     }
 
+    /// Closes it, with whatever runs in it.
+    pub fn close(&self) {
+        assert!(self.tmux().arg("kill-server").status().expect("tmux runs").success(), "it is there");
+    }
+
     /// The process that runs in it: the shell.
     pub fn shell(&self) -> u32 {
         let output = self.tmux().args(["list-panes", "-F", "#{pane_pid}"]).output().expect("tmux runs");

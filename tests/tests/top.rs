@@ -1,5 +1,6 @@
 //! `sidepool top` in a real terminal, and as text for scripts.
 
+use std::path::Path;
 use std::process::Command;
 
 use sidepool_tests::binary::{self, Build};
@@ -8,6 +9,7 @@ use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::terminal::Terminal;
+use sidepool_tests::wait;
 
 /// A sidepool all of whose connections are held, while others wait for one.
 struct Exhausted {
@@ -94,10 +96,26 @@ async fn it_says_when_nobody_answers_and_leaves_the_terminal_as_it_was() {
     terminal.shows("the pool", |screen| screen.contains("app.app")).await;
     scene.pool.process_mut().kill();
     terminal.shows("the loss", |screen| screen.contains("refused")).await;
-    let children = format!("/proc/{0}/task/{0}/children", terminal.shell());
-    let top = std::fs::read_to_string(children).expect("the shell has one child").trim().to_owned();
-    assert!(Command::new("kill").arg("-TERM").arg(top).status().expect("kill").success());
+    assert!(Command::new("kill").arg("-TERM").arg(child(&terminal)).status().expect("kill").success());
     terminal.shows("its end", |screen| screen.contains("ended with") && !screen.contains("app.app")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_its_terminal() {
+    let scene = exhausted().await;
+    for ignores_hangups in ["", "trap '' HUP; "] {
+        let terminal = Terminal::start(80, 24, &format!("{ignores_hangups}{}", command(&scene.pool)));
+        terminal.shows("the pool", |screen| screen.contains("app.app")).await;
+        let top = child(&terminal);
+        terminal.close();
+        wait::until("its end", async || (!Path::new("/proc").join(&top).exists()).then_some(())).await;
+    }
+}
+
+/// What the terminal's shell has started.
+fn child(terminal: &Terminal) -> String {
+    let children = format!("/proc/{0}/task/{0}/children", terminal.shell());
+    std::fs::read_to_string(children).expect("the shell has one child").trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use crossterm::execute;
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::document::Document;
 use super::fetch::Place;
@@ -22,10 +23,17 @@ use super::view::{self, Theme};
 /// How soon a key is looked at, and a signal.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether the terminal is there.
+const OVERSIGHT: Duration = Duration::from_millis(500);
+
+/// The exit status when it is not: as of a process that is hung up on.
+const GONE: i32 = 129;
+
 /// Shows the sidepool there until the user has seen enough.
 pub fn run(place: Place, interval: Duration) -> Result<(), String> {
     let said = |error: io::Error| format!("this is no terminal that could show it ({error}): sidepool top --once prints text");
     let ended = signals().map_err(said)?;
+    watch_over(Arc::clone(&ended));
     let mut state = State::new(place.shown());
     let (documents, _again) = fetching(place, interval);
     let theme = Theme { colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
@@ -79,6 +87,26 @@ fn fetching(place: Place, interval: Duration) -> (Receiver<Result<Document, Stri
         }
     });
     (receiver, alive)
+}
+
+/// Sees to it that the process ends when its terminal is gone: whoever waits for a key there would be told of one for ever, and turn in circles.
+fn watch_over(ended: Arc<AtomicBool>) {
+    thread::spawn(move || {
+        let mut signalled = 0;
+        while !is_gone() && signalled < 2 {
+            thread::sleep(OVERSIGHT);
+            signalled += u32::from(ended.load(Ordering::Relaxed));
+        }
+        leave();
+        std::process::exit(GONE);
+    });
+}
+
+/// Whether nobody is at the other end of the terminal.
+fn is_gone() -> bool {
+    let input = io::stdin();
+    let mut watched = [PollFd::new(&input, PollFlags::empty())];
+    poll(&mut watched, Some(&Timespec::default())).is_ok_and(|_| watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// Becomes true with the first signal that is to end the process.
