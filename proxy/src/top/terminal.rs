@@ -1,6 +1,6 @@
 //! The terminal itself: raw while it is shown, and as it was before however the view ends. Keys, documents and signals come together here.
 
-use std::io::{self, Stdout};
+use std::io::{self, IsTerminal as _, Stdout};
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,8 +93,7 @@ fn fetching(place: Place, interval: Duration) -> (Receiver<Result<Document, Stri
 fn watch_over(ended: Arc<AtomicBool>) {
     thread::spawn(move || {
         let mut signalled = 0;
-        while !is_gone() && signalled < 2 {
-            thread::sleep(OVERSIGHT);
+        while !goes_within(OVERSIGHT) && signalled < 2 {
             signalled += u32::from(ended.load(Ordering::Relaxed));
         }
         leave();
@@ -102,11 +101,14 @@ fn watch_over(ended: Arc<AtomicBool>) {
     });
 }
 
-/// Whether nobody is at the other end of the terminal.
-fn is_gone() -> bool {
+/// Whether by then nobody is at the other end of the terminal.
+fn goes_within(time: Duration) -> bool {
     let input = io::stdin();
-    let mut watched = [PollFd::new(&input, PollFlags::empty())];
-    poll(&mut watched, Some(&Timespec::default())).is_ok_and(|_| watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+    let timeout = Timespec::try_from(time).unwrap_or_default();
+    // Where the input is no terminal, keys come from the one that the process belongs to: nothing is to be seen of it here.
+    let mut watched: Vec<PollFd<'_>> = input.is_terminal().then(|| PollFd::new(&input, PollFlags::empty())).into_iter().collect();
+    let looked = poll(&mut watched, Some(&timeout));
+    looked.is_ok() && watched.iter().any(|input| input.revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// Becomes true with the first signal that is to end the process.
