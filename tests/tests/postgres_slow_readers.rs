@@ -59,7 +59,7 @@ async fn past_the_bound_a_slow_reader_holds_its_connection_and_a_stuck_one_is_cl
     // Now it takes nothing any more.
     assert_eq!(first_column(&other.until_ready().await), ["served"]);
     pool.metrics_show("a client that was closed", |now| now.sum("sidepool_client_stalls_total", &[]) == 1.0).await;
-    pool.process().log().line_with("Stall").await;
+    pool.process().log().line_with("client_stall_timeout").await;
     assert!(swallow(slow.stream()).await < 6 * MIB);
 }
 
