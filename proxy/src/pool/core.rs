@@ -25,6 +25,9 @@ use super::state::{ConnState, Conns};
 use super::timers::{Timer, Timers};
 use crate::worker::WorkerId;
 
+/// For so long nothing is opened that nobody asks for, after somebody wanted a database alone: longer than PostgreSQL waits for others to go.
+const ALONE: Duration = Duration::from_secs(6);
+
 /// One pool.
 #[derive(Debug, Clone)]
 pub struct Core {
@@ -47,6 +50,8 @@ pub struct Core {
     pub(super) heir: Option<(ConnId, ConnId)>,
     /// When the server last closed a connection that had just been opened.
     pub(super) lost_early: Option<Instant>,
+    /// Until when nothing is opened that nobody asks for: somebody wants the database alone.
+    pub(super) alone_until: Option<Instant>,
     /// When a connection was last replaced for its age.
     pub(super) last_expired: Option<Instant>,
     /// Counts changes of address or credentials.
@@ -96,6 +101,7 @@ impl Core {
             owed: 0,
             heir: None,
             lost_early: None,
+            alone_until: None,
             last_expired: None,
             epoch: 0,
             stale_token: 0,
@@ -428,6 +434,10 @@ impl Core {
         let open: Vec<u32> = self.conns.all().filter(|(_, state)| *state != ConnState::Closing).map(|(slot, _)| slot).collect();
         for slot in open {
             self.conns.retire(slot, reason);
+        }
+        if reason == CloseReason::Asked {
+            self.alone_until = Some(now + ALONE);
+            self.timers.lower(Timer::Lifetime, now + ALONE);
         }
         self.settle(now);
     }

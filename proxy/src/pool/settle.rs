@@ -231,6 +231,9 @@ impl Core {
 
     /// How many connections are kept open even when idle.
     pub(super) fn floor(&self) -> u32 {
+        if self.alone_until.is_some_and(|until| self.now < until) {
+            return 0;
+        }
         let used = self.conns.members() > 0;
         let min = if self.limits.min_always || used { self.limits.min } else { 0 };
         match self.limits.spare {
