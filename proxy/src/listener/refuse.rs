@@ -1,7 +1,8 @@
 //! Saying no to a client that is one too many or too late, in its own protocol and with the reason, without letting the refused take up room
 //! for long.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::startup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::gate::{Door, Gate, GateNumbers, Permit};
 use crate::console::guest::CONSOLE_DATABASE;
@@ -23,8 +24,18 @@ use crate::transport::stream::Stream;
 use crate::transport::tls;
 use crate::worker::Worker;
 
-/// How many refusals are under way at most; a client beyond them is closed without a word.
+/// How many refusals are under way at most; a client beyond them is closed without a word, unless it has come to cancel a query.
 const MOST_AT_A_TIME: u32 = 256;
+
+/// How many of those beyond are looked at for that at a time. The one that has been silent for longest makes way for the next. And so many
+/// cancels are on their way at a time that were found like this; one beyond them is closed.
+const MOST_LOOKED_AT: usize = 64;
+
+/// The same where there are no files to be had: each takes one.
+const FEW_LOOKED_AT: usize = 8;
+
+/// The longest cancel request: its head, and a key of 256 bytes.
+const LONGEST_CANCEL: u32 = 12 + 256;
 
 /// How long a refused client may take to hear us out.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,21 +85,25 @@ pub(super) struct Refusals {
     gate: Arc<Gate>,
     worker: Rc<Worker>,
     under_way: Rc<Cell<u32>>,
+    /// Those whose first bytes are waited for, the oldest first.
+    looked_at: RefCell<VecDeque<AbortHandle>>,
+    /// Cancels that were found among them and are on their way.
+    cancels: Rc<Cell<u32>>,
 }
 
 impl Refusals {
     pub(super) fn new(door: Rc<Door>, gate: Arc<Gate>, worker: Rc<Worker>) -> Self {
-        Self { door, gate, worker, under_way: Rc::default() }
+        Self { door, gate, worker, under_way: Rc::default(), looked_at: RefCell::default(), cancels: Rc::default() }
     }
 
     /// Refuses a client. The permit, if there is one, is kept until it has been told.
     pub(super) fn refuse(&self, stream: Stream, reason: Reason, permit: Option<Permit>) {
         if self.under_way.get() >= MOST_AT_A_TIME {
-            return;
+            return self.look(stream, if reason.is_for_files() { FEW_LOOKED_AT } else { MOST_LOOKED_AT });
         }
         let excuse = if reason.is_for_files() { self.gate.excuse() } else { None };
         if reason.is_for_files() && excuse.is_none() {
-            return;
+            return self.look(stream, FEW_LOOKED_AT);
         }
         let under_way = (UnderWay::new(&self.under_way), excuse);
         let door = Rc::clone(&self.door);
@@ -111,6 +126,37 @@ impl Refusals {
             drop((under_way, permit));
         });
     }
+
+    /// There is no time to tell this one, but it may have come to cancel a query, which makes room. `most` are looked at together.
+    fn look(&self, mut stream: Stream, most: usize) {
+        match *self.door {
+            Door::Postgres => {}
+            Door::Redis(_) => return,
+        }
+        let mut looked_at = self.looked_at.borrow_mut();
+        looked_at.retain(|looking| !looking.is_finished());
+        while looked_at.len() >= most {
+            looked_at.pop_front().inspect(AbortHandle::abort);
+        }
+        let (worker, cancels) = (Rc::clone(&self.worker), Rc::clone(&self.cancels));
+        let looking = spawn_local(async move {
+            if let Ok(Ok(true)) = tokio::time::timeout(PATIENCE, is_cancel(&mut stream)).await
+                && let Some(on_its_way) = on_its_way(&cancels, most)
+            {
+                // Nobody makes it go now. It is there as a whole, so that it is not waited for either.
+                spawn_local(async move {
+                    Box::pin(session::postgres::serve(stream, worker)).await;
+                    drop(on_its_way);
+                });
+            }
+        });
+        looked_at.push_back(looking.abort_handle());
+    }
+}
+
+/// A place among the cancels that are on their way, if fewer than `most` are: each takes files until the server has taken it.
+fn on_its_way(cancels: &Rc<Cell<u32>>, most: usize) -> Option<UnderWay> {
+    (usize::try_from(cancels.get()).is_ok_and(|under_way| under_way < most)).then(|| UnderWay::new(cancels))
 }
 
 struct UnderWay(Rc<Cell<u32>>);
@@ -163,19 +209,27 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
     }
 }
 
+/// Whether a whole cancel request, and nothing else, is what a client has to say. Waits for it, and leaves it where it is.
+async fn is_cancel(stream: &mut Stream) -> io::Result<bool> {
+    let Some((length, CANCEL_REQUEST)) = peek_head(stream).await? else { return Ok(false) };
+    let Some(length) = usize::try_from(length).ok().filter(|length| (12..=LONGEST_CANCEL as usize).contains(length)) else {
+        return Ok(false);
+    };
+    let mut request = vec![0; length];
+    loop {
+        let peeked = peek_some(stream, &mut request).await?;
+        if peeked == 0 || peeked == length {
+            return Ok(peeked == length);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The first eight bytes, left where they are; `None` at the end of the stream.
 async fn peek_head(stream: &mut Stream) -> io::Result<Option<(u32, u32)>> {
     loop {
         let mut head = [0; 8];
-        let peeked = match stream {
-            Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut head)).await?,
-            Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut head)).await?,
-            Stream::Tls(stream) => {
-                stream.read_exact(&mut head).await?;
-                stream.unread(&head);
-                head.len()
-            }
-        };
+        let peeked = peek_some(stream, &mut head).await?;
         if peeked == 0 {
             return Ok(None);
         }
@@ -192,17 +246,22 @@ async fn peek_head(stream: &mut Stream) -> io::Result<Option<(u32, u32)>> {
 async fn wants_console(stream: &mut Stream, length: u32) -> io::Result<bool> {
     let Some(bytes) = usize::try_from(length).ok().filter(|_| length <= LONGEST_STARTUP) else { return Ok(false) };
     let mut packet = vec![0; bytes];
-    let peeked = match stream {
-        Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut packet)).await?,
-        Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut packet)).await?,
-        Stream::Tls(stream) => {
-            stream.read_exact(&mut packet).await?;
-            stream.unread(&packet);
-            packet.len()
-        }
-    };
+    let peeked = peek_some(stream, &mut packet).await?;
     let startup = packet.get(8..).filter(|_| peeked == bytes).and_then(|rest| startup::startup(rest, true).ok());
     Ok(startup.is_some_and(|startup| &*startup.database == CONSOLE_DATABASE))
+}
+
+/// Some of the bytes that come next, left where they are; under TLS, all of them.
+async fn peek_some(stream: &mut Stream, bytes: &mut [u8]) -> io::Result<usize> {
+    match stream {
+        Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, bytes)).await,
+        Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, bytes)).await,
+        Stream::Tls(stream) => {
+            stream.read_exact(bytes).await?;
+            stream.unread(bytes);
+            Ok(bytes.len())
+        }
+    }
 }
 
 fn peek(socket: impl AsFd, head: &mut [u8]) -> io::Result<usize> {

@@ -227,9 +227,7 @@ impl Core {
             Condition::Clean => return self.free(now, slot),
             Condition::Broken => self.close(slot, CloseReason::Broken),
             Condition::Lost => {
-                if self.is_new(now, slot) {
-                    self.lost_early(now);
-                }
+                self.note_lost(now, conn);
                 self.close(slot, CloseReason::ServerClosed);
             }
             Condition::Dirty => match self.unwanted(slot) {
@@ -279,6 +277,13 @@ impl Core {
         self.close(slot, CloseReason::Evicted);
         self.settle(now);
         true
+    }
+
+    /// The server has closed a connection that somebody has.
+    pub fn note_lost(&mut self, now: Instant, conn: ConnId) {
+        if self.conns.find_in(conn, ConnState::Leased).is_some_and(|slot| self.is_new(now, slot)) {
+            self.lost_early(now);
+        }
     }
 
     /// The next connection that comes back is closed, because another pool needs it more.

@@ -258,14 +258,13 @@ impl Connector for PgConnector {
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         let entry = self.page.as_ref().map(Page::enter);
         let opened = within(self.timeout.get(), &self.target, "connecting", async {
-            let enter = async |stream: Stream, server: &Arc<Server>| {
-                let target = self.target.at(&server.upstream);
-                let mut connection = self.enter(stream, server, &target).await?;
-                self.prepare(&mut connection, &target).await?;
-                connection.baseline = Rc::new(connection.parameters.clone());
-                Ok(connection)
-            };
-            self.dialer().connect(self.timeout.get(), enter).await
+            let enter = async |stream: Stream, server: &Arc<Server>| self.enter(stream, server, &self.target.at(&server.upstream)).await;
+            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
+            // What the connect query does says nothing of the server's address.
+            let target = self.target.at(&connection.server().upstream.clone());
+            self.prepare(&mut connection, &target).await?;
+            connection.baseline = Rc::new(connection.parameters.clone());
+            Ok(connection)
         })
         .await;
         match (opened, entry) {
