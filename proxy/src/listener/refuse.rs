@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use sidepool_config::tls::ClientContext;
 use sidepool_protocol::postgres::encode;
@@ -35,7 +36,7 @@ const MOST_LOOKED_AT: usize = 64;
 const FEW_LOOKED_AT: usize = 8;
 
 /// The longest cancel request: its head, and a key of 256 bytes.
-const LONGEST_CANCEL: u32 = 12 + 256;
+const LONGEST_CANCEL: usize = 12 + 256;
 
 /// How long a refused client may take to hear us out.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -133,24 +134,33 @@ impl Refusals {
             Door::Postgres => {}
             Door::Redis(_) => return,
         }
+        let (worker, cancels) = (Rc::clone(&self.worker), Rc::clone(&self.cancels));
+        match is_cancel_now(&stream) {
+            Some(true) => return cancel(stream, worker, &cancels, most),
+            Some(false) => return,
+            None => {}
+        }
         let mut looked_at = self.looked_at.borrow_mut();
         looked_at.retain(|looking| !looking.is_finished());
         while looked_at.len() >= most {
             looked_at.pop_front().inspect(AbortHandle::abort);
         }
-        let (worker, cancels) = (Rc::clone(&self.worker), Rc::clone(&self.cancels));
         let looking = spawn_local(async move {
-            if let Ok(Ok(true)) = tokio::time::timeout(PATIENCE, is_cancel(&mut stream)).await
-                && let Some(on_its_way) = on_its_way(&cancels, most)
-            {
-                // Nobody makes it go now. It is there as a whole, so that it is not waited for either.
-                spawn_local(async move {
-                    Box::pin(session::postgres::serve(stream, worker)).await;
-                    drop(on_its_way);
-                });
+            if let Ok(Ok(true)) = tokio::time::timeout(PATIENCE, is_cancel(&mut stream)).await {
+                cancel(stream, worker, &cancels, most);
             }
         });
         looked_at.push_back(looking.abort_handle());
+    }
+}
+
+/// Lets a cancel request go its way, unless `most` are on theirs. Nobody makes it stop now: it is there as a whole, so that it is not waited for.
+fn cancel(stream: Stream, worker: Rc<Worker>, cancels: &Rc<Cell<u32>>, most: usize) {
+    if let Some(on_its_way) = on_its_way(cancels, most) {
+        spawn_local(async move {
+            Box::pin(session::postgres::serve(stream, worker)).await;
+            drop(on_its_way);
+        });
     }
 }
 
@@ -211,18 +221,47 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
 
 /// Whether a whole cancel request, and nothing else, is what a client has to say. Waits for it, and leaves it where it is.
 async fn is_cancel(stream: &mut Stream) -> io::Result<bool> {
-    let Some((length, CANCEL_REQUEST)) = peek_head(stream).await? else { return Ok(false) };
-    let Some(length) = usize::try_from(length).ok().filter(|length| (12..=LONGEST_CANCEL as usize).contains(length)) else {
-        return Ok(false);
-    };
-    let mut request = vec![0; length];
     loop {
-        let peeked = peek_some(stream, &mut request).await?;
-        if peeked == 0 || peeked == length {
-            return Ok(peeked == length);
+        let mut request = [0; LONGEST_CANCEL + 1];
+        let peeked = match stream {
+            Stream::Tcp(_) | Stream::Unix(_) => peek_some(stream, &mut request).await?,
+            Stream::Tls(_) => return Ok(false),
+        };
+        if peeked == 0 {
+            return Ok(false);
+        }
+        if let Some(is_cancel) = says_cancel(&request[..peeked]) {
+            return Ok(is_cancel);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The same at this moment, without waiting; `None`: more has to come.
+fn is_cancel_now(stream: &Stream) -> Option<bool> {
+    let mut request = [0; LONGEST_CANCEL + 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = match stream {
+        Stream::Tcp(stream) => recv(stream, &mut request, flags),
+        Stream::Unix(stream) => recv(stream, &mut request, flags),
+        Stream::Tls(_) => return Some(false),
+    };
+    match peeked {
+        Ok((0, _)) => Some(false),
+        Ok((peeked, _)) => says_cancel(&request[..peeked]),
+        Err(Errno::AGAIN) => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// Whether these are the bytes of a cancel request, and no more; `None`: they may become one.
+fn says_cancel(bytes: &[u8]) -> Option<bool> {
+    let [a, b, c, d, code @ ..] = *bytes.first_chunk::<8>()?;
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if u32::from_be_bytes(code) != CANCEL_REQUEST || !(12..=LONGEST_CANCEL).contains(&length) {
+        return Some(false);
+    }
+    (bytes.len() >= length).then_some(bytes.len() == length)
 }
 
 /// The first eight bytes, left where they are; `None` at the end of the stream.

@@ -27,10 +27,16 @@ impl Core {
         self.conns.at(slot).opened.is_some_and(|opened| now.saturating_duration_since(opened) < NEW)
     }
 
+    /// Whether the server has closed one a moment ago that was hardly open.
+    pub(super) fn loses_early(&self, now: Instant) -> bool {
+        self.lost_early.is_some_and(|last| now.saturating_duration_since(last) < NEW)
+    }
+
     /// The server has closed a connection that was opened a moment ago. Where it has done so before, it is not asked again as fast as that goes: the
     /// next connect comes a first pause later. That is all: a client may have brought it about, and connects do work.
     pub(super) fn lost_early(&mut self, now: Instant) {
-        let again = self.lost_early.replace(now).is_some_and(|last| now.saturating_duration_since(last) < NEW);
+        let again = self.loses_early(now);
+        self.lost_early = Some(now);
         if again {
             self.backoff.hold(now, self.limits.backoff_initial.min(LONGEST_PAUSE), &mut self.random);
         }

@@ -89,6 +89,12 @@ impl Backoff {
         *self = Self::default();
     }
 
+    /// A connect worked, as others did whose connections did not last: a pause for them holds.
+    pub(super) fn succeeded_again(&mut self) {
+        let (held, retry_at) = (self.held, self.retry_at.filter(|_| self.held));
+        *self = Self { held, retry_at, ..Self::default() };
+    }
+
     /// A connect failed. Attempts that were under way together count as one: the pause grows only once per round.
     pub(super) fn failed(&mut self, now: Instant, failure: Failure, initial: Duration, most: Duration, random: &mut Random) {
         self.last = Some(failure);

@@ -322,8 +322,12 @@ impl Core {
         let now = self.advance(now);
         let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return };
         if self.conns.retired(slot).is_none() {
-            self.backoff.succeeded();
-            self.timers.set(Timer::Retry, None);
+            if self.loses_early(now) {
+                self.backoff.succeeded_again();
+            } else {
+                self.backoff.succeeded();
+            }
+            self.timers.set(Timer::Retry, self.backoff.retry_at(now));
             self.ceiling.admitted(self.conns.live(), self.limits.most());
             self.timers.set(Timer::Ceiling, self.ceiling.until());
         }

@@ -218,6 +218,7 @@ impl Breaker {
                 self.close(now)
             }
             Outcome::Ours => {
+                self.dropped(now, longest, random);
                 self.pass_over(now, longest, random);
                 None
             }
@@ -239,6 +240,14 @@ impl Breaker {
                 let why = self.reason(now, outcome)?;
                 Some(self.open(now, why, longest, random))
             }
+        }
+    }
+
+    /// A connect was given up before it said anything. If it was the probe, the next one is due after a pause.
+    pub(super) fn dropped(&mut self, now: Instant, longest: Duration, random: &mut Random) {
+        match self.state {
+            State::Probing { .. } => self.state = State::Open { until: now + pause(self.openings.saturating_sub(1), longest, random) },
+            State::Closed | State::Open { .. } => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! How many connects go to one address at the same time, all pools of the process together: so many while it works; while it does not, one, and a
-//! pause after each. Those that come meanwhile stand in line, first come first served. That nobody is there, or that the server starts up, is told to
-//! them all; what comes of a login is not, as it may be one pool's trouble.
+//! pause after each. Those that come meanwhile stand in line, first come first served; those whose own last login came to nothing behind all others.
+//! That nobody is there, or that the server starts up, is told to them all; what comes of a login is not, as it may be one pool's trouble.
 //!
 //! ```text
 //!   works: up to MOST at once ── several quick failures in a row, or nobody is there ──▶ down: one at a time, with pauses
@@ -55,6 +55,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// So many addresses are kept in mind; connects to more are not bounded.
 const MOST_ADDRESSES: usize = 1024;
 
+/// What a Redis server says to everybody for as long as it loads its data.
+const LOADING: &str = "LOADING";
+
 /// The crowds before the addresses that a process connects to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Crowds(Arc<Mutex<BTreeMap<Place, Arc<Crowd>>>>);
@@ -88,8 +91,8 @@ impl Crowd {
     }
 
     /// Waits for a turn to connect, or for the fault of somebody who has tried meanwhile.
-    pub(super) async fn turn(self: &Arc<Self>) -> Result<Seat, ConnectFault> {
-        let asking = Asking { crowd: self, ticket: self.lock().ask() };
+    pub(super) async fn turn(self: &Arc<Self>, past: Past) -> Result<Seat, ConnectFault> {
+        let asking = Asking { crowd: self, ticket: self.lock().ask(past) };
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut set_for = None;
         let admitted = poll_fn(|cx| {
@@ -127,10 +130,15 @@ impl Crowd {
     }
 
     /// A connect to it failed: everybody in line is told, when that says that it is down.
-    pub(super) fn failed(&self, fault: &ConnectFault, reached: Reached) {
+    pub(super) fn failed(&self, fault: &ConnectFault, reached: Reached, past: Past) {
         let now = clock::now();
-        let woken = self.lock().failed(now, fault, reached);
+        let woken = self.lock().failed(now, fault, reached, past);
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Of what kind the failures are because of which so few may connect; `None`: it works.
+    pub(super) fn trouble(&self) -> Option<ConnectFaultKind> {
+        self.lock().trouble
     }
 }
 
@@ -141,6 +149,15 @@ pub(super) enum Reached {
     Nobody,
     /// It was open, and logging in.
     Somebody,
+}
+
+/// What came of the last login of whoever wants to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// It worked, or there was none.
+    Clear,
+    /// It hung, or was broken off. One pool that has such trouble all the time says no more by it than it has said once.
+    Troubled,
 }
 
 /// Somebody in line.
@@ -179,6 +196,9 @@ enum Answer {
     Wait(Option<Instant>),
 }
 
+/// Tickets, the lowest first, and whom to wake.
+type Line = VecDeque<(u64, Option<Waker>)>;
+
 /// Pure: times and results go in.
 #[derive(Debug)]
 struct State {
@@ -186,7 +206,9 @@ struct State {
     /// Who connects, and since when.
     seats: Vec<(u64, Instant)>,
     /// Who waits, the first first.
-    line: VecDeque<(u64, Option<Waker>)>,
+    line: Line,
+    /// The same for those who come after all others.
+    behind: Line,
     /// Who has been told how it went for another.
     told: BTreeMap<u64, ConnectFault>,
     tickets: u64,
@@ -196,6 +218,10 @@ struct State {
     failed_at: Option<Instant>,
     worked_at: Option<Instant>,
     is_down: bool,
+    /// How the last connect failed that said that it is down.
+    trouble: Option<ConnectFaultKind>,
+    /// Logins hang, and nothing else is wrong.
+    is_narrowed: bool,
     pauses: u32,
     not_before: Option<Instant>,
     random: Random,
@@ -206,7 +232,8 @@ impl State {
         Self {
             place,
             seats: Vec::new(),
-            line: VecDeque::new(),
+            line: Line::new(),
+            behind: Line::new(),
             told: BTreeMap::new(),
             tickets: 0,
             width: MOST,
@@ -214,16 +241,35 @@ impl State {
             failed_at: None,
             worked_at: None,
             is_down: false,
+            trouble: None,
+            is_narrowed: false,
             pauses: 0,
             not_before: None,
             random: Random::new(seed),
         }
     }
 
-    fn ask(&mut self) -> u64 {
+    fn ask(&mut self, past: Past) -> u64 {
         self.tickets += 1;
-        self.line.push_back((self.tickets, None));
+        let line = match past {
+            Past::Clear => &mut self.line,
+            Past::Troubled => &mut self.behind,
+        };
+        line.push_back((self.tickets, None));
         self.tickets
+    }
+
+    /// The line in which the next one is.
+    fn next(&mut self) -> &mut Line {
+        if self.line.is_empty() { &mut self.behind } else { &mut self.line }
+    }
+
+    /// Where somebody waits.
+    fn find(&mut self, ticket: u64) -> Option<(&mut Line, usize)> {
+        [&mut self.line, &mut self.behind].into_iter().find_map(|line| {
+            let index = line.binary_search_by_key(&ticket, |(other, _)| *other).ok()?;
+            Some((line, index))
+        })
     }
 
     /// What to tell somebody in line; and who is to look next.
@@ -231,17 +277,17 @@ impl State {
         if let Some(fault) = self.told.remove(&ticket) {
             return (Answer::Told(fault), None);
         }
-        let is_first = self.line.front().is_some_and(|(first, _)| *first == ticket);
+        let is_first = self.next().front().is_some_and(|(first, _)| *first == ticket);
         let wait = if is_first { self.opens(now) } else { Some(None) };
         match wait {
             None => {
-                self.line.pop_front();
+                self.next().pop_front();
                 self.seats.push((ticket, now));
                 (Answer::Enter, self.first())
             }
             Some(at) => {
-                if let Some((_, asleep)) = self.line.iter_mut().find(|(other, _)| *other == ticket) {
-                    *asleep = Some(waker.clone());
+                if let Some((line, index)) = self.find(ticket) {
+                    line[index].1 = Some(waker.clone());
                 }
                 (Answer::Wait(at), None)
             }
@@ -265,13 +311,16 @@ impl State {
     }
 
     fn first(&mut self) -> Option<Waker> {
-        self.line.front_mut().and_then(|(_, waker)| waker.take())
+        self.next().front_mut().and_then(|(_, waker)| waker.take())
     }
 
+    /// Whoever was the first has looked when the next one may connect: now another one has to.
     fn leave_line(&mut self, ticket: u64) -> Option<Waker> {
         self.told.remove(&ticket);
-        self.line.retain(|(other, _)| *other != ticket);
-        self.first()
+        let was_first = self.next().front().is_some_and(|(first, _)| *first == ticket);
+        let (line, index) = self.find(ticket)?;
+        line.remove(index);
+        if was_first { self.first() } else { None }
     }
 
     fn rise(&mut self, ticket: u64) -> Option<Waker> {
@@ -281,12 +330,21 @@ impl State {
 
     fn worked(&mut self, now: Instant) -> Option<Waker> {
         self.worked_at = Some(now);
-        self.width = if self.is_down { AT_FIRST } else { (self.width + 1).min(MOST) };
-        (self.streak, self.is_down, self.pauses, self.not_before) = (0, false, 0, None);
+        self.width = match (self.is_down, self.is_narrowed) {
+            (true, _) => AT_FIRST,
+            (false, true) => MOST,
+            (false, false) => (self.width + 1).min(MOST),
+        };
+        self.somebody_is_there();
+        self.is_narrowed = false;
         self.first()
     }
 
-    fn failed(&mut self, now: Instant, fault: &ConnectFault, reached: Reached) -> Vec<Waker> {
+    fn somebody_is_there(&mut self) {
+        (self.streak, self.is_down, self.trouble, self.pauses, self.not_before) = (0, false, None, 0, None);
+    }
+
+    fn failed(&mut self, now: Instant, fault: &ConnectFault, reached: Reached, past: Past) -> Vec<Waker> {
         match fault.kind {
             ConnectFaultKind::Unavailable if is_of_a_database(fault) => return Vec::new(),
             ConnectFaultKind::Refused | ConnectFaultKind::Timeout | ConnectFaultKind::Unavailable => {}
@@ -297,13 +355,16 @@ impl State {
             ConnectFaultKind::Tls | ConnectFaultKind::Protocol | ConnectFaultKind::Resolve | ConnectFaultKind::Other => return Vec::new(),
         }
         let concerns_all = reached == Reached::Nobody || is_of_the_server(fault);
+        // Where others were let in meanwhile, it is one that was unlucky.
+        let answers = self.worked_at.is_some_and(|at| now.saturating_duration_since(at) < ANSWERED);
         if fault.kind == ConnectFaultKind::Timeout && !concerns_all {
-            return self.narrow().into_iter().collect();
+            return if answers { Vec::new() } else { self.narrow().into_iter().collect() };
+        }
+        if past == Past::Troubled && !concerns_all && !self.is_down {
+            return Vec::new();
         }
         let is_fresh = self.failed_at.replace(now).is_some_and(|at| now.saturating_duration_since(at) < REMEMBERED);
         self.streak = if is_fresh { self.streak.saturating_add(1) } else { 1 };
-        // Where others were let in meanwhile, it is one that was unlucky.
-        let answers = self.worked_at.is_some_and(|at| now.saturating_duration_since(at) < ANSWERED);
         let says_so = match reached {
             Reached::Nobody => self.streak >= IN_A_ROW || (fault.kind == ConnectFaultKind::Timeout && !answers),
             Reached::Somebody => self.streak >= IN_A_ROW && (concerns_all || !answers),
@@ -311,7 +372,7 @@ impl State {
         if !self.is_down && !says_so {
             return Vec::new();
         }
-        self.is_down = true;
+        (self.is_down, self.is_narrowed, self.trouble) = (true, false, Some(fault.kind));
         // Those that were under way together count once.
         if self.not_before.is_none_or(|at| at <= now) {
             let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(8)).min(LONGEST_PAUSE);
@@ -321,7 +382,8 @@ impl State {
         if !concerns_all {
             return Vec::new();
         }
-        let (line, hearsay) = (std::mem::take(&mut self.line), hearsay(&self.place, fault));
+        let (mut line, hearsay) = (std::mem::take(&mut self.line), hearsay(&self.place, fault));
+        line.append(&mut self.behind);
         self.told.extend(line.iter().map(|(ticket, _)| (*ticket, hearsay.clone())));
         line.into_iter().filter_map(|(_, waker)| waker).collect()
     }
@@ -329,7 +391,9 @@ impl State {
     /// Somebody is there, and lets somebody wait: that may be one pool's trouble. Others come, fewer at a time.
     fn narrow(&mut self) -> Option<Waker> {
         self.width = if self.is_down { AT_FIRST } else { (self.width / 2).max(AT_FIRST) };
-        (self.streak, self.is_down, self.pauses, self.not_before) = (0, false, 0, None);
+        // After it was down, those that are let in become more one by one.
+        self.is_narrowed |= !self.is_down;
+        self.somebody_is_there();
         self.first()
     }
 }
@@ -338,12 +402,14 @@ impl State {
 fn hearsay(place: &Place, fault: &ConnectFault) -> ConnectFault {
     let message = format!("another connect to {place} has just failed: {}", fault.kind.label());
     let code = fault.code.clone().filter(|_| is_of_the_server(fault));
-    ConnectFault { code, ..ConnectFault::new(fault.kind, message) }
+    // Drivers know these words, and wait.
+    let said = code.as_deref().filter(|code| *code == LOADING).map(|_| "LOADING Redis is loading the dataset in memory".into());
+    ConnectFault { code, said, ..ConnectFault::new(fault.kind, message) }
 }
 
 /// Whether the server says no to everybody: it starts up or shuts down, or loads its data.
 fn is_of_the_server(fault: &ConnectFault) -> bool {
-    fault.code.as_deref().is_some_and(|code| matches!(code, "57P03" | "LOADING"))
+    fault.code.as_deref().is_some_and(|code| matches!(code, "57P03" | LOADING))
 }
 
 /// Whether the server has answered, and others may be let in: SQLSTATEs of want of resources, and of what one database is not ready for.

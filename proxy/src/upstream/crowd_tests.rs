@@ -16,13 +16,13 @@ fn ask(state: &mut State, now: Instant, ticket: u64) -> Answer {
 
 /// How many of so many that ask are let in.
 fn admitted(state: &mut State, now: Instant, count: usize) -> Vec<u64> {
-    let tickets: Vec<u64> = (0..count).map(|_| state.ask()).collect();
+    let tickets: Vec<u64> = (0..count).map(|_| state.ask(Past::Clear)).collect();
     tickets.into_iter().filter(|ticket| matches!(ask(state, now, *ticket), Answer::Enter)).collect()
 }
 
 fn down(now: Instant) -> State {
     let mut state = new();
-    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Nobody);
+    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Nobody, Past::Clear);
     state
 }
 
@@ -45,19 +45,19 @@ fn an_address_that_works_is_connected_to_by_so_many_at_once_and_no_more() {
 fn while_it_is_down_one_tries_with_pauses_and_tells_the_others() {
     let (mut now, mut state) = (clock::now(), new());
     for _ in 0..IN_A_ROW - 1 {
-        assert!(state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody).is_empty() && !state.is_down);
+        assert!(state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody, Past::Clear).is_empty() && !state.is_down);
     }
-    state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody);
+    state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody, Past::Clear);
     assert!(state.is_down);
     let (start, mut tries) = (now, 0);
     while now < start + Duration::from_secs(10) {
-        let tickets: Vec<u64> = (0..200).map(|_| state.ask()).collect();
+        let tickets: Vec<u64> = (0..200).map(|_| state.ask(Past::Clear)).collect();
         let Answer::Wait(Some(at)) = ask(&mut state, now, tickets[0]) else { panic!("it waits for the pause") };
         assert!(at > now && at <= now + LONGEST_PAUSE);
         now = at;
         assert!(matches!(ask(&mut state, now, tickets[0]), Answer::Enter));
         assert!(matches!(ask(&mut state, now, tickets[1]), Answer::Wait(Some(_))), "one at a time");
-        state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody);
+        state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody, Past::Clear);
         state.rise(tickets[0]);
         assert!(tickets[1..].iter().all(|ticket| matches!(ask(&mut state, now, *ticket), Answer::Told(_))));
         assert!(state.line.is_empty() && state.told.is_empty() && state.seats.is_empty());
@@ -109,10 +109,10 @@ fn a_probe_that_hangs_is_joined_by_another_and_that_has_a_bound_for_a_while() {
     let since = |index: u32| now - SLOW - Duration::from_millis(u64::from(index));
     state.seats = (0..MOST_HANGING).map(|index| (index as u64 + 1000, since(u32::try_from(index).unwrap()))).collect();
     let oldest = since(u32::try_from(MOST_HANGING).unwrap() - 1);
-    let ticket = state.ask();
+    let ticket = state.ask(Past::Clear);
     assert!(matches!(ask(&mut state, now, ticket), Answer::Wait(Some(at)) if at == oldest + UNBOUNDED_SHARE));
     assert!(matches!(ask(&mut state, oldest + UNBOUNDED_SHARE, ticket), Answer::Enter));
-    let ticket = state.ask();
+    let ticket = state.ask(Past::Clear);
     state.leave_line(ticket);
     assert!(state.line.is_empty());
 }
@@ -120,20 +120,22 @@ fn a_probe_that_hangs_is_joined_by_another_and_that_has_a_bound_for_a_while() {
 #[test]
 fn nobody_in_line_hears_whose_connect_failed() {
     let (now, mut state) = (clock::now(), new());
-    let ticket = state.ask();
+    let ticket = state.ask(Past::Clear);
     let full = ConnectFault {
         code: Some("XX000".into()),
         said: Some("no pg_hba.conf entry for user \"alice\", database \"a\"".into()),
         credentials: Some(7),
         ..ConnectFault::new(ConnectFaultKind::Timeout, "the server of database \"a\" for user \"alice\"")
     };
-    state.failed(now, &full, Reached::Nobody);
+    state.failed(now, &full, Reached::Nobody, Past::Clear);
     let Answer::Told(told) = ask(&mut state, now, ticket) else { panic!("it is told") };
     assert_eq!(&*told.message, "another connect to unix:/x has just failed: timeout");
     assert!(told.kind == ConnectFaultKind::Timeout && told.code.is_none() && told.said.is_none() && told.credentials.is_none());
     let starting = ConnectFault { code: Some("57P03".into()), said: full.said, ..fault(ConnectFaultKind::Unavailable) };
     let told = hearsay(&state.place, &starting);
     assert_eq!((told.code.as_deref(), told.said.as_deref(), told.failure()), (Some("57P03"), None, starting.failure()));
+    let loading = ConnectFault { code: Some("LOADING".into()), ..fault(ConnectFaultKind::Unavailable) };
+    assert!(hearsay(&state.place, &loading).words().starts_with("LOADING "), "clients of Redis know the word");
 }
 
 #[test]
@@ -141,27 +143,27 @@ fn what_comes_of_logins_makes_connects_fewer_and_is_told_to_nobody() {
     let (now, mut state) = (clock::now(), new());
     // Logins that hang: a few at a time, and never none.
     for _ in 0..20 {
-        assert!(state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Somebody).is_empty());
+        assert!(state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Somebody, Past::Clear).is_empty());
     }
     assert!(!state.is_down && state.width == AT_FIRST);
     // Something answers and closes, or serves nobody: one at a time with pauses.
-    let tickets: Vec<u64> = (0..9).map(|_| state.ask()).collect();
+    let tickets: Vec<u64> = (0..9).map(|_| state.ask(Past::Clear)).collect();
     for _ in 0..IN_A_ROW {
-        state.failed(now, &fault(ConnectFaultKind::Unavailable), Reached::Somebody);
+        state.failed(now, &fault(ConnectFaultKind::Unavailable), Reached::Somebody, Past::Clear);
     }
     assert!(state.is_down && state.told.is_empty() && state.line.len() == tickets.len());
     assert!(matches!(ask(&mut state, now, tickets[0]), Answer::Wait(Some(at)) if at <= now + LONGEST_PAUSE));
     // Then one hangs in its login: somebody is there.
-    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Somebody);
+    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Somebody, Past::Clear);
     assert!(!state.is_down && state.width == AT_FIRST);
     // A server that starts up says so to all.
     let starting = ConnectFault { code: Some("57P03".into()), ..fault(ConnectFaultKind::Unavailable) };
-    (0..IN_A_ROW).for_each(|_| drop(state.failed(now, &starting, Reached::Somebody)));
+    (0..IN_A_ROW).for_each(|_| drop(state.failed(now, &starting, Reached::Somebody, Past::Clear)));
     assert!(state.is_down && state.told.len() == tickets.len());
     // Where others were let in lately, one database's trouble is its own.
     let mut state = new();
     state.worked(now);
-    (0..10).for_each(|_| drop(state.failed(now, &fault(ConnectFaultKind::Unavailable), Reached::Somebody)));
+    (0..10).for_each(|_| drop(state.failed(now, &fault(ConnectFaultKind::Unavailable), Reached::Somebody, Past::Clear)));
     assert!(!state.is_down);
 }
 
@@ -169,7 +171,7 @@ fn what_comes_of_logins_makes_connects_fewer_and_is_told_to_nobody() {
 fn failures_that_lie_far_apart_are_not_counted_together() {
     let (mut now, mut state) = (clock::now(), new());
     for _ in 0..10 {
-        state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody);
+        state.failed(now, &fault(ConnectFaultKind::Refused), Reached::Nobody, Past::Clear);
         now += REMEMBERED;
     }
     assert!(!state.is_down);
@@ -180,19 +182,19 @@ fn what_concerns_one_pool_says_nothing_of_the_address() {
     let (now, mut state) = (clock::now(), new());
     for kind in [ConnectFaultKind::Tls, ConnectFaultKind::Protocol, ConnectFaultKind::Auth, ConnectFaultKind::NoDatabase] {
         for _ in 0..10 {
-            state.failed(now, &fault(kind), Reached::Nobody);
+            state.failed(now, &fault(kind), Reached::Nobody, Past::Clear);
         }
     }
     let busy = ConnectFault { code: Some("55006".into()), ..fault(ConnectFaultKind::Unavailable) };
-    (0..10).for_each(|_| drop(state.failed(now, &busy, Reached::Nobody)));
+    (0..10).for_each(|_| drop(state.failed(now, &busy, Reached::Nobody, Past::Clear)));
     assert!(!state.is_down);
     // One login that hangs, while others are let in.
-    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Nobody);
+    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Nobody, Past::Clear);
     assert!(!state.is_down);
-    state.failed(now + ANSWERED, &fault(ConnectFaultKind::Timeout), Reached::Nobody);
+    state.failed(now + ANSWERED, &fault(ConnectFaultKind::Timeout), Reached::Nobody, Past::Clear);
     assert!(state.is_down);
     let mut state = down(now);
-    state.failed(now, &fault(ConnectFaultKind::Auth), Reached::Nobody);
+    state.failed(now, &fault(ConnectFaultKind::Auth), Reached::Nobody, Past::Clear);
     assert!(!state.is_down, "somebody is there");
 }
 
@@ -203,10 +205,10 @@ async fn whoever_leaves_the_line_or_the_address_makes_way() {
     let crowd = crowds.before(&place, || 1).unwrap();
     let mut seats = Vec::new();
     for _ in 0..MOST {
-        seats.push(crowd.turn().await.unwrap());
+        seats.push(crowd.turn(Past::Clear).await.unwrap());
     }
-    let mut left = Box::pin(crowd.turn());
-    let mut next = Box::pin(crowd.turn());
+    let mut left = Box::pin(crowd.turn(Past::Clear));
+    let mut next = Box::pin(crowd.turn(Past::Clear));
     poll_fn(|cx| {
         assert!(left.as_mut().poll(cx).is_pending() && next.as_mut().poll(cx).is_pending());
         Poll::Ready(())
@@ -225,8 +227,43 @@ fn addresses_in_mind_are_bounded_and_those_that_are_of_no_interest_make_way() {
     let place = |number: usize| Place::Unix(number.to_string().into());
     let kept: Vec<_> = (0..MOST_ADDRESSES).map(|number| crowds.before(&place(number), || 1).unwrap()).collect();
     assert!(crowds.before(&place(MOST_ADDRESSES), || 1).is_none());
-    kept[0].failed(&fault(ConnectFaultKind::Timeout), Reached::Nobody);
+    kept[0].failed(&fault(ConnectFaultKind::Timeout), Reached::Nobody, Past::Clear);
     drop(kept);
     assert!(crowds.before(&place(MOST_ADDRESSES), || 1).is_some());
     assert_eq!(crowds.0.lock().unwrap().len(), 2, "the one that is down is remembered");
+}
+
+#[test]
+fn a_pool_whose_logins_come_to_nothing_stands_behind_the_others_and_slows_them_down_once() {
+    let (now, mut state) = (clock::now(), new());
+    for kind in [ConnectFaultKind::Timeout, ConnectFaultKind::Unavailable] {
+        state.failed(now, &fault(kind), Reached::Somebody, Past::Clear);
+        (0..50).for_each(|_| drop(state.failed(now, &fault(ConnectFaultKind::Unavailable), Reached::Somebody, Past::Troubled)));
+        assert!(!state.is_down, "one pool's trouble is not the server's");
+    }
+    // Many of them hang, and have for long. The first that comes without trouble is let in before them, and all have room again.
+    (0..20).for_each(|_| drop(state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Somebody, Past::Troubled)));
+    assert_eq!(state.width, AT_FIRST);
+    let troubled: Vec<u64> = (0..9).map(|_| state.ask(Past::Troubled)).collect();
+    let clear = state.ask(Past::Clear);
+    assert!(matches!(ask(&mut state, now, troubled[0]), Answer::Wait(None)));
+    assert!(matches!(ask(&mut state, now, clear), Answer::Enter));
+    assert!(matches!(ask(&mut state, now, troubled[0]), Answer::Enter));
+    assert!(matches!(ask(&mut state, now, troubled[1]), Answer::Wait(Some(_))));
+    state.worked(now);
+    assert!(troubled[1..].iter().all(|ticket| matches!(ask(&mut state, now, *ticket), Answer::Enter)));
+    // While others are let in, hanging makes nothing narrow.
+    state.failed(now, &fault(ConnectFaultKind::Timeout), Reached::Somebody, Past::Clear);
+    assert_eq!(state.width, MOST);
+}
+
+#[test]
+fn who_leaves_the_line_wakes_another_only_as_the_first() {
+    let (now, mut state) = (clock::now(), down(clock::now()));
+    let tickets: Vec<u64> = (0..3).map(|_| state.ask(Past::Clear)).collect();
+    tickets.iter().for_each(|ticket| drop(ask(&mut state, now, *ticket)));
+    assert!(state.leave_line(tickets[1]).is_none());
+    assert!(state.leave_line(tickets[0]).is_some());
+    assert!(state.leave_line(tickets[0]).is_none(), "it has left");
+    assert_eq!(state.line.len(), 1);
 }

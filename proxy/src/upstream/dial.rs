@@ -24,7 +24,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::breaker::{Change, EARLY, Outcome, Phase};
-use super::crowd::{Crowd, Crowds, Reached};
+use super::crowd::{Crowd, Crowds, Past, Reached};
 use super::race::Race;
 use super::roster::{Choice, Openings, Place, Roster, Standing};
 use crate::clock;
@@ -172,6 +172,8 @@ pub struct Dialer {
     tcp: TcpOptions,
     /// Those who connect to the same addresses; `None`: it does not wait for others.
     crowds: Option<Crowds>,
+    /// Whether the last login hung or was broken off.
+    is_troubled: AtomicBool,
     /// The longest pause of an address that fails.
     longest: Duration,
     #[expect(dead_code, reason = "kept for its drop: the names are kept up to date as long as this lives")]
@@ -207,6 +209,7 @@ impl Dialing {
             dns: self.dns.clone(),
             tcp: tcp.clone(),
             crowds: Some(self.crowds.clone()),
+            is_troubled: AtomicBool::new(false),
             longest,
             watches,
         }
@@ -295,12 +298,23 @@ impl Dialer {
         self.crowds.as_ref()?.before(place, seed)
     }
 
+    /// What came of the last login.
+    pub(super) fn past(&self) -> Past {
+        if self.is_troubled.load(Ordering::Relaxed) { Past::Troubled } else { Past::Clear }
+    }
+
     /// What a connect to an address has found out.
     pub(super) fn tell_crowd(&self, place: &Place, result: Result<(), (&ConnectFault, Reached)>) {
+        let past = self.past();
+        match result {
+            Ok(()) => self.is_troubled.store(false, Ordering::Relaxed),
+            Err((_, Reached::Somebody)) => self.is_troubled.store(true, Ordering::Relaxed),
+            Err((_, Reached::Nobody)) => {}
+        }
         if let Some(crowd) = self.crowd(place) {
             match result {
                 Ok(()) => crowd.worked(),
-                Err((fault, reached)) => crowd.failed(fault, reached),
+                Err((fault, reached)) => crowd.failed(fault, reached, past),
             }
         }
     }
@@ -334,6 +348,11 @@ impl Dialer {
         let change = lock(&self.roster).ended(clock::now(), choice, outcome, self.longest);
         say(change, &self.hosts[choice.host], &choice.place);
         change.is_some()
+    }
+
+    /// A connect was given up before it said anything of its address.
+    pub(super) fn dropped(&self, choice: &Choice) {
+        lock(&self.roster).dropped(clock::now(), &choice.place, self.longest);
     }
 
     pub(super) fn server(&self, choice: &Choice) -> Server {

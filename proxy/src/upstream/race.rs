@@ -143,7 +143,12 @@ impl<'a, T: 'a, F: AsyncFn(Stream, &Arc<Server>) -> Result<T, ConnectFault>> Rac
         for attempt in std::mem::take(&mut self.running) {
             let host = &self.dialer.hosts()[attempt.choice.host];
             let (stage, outcome) = (attempt.stage.get(), attempt.stage.get().verdict(now, attempt.share, false));
-            let fault = ConnectFault::new(ConnectFaultKind::Timeout, stage.complaint(now, host, outcome.is_some()));
+            let trouble = self.dialer.crowd(&attempt.choice.place).and_then(|crowd| crowd.trouble());
+            let complaint = match trouble.filter(|_| outcome.is_none()) {
+                Some(trouble) => format!("connects to the server {host} fail ({}): this one's turn has not come", trouble.label()),
+                None => stage.complaint(now, host, outcome.is_some()),
+            };
+            let fault = ConnectFault::new(ConnectFaultKind::Timeout, complaint);
             if outcome.is_some() {
                 self.tell(&attempt, &fault);
                 self.lost(&attempt.choice, fault);
@@ -179,7 +184,7 @@ impl<'a, T: 'a, F: AsyncFn(Stream, &Arc<Server>) -> Result<T, ConnectFault>> Rac
         let (to, reached) = (choice.clone(), Rc::clone(&stage));
         let future = Box::pin(async move {
             let seat = match crowd {
-                Some(crowd) => match crowd.turn().await {
+                Some(crowd) => match crowd.turn(dialer.past()).await {
                     Ok(seat) => Some(seat),
                     Err(fault) => return End { result: Err(fault), seat: None },
                 },
@@ -245,10 +250,12 @@ impl<'a, T: 'a, F: AsyncFn(Stream, &Arc<Server>) -> Result<T, ConnectFault>> Rac
             match attempt.stage.get().verdict(now, attempt.share, true) {
                 Some(Outcome::Silent) => {
                     let said = attempt.stage.get().complaint(now, &self.dialer.hosts()[attempt.choice.host], true);
-                    self.lost(&attempt.choice, ConnectFault::new(ConnectFaultKind::Timeout, said));
+                    let fault = ConnectFault::new(ConnectFaultKind::Timeout, said);
+                    self.tell(&attempt, &fault);
+                    self.lost(&attempt.choice, fault);
                 }
                 Some(outcome) => drop(self.dialer.ended(&attempt.choice, outcome)),
-                None => {}
+                None => self.dialer.dropped(&attempt.choice),
             }
         }
     }
@@ -267,7 +274,9 @@ impl Stage {
     /// or wanted by many.
     fn head_start(self, standing: Standing, stays: bool, share: Duration) -> Option<Duration> {
         match (standing, self) {
-            (Standing::Fails, _) => Some(HEAD_START),
+            (Standing::Fails, Self::InLine | Self::Connecting(_)) => Some(HEAD_START),
+            // Whoever is let in again says so only at the end of the login, which may be a longer way than to the others.
+            (Standing::Fails, Self::Entering(_)) => Some(if stays { HEAD_START } else { STRANGER }),
             (Standing::Unknown | Standing::Works, Self::InLine) if stays => None,
             (Standing::Unknown, Self::Connecting(_)) if stays => Some(ONE_LOST),
             (Standing::Unknown | Standing::Works, Self::Connecting(_) | Self::Entering(_)) if stays => Some(share),

@@ -20,6 +20,9 @@ fn a_host_that_is_stayed_on_is_not_passed_by_while_it_is_merely_slow_or_wanted_b
     assert_eq!(Stage::InLine.head_start(Standing::Works, false, SHARE), Some(HEAD_START));
     assert_eq!(Stage::Entering(now).head_start(Standing::Unknown, false, SHARE), Some(STRANGER));
     assert_eq!(Stage::Entering(now).head_start(Standing::Works, false, SHARE), Some(FRIEND));
+    // One that has failed is tried beside another; once it answers, its login has the time of a stranger's.
+    assert_eq!(Stage::Connecting(now).head_start(Standing::Fails, false, SHARE), Some(HEAD_START));
+    assert_eq!(Stage::Entering(now).head_start(Standing::Fails, false, SHARE), Some(STRANGER));
 }
 
 #[test]

@@ -170,6 +170,13 @@ impl Roster {
         change
     }
 
+    /// A connect was given up before it said anything of its address. A pause is at most `longest`.
+    pub(super) fn dropped(&mut self, now: Instant, place: &Place, longest: Duration) {
+        if let Some(known) = self.known.get_mut(place) {
+            known.breaker.dropped(now, longest, &mut self.random);
+        }
+    }
+
     /// What is known of an address.
     #[must_use]
     pub fn standing(&self, now: Instant, place: &Place) -> Standing {

@@ -204,6 +204,27 @@ fn connections_that_the_server_closes_in_use_as_soon_as_they_are_open_cost_a_sho
 }
 
 #[test]
+fn connects_that_are_under_way_do_not_end_the_pause_of_those_whose_connections_do_not_last() {
+    let mut bench = Bench::new(Limits { max: 20, connect_parallelism: 4, backoff_initial: ms(100), ..LIMITS });
+    let (mut opened, mut under_way) = (0, std::collections::VecDeque::new());
+    for moment in 0..2_000 {
+        while bench.core.snapshot(bench.now).waiters < 10 {
+            bench.queue(ALICE);
+        }
+        under_way.extend(bench.opens().into_iter().map(|(conn, _)| (moment + 2, conn)));
+        while let Some((_, conn)) = under_way.pop_front_if(|(due, _)| *due <= moment) {
+            opened += 1;
+            bench.connect(conn);
+            bench.core.note_lost(bench.now, conn);
+            bench.release(conn, Condition::Broken);
+            bench.core.on_closed(bench.now, conn);
+        }
+        bench.pass(ms(1));
+    }
+    assert!((20..=60).contains(&opened), "{opened} in two seconds");
+}
+
+#[test]
 fn without_room_for_a_successor_an_old_connection_is_closed_first() {
     let mut bench = Bench::new(Limits { max: 1, min: 1, lifetime: Some(ms(1000)), ..LIMITS });
     let (old, _) = bench.opens()[0];

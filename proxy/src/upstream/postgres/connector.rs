@@ -22,6 +22,7 @@ use super::query::{self, Cleaned};
 use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
+use crate::clock;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
@@ -262,7 +263,13 @@ impl Connector for PgConnector {
             let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
             // What the connect query does says nothing of the server's address.
             let target = self.target.at(&connection.server().upstream.clone());
-            self.prepare(&mut connection, &target).await?;
+            if let Err(fault) = self.prepare(&mut connection, &target).await {
+                // It lets us in and does not let us stay: another host may be better.
+                if fault.kind == ConnectFaultKind::Unavailable {
+                    connection.server().lost(clock::now());
+                }
+                return Err(fault);
+            }
             connection.baseline = Rc::new(connection.parameters.clone());
             Ok(connection)
         })
