@@ -381,8 +381,10 @@ fn each_mode_of_the_certificate_has_a_secret_of_its_own_so_that_an_upgrade_may_c
         let set = format!("--set=injector.enabled=true,injector.certificate.mode={mode}{more}");
         let objects = chart(&[&set])?;
         let volumes = find(&objects, "Deployment", "sidepool-injector")["spec"]["template"]["spec"]["volumes"].clone();
-        let names: Vec<&str> = volumes.as_array().expect("volumes").iter().filter_map(|volume| volume["secret"]["secretName"].as_str()).collect();
-        let made: Vec<&str> = objects.iter().filter(|object| object["kind"] == "Secret").filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        let names: Vec<&str> =
+            volumes.as_array().expect("volumes").iter().filter_map(|volume| volume["secret"]["secretName"].as_str()).collect();
+        let made: Vec<&str> =
+            objects.iter().filter(|object| object["kind"] == "Secret").filter_map(|object| object["metadata"]["name"].as_str()).collect();
         let asked = objects.iter().find(|object| object["kind"] == "Certificate" && object["metadata"]["name"] == "sidepool-injector");
         assert_eq!(names.len(), 1, "{mode}");
         // What Helm makes and what cert-manager makes never have one name: neither takes over what the other has left.
@@ -391,7 +393,8 @@ fn each_mode_of_the_certificate_has_a_secret_of_its_own_so_that_an_upgrade_may_c
         Some(names[0].to_owned())
     };
     let Some(generated) = mounted("generated", "") else { return };
-    let existing = mounted("existing", ",injector.certificate.secretName=mine,injector.certificate.caBundle=-----BEGIN CERTIFICATE-----").expect("helm is there");
+    let existing = mounted("existing", ",injector.certificate.secretName=mine,injector.certificate.caBundle=-----BEGIN CERTIFICATE-----")
+        .expect("helm is there");
     let of_manager = mounted("cert-manager", "").expect("helm is there");
     assert_eq!([&*generated, &*existing, &*of_manager], ["sidepool-injector-generated", "mine", "sidepool-injector"]);
 }
