@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
+mod admission;
 mod beat;
 pub mod bound;
 pub mod client;
 pub mod client_list;
 pub mod count;
+pub mod flow;
 pub mod gate;
 pub mod group;
 mod habits;
@@ -22,6 +24,8 @@ mod hub_line;
 mod identity;
 mod invalidations;
 pub mod lane;
+mod lane_line;
+mod lane_patience;
 mod lane_replies;
 mod leased;
 mod login;
@@ -65,3 +69,6 @@ pub fn serve(stream: Stream, name: Arc<str>, worker: Rc<Worker>) -> impl Future<
         }
     }
 }
+
+#[cfg(test)]
+mod simulation;
