@@ -69,6 +69,3 @@ pub fn serve(stream: Stream, name: Arc<str>, worker: Rc<Worker>) -> impl Future<
         }
     }
 }
-
-#[cfg(test)]
-mod simulation;
