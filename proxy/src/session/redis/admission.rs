@@ -90,8 +90,7 @@ impl Session {
 
     /// Among whom the client stands from now on.
     pub(super) fn join_identity(&self) {
-        let fairness = self.server.config().queue_fairness;
-        let joined = identity::join(&self.worker.identities, fairness, &self.client);
+        let joined = identity::join(&self.worker.identities, &self.server.config(), &self.client);
         self.part_identity();
         self.client.place.identity.set(joined);
     }
