@@ -318,13 +318,16 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.slots.front().map_or(0, |slot| self.turn.wrapping_sub(slot.turn))
     }
 
-    /// Gives up on what has waited for so many turns, from the front; `inside`: the first slot's reply has begun and is left alone.
+    /// Gives up on what has waited for so many turns, from the front; `inside`: the first slot's reply has begun and is left alone, with all else that its
+    /// owner waits for, who could not be told of it in the middle of a reply.
     pub fn abandon(&mut self, turns: u32, inside: bool) -> Vec<Abandoned<T>> {
         let mut given_up = Vec::new();
         let now = self.turn;
-        for slot in self.slots.iter_mut().skip(usize::from(inside)).take_while(|slot| now.wrapping_sub(slot.turn) >= turns) {
+        let hears = self.slots.front().filter(|_| inside).map(|slot| slot.owner.clone());
+        for slot in self.slots.iter_mut().take_while(|slot| now.wrapping_sub(slot.turn) >= turns) {
             if let Owed::Server { replies, answered, .. } = slot.owed
                 && !slot.abandoned
+                && hears.as_ref() != Some(&slot.owner)
             {
                 slot.abandoned = true;
                 given_up.push(Abandoned { owner: slot.owner.clone(), muted: slot.muted, replies: replies - answered });

@@ -132,6 +132,19 @@ fn each_request_has_waited_since_it_was_asked() {
 }
 
 #[test]
+fn nobody_is_told_in_the_middle_of_a_reply_that_others_are_late() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET large"]);
+    ask(&mut pipeline, 'b', Work::Reads, &["GET x"]);
+    ask(&mut pipeline, 'a', Work::Writes, &["SET x 1"]);
+    send_all(&mut pipeline);
+    (0..4).for_each(|_| pipeline.on_turn());
+    let given_up = |all: Vec<Abandoned<char>>| all.iter().map(|one| one.owner).collect::<String>();
+    assert_eq!(given_up(pipeline.abandon(4, true)), "b", "half of a's reply has been handed over");
+    assert_eq!(given_up(pipeline.abandon(4, false)), "aa", "and now all of it, or nothing");
+}
+
+#[test]
 fn what_is_known_waits_for_nobody_elses_answer() {
     let mut pipeline = Pipeline::default();
     ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
