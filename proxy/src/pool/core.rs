@@ -241,14 +241,14 @@ impl Core {
         self.settle(now);
     }
 
-    /// A worker starts to open the connection, with the address and credentials of `epoch`.
-    pub fn on_opening(&mut self, conn: ConnId, epoch: u32) {
-        if let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) {
-            self.conns.at_mut(slot).epoch = epoch;
-            if epoch < self.epoch {
-                self.conns.retire(slot, CloseReason::Stale);
-            }
+    /// A worker starts to open the connection, with the address and credentials of `epoch`. False: it has been given up since, and is not to be opened.
+    pub fn on_opening(&mut self, conn: ConnId, epoch: u32) -> bool {
+        let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return false };
+        self.conns.at_mut(slot).epoch = epoch;
+        if epoch < self.epoch {
+            self.conns.retire(slot, CloseReason::Stale);
         }
+        true
     }
 
     /// The connection may not be opened, because pools of the same database or user have as many together as they may. Until
@@ -534,6 +534,12 @@ impl Core {
     /// Acts on the deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
+    }
+
+    /// Whether there is something to do.
+    #[must_use]
+    pub fn wants_action(&self) -> bool {
+        !self.actions.is_empty()
     }
 
     /// What to do next, until there is nothing.
