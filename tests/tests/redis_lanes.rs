@@ -96,7 +96,7 @@ async fn without_identities_whoever_comes_first_comes_first() {
 }
 
 /// A value of which seventy fill a lane.
-const VALUE: [u8; 60_000] = [b'x'; 60_000];
+const VALUE_BYTES: usize = 60_000;
 
 /// Clients that each want to set their key, through a network in front of a server with one lane that has just fallen silent.
 async fn before_a_silent_server(
@@ -118,7 +118,7 @@ async fn before_a_silent_server(
         let mut wire = pool.redis_wire().await;
         waiting.spawn(async move {
             let begun = Instant::now();
-            wire.send(&request(&[&b"SET"[..], format!("k{client}").as_bytes(), &VALUE])).await;
+            wire.send(&request(&[&b"SET"[..], format!("k{client}").as_bytes(), &vec![b'x'; VALUE_BYTES]])).await;
             (begun.elapsed(), wire.read_patiently().await.expect("an answer"))
         });
     }
