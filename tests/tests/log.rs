@@ -76,6 +76,7 @@ async fn lines_for_machines_have_the_same_keys_and_reasons_of_a_closed_list() {
             "client connected" => assert!(line["client"].is_u64() && !text("pool").is_empty() && !text("peer").is_empty(), "{line}"),
             "client disconnected" => {
                 assert_eq!((text("user"), text("database"), line["client"].is_u64()), (USER.to_owned(), "app".to_owned(), true), "{line}");
+                assert!(line["age_s"].is_u64(), "{line}");
                 let reasons = ["client_close", "client_eof", "client_lost", "timeout", "protocol_violation", "server_lost"];
                 assert!(reasons.contains(&&*text("reason")), "{line}");
             }

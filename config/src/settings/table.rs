@@ -88,7 +88,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Postgres], "otlp_traces_endpoint", Kind::Text, "", Live, "Where traces of transactions are sent, as OTLP over HTTP in JSON: http://HOST:PORT of a collector, or with a path other than /v1/traces; left out: there are none."),
     row(&[Postgres], "otlp_traces_sample_one_in", Kind::Count { min: 1, max: 1_000_000_000 }, "100", Live, "One transaction in so many is traced. Those whose statements bring an application's trace (/*traceparent='…'*/) are traced where it is sampled, and only there."),
     row(&[Postgres], "otlp_traces_statements", Kind::Flag, "false", Live, "Whether traces have the texts of statements, without values."),
-    row(&[Redis], "log_min_duration_command", NEVER, "\"0s\"", Live, "A Redis command whose reply takes at least so long (to about ten milliseconds) is logged: which, how many keys, how long. Commands that wait for somebody else (BLPOP) are not slow."),
+    row(&[Redis], "log_min_duration_command", NEVER, "\"0s\"", Live, "A Redis command for which the server takes at least so long (to about ten milliseconds on shared connections) is logged: which, how many arguments, how long, whose. What waits for somebody else (BLPOP, WAIT) is not slow for that; of a transaction, EXEC is timed."),
     row(&[Postgres], "listen_backlog", Kind::Count { min: 1, max: 65_535 }, "4096", NeedsRestart, "How many connections may wait in the kernel to be accepted."),
     row(&[Postgres], "so_reuseport", Kind::Flag, "false", NeedsRestart, "Whether other processes may listen on the same TCP address."),
     row(&[Postgres], "unix_socket_mode", Kind::Mode, "\"0777\"", NeedsRestart, "The permission bits of Unix sockets."),

@@ -42,7 +42,8 @@ impl Present {
     /// It is gone, and this is why.
     pub(super) fn left(self, worker: &Worker, presence: &Presence, end: End) {
         if !say::gone(worker, presence, end) && worker.config.borrow().log.disconnections {
-            tracing::info!(client = self.client, pool = %self.pool.name(), peer = presence.ends.peer(), user = &*presence.who.user, database = &*presence.who.database, reason = end.label(), "client disconnected");
+            let (who, age_s) = (&presence.who, say::age(presence.connected));
+            tracing::info!(client = self.client, pool = %self.pool.name(), peer = presence.ends.peer(), user = &*who.user, database = &*who.database, age_s, reason = end.label(), "client disconnected");
         }
         let record = self.pool.record();
         match end {

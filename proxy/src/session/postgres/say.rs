@@ -171,7 +171,8 @@ fn pooler_error(config: &Config, subject: &Subject<'_>, message: &str) {
     }
 }
 
-fn age(connected: u32) -> u64 {
+/// For how many whole seconds a client has been connected that came then.
+pub(super) fn age(connected: u32) -> u64 {
     let now = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     now.saturating_sub(u64::from(connected))
 }

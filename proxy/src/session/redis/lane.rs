@@ -23,7 +23,8 @@ use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Own, Pipeline, Work};
 use tokio::time::{Sleep, timeout};
 
-use super::client::{Client, Fate, Owner};
+use super::client::{Client, Owner};
+use super::end::End;
 use super::group::Group;
 use super::refusal;
 use super::requests::resolve;
@@ -467,7 +468,7 @@ impl Lane {
             // Half a reply has been handed over; nothing that could follow would be understood.
             let client = Rc::clone(&slot.owner.0);
             drop(pipeline);
-            client.doom(Fate::Gone);
+            client.doom(End::ServerLost);
             pipeline = self.pipeline.borrow_mut();
         }
         let loss = pipeline.on_loss(refusal::LOST);

@@ -12,9 +12,10 @@ use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
 
-use super::client::Fate;
 use super::count;
+use super::end::End;
 use super::identity::Named;
+use super::leased_times::Times;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
@@ -87,7 +88,7 @@ impl Session {
         let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
-        let mut relay = Relay::default();
+        let mut relay = Relay { times: Times::of(&group), ..Relay::default() };
         let connector = pool.connector();
         relay.log_in_again(connector.renewal(&mut lease));
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
@@ -130,16 +131,17 @@ impl Session {
     /// Ready when the client is gone; reads on to find out.
     fn poll_gone(&mut self, blocks: bool, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(false, cx);
-        if self.client.fate() != Fate::Alive {
+        if !self.client.is_alive() {
             return Poll::Ready(());
         }
         let worker = Rc::clone(&self.worker);
         while self.carry.len() < CARRY_MAX {
             let mut buffer = worker.buffers.read.borrow_mut();
-            match std::task::ready!(self.client.poll_read(cx, &mut buffer)).ok() {
-                Some(0) if !blocks => return Poll::Pending,
-                None | Some(0) => return Poll::Ready(()),
-                Some(read) => self.carry.extend_from_slice(&buffer[..read]),
+            match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
+                Ok(0) if !blocks => return Poll::Pending,
+                Ok(0) => return Poll::Ready(self.client.doom(End::Gone)),
+                Err(_) => return Poll::Ready(self.client.doom(End::Lost)),
+                Ok(read) => self.carry.extend_from_slice(&buffer[..read]),
             }
         }
         Poll::Pending
@@ -182,11 +184,11 @@ impl Session {
         tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no Redis connection for a client");
         if !self.refuse_front(line) {
             // The rest of a large request is still to come and would be taken for requests.
-            self.closing = true;
+            self.closing = Some(End::Refused);
             return After::GoOn;
         }
         if first == Some(Handling::Multi) {
-            self.give_up_transaction();
+            self.give_up_transaction(End::Refused);
         }
         After::GoOn
     }
@@ -198,6 +200,7 @@ impl Session {
         tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was lost");
         if relay.is_inside() {
             // Half a request or half a reply cannot be taken back.
+            self.client.doom(End::ServerLost);
             return After::End;
         }
         for line in owed {
@@ -205,16 +208,16 @@ impl Session {
         }
         self.lost = relay.lost();
         if relay.has_just_begun() {
-            self.give_up_transaction();
+            self.give_up_transaction(End::ServerLost);
         }
         After::GoOn
     }
 
     /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
     /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
-    fn give_up_transaction(&mut self) {
+    fn give_up_transaction(&mut self, end: End) {
         self.lost = Lost::Transaction;
-        self.closing |= self.carry.is_empty();
+        self.closing = self.closing.or(self.carry.is_empty().then_some(end));
     }
 }
 

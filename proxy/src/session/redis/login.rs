@@ -184,6 +184,7 @@ impl Session {
             self.detach();
         }
         self.account = Some(account);
+        self.note_in();
     }
 
     fn speak(&mut self, version: Resp) {

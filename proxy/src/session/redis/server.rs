@@ -15,7 +15,8 @@ use sidepool_protocol::redis::handshake::{Credentials, Selects, WRONGPASS};
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
-use super::client::{Client, Fate};
+use super::client::Client;
+use super::end::End;
 use super::gate::gates;
 use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
@@ -256,7 +257,7 @@ impl Server {
     fn close_clients(&self, of: impl Fn(&Rc<str>) -> bool) {
         for client in self.clients() {
             if client.shown.user.borrow().as_ref().is_some_and(&of) {
-                client.doom(Fate::Killed);
+                client.doom(End::Denied);
             }
         }
     }
@@ -474,7 +475,7 @@ impl Server {
 
     /// What comes to an end when this client leaves; `None`: there is none.
     pub fn watch(&self, id: u64) -> Option<oneshot::Receiver<()>> {
-        self.client(id).filter(|client| client.fate() == Fate::Alive)?;
+        self.client(id).filter(|client| client.is_alive())?;
         let (sender, receiver) = oneshot::channel();
         let mut watched = self.watched.borrow_mut();
         let concerned = watched.entry(id).or_default();
