@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::ConnectFault;
 use super::reason::CloseReason;
@@ -18,6 +18,25 @@ pub struct Origin {
     pub name: Arc<str>,
     /// The address that it had.
     pub address: IpAddr,
+}
+
+/// How a connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// When that began.
+    pub began: Instant,
+    /// How long it took, login included.
+    pub took: Duration,
+}
+
+impl Opening {
+    /// The same for somebody who has waited since then; `None`: it was open already.
+    #[must_use]
+    pub fn seen_by(self, since: Instant) -> Option<Self> {
+        let end = self.began + self.took;
+        let began = self.began.max(since);
+        (end > since).then(|| Self { began, took: end.saturating_duration_since(began) })
+    }
 }
 
 /// An open, logged-in upstream connection.
@@ -37,6 +56,9 @@ pub trait Connection: Sized + 'static {
 
     /// A lease on it that began at `since` ends: counts what it knows of the time in between.
     fn released(&mut self, _since: Instant, _now: Instant, _record: &PoolRecord) {}
+
+    /// It has been opened here, like this.
+    fn opened(&mut self, _opening: Opening) {}
 
     /// Under TLS: whether an earlier session was resumed.
     fn is_resumed(&self) -> Option<bool> {

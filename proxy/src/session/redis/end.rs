@@ -1,4 +1,4 @@
-//! Why clients of Redis leave, as a closed list, and the lines of the log about those who come and go.
+//! Why clients of Redis leave, as a closed list, and the lines of the log about those who come and go, or get no connection.
 //!
 //! Two lines for each client that is let in, where `log.connections` and `log.disconnections` want them; one for each that leaves before that.
 //! Nothing here is touched per command.
@@ -6,6 +6,8 @@
 use super::run::Session;
 use crate::clock;
 use crate::observe::record::WorkerCounter;
+use crate::pool::measure;
+use crate::pool::reason::RefuseReason;
 use crate::transport::ends::Ends;
 
 /// Why a session ended: a field of the log. Words that PostgreSQL's sessions have, too, mean the same.
@@ -69,6 +71,29 @@ impl End {
         }
     }
 
+    /// The counters of a client that is not let in for this: by the coarse result, and by the reason. `None`: it went, or was in.
+    fn denied(self) -> Option<(Option<WorkerCounter>, WorkerCounter)> {
+        use WorkerCounter as C;
+        match self {
+            Self::LoginTimeout => Some((Some(C::RedisLoginTimeout), C::DeniedRedisTimeout)),
+            Self::CrowdedOut => Some((Some(C::RedisLoginCrowdedOut), C::DeniedRedisCrowdedOut)),
+            Self::Handshake => Some((None, C::DeniedRedisTls)),
+            Self::Violation => Some((None, C::DeniedRedisProtocol)),
+            Self::Left
+            | Self::Gone
+            | Self::Lost
+            | Self::OutputLimit
+            | Self::Memory
+            | Self::Killed
+            | Self::Denied
+            | Self::Gap
+            | Self::ServerLost
+            | Self::Refused
+            | Self::Drained
+            | Self::Cut => None,
+        }
+    }
+
     /// Whether the client went by itself.
     fn is_its_own(self) -> bool {
         match self {
@@ -108,9 +133,12 @@ impl Session {
         self.noted = Some(Box::new(ends));
     }
 
-    /// It has not said who it is, and has no more time or no place for that.
-    pub(super) fn turn_away(&self, counter: WorkerCounter) {
-        self.client.doom(if counter == WorkerCounter::RedisLoginTimeout { End::LoginTimeout } else { End::CrowdedOut });
+    /// There is no connection for what it asks.
+    pub(super) fn note_refused(&self, pool: &str, reason: RefuseReason, line: &str) {
+        if self.worker.config.borrow().log.pooler_errors {
+            let (client, peer, user, reason) = (self.client.id, self.ends().peer(), self.user(), measure::refusal_label(reason));
+            tracing::warn!(pool, client, peer, user, database = self.database, reason, "no connection for a client: {line}");
+        }
     }
 
     /// The client has left.
@@ -132,6 +160,9 @@ impl Session {
             Some(_) => {}
             None if self.account.is_some() => {}
             None => {
+                if let Some((result, reason)) = end.denied() {
+                    result.into_iter().chain([reason]).for_each(|counter| self.worker.record.add(counter, 1));
+                }
                 let (peer, server) = (self.ends().peer(), &*self.server.name);
                 match (end.is_its_own(), self.client.shown.command.get()) {
                     (true, None) => tracing::debug!(peer, client, server, age_s, reason, "client left without a word"),

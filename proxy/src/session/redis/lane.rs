@@ -37,6 +37,7 @@ use crate::pool::acquire::AcquireError;
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
+use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
@@ -312,6 +313,10 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                     continue;
                 }
                 let owed = lane.pipeline.borrow().slots() as u64;
+                if worker.config.borrow().log.pooler_errors {
+                    let reason = measure::refusal_label(error.refusal.reason);
+                    tracing::warn!(pool = &**pool.name(), requests = owed, reason, "no connection for the requests of clients: {error}");
+                }
                 pool.record().add(PoolCounter::ErrorRefused, owed);
                 lane.pipeline.borrow_mut().fail_all(&refusal::line(&error));
                 lane.count_in_flight(pool.record());

@@ -22,10 +22,11 @@ use super::relay::{Ended, Relay};
 use super::requests::{has_block, resolve};
 use super::run::Session;
 use super::steps::After;
+use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
 use crate::pool::measure;
-use crate::pool::reason::Condition;
+use crate::pool::reason::{Condition, RefuseReason};
 use crate::upstream::redis::connector::RedisConnector;
 
 /// How much is read from a client that waits for something.
@@ -70,18 +71,19 @@ impl Session {
                     Some(Ok(seat)) => Some(seat),
                     Some(Err(full)) => {
                         pool.record().add(measure::refusal(full.reason), 1);
-                        return self.refuse(first, &refusal::full(pool.name(), full));
+                        return self.refuse(first, &pool, full.reason, &refusal::full(pool.name(), full));
                     }
                 }
             }
         };
+        let asked = self.server.samples().then(clock::now);
         let named = Named::new(&self.worker.identities, self.server.config().queue_fairness, &self.client);
         let mut lease = loop {
             match self.wait_for(pool.acquire(named.id())).await {
                 None => return After::End,
                 Some(Ok(lease)) => break lease,
                 Some(Err(error)) if group.on_refused(&pool, &error) => {}
-                Some(Err(error)) => return self.refuse(first, &refusal::line(&error)),
+                Some(Err(error)) => return self.refuse(first, &pool, error.refusal.reason, &refusal::line(&error)),
             }
         };
         pool.record().add(count::lease(first), 1);
@@ -95,6 +97,9 @@ impl Session {
         self.client.shown.leased.set(0);
         relay.show(self, true);
         relay.end_redirect(self, matches!(ended, Ended::Lost));
+        if let Some(asked) = asked {
+            self.trace_lease(asked, &lease, &relay);
+        }
         self.fresh = true;
         match ended {
             Ended::Free(condition) => {
@@ -156,7 +161,7 @@ impl Session {
             }
             [client, pause, ms, ..] if client.eq_ignore_ascii_case(b"client") && pause.eq_ignore_ascii_case(b"pause") => {
                 let ms = parse_integer(ms).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-                self.server.pause(crate::clock::now().checked_add(Duration::from_millis(ms)));
+                self.server.pause(clock::now().checked_add(Duration::from_millis(ms)));
             }
             _other_control => {}
         }
@@ -180,8 +185,8 @@ impl Session {
     }
 
     /// There is no connection for the request at the front of `carry`.
-    fn refuse(&mut self, first: Option<Handling>, line: &str) -> After {
-        tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no Redis connection for a client");
+    fn refuse(&mut self, first: Option<Handling>, pool: &Pool<RedisConnector>, reason: RefuseReason, line: &str) -> After {
+        self.note_refused(pool.name(), reason, line);
         if !self.refuse_front(line) {
             // The rest of a large request is still to come and would be taken for requests.
             self.closing = Some(End::Refused);

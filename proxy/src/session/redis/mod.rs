@@ -51,6 +51,7 @@ pub mod slow_log;
 mod steps;
 mod throttle;
 pub mod topics;
+mod traced;
 pub mod turns;
 mod unknown;
 pub mod verdicts;

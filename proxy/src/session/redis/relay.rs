@@ -32,6 +32,7 @@ use super::relay_transaction::{Change, Queued};
 use super::requests::anew;
 use super::run::Session;
 use super::steps::Replies;
+use super::traced::Operation;
 use crate::observe::record::{PoolCounter, WorkerCounter};
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -106,6 +107,9 @@ pub(super) struct Relay {
     pub(super) begun: bool,
     /// How long the server takes.
     pub(super) times: Times,
+    /// How many commands there were, and which.
+    pub(super) commands: u32,
+    pub(super) operation: Operation,
 }
 
 /// What the next reply answers.
@@ -306,6 +310,12 @@ impl Relay {
             && (!self.begun || self.is_pinned())
     }
 
+    /// One more command.
+    pub(super) fn count(&mut self, command: Option<&'static Command>) {
+        self.commands = self.commands.saturating_add(1);
+        self.operation.add(command);
+    }
+
     pub(super) fn fault(&mut self, session: &mut Session, fault: RequestFault) {
         session.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
         self.begun = true;
@@ -367,6 +377,7 @@ impl Relay {
         let kind = command.map_or(Kind::Write, |command| command.kind);
         lease.pool().record().add(count::command(kind), 1);
         self.blocking = false;
+        self.count(command);
         session.client.shown.command.set(command);
         self.send(session, head, if self.multi { What::Queued(None) } else { What::Plain });
         self.body = Some(scanner);

@@ -61,6 +61,7 @@ impl Relay {
             false => self.outside(session, whole, command, alone),
         };
         if taken {
+            self.count(command);
             if let Some(command) = command {
                 lease.pool().record().add(count::command(command.kind), 1);
             }

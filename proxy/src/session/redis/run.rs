@@ -25,6 +25,7 @@ use super::requests::anew;
 use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
+use super::traced::Traced;
 use super::turns;
 use crate::arrivals::Newcomer;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
@@ -57,6 +58,8 @@ pub(super) struct Session {
     pub(super) closing: Option<End>,
     /// Where the client is, once it was let in and the log is to have it.
     pub(super) noted: Option<Box<Ends>>,
+    /// What it has sent and what is not answered, if that is traced.
+    pub(super) traced: Option<Box<Traced>>,
     /// It still has to say who it is.
     pub(super) login: Option<Box<Login>>,
 }
@@ -70,11 +73,11 @@ pub(super) struct Login {
 }
 
 /// Ready when the client has had all the time, or all the place, that there was for it.
-pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<WorkerCounter> {
+pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<End> {
     if end.poll(cx).is_ready() {
-        return Poll::Ready(WorkerCounter::RedisLoginTimeout);
+        return Poll::Ready(End::LoginTimeout);
     }
-    pin!(arrival.sent_away()).poll(cx).map(|()| WorkerCounter::RedisLoginCrowdedOut)
+    pin!(arrival.sent_away()).poll(cx).map(|()| End::CrowdedOut)
 }
 
 /// Where a session's shared commands go.
@@ -135,6 +138,7 @@ impl Session {
             hold: false,
             closing: None,
             noted: None,
+            traced: None,
             login,
             server,
         };
@@ -185,6 +189,9 @@ impl Session {
             let flushed = self.poll_flush(false, cx);
             if !self.client.is_alive() {
                 return Poll::Ready(Step::End);
+            }
+            if self.traced.is_some() {
+                self.end_traced();
             }
             // Whatever else it waits for: who is not in does not stay.
             if self.overdue(cx) {
@@ -271,9 +278,8 @@ impl Session {
             self.login = None;
         }
         let over = self.login.as_mut().map(|login| poll_over(login.end.as_mut(), &login.arrival, cx));
-        let Some(Poll::Ready(counter)) = over else { return false };
-        self.worker.record.add(counter, 1);
-        self.turn_away(counter);
+        let Some(Poll::Ready(end)) = over else { return false };
+        self.client.doom(end);
         true
     }
 
@@ -351,6 +357,9 @@ impl Session {
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         lane.send(&self.client, &queue.runs, bytes, false);
         self.server.keep_looking();
+        if self.server.is_traced() {
+            self.note_sent(bytes, replies);
+        }
         queue.runs.clear();
         (queue.from, queue.replies) = (to, 0);
     }
@@ -385,6 +394,9 @@ impl Session {
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
         self.server.keep_looking();
+        if self.server.is_traced() {
+            self.note_sent(whole, 1);
+        }
         Next::Done
     }
 

@@ -42,9 +42,8 @@ impl Session {
         let begun = tokio::select! {
             biased;
             begun = begin(&mut stream, &context, optional, arrival, &self.worker) => begun,
-            counter = poll_fn(|cx| poll_over(end.as_mut(), arrival, cx)) => {
-                self.worker.record.add(counter, 1);
-                self.turn_away(counter);
+            over = poll_fn(|cx| poll_over(end.as_mut(), arrival, cx)) => {
+                self.client.doom(over);
                 Err(io::ErrorKind::TimedOut.into())
             }
         };
@@ -62,6 +61,8 @@ impl Session {
             Err(error) => {
                 self.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
                 self.client.doom(End::Handshake);
+                // Nobody has been let in, although nobody would have had to say who it is.
+                self.account = None;
                 tracing::debug!(client = self.client.id, server = &*self.server.name, %error, "no TLS with a Redis client");
                 After::End
             }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::{Connection, Origin};
+use crate::pool::traits::{Connection, Opening, Origin};
 use crate::transport::stream::{self, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
@@ -45,6 +45,8 @@ pub struct RedisConnection {
     pub secret: SecretMark,
     /// Where it leads.
     pub server: Arc<Server>,
+    /// How it was opened; `None`: elsewhere.
+    pub opening: Option<Opening>,
 }
 
 impl Connection for RedisConnection {
@@ -59,12 +61,16 @@ impl Connection for RedisConnection {
         }
     }
 
+    fn opened(&mut self, opening: Opening) {
+        self.opening = Some(opening);
+    }
+
     fn detach(self) -> io::Result<Self::Parcel> {
         Ok((self.stream.detach()?, self.id, self.secret, self.server))
     }
 
     fn attach((stream, id, secret, server): Self::Parcel) -> io::Result<Self> {
-        Ok(Self { stream: Stream::attach(stream)?, id, secret, server })
+        Ok(Self { stream: Stream::attach(stream)?, id, secret, server, opening: None })
     }
 
     fn released(&mut self, _since: Instant, now: Instant, _record: &PoolRecord) {
