@@ -185,13 +185,16 @@ impl PoolTable {
 
 #[cfg(test)]
 mod tests {
+    use sidepool_config::model::PoolLimits;
+
     use super::*;
     use crate::clock;
 
     #[test]
     fn no_two_directories_give_the_same_number() {
         let (one, other) = (Directory::new(2), Directory::new(2));
-        let id = |directory: &Directory<&'static str>, key| directory.join(clock::now(), key, Limits::default(), 1);
+        let limits = Limits::from(&PoolLimits::default());
+        let id = |directory: &Directory<&'static str>, key| directory.join(clock::now(), key, limits, 1);
         let (a, b, c) = (id(&one, "a"), id(&other, "a"), id(&one, "a"));
         assert!(a.0 != b.0 && a.0 == c.0);
     }

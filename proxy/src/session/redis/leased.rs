@@ -142,12 +142,17 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         while self.carry.len() < CARRY_MAX {
             let mut buffer = worker.buffers.read.borrow_mut();
-            match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
+            let end = match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
                 Ok(0) if !blocks => return Poll::Pending,
-                Ok(0) => return Poll::Ready(self.client.doom(End::Gone)),
-                Err(_) => return Poll::Ready(self.client.doom(End::Lost)),
-                Ok(read) => self.carry.extend_from_slice(&buffer[..read]),
-            }
+                Ok(0) => End::Gone,
+                Err(_) => End::Lost,
+                Ok(read) => {
+                    self.carry.extend_from_slice(&buffer[..read]);
+                    continue;
+                }
+            };
+            self.client.doom(end);
+            return Poll::Ready(());
         }
         Poll::Pending
     }
