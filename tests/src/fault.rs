@@ -1,7 +1,7 @@
 //! A TCP proxy that misbehaves on command: it stalls, cuts, refuses, or answers with bytes of the test's choice.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,7 +31,7 @@ pub struct FaultProxy {
     port: u16,
     behaviour: watch::Sender<Behaviour>,
     cut: watch::Sender<u64>,
-    accepted: watch::Receiver<u64>,
+    accepted: watch::Receiver<Vec<Instant>>,
     _task: JoinSet<()>,
 }
 
@@ -47,7 +47,7 @@ impl FaultProxy {
         let port = listener.local_addr().expect("it is bound").port();
         let (behaviour, ordered) = watch::channel(Behaviour::Pass);
         let (cut, cuts) = watch::channel(0);
-        let (count, accepted) = watch::channel(0);
+        let (count, accepted) = watch::channel(Vec::new());
         let mut task = JoinSet::new();
         task.spawn(accept(listener, target, ordered, cuts, count));
         Self { port, behaviour, cut, accepted, _task: task }
@@ -70,13 +70,18 @@ impl FaultProxy {
 
     /// How many connections it has accepted so far.
     pub fn accepted(&self) -> u64 {
-        *self.accepted.borrow()
+        self.accepted.borrow().len() as u64
+    }
+
+    /// When it has accepted them.
+    pub fn accepted_at(&self) -> Vec<Instant> {
+        self.accepted.borrow().clone()
     }
 
     /// Waits until it has accepted `count` connections.
     pub async fn has_accepted(&self, count: u64) {
         let mut accepted = self.accepted.clone();
-        wait::soon("connections at the fault proxy", accepted.wait_for(|now| *now >= count)).await.expect("the proxy lives");
+        wait::soon("connections at the fault proxy", accepted.wait_for(|now| now.len() as u64 >= count)).await.expect("the proxy lives");
     }
 }
 
@@ -85,12 +90,12 @@ async fn accept(
     target: u16,
     behaviour: watch::Receiver<Behaviour>,
     cuts: watch::Receiver<u64>,
-    count: watch::Sender<u64>,
+    count: watch::Sender<Vec<Instant>>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a listener goes on");
-        count.send_modify(|count| *count += 1);
+        count.send_modify(|times| times.push(Instant::now()));
         let mut cuts = cuts.clone();
         cuts.mark_unchanged();
         let behaviour = behaviour.clone();

@@ -54,11 +54,16 @@ impl Pooler {
 
     /// Starts sidepool with a limit on open files that it cannot raise.
     pub async fn start_with_files(settings: Settings, files: u64) -> Self {
+        Self::start_with_soft_files(settings, files, files).await
+    }
+
+    /// Starts sidepool with a limit on open files that it can raise.
+    pub async fn start_with_soft_files(settings: Settings, soft: u64, files: u64) -> Self {
         let directory = place::directory("pooler");
         write(Kind::Sidepool, &directory, &settings);
         let unlimited = command(Kind::Sidepool, Build::Checked, &directory);
         let mut limited = Command::new("prlimit");
-        limited.arg(format!("--nofile={files}:{files}")).arg(unlimited.get_program()).args(unlimited.get_args());
+        limited.arg(format!("--nofile={soft}:{files}")).arg(unlimited.get_program()).args(unlimited.get_args());
         limited.env_remove("DATABASE_URL").env_remove("REDIS_URL");
         Self::launch_as(Kind::Sidepool, settings, directory, limited).await
     }

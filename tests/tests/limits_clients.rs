@@ -2,8 +2,9 @@
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::{cancel_at, is_cancelled, runs};
 use sidepool_tests::postgres::cluster::PASSWORD;
-use sidepool_tests::postgres::{Cluster, Wire};
+use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 
@@ -112,4 +113,20 @@ async fn who_fails_to_log_in_takes_no_place() {
     let mut only = comes_in(&pool, "app", "app").await;
     is_refused(&pool, "app", "app", "max_db_client_connections").await;
     assert_eq!(only.value("SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_gets_through_a_storm_of_clients_that_are_refused() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.max_client_conn", 1).set("workers", 1)).await;
+    let mut only = pool.wire().await;
+    only.send(&frame::query("SELECT pg_sleep(60)")).await;
+    runs(&cluster, "pg_sleep(60)").await;
+    // More than are told at a time that they are one too many, and none of them says anything.
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(Wire::connect(pool.postgres_port()).await);
+    }
+    cancel_at(pool.postgres_port(), &only).await;
+    is_cancelled(&mut only).await;
 }

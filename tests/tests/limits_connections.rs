@@ -60,6 +60,43 @@ async fn a_databases_idle_connections_make_room_for_another_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_connection_that_has_been_idle_for_longest_makes_room_on_whichever_worker_it_is() {
+    const PID: &str = "SELECT pg_backend_pid()";
+    let cluster = Cluster::start().await;
+    cluster.sql(&format!("CREATE ROLE third LOGIN PASSWORD '{SECOND}'")).await;
+    // With two workers, clients come in here and there in turn: the third finds the other's connection first, or its own worker's.
+    for (workers, between) in [(1, 0), (2, 0), (2, 1)] {
+        let settings = settings(&cluster).set("workers", workers).set("postgres.databases.app.max_db_connections", 2);
+        let pool = Pooler::start(settings.set("postgres.users.third.password", SECOND)).await;
+        let idle = async |count: f64| {
+            let are_idle = move |now: &Scrape| {
+                let (all, idle) = ("sidepool_pool_server_connections", [("state", "idle")]);
+                now.sum(all, &[]) > count - 0.5 && (now.sum(all, &idle) - count).abs() < 0.5
+            };
+            pool.metrics_show("the connections to be idle", are_idle).await;
+        };
+        let mut first = login(&pool, "app", "app").await;
+        let oldest: i32 = first.value(PID).await.parse().expect("a number");
+        // Its query is answered before the connection is given back.
+        idle(1.0).await;
+        let mut second = login(&pool, "second", "app").await;
+        let newer = second.value(PID).await;
+        idle(2.0).await;
+        let mut others = Vec::new();
+        for _ in 0..between {
+            others.push(Wire::connect(pool.postgres_port()).await);
+        }
+        let mut third = login(&pool, "third", "app").await;
+        third.value(PID).await;
+        // The room is free as soon as the connection is closed, which is before its process has ended.
+        wait::until("the oldest to be gone", async || (!cluster.pids().await.contains(&oldest)).then_some(())).await;
+        assert_eq!(second.value(PID).await, newer, "{workers} workers: the newer one stays");
+        drop(pool);
+        wait::until("the connections to be closed", async || (cluster.connections().await == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_users_idle_connections_make_room_in_another_database() {
     let _proof = proves(&["setting max_user_connections", "setting [users] max_user_connections"]);
     let cluster = Cluster::start().await;

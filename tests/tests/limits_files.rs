@@ -47,6 +47,21 @@ async fn files_are_kept_for_the_servers_and_clients_beyond_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_limit_on_open_files_is_raised_to_what_may_be() {
+    let cluster = Cluster::start().await;
+    let pool = Pooler::start_with_soft_files(Settings::postgres(&cluster).set("workers", 1), 64, 512).await;
+    let most = pool.scrape().await.sum("process_max_fds", &[]);
+    assert!((most - 512.0).abs() < 0.5, "{most}");
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(pool.wire().await);
+    }
+    for client in &mut clients {
+        assert_eq!(client.value("SELECT 'in'").await, "in");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_are_kept_for_all_connections_that_a_redis_pool_may_lease() {
     let server = RedisServer::start().await;
     let settings = Settings::redis(&server).set("workers", 1).set("redis.main.pool_size", 60);

@@ -1,13 +1,19 @@
 //! Memory that runs out: new clients are refused and those that hold most are closed before the kernel kills, and all is well again when there is
 //! more. The limit is `memory_limit`, which a reload moves up to what the process has.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Message, Wire, frame, tags};
+use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
 use sidepool_tests::settings::Settings;
+use sidepool_tests::stream::{send_all, stands_still};
+use sidepool_tests::wait;
+use tokio::io::AsyncReadExt as _;
 
 const LOGIN: &[(&str, &str)] = &[("user", USER), ("database", "app")];
 
@@ -15,6 +21,11 @@ const LOGIN: &[(&str, &str)] = &[("user", USER), ("database", "app")];
 async fn used_to(pool: &Pooler, percent: f64) -> String {
     let resident = pool.scrape().await.sum("process_resident_memory_bytes", &[]);
     format!("{:.0}B", resident * 100.0 / percent)
+}
+
+/// Commands that were sent to servers.
+async fn queries(pool: &Pooler) -> f64 {
+    pool.scrape().await.sum("sidepool_queries_total", &[])
 }
 
 async fn pressure(pool: &Pooler, step: f64) {
@@ -80,16 +91,35 @@ async fn a_client_that_does_not_take_its_replies_is_not_read_on() {
     let settings = Settings::redis(&server);
     let mut pool = Pooler::start(settings.clone()).await;
     let mut slow = pool.redis_wire().await;
-    assert_eq!(slow.command(&["SET", "large", &"x".repeat(1 << 20)]).await.text(), "OK");
+    assert_eq!(slow.command(&["PING"]).await.text(), "PONG");
     let limit = used_to(&pool, 82.0).await;
-    pool.reload(settings.set("memory_limit", limit)).await;
+    pool.reload(settings.clone().set("memory_limit", limit)).await;
     pressure(&pool, 1.0).await;
-    // Others are served, as is whoever takes its replies.
-    for _ in 0..3 {
-        assert_eq!(slow.command(&["GET", "large"]).await.text().len(), 1 << 20);
-    }
-    assert_eq!(
-        tokio::time::timeout(Duration::from_secs(10), pool.redis_wire()).await.expect("let in").command(&["PING"]).await.text(),
-        "PONG"
-    );
+    // It asks for more than sockets hold, and takes nothing.
+    const ASKED: usize = 800;
+    let value = "x".repeat(1 << 16);
+    let bytes = Arc::new(request(&["ECHO", &value]).repeat(ASKED));
+    let (sent, before) = (Arc::new(AtomicUsize::new(0)), queries(&pool).await);
+    let (mut from, to) = slow.stream().split();
+    let takes = async {
+        stands_still(&sent).await;
+        let done = queries(&pool).await - before;
+        stands_still(&sent).await;
+        let later = queries(&pool).await - before;
+        assert!(done < 600.0 && later - done < 0.5, "{done}, then {later} of {ASKED} were run for a client that takes nothing");
+        let mut quick = tokio::time::timeout(Duration::from_secs(10), pool.redis_wire()).await.expect("let in");
+        assert_eq!(quick.command(&["PING"]).await.text(), "PONG", "others are served");
+        // There is memory again, and it takes what it has asked for: all of it comes.
+        pool.reload(settings).await;
+        pressure(&pool, 0.0).await;
+        let expected = format!("$65536\r\n{value}\r\n");
+        let mut reply = vec![0; expected.len()];
+        for number in 0..ASKED {
+            wait::soon("a reply", from.read_exact(&mut reply)).await.expect("a live connection");
+            assert!(reply == expected.as_bytes(), "reply {number}");
+        }
+        pool.metrics_show("more that were run", |now| now.sum("sidepool_queries_total", &[]) - before > done + 0.5).await;
+    };
+    tokio::join!(send_all(to, Arc::clone(&bytes), Arc::clone(&sent)), takes);
+    assert_eq!(slow.command(&["PING"]).await.text(), "PONG");
 }

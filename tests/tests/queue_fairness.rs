@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::wire::first_error;
@@ -20,15 +21,19 @@ const MANY: usize = 50 * FEW;
 
 type Parameters<'a> = &'a [(&'a str, &'a str)];
 
-async fn login(pool: &Pooler, parameters: Parameters<'_>) -> Wire {
-    Wire::try_login(pool.postgres_port(), parameters, PASSWORD).await.expect("a login")
+/// A service: which port its clients come to, and what they say of themselves.
+#[derive(Clone, Copy)]
+struct Service<'a>(u16, Parameters<'a>);
+
+async fn login(Service(port, parameters): Service<'_>) -> Wire {
+    Wire::try_login(port, parameters, PASSWORD).await.expect("a login")
 }
 
 /// The median time of one transaction of the small service.
-async fn median(pool: &Pooler, parameters: Parameters<'_>) -> Duration {
+async fn median(service: Service<'_>) -> Duration {
     let mut clients = JoinSet::new();
     for _ in 0..FEW {
-        let mut client = login(pool, parameters).await;
+        let mut client = login(service).await;
         clients.spawn(async move {
             let mut times = Vec::new();
             for _ in 0..15 {
@@ -45,11 +50,11 @@ async fn median(pool: &Pooler, parameters: Parameters<'_>) -> Duration {
 }
 
 /// Fifty times as many clients that never stop, and all of which have been served once.
-async fn crowd(pool: &Pooler, parameters: Parameters<'_>) -> JoinSet<()> {
+async fn crowd(service: Service<'_>) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     let (served, mut first) = tokio::sync::mpsc::channel(MANY);
     for _ in 0..MANY {
-        let (mut client, served) = (login(pool, parameters).await, served.clone());
+        let (mut client, served) = (login(service).await, served.clone());
         crowd.spawn(async move {
             client.query(WORK).await;
             served.send(()).await.expect("somebody counts");
@@ -70,10 +75,10 @@ fn fair(cluster: &Cluster, fairness: &str) -> Settings {
 }
 
 /// How many times as long a small service's transactions take beside a greedy one.
-async fn slowdown(pool: &Pooler, small: Parameters<'_>, greedy: Parameters<'_>) -> f64 {
-    let alone = median(pool, small).await;
-    let _crowd = crowd(pool, greedy).await;
-    let beside = median(pool, small).await;
+async fn slowdown(small: Service<'_>, greedy: Service<'_>) -> f64 {
+    let alone = median(small).await;
+    let _crowd = crowd(greedy).await;
+    let beside = median(small).await;
     println!("{alone:?} alone, {beside:?} beside {MANY} others");
     beside.as_secs_f64() / alone.as_secs_f64()
 }
@@ -83,11 +88,34 @@ async fn applications_that_ask_for_much_do_not_make_others_wait() {
     let cluster = Cluster::start().await;
     let named = |name| [("user", USER), ("database", "app"), ("application_name", name)];
     let pool = Pooler::start(fair(&cluster, "application_name")).await;
-    let times = slowdown(&pool, &named("small"), &named("greedy")).await;
+    let times = slowdown(Service(pool.postgres_port(), &named("small")), Service(pool.postgres_port(), &named("greedy"))).await;
     assert!(times <= 2.0, "{times:.1} times as long");
     let pool = Pooler::start(fair(&cluster, "off")).await;
-    let times = slowdown(&pool, &named("small"), &named("greedy")).await;
+    let times = slowdown(Service(pool.postgres_port(), &named("small")), Service(pool.postgres_port(), &named("greedy"))).await;
     assert!(times > 5.0, "first come, first served makes it only {times:.1} times as long: the test shows nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_are_told_apart_over_all_workers() {
+    let cluster = Cluster::start().await;
+    let named = |name| [("user", USER), ("database", "app"), ("application_name", name)];
+    let pool = Pooler::start(fair(&cluster, "application_name").set("workers", 2)).await;
+    let port = pool.postgres_port();
+    let times = slowdown(Service(port, &named("small")), Service(port, &named("greedy"))).await;
+    assert!(times <= 2.0, "{times:.1} times as long");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_in_at_another_listener_does_not_make_others_wait() {
+    let cluster = Cluster::start().await;
+    let settings = fair(&cluster, "listener");
+    // One listens on one address, the other on all.
+    let (small, greedy) = (settings.postgres_port(), place::free_port());
+    let pool = Pooler::start(settings.set("postgres.listen", vec![format!("127.0.0.1:{small}"), format!("0.0.0.0:{greedy}")])).await;
+    let who = [("user", USER), ("database", "app")];
+    let times = slowdown(Service(small, &who), Service(greedy, &who)).await;
+    assert!(times <= 2.0, "{times:.1} times as long");
+    drop(pool);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +125,7 @@ async fn users_that_share_a_pool_do_not_make_each_other_wait() {
     let settings = fair(&cluster, "user").set("postgres.databases.app.user", USER).set("postgres.databases.app.password", PASSWORD);
     let pool = Pooler::start(settings.set("postgres.users.small.password", "x").set("postgres.users.greedy.password", "x")).await;
     let named = |user| [("user", user), ("database", "app")];
-    let times = slowdown(&pool, &named("small"), &named("greedy")).await;
+    let times = slowdown(Service(pool.postgres_port(), &named("small")), Service(pool.postgres_port(), &named("greedy"))).await;
     assert!(times <= 2.0, "{times:.1} times as long");
 }
 

@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn sockets_say_which_side_and_have_seven_columns_more() {
-        let of = |kind, state| read(Show::Sockets, |rows| socket(&Ends::Unix(77), kind, state).put(rows, FRAME)).remove(0);
+        let of = |kind, state| read(Show::Sockets, |rows| socket(&Ends::Unix(77, 0), kind, state).put(rows, FRAME)).remove(0);
         let row = of("S", "new");
         assert_eq!(
             (row.len(), row[4].as_deref(), row[5].as_deref(), row[6].as_deref()),

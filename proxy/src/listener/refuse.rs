@@ -1,20 +1,22 @@
 //! Saying no to a client that is one too many or too late, in its own protocol and with the reason, without letting the refused take up room
 //! for long.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use sidepool_config::tls::ClientContext;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::startup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::gate::{Door, Gate, GateNumbers, Permit};
 use crate::console::guest::CONSOLE_DATABASE;
@@ -23,8 +25,18 @@ use crate::transport::stream::Stream;
 use crate::transport::tls;
 use crate::worker::Worker;
 
-/// How many refusals are under way at most; a client beyond them is closed without a word.
+/// How many refusals are under way at most; a client beyond them is closed without a word, unless it has come to cancel a query.
 const MOST_AT_A_TIME: u32 = 256;
+
+/// How many of those beyond are looked at for that at a time. The one that has been silent for longest makes way for the next. And so many
+/// cancels are on their way at a time that were found like this; one beyond them is closed.
+const MOST_LOOKED_AT: usize = 64;
+
+/// The same where there are no files to be had: each takes one.
+const FEW_LOOKED_AT: usize = 8;
+
+/// The longest cancel request: its head, and a key of 256 bytes.
+const LONGEST_CANCEL: usize = 12 + 256;
 
 /// How long a refused client may take to hear us out.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,21 +86,25 @@ pub(super) struct Refusals {
     gate: Arc<Gate>,
     worker: Rc<Worker>,
     under_way: Rc<Cell<u32>>,
+    /// Those whose first bytes are waited for, the oldest first.
+    looked_at: RefCell<VecDeque<AbortHandle>>,
+    /// Cancels that were found among them and are on their way.
+    cancels: Rc<Cell<u32>>,
 }
 
 impl Refusals {
     pub(super) fn new(door: Rc<Door>, gate: Arc<Gate>, worker: Rc<Worker>) -> Self {
-        Self { door, gate, worker, under_way: Rc::default() }
+        Self { door, gate, worker, under_way: Rc::default(), looked_at: RefCell::default(), cancels: Rc::default() }
     }
 
     /// Refuses a client. The permit, if there is one, is kept until it has been told.
     pub(super) fn refuse(&self, stream: Stream, reason: Reason, permit: Option<Permit>) {
         if self.under_way.get() >= MOST_AT_A_TIME {
-            return;
+            return self.look(stream, if reason.is_for_files() { FEW_LOOKED_AT } else { MOST_LOOKED_AT });
         }
         let excuse = if reason.is_for_files() { self.gate.excuse() } else { None };
         if reason.is_for_files() && excuse.is_none() {
-            return;
+            return self.look(stream, FEW_LOOKED_AT);
         }
         let under_way = (UnderWay::new(&self.under_way), excuse);
         let door = Rc::clone(&self.door);
@@ -111,6 +127,46 @@ impl Refusals {
             drop((under_way, permit));
         });
     }
+
+    /// There is no time to tell this one, but it may have come to cancel a query, which makes room. `most` are looked at together.
+    fn look(&self, mut stream: Stream, most: usize) {
+        match *self.door {
+            Door::Postgres => {}
+            Door::Redis(_) => return,
+        }
+        let (worker, cancels) = (Rc::clone(&self.worker), Rc::clone(&self.cancels));
+        match is_cancel_now(&stream) {
+            Some(true) => return cancel(stream, worker, &cancels, most),
+            Some(false) => return,
+            None => {}
+        }
+        let mut looked_at = self.looked_at.borrow_mut();
+        looked_at.retain(|looking| !looking.is_finished());
+        while looked_at.len() >= most {
+            looked_at.pop_front().inspect(AbortHandle::abort);
+        }
+        let looking = spawn_local(async move {
+            if let Ok(Ok(true)) = tokio::time::timeout(PATIENCE, is_cancel(&mut stream)).await {
+                cancel(stream, worker, &cancels, most);
+            }
+        });
+        looked_at.push_back(looking.abort_handle());
+    }
+}
+
+/// Lets a cancel request go its way, unless `most` are on theirs. Nobody makes it stop now: it is there as a whole, so that it is not waited for.
+fn cancel(stream: Stream, worker: Rc<Worker>, cancels: &Rc<Cell<u32>>, most: usize) {
+    if let Some(on_its_way) = on_its_way(cancels, most) {
+        spawn_local(async move {
+            Box::pin(session::postgres::serve(stream, worker)).await;
+            drop(on_its_way);
+        });
+    }
+}
+
+/// A place among the cancels that are on their way, if fewer than `most` are: each takes files until the server has taken it.
+fn on_its_way(cancels: &Rc<Cell<u32>>, most: usize) -> Option<UnderWay> {
+    (usize::try_from(cancels.get()).is_ok_and(|under_way| under_way < most)).then(|| UnderWay::new(cancels))
 }
 
 struct UnderWay(Rc<Cell<u32>>);
@@ -163,19 +219,56 @@ async fn postgres(mut stream: Stream, tls: Option<&Arc<ClientContext>>, reason: 
     }
 }
 
+/// Whether a whole cancel request, and nothing else, is what a client has to say. Waits for it, and leaves it where it is.
+async fn is_cancel(stream: &mut Stream) -> io::Result<bool> {
+    loop {
+        let mut request = [0; LONGEST_CANCEL + 1];
+        let peeked = match stream {
+            Stream::Tcp(_) | Stream::Unix(_) => peek_some(stream, &mut request).await?,
+            Stream::Tls(_) => return Ok(false),
+        };
+        if peeked == 0 {
+            return Ok(false);
+        }
+        if let Some(is_cancel) = says_cancel(&request[..peeked]) {
+            return Ok(is_cancel);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The same at this moment, without waiting; `None`: more has to come.
+fn is_cancel_now(stream: &Stream) -> Option<bool> {
+    let mut request = [0; LONGEST_CANCEL + 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = match stream {
+        Stream::Tcp(stream) => recv(stream, &mut request, flags),
+        Stream::Unix(stream) => recv(stream, &mut request, flags),
+        Stream::Tls(_) => return Some(false),
+    };
+    match peeked {
+        Ok((0, _)) => Some(false),
+        Ok((peeked, _)) => says_cancel(&request[..peeked]),
+        Err(Errno::AGAIN) => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// Whether these are the bytes of a cancel request, and no more; `None`: they may become one.
+fn says_cancel(bytes: &[u8]) -> Option<bool> {
+    let [a, b, c, d, code @ ..] = *bytes.first_chunk::<8>()?;
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if u32::from_be_bytes(code) != CANCEL_REQUEST || !(12..=LONGEST_CANCEL).contains(&length) {
+        return Some(false);
+    }
+    (bytes.len() >= length).then_some(bytes.len() == length)
+}
+
 /// The first eight bytes, left where they are; `None` at the end of the stream.
 async fn peek_head(stream: &mut Stream) -> io::Result<Option<(u32, u32)>> {
     loop {
         let mut head = [0; 8];
-        let peeked = match stream {
-            Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut head)).await?,
-            Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut head)).await?,
-            Stream::Tls(stream) => {
-                stream.read_exact(&mut head).await?;
-                stream.unread(&head);
-                head.len()
-            }
-        };
+        let peeked = peek_some(stream, &mut head).await?;
         if peeked == 0 {
             return Ok(None);
         }
@@ -192,17 +285,22 @@ async fn peek_head(stream: &mut Stream) -> io::Result<Option<(u32, u32)>> {
 async fn wants_console(stream: &mut Stream, length: u32) -> io::Result<bool> {
     let Some(bytes) = usize::try_from(length).ok().filter(|_| length <= LONGEST_STARTUP) else { return Ok(false) };
     let mut packet = vec![0; bytes];
-    let peeked = match stream {
-        Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut packet)).await?,
-        Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, &mut packet)).await?,
-        Stream::Tls(stream) => {
-            stream.read_exact(&mut packet).await?;
-            stream.unread(&packet);
-            packet.len()
-        }
-    };
+    let peeked = peek_some(stream, &mut packet).await?;
     let startup = packet.get(8..).filter(|_| peeked == bytes).and_then(|rest| startup::startup(rest, true).ok());
     Ok(startup.is_some_and(|startup| &*startup.database == CONSOLE_DATABASE))
+}
+
+/// Some of the bytes that come next, left where they are; under TLS, all of them.
+async fn peek_some(stream: &mut Stream, bytes: &mut [u8]) -> io::Result<usize> {
+    match stream {
+        Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, bytes)).await,
+        Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, bytes)).await,
+        Stream::Tls(stream) => {
+            stream.read_exact(bytes).await?;
+            stream.unread(bytes);
+            Ok(bytes.len())
+        }
+    }
 }
 
 fn peek(socket: impl AsFd, head: &mut [u8]) -> io::Result<usize> {

@@ -126,7 +126,14 @@ fn refusals_have_a_bound_and_silence_ends_them() {
             clients.push(client);
         }
         assert_eq!(refusals.under_way.get(), MOST_AT_A_TIME);
-        let one_too_many = clients.pop().unwrap();
+        // Those beyond are looked at, the last ones so many at a time.
+        for _ in 0..MOST_LOOKED_AT {
+            let (client, server) = UnixStream::pair().unwrap();
+            refusals.refuse(Stream::Unix(server), Reason::TooMany(FULL), None);
+            clients.push(client);
+        }
+        assert_eq!((refusals.under_way.get(), refusals.looked_at.borrow().len()), (MOST_AT_A_TIME, MOST_LOOKED_AT));
+        let one_too_many = clients.remove(MOST_AT_A_TIME as usize);
         assert_eq!(everything(one_too_many).await, b"", "closed without a word");
         assert_eq!(everything(clients.pop().unwrap()).await, b"", "closed when patience is over");
         while refusals.under_way.get() > 0 {
@@ -148,5 +155,32 @@ fn a_client_that_is_too_late_is_told_and_waited_for() {
         while gate.numbers().open > 0 {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+#[test]
+fn cancels_that_get_through_have_a_bound() {
+    let cancels = Rc::new(Cell::new(0));
+    for most in [FEW_LOOKED_AT, MOST_LOOKED_AT] {
+        let under_way: Vec<UnderWay> = std::iter::from_fn(|| on_its_way(&cancels, most)).collect();
+        assert_eq!(under_way.len(), most);
+        drop(under_way);
+        assert_eq!(cancels.get(), 0);
+    }
+}
+
+#[test]
+fn a_cancel_beyond_those_that_are_on_their_way_is_closed() {
+    on_a_worker(async |worker| {
+        let refusals = Refusals::new(Rc::new(Door::Postgres), Gate::new(5), worker);
+        refusals.under_way.set(MOST_AT_A_TIME);
+        refusals.cancels.set(u32::try_from(MOST_LOOKED_AT).unwrap());
+        let (mut client, server) = UnixStream::pair().unwrap();
+        refusals.refuse(Stream::Unix(server), Reason::TooMany(FULL), None);
+        client.write_all(&[&16_u32.to_be_bytes()[..], &CANCEL_REQUEST.to_be_bytes(), &[7; 8]].concat()).await.unwrap();
+        // What is not read makes the close a reset.
+        let closed = client.read(&mut [0; 1]).await;
+        assert!(closed.as_ref().is_ok_and(|read| *read == 0) || closed.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
+        assert_eq!(refusals.cancels.get(), u32::try_from(MOST_LOOKED_AT).unwrap());
     });
 }

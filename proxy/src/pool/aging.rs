@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use super::action::Action;
 use super::core::Core;
 use super::id::ConnId;
-use super::limits::Limits;
-use super::reason::{CloseReason, Failure, OpenReason};
+use super::reason::{CloseReason, OpenReason};
 use super::state::ConnState;
 use super::timers::Timer;
 
@@ -19,18 +18,27 @@ const IN_USE: Duration = Duration::from_secs(10);
 /// A connection that is lost so soon after it was opened was never one.
 const NEW: Duration = Duration::from_secs(1);
 
+/// The longest pause after such losses, whatever the settings say of connects that fail.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 impl Core {
     /// Whether the connection in `slot` was opened a moment ago.
     pub(super) fn is_new(&self, now: Instant, slot: u32) -> bool {
         self.conns.at(slot).opened.is_some_and(|opened| now.saturating_duration_since(opened) < NEW)
     }
 
-    /// The server has closed a connection that was opened a moment ago. Where it has done so before, it is not asked again as fast as that goes.
+    /// Whether the server has closed one a moment ago that was hardly open.
+    pub(super) fn loses_early(&self, now: Instant) -> bool {
+        self.lost_early.is_some_and(|last| now.saturating_duration_since(last) < NEW)
+    }
+
+    /// The server has closed a connection that was opened a moment ago. Where it has done so before, it is not asked again as fast as that goes: the
+    /// next connect comes a first pause later. That is all: a client may have brought it about, and connects do work.
     pub(super) fn lost_early(&mut self, now: Instant) {
-        let again = self.lost_early.replace(now).is_some_and(|last| now.saturating_duration_since(last) < NEW);
-        if again && self.backoff.retry_at(now).is_none() {
-            let Limits { backoff_initial, backoff_max, .. } = self.limits;
-            self.backoff.failed(now, Failure::Transient, backoff_initial, backoff_max, &mut self.random);
+        let again = self.loses_early(now);
+        self.lost_early = Some(now);
+        if again {
+            self.backoff.hold(now, self.limits.backoff_initial.min(LONGEST_PAUSE), &mut self.random);
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Backoff {
     failures: u32,
     last: Option<Failure>,
     retry_at: Option<Instant>,
+    /// Connects work, and the next one comes later all the same.
+    held: bool,
     /// Since when nothing has been heard of the upstream but failures.
     since: Option<Instant>,
 }
@@ -42,7 +44,15 @@ impl Backoff {
 
     /// Whether the next attempt has to wait for one that fails or succeeds first.
     pub(super) fn one_at_a_time(&self) -> bool {
-        self.failures > 0
+        self.failures > 0 || self.held
+    }
+
+    /// The next attempt comes after a pause, although none has failed: what is known of the upstream stays as it is.
+    pub(super) fn hold(&mut self, now: Instant, pause: Duration, random: &mut Random) {
+        if self.retry_at(now).is_none() {
+            self.held = true;
+            self.retry_at = Some(now + random.share(pause, 500, 1000).max(SHORTEST));
+        }
     }
 
     /// Whether somebody who asks now would wait for nothing: the upstream refused us for good, or has been away for longer than `patience`, and
@@ -79,11 +89,17 @@ impl Backoff {
         *self = Self::default();
     }
 
+    /// A connect worked, as others did whose connections did not last: a pause for them holds.
+    pub(super) fn succeeded_again(&mut self) {
+        let (held, retry_at) = (self.held, self.retry_at.filter(|_| self.held));
+        *self = Self { held, retry_at, ..Self::default() };
+    }
+
     /// A connect failed. Attempts that were under way together count as one: the pause grows only once per round.
     pub(super) fn failed(&mut self, now: Instant, failure: Failure, initial: Duration, most: Duration, random: &mut Random) {
         self.last = Some(failure);
         self.since = if failure == Failure::Starting { None } else { self.since.or(Some(now)) };
-        if self.retry_at(now).is_some() {
+        if self.failures > 0 && self.retry_at(now).is_some() {
             return;
         }
         let most = if failure == Failure::Missing { most.min(MISSING) } else { most };
@@ -113,6 +129,24 @@ mod tests {
             pause = (pause * 2).min(MOST);
         }
         assert_eq!(backoff.retry_at(now), None);
+        backoff.succeeded();
+        assert!(!backoff.one_at_a_time());
+    }
+
+    #[test]
+    fn a_pause_although_connects_work_says_nothing_of_the_upstream() {
+        let now = crate::clock::now();
+        let (mut backoff, mut random) = (Backoff::default(), Random::new(1));
+        backoff.hold(now, INITIAL, &mut random);
+        let at = backoff.retry_at(now).expect("a pause");
+        assert!(at <= now + INITIAL && backoff.one_at_a_time());
+        assert_eq!((backoff.failures(), backoff.last()), (0, None));
+        assert!(!backoff.is_hopeless(now + MOST, Some(INITIAL)));
+        backoff.hold(now, MOST, &mut random);
+        assert_eq!(backoff.retry_at(now), Some(at), "it grows no longer");
+        backoff.failed(now, Failure::Transient, MOST, MOST, &mut random);
+        assert_eq!((backoff.failures(), backoff.last()), (1, Some(Failure::Transient)));
+        assert!(backoff.retry_at(now) > Some(at), "a failure counts as ever");
         backoff.succeeded();
         assert!(!backoff.one_at_a_time());
     }

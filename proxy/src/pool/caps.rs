@@ -198,6 +198,11 @@ impl Caps {
         self.hand_out(granted);
     }
 
+    /// Whether a pool waits for its turn.
+    pub(super) fn is_in_line(&self, pool: PoolId) -> bool {
+        self.lock().line.iter().any(|entry| entry.pool == pool)
+    }
+
     /// The limits of a pool that have no room.
     pub(super) fn short(&self, pool: PoolId) -> Vec<CapKey> {
         let ledger = self.lock();

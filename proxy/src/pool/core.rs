@@ -227,9 +227,7 @@ impl Core {
             Condition::Clean => return self.free(now, slot),
             Condition::Broken => self.close(slot, CloseReason::Broken),
             Condition::Lost => {
-                if self.is_new(now, slot) {
-                    self.lost_early(now);
-                }
+                self.note_lost(now, conn);
                 self.close(slot, CloseReason::ServerClosed);
             }
             Condition::Dirty => match self.unwanted(slot) {
@@ -281,6 +279,13 @@ impl Core {
         true
     }
 
+    /// The server has closed a connection that somebody has.
+    pub fn note_lost(&mut self, now: Instant, conn: ConnId) {
+        if self.conns.find_in(conn, ConnState::Leased).is_some_and(|slot| self.is_new(now, slot)) {
+            self.lost_early(now);
+        }
+    }
+
     /// The next connection that comes back is closed, because another pool needs it more.
     pub fn owe_one(&mut self, now: Instant) {
         if !self.evict(now) {
@@ -317,8 +322,12 @@ impl Core {
         let now = self.advance(now);
         let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return };
         if self.conns.retired(slot).is_none() {
-            self.backoff.succeeded();
-            self.timers.set(Timer::Retry, None);
+            if self.loses_early(now) {
+                self.backoff.succeeded_again();
+            } else {
+                self.backoff.succeeded();
+            }
+            self.timers.set(Timer::Retry, self.backoff.retry_at(now));
             self.ceiling.admitted(self.conns.live(), self.limits.most());
             self.timers.set(Timer::Ceiling, self.ceiling.until());
         }

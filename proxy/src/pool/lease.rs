@@ -10,6 +10,7 @@ use super::pinned::CauseBits;
 use super::reason::{CloseReason, Condition};
 use super::slot::Slot;
 use super::traits::{Connection, Connector};
+use crate::clock;
 
 /// A leased connection. Dropped without [`Lease::release`], the connection is closed: a future that ended half-way may have left a reply
 /// half-read.
@@ -76,6 +77,11 @@ impl<C: Connector> Lease<C> {
     #[must_use]
     pub fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// The server has closed the connection: that counts if it was opened a moment ago. What becomes of the lease is decided otherwise.
+    pub fn note_lost(&self) {
+        self.pool.core.with(|held| held.core.note_lost(clock::now(), self.id));
     }
 
     fn end(&mut self, condition: Condition) {

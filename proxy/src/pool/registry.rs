@@ -15,8 +15,9 @@ use super::fault::ConnectFault;
 use super::handle::Pool;
 use super::id::ConnId;
 use super::limits::Limits;
-use super::sharing::Sharing;
+use super::sharing::{Sharing, Spares};
 use super::traits::{Connector, Origin};
+use crate::worker::WorkerId;
 
 /// Names a pool in this process. Not used again after the pool is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -170,11 +171,21 @@ impl PoolTable {
         }
     }
 
-    /// Closes the connection that has been idle for longest in any pool with this limit; false when none is idle.
-    pub(super) fn evict(&self, key: &CapKey) -> bool {
-        let pools: Vec<Rc<dyn Sharing>> = self.sharing.borrow().values().filter_map(Weak::upgrade).collect();
-        let coldest = pools.iter().filter_map(|pool| pool.spare(key).map(|since| (since, pool))).min_by_key(|(since, _)| *since);
-        coldest.inspect(|(_, pool)| pool.evict()).is_some()
+    /// Looks among the pools that this worker knows for connections to close for limits that have no room.
+    pub(super) fn look(&self, keys: &[CapKey], worker: WorkerId, spares: &mut Spares) {
+        let pools: Vec<(PoolId, Rc<dyn Sharing>)> =
+            self.sharing.borrow().iter().filter_map(|(id, handle)| Some((*id, handle.upgrade()?))).collect();
+        for (id, pool) in pools {
+            spares.consider(keys, (id, worker), |key| pool.spare(key));
+        }
+    }
+
+    /// Closes the connection of a pool that has been idle for longest.
+    pub(super) fn evict(&self, id: PoolId) {
+        let pool = self.sharing.borrow().get(&id).and_then(Weak::upgrade);
+        if let Some(pool) = pool {
+            pool.evict();
+        }
     }
 
     /// This worker's handle of a pool.

@@ -112,7 +112,7 @@ impl<C: Connector> Pool<C> {
             None => {
                 self.core.with(|held| held.core.on_capped(clock::now(), id, reason));
                 if reason == OpenReason::Demand {
-                    self.look_for_spare(share);
+                    self.look_for_spare(share, false);
                     self.insist(share);
                 }
                 false
@@ -165,10 +165,14 @@ impl<C: Connector> Pool<C> {
         drop(unused);
     }
 
-    /// Has the connection closed that has been idle for longest in any pool with the limits that have no room.
-    fn look_for_spare(&self, share: &Share) {
+    /// Has the connection closed that has been idle for longest in any pool with the limits that have no room. Where none is idle and it `insists`, one
+    /// that is in use is asked back.
+    fn look_for_spare(&self, share: &Share, insists: bool) {
         let short = share.shared.caps.short(self.id);
-        look_on(short, self.mailboxes.clone(), self.worker, self.worker);
+        if !short.is_empty() {
+            let asker = Asker { caps: share.shared.caps.clone(), pool: self.id, insists };
+            look_on(asker, short, Spares::default(), self.mailboxes.clone(), self.worker, self.worker);
+        }
     }
 
     /// Sees to it, for as long as somebody waits, that the wait has an end.
@@ -197,22 +201,113 @@ impl<C: Connector> Pool<C> {
             self.step(|core, now| core.uncap(now));
             return false;
         }
-        self.look_for_spare(share);
-        if let Some(press) = share.shared.caps.richest(self.id) {
-            press();
-        }
+        self.look_for_spare(share, true);
         true
     }
 }
 
-/// Looks on `on` for a connection to close, and where there is none on the next worker, once around to `from`.
-fn look_on(keys: Vec<CapKey>, mailboxes: Mailboxes, on: WorkerId, from: WorkerId) {
+/// Where the connections are that are to be closed for limits that have no room: those that have been idle for longest in all pools.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spares {
+    /// In a pool with all of the limits.
+    both: Option<Spare>,
+    /// In a pool with this one.
+    each: [Option<Spare>; 2],
+}
+
+/// Since when a connection is idle, of which pool, and a worker that knows it.
+type Spare = (Instant, PoolId, WorkerId);
+
+impl Spares {
+    /// Takes a pool into account; `since` says since when a connection of it is idle that counts for a limit.
+    pub(super) fn consider(&mut self, keys: &[CapKey], (pool, worker): (PoolId, WorkerId), since: impl Fn(&CapKey) -> Option<Instant>) {
+        let older = |known: &mut Option<Spare>, since: Instant| {
+            if known.is_none_or(|(known, ..)| since < known) {
+                *known = Some((since, pool, worker));
+            }
+        };
+        let found: Vec<Option<Instant>> = keys.iter().map(since).collect();
+        for (known, since) in self.each.iter_mut().zip(&found) {
+            since.iter().for_each(|since| older(known, *since));
+        }
+        if let Some(since) = found.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.first().copied()) {
+            older(&mut self.both, since);
+        }
+    }
+
+    /// Those to close, so that all limits have room; none where that cannot be: who waits would not be helped.
+    fn victims(self, keys: usize) -> Vec<Spare> {
+        match self.both {
+            Some(spare) => vec![spare],
+            None => self.each.into_iter().take(keys).collect::<Option<Vec<_>>>().unwrap_or_default(),
+        }
+    }
+}
+
+/// A pool that stands in line.
+struct Asker {
+    caps: Caps,
+    pool: PoolId,
+    insists: bool,
+}
+
+/// Looks on `on` for connections to close, and then on the next worker, once around to `from`; then they are closed.
+fn look_on(asker: Asker, keys: Vec<CapKey>, mut spares: Spares, mailboxes: Mailboxes, on: WorkerId, from: WorkerId) {
     let posting = mailboxes.clone();
     posting.post(on, move |worker| {
-        let found = keys.iter().any(|key| worker.pools.evict(key));
+        worker.pools.look(&keys, on, &mut spares);
         let next = WorkerId(if usize::from(on.0) + 1 >= mailboxes.workers() { 0 } else { on.0 + 1 });
-        if !found && next != from {
-            look_on(keys, mailboxes, next, from);
+        if next != from {
+            return look_on(asker, keys, spares, mailboxes, next, from);
+        }
+        // Whoever looked may have what it needs by now, of an earlier look or by chance.
+        let Asker { caps, pool, insists } = asker;
+        if !caps.is_in_line(pool) || caps.short(pool).is_empty() {
+            return;
+        }
+        let victims = spares.victims(keys.len());
+        if victims.is_empty()
+            && insists
+            && let Some(press) = caps.richest(pool)
+        {
+            press();
+        }
+        for (_, pool, worker) in victims {
+            mailboxes.post(worker, move |worker| worker.pools.evict(pool));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_idle_is_closed_whoever_knows_it_and_it_frees_all_that_is_short() {
+        let now = clock::now();
+        let keys = [CapKey::Database("d".into()), CapKey::User("u".into())];
+        let seconds = |seconds| Some(now + Duration::from_secs(seconds));
+        let consider = |spares: &mut Spares, pool: u32, worker, since: [Option<Instant>; 2]| {
+            spares.consider(&keys, (PoolId(pool), WorkerId(worker)), |key| since[usize::from(*key == keys[1])]);
+        };
+        let closed = |spares: Spares| spares.victims(2).into_iter().map(|(_, pool, _)| pool.0).collect::<Vec<_>>();
+        let mut spares = Spares::default();
+        consider(&mut spares, 1, 0, [seconds(1), None]);
+        assert!(closed(spares).is_empty(), "closing it alone would help nobody");
+        consider(&mut spares, 2, 1, [None, seconds(9)]);
+        consider(&mut spares, 3, 1, [seconds(2), None]);
+        assert_eq!(closed(spares), [1, 2]);
+        consider(&mut spares, 4, 0, [seconds(5); 2]);
+        consider(&mut spares, 5, 1, [seconds(4); 2]);
+        assert_eq!(closed(spares), [5]);
+        // One limit is short.
+        let mut spares = Spares::default();
+        for (pool, worker, idle) in [(1, 0, 3), (2, 1, 1), (3, 1, 2)] {
+            spares.consider(&keys[..1], (PoolId(pool), WorkerId(worker)), |_| seconds(idle));
+        }
+        assert_eq!(spares.victims(1).iter().map(|(_, pool, worker)| (pool.0, worker.0)).collect::<Vec<_>>(), [(2, 1)]);
+        assert!(Spares::default().victims(0).is_empty());
+    }
 }

@@ -147,10 +147,4 @@ mod tests {
         let config = Config { postgres: Some(postgres), redis: [("cache".into(), redis)].into(), ..Config::default() };
         assert_eq!(server_connections(&config), 128 + 30);
     }
-
-    #[test]
-    fn the_limit_is_the_hard_one_afterwards() {
-        assert_eq!(raise_limit(), getrlimit(Resource::Nofile).maximum);
-        assert_eq!(limit(), getrlimit(Resource::Nofile).maximum);
-    }
 }

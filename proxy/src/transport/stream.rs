@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -194,6 +195,23 @@ impl Stream {
             }
             Self::Tcp(_) | Self::Tls(_) => None,
         }
+    }
+
+    /// A number that tells the Unix socket that it came through from others; 0 where that has no name.
+    #[must_use]
+    pub fn unix_door(&self) -> u32 {
+        let Self::Unix(stream) = self else { return 0 };
+        stream.local_addr().map_or(0, |address| {
+            let path = address.as_pathname().map(|path| path.as_os_str().as_bytes());
+            // What is in no file begins with a zero, as the system has it, so that it is none of the others.
+            let (sign, name) = match path {
+                Some(path) => (None, path),
+                None => (Some(&0), address.as_abstract_name().unwrap_or_default()),
+            };
+            // FNV-1a: the same in every worker and process.
+            let bytes = sign.filter(|_| !name.is_empty()).into_iter().chain(name);
+            bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+        })
     }
 
     /// The number that the socket has in this process, to be shown; -1 if it has none.

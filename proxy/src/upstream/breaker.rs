@@ -14,6 +14,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::race::UNBOUNDED_SHARE;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::random::Random;
 
@@ -36,8 +37,8 @@ const ENOUGH: u32 = 10;
 /// The first pause; doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A probe that is not heard of again (whoever made it was dropped) holds up the next one for so long.
-const PROBE: Duration = Duration::from_secs(5);
+/// A probe that is not heard of again (whoever made it was dropped) holds up the next one for so long: no shorter than a probe may take.
+const PROBE: Duration = UNBOUNDED_SHARE;
 
 /// How a connect to the address ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +218,7 @@ impl Breaker {
                 self.close(now)
             }
             Outcome::Ours => {
+                self.dropped(now, longest, random);
                 self.pass_over(now, longest, random);
                 None
             }
@@ -238,6 +240,14 @@ impl Breaker {
                 let why = self.reason(now, outcome)?;
                 Some(self.open(now, why, longest, random))
             }
+        }
+    }
+
+    /// A connect was given up before it said anything. If it was the probe, the next one is due after a pause.
+    pub(super) fn dropped(&mut self, now: Instant, longest: Duration, random: &mut Random) {
+        match self.state {
+            State::Probing { .. } => self.state = State::Open { until: now + pause(self.openings.saturating_sub(1), longest, random) },
+            State::Closed | State::Open { .. } => {}
         }
     }
 

@@ -2,18 +2,18 @@
 //! gets company instead of being waited for.
 //!
 //! ```text
-//!   hosts ── dns ──▶ addresses ── roster: in which order ──▶ race ──▶ enter (TLS, login) ──▶ a connection
-//!                                      ▲                      │            │ no: the next one
-//!                                      └──── worked / failed ─┴────────────┘
+//!   hosts ── dns ──▶ addresses ── roster: in which order ──▶ race: crowd (its turn) ──▶ connect ──▶ enter (TLS, login) ──▶ a connection
+//!                                      ▲                      │                          │            │ no: the next one
+//!                                      └──── worked / failed ─┴──────────────────────────┴────────────┘
 //! ```
 //! Not here: TLS and logging in (the caller's `enter`), trying again later (the pool).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -24,7 +24,9 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::breaker::{Change, EARLY, Outcome, Phase};
-use super::roster::{Choice, Openings, Place, Roster};
+use super::crowd::{Crowd, Crowds, Past, Reached};
+use super::race::Race;
+use super::roster::{Choice, Openings, Place, Roster, Standing};
 use crate::clock;
 use crate::dns::{Dns, Watch};
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
@@ -33,7 +35,7 @@ use crate::transport::options;
 use crate::transport::stream::Stream;
 
 /// How long an address has for itself before the next one is tried beside it (RFC 8305, "Connection Attempt Delay").
-const HEAD_START: Duration = Duration::from_millis(250);
+pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 
 /// An address that has not answered for so long is knocked at anew: the system asks at ever longer intervals, and would find out late that the network
 /// is back.
@@ -45,18 +47,13 @@ const KNOCKS: u32 = 40;
 /// How long names are waited for when others are resolved already.
 const RESOLVE_GRACE: Duration = Duration::from_millis(250);
 
-/// What one address may take of a connect that has no bound, where there are others.
-const UNBOUNDED_SHARE: Duration = Duration::from_secs(15);
-
-/// So long before the caller's patience ends, so does the last attempt.
-const A_MOMENT: Duration = Duration::from_millis(10);
-
 /// What the dialers of a process share: names, and the memory of which addresses fail.
 #[derive(Clone, Default)]
 pub struct Dialing {
     /// Addresses of names.
     pub dns: Dns,
     rosters: Arc<Mutex<Rosters>>,
+    crowds: Crowds,
 }
 
 /// The memories of lists of hosts that are in use, each for one way to use it.
@@ -173,6 +170,10 @@ pub struct Dialer {
     roster: Arc<Mutex<Roster>>,
     dns: Dns,
     tcp: TcpOptions,
+    /// Those who connect to the same addresses; `None`: it does not wait for others.
+    crowds: Option<Crowds>,
+    /// Whether the last login hung or was broken off.
+    is_troubled: AtomicBool,
     /// The longest pause of an address that fails.
     longest: Duration,
     #[expect(dead_code, reason = "kept for its drop: the names are kept up to date as long as this lives")]
@@ -202,7 +203,16 @@ impl Dialing {
         });
         let names = hosts.iter().filter_map(name_of);
         let watches = names.map(|name| self.dns.watch(name)).collect();
-        Dialer { hosts: hosts.to_vec(), roster, dns: self.dns.clone(), tcp: tcp.clone(), longest, watches }
+        Dialer {
+            hosts: hosts.to_vec(),
+            roster,
+            dns: self.dns.clone(),
+            tcp: tcp.clone(),
+            crowds: Some(self.crowds.clone()),
+            is_troubled: AtomicBool::new(false),
+            longest,
+            watches,
+        }
     }
 
     /// What is known of each host that connections are opened to, in the order of their names. A host of several lists has what they know together.
@@ -262,6 +272,53 @@ pub fn name_of(upstream: &Upstream) -> Option<&str> {
 }
 
 impl Dialer {
+    /// The same for what must not stand in line.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        Self { crowds: None, ..self }
+    }
+
+    /// The hosts as configured.
+    pub(super) fn hosts(&self) -> &[Upstream] {
+        &self.hosts
+    }
+
+    /// Whether the next host is for when this one has failed, and not for when it is slow.
+    pub(super) fn stays(&self) -> bool {
+        self.hosts.len() > 1 && lock(&self.roster).policy() == LoadBalance::Disable
+    }
+
+    /// What is known of an address.
+    pub(super) fn standing(&self, place: &Place) -> Standing {
+        lock(&self.roster).standing(clock::now(), place)
+    }
+
+    /// Those who connect to an address.
+    pub(super) fn crowd(&self, place: &Place) -> Option<Arc<Crowd>> {
+        self.crowds.as_ref()?.before(place, seed)
+    }
+
+    /// What came of the last login.
+    pub(super) fn past(&self) -> Past {
+        if self.is_troubled.load(Ordering::Relaxed) { Past::Troubled } else { Past::Clear }
+    }
+
+    /// What a connect to an address has found out.
+    pub(super) fn tell_crowd(&self, place: &Place, result: Result<(), (&ConnectFault, Reached)>) {
+        let past = self.past();
+        match result {
+            Ok(()) => self.is_troubled.store(false, Ordering::Relaxed),
+            Err((_, Reached::Somebody)) => self.is_troubled.store(true, Ordering::Relaxed),
+            Err((_, Reached::Nobody)) => {}
+        }
+        if let Some(crowd) = self.crowd(place) {
+            match result {
+                Ok(()) => crowd.worked(),
+                Err((fault, reached)) => crowd.failed(fault, reached, past),
+            }
+        }
+    }
+
     /// Connects to one host after the other until `enter` succeeds on one. The caller bounds the whole in time; `patience` is its bound, of which
     /// one dead address may not take everything.
     pub async fn connect<T>(
@@ -277,21 +334,9 @@ impl Dialer {
             faults.push(unresolved);
         }
         let plan = lock(&self.roster).plan(clock::now(), &found);
-        let mut race = Race { dialer: self, alone: plan.len() == 1, waiting: plan.into(), running: Vec::new(), deadline, faults };
-        while let Some((choice, stream)) = race.next().await {
-            let server = Arc::new(self.server(&choice));
-            let entering = enter(stream, &server);
-            let entered = match race.bound() {
-                Some(share) => timeout(share, entering).await.unwrap_or_else(|_| Err(too_slow(&server.upstream, share))),
-                None => entering.await,
-            };
-            match entered {
-                Ok(entered) => {
-                    self.ended(&choice, Outcome::Worked);
-                    return Ok(entered);
-                }
-                Err(fault) => race.lost(&choice, fault),
-            }
+        let mut race = Race::new(self, &enter, plan, deadline, faults);
+        if let Some(entered) = race.run().await {
+            return Ok(entered);
         }
         let mut fault = None;
         race.faults.into_iter().flatten().for_each(|of_host| keep_worse(&mut fault, of_host));
@@ -299,13 +344,18 @@ impl Dialer {
     }
 
     /// Notes how a connect has ended, and says so when that changes what becomes of its address. Returns whether it did.
-    fn ended(&self, choice: &Choice, outcome: Outcome) -> bool {
+    pub(super) fn ended(&self, choice: &Choice, outcome: Outcome) -> bool {
         let change = lock(&self.roster).ended(clock::now(), choice, outcome, self.longest);
         say(change, &self.hosts[choice.host], &choice.place);
         change.is_some()
     }
 
-    fn server(&self, choice: &Choice) -> Server {
+    /// A connect was given up before it said anything of its address.
+    pub(super) fn dropped(&self, choice: &Choice) {
+        lock(&self.roster).dropped(clock::now(), &choice.place, self.longest);
+    }
+
+    pub(super) fn server(&self, choice: &Choice) -> Server {
         let (host, longest) = (choice.host, self.longest);
         let trial = Trial { roster: Arc::downgrade(&self.roster), host, longest, since: clock::now(), over: AtomicBool::new(false) };
         Server { upstream: self.hosts[host].clone(), place: choice.place.clone(), trial: Some(trial) }
@@ -352,7 +402,7 @@ impl Dialer {
         }
     }
 
-    async fn open(&self, place: &Place) -> io::Result<Stream> {
+    pub(super) async fn open(&self, place: &Place) -> io::Result<Stream> {
         match place {
             Place::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             Place::Tcp(address) => {
@@ -375,138 +425,13 @@ impl Dialer {
     }
 }
 
-type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Stream>> + 'a>>;
-
-/// Addresses that are being connected to, and those whose turn has not come.
-struct Race<'a> {
-    dialer: &'a Dialer,
-    /// There never was another one.
-    alone: bool,
-    waiting: VecDeque<Choice>,
-    /// In the order in which they were started.
-    running: Vec<(Choice, Opening<'a>)>,
-    deadline: Option<Instant>,
-    /// What to tell of each host.
-    faults: Vec<Option<ConnectFault>>,
-}
-
-/// What happens next in a race.
-enum News {
-    Finished(usize, io::Result<Stream>),
-    HeadStartIsOver,
-}
-
-impl Race<'_> {
-    /// The next open socket; `None` when no address is left.
-    async fn next(&mut self) -> Option<(Choice, Stream)> {
-        loop {
-            if self.running.is_empty() && !self.start() {
-                return None;
-            }
-            match self.news().await {
-                News::HeadStartIsOver if self.waiting.is_empty() => self.give_up(),
-                News::HeadStartIsOver => {
-                    self.start();
-                }
-                News::Finished(index, Ok(stream)) => {
-                    let (choice, _) = self.running.remove(index);
-                    self.call_off(index);
-                    return Some((choice, stream));
-                }
-                News::Finished(index, Err(error)) => {
-                    let (choice, _) = self.running.remove(index);
-                    let fault = fault_of(&error, &self.dialer.hosts[choice.host], &choice.place);
-                    self.lost(&choice, fault);
-                    self.start();
-                }
-            }
-        }
-    }
-
-    /// What of the time that is left the next one may take for itself; `None`: all of it.
-    fn share(&self) -> Option<Duration> {
-        if self.waiting.is_empty() {
-            return None;
-        }
-        let rest = u32::try_from(self.waiting.len() + 1).unwrap_or(u32::MAX);
-        Some(self.deadline.map_or(UNBOUNDED_SHARE, |deadline| deadline.saturating_duration_since(clock::now()) / rest))
-    }
-
-    /// How long the next one may take; `None`: for ever. The last one, too, ends a moment before the caller's patience does, so that its silence is
-    /// noted.
-    fn bound(&self) -> Option<Duration> {
-        let rest = |deadline: Instant| deadline.saturating_duration_since(clock::now()).saturating_sub(A_MOMENT);
-        self.share().or_else(|| self.deadline.map(rest))
-    }
-
-    /// The deadline has come: none of those that are being connected to has answered.
-    fn give_up(&mut self) {
-        for (choice, _) in std::mem::take(&mut self.running) {
-            let silent =
-                ConnectFault::new(ConnectFaultKind::Timeout, format!("the server {} does not answer", self.dialer.hosts[choice.host]));
-            self.lost(&choice, silent);
-        }
-    }
-
-    /// This address is of no use now.
-    fn lost(&mut self, choice: &Choice, fault: ConnectFault) {
-        if !self.dialer.ended(choice, Outcome::of(&fault)) && !self.alone {
-            tracing::warn!(address = %choice.place, "a connect to a server address failed: {}", fault.message);
-        }
-        keep_telling(&mut self.faults[choice.host], fault);
-    }
-
-    fn start(&mut self) -> bool {
-        let Some(choice) = self.waiting.pop_front() else { return false };
-        let (dialer, place) = (self.dialer, choice.place.clone());
-        self.running.push((choice, Box::pin(async move { dialer.open(&place).await })));
-        true
-    }
-
-    async fn news(&mut self) -> News {
-        let head_start = match self.dialer.hosts.len() > 1 && lock(&self.dialer.roster).policy() == LoadBalance::Disable {
-            // The next host is for when this one has failed, and not for when it is slow.
-            true => self.bound(),
-            false if self.waiting.is_empty() => self.bound(),
-            false => Some(HEAD_START),
-        };
-        let mut timer = pin!(async {
-            match head_start {
-                Some(head_start) => sleep(head_start).await,
-                None => std::future::pending().await,
-            }
-        });
-        poll_fn(|cx| {
-            for (index, (_, opening)) in self.running.iter_mut().enumerate() {
-                if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
-                    return Poll::Ready(News::Finished(index, opened));
-                }
-            }
-            timer.as_mut().poll(cx).map(|()| News::HeadStartIsOver)
-        })
-        .await
-    }
-
-    /// One has won: the others are not needed now. Those that were started before it are slow, or dead.
-    fn call_off(&mut self, winner: usize) {
-        for (index, (choice, _)) in std::mem::take(&mut self.running).into_iter().enumerate() {
-            if index < winner {
-                let slow =
-                    ConnectFault::new(ConnectFaultKind::Timeout, format!("the server {} does not answer", self.dialer.hosts[choice.host]));
-                self.lost(&choice, slow);
-            }
-            self.waiting.push_back(choice);
-        }
-    }
-}
-
 fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
     roster.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of the faults of one host the one to tell. Its addresses are ways to the same server: that nobody is at one of them (`localhost` is `::1`, too)
 /// says less than what the server has said at another.
-fn keep_telling(kept: &mut Option<ConnectFault>, new: ConnectFault) {
+pub(super) fn keep_telling(kept: &mut Option<ConnectFault>, new: ConnectFault) {
     if kept.as_ref().is_none_or(|kept| is_answer(&new) || !is_answer(kept)) {
         *kept = Some(new);
     }
@@ -537,15 +462,8 @@ fn keep_worse(kept: &mut Option<ConnectFault>, new: ConnectFault) {
     }
 }
 
-fn too_slow(upstream: &Upstream, share: Duration) -> ConnectFault {
-    ConnectFault::new(
-        ConnectFaultKind::Timeout,
-        format!("the server {upstream} did not finish the login within its share of {} ms", share.as_millis()),
-    )
-}
-
 /// A failed dial in the pool's terms. Out of descriptors is our own trouble, and waiting helps.
-fn fault_of(error: &io::Error, upstream: &Upstream, place: &Place) -> ConnectFault {
+pub(super) fn fault_of(error: &io::Error, upstream: &Upstream, place: &Place) -> ConnectFault {
     let kind = match error.kind() {
         io::ErrorKind::TimedOut => ConnectFaultKind::Timeout,
         io::ErrorKind::ConnectionRefused

@@ -58,6 +58,17 @@ pub struct Choice {
     pub place: Place,
 }
 
+/// What is known of an address before it is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Unknown,
+    /// The last connect that says something of it worked.
+    Works,
+    /// It failed.
+    Fails,
+}
+
 /// The memory of one list of hosts.
 #[derive(Debug)]
 pub struct Roster {
@@ -76,6 +87,8 @@ pub struct Roster {
 struct Known {
     /// The host it belongs to.
     host: usize,
+    /// Whether anything was heard of it: what concerns us alone says nothing.
+    heard_of: bool,
     breaker: Breaker,
 }
 
@@ -154,8 +167,13 @@ impl Roster {
         if self.known.len() >= MAX_REMEMBERED && !self.known.contains_key(&choice.place) {
             return None;
         }
-        let known = self.known.entry(choice.place.clone()).or_insert_with(|| Known { host: choice.host, breaker: Breaker::new(now) });
+        let known = self.known.entry(choice.place.clone()).or_insert_with(|| Known {
+            host: choice.host,
+            heard_of: false,
+            breaker: Breaker::new(now),
+        });
         known.host = choice.host;
+        known.heard_of |= outcome != Outcome::Ours;
         let change = known.breaker.ended(now, outcome, longest, &mut self.random);
         if matches!(change, Some(Change::Opened(..))) {
             self.openings.count(choice.host);
@@ -163,9 +181,29 @@ impl Roster {
         change
     }
 
-    /// Whether no connect to the host works: the last one to each of its addresses has failed, or it has none that is known.
+    /// A connect was given up before it said anything of its address. A pause is at most `longest`.
+    pub(super) fn dropped(&mut self, now: Instant, place: &Place, longest: Duration) {
+        if let Some(known) = self.known.get_mut(place) {
+            known.breaker.dropped(now, longest, &mut self.random);
+        }
+    }
+
+    /// What is known of an address.
+    #[must_use]
+    pub fn standing(&self, now: Instant, place: &Place) -> Standing {
+        match self.known.get(place) {
+            None => Standing::Unknown,
+            Some(known) if known.breaker.is_failing(now) => Standing::Fails,
+            Some(known) if !known.heard_of => Standing::Unknown,
+            Some(_) => Standing::Works,
+        }
+    }
+
+    /// Whether no connect to the host works: the last one to each of its addresses that are known has failed. Of a host of which nothing is known,
+    /// because its first connect takes long or its name is not resolved yet, nobody can say so.
     fn is_failing(&self, now: Instant, host: usize) -> bool {
-        self.known.values().filter(|known| known.host == host).all(|known| known.breaker.is_failing(now))
+        let mut known = self.known.values().filter(|known| known.host == host).peekable();
+        known.peek().is_some() && known.all(|known| known.breaker.is_failing(now))
     }
 
     /// The addresses that are known of the host at this position, with the states of their breakers.
@@ -249,6 +287,27 @@ mod tests {
         // The first is back, and is not gone back to.
         let later = now + LONGEST;
         assert_eq!(plan(&mut roster, later, &found)[0], 2);
+    }
+
+    #[test]
+    fn without_load_balancing_a_host_of_which_nothing_is_known_is_not_moved_away_from() {
+        let (now, mut roster) = (crate::clock::now(), Roster::new(LoadBalance::Disable, 1));
+        let found = hosts(&[&[1], &[2]]);
+        let order = roster.plan(now, &found);
+        // The second was quicker, and then the first was merely slower.
+        roster.ended(now, &order[1], Outcome::Worked, LONGEST);
+        roster.ended(now, &order[0], Outcome::Ours, LONGEST);
+        assert_eq!(roster.standing(now, &place(1)), Standing::Unknown);
+        assert_eq!(plan(&mut roster, now, &found), [1, 2]);
+        // Its name is not resolved for a moment.
+        let order = roster.plan(now, &hosts(&[&[], &[2]]));
+        roster.ended(now, &order[0], Outcome::Worked, LONGEST);
+        assert_eq!(plan(&mut roster, now, &found), [1, 2]);
+        // It is silent: the next connect that works elsewhere moves all.
+        roster.ended(now, &Choice { host: 0, place: place(1) }, Outcome::Silent, LONGEST);
+        assert_eq!(plan(&mut roster, now, &found), [2, 1]);
+        roster.ended(now, &order[0], Outcome::Worked, LONGEST);
+        assert_eq!(plan(&mut roster, now + LONGEST, &found)[0], 2);
     }
 
     #[test]

@@ -17,7 +17,11 @@ pub(super) fn identify(worker: &Worker, presence: &Presence) {
         QueueFairness::User => identities.join(&presence.who.user),
         QueueFairness::ApplicationName => identities.join(presence.state().get(APPLICATION_NAME).unwrap_or_default()),
         QueueFairness::Address => identities.join(&presence.ends.theirs().to_string()),
-        QueueFairness::Listener => identities.join(&presence.ends.ours().whole()),
+        QueueFairness::Listener => {
+            let config = worker.config.borrow();
+            let listen = config.postgres.as_ref().map_or(&[][..], |postgres| &postgres.listen);
+            identities.join(&presence.ends.door(listen))
+        }
         QueueFairness::Off => IdentityId::default(),
     };
     identities.part(presence.set_identity(new));

@@ -510,11 +510,12 @@ impl Session {
 
     /// The server's connection has ended: the session ends, or goes on without it.
     pub(super) fn on_lost(&mut self, cx: &mut Context<'_>, cause: &str) -> Result<(), End> {
-        self.with_connection(|connection| {
-            if !connection.link.farewell {
-                connection.server().lost(clock::now());
-            }
-        });
+        if let Phase::Linked(lease) = &self.phase
+            && !lease.link.farewell
+        {
+            lease.server().lost(clock::now());
+            lease.note_lost();
+        }
         if self.begin_again(cause) { Ok(()) } else { Err(self.server_lost(cx, cause)) }
     }
 

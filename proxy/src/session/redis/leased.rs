@@ -77,7 +77,7 @@ impl Session {
             }
         };
         let asked = self.server.samples().then(clock::now);
-        let named = Named::new(&self.worker.identities, self.server.config().queue_fairness, &self.client);
+        let named = Named::new(&self.worker.identities, &self.server.config(), &self.client);
         let mut lease = loop {
             match self.wait_for(pool.acquire(named.id())).await {
                 None => return After::End,
@@ -112,7 +112,7 @@ impl Session {
                 After::End
             }
             Ended::Lost => {
-                lease.release(Condition::Broken);
+                lease.release(Condition::Lost);
                 self.lose(&relay, &pool)
             }
         }

@@ -31,7 +31,7 @@ pub(super) async fn send(stream: Stream, key: &[u8], target: &Target) -> Result<
 /// Sends the request on to the pooler at `peer`, and waits until it closes, which it does when it has acted.
 pub async fn send_to_peer(dialing: &Dialing, peer: &Upstream, key: CancelKey) -> Result<(), ConnectFault> {
     let sending = async {
-        let dialer = dialing.dialer(std::slice::from_ref(peer), LoadBalance::default(), &TcpOptions::default(), TIMEOUT);
+        let dialer = dialing.dialer(std::slice::from_ref(peer), LoadBalance::default(), &TcpOptions::default(), TIMEOUT).at_once();
         let stream = dialer.connect(TIMEOUT, async |stream, _| Ok(stream)).await?;
         let sent = deliver(stream, key.process_id(), &key.secret()).await;
         sent.map_err(|error| {

@@ -22,6 +22,7 @@ use super::query::{self, Cleaned};
 use super::roll::{Page, Server as Listed, Stage};
 use super::target::Target;
 use super::tls::{self, Way};
+use crate::clock;
 use crate::pool::fault::{ConnectFault, ConnectFaultKind};
 use crate::pool::traits::Connector;
 use crate::transport::stream::Stream;
@@ -258,14 +259,19 @@ impl Connector for PgConnector {
     async fn connect(&self) -> Result<PgConnection, ConnectFault> {
         let entry = self.page.as_ref().map(Page::enter);
         let opened = within(self.timeout.get(), &self.target, "connecting", async {
-            let enter = async |stream: Stream, server: &Arc<Server>| {
-                let target = self.target.at(&server.upstream);
-                let mut connection = self.enter(stream, server, &target).await?;
-                self.prepare(&mut connection, &target).await?;
-                connection.baseline = Rc::new(connection.parameters.clone());
-                Ok(connection)
-            };
-            self.dialer().connect(self.timeout.get(), enter).await
+            let enter = async |stream: Stream, server: &Arc<Server>| self.enter(stream, server, &self.target.at(&server.upstream)).await;
+            let mut connection = self.dialer().connect(self.timeout.get(), enter).await?;
+            // What the connect query does says nothing of the server's address.
+            let target = self.target.at(&connection.server().upstream.clone());
+            if let Err(fault) = self.prepare(&mut connection, &target).await {
+                // It lets us in and does not let us stay: another host may be better.
+                if fault.kind == ConnectFaultKind::Unavailable {
+                    connection.server().lost(clock::now());
+                }
+                return Err(fault);
+            }
+            connection.baseline = Rc::new(connection.parameters.clone());
+            Ok(connection)
         })
         .await;
         match (opened, entry) {
