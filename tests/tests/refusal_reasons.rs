@@ -5,11 +5,11 @@ use serde_json::Value;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
-use sidepool_tests::process::Signal;
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::{place, wait};
 
 const DENIALS: &str = "sidepool_client_denials_total";
 
@@ -18,6 +18,11 @@ fn lines(pool: &Pooler, message: &str) -> Vec<Value> {
     let lines = pool.process().log().lines();
     let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     parsed.filter(|line| line["message"].as_str().is_some_and(|said| said.starts_with(message))).collect()
+}
+
+/// The same, awaited until there are so many.
+async fn told(pool: &Pooler, message: &str, count: usize) -> Vec<Value> {
+    wait::until(message, async || Some(lines(pool, message)).filter(|told| told.len() >= count)).await
 }
 
 fn denials(now: &Scrape, protocol: &str, reason: &str) -> f64 {
@@ -49,7 +54,7 @@ async fn who_is_not_let_in_is_told_apart() {
         .set("postgres.databases.full.dbname", "app")
         .set("postgres.databases.full.max_db_client_connections", 1)
         .set("postgres.databases.away.host", "127.0.0.1")
-        .set("postgres.databases.away.port", i64::from(sidepool_tests::place::free_port()));
+        .set("postgres.databases.away.port", i64::from(place::free_port()));
     let pool = Pooler::start(settings).await;
     denied(&pool, USER, "app", "wrong", "auth_failed").await;
     denied(&pool, "nobody", "app", "wrong", "auth_failed").await;
@@ -89,6 +94,7 @@ async fn who_gets_no_connection_is_told_apart() {
         .set("postgres.max_queue_length", 1)
         .set("postgres.query_wait_timeout", "1s")
         .set("redis.main.pool_size", 2)
+        .set("redis.main.shared_connections", 1)
         .set("redis.main.query_wait_timeout", "300ms");
     let mut pool = Pooler::start(settings.clone()).await;
     let (mut holder, mut waiter, mut refused) = (pool.wire().await, pool.wire().await, pool.wire().await);
@@ -97,8 +103,8 @@ async fn who_gets_no_connection_is_told_apart() {
     pool.metrics_show("a waiter", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) == 1.0).await;
     refused.query("SELECT 'secret'").await;
     waiter.until_ready().await;
-    let told = lines(&pool, "no connection for a client");
-    let [full, late] = &told[..] else { panic!("{told:?}") };
+    let told_so_far = told(&pool, "no connection for a client", 2).await;
+    let [full, late] = &told_so_far[..] else { panic!("{told_so_far:?}") };
     assert_eq!((&full["reason"], &late["reason"]), (&"queue_full".into(), &"wait_timeout".into()));
     assert!(full["level"] == "WARN" && full["pool"] == "app.app" && full["user"] == USER && full["database"] == "app", "{full}");
     assert!(full["client"].is_u64() && full["client"] != late["client"] && full["peer"].is_string(), "{full}");
@@ -109,8 +115,8 @@ async fn who_gets_no_connection_is_told_apart() {
     let (mut blocks, mut wants) = (pool.redis_wire().await, pool.redis_wire().await);
     blocks.command(&["WATCH", "secret"]).await;
     assert!(wants.command(&["WATCH", "secret"]).await.is_error("POOLEXHAUSTED"));
-    let told = lines(&pool, "no connection for a client: POOLEXHAUSTED");
-    assert!(told.len() == 1 && told[0]["reason"] == "wait_timeout" && told[0]["pool"] == "main/default/0/resp2/leased", "{told:?}");
+    let exhausted = told(&pool, "no connection for a client: POOLEXHAUSTED", 1).await;
+    assert!(exhausted[0]["reason"] == "wait_timeout" && exhausted[0]["pool"] == "main/default/0/resp2/leased", "{exhausted:?}");
     // It can be switched off.
     pool.reload(settings.set("log.pooler_errors", false)).await;
     assert!(wants.command(&["WATCH", "secret"]).await.is_error("POOLEXHAUSTED"));
@@ -141,14 +147,13 @@ async fn redis_clients_that_are_not_let_in_are_told_apart() {
     wire.command(&["AUTH", "app", "a-secret"]).await;
     server.stop();
     assert!(wire.command(&["GET", "a-key"]).await.is_error("UPSTREAM"));
-    let told = lines(&pool, "no connection for the requests of clients");
-    assert!(!told.is_empty() && told[0]["requests"] == 1 && told[0]["reason"].is_string(), "{told:?}");
+    let away = told(&pool, "no connection for the requests of clients", 1).await;
+    assert!(away[0]["requests"] == 1 && away[0]["reason"].is_string(), "{away:?}");
     // At the door.
     let mut second = pool.redis_wire().await;
     second.send(&request(&["AUTH", "app", "a-secret"])).await;
     assert_eq!(second.reply().await.text(), "OK");
     assert!(pool.redis_wire().await.reply().await.text().contains("max number of clients"));
-    let [line] = &lines(&pool, "too many clients")[..] else { panic!("{}", pool.process().log().tail(9)) };
-    assert_eq!(line["reason"], "max_client_conn");
-    pool.process().signal(Signal::TERM);
+    let line = pool.process().log().line_with("too many clients").await;
+    assert!(line.contains("\"reason\":\"max_client_conn\""), "{line}");
 }

@@ -293,7 +293,8 @@ async fn triggers_that_come_at_once_lose_no_configuration_and_mix_none() {
     // What is in force is what a process that starts with this file has.
     crowd.part().await;
     let hash = pool.scrape().await.sum("sidepool_config_hash", &[]);
+    let directory = pool.file().parent().expect("a directory").to_owned();
     drop(pool);
-    let fresh = Pooler::start(of_size(FILES)).await;
+    let fresh = Pooler::start_file(of_size(FILES), &directory).await;
     assert_eq!(fresh.scrape().await.sum("sidepool_config_hash", &[]), hash);
 }

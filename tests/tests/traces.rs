@@ -230,7 +230,8 @@ async fn what_a_redis_client_sends_together_is_a_span_with_names_and_nothing_els
     let collector = Collector::listen(port).await;
     let settings = Settings::redis(&server)
         .set("redis.main.otlp_traces_endpoint", format!("http://127.0.0.1:{port}"))
-        .set("redis.main.otlp_traces_sample_one_in", 1);
+        .set("redis.main.otlp_traces_sample_one_in", 1)
+        .set("redis.main.spare_connections", 0);
     let mut pool = Pooler::start(settings.clone()).await;
     let (mut wire, mut other) = (pool.redis_wire().await, pool.redis_wire().await);
     wire.command(&["SET", "secret-key", "secret-value"]).await;
