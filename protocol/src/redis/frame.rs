@@ -108,7 +108,14 @@ impl FrameScanner {
             match self.phase {
                 Phase::Type => {
                     self.on_type(piece[at])?;
-                    at += 1;
+                    if let Some(whole) = short_string(&piece[at..]) {
+                        at += whole;
+                        if self.element_done() {
+                            return Ok(self.ended(at));
+                        }
+                    } else {
+                        at += 1;
+                    }
                 }
                 Phase::Line => match memchr::memchr(b'\n', &piece[at..]) {
                     None => return Ok(Scan::More),
@@ -215,6 +222,17 @@ impl FrameScanner {
     fn ended(&self, used: usize) -> Scan {
         Scan::End { used, value: Value { kind: self.kind, null: self.null } }
     }
+}
+
+/// How long a string with a length of one digit or two is, if the piece begins with the whole of one.
+#[inline]
+fn short_string(piece: &[u8]) -> Option<usize> {
+    let whole = match piece {
+        [b'$', one @ b'0'..=b'9', b'\r', b'\n', ..] => 4 + usize::from(one - b'0') + 2,
+        [b'$', ten @ b'0'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => 5 + 10 * usize::from(ten - b'0') + usize::from(one - b'0') + 2,
+        _ => return None,
+    };
+    (whole <= piece.len()).then_some(whole)
 }
 
 #[cfg(test)]

@@ -175,7 +175,15 @@ impl RequestScanner {
     }
 
     /// The number on the line that begins at `from`, and where the next line begins. Outer `None`: not all there; inner: not a number.
+    #[inline]
     fn number(&mut self, bytes: &[u8], from: usize, endless: RequestFault) -> Result<Option<(Option<i64>, usize)>, RequestFault> {
+        match short_number(bytes, from) {
+            Some((value, next)) => Ok(Some((Some(i64::from(value)), next))),
+            None => self.long_number(bytes, from, endless),
+        }
+    }
+
+    fn long_number(&mut self, bytes: &[u8], from: usize, endless: RequestFault) -> Result<Option<(Option<i64>, usize)>, RequestFault> {
         let mut value: i64 = 0;
         let mut at = from;
         // Nearly every number is a few digits with a line end behind them.
@@ -241,7 +249,21 @@ impl<'b> Iterator for Arguments<'b> {
     }
 }
 
+/// A number of one digit or two, as most are, with a line end as the specification has it; and where the next line begins.
+#[inline]
+fn short_number(bytes: &[u8], from: usize) -> Option<(u8, usize)> {
+    match bytes.get(from..)? {
+        [one @ b'1'..=b'9', b'\r', b'\n', ..] => Some((one - b'0', from + 3)),
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => Some(((ten - b'0') * 10 + (one - b'0'), from + 4)),
+        _ => None,
+    }
+}
+
+#[inline]
 fn line_number(bytes: &[u8], from: usize) -> (u64, usize) {
+    if let Some((value, next)) = short_number(bytes, from) {
+        return (u64::from(value), next);
+    }
     let rest = bytes.get(from..).unwrap_or_default();
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let value = rest[..digits].iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));

@@ -18,6 +18,7 @@ use super::measure;
 use super::reason::{Condition, Refusal, RefuseReason};
 use super::traits::Connector;
 use super::waiting::Delivery;
+use crate::clock;
 use crate::observe::record::PoolHistogram;
 
 /// The future of a [`Lease`]. Dropped, it leaves the queue; a connection that was granted meanwhile goes to the next.
@@ -88,25 +89,23 @@ impl<C: Connector> Acquire<C> {
         loop {
             let seat = pool.seats.borrow().next();
             let asker = Asker { worker: pool.worker, identity: self.identity, seat, patience: self.patience.map(from_ms) };
-            let (answer, action) = pool.input(|core, now| {
-                let answer = match again {
-                    None => core.acquire(now, asker),
-                    Some(since) => core.acquire_again(now, asker, since),
-                };
-                (answer, now)
+            let now = clock::now();
+            let (outcome, wants) = pool.input(now, |core| match again {
+                None => core.acquire(now, asker),
+                Some(since) => core.acquire_again(now, asker, since),
             });
-            let (outcome, now) = answer;
             let since = again.unwrap_or(now);
             if let Outcome::Queued(waiter) = outcome {
                 // Before the actions that follow are performed: one of them may be for this waiter.
                 pool.seats.borrow_mut().sit(waiter, cx.waker().clone());
                 self.state = State::Waiting { waiter, since };
             }
-            pool.pump(action);
+            pool.pump(wants);
             match outcome {
                 Outcome::Granted(id) => {
                     if let Some(lease) = pool.lease_idle(id, now) {
-                        return Poll::Ready(Ok(self.granted(lease, now.saturating_duration_since(since))));
+                        let waited = again.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                        return Poll::Ready(Ok(self.granted(lease, waited)));
                     }
                 }
                 Outcome::Queued(waiter) => return self.collect(waiter, since, cx),
@@ -137,11 +136,11 @@ impl<C: Connector> Acquire<C> {
         lease
     }
 
-    fn refused(&mut self, refusal: Refusal) -> AcquireError {
+    fn refused(&mut self, refusal: Box<Refusal>) -> AcquireError {
         self.state = State::Done;
         self.pool.record().observe(PoolHistogram::Wait, refusal.waited);
         self.pool.record().add(measure::refusal(refusal.reason), 1);
-        AcquireError { refusal, fault: self.pool.last_fault(), pool: Arc::clone(self.pool.name()) }
+        AcquireError { refusal, fault: self.pool.last_fault().map(Box::new), pool: Arc::clone(self.pool.name()) }
     }
 }
 
@@ -175,9 +174,9 @@ impl<C: Connector> Drop for Acquire<C> {
 #[derive(Debug, Clone)]
 pub struct AcquireError {
     /// Why, with the facts.
-    pub refusal: Refusal,
+    pub refusal: Box<Refusal>,
     /// Why the last connect failed, if none worked since.
-    pub fault: Option<ConnectFault>,
+    pub fault: Option<Box<ConnectFault>>,
     /// The pool.
     pub pool: Arc<str>,
 }
@@ -198,7 +197,7 @@ impl fmt::Display for AcquireError {
             RefuseReason::Paused => write!(f, "pool \"{pool}\" is paused and takes no more waiters")?,
             RefuseReason::Draining => write!(f, "pool \"{pool}\" is being shut down")?,
         }
-        let Refusal { connections, leased, max, waiters, queue_length, .. } = refusal;
+        let Refusal { connections, leased, max, waiters, queue_length, .. } = &**refusal;
         write!(
             f,
             " ({connections} of at most {max} connections open, {leased} in use; {waiters} of at most {queue_length} clients waiting"

@@ -5,18 +5,18 @@ use super::reason::{CloseReason, OpenReason, Refusal};
 use crate::worker::WorkerId;
 
 /// The answer to a session that asks for a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Here: it was idle and lives on the asker's worker.
     Granted(ConnId),
     /// In a moment: a [`Action::Grant`] or [`Action::Refuse`] for this waiter follows, now or later.
     Queued(WaiterId),
-    /// No.
-    Refused(Refusal),
+    /// No. Boxed, as the rare one that is large.
+    Refused(Box<Refusal>),
 }
 
 /// What the core wants done. For each connection at most one of these is under way at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Open a connection on `worker`; answer with `on_connected` or `on_connect_failed`.
     Open {
@@ -45,7 +45,7 @@ pub enum Action {
         /// Where it is.
         worker: WorkerId,
         /// Why.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// Tell a waiter that it has waited for a while; it goes on waiting.
     Notify {

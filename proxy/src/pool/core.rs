@@ -536,6 +536,12 @@ impl Core {
         self.advance(now);
     }
 
+    /// Whether there is something to do.
+    #[must_use]
+    pub fn wants_action(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// What to do next, until there is nothing.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -85,30 +85,28 @@ fn set_sleep(mut sleep: Pin<&mut Option<Sleep>>, at: Instant) {
 }
 
 impl<C: Connector> Pool<C> {
-    /// Performs an action and all that follow from it.
-    pub(super) fn pump(&self, first: Option<Action>) {
-        if first.is_some() {
-            self.perform_all(first);
+    /// Performs what the core wants done, if it `wants` anything, and all that follows from it.
+    pub(super) fn pump(&self, wants: bool) {
+        if wants {
+            self.perform_all();
             self.release_permits();
         }
     }
 
-    fn perform_all(&self, first: Option<Action>) {
-        let mut next = first;
-        while let Some(action) = next {
-            if place(action) == self.worker {
+    fn perform_all(&self) {
+        while let Some(action) = self.core.with(|held| held.core.poll_action()) {
+            if place(&action) == self.worker {
                 self.perform(action);
             } else {
                 self.post_action(action);
             }
-            next = self.core.with(|held| held.core.poll_action());
         }
         self.alarm.arm(self.core.with(|held| held.core.poll_timeout()));
     }
 
     /// Has another worker perform an action.
     pub(super) fn post_action(&self, action: Action) {
-        self.post(place(action), move |pool| pool.perform(action));
+        self.post(place(&action), move |pool| pool.perform(action));
     }
 
     /// Registers for news of a connection that has just become free, if it still is; closes it when it is dead.
@@ -152,8 +150,8 @@ impl<C: Connector> Pool<C> {
             if let Some(pool) = worker.pools.get::<C>(id) {
                 pool.latest.set(clock::now());
                 job(&pool);
-                let action = pool.core.with(|held| held.core.poll_action());
-                pool.pump(action);
+                let wants = pool.core.with(|held| held.core.wants_action());
+                pool.pump(wants);
                 pool.release_permits();
             }
         });
@@ -270,7 +268,7 @@ impl<C: Connector> Pool<C> {
         }
     }
 
-    fn refuse(&self, waiter: WaiterId, refusal: Refusal) {
+    fn refuse(&self, waiter: WaiterId, refusal: Box<Refusal>) {
         self.deliver(waiter, Delivery::Refused(refusal));
     }
 
@@ -333,8 +331,8 @@ impl<C: Connector> Pool<C> {
 }
 
 /// The worker on which an action is performed.
-fn place(action: Action) -> WorkerId {
-    match action {
+fn place(action: &Action) -> WorkerId {
+    match *action {
         Action::Grant { from, .. } => from,
         Action::Open { worker, .. }
         | Action::Refuse { worker, .. }

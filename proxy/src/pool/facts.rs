@@ -110,12 +110,12 @@ impl Core {
     }
 
     /// The facts of a refusal.
-    pub(super) fn refusal(&self, reason: RefuseReason, identity: IdentityId, own: Option<Duration>, waited: Duration) -> Refusal {
+    pub(super) fn refusal(&self, reason: RefuseReason, identity: IdentityId, own: Option<Duration>, waited: Duration) -> Box<Refusal> {
         let patience = self.patience(own);
         let expected = self.expected_wait(self.now, identity);
         // By then so many have been served that the wait fits; one place at least has come free.
         let soonest = |expected: Duration| expected.saturating_sub(patience.unwrap_or_default());
-        Refusal {
+        Box::new(Refusal {
             reason,
             connections: self.conns.total(),
             leased: self.conns.count(ConnState::Leased),
@@ -127,7 +127,7 @@ impl Core {
             wait_timeout: patience,
             expected,
             retry_after: expected.and_then(|expected| Some(soonest(expected).max(self.pace.interval(self.now)?))),
-        }
+        })
     }
 
     /// How long somebody waits at most who may have a limit of its own; `None`: for ever.

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::acquire::Acquire;
-use super::action::Action;
 use super::core::Core;
 use super::driver::{self, Alarm};
 use super::id::{ConnId, IdentityId};
@@ -21,7 +20,7 @@ use super::registry::{CoreRef, PoolId, PoolTable};
 use super::sharing::{Share, Shared};
 use super::snapshot::Snapshot;
 use super::table::Table;
-use super::traits::{Connection, Connector};
+use super::traits::{Connection, Connector, Used};
 use super::waiting::Seats;
 use crate::clock;
 use crate::observe::record::{PoolHistogram, PoolRecord};
@@ -138,6 +137,11 @@ impl<C: Connector> Pool<C> {
         Rc::clone(&self.connector.borrow())
     }
 
+    /// Asks the one who opens its connections something.
+    pub fn with_connector<R>(&self, ask: impl FnOnce(&C) -> R) -> R {
+        ask(&self.connector.borrow())
+    }
+
     /// The pool as numbers: of the whole process, not of this worker alone.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         self.core.with(|held| held.core.snapshot(now))
@@ -227,21 +231,21 @@ impl<C: Connector> Pool<C> {
 
     /// Gives the core an input and performs what follows.
     pub(super) fn step<R>(&self, input: impl FnOnce(&mut Core, Instant) -> R) -> R {
-        let (answer, action) = self.input(input);
-        self.pump(action);
+        let now = clock::now();
+        let (answer, wants) = self.input(now, |core| input(core, now));
+        self.pump(wants);
         answer
     }
 
-    /// Gives the core an input; the first action that follows must be passed to [`Pool::pump`].
-    pub(super) fn input<R>(&self, input: impl FnOnce(&mut Core, Instant) -> R) -> (R, Option<Action>) {
-        let now = clock::now();
+    /// Gives the core an input; whether something is to be done must be passed to [`Pool::pump`].
+    pub(super) fn input<R>(&self, now: Instant, input: impl FnOnce(&mut Core) -> R) -> (R, bool) {
         self.latest.set(now);
-        let (answer, action, deadline) = self.core.with(|held| {
-            let answer = input(&mut held.core, now);
-            (answer, held.core.poll_action(), held.core.poll_timeout())
+        let (answer, wants, deadline) = self.core.with(|held| {
+            let answer = input(&mut held.core);
+            (answer, held.core.wants_action(), held.core.poll_timeout())
         });
         self.alarm.arm(deadline);
-        (answer, action)
+        (answer, wants)
     }
 
     /// A lease on a connection that was idle a moment ago; `None` when it turns out to be dead.
@@ -251,6 +255,9 @@ impl<C: Connector> Pool<C> {
             self.step(|core, now| core.release(now, id, Condition::Broken));
             return None;
         };
+        if !connection.has_news() {
+            return Some(Lease::new(Rc::clone(self), id, connection, now));
+        }
         match connection.poll_idle(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Some(Lease::new(Rc::clone(self), id, connection, now)),
             Poll::Ready(reason) => {
@@ -265,8 +272,9 @@ impl<C: Connector> Pool<C> {
     pub(super) fn give_back(&self, id: ConnId, mut connection: Box<C::Connection>, condition: Condition, since: Option<Instant>) {
         self.step(|core, now| {
             if let Some(since) = since {
-                self.record.observe(PoolHistogram::Use, now.saturating_duration_since(since));
-                connection.released(since, now, &self.record);
+                let used = Used::between(since, now);
+                self.record.observe(PoolHistogram::Use, used.took);
+                connection.released(used, &self.record);
             }
             self.table.borrow_mut().keep(id, connection);
             if !self.is_wanted() {

@@ -69,6 +69,10 @@ impl Pace {
     /// Whether the last one was served so long ago that something else than the pace was to blame.
     fn was_stuck(&self, now: Instant) -> bool {
         let Some(last) = self.last else { return false };
+        // Nothing that follows is shorter.
+        if now < last + WINDOW {
+            return false;
+        }
         // Of the time since then only what somebody waited through counts.
         let gap = now.saturating_duration_since(self.since.map_or(now, |since| since.max(last)));
         let usual = self.interval(last).map_or(MEMORY, |interval| interval.saturating_mul(ENOUGH).max(WINDOW));

@@ -350,11 +350,14 @@ impl Queue {
         let oldest = lane.sides.iter().filter_map(List::first).min_by_key(|slot| self.slots[*slot as usize].order)?;
         let Some(affinity) = affinity else { return Some(oldest) };
         let (there, home) = (&self.slots[oldest as usize], affinity.home);
+        if there.worker == home {
+            return Some(oldest);
+        }
         let near = lane.sides.get(usize::from(home.0)).and_then(List::first);
         Some(
             near.filter(|near| {
                 let ahead = self.slots[*near as usize].since.saturating_duration_since(there.since);
-                there.worker != home && ahead < affinity.patience && (affinity.will_free)(there.worker)
+                ahead < affinity.patience && (affinity.will_free)(there.worker)
             })
             .unwrap_or(oldest),
         )

@@ -39,6 +39,25 @@ impl Opening {
     }
 }
 
+/// The time of a lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    /// When it began.
+    pub since: Instant,
+    /// When it ended.
+    pub until: Instant,
+    /// How long that was.
+    pub took: Duration,
+}
+
+impl Used {
+    /// From then to then.
+    #[must_use]
+    pub fn between(since: Instant, until: Instant) -> Self {
+        Self { since, until, took: until.saturating_duration_since(since) }
+    }
+}
+
 /// An open, logged-in upstream connection.
 pub trait Connection: Sized + 'static {
     /// The connection on its way from one worker to another.
@@ -48,14 +67,19 @@ pub trait Connection: Sized + 'static {
     /// connection must not say). Harmless news (a changed parameter, a notice) is taken in on the way.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason>;
 
+    /// Whether [`Connection::poll_idle`] may be ready: false costs less, and leaves whoever watches the connection where he is.
+    fn has_news(&self) -> bool {
+        true
+    }
+
     /// Takes the connection off this worker's runtime.
     fn detach(self) -> io::Result<Self::Parcel>;
 
     /// Puts it onto this worker's runtime.
     fn attach(parcel: Self::Parcel) -> io::Result<Self>;
 
-    /// A lease on it that began at `since` ends: counts what it knows of the time in between.
-    fn released(&mut self, _since: Instant, _now: Instant, _record: &PoolRecord) {}
+    /// A lease on it ends: counts what it knows of that time.
+    fn released(&mut self, _used: Used, _record: &PoolRecord) {}
 
     /// It has been opened here, like this.
     fn opened(&mut self, _opening: Opening) {}

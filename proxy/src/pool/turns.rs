@@ -24,8 +24,22 @@ pub(super) fn rank(held: u32, waiters: u32) -> u32 {
 
 /// The part of the connections that such an identity has beside others, as a number to compare.
 pub(super) fn share(held: u32, waiters: u32) -> u64 {
-    WHOLE / u64::from(weight(held, waiters))
+    SHARES[weight(held, waiters) as usize]
 }
+
+/// The parts by weight: worked out once, for divisions are slow.
+const SHARES: [u64; MOST_WEIGHT + 1] = {
+    let mut shares = [WHOLE; MOST_WEIGHT + 1];
+    let mut weight = 1;
+    while weight <= MOST_WEIGHT {
+        shares[weight] = WHOLE / weight as u64;
+        weight += 1;
+    }
+    shares
+};
+
+/// No weight is greater: the logarithm of a number of 32 bits, and one.
+const MOST_WEIGHT: usize = 32;
 
 /// So much that parts of it can be told apart.
 const WHOLE: u64 = 1 << 20;

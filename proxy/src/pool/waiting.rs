@@ -14,7 +14,7 @@ pub(super) enum Delivery<C> {
     /// A connection, granted then.
     Connection(ConnId, Box<C>, Instant),
     /// None.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// A connection that was lost on the way; it has to ask again.
     Lost,
 }

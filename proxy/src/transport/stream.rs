@@ -19,6 +19,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::socket::Socket;
 use super::tls::{Tls, TlsPeer};
 
+/// What a socket that takes anything is likely to take as a whole.
+const LITTLE: usize = 4096;
+
 /// A connected socket.
 #[pin_project(project = StreamProjection)]
 #[derive(Debug)]
@@ -119,7 +122,16 @@ impl Stream {
 
     /// Writes as much of `bytes` as the socket takes.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(self), cx, bytes)
+        // Of little the socket takes all, or nothing; for that the short way is enough.
+        let written = match self {
+            Self::Tcp(stream) if bytes.len() <= LITTLE => stream.try_write(bytes),
+            Self::Unix(stream) if bytes.len() <= LITTLE => stream.try_write(bytes),
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => return AsyncWrite::poll_write(Pin::new(self), cx, bytes),
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => AsyncWrite::poll_write(Pin::new(self), cx, bytes),
+            written => Poll::Ready(written),
+        }
     }
 
     /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others.
@@ -142,9 +154,33 @@ impl Stream {
         }
     }
 
-    /// Whether the other end has closed its direction or is gone, whatever lies in the socket before that.
+    /// Whether a read may find something: bytes, the end or an error. False means that one would wait, and costs no system call. Always true under
+    /// TLS, where something may have been read that was not asked for yet.
+    #[inline]
+    #[must_use]
+    pub fn may_be_read(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => has_news(stream),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Self::Tls(_) => true,
+        }
+    }
+
+    /// Whether the other end has closed its direction or is gone, whatever lies in the socket before that. The kernel is asked only where the runtime
+    /// has heard of something that nobody has read.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
+        let may_have = match self {
+            Self::Tcp(_) | Self::Unix(_) => self.may_be_read(),
+            Self::Tls(stream) => match stream.socket() {
+                Socket::Attached(stream) => has_news(stream),
+                Socket::Detached(_) | Socket::Gone => true,
+            },
+        };
+        may_have && self.is_hung_up()
+    }
+
+    fn is_hung_up(&self) -> bool {
         let hung_up = |socket: BorrowedFd<'_>| {
             let mut watched = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
             let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
@@ -269,6 +305,11 @@ impl Stream {
             }
         }
     }
+}
+
+/// Whether the runtime has heard of something to read that nobody has read.
+fn has_news(stream: &TcpStream) -> bool {
+    stream.try_io(Interest::READABLE, || Ok(())).is_ok()
 }
 
 impl AsyncRead for Stream {

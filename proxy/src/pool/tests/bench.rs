@@ -109,7 +109,7 @@ impl Bench {
     /// Asks and must be refused.
     pub(super) fn refused(&mut self) -> Refusal {
         match self.acquire(ALICE) {
-            Outcome::Refused(refusal) => refusal,
+            Outcome::Refused(refusal) => *refusal,
             other => panic!("{other:?} instead of a refusal"),
         }
     }
@@ -156,7 +156,7 @@ impl Bench {
         self.actions()
             .into_iter()
             .filter_map(|action| match action {
-                Action::Refuse { waiter, refusal, .. } => Some((waiter, refusal)),
+                Action::Refuse { waiter, refusal, .. } => Some((waiter, *refusal)),
                 _ => None,
             })
             .collect()

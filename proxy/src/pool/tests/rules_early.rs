@@ -38,7 +38,7 @@ fn who_would_time_out_is_refused_at_once_where_that_is_wanted() {
     assert!(again(refusal) >= ms(90), "when one more has been served, although the wait is only a little too long: {refusal:?}");
     let hasty = Asker { patience: Some(ms(300)), ..asker(HOME, ALICE) };
     let Outcome::Refused(hasty) = bench.core.acquire(bench.now, hasty) else { panic!("it has no chance") };
-    assert!(most(hasty) == Some(ms(300)) && again(hasty) > ms(700), "its own limit counts: {hasty:?}");
+    assert!(most(*hasty) == Some(ms(300)) && again(*hasty) > ms(700), "its own limit counts: {hasty:?}");
     bench.queue(BOB);
     let patient = Asker { patience: Some(ms(1_500)), ..asker(HOME, ALICE) };
     assert!(matches!(bench.core.acquire(bench.now, patient), Outcome::Queued(_)), "it waits for longer");

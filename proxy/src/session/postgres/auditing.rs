@@ -26,16 +26,22 @@ use crate::upstream::postgres::dirt::StateRules;
 type Suspect = (Box<str>, Box<str>);
 
 impl Session {
-    /// The question that is due to a connection of which nothing is in doubt, if one is.
+    /// Whether one is due to a connection of which nothing is in doubt.
+    #[inline]
+    pub(super) fn is_audit_due(&mut self) -> bool {
+        let Phase::Linked(lease) = &mut self.phase else { return false };
+        let since = lease.since();
+        let link = &mut lease.link;
+        let Some(rules) = &link.rules else { return false };
+        let last = *link.audited.get_or_insert(since);
+        !rules.audit.is_zero() && last.checked_add(rules.audit).is_some_and(|due| since >= due) && link.pins.is_empty()
+    }
+
+    /// The question that is due.
     pub(super) fn audit(&mut self) -> Option<Question> {
         let Phase::Linked(lease) = &mut self.phase else { return None };
         let rules = lease.link.rules.clone()?;
-        let since = lease.since();
-        let last = *lease.link.audited.get_or_insert(since);
-        if rules.audit.is_zero() || since.saturating_duration_since(last) < rules.audit || !lease.link.pins.is_empty() {
-            return None;
-        }
-        lease.link.audited = Some(since);
+        lease.link.audited = Some(lease.since());
         Some(question(&rules, &lease.parameters, Audit::Look))
     }
 

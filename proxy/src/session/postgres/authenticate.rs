@@ -258,10 +258,11 @@ fn end_point(stream: &Stream, method: Method) -> Option<EndPoint> {
 }
 
 fn challenge(scram: Parameters, end_point: Option<EndPoint>) -> Result<Challenge, Fault> {
+    let mut random = [0; 22];
+    getrandom::fill(&mut random).map_err(|_| Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had"))?;
     let (mut md5_salt, mut nonce) = ([0; 4], [0; 18]);
-    let no_random = |_| Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had");
-    getrandom::fill(&mut md5_salt).map_err(no_random)?;
-    getrandom::fill(&mut nonce).map_err(no_random)?;
+    md5_salt.copy_from_slice(&random[..4]);
+    nonce.copy_from_slice(&random[4..]);
     Ok(Challenge { md5_salt, scram_nonce: scram::nonce(nonce), scram, end_point })
 }
 

@@ -11,7 +11,7 @@
 use std::task::Context;
 
 use super::following::{self, Own};
-use super::outbound::Reported;
+use super::outbound::{Rare, Reported, field};
 use super::refusal;
 use super::relay::Turn;
 use super::run::{End, Phase, Session};
@@ -45,9 +45,10 @@ impl Session {
         self.quiet.server = false;
         self.ticket.presence().has_asked(self.worker.postgres.micros(lease.since()));
         self.pool.record().add(PoolCounter::Assignments, 1);
-        lease.link.rules = self.state_rules();
-        let channels = self.channels_query(&mut lease);
-        let own = Own::both(self.arrival(&mut lease), channels.as_deref());
+        self.keep_rules(&mut lease.link);
+        let channels = if self.ticket.listens() { self.channels_query(&mut lease) } else { None };
+        let own = self.arrival(&mut lease);
+        let own = if channels.is_some() { Own::both(own, channels.as_deref()) } else { own };
         let Some(own) = own else {
             self.ticket.running(&lease.cancel);
             self.phase = Phase::Linked(lease);
@@ -90,6 +91,23 @@ impl Session {
         self.refuse_with(&refusal::cancelled());
         // It may carry what it has to be asked for, and to forget.
         Ok(if self.unlink_if_free(cx)? { Turn::Unlinked } else { Turn::Moved })
+    }
+
+    /// Acts on what hardly ever comes by.
+    #[cold]
+    pub(super) fn take_in_rare(&mut self, cx: &mut Context<'_>, rare: &Rare) -> Result<(), End> {
+        if let Some(error) = &rare.own_error {
+            let message = String::from_utf8_lossy(field(error, b'M').unwrap_or(b"no message")).into_owned();
+            self.with_connection(|connection| connection.link.applied = None);
+            return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
+        }
+        for id in &rare.outdated {
+            self.renew(*id, None);
+        }
+        for (id, shape) in &rare.reshaped {
+            self.renew(*id, Some(*shape));
+        }
+        Ok(())
     }
 
     /// What the server reports is true of the connection, and of the client whose statement changed it.

@@ -27,7 +27,7 @@ use super::run::{End, Phase, Session};
 use crate::observe::record::PoolCounter;
 use crate::upstream::postgres::asking::{Answer, Asking, CLEANING, Ended, Question};
 use crate::upstream::postgres::connection::PgConnection;
-use crate::upstream::postgres::dirt::{Dirt, StateRules};
+use crate::upstream::postgres::dirt::Dirt;
 use crate::upstream::postgres::link::Link;
 use crate::worker::Worker;
 
@@ -102,9 +102,12 @@ impl Own {
 }
 
 impl Session {
-    /// The rules by which this session's state follows it.
-    pub(super) fn state_rules(&self) -> Option<Rc<StateRules>> {
-        if self.mode == PoolMode::Session { None } else { self.pool.connector().state_rules() }
+    /// The connection knows the rules by which this session's state follows it.
+    pub(super) fn keep_rules(&self, link: &mut Link) {
+        match self.mode {
+            PoolMode::Session => link.rules = None,
+            PoolMode::Transaction | PoolMode::Statement => self.pool.with_connector(|connector| connector.keep_rules(&mut link.rules)),
+        }
     }
 
     /// Gives the connection back when the mode and the server allow it, and when it is known what has become of the session.
@@ -163,14 +166,21 @@ impl Session {
         let Phase::Linked(lease) = &mut self.phase else { return Ok(false) };
         let PgConnection { link, parameters, .. } = &mut **lease;
         if link.rules.is_none() || link.dirt.is_clean() {
-            link.dirt = Dirt::default();
-            let mut question = Question::default();
-            listening::session::ask(link, &mut question);
-            if question.is_empty() {
-                let Some(audit) = self.audit() else { return Ok(false) };
-                question = audit;
+            link.dirt.forget();
+            if link.hearing.carries {
+                let mut question = Question::default();
+                listening::session::ask(link, &mut question);
+                if !question.is_empty() {
+                    return self.put(cx, question);
+                }
+            } else {
+                link.hearing.forgets = false;
             }
-            return self.put(cx, question);
+            if !self.is_audit_due() {
+                return Ok(false);
+            }
+            let Some(audit) = self.audit() else { return Ok(false) };
+            return self.put(cx, audit);
         }
         let rules = link.rules.clone().unwrap_or_default();
         let connect_query = self.pool.connector().target().connect_query.clone();

@@ -42,7 +42,6 @@ use super::replication::{Refused, Replicating};
 use super::route::{self, Route};
 use super::run::Start;
 use super::say;
-use super::welcome;
 use crate::arrivals::Newcomer;
 use crate::clock;
 use crate::console::guest::Guest;
@@ -60,6 +59,9 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How much of what such a client still sends is read: a socket closed with something unread in it throws our last words away.
 const FAREWELL_BYTES: usize = 64 * 1024;
+
+/// Room for what follows the parameters: BackendKeyData and ReadyForQuery.
+const BEHIND_PARAMETERS: usize = 32;
 
 /// What became of a new connection.
 pub enum Arrival {
@@ -178,7 +180,7 @@ pub(super) struct Reached<'a> {
 
 impl Reached<'_> {
     /// What others see of it, now that it is in.
-    fn presence(&self, worker: &Worker, user: Box<str>, startup: &Startup, state: ParameterSet) -> Presence {
+    fn presence(&self, worker: &Worker, user: Box<str>, startup: &Startup, state: Rc<ParameterSet>) -> Presence {
         let who = Who {
             user,
             database: startup.database.clone(),
@@ -186,7 +188,7 @@ impl Reached<'_> {
             replication: startup.replication,
         };
         let side = &worker.postgres;
-        Presence::new(self.id, side.names.intern(who), self.stream, self.connected, side.states.intern(state))
+        Presence::new(self.id, side.names.intern(who), self.stream, self.connected, state)
     }
 }
 
@@ -280,7 +282,7 @@ async fn admit(
     }
     reached.server_wait.set(true);
     if let Some(kind) = startup.replication {
-        let presence = reached.presence(worker, admitted.user, startup, ParameterSet::new());
+        let presence = reached.presence(worker, admitted.user, startup, side.states.intern(ParameterSet::new()));
         let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| no_random())?;
         let replicating =
             Box::pin(Replicating::open(&pool.pool, startup, kind, ticket, member)).await.map_err(|refused| match refused {
@@ -311,10 +313,11 @@ async fn admit(
             return Err(no_baseline(&error, &route, startup));
         }
     };
-    let welcome = welcome::compose(startup, &baseline, postgres)?;
-    let presence = reached.presence(worker, admitted.user, startup, welcome.state);
+    let greeting = pool.greetings.greet(startup, &baseline, postgres, &side.states)?;
+    let presence = reached.presence(worker, admitted.user, startup, Rc::clone(&greeting.state));
     let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| no_random())?;
-    encode::parameter_statuses(&welcome.reported, &mut out);
+    out.reserve_exact(greeting.told.len() + BEHIND_PARAMETERS);
+    out.extend_from_slice(&greeting.told);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);

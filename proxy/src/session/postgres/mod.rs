@@ -33,6 +33,7 @@ mod pinning;
 pub mod pools;
 pub mod prepared;
 pub mod presence;
+mod reading;
 mod referring;
 pub mod refusal;
 pub mod relay;

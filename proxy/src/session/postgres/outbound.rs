@@ -32,12 +32,6 @@ pub struct News {
     pub transactions: u64,
     /// How many notifications of other connections went before one of those.
     pub notified: u64,
-    /// Parameters that the server reported, in order.
-    pub parameters: Vec<Reported>,
-    /// The first two characters of the SQLSTATE of each error that went to the client: its class.
-    pub errors: Vec<[u8; 2]>,
-    /// The body of an error that answered a query of the proxy itself.
-    pub own_error: Option<Box<[u8]>>,
     /// A query of the proxy itself is through.
     pub own_ready: bool,
     /// The client has thrown its whole session away.
@@ -46,12 +40,6 @@ pub struct News {
     pub schema: bool,
     /// The server announced the end of the connection (FATAL or PANIC).
     pub fatal: bool,
-    /// The body of that announcement, which the client has not been given: nothing that it sent can have run.
-    pub unheard: Option<Box<[u8]>>,
-    /// Statements of which the plan is of no use any more.
-    pub outdated: Vec<StatementId>,
-    /// Statements of which the client has been told that their rows look different now, and how.
-    pub reshaped: Vec<(StatementId, u64)>,
     /// What the client sent last shall be sent once more; the client was told nothing.
     pub replay: bool,
     /// The server skips everything until a Sync, which is owed.
@@ -60,6 +48,32 @@ pub struct News {
     pub made_way: bool,
     /// The end of the answer waits for what the client has notified itself of.
     pub waits: bool,
+    /// What hardly ever comes by.
+    pub rare: Option<Box<Rare>>,
+}
+
+/// News that few answers bring, kept apart because each answer makes room for all that it may bring.
+#[derive(Debug, Default)]
+pub struct Rare {
+    /// Parameters that the server reported, in order.
+    pub parameters: Vec<Reported>,
+    /// The first two characters of the SQLSTATE of each error that went to the client: its class.
+    pub errors: Vec<[u8; 2]>,
+    /// The body of an error that answered a query of the proxy itself.
+    pub own_error: Option<Box<[u8]>>,
+    /// The body of the announcement that the connection ends, which the client has not been given: nothing that it sent can have run.
+    pub unheard: Option<Box<[u8]>>,
+    /// Statements of which the plan is of no use any more.
+    pub outdated: Vec<StatementId>,
+    /// Statements of which the client has been told that their rows look different now, and how.
+    pub reshaped: Vec<(StatementId, u64)>,
+}
+
+impl News {
+    /// Where to note what is rare.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// A parameter that the server reported.
@@ -128,14 +142,12 @@ pub struct Outbound<'a, 's> {
 impl Outbound<'_, '_> {
     /// Scans `input`; the answer says how much of it was consumed. The rest is the start of a small message.
     pub fn scan(&mut self, input: &[u8]) -> Result<usize, ServerFault> {
-        let mut at = 0;
+        let mut at = self.pass_body(input.len());
+        if at > 0 {
+            // What waited for the end of this message.
+            self.answer_locals();
+        }
         loop {
-            let passed = self.pass_body(at, input.len());
-            if passed > 0 {
-                // What waited for the end of this message.
-                self.answer_locals();
-            }
-            at += passed;
             let rest = &input[at..];
             let Some(head) = frame::head(rest).map_err(ServerFault::Length)? else { return Ok(at) };
             let tag = BackendTag::from_byte(head.tag).ok_or(ServerFault::Tag(head.tag))?;
@@ -154,18 +166,20 @@ impl Outbound<'_, '_> {
                 return Ok(at);
             }
             let verdict = self.judge(tag, whole)?;
-            self.follow(head, at, verdict);
-            at += HEAD_BYTES;
-            at += self.pass_body(at, input.len());
+            at += self.follow(head, at, rest.len(), verdict);
             self.answer_locals();
         }
     }
 
     /// Gives the replies of the proxy itself whose turn has come. Nothing may be put into the middle of a message.
+    #[inline]
     pub fn answer_locals(&mut self) {
-        if self.link.remaining > 0 || !self.link.tracker.has_local() {
-            return;
+        if self.link.remaining == 0 && self.link.tracker.has_local() {
+            self.put_locals();
         }
+    }
+
+    fn put_locals(&mut self) {
         while let Some(local) = self.link.tracker.next_local() {
             self.out.put().extend_from_slice(match local {
                 Local::ParseComplete => &PARSE_COMPLETE,
@@ -174,23 +188,28 @@ impl Outbound<'_, '_> {
         }
     }
 
-    fn pass_body(&mut self, at: usize, length: usize) -> usize {
-        let here = self.link.remaining.min(length - at);
+    /// Passes what has come of the message under way.
+    fn pass_body(&mut self, length: usize) -> usize {
+        let here = self.link.remaining.min(length);
         if here > 0 && self.link.forward {
-            self.out.pass(at, here);
+            self.out.pass(0, here);
         }
         self.link.remaining -= here;
         here
     }
 
-    fn follow(&mut self, head: Head, at: usize, verdict: Verdict) {
+    /// Passes what there is of a message that begins `at`, out of so many bytes.
+    #[inline]
+    fn follow(&mut self, head: Head, at: usize, length: usize, verdict: Verdict) -> usize {
+        let here = head.message_bytes().min(length);
         self.link.forward = verdict == Verdict::Forward;
-        self.link.remaining = head.body;
+        self.link.remaining = head.message_bytes() - here;
         if self.link.forward {
             // What the client has seen something of is not sent again.
             self.link.replay.bytes.clear();
-            self.out.pass(at, HEAD_BYTES);
+            self.out.pass(at, here);
         }
+        here
     }
 
     fn judge(&mut self, tag: BackendTag, body: Option<&[u8]>) -> Result<Verdict, ServerFault> {
@@ -325,7 +344,7 @@ impl Outbound<'_, '_> {
         // The server may spell a value that is carried in its own way: the client shall know it by that, before anything else it is told.
         let carried = if self.link.asking.is_none() { self.link.applied.as_ref() } else { None };
         let spelled = carried.and_then(|state| state.get(name)).is_some_and(|known| known != value);
-        self.news.parameters.push(Reported { name: name.into(), value: value.into(), own });
+        self.news.rare().parameters.push(Reported { name: name.into(), value: value.into(), own });
         !own || spelled
     }
 
@@ -345,6 +364,9 @@ impl Outbound<'_, '_> {
         link.begun = begins && !link.ran && link.tracker.status() == TransactionStatus::Idle;
         link.ran = true;
         let own = matches!(link.tracker.owed().next(), Some(Owed::OwnQuery | Owed::OwnExecute(_)));
+        if !own && tells_nothing(body) {
+            return link.sequences.on_run();
+        }
         if !own && !begins && !body.starts_with(b"SET") {
             link.sequences.on_run();
         }
@@ -503,6 +525,11 @@ impl Outbound<'_, '_> {
             client.named = kept;
         }
     }
+}
+
+/// Whether this is the tag of a command that is about rows, and about nothing else that anybody wants to know.
+fn tells_nothing(tag: &[u8]) -> bool {
+    matches!(tag.first_chunk::<7>(), Some(b"SELECT " | b"INSERT " | b"UPDATE " | b"DELETE "))
 }
 
 /// Which messages are worth waiting for the end of.

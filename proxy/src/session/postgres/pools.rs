@@ -18,6 +18,7 @@ use super::cancel_lines::{CancelLines, LineKey};
 use super::keyring::Keyring;
 use super::route::{self, PoolKey, Purpose, Route};
 use super::switches::Switches;
+use super::welcome::Greetings;
 use crate::clock;
 use crate::observe::record::{PoolNumbers, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
@@ -45,6 +46,7 @@ pub struct PgPool {
     /// The pool.
     pub pool: Rc<Pool<PgConnector>>,
     learned: Learned,
+    pub(super) greetings: Greetings,
     passed: Passed,
     limits: Limits,
     mode: PoolMode,
@@ -360,7 +362,15 @@ impl PgPools {
         if self.switches.borrow().is_paused(route.key.database()) {
             pool.pause();
         }
-        PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() }
+        PgPool {
+            pool,
+            learned,
+            greetings: Greetings::default(),
+            passed,
+            limits: route.limits,
+            mode: route.mode,
+            idle_since: Cell::default(),
+        }
     }
 
     fn change(&self, route: &Route, tcp: &TcpOptions) {
@@ -385,7 +395,15 @@ impl PgPools {
         }
         if entry.limits != route.limits || entry.mode != route.mode {
             let (pool, learned, passed) = (Rc::clone(&entry.pool), entry.learned.clone(), entry.passed.clone());
-            *entry = Rc::new(PgPool { pool, learned, passed, limits: route.limits, mode: route.mode, idle_since: Cell::default() });
+            *entry = Rc::new(PgPool {
+                pool,
+                learned,
+                greetings: Greetings::default(),
+                passed,
+                limits: route.limits,
+                mode: route.mode,
+                idle_since: Cell::default(),
+            });
         }
     }
 

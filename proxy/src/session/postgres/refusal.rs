@@ -30,10 +30,10 @@ pub fn no_connection(pool: &str, error: &AcquireError) -> Fault {
         RefuseReason::WouldTimeOut => Fault::error(SqlState::TOO_MANY_CONNECTIONS, format!("no connection of pool \"{pool}\" would come free in time (refuse_early)"))
             .with_hint(format!("{}; raise pool_size if the database has room, or query_wait_timeout if clients may wait longer.", retry(refusal))),
         RefuseReason::WaitTimeout => Fault::error(SqlState::TOO_MANY_CONNECTIONS, "query_wait_timeout").with_hint("Retry later; look for long transactions, raise pool_size if the database has room, or query_wait_timeout if clients may wait longer."),
-        RefuseReason::UpstreamRefuses => servers_own(error.fault.as_ref()),
+        RefuseReason::UpstreamRefuses => servers_own(error.fault.as_deref()),
         RefuseReason::LoginFailing => Fault::error(
             SqlState::PROTOCOL_VIOLATION,
-            format!("server login has been failing, cached error: {} (server_login_retry)", error.fault.as_ref().map_or("unknown", ConnectFault::words)),
+            format!("server login has been failing, cached error: {} (server_login_retry)", error.fault.as_deref().map_or("unknown", ConnectFault::words)),
         )
         .with_hint(CHECK_LOGIN),
         RefuseReason::Paused => Fault::error(SqlState::CANNOT_CONNECT_NOW, format!("pool \"{pool}\" is paused")).with_hint("An operator paused it; retry later."),

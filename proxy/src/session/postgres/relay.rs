@@ -22,7 +22,7 @@ use super::count::error_counter;
 use super::following::Own;
 use super::inbound::{Inbound, Rewriting, Rules, Stop};
 use super::listening::gate::Gate;
-use super::outbound::{News, Notifications, Outbound, field};
+use super::outbound::{News, Notifications, Outbound};
 use super::prepared::ClientStatements;
 use super::presence::Fate;
 use super::run::{End, Phase, Session};
@@ -169,7 +169,7 @@ impl Session {
             self.send_on(cx, &pending)?;
             return Ok(Turn::Moved);
         }
-        if busy || self.quiet.client {
+        if busy || self.is_client_silent() {
             return Ok(Turn::Quiet);
         }
         let full = self.with_connection(|connection| connection.link.tracker.len() >= MAX_OWED);
@@ -185,11 +185,10 @@ impl Session {
         let kept = self.take_pending_into(&mut buffer);
         // Where no more may be asked for, the message under way is still brought to its end: nothing can be put into the middle of it.
         let limit = if full { self.body.remaining.min(buffer.len()) } else { buffer.len() };
-        let read = match self.client.poll_read(cx, &mut buffer[kept..limit]) {
+        let read = match self.poll_client(cx, &mut buffer[kept..limit]) {
             Poll::Ready(Ok(read)) if read > 0 => read,
             Poll::Ready(_) => return Err(self.client_left(kept)),
             Poll::Pending => {
-                self.quiet.client = true;
                 self.pending = buffer[..kept].to_vec();
                 return Ok(Turn::Quiet);
             }
@@ -201,13 +200,10 @@ impl Session {
 
     /// The same while a long message (a Parse of many kilobytes) is gathered: it grows where it is, and is looked at again when more is there.
     fn read_client_long(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Result<Turn, End> {
-        let read = match self.client.poll_read(cx, buffer) {
+        let read = match self.poll_client(cx, buffer) {
             Poll::Ready(Ok(read)) if read > 0 => read,
             Poll::Ready(_) => return Err(End::Lost),
-            Poll::Pending => {
-                self.quiet.client = true;
-                return Ok(Turn::Quiet);
-            }
+            Poll::Pending => return Ok(Turn::Quiet),
         };
         self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
         let mut long = std::mem::take(&mut self.pending);
@@ -410,7 +406,7 @@ impl Session {
         if news.ready > 0 {
             self.begun_again = 0;
         }
-        if let Some(farewell) = &news.unheard
+        if let Some(farewell) = news.rare.as_ref().and_then(|rare| rare.unheard.as_ref())
             && self.lost_early(cx, farewell)?
         {
             return Ok(Turn::Unlinked);
@@ -425,12 +421,12 @@ impl Session {
             self.with_connection(|connection| connection.link.to_server.send(&mut connection.stream, cx, &SYNC))
                 .map_err(|error| self.server_lost(cx, &error.to_string()))?;
         }
-        let record = self.pool.record();
-        for class in &news.errors {
-            record.add(error_counter(*class), 1);
-        }
-        if !news.parameters.is_empty() {
-            self.take_in_parameters(&news.parameters);
+        if let Some(rare) = &news.rare {
+            let record = self.pool.record();
+            rare.errors.iter().for_each(|class| record.add(error_counter(*class), 1));
+            if !rare.parameters.is_empty() {
+                self.take_in_parameters(&rare.parameters);
+            }
         }
         if news.discarded {
             self.on_discard();
@@ -438,16 +434,8 @@ impl Session {
         if news.transactions > 0 {
             self.on_transaction();
         }
-        if let Some(error) = news.own_error {
-            let message = String::from_utf8_lossy(field(&error, b'M').unwrap_or(b"no message")).into_owned();
-            self.with_connection(|connection| connection.link.applied = None);
-            return Err(self.say_goodbye(cx, &refusal::state_not_set(&message), End::Mode));
-        }
-        for id in &news.outdated {
-            self.renew(*id, None);
-        }
-        for (id, shape) in &news.reshaped {
-            self.renew(*id, Some(*shape));
+        if let Some(rare) = news.rare {
+            self.take_in_rare(cx, &rare)?;
         }
         if news.replay && self.send_again(cx)? {
             return Ok(Turn::Moved);
@@ -579,7 +567,7 @@ fn poll_server(
 
 /// Releases a connection, after any cancel on its way to it has arrived.
 pub(super) fn give_back(lease: Lease<PgConnector>) {
-    let dirty = lease.link.squatted || lease.pool().connector().resets_always();
+    let dirty = lease.link.squatted || lease.pool().with_connector(PgConnector::resets_always);
     let condition = if dirty { Condition::Dirty } else { Condition::Clean };
     if lease.cancel.is_harmless() {
         lease.release(condition);

@@ -200,9 +200,9 @@ fn a_failed_parse_leaves_no_name_behind() {
     world
         .send(&mut a, &mut link, &[parse("good", "select 1"), parse("bad", "selec"), parse("later", "select 3"), sync()].concat())
         .unwrap();
-    let (got, news) = answer(&mut a, &mut link, &[message(b'1', b""), error(), ready()].concat());
+    let (got, mut news) = answer(&mut a, &mut link, &[message(b'1', b""), error(), ready()].concat());
     assert!(show(&got).starts_with("1 ESERROR"));
-    assert_eq!(news.errors, [*b"42"]);
+    assert_eq!(news.rare().errors, [*b"42"]);
     let names: Vec<_> = a.statements.as_ref().unwrap().named.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     assert_eq!(names, ["good"]);
     assert_eq!(link.statements.len(), 1);

@@ -130,6 +130,8 @@ pub struct Session {
     pub(super) body: Body,
     /// A batch was refused: everything up to its Sync is dropped.
     pub(super) skipping: bool,
+    /// Whoever reads the client has been told to wait, and will be woken.
+    pub(super) awaits_client: bool,
     /// How often in a row a message went to another connection because its own was lost.
     pub(super) begun_again: u8,
     /// What is pending waits for this.
@@ -194,6 +196,7 @@ impl Session {
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,
+            awaits_client: false,
             begun_again: 0,
             hold: Hold::No,
             rules,
@@ -326,19 +329,18 @@ impl Session {
         {
             return Poll::Ready(Err(end));
         }
-        if self.quiet.client {
+        if self.is_client_silent() {
             return Poll::Pending;
         }
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         let kept = self.take_pending_into(&mut buffer);
         let limit = (kept + IDLE_READ_BYTES).min(buffer.len());
-        let read = match self.client.poll_read(cx, &mut buffer[kept..limit]) {
+        let read = match self.poll_client(cx, &mut buffer[kept..limit]) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(if kept == 0 { End::Gone } else { End::Lost })),
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Lost)),
             Poll::Pending => {
-                self.quiet.client = true;
                 self.pending = buffer[..kept].to_vec();
                 return Poll::Pending;
             }
@@ -506,9 +508,9 @@ impl Session {
     pub(super) fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
-        while !self.quiet.client && self.pending.len() < 2 * IDLE_READ_BYTES {
-            match self.client.poll_read(cx, &mut buffer[..IDLE_READ_BYTES]) {
-                Poll::Pending => self.quiet.client = true,
+        while !self.is_client_silent() && self.pending.len() < 2 * IDLE_READ_BYTES {
+            match self.poll_client(cx, &mut buffer[..IDLE_READ_BYTES]) {
+                Poll::Pending => {}
                 Poll::Ready(Ok(read)) if read > 0 => {
                     self.pool.record().add(PoolCounter::BytesFromClient, read as u64);
                     self.pending.extend_from_slice(&buffer[..read]);

@@ -98,7 +98,7 @@ impl Outbound<'_, '_> {
             }
             // This client knows it already.
             Some(Owed::Describe(Note::Shape(statement))) if !statement.take_in_shape(shape) => {
-                self.news.reshaped.push((statement.id(), shape));
+                self.news.rare().reshaped.push((statement.id(), shape));
             }
             _ => {}
         }

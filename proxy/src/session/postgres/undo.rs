@@ -51,7 +51,7 @@ impl Outbound<'_, '_> {
         let carried = link.ahead && link.tracker.is_own_query_next() && !code.starts_with(b"57");
         if fatal && !carried && replay::nothing_ran(link) {
             self.news.fatal = true;
-            self.news.unheard = Some(body.into());
+            self.news.rare().unheard = Some(body.into());
             return Verdict::Swallow;
         }
         let own_query = link.tracker.is_own_query_next();
@@ -89,15 +89,15 @@ impl Outbound<'_, '_> {
             return Verdict::Swallow;
         }
         if let Some(id) = failed.changed.filter(|_| code == b"26000") {
-            self.news.errors.push(*b"0A");
-            self.news.outdated.push(id);
+            self.news.rare().errors.push(*b"0A");
+            self.news.rare().outdated.push(id);
             own_names::put(shapes::CHANGED, self.out);
             return Verdict::Swallow;
         }
         if self.rewriting && self.is_remedied(remedy(code, body), body, failed.used) {
             return Verdict::Swallow;
         }
-        self.news.errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
+        self.news.rare().errors.push([code.first().copied().unwrap_or(b'?'), code.get(1).copied().unwrap_or(b'?')]);
         self.news.fatal |= fatal;
         if let Some(name) = failed.duplicate.filter(|_| code == b"42P05") {
             let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(&name));
@@ -130,7 +130,7 @@ impl Outbound<'_, '_> {
             Some(asking) => {
                 asking.on_error(field(body, b'C').unwrap_or_default(), &String::from_utf8_lossy(field(body, b'M').unwrap_or_default()))
             }
-            None => self.news.own_error = Some(body.into()),
+            None => self.news.rare().own_error = Some(body.into()),
         }
     }
 
@@ -150,7 +150,7 @@ impl Outbound<'_, '_> {
         let harmless = match remedy {
             Remedy::None => return false,
             Remedy::NewPlan => {
-                self.news.outdated.extend(affected);
+                self.news.rare().outdated.extend(affected);
                 // Who does not ask what the rows look like would take them for what they were.
                 told
             }

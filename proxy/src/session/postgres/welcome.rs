@@ -1,12 +1,18 @@
 //! What a client is told about its session, and the state that follows it from connection to connection: what the server reports by itself,
 //! overlaid with what the client asked for when it connected.
 //!
-//! Pure.
+//! Pure, but for what is kept of the last welcome: most clients of a pool ask for the same.
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use sidepool_config::model::Postgres;
+use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::parameters::{ParameterSet, expected_report, is_tracked};
-use sidepool_protocol::postgres::startup::Startup;
+use sidepool_protocol::postgres::startup::{Parameter, Startup};
+
+use super::states::StateTable;
 
 /// What a client is told, and what it then is.
 #[derive(Debug)]
@@ -15,6 +21,66 @@ pub(super) struct Welcome {
     pub(super) reported: ParameterSet,
     /// What every connection that serves this client has to carry.
     pub(super) state: ParameterSet,
+}
+
+/// A welcome in the form in which it is used: what is sent, and the state that all who are in it have in common.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    /// A ParameterStatus for each parameter that is reported.
+    pub(super) told: Box<[u8]>,
+    /// The client's state.
+    pub(super) state: Rc<ParameterSet>,
+}
+
+/// What decides about a welcome.
+#[derive(Debug)]
+struct Occasion {
+    baseline: Rc<ParameterSet>,
+    parameters: Vec<Parameter>,
+    ignored: Vec<String>,
+    tracked: Vec<String>,
+}
+
+impl Occasion {
+    fn is(&self, startup: &Startup, baseline: &Rc<ParameterSet>, config: &Postgres) -> bool {
+        Rc::ptr_eq(&self.baseline, baseline)
+            && self.parameters == startup.parameters
+            && self.ignored == config.ignore_startup_parameters
+            && self.tracked == config.track_extra_parameters
+    }
+}
+
+/// The last welcome of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Greetings(RefCell<Option<(Occasion, Rc<Greeting>)>>);
+
+impl Greetings {
+    /// The welcome as [`compose`] has it: the last one, where everything is as it was then.
+    pub(super) fn greet(
+        &self,
+        startup: &Startup,
+        baseline: &Rc<ParameterSet>,
+        config: &Postgres,
+        states: &StateTable,
+    ) -> Result<Rc<Greeting>, Fault> {
+        if let Some((occasion, greeting)) = &*self.0.borrow()
+            && occasion.is(startup, baseline, config)
+        {
+            return Ok(Rc::clone(greeting));
+        }
+        let Welcome { reported, state } = compose(startup, baseline, config)?;
+        let mut told = Vec::new();
+        encode::parameter_statuses(&reported, &mut told);
+        let greeting = Rc::new(Greeting { told: told.into(), state: states.intern(state) });
+        let occasion = Occasion {
+            baseline: Rc::clone(baseline),
+            parameters: startup.parameters.clone(),
+            ignored: config.ignore_startup_parameters.clone(),
+            tracked: config.track_extra_parameters.clone(),
+        };
+        *self.0.borrow_mut() = Some((occasion, Rc::clone(&greeting)));
+        Ok(greeting)
+    }
 }
 
 /// The welcome of a client that logged in with `startup` to a pool whose server reports `baseline`.
@@ -91,6 +157,29 @@ mod tests {
         assert_eq!(welcome.reported, baseline());
         let tracked = set(&[("application_name", ""), ("client_encoding", "UTF8"), ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
         assert_eq!(welcome.state, tracked);
+    }
+
+    #[test]
+    fn the_last_welcome_is_given_again_only_where_nothing_has_changed() {
+        let (greetings, states, mut config) = (Greetings::default(), StateTable::default(), Postgres::default());
+        let (known, again) = (Rc::new(baseline()), Rc::new(set(&[("TimeZone", "Europe/Zurich")])));
+        let greet = |startup: &Startup, baseline: &Rc<ParameterSet>, config: &Postgres| {
+            let greeting = greetings.greet(startup, baseline, config, &states).unwrap();
+            let Welcome { reported, state } = compose(startup, baseline, config).unwrap();
+            let mut told = Vec::new();
+            encode::parameter_statuses(&reported, &mut told);
+            assert!(*greeting.told == *told && *greeting.state == state);
+            greeting
+        };
+        let first = greet(&startup(&[]), &known, &config);
+        assert!(Rc::ptr_eq(&first, &greet(&startup(&[]), &known, &config)));
+        assert!(!Rc::ptr_eq(&first, &greet(&startup(&[("application_name", "app")]), &known, &config)));
+        assert!(!Rc::ptr_eq(&first, &greet(&startup(&[]), &again, &config)));
+        config.track_extra_parameters.push("is_superuser".to_owned());
+        greet(&startup(&[]), &again, &config);
+        config.ignore_startup_parameters.push("application_name".to_owned());
+        greet(&startup(&[("application_name", "app")]), &again, &config);
+        assert!(greetings.greet(&startup(&[("a'b", "x")]), &known, &config, &states).is_err());
     }
 
     #[test]

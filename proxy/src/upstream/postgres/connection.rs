@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::parameters::ParameterSet;
@@ -23,7 +22,7 @@ use super::statements::ServerStatements;
 use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::{Connection, Opening, Origin};
+use crate::pool::traits::{Connection, Opening, Origin, Used};
 use crate::transport::stream::{Parcel, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
@@ -137,6 +136,10 @@ impl Connection for PgConnection {
         }
     }
 
+    fn has_news(&self) -> bool {
+        self.stream.may_be_read()
+    }
+
     fn detach(self) -> io::Result<PgParcel> {
         let Self { stream, parameters, baseline, cancel, link, entry, born, opening: _ } = self;
         let born = entry.as_ref().map(Entry::born).or(born);
@@ -161,17 +164,17 @@ impl Connection for PgConnection {
         }
     }
 
-    fn released(&mut self, since: Instant, now: Instant, record: &PoolRecord) {
+    fn released(&mut self, used: Used, record: &PoolRecord) {
         if self.link.spent.is_idle()
             && let Some(entry) = &self.entry
         {
             entry.server().rests.set(false);
         }
-        self.link.spent.end(since, now, record);
+        self.link.spent.end(used, record);
         if let Some(journal) = &mut self.link.journal {
             journal.clear();
         }
-        self.cancel.server().lasts(now);
+        self.cancel.server().lasts(used.until);
     }
 
     fn closing(&mut self, reason: CloseReason) {

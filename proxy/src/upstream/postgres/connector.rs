@@ -163,6 +163,15 @@ impl PgConnector {
         self.state_rules.borrow().clone()
     }
 
+    /// Has `known` be these rules.
+    #[inline]
+    pub fn keep_rules(&self, known: &mut Option<Rc<StateRules>>) {
+        let rules = self.state_rules.borrow();
+        if rules.as_ref().map(Rc::as_ptr) != known.as_ref().map(Rc::as_ptr) {
+            known.clone_from(&rules);
+        }
+    }
+
     /// Whether a connection is cleaned after each transaction, and not only when its client has left.
     #[must_use]
     pub fn resets_always(&self) -> bool {

@@ -104,6 +104,19 @@ pub struct Dirt {
 }
 
 impl Dirt {
+    /// Nothing may have changed any more.
+    #[inline]
+    pub fn forget(&mut self) {
+        let Self { kinds, names, explained, undone, undone_now, reset_now, reset_holds, unnamed } = self;
+        if !names.is_empty() {
+            *names = Vec::new();
+        }
+        *kinds = Kinds::default();
+        for flag in [explained, undone, undone_now, reset_now, reset_holds, unnamed] {
+            *flag = false;
+        }
+    }
+
     /// Whether nothing has changed, as far as anybody could see.
     #[must_use]
     pub fn is_clean(&self) -> bool {

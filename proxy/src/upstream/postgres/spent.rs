@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use crate::observe::record::{PoolCounter, PoolHistogram, PoolRecord};
+use crate::pool::traits::Used;
 
 /// What of the present lease is not counted yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +44,10 @@ impl Since {
     }
 }
 
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Spent {
     /// Whether the client is known to be idle.
     #[must_use]
@@ -59,7 +64,7 @@ impl Spent {
             return;
         }
         if let Some(took) = self.transaction.end(leased, now) {
-            record.add(PoolCounter::TransactionTime, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            record.add(PoolCounter::TransactionTime, nanos(took));
         }
     }
 
@@ -72,8 +77,14 @@ impl Spent {
     }
 
     /// The lease ends, and with it all that goes on.
-    pub fn end(&mut self, leased: Instant, now: Instant, record: &PoolRecord) {
-        self.pause(leased, now, false, record);
+    pub fn end(&mut self, used: Used, record: &PoolRecord) {
+        if let Self { query: Since::Lease, transaction: Since::Lease } = self {
+            // Both are the lease itself: nearly always.
+            record.observe(PoolHistogram::Query, used.took);
+            record.add(PoolCounter::TransactionTime, nanos(used.took));
+            return;
+        }
+        self.pause(used.since, used.until, false, record);
         *self = Self::default();
     }
 }
@@ -94,10 +105,10 @@ mod tests {
     fn a_lease_without_a_pause_is_one_query() {
         let (record, start) = (PoolRecord::default(), clock::now());
         let mut spent = Spent::default();
-        spent.end(start, start + Duration::from_millis(7), &record);
+        spent.end(Used::between(start, start + Duration::from_millis(7)), &record);
         assert_eq!(times(&record), [7, 7]);
         let later = start + Duration::from_millis(100);
-        spent.end(later, later + Duration::from_millis(2), &record);
+        spent.end(Used::between(later, later + Duration::from_millis(2)), &record);
         assert_eq!(times(&record), [9, 9], "the next lease begins anew");
     }
 
@@ -114,7 +125,7 @@ mod tests {
         spent.pause(start, at(65), false, &record);
         assert_eq!(times(&record), [15, 65]);
         spent.resume(at(1000));
-        spent.end(start, at(1001), &record);
+        spent.end(Used::between(start, at(1001)), &record);
         assert_eq!(times(&record), [16, 66]);
     }
 
@@ -124,10 +135,10 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut spent = Spent::default();
         spent.pause(start, at(10), true, &record);
-        spent.end(start, at(30), &record);
+        spent.end(Used::between(start, at(30)), &record);
         assert_eq!(times(&record), [10, 30]);
         spent.pause(start, at(10), false, &record);
-        spent.end(start, at(30), &record);
+        spent.end(Used::between(start, at(30)), &record);
         assert_eq!(times(&record), [20, 40]);
     }
 }

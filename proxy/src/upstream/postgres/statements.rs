@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use sidepool_protocol::postgres::hints::{self, Hints};
 
@@ -151,15 +151,25 @@ impl StatementId {
     /// The name that servers know it by.
     #[must_use]
     pub fn server_name(self) -> ServerName {
-        let mut name = ServerName { bytes: [0; 32], length: 0 };
-        let mut rest = &mut name.bytes[..];
-        // 9 letters and at most 20 digits fit.
-        let room = rest.len();
-        let written = write!(rest, "sidepool_{}", self.0).map(|()| room - rest.len());
-        name.length = written.unwrap_or(0);
+        let (mut digits, mut first, mut rest) = ([b'0'; MOST_DIGITS], MOST_DIGITS, self.0);
+        loop {
+            first -= 1;
+            digits[first] += u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        let digits = &digits[first..];
+        let mut name = ServerName { bytes: [0; 32], length: NAME_PREFIX.len() + digits.len() };
+        name.bytes[..NAME_PREFIX.len()].copy_from_slice(NAME_PREFIX);
+        name.bytes[NAME_PREFIX.len()..name.length].copy_from_slice(digits);
         name
     }
 }
+
+/// How many digits a number has at most.
+const MOST_DIGITS: usize = 20;
 
 /// What all names start with that the proxy gives to statements.
 pub const NAME_PREFIX: &[u8] = b"sidepool_";
@@ -193,12 +203,31 @@ pub struct UnnamedOwner {
 
 /// The statements that a server connection knew.
 #[derive(Debug, Default)]
-pub struct Known(HashMap<StatementId, u64>);
+pub struct Known(HashMap<StatementId, u64, BuildHasherDefault<Spread>>);
+
+/// Spreads ids, which are numbers of our own in their order: nobody can choose them so that they meet.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio as a fraction of 2^64: all bits of the number come to the upper ones, which tables look at first.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
 
 /// Which statements one server connection knows. Bounded: the least recently used one gives way.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    used: HashMap<StatementId, u64>,
+    used: HashMap<StatementId, u64, BuildHasherDefault<Spread>>,
     clock: u64,
     /// Whose unnamed statement is there.
     pub unnamed: Option<UnnamedOwner>,
@@ -292,6 +321,13 @@ mod tests {
         assert_eq!(server.insert(id(3), 2), Some(id(2)));
         assert!(!server.touch(id(2)));
         assert_eq!(server.len(), 2);
+    }
+
+    #[test]
+    fn names_are_numbers_behind_a_word() {
+        for number in [0, 7, 10, 1234, u64::MAX] {
+            assert_eq!(StatementId(number).server_name().as_bytes(), format!("sidepool_{number}").as_bytes());
+        }
     }
 
     #[test]

@@ -4,12 +4,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::{Connection, Opening, Origin};
+use crate::pool::traits::{Connection, Opening, Origin, Used};
 use crate::transport::stream::{self, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
@@ -65,6 +64,10 @@ impl Connection for RedisConnection {
         self.opening = Some(opening);
     }
 
+    fn has_news(&self) -> bool {
+        self.stream.may_be_read()
+    }
+
     fn detach(self) -> io::Result<Self::Parcel> {
         Ok((self.stream.detach()?, self.id, self.secret, self.server))
     }
@@ -73,8 +76,8 @@ impl Connection for RedisConnection {
         Ok(Self { stream: Stream::attach(stream)?, id, secret, server, opening: None })
     }
 
-    fn released(&mut self, _since: Instant, now: Instant, _record: &PoolRecord) {
-        self.server.lasts(now);
+    fn released(&mut self, used: Used, _record: &PoolRecord) {
+        self.server.lasts(used.until);
     }
 
     fn closing(&mut self, reason: CloseReason) {
