@@ -84,7 +84,7 @@ async fn lines_for_machines_have_the_same_keys_and_reasons_of_a_closed_list() {
                 // As the client spelled it, without quotes of ours.
                 assert_eq!(
                     (text("user"), text("database"), text("reason")),
-                    ("no\"body\n".into(), "nowhere".into(), "unknown_database".into())
+                    ("no\"body\n".into(), "nowhere".into(), "auth_rejected".into())
                 );
                 assert_eq!(text("sqlstate").len(), 5, "{line}");
             }

@@ -430,7 +430,7 @@ cells! {
         RedisLoginCrowdedOut: ClientLogins ["redis", "crowded_out"] for Both,
         /// A client was not let in: it did not prove who it is.
         DeniedAuthFailed: ClientDenials ["postgres", "auth_failed"] for Both,
-        /// A client was not let in: a rule, or the lack of one.
+        /// A client was not let in: a rule, no such user, no certificate.
         DeniedAuthRejected: ClientDenials ["postgres", "auth_rejected"] for Both,
         /// A client was not let in: nobody could say who it is.
         DeniedAuthUnavailable: ClientDenials ["postgres", "auth_unavailable"] for Both,

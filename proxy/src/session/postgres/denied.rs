@@ -12,7 +12,7 @@ use crate::pool::reason::RefuseReason;
 pub(super) enum Denied {
     /// It did not prove who it is.
     AuthFailed,
-    /// A rule, or the lack of one, keeps it out.
+    /// It may not come in as this user: by a rule, or for want of one, of such a user, or of a certificate.
     AuthRejected,
     /// It could not be found out who it is.
     AuthUnavailable,
