@@ -241,14 +241,14 @@ impl Core {
         self.settle(now);
     }
 
-    /// A worker starts to open the connection, with the address and credentials of `epoch`.
-    pub fn on_opening(&mut self, conn: ConnId, epoch: u32) {
-        if let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) {
-            self.conns.at_mut(slot).epoch = epoch;
-            if epoch < self.epoch {
-                self.conns.retire(slot, CloseReason::Stale);
-            }
+    /// A worker starts to open the connection, with the address and credentials of `epoch`. False: it has been given up since, and is not to be opened.
+    pub fn on_opening(&mut self, conn: ConnId, epoch: u32) -> bool {
+        let Some(slot) = self.conns.find_in(conn, ConnState::Connecting) else { return false };
+        self.conns.at_mut(slot).epoch = epoch;
+        if epoch < self.epoch {
+            self.conns.retire(slot, CloseReason::Stale);
         }
+        true
     }
 
     /// The connection may not be opened, because pools of the same database or user have as many together as they may. Until

@@ -174,15 +174,13 @@ impl<C: Connector> Pool<C> {
     }
 
     fn open(&self, id: ConnId, reason: OpenReason) {
-        if !self.may_open(id, reason) {
+        let epoch = self.epoch.get();
+        // Another worker may have given the connect up since it was decided.
+        if !self.core.with(|held| held.core.on_opening(id, epoch)) || !self.may_open(id, reason) {
             return;
         }
-        let (connector, pool, epoch) = (Rc::clone(&self.connector.borrow()), Weak::clone(&self.me), self.epoch.get());
-        let from_reserve = self.core.with(|held| {
-            held.core.on_opening(id, epoch);
-            held.core.is_in_reserve()
-        });
-        if from_reserve {
+        let (connector, pool) = (Rc::clone(&self.connector.borrow()), Weak::clone(&self.me));
+        if self.core.with(|held| held.core.is_in_reserve()) {
             tracing::info!(pool = %self.name(), "taking connection from reserve_pool");
         }
         let task = tokio::task::spawn_local(async move {

@@ -265,10 +265,20 @@ fn an_open_that_another_worker_started_with_the_old_address_is_stale() {
     bench.core.mark_stale(bench.now);
     bench.queue(ALICE);
     let (conn, _) = bench.opens()[0];
-    bench.core.on_opening(conn, 0);
+    assert!(bench.core.on_opening(conn, 0));
     bench.connect(conn);
     let actions = bench.actions();
     assert!(matches!(actions[..], [Action::Close { reason: CloseReason::Stale, .. }, Action::Open { .. }]));
+}
+
+#[test]
+fn a_connect_that_was_given_up_before_a_worker_came_to_it_is_not_begun() {
+    let mut bench = Bench::new(LIMITS);
+    bench.queue(ALICE);
+    let (conn, _) = bench.opens()[0];
+    bench.core.pause(bench.now);
+    bench.core.on_closed(bench.now, conn);
+    assert!(!bench.core.on_opening(conn, 0));
 }
 
 #[test]

@@ -219,7 +219,8 @@ impl Hasher for Spread {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // The golden ratio as a fraction of 2^64: all bits of the number come to the upper ones, which tables look at first.
+        // The golden ratio as a fraction of 2^64. Ids count up in their lower bits, which choose a place and stay different; all bits of them
+        // come to the upper ones, which tables compare.
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
