@@ -155,6 +155,7 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
         client_output_buffer_limit,
         request_timeout,
         log_min_duration_command,
+        traces,
         retry_timeout,
         queue_fairness,
         subscriber_gap,
@@ -193,6 +194,7 @@ fn redis_entries(path: String, redis: &Redis, entries: &mut Vec<Entry>) {
     values.extend(postgres::client_tls_values(client_tls));
     values.extend(postgres::server_tls_values(server_tls));
     values.extend(postgres::tcp_values(tcp));
+    values.extend(postgres::trace_values(traces));
     values.extend(limit_values(limits));
     entries.push(Entry { path: path.clone(), scope: Scope::Redis, values });
     entries.extend(users.iter().map(|(name, user)| {

@@ -21,6 +21,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         url.map_or((None, None, None, None), |url| (Some(url.upstream), url.user, url.password, url.database));
     let mut defaults = Redis::at(upstream(section, of_url));
     read_server::tcp(section, &mut defaults.tcp);
+    read_server::traces(section, &mut defaults.traces);
     let mut users = std::collections::BTreeMap::new();
     for (name, section) in section.sections("users", Scope::RedisUser) {
         users.insert(name, redis_user(&section));
@@ -47,6 +48,7 @@ pub(crate) fn redis(section: &Section<'_>) -> Redis {
         client_output_buffer_limit: output_limits(section).unwrap_or_default(),
         request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
         log_min_duration_command: section.duration("log_min_duration_command").unwrap_or(defaults.log_min_duration_command),
+        traces: defaults.traces,
         retry_timeout: section.duration("retry_timeout").unwrap_or(defaults.retry_timeout),
         queue_fairness: section.choice("queue_fairness").unwrap_or(defaults.queue_fairness),
         subscriber_gap: section.choice("subscriber_gap").unwrap_or(defaults.subscriber_gap),

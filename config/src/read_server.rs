@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
@@ -9,6 +10,7 @@ use crate::model::{
 };
 use crate::read_auth;
 use crate::read_postgres::{DEFAULT_PORT, upstream};
+use crate::read_tls;
 use crate::section::Section;
 use crate::settings::Scope;
 
@@ -27,6 +29,7 @@ pub(crate) fn server(section: &Section<'_>, postgres: &mut Postgres) {
     tcp(section, &mut postgres.tcp);
     postgres.peers = peers(section);
     traces(section, &mut postgres.traces);
+    take(&mut postgres.traces.statements, section.flag("otlp_traces_statements"));
 }
 
 fn sockets(section: &Section<'_>, postgres: &mut Postgres) {
@@ -130,13 +133,18 @@ pub(crate) fn tcp(section: &Section<'_>, tcp: &mut TcpOptions) {
     take(&mut tcp.socket_buffer, section.count("tcp_socket_buffer"));
 }
 
-fn traces(section: &Section<'_>, traces: &mut Traces) {
-    traces.endpoint = section.field("otlp_traces_endpoint").and_then(|field| {
+/// Where traces go, and of what there are some.
+pub(crate) fn traces(section: &Section<'_>, traces: &mut Traces) {
+    traces.ca_file = section.path("otlp_traces_ca_file");
+    let endpoint = section.field("otlp_traces_endpoint").and_then(|field| {
         let text = field.text()?;
         OtlpEndpoint::parse(&text).map_or_else(|message| field.wrong(message), Some)
     });
+    traces.endpoint = endpoint.map(|endpoint| {
+        let tls = if endpoint.secure { read_tls::of_collector(section, traces.ca_file.clone()) } else { None };
+        Arc::new(OtlpEndpoint { tls, ..endpoint })
+    });
     take(&mut traces.sample_one_in, section.count("otlp_traces_sample_one_in"));
-    take(&mut traces.statements, section.flag("otlp_traces_statements"));
 }
 
 fn peers(section: &Section<'_>) -> BTreeMap<u16, Peer> {

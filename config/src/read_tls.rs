@@ -1,12 +1,13 @@
 //! The TLS settings of `[postgres]`, of its databases and of `[redis.NAME]`, and the files that they name.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::{ClientTls, Postgres, Redis, ServerTls, UpstreamTls};
 use crate::problem::Severity;
 use crate::read_server::take;
 use crate::section::Section;
-use crate::tls::TlsProblem;
+use crate::tls::{ServerContext, TlsProblem};
 
 /// What all of [`server`]'s settings are called.
 const SERVER_SETTINGS: [&str; 6] = [
@@ -77,6 +78,19 @@ pub(crate) fn load_redis(section: &Section<'_>, redis: &mut Redis) {
     redis.server_tls.context = redis.server_tls.context.take().map(|context| Arc::new(context.without_alpn()));
     note(section, of_clients);
     note(section, of_server);
+}
+
+/// What a collector of traces is met with.
+pub(crate) fn of_collector(section: &Section<'_>, ca_file: Option<PathBuf>) -> Option<Arc<ServerContext>> {
+    let mut tls = ServerTls { ca_file, ..ServerTls::default() };
+    let problems = tls.load(&[UpstreamTls::VerifyFull], &mut |path| (path.to_owned(), section.reading.read_resolved(path)));
+    let ours = |problem: TlsProblem| TlsProblem {
+        setting: "otlp_traces_ca_file",
+        message: problem.message.replace("server_tls_ca_file", "otlp_traces_ca_file"),
+        ..problem
+    };
+    note(section, problems.into_iter().map(ours).collect());
+    tls.context.map(|context| Arc::new(context.without_alpn()))
 }
 
 /// Each problem at the setting that it is about, or at the section where that is left out.

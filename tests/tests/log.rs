@@ -76,12 +76,16 @@ async fn lines_for_machines_have_the_same_keys_and_reasons_of_a_closed_list() {
             "client connected" => assert!(line["client"].is_u64() && !text("pool").is_empty() && !text("peer").is_empty(), "{line}"),
             "client disconnected" => {
                 assert_eq!((text("user"), text("database"), line["client"].is_u64()), (USER.to_owned(), "app".to_owned(), true), "{line}");
-                let reasons = ["client_close", "client_eof", "client_lost", "timeout", "protocol_violation", "server_lost"];
+                assert!(line["age_s"].is_u64(), "{line}");
+                let reasons = ["client_close", "client_eof", "client_lost", "client_idle_timeout", "protocol_violation", "server_lost"];
                 assert!(reasons.contains(&&*text("reason")), "{line}");
             }
             message if message.starts_with("login refused") => {
                 // As the client spelled it, without quotes of ours.
-                assert_eq!((text("user"), text("database"), text("reason")), ("no\"body\n".into(), "nowhere".into(), "refused".into()));
+                assert_eq!(
+                    (text("user"), text("database"), text("reason")),
+                    ("no\"body\n".into(), "nowhere".into(), "auth_rejected".into())
+                );
                 assert_eq!(text("sqlstate").len(), 5, "{line}");
             }
             _other => {}

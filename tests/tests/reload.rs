@@ -157,37 +157,144 @@ async fn a_config_map_swaps_its_symlink_and_is_noticed_each_time() {
     }
 }
 
+/// Clients of both sides who ask all the time, and whom nothing may disturb.
+struct Crowd {
+    over: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+    clients: JoinSet<()>,
+}
+
+impl Crowd {
+    async fn gather(pool: &Pooler, size: usize) -> Self {
+        let mut crowd = Self { over: Arc::default(), served: Arc::default(), clients: JoinSet::new() };
+        for client in 0..size {
+            let (over, served) = (Arc::clone(&crowd.over), Arc::clone(&crowd.served));
+            let (mut wire, mut redis) = (pool.wire().await, pool.redis_wire().await);
+            crowd.clients.spawn(async move {
+                let mut round = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let token = format!("{client}-{round}");
+                    assert_eq!(wire.value(&format!("BEGIN; SELECT '{token}'; COMMIT")).await, token);
+                    assert_eq!(redis.command(&["ECHO", &token]).await.text(), token);
+                    assert_eq!(redis.command(&["SET", &format!("key-{client}"), &token]).await.text(), "OK");
+                    assert_eq!(redis.command(&["GET", &format!("key-{client}")]).await.text(), token);
+                    round += 1;
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        crowd
+    }
+
+    /// Waits until they have been served so often again.
+    async fn goes_on(&self, times: u64) {
+        let before = self.served.load(Ordering::Relaxed);
+        wait::until("everybody to go on", async || (self.served.load(Ordering::Relaxed) > before + times).then_some(())).await;
+    }
+
+    async fn part(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        while let Some(done) = self.clients.join_next().await {
+            done.expect("no client noticed");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_client_notices_reloads_under_load() {
     let (cluster, server) = (Cluster::start().await, RedisServer::start().await);
     let settings = Settings::postgres(&cluster).and_redis(&server);
     let mut pool = Pooler::start(settings.clone()).await;
-    let over = Arc::new(AtomicBool::new(false));
-    let served = Arc::new(AtomicU64::new(0));
-    let mut clients = JoinSet::new();
-    for client in 0..20 {
-        let (over, served) = (Arc::clone(&over), Arc::clone(&served));
-        let (mut wire, mut redis) = (pool.wire().await, pool.redis_wire().await);
-        clients.spawn(async move {
-            let mut round = 0;
-            while !over.load(Ordering::Relaxed) {
-                let token = format!("{client}-{round}");
-                assert_eq!(wire.value(&format!("BEGIN; SELECT '{token}'; COMMIT")).await, token);
-                assert_eq!(redis.command(&["ECHO", &token]).await.text(), token);
-                assert_eq!(redis.command(&["SET", &format!("key-{client}"), &token]).await.text(), "OK");
-                assert_eq!(redis.command(&["GET", &format!("key-{client}")]).await.text(), token);
-                round += 1;
-                served.fetch_add(1, Ordering::Relaxed);
+    let crowd = Crowd::gather(&pool, 20).await;
+    for size in [2, 8, 1, 20, 3, 5] {
+        pool.reload(settings.clone().set("postgres.default_pool_size", size).set("redis.main.pool_size", size + 2)).await;
+        crowd.goes_on(60).await;
+    }
+    crowd.part().await;
+}
+
+/// So many reloads by this trigger that ended like this.
+fn reloads(now: &Scrape, trigger: &str, result: &str) -> f64 {
+    now.sum("sidepool_config_reloads_total", &[("trigger", trigger), ("result", result)])
+}
+
+/// The sizes of the two pools, which one file sets together.
+fn sizes(now: &Scrape) -> (f64, f64) {
+    let of = |protocol: &str| {
+        let labels = [("protocol", protocol)];
+        let pools = now.matching("sidepool_pool_info", &labels).flat_map(|pool| &pool.labels).filter(|(name, _)| name == "pool");
+        pools.map(|(_, pool)| now.sum("sidepool_pool_server_connections_max", &[("pool", pool)])).sum::<f64>()
+    };
+    (of("postgres"), of("redis"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn triggers_that_come_at_once_lose_no_configuration_and_mix_none() {
+    const FILES: i64 = 60;
+    const ORDERS: u64 = 40;
+    let (cluster, server) = (Cluster::start().await, RedisServer::start().await);
+    let of_size = {
+        let base = Settings::postgres(&cluster).and_redis(&server).set("postgres.admin_users", vec!["app".to_owned()]).set("workers", 2);
+        move |size: i64| base.clone().set("postgres.default_pool_size", size).set("redis.main.pool_size", size + 4)
+    };
+    let pool = Pooler::start(of_size(FILES + 1)).await;
+    let crowd = Crowd::gather(&pool, 10).await;
+    // The file changes as by a careful editor, whole; every fifth one is broken.
+    let file = pool.file();
+    let texts: Vec<String> =
+        (1..=FILES).map(|size| if size % 5 == 0 && size != FILES { "broken [".to_owned() } else { of_size(size).toml() }).collect();
+    let writer = tokio::spawn(async move {
+        for text in texts {
+            let beside = file.with_extension("new");
+            std::fs::write(&beside, text).expect("our own directory");
+            std::fs::rename(&beside, &file).expect("the same directory");
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+    });
+    let mut operators = JoinSet::new();
+    for _ in 0..2 {
+        let mut operator = Wire::login(pool.postgres_port(), "app", "pgbouncer", PASSWORD).await;
+        operators.spawn(async move {
+            let mut results = (0, 0);
+            for _ in 0..ORDERS / 2 {
+                match tags(&operator.query("RELOAD").await).as_str() {
+                    "CZ" => results.0 += 1,
+                    "EZ" => results.1 += 1,
+                    other => panic!("{other}"),
+                }
             }
+            results
         });
     }
-    for size in [2, 8, 1, 20, 3, 5] {
-        let before = served.load(Ordering::Relaxed);
-        pool.reload(settings.clone().set("postgres.default_pool_size", size).set("redis.main.pool_size", size + 2)).await;
-        wait::until("everybody to go on", async || (served.load(Ordering::Relaxed) > before + 60).then_some(())).await;
+    let mut signals = 0;
+    while !writer.is_finished() {
+        pool.process().signal(Signal::HUP);
+        signals += 1;
+        let now = pool.scrape().await;
+        let (postgres, redis) = sizes(&now);
+        assert!((1.0..=61.0).contains(&postgres) && (0.0..=65.0).contains(&redis), "{postgres} and {redis}");
     }
-    over.store(true, Ordering::Relaxed);
-    while let Some(done) = clients.join_next().await {
-        done.expect("no client noticed");
+    writer.await.expect("it wrote all");
+    let mut ordered = (0, 0);
+    while let Some(results) = operators.join_next().await {
+        let (good, bad) = results.expect("each is answered");
+        ordered = (ordered.0 + good, ordered.1 + bad);
     }
+    // The last one wins, whole, with nobody to say so but the file itself.
+    let last = pool.metrics_show("the last file", |now| sizes(now) == (60.0, 64.0)).await;
+    assert_eq!(last.sum("sidepool_config_last_reload_successful", &[]), 1.0);
+    assert_eq!((reloads(&last, "console", "ok"), reloads(&last, "console", "rejected")), (f64::from(ordered.0), f64::from(ordered.1)));
+    assert_eq!(u64::try_from(ordered.0 + ordered.1), Ok(ORDERS), "each order is a reload");
+    let by_signal = reloads(&last, "sighup", "ok") + reloads(&last, "sighup", "rejected");
+    assert!((1.0..=f64::from(signals)).contains(&by_signal), "{by_signal} of {signals}");
+    let told = |text: &str| pool.process().log().lines().iter().filter(|line| line.contains(text)).count();
+    assert!(told("panic") == 0 && told("defect") == 0, "{}", pool.process().log().tail(20));
+    crowd.goes_on(60).await;
+    // What is in force is what a process that starts with this file has.
+    crowd.part().await;
+    let hash = pool.scrape().await.sum("sidepool_config_hash", &[]);
+    let directory = pool.file().parent().expect("a directory").to_owned();
+    drop(pool);
+    let fresh = Pooler::start_file(of_size(FILES), &directory).await;
+    assert_eq!(fresh.scrape().await.sum("sidepool_config_hash", &[]), hash);
 }

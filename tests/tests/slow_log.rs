@@ -184,6 +184,10 @@ async fn a_users_own_limit_beats_the_databases_and_a_reload_changes_both() {
     assert_eq!(told.len(), 1, "{told:?}");
 }
 
+/// Keeps the server busy for 300 ms.
+const SCRIPT: &str = "local t = redis.call('TIME'); local e = t[1] * 1000000 + t[2] + 300000; \
+                      repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e; return 'secret'";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_redis_command_is_told_without_what_it_was_about() {
     let server = RedisServer::start().await;
@@ -192,16 +196,63 @@ async fn a_slow_redis_command_is_told_without_what_it_was_about() {
     let (mut wire, mut waiting) = (pool.redis_wire().await, pool.redis_wire().await);
     // Who blocks waits for somebody else.
     waiting.send(&request(&["BLPOP", "secret-list", "0"])).await;
-    let script = "local t = redis.call('TIME'); local e = t[1] * 1000000 + t[2] + 300000; \
-                  repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e; return 'secret'";
-    assert_eq!(wire.command(&["EVAL", script, "1", "secret-key"]).await.text(), "secret");
+    assert_eq!(wire.command(&["EVAL", SCRIPT, "1", "secret-key"]).await.text(), "secret");
     let line = line_from(pool.process().log(), 0, "slow command", "eval").await;
     assert!((200.0..5000.0).contains(&number(&line, "duration_ms")), "{line}");
     assert_eq!((line["arguments"].to_string(), &line["level"]), ("3".to_owned(), &"WARN".into()), "{line}");
-    assert!(line["pool"].is_string() && line["client"].is_u64(), "{line}");
+    assert!(line["pool"].is_string() && line["client"].is_u64() && line["user"] == "default", "{line}");
+    assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
     assert_eq!(wire.command(&["LPUSH", "secret-list", "x"]).await, Reply::Integer(1));
     waiting.reply().await;
     assert_eq!(wire.command(&["GET", "quick"]).await, Reply::Null);
     let told = pool.process().log().lines().into_iter().filter(|line| line.contains("slow command")).collect::<Vec<_>>();
     assert!(told.len() == 1 && !told[0].contains("secret"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_command_on_a_connection_of_ones_own_is_told_and_waiting_is_not_slow() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("log.format", "json");
+    let mut pool = Pooler::start(settings.clone()).await;
+    let (mut wire, mut other) = (pool.redis_wire().await, pool.redis_wire().await);
+    // Nobody asks yet, and somebody does in the middle of it.
+    wire.command(&["WATCH", "secret-key"]).await;
+    wire.command(&["EVAL", SCRIPT, "0"]).await;
+    pool.reload(settings.set("redis.main.log_min_duration_command", "150ms")).await;
+    wire.command(&["EVAL", SCRIPT, "1", "secret-key"]).await;
+    let line = line_from(pool.process().log(), 0, "slow command", "eval").await;
+    assert!((200.0..5000.0).contains(&number(&line, "duration_ms")) && line["arguments"] == 3, "{line}");
+    assert!(line["pool"] == "main/default/0/resp2/leased" && line["user"] == "default", "{line}");
+    // All of a transaction runs at its EXEC, however late that comes, and however it is sent.
+    wire.command(&["MULTI"]).await;
+    wire.command(&["EVAL", SCRIPT, "0"]).await;
+    assert!(wire.is_silent().await, "the client takes its time");
+    wire.command(&["EXEC"]).await;
+    let line = line_from(pool.process().log(), 0, "slow command", "exec").await;
+    assert!((200.0..5000.0).contains(&number(&line, "duration_ms")) && line["arguments"] == 0, "{line}");
+    let from = pool.process().log().len();
+    wire.send(&[request(&["MULTI"]), request(&["EVAL", SCRIPT, "0"]), request(&["SET", "secret-key", "x"]), request(&["EXEC"])].concat())
+        .await;
+    for _ in 0..4 {
+        wire.reply().await;
+    }
+    line_from(pool.process().log(), from, "slow command", "exec").await;
+    // Who waits for another client, or for a replica, waits; and what it asked meanwhile is not slow for it.
+    wire.command(&["WATCH", "secret-key"]).await;
+    wire.send(&[request(&["BLPOP", "secret-list", "0"]), request(&["GET", "secret-key"])].concat()).await;
+    assert!(wire.is_silent().await && wire.is_silent().await);
+    other.command(&["RPUSH", "secret-list", "x"]).await;
+    wire.reply().await;
+    assert_eq!(wire.reply().await.text(), "x");
+    wire.command(&["UNWATCH"]).await;
+    wire.command(&["WAIT", "1", "300"]).await;
+    // Nor is a request for the time that the client takes to send it.
+    let large = request(&["SET", "secret-large", &"x".repeat(1 << 20)]);
+    let (head, rest) = large.split_at(512 << 10);
+    wire.send(head).await;
+    assert!(wire.is_silent().await && wire.is_silent().await);
+    wire.send(rest).await;
+    assert_eq!(wire.reply().await.text(), "OK");
+    let told = pool.process().log().lines().into_iter().filter(|line| line.contains("slow command")).collect::<Vec<_>>();
+    assert!(told.len() == 3 && told.iter().all(|line| !line.contains("secret")), "{told:?}");
 }

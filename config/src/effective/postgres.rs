@@ -142,6 +142,7 @@ fn own(postgres: &Postgres) -> Values {
     ];
     values.extend(timeout_values(timeouts));
     values.extend(trace_values(traces));
+    values.push(("otlp_traces_statements", flag(traces.statements)));
     values.extend(client_tls_values(client_tls));
     values.extend(server_tls_values(server_tls));
     values.extend(tcp_values(tcp));
@@ -174,12 +175,14 @@ fn session_state_values(state: &SessionState) -> Values {
     ]
 }
 
-fn trace_values(traces: &Traces) -> Values {
-    let Traces { endpoint, sample_one_in, statements } = traces;
+/// What both sides have of it; the texts of statements are PostgreSQL's alone.
+pub(super) fn trace_values(traces: &Traces) -> Values {
+    let Traces { endpoint, ca_file, sample_one_in, statements: _ } = traces;
+    let context = endpoint.as_ref().and_then(|endpoint| endpoint.tls.as_ref());
     vec![
         ("otlp_traces_endpoint", endpoint.as_ref().map_or(Shown::Unset, |endpoint| quoted(endpoint.to_string()))),
+        ("otlp_traces_ca_file", contents(ca_file.as_deref(), context.map(|context| context.fingerprint()))),
         ("otlp_traces_sample_one_in", number(*sample_one_in)),
-        ("otlp_traces_statements", flag(*statements)),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{ClientTls, Listen, OutputLimits, PoolLimits, QueueFairness, ServerTls, TcpOptions, Upstream, UpstreamTls};
+use super::{ClientTls, Listen, OutputLimits, PoolLimits, QueueFairness, ServerTls, TcpOptions, Traces, Upstream, UpstreamTls};
 use crate::secret::Secret;
 
 /// One Redis (or Valkey) server and the listeners that lead to it.
@@ -52,6 +52,8 @@ pub struct Redis {
     pub request_timeout: Duration,
     /// A command whose reply takes so long is logged; zero: none is.
     pub log_min_duration_command: Duration,
+    /// Traces of batches of commands.
+    pub traces: Traces,
     /// For how long what was not executed is tried again; zero: not at all.
     pub retry_timeout: Duration,
     /// Between whom the queue for leased connections is fair.
@@ -200,6 +202,7 @@ impl Redis {
             client_output_buffer_limit: OutputLimits::default(),
             request_timeout: Duration::ZERO,
             log_min_duration_command: Duration::ZERO,
+            traces: Traces::default(),
             retry_timeout: Duration::ZERO,
             queue_fairness: QueueFairness::default(),
             subscriber_gap: SubscriberGap::default(),

@@ -96,6 +96,7 @@ fn listeners(out: &mut Exposition, facts: &Facts) {
         out.counter(Family::ListenerRejections, &[&label, "max_client_conn"], numbers.rejected);
         out.counter(Family::ListenerRejections, &[&label, "open_files"], numbers.rejected_for_files);
         out.counter(Family::ListenerRejections, &[&label, "memory"], numbers.rejected_for_memory);
+        out.counter(Family::ListenerRejections, &[&label, "draining"], numbers.rejected_while_draining);
         out.counter(Family::ListenerAcceptErrors, &[&label], numbers.accept_errors);
         out.count(Family::ListenerClients, &[&label], numbers.open.into());
         out.count(Family::ListenerClientsMax, &[&label], numbers.most().into());

@@ -85,7 +85,17 @@ mod tests {
     use super::*;
 
     fn gate(open: u32, max: u32, files: u32) -> GateNumbers {
-        GateNumbers { open, max, files, accepted: 0, rejected: 0, rejected_for_files: 0, rejected_for_memory: 0, accept_errors: 0 }
+        GateNumbers {
+            open,
+            max,
+            files,
+            accepted: 0,
+            rejected: 0,
+            rejected_for_files: 0,
+            rejected_for_memory: 0,
+            rejected_while_draining: 0,
+            accept_errors: 0,
+        }
     }
 
     #[test]

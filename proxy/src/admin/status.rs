@@ -44,7 +44,7 @@ pub fn document(facts: &Facts, collected: &Collected, sessions: &Sessions, now: 
             json!({
                 "listener": door.label(), "clients": numbers.open, "max_client_conn": numbers.max, "most": numbers.most(),
                 "accepted": numbers.accepted, "refused": numbers.rejected,
-                "refused_for_files": numbers.rejected_for_files, "refused_for_memory": numbers.rejected_for_memory,
+                "refused_for_files": numbers.rejected_for_files, "refused_for_memory": numbers.rejected_for_memory, "refused_while_draining": numbers.rejected_while_draining,
             })
         }).collect::<Vec<_>>(),
         "logins": logins(collected),

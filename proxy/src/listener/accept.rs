@@ -180,7 +180,7 @@ impl Acceptor {
             let Ok(Ok(stream)) = tokio::time::timeout(Duration::ZERO, self.socket.accept()).await else { return };
             match closing {
                 // The permit holds up the end of the process until they have been told.
-                Closing::TurnAway => self.refusals.refuse(stream, Reason::ShuttingDown, self.gate.enter()),
+                Closing::TurnAway => self.refusals.refuse(stream, Reason::ShuttingDown, self.gate.enter_too_late()),
                 Closing::ServeTheRest | Closing::GiveAway => self.admit(stream),
             }
         }
@@ -193,11 +193,13 @@ impl Acceptor {
         let Some(permit) = self.gate.enter_or(|| make_room(&self.worker, &self.door)) else {
             self.make_room_elsewhere();
             let gate = self.gate.numbers();
+            let reason = if gate.files < gate.max { "open_files" } else { "max_client_conn" };
             tracing::warn!(
                 name: "too_many_clients",
                 listener = self.door.label(),
                 clients = gate.open,
                 max = gate.most(),
+                reason,
                 "too many clients: refused one ({})",
                 if gate.files < gate.max { "the limit on open files" } else { "max_client_conn" }
             );

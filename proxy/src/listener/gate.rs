@@ -42,6 +42,7 @@ pub struct Gate {
     rejected_for_files: AtomicU64,
     short_of_memory: AtomicBool,
     rejected_for_memory: AtomicU64,
+    rejected_while_draining: AtomicU64,
     accept_errors: AtomicU64,
     /// How many are being told that there is no file for them, at all doors together.
     excuses: Arc<AtomicU32>,
@@ -67,6 +68,8 @@ pub struct GateNumbers {
     pub rejected_for_files: u64,
     /// Connections refused because memory was running out.
     pub rejected_for_memory: u64,
+    /// Connections refused because the listener was closing.
+    pub rejected_while_draining: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
 }
@@ -123,6 +126,12 @@ impl Gate {
         short
     }
 
+    /// A permit to be told that one comes too late, if there is room.
+    pub fn enter_too_late(self: &Arc<Self>) -> Option<Permit> {
+        self.rejected_while_draining.fetch_add(1, Ordering::Relaxed);
+        self.enter()
+    }
+
     /// A permit for somebody who has been let in elsewhere: there is always room.
     pub fn enter_again(self: &Arc<Self>) -> Permit {
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -145,6 +154,7 @@ impl Gate {
             rejected: self.rejected.load(Ordering::Relaxed),
             rejected_for_files: self.rejected_for_files.load(Ordering::Relaxed),
             rejected_for_memory: self.rejected_for_memory.load(Ordering::Relaxed),
+            rejected_while_draining: self.rejected_while_draining.load(Ordering::Relaxed),
             accept_errors: self.accept_errors.load(Ordering::Relaxed),
         }
     }

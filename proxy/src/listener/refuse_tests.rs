@@ -17,6 +17,7 @@ const FULL: GateNumbers = GateNumbers {
     rejected: 2,
     rejected_for_files: 0,
     rejected_for_memory: 0,
+    rejected_while_draining: 0,
     accept_errors: 0,
 };
 

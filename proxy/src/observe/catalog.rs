@@ -106,6 +106,7 @@ families! {
     ListenerClientsMax = "sidepool_listener_client_connections_max" Gauge, ["listener"], "The most client connections there may be: max_client_conn, or less where the limit on open files is nearer.";
     ListenerAcceptErrors = "sidepool_listener_accept_errors_total" Counter, ["listener"], "Failed accepts, above all for want of file descriptors.";
     ClientLogins = "sidepool_client_logins_total" Counter, ["protocol", "result"], "Client logins by how they ended.";
+    ClientDenials = "sidepool_client_denials_total" Counter, ["protocol", "reason"], "Clients that were not let in, by the reason that the log has, too; those that were turned away at the door are in sidepool_listener_rejections_total.";
     ClientLoginSeconds = "sidepool_client_login_seconds" Histogram(Work), ["protocol"], "From a client's first byte to the end of its login.";
     ClientTlsHandshakes = "sidepool_client_tls_handshakes_total" Counter, ["kind"], "TLS handshakes with clients that went well: full ones, and those that resumed an earlier session for a fraction of the work.";
     ClientKeyDerivations = "sidepool_client_key_derivations_total" Counter, [], "Passwords of users from which a SCRAM verifier was made to check logins against: one for each, as long as it stays the same.";

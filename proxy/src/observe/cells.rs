@@ -428,6 +428,68 @@ cells! {
         RedisLoginTimeout: ClientLogins ["redis", "timeout"] for Both,
         /// A Redis login was slow, and its place was needed.
         RedisLoginCrowdedOut: ClientLogins ["redis", "crowded_out"] for Both,
+        /// A client was not let in: it did not prove who it is.
+        DeniedAuthFailed: ClientDenials ["postgres", "auth_failed"] for Both,
+        /// A client was not let in: a rule, no such user, no certificate.
+        DeniedAuthRejected: ClientDenials ["postgres", "auth_rejected"] for Both,
+        /// A client was not let in: nobody could say who it is.
+        DeniedAuthUnavailable: ClientDenials ["postgres", "auth_unavailable"] for Both,
+        /// A client was not let in: tLS has to be used.
+        DeniedTlsRequired: ClientDenials ["postgres", "tls_required"] for Both,
+        /// A client was not let in: the TLS handshake.
+        DeniedTlsFailed: ClientDenials ["postgres", "tls"] for Both,
+        /// A client was not let in: another protocol.
+        DeniedNotPostgres: ClientDenials ["postgres", "not_postgres"] for Both,
+        /// A client was not let in: the protocol was broken.
+        DeniedProtocol: ClientDenials ["postgres", "protocol_violation"] for Both,
+        /// A client was not let in: a parameter that cannot be had.
+        DeniedParameter: ClientDenials ["postgres", "startup_parameter"] for Both,
+        /// A client was not let in: a database that is not configured.
+        DeniedUnknownDatabase: ClientDenials ["postgres", "unknown_database"] for Both,
+        /// A client was not let in: a database that the server does not have.
+        DeniedNoServerDatabase: ClientDenials ["postgres", "no_server_database"] for Both,
+        /// A client was not let in: a disabled database.
+        DeniedDatabaseDisabled: ClientDenials ["postgres", "database_disabled"] for Both,
+        /// A client was not let in: too many databases of the entry `*`.
+        DeniedTooManyDatabases: ClientDenials ["postgres", "too_many_databases"] for Both,
+        /// A client was not let in: too many clients of the database.
+        DeniedDatabaseClients: ClientDenials ["postgres", "max_db_client_connections"] for Both,
+        /// A client was not let in: too many clients of the user.
+        DeniedUserClients: ClientDenials ["postgres", "max_user_client_connections"] for Both,
+        /// A client was not let in: the admin console.
+        DeniedConsole: ClientDenials ["postgres", "console"] for Both,
+        /// A client was not let in: the queue of the pool is full.
+        DeniedQueueFull: ClientDenials ["postgres", "queue_full"] for Both,
+        /// A client was not let in: the wait for a connection.
+        DeniedWaitTimeout: ClientDenials ["postgres", "wait_timeout"] for Both,
+        /// A client was not let in: the wait that was to be expected.
+        DeniedWouldTimeOut: ClientDenials ["postgres", "would_time_out"] for Both,
+        /// A client was not let in: the server.
+        DeniedUpstream: ClientDenials ["postgres", "upstream_refuses"] for Both,
+        /// A client was not let in: a paused pool.
+        DeniedPaused: ClientDenials ["postgres", "paused"] for Both,
+        /// A client was not let in: the shutdown.
+        DeniedDraining: ClientDenials ["postgres", "draining"] for Both,
+        /// A client was not let in: the time for a login.
+        DeniedLoginTimeout: ClientDenials ["postgres", "login_timeout"] for Both,
+        /// A client was not let in: the same, while the server was waited for.
+        DeniedLoginTimeoutServer: ClientDenials ["postgres", "login_timeout_server"] for Both,
+        /// A client was not let in: the time for a query.
+        DeniedQueryTimeout: ClientDenials ["postgres", "query_timeout"] for Both,
+        /// A client was not let in: its place was needed.
+        DeniedCrowdedOut: ClientDenials ["postgres", "crowded_out"] for Both,
+        /// A client was not let in: a mistake of the configuration, or of ours.
+        DeniedInternal: ClientDenials ["postgres", "internal"] for Both,
+        /// A client was not let in: a wrong password or user.
+        DeniedRedisAuth: ClientDenials ["redis", "auth_failed"] for Both,
+        /// A client was not let in: the time for a login.
+        DeniedRedisTimeout: ClientDenials ["redis", "login_timeout"] for Both,
+        /// A client was not let in: its place was needed.
+        DeniedRedisCrowdedOut: ClientDenials ["redis", "crowded_out"] for Both,
+        /// A client was not let in: the TLS handshake.
+        DeniedRedisTls: ClientDenials ["redis", "tls"] for Both,
+        /// A client was not let in: the protocol was broken.
+        DeniedRedisProtocol: ClientDenials ["redis", "protocol_violation"] for Both,
         /// TLS with a client, all of it agreed on anew.
         TlsFull: ClientTlsHandshakes ["full"] for Both,
         /// TLS with a client that resumed an earlier session.

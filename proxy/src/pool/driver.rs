@@ -18,7 +18,7 @@ use super::handle::Pool;
 use super::id::{ConnId, WaiterId};
 use super::measure;
 use super::reason::{CloseReason, Condition, Failure, OpenReason, Refusal};
-use super::traits::{Connection, Connector};
+use super::traits::{Connection, Connector, Opening};
 use super::waiting::Delivery;
 use crate::clock;
 use crate::observe::record::{PoolCounter, PoolHistogram};
@@ -185,9 +185,13 @@ impl<C: Connector> Pool<C> {
         }
         let task = tokio::task::spawn_local(async move {
             let started = clock::now();
-            let result = connector.connect().await;
+            let mut result = connector.connect().await;
             if let Some(pool) = pool.upgrade() {
-                pool.record().observe(PoolHistogram::Connect, clock::now().saturating_duration_since(started));
+                let took = clock::now().saturating_duration_since(started);
+                pool.record().observe(PoolHistogram::Connect, took);
+                if let Ok(connection) = &mut result {
+                    connection.opened(Opening { began: started, took });
+                }
                 pool.opened(id, result);
             }
         });

@@ -18,6 +18,11 @@ pub fn refusal(reason: RefuseReason) -> PoolCounter {
     }
 }
 
+/// The name of this reason in that metric and in the log.
+pub fn refusal_label(reason: RefuseReason) -> &'static str {
+    refusal(reason).series().labels[0]
+}
+
 /// The counter of connects that failed like this.
 pub(super) fn connect_failure(kind: ConnectFaultKind) -> PoolCounter {
     match kind {

@@ -1,4 +1,4 @@
-//! The pool core's own chance: jitter and spread, reproducible from a seed. Not for anything that must be hard to guess.
+//! Chance for the pool core and others: jitter, spread and samples, reproducible from a seed. Not for anything that must be hard to guess.
 
 use std::time::Duration;
 
@@ -23,6 +23,11 @@ impl Random {
         (whole / 1000).saturating_mul(self.between(low, high))
     }
 
+    /// Whether the next one is chosen, of which one in so many is.
+    pub(crate) fn chooses(&mut self, one_in: u32) -> bool {
+        self.next().is_multiple_of(u64::from(one_in.max(1)))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -35,6 +40,14 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn about_one_in_so_many_is_chosen() {
+        let mut random = Random::new(7);
+        assert!((0..100).all(|_| random.chooses(1)));
+        let chosen = (0..10_000).filter(|_| random.chooses(10)).count();
+        assert!((800..1200).contains(&chosen), "{chosen}");
+    }
 
     #[test]
     fn shares_stay_in_their_range_and_differ() {

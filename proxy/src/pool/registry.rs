@@ -5,6 +5,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,6 +22,14 @@ use crate::worker::WorkerId;
 /// Names a pool in this process. Not used again after the pool is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolId(pub u32);
+
+impl PoolId {
+    /// One that no other pool has, whatever it connects to: a worker finds the handles of all its pools in one table.
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// A core and what is told about it.
 pub(super) struct Held {
@@ -101,7 +110,6 @@ impl<K> Clone for Directory<K> {
 }
 
 struct Inner<K> {
-    next: u32,
     pools: BTreeMap<K, (PoolId, std::sync::Weak<Mutex<Held>>)>,
 }
 
@@ -109,7 +117,7 @@ impl<K: Ord> Directory<K> {
     /// The directory of a process with so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers, inner: Arc::new(Mutex::new(Inner { next: 0, pools: BTreeMap::new() })) }
+        Self { workers, inner: Arc::new(Mutex::new(Inner { pools: BTreeMap::new() })) }
     }
 
     /// The core of the pool `key`: made if it is the first time that a worker asks, with these limits and this seed. It lives as long as a
@@ -117,7 +125,7 @@ impl<K: Ord> Directory<K> {
     pub fn join(&self, now: Instant, key: K, limits: Limits, seed: u64) -> (PoolId, CoreRef) {
         let mut inner = self.lock();
         if self.workers <= 1 {
-            return (inner.name(), CoreRef::single(Core::new(now, limits, seed)));
+            return (PoolId::new(), CoreRef::single(Core::new(now, limits, seed)));
         }
         if let Some((id, core)) = inner.pools.get(&key)
             && let Some(core) = core.upgrade()
@@ -125,7 +133,7 @@ impl<K: Ord> Directory<K> {
             return (*id, CoreRef(Kind::Shared(core)));
         }
         inner.pools.retain(|_, (_, core)| core.strong_count() > 0);
-        let id = inner.name();
+        let id = PoolId::new();
         let core = Arc::new(Mutex::new(Held::new(Core::new(now, limits, seed))));
         inner.pools.insert(key, (id, Arc::downgrade(&core)));
         (id, CoreRef(Kind::Shared(core)))
@@ -138,13 +146,6 @@ impl<K: Ord> Directory<K> {
 
     fn lock(&self) -> MutexGuard<'_, Inner<K>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K> Inner<K> {
-    fn name(&mut self) -> PoolId {
-        self.next += 1;
-        PoolId(self.next)
     }
 }
 
@@ -190,5 +191,22 @@ impl PoolTable {
     /// This worker's handle of a pool.
     pub(super) fn get<C: Connector>(&self, id: PoolId) -> Option<Rc<Pool<C>>> {
         self.handles.borrow().get(&id)?.upgrade()?.downcast().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sidepool_config::model::PoolLimits;
+
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn no_two_directories_give_the_same_number() {
+        let (one, other) = (Directory::new(2), Directory::new(2));
+        let limits = Limits::from(&PoolLimits::default());
+        let id = |directory: &Directory<&'static str>, key| directory.join(clock::now(), key, limits, 1);
+        let (a, b, c) = (id(&one, "a"), id(&other, "a"), id(&one, "a"));
+        assert!(a.0 != b.0 && a.0 == c.0);
     }
 }

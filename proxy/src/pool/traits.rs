@@ -20,6 +20,25 @@ pub struct Origin {
     pub address: IpAddr,
 }
 
+/// How a connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// When that began.
+    pub began: Instant,
+    /// How long it took, login included.
+    pub took: Duration,
+}
+
+impl Opening {
+    /// The same for somebody who has waited since then; `None`: it was open already.
+    #[must_use]
+    pub fn seen_by(self, since: Instant) -> Option<Self> {
+        let end = self.began + self.took;
+        let began = self.began.max(since);
+        (end > since).then(|| Self { began, took: end.saturating_duration_since(began) })
+    }
+}
+
 /// The time of a lease.
 #[derive(Debug, Clone, Copy)]
 pub struct Used {
@@ -61,6 +80,9 @@ pub trait Connection: Sized + 'static {
 
     /// A lease on it ends: counts what it knows of that time.
     fn released(&mut self, _used: Used, _record: &PoolRecord) {}
+
+    /// It has been opened here, like this.
+    fn opened(&mut self, _opening: Opening) {}
 
     /// Under TLS: whether an earlier session was resumed.
     fn is_resumed(&self) -> Option<bool> {

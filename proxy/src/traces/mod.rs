@@ -1,9 +1,10 @@
-//! Traces of transactions on their way to a collector: a queue with a bound between the workers and the control thread, which sends them.
+//! Traces on their way to a collector: a queue with a bound between the workers and the control thread, which sends them.
 //!
 //! ```text
-//!   session ── one traced transaction ──▶ [queue, bounded: past it dropped and counted] ──▶ control thread ── a POST a second ──▶ collector
+//!   session ── one traced transaction, or batch of Redis commands ──▶ [queue, bounded: past it dropped and counted] ──▶ control thread ── a POST a second ──▶ collector
 //! ```
-//! A collector that is away or slow costs traces and nothing else. Not here: which transactions are traced (`upstream::postgres::journal`).
+//! A collector that is away or slow costs traces and nothing else. Not here: what is traced (`upstream::postgres::journal`,
+//! `session::redis::traced`).
 
 mod otlp;
 pub mod parent;
@@ -19,7 +20,7 @@ use tokio::sync::Notify;
 
 use parent::Parent;
 
-/// The most transactions that wait to be sent.
+/// The most traces that wait to be sent.
 const MOST_WAITING: usize = 2048;
 
 /// The most that are sent at a time.
@@ -44,46 +45,66 @@ pub struct Statement {
     pub text: Option<Box<str>>,
 }
 
-/// A transaction that is over.
+/// A transaction, or a batch of commands, that is over.
 #[derive(Debug, Clone)]
 pub struct Trace {
+    /// Where it goes.
+    pub endpoint: Arc<OtlpEndpoint>,
     /// The pool.
     pub pool: Arc<str>,
     /// The database as the client knows it.
-    pub database: Box<str>,
-    /// Where the server is: an address, or the path of a socket, and a port if it has one.
+    pub namespace: Box<str>,
+    /// Where the server is: a name, an address, or the path of a socket, and a port if it has one.
     pub server: (Box<str>, Option<u16>),
-    /// When its first statement was sent.
+    /// When its first statement or command was sent.
     pub began: SystemTime,
     /// How long it took.
     pub took: Duration,
     /// How long the client waited for the connection before that.
     pub waited: Duration,
-    /// How long of it the client was the one to speak.
-    pub idle: Duration,
-    /// How many statements it ran.
-    pub ran: u32,
-    /// The first of them.
-    pub statements: Vec<Statement>,
+    /// When the connection began to be opened that it waited for, and how long that took.
+    pub opening: Option<(SystemTime, Duration)>,
+    /// What was done.
+    pub work: Work,
     /// What it is a part of.
     pub parent: Option<Parent>,
 }
 
-/// The queue, and where it leads.
+/// What was done in the time of a trace.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// A transaction of PostgreSQL.
+    Transaction {
+        /// How long of it the client was the one to speak.
+        idle: Duration,
+        /// How many statements it ran.
+        ran: u32,
+        /// The first of them.
+        statements: Vec<Statement>,
+    },
+    /// Commands of Redis that a client sent together.
+    Commands {
+        /// What they are called together.
+        operation: Box<str>,
+        /// How many there are.
+        count: u32,
+    },
+}
+
+/// The queue.
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<VecDeque<Trace>>,
-    endpoint: Mutex<Option<OtlpEndpoint>>,
     arrived: Notify,
     sent: AtomicU64,
     overflowed: AtomicU64,
     unsent: AtomicU64,
 }
 
-/// What has become of the transactions that were traced.
+/// What has become of the traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
     /// A collector has taken so many.
@@ -107,11 +128,6 @@ impl Traces {
         self.0.arrived.notify_one();
     }
 
-    /// They go there from now on.
-    pub fn lead_to(&self, endpoint: Option<&OtlpEndpoint>) {
-        *locked(&self.0.endpoint) = endpoint.cloned();
-    }
-
     /// What has become of those that there were.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
@@ -120,18 +136,20 @@ impl Traces {
         Numbers { sent, overflowed, unsent }
     }
 
+    /// The first ones, as far as they go to one collector.
     fn take(&self) -> Vec<Trace> {
         let mut waiting = locked(&self.0.waiting);
-        let count = waiting.len().min(MOST_AT_A_TIME);
+        let Some(endpoint) = waiting.front().map(|first| Arc::clone(&first.endpoint)) else { return Vec::new() };
+        let count = waiting.iter().take(MOST_AT_A_TIME).take_while(|trace| trace.endpoint == endpoint).count();
         waiting.drain(..count).collect()
     }
 
     /// Sends what arrives, for ever. Runs on the control thread.
     pub async fn export(self) {
-        let mut failing = false;
+        let mut failing: Option<Arc<OtlpEndpoint>> = None;
         loop {
             let traces = self.take();
-            let Some(endpoint) = locked(&self.0.endpoint).clone().filter(|_| !traces.is_empty()) else {
+            let Some(endpoint) = traces.first().map(|first| Arc::clone(&first.endpoint)) else {
                 self.0.arrived.notified().await;
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -140,15 +158,19 @@ impl Traces {
             let failed = post::post(&endpoint, &body).await.err();
             let number = if failed.is_none() { &self.0.sent } else { &self.0.unsent };
             number.fetch_add(traces.len() as u64, Ordering::Relaxed);
-            match &failed {
-                None if failing => tracing::info!(%endpoint, "the collector takes traces again"),
-                Some(error) if !failing => {
+            let was_failing = failing.as_ref() == Some(&endpoint);
+            match failed {
+                None if was_failing => {
+                    tracing::info!(%endpoint, "the collector takes traces again");
+                    failing = None;
+                }
+                Some(error) if !was_failing => {
                     tracing::warn!(%endpoint, %error, "a collector does not take traces: they are dropped until it does");
+                    failing = Some(endpoint);
                 }
                 None | Some(_) => {}
             }
-            failing = failed.is_some();
-            tokio::time::sleep(if failing { PAUSE_AFTER_FAILURE } else { PAUSE }).await;
+            tokio::time::sleep(if failing.is_some() { PAUSE_AFTER_FAILURE } else { PAUSE }).await;
         }
     }
 }
@@ -165,15 +187,15 @@ mod tests {
     fn past_the_bound_traces_are_dropped_and_counted() {
         let traces = Traces::default();
         let trace = Trace {
+            endpoint: Arc::new(OtlpEndpoint::parse("http://one").unwrap()),
             pool: "p".into(),
-            database: "d".into(),
+            namespace: "d".into(),
             server: ("h".into(), Some(5432)),
             began: SystemTime::UNIX_EPOCH,
             took: Duration::ZERO,
             waited: Duration::ZERO,
-            idle: Duration::ZERO,
-            ran: 0,
-            statements: Vec::new(),
+            opening: None,
+            work: Work::Commands { operation: "GET".into(), count: 1 },
             parent: None,
         };
         for _ in 0..MOST_WAITING + 3 {
@@ -181,5 +203,9 @@ mod tests {
         }
         assert_eq!(traces.numbers(), Numbers { sent: 0, overflowed: 3, unsent: 0 });
         assert_eq!(traces.take().len(), MOST_AT_A_TIME);
+        while !traces.take().is_empty() {}
+        let elsewhere = Trace { endpoint: Arc::new(OtlpEndpoint::parse("http://two").unwrap()), ..trace.clone() };
+        [trace.clone(), trace.clone(), elsewhere, trace].into_iter().for_each(|trace| traces.push(trace));
+        assert_eq!([traces.take().len(), traces.take().len(), traces.take().len(), traces.take().len()], [2, 1, 1, 0], "each to its own");
     }
 }

@@ -1,16 +1,18 @@
 //! Traces as a request of OTLP over HTTP in JSON (OpenTelemetry, "OTLP Specification" and "Semantic Conventions for Database Calls"). Pure.
 //!
 //! ```text
-//!   transaction ─┬─ wait for a connection
+//!   transaction ─┬─ wait for a connection ── connect
 //!                ├─ statement
 //!                └─ statement
+//!
+//!   GET, PIPELINE, MULTI … ── wait for a connection ── connect
 //! ```
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::{Statement, Trace};
+use super::{Statement, Trace, Work};
 
 /// SPAN_KIND_INTERNAL.
 const INTERNAL: u32 = 1;
@@ -31,8 +33,8 @@ pub(super) fn request(traces: &[Trace], mut random: impl FnMut(&mut [u8]) -> boo
 }
 
 /// What a span is called, of which kind it is, and when it was.
-struct Span {
-    name: &'static str,
+struct Span<'a> {
+    name: &'a str,
     kind: u32,
     began: SystemTime,
     took: Duration,
@@ -56,36 +58,73 @@ fn spans(trace: &Trace, random: &mut impl FnMut(&mut [u8]) -> bool) -> Option<Ve
     let common = common(trace);
     // The wait comes before the first statement is sent.
     let began = trace.began.checked_sub(trace.waited).unwrap_or(trace.began);
-    let whole_span = Span { name: "transaction", kind: INTERNAL, began, took: trace.waited + trace.took };
-    let idle = json!({ "key": "sidepool.transaction.idle_ms", "value": { "doubleValue": trace.idle.as_secs_f64() * 1000.0 } });
-    let more = vec![whole("sidepool.transaction.statements", trace.ran.into()), idle];
+    let (name, kind, more) = whole_of(&trace.work);
+    let whole_span = Span { name, kind, began, took: trace.waited + trace.took };
     let parent = trace.parent.map(|parent| hex(&parent.span));
     let mut spans = vec![written(&id, (root.clone(), parent), &whole_span, &common, more)];
+    let mut child = |parent: &str, span: &Span<'_>, more: Vec<Value>| {
+        let own = number::<8>(random)?;
+        spans.push(written(&id, (own.clone(), Some(parent.to_owned())), span, &common, more));
+        Some((own, spans.len() - 1))
+    };
     if !trace.waited.is_zero() {
         let wait = Span { name: "wait for a connection", kind: INTERNAL, began, took: trace.waited };
-        spans.push(written(&id, (number::<8>(random)?, Some(root.clone())), &wait, &common, Vec::new()));
+        let (wait, _) = child(&root, &wait, Vec::new())?;
+        if let Some((began, took)) = trace.opening {
+            child(&wait, &Span { name: "connect", kind: CLIENT, began, took }, Vec::new())?;
+        }
     }
-    for Statement { began, took, failed, text: said } in &trace.statements {
+    let mut failed = Vec::new();
+    for statement in statements(&trace.work) {
+        let Statement { began, took, failed: sqlstate, text: said } = statement;
         let mut more: Vec<Value> = said.as_deref().map(|said| text("db.query.text", said)).into_iter().collect();
-        if let Some(sqlstate) = failed {
+        if let Some(sqlstate) = sqlstate {
             more.extend([text("db.response.status_code", sqlstate), text("error.type", sqlstate)]);
         }
-        let span = Span { name: "statement", kind: CLIENT, began: *began, took: *took };
-        let mut span = written(&id, (number::<8>(random)?, Some(root.clone())), &span, &common, more);
-        if failed.is_some() {
-            span["status"] = json!({ "code": ERROR });
-        }
-        spans.push(span);
+        let (_, place) = child(&root, &Span { name: "statement", kind: CLIENT, began: *began, took: *took }, more)?;
+        failed.extend(sqlstate.is_some().then_some(place));
+    }
+    for place in failed {
+        spans[place]["status"] = json!({ "code": ERROR });
     }
     Some(spans)
+}
+
+/// What the span of all of it is called, of which kind it is, and what it says beside what all say.
+fn whole_of(work: &Work) -> (&str, u32, Vec<Value>) {
+    match work {
+        Work::Transaction { idle, ran, .. } => {
+            let idle = json!({ "key": "sidepool.transaction.idle_ms", "value": { "doubleValue": idle.as_secs_f64() * 1000.0 } });
+            ("transaction", INTERNAL, vec![whole("sidepool.transaction.statements", (*ran).into()), idle])
+        }
+        Work::Commands { operation, count } => {
+            let mut more = vec![text("db.operation.name", operation)];
+            more.extend((*count > 1).then(|| whole("db.operation.batch.size", (*count).into())));
+            (operation, CLIENT, more)
+        }
+    }
+}
+
+fn statements(work: &Work) -> &[Statement] {
+    match work {
+        Work::Transaction { statements, .. } => statements,
+        Work::Commands { .. } => &[],
+    }
+}
+
+fn system(work: &Work) -> &'static str {
+    match work {
+        Work::Transaction { .. } => "postgresql",
+        Work::Commands { .. } => "redis",
+    }
 }
 
 /// What all spans of a trace say.
 fn common(trace: &Trace) -> Vec<Value> {
     let (address, port) = &trace.server;
     let mut attributes = vec![
-        text("db.system.name", "postgresql"),
-        text("db.namespace", &trace.database),
+        text("db.system.name", system(&trace.work)),
+        text("db.namespace", &trace.namespace),
         text("db.client.connection.pool.name", &trace.pool),
         text("server.address", address),
     ];
@@ -93,7 +132,7 @@ fn common(trace: &Trace) -> Vec<Value> {
     attributes
 }
 
-fn written(trace: &str, (id, parent): (String, Option<String>), span: &Span, common: &[Value], more: Vec<Value>) -> Value {
+fn written(trace: &str, (id, parent): (String, Option<String>), span: &Span<'_>, common: &[Value], more: Vec<Value>) -> Value {
     let attributes: Vec<Value> = common.iter().cloned().chain(more).collect();
     let mut value = json!({
         "traceId": trace,

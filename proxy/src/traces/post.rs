@@ -1,11 +1,15 @@
-//! One POST to a collector. Nothing of the answer matters but its first line.
+//! One POST to a collector, in the clear or under TLS. Nothing of the answer matters but its first line.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sidepool_config::model::OtlpEndpoint;
+use sidepool_config::model::{OtlpEndpoint, UpstreamTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::transport::stream::Stream;
+use crate::transport::tls;
 
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +23,12 @@ pub(super) async fn post(endpoint: &OtlpEndpoint, body: &[u8]) -> io::Result<()>
 }
 
 async fn send(endpoint: &OtlpEndpoint, body: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+    let mut stream = Stream::Tcp(TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?);
+    if endpoint.secure {
+        // Validated with the configuration: there is one.
+        let context = endpoint.tls.as_ref().ok_or_else(|| io::Error::other("no authorities are loaded"))?;
+        tls::connect(&mut stream, &endpoint.host, Arc::clone(context.for_mode(UpstreamTls::VerifyFull))).await?;
+    }
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         endpoint.path,

@@ -29,6 +29,17 @@ pub enum Place {
     Unix(PathBuf),
 }
 
+impl Place {
+    /// The address or the path, and a port if it has one, as traces have them.
+    #[must_use]
+    pub fn address(&self) -> (Box<str>, Option<u16>) {
+        match self {
+            Self::Tcp(address) => (address.ip().to_string().into(), Some(address.port())),
+            Self::Unix(path) => (path.to_string_lossy().into(), None),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

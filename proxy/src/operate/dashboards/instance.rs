@@ -157,6 +157,7 @@ fn clients() -> Vec<Panel> {
             vec![sum(F::ListenerClients, &["listener"]), named(sum(F::ListenerClientsMax, &[]), LIMIT)],
         ),
         Panel::of(F::ClientLogins, "Logins by result", Lines, vec![rate(F::ClientLogins, &["protocol", "result"])]),
+        Panel::of(F::ClientDenials, "Not let in, by reason", Lines, vec![rate(F::ClientDenials, &["protocol", "reason"])]),
         Panel::of(F::ClientLoginSeconds, "How long logins take", Lines, quantiles(F::ClientLoginSeconds, &["protocol"])),
         Panel::of(F::ListenerRejections, "Turned away at the door", Lines, vec![rate(F::ListenerRejections, &["listener", "reason"])]),
         Panel::of(F::ClientFaults, "Clients that misbehaved", Lines, vec![rate(F::ClientFaults, &["protocol", "kind"])]),

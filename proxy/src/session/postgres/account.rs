@@ -217,11 +217,31 @@ impl Account {
     }
 }
 
+/// Clients that are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// Those of one database.
+    Database,
+    /// Those of one user.
+    User,
+}
+
+impl Crowd {
+    /// The setting that bounds it.
+    #[must_use]
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Database => "max_db_client_connections",
+            Self::User => "max_user_client_connections",
+        }
+    }
+}
+
 /// A limit on clients that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
-    /// The setting.
-    pub setting: &'static str,
+    /// Of whom there are too many.
+    pub of: Crowd,
     /// How many clients there may be.
     pub max: u32,
 }
@@ -265,13 +285,13 @@ impl Accounts {
     /// One more client, if its database and its user may have one more.
     pub fn enter(&self, config: &Postgres, database: &str, user: &str) -> Result<Member, Exceeded> {
         let account = self.get(config, database, user);
-        let exceeded = |setting, count: &ClientCount| Exceeded { setting, max: count.numbers().1 };
+        let exceeded = |of, count: &ClientCount| Exceeded { of, max: count.numbers().1 };
         if !account.database_clients.enter() {
-            return Err(exceeded("max_db_client_connections", &account.database_clients));
+            return Err(exceeded(Crowd::Database, &account.database_clients));
         }
         if !account.user_clients.enter() {
             account.database_clients.leave();
-            return Err(exceeded("max_user_client_connections", &account.user_clients));
+            return Err(exceeded(Crowd::User, &account.user_clients));
         }
         Ok(Member(account))
     }
@@ -340,7 +360,7 @@ mod tests {
     fn clients_are_counted_by_database_and_by_user_over_all_workers() {
         let (config, counts) = (config(), ClientCounts::default());
         let (here, there) = (Accounts::new(counts.clone()), Accounts::new(counts));
-        let exceeded = |result: Result<Member, Exceeded>| result.err().map(|exceeded| (exceeded.setting, exceeded.max));
+        let exceeded = |result: Result<Member, Exceeded>| result.err().map(|exceeded| (exceeded.of.setting(), exceeded.max));
         let first = here.enter(&config, "a", "u").unwrap();
         let _second = there.enter(&config, "a", "v").unwrap();
         assert_eq!(exceeded(here.enter(&config, "a", "u")), Some(("max_db_client_connections", 2)));

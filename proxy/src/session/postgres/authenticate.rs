@@ -128,7 +128,7 @@ impl Keeper<'_> {
         match question.ask(&self.worker.postgres.password_turns).await {
             pam::Answer::Yes => Ok(Admitted { user: user.into(), secret: Some(password), keys: None }),
             pam::Answer::No => Err(method::no_pam().into()),
-            pam::Answer::Nobody => Err(method::misconfigured(false).into()),
+            pam::Answer::Nobody => Err(method::misconfigured(false)),
         }
     }
 
@@ -198,7 +198,7 @@ impl Keeper<'_> {
         })?;
         let database = lookup.route.key.database();
         if self.worker.postgres.pools.switches().is_disabled(database) {
-            return Err(method::disabled(database).into());
+            return Err(method::disabled(database));
         }
         match Box::pin(self.worker.postgres.lookups.find(&lookup, self.config, user, self.worker)).await {
             Ok(Some(found)) => Ok(Some(Known { name: found.name, secret: found.secret, looked_up: true })),
@@ -206,7 +206,7 @@ impl Keeper<'_> {
             Err(trouble) => {
                 let pool = lookup.route.key.name();
                 tracing::warn!(%pool, user, "a login failed because the user could not be looked up: {trouble}");
-                Err(method::misconfigured(trouble.transient).into())
+                Err(method::misconfigured(trouble.transient))
             }
         }
     }

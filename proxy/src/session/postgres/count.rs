@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use sidepool_protocol::postgres::fault::SqlState;
-
+use super::denied::Denied;
 use super::opening::Farewell;
 use super::presence::Presence;
 use super::run::{End, Start};
@@ -42,7 +41,8 @@ impl Present {
     /// It is gone, and this is why.
     pub(super) fn left(self, worker: &Worker, presence: &Presence, end: End) {
         if !say::gone(worker, presence, end) && worker.config.borrow().log.disconnections {
-            tracing::info!(client = self.client, pool = %self.pool.name(), peer = presence.ends.peer(), user = &*presence.who.user, database = &*presence.who.database, reason = end.label(), "client disconnected");
+            let (who, age_s) = (&presence.who, say::age(presence.connected));
+            tracing::info!(client = self.client, pool = %self.pool.name(), peer = presence.ends.peer(), user = &*who.user, database = &*who.database, age_s, reason = end.label(), "client disconnected");
         }
         let record = self.pool.record();
         match end {
@@ -55,7 +55,7 @@ impl Present {
             End::ServerLost => record.add(PoolCounter::ErrorUpstreamLost, 1),
             End::Mode => record.add(PoolCounter::ErrorUnsupported, 1),
             End::Pinned => record.add(PoolCounter::ErrorRefused, 1),
-            End::TimedOut => record.add(PoolCounter::ErrorTimedOut, 1),
+            End::TimedOut(_) => record.add(PoolCounter::ErrorTimedOut, 1),
             End::Reconfigured => record.add(PoolCounter::ErrorReconfigured, 1),
             End::Ended => {}
             End::Drained => record.add(PoolCounter::ErrorShutdown, 1),
@@ -70,16 +70,15 @@ impl Drop for Present {
     }
 }
 
-/// A client that did not get in: was it what it sent?
-pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) {
-    let is_its_fault = match farewell {
-        Farewell::Stranger(_) => true,
-        Farewell::Refused(fault) => fault.sqlstate == SqlState::PROTOCOL_VIOLATION,
-        Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => false,
-    };
-    if is_its_fault {
+/// A client did not get in. Answers the counter of how its login ended.
+pub(super) fn turned_away(worker: &Worker, farewell: &Farewell) -> WorkerCounter {
+    let Some(denied) = farewell.denied() else { return WorkerCounter::PostgresLoginOther };
+    let (result, reason) = denied.counters();
+    worker.record.add(reason, 1);
+    if matches!(denied, Denied::NotPostgres | Denied::Protocol) {
         worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
     }
+    result
 }
 
 /// The counter of an SQLSTATE class.

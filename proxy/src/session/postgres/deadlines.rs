@@ -42,7 +42,7 @@ pub(super) enum Stage {
 
 /// What took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Overdue {
+pub enum Overdue {
     /// A query, and it was not cancelled.
     Query,
     /// A query that was cancelled and has not ended.
@@ -63,7 +63,8 @@ pub(super) enum Overdue {
 
 impl Overdue {
     /// Its name in the log: that of the setting, but for what follows from one.
-    pub(super) fn label(self) -> &'static str {
+    #[must_use]
+    pub fn label(self) -> &'static str {
         match self {
             Self::Query => "query_timeout",
             Self::CancelledQuery => "cancelled_query",

@@ -31,6 +31,7 @@ use super::authenticate::Keeper;
 use super::cancel::{self, CancelTicket, Outcome};
 use super::count::turned_away;
 use super::deadlines::Overdue;
+use super::denied::Denied;
 use super::inbound::Rules;
 use super::opening::{self, Farewell, Wish};
 use super::operator;
@@ -93,24 +94,6 @@ impl Canceller {
     }
 }
 
-/// A client that did not get in, and why.
-struct Loss {
-    farewell: Farewell,
-    counter: WorkerCounter,
-}
-
-impl Loss {
-    /// Whether the client broke the protocol, or never spoke it.
-    fn is_violation(&self) -> bool {
-        let broken = [SqlState::PROTOCOL_VIOLATION, SqlState::CHARACTER_NOT_IN_REPERTOIRE];
-        match &self.farewell {
-            Farewell::Stranger(_) => true,
-            Farewell::Refused(fault) => broken.contains(&fault.sqlstate) && self.counter != WorkerCounter::PostgresLoginTimeout,
-            Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => false,
-        }
-    }
-}
-
 /// Lets a client in; `None` when that did not work out, in which case everybody has been told.
 pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let started = clock::now();
@@ -118,7 +101,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     let config = Arc::clone(&worker.config.borrow());
     let Some(postgres) = &config.postgres else {
         let fault = Fault::fatal(SqlState::CANNOT_CONNECT_NOW, "sidepool serves PostgreSQL no longer");
-        Box::pin(bid_farewell(stream, &Farewell::Refused(fault))).await;
+        Box::pin(bid_farewell(stream, &fault.into())).await;
         return None;
     };
     set_options(&stream, postgres);
@@ -139,7 +122,7 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         }
     };
     drop(arrival);
-    let loss = match result {
+    let farewell = match result {
         Ok(Entered::Cancel(key)) => return Some(Arrival::Cancel(Canceller { key, stream, id, connected })),
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
@@ -153,30 +136,26 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
             count(worker, started, WorkerCounter::PostgresLoginOk);
             return Some(Arrival::Session(inside.start(stream, postgres)));
         }
-        Err(loss) => loss,
+        Err(farewell) => farewell,
     };
-    if !matches!(loss.farewell, Farewell::Silent) {
-        count(worker, started, loss.counter);
-        turned_away(worker, &loss.farewell);
-    }
-    if loss.is_violation() {
-        worker.record.add(WorkerCounter::PostgresFaultProtocol, 1);
+    if !matches!(farewell, Farewell::Silent) {
+        count(worker, started, turned_away(worker, &farewell));
     }
     let who = startup.get().map_or(("", ""), |startup: &Startup| (&*startup.user, &*startup.database));
-    if !say::not_let_in(&config, id, connected, &stream, who, &loss.farewell) {
-        log(&loss.farewell, &stream, who, started);
+    if !say::not_let_in(&config, id, connected, &stream, who, &farewell) {
+        log(&farewell, &stream, who, started);
     }
-    if loss.counter == WorkerCounter::PostgresLoginCrowdedOut {
+    if farewell.denied() == Some(Denied::CrowdedOut) {
         // Its place is needed at once.
-        let _ = timeout(Duration::ZERO, stream.write_all(&last_words(&loss.farewell))).await;
+        let _ = timeout(Duration::ZERO, stream.write_all(&last_words(&farewell))).await;
     } else {
-        Box::pin(bid_farewell(stream, &loss.farewell)).await;
+        Box::pin(bid_farewell(stream, &farewell)).await;
     }
     None
 }
 
 /// The login, unless the client has to make room for others before it is in.
-async fn unless_sent_away(arrival: &Newcomer, login: impl Future<Output = Result<Entered, Loss>>) -> Result<Entered, Loss> {
+async fn unless_sent_away(arrival: &Newcomer, login: impl Future<Output = Result<Entered, Farewell>>) -> Result<Entered, Farewell> {
     tokio::select! {
         biased;
         result = login => result,
@@ -253,26 +232,24 @@ impl Inside {
     }
 }
 
-async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Loss> {
-    let nobody = |farewell| Loss { farewell, counter: WorkerCounter::PostgresLoginOther };
+async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Farewell> {
     let wish = opening::wish(reached.stream, &postgres.client_tls, reached.arrival).await;
     if let Some(peer) = reached.stream.tls_peer() {
         worker.record.add(peer.counter(), 1);
     }
-    let (packet, minor) = match wish.map_err(nobody)? {
+    let (packet, minor) = match wish? {
         Wish::Cancel(key) => return Ok(Entered::Cancel(key)),
         Wish::Startup(packet, minor) => (packet, minor),
     };
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
-    let mut startup = startup::startup(&packet, ignores_options).map_err(|error| nobody(error.into()))?;
+    let mut startup = startup::startup(&packet, ignores_options)?;
     drop(packet);
     say::attempt(config, reached.id, reached.stream, &startup);
     if postgres.application_name_add_host {
         application_name::add_host(&mut startup, reached.stream);
     }
     let startup = reached.startup.get_or_init(|| startup);
-    let lost = |(farewell, counter)| Loss { farewell, counter };
-    admit(&mut reached, worker, config, postgres, startup, minor).await.map_err(lost)
+    admit(&mut reached, worker, config, postgres, startup, minor).await
 }
 
 /// From the start-up message to the welcome.
@@ -283,8 +260,7 @@ async fn admit(
     postgres: &Postgres,
     startup: &Startup,
     minor: u16,
-) -> Result<Entered, (Farewell, WorkerCounter)> {
-    let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
+) -> Result<Entered, Farewell> {
     let mut out = Vec::new();
     if minor > NEWEST_MINOR || !startup.protocol_options.is_empty() {
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
@@ -294,11 +270,11 @@ async fn admit(
     if operator::is_wanted(startup) {
         return Box::pin(operator::admit(reached, &keeper, out)).await.map(|guest| Entered::Console(Box::new(guest)));
     }
-    let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(failed)?;
+    let admitted = keeper.authenticate(reached.stream, &mut out).await?;
     // Over TCP those who were in the queue when the listener closed are still served.
     let last = if matches!(reached.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
     if worker.drain.stage() > last {
-        return Err(other(refusal::closed().into()));
+        return Err(Farewell::Refused(refusal::closed(), Denied::Draining));
     }
     let (pool, route, member) = find_pool(worker, config, postgres, startup, &admitted.user)?;
     if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
@@ -307,14 +283,14 @@ async fn admit(
     reached.server_wait.set(true);
     if let Some(kind) = startup.replication {
         let presence = reached.presence(worker, admitted.user, startup, side.states.intern(ParameterSet::new()));
-        let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
+        let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| no_random())?;
         let replicating =
             Box::pin(Replicating::open(&pool.pool, startup, kind, ticket, member)).await.map_err(|refused| match refused {
                 Refused::Pool(error) => no_baseline(&error, &route, startup),
-                Refused::Server(fault) => (refusal::server_refused(&route.key.name(), &fault).into(), WorkerCounter::PostgresLoginRefused),
+                Refused::Server(fault) => Farewell::Refused(refusal::server_refused(&route.key.name(), &fault), Denied::Upstream),
             })?;
         replicating.welcome(&mut out);
-        reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+        reached.stream.write_all(&out).await?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
     let bounds = member.account().bounds();
@@ -322,10 +298,10 @@ async fn admit(
         biased;
         baseline = pool.baseline(member.account().patience()) => baseline,
         // Nobody is let in for who does not wait any more.
-        () = reached.stream.left() => return Err(other(Farewell::Left)),
+        () = reached.stream.left() => return Err(Farewell::Left),
         // Who waits for a server waits as for a query.
         () = over(bounds.query) => {
-            return Err((refusal::overdue(Overdue::QueuedQuery, &bounds).into(), WorkerCounter::PostgresLoginTimeout));
+            return Err(Farewell::Refused(refusal::overdue(Overdue::QueuedQuery, &bounds), Denied::QueryTimeout));
         }
     };
     reached.server_wait.set(false);
@@ -337,26 +313,20 @@ async fn admit(
             return Err(no_baseline(&error, &route, startup));
         }
     };
-    let greeting = pool.greetings.greet(startup, &baseline, postgres, &side.states).map_err(|fault| other(fault.into()))?;
+    let greeting = pool.greetings.greet(startup, &baseline, postgres, &side.states)?;
     let presence = reached.presence(worker, admitted.user, startup, Rc::clone(&greeting.state));
-    let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| other(no_random().into()))?;
+    let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| no_random())?;
     out.reserve_exact(greeting.told.len() + BEHIND_PARAMETERS);
     out.extend_from_slice(&greeting.told);
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
-    reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+    reached.stream.write_all(&out).await?;
     Ok(Entered::Session(Box::new(Inside { pool, route, ticket, member })))
 }
 
 pub(super) fn no_random() -> Fault {
     Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had")
-}
-
-/// A client that has not proven who it is.
-pub(super) fn failed(farewell: Farewell) -> (Farewell, WorkerCounter) {
-    let is_password = matches!(&farewell, Farewell::Refused(fault) if fault.sqlstate == SqlState::INVALID_PASSWORD);
-    (farewell, if is_password { WorkerCounter::PostgresLoginBadPassword } else { WorkerCounter::PostgresLoginOther })
 }
 
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.
@@ -366,31 +336,27 @@ fn find_pool(
     postgres: &Postgres,
     startup: &Startup,
     user: &str,
-) -> Result<(Rc<PgPool>, Route, Member), (Farewell, WorkerCounter)> {
+) -> Result<(Rc<PgPool>, Route, Member), Farewell> {
     // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
     let current = Arc::clone(&worker.config.borrow());
     let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
     let Some(route) = route::route(postgres, &startup.database, user) else {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", startup.database))
             .with_hint("sidepool serves the databases listed under [postgres.databases] of its configuration.");
-        return Err((fault.into(), WorkerCounter::PostgresLoginNoDatabase));
+        return Err(Farewell::Refused(fault, Denied::UnknownDatabase));
     };
     if postgres.auth_type == sidepool_config::model::AuthType::Any && !route.forced_user {
         let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "bouncer config error")
             .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
             .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
-        return Err((fault.into(), WorkerCounter::PostgresLoginOther));
+        return Err(Farewell::Refused(fault, Denied::Internal));
     }
     if worker.postgres.pools.switches().is_disabled(route.key.database()) {
         let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("database \"{}\" is disabled", startup.database))
             .with_hint("An operator has disabled it (DISABLE on the admin console); ENABLE lets clients in again.");
-        return Err((fault.into(), WorkerCounter::PostgresLoginRefused));
+        return Err(Farewell::Refused(fault, Denied::DatabaseDisabled));
     }
-    let member = worker
-        .postgres
-        .accounts
-        .enter(postgres, &startup.database, user)
-        .map_err(|exceeded| (refusal::too_many_clients(exceeded).into(), WorkerCounter::PostgresLoginRefused))?;
+    let member = worker.postgres.accounts.enter(postgres, &startup.database, user)?;
     match worker.postgres.pools.get(&route, worker) {
         Ok(pool) => Ok((pool, route, member)),
         Err(_) => {
@@ -400,20 +366,20 @@ fn find_pool(
                     super::pools::MAX_AUTO_POOLS
                 ))
                 .with_hint("List the databases in the configuration.");
-            Err((fault.into(), WorkerCounter::PostgresLoginRefused))
+            Err(Farewell::Refused(fault, Denied::TooManyDatabases))
         }
     }
 }
 
 /// The first connection of the pool could not be had, and without it nobody knows what to welcome the client with.
-fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> (Farewell, WorkerCounter) {
+fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> Farewell {
     if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database))
             .with_detail(format!("The server has no database \"{}\".", route.key.dbname));
-        return (fault.into(), WorkerCounter::PostgresLoginNoDatabase);
+        return Farewell::Refused(fault, Denied::NoServerDatabase);
     }
     let fault = Fault { severity: Severity::Fatal, ..refusal::no_connection(&route.key.name(), error) };
-    (fault.into(), WorkerCounter::PostgresLoginRefused)
+    Farewell::Refused(fault, error.refusal.reason.into())
 }
 
 /// Waits until so much time is over; where there is no bound, for ever.
@@ -424,18 +390,21 @@ async fn over(bound: Option<Duration>) {
     }
 }
 
-fn too_late(bound: Duration, server_wait: bool) -> Loss {
-    let message = if server_wait { "client_login_timeout (server down)" } else { "client_login_timeout" };
+fn too_late(bound: Duration, server_wait: bool) -> Farewell {
+    let (message, denied) = match server_wait {
+        true => ("client_login_timeout (server down)", Denied::LoginTimeoutServer),
+        false => ("client_login_timeout", Denied::LoginTimeout),
+    };
     let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, message)
         .with_detail(format!("The login was not finished within {} ms.", bound.as_millis()));
-    Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginTimeout }
+    Farewell::Refused(fault, denied)
 }
 
-fn crowded_out() -> Loss {
+fn crowded_out() -> Farewell {
     let fault = Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, "the login took long and its place was needed")
         .with_detail("There were as many connections as there may be, and this one kept sidepool waiting longest for its next message.")
         .with_hint("Connect again; raise max_client_conn or max_client_logins if that happens to clients that are not slow.");
-    Loss { farewell: Farewell::Refused(fault), counter: WorkerCounter::PostgresLoginCrowdedOut }
+    Farewell::Refused(fault, Denied::CrowdedOut)
 }
 
 fn count(worker: &Worker, started: Instant, result: WorkerCounter) {
@@ -453,7 +422,9 @@ fn log(farewell: &Farewell, stream: &Stream, (user, database): (&str, &str), sta
         Farewell::Broken(error) => tracing::info!(%peer, user, database, ms, reason, %error, "client lost during login"),
         Farewell::Handshake(error) => tracing::warn!(%peer, ms, reason, %error, "TLS handshake with a client failed"),
         Farewell::Stranger(stranger) => tracing::warn!(%peer, reason, "not a PostgreSQL client: {stranger}"),
-        Farewell::Refused(fault) => tracing::warn!(%peer, user, database, ms, reason, sqlstate = %fault.sqlstate, "login refused: {fault}"),
+        Farewell::Refused(fault, _) => {
+            tracing::warn!(%peer, user, database, ms, reason, sqlstate = %fault.sqlstate, "login refused: {fault}")
+        }
     }
 }
 
@@ -484,7 +455,7 @@ fn last_words(farewell: &Farewell) -> Vec<u8> {
     let mut words = Vec::new();
     match farewell {
         Farewell::Silent | Farewell::Left | Farewell::Broken(_) | Farewell::Handshake(_) => {}
-        Farewell::Refused(fault) => encode::error_response(fault, &mut words),
+        Farewell::Refused(fault, _) => encode::error_response(fault, &mut words),
         Farewell::Stranger(stranger) => match stranger {
             Stranger::Http => words.extend_from_slice(
                 b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks PostgreSQL, not HTTP.\n",

@@ -51,6 +51,7 @@ mod authenticate;
 mod carrying;
 mod concluding;
 mod count;
+mod denied;
 mod following;
 mod hinting;
 mod opening;

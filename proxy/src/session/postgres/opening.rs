@@ -13,6 +13,9 @@ use sidepool_protocol::postgres::login::client_side::MAX_ANSWER_BYTES;
 use sidepool_protocol::postgres::startup::{self, MAX_PACKET_BYTES, Opening, StartupError, Stranger};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::account::Exceeded;
+use super::denied::Denied;
+use super::refusal;
 use crate::arrivals::Newcomer;
 use crate::transport::stream::Stream;
 use crate::transport::tls;
@@ -45,7 +48,7 @@ pub(super) enum Farewell {
     /// The TLS handshake failed.
     Handshake(io::Error),
     /// It is told why.
-    Refused(Fault),
+    Refused(Fault, Denied),
 }
 
 impl Farewell {
@@ -57,7 +60,17 @@ impl Farewell {
             Self::Broken(_) => "connection_broken",
             Self::Stranger(stranger) => stranger.label(),
             Self::Handshake(_) => "tls",
-            Self::Refused(_) => "refused",
+            Self::Refused(_, denied) => denied.label(),
+        }
+    }
+
+    /// Why it was denied; `None`: it left.
+    pub(super) fn denied(&self) -> Option<Denied> {
+        match self {
+            Self::Silent | Self::Left | Self::Broken(_) => None,
+            Self::Stranger(_) => Some(Denied::NotPostgres),
+            Self::Handshake(_) => Some(Denied::TlsFailed),
+            Self::Refused(_, denied) => Some(*denied),
         }
     }
 }
@@ -70,13 +83,22 @@ impl From<io::Error> for Farewell {
 
 impl From<Fault> for Farewell {
     fn from(fault: Fault) -> Self {
-        Self::Refused(fault)
+        let denied = Denied::by_code(&fault);
+        Self::Refused(fault, denied)
     }
 }
 
 impl From<StartupError> for Farewell {
     fn from(error: StartupError) -> Self {
-        Self::Refused(error.fault())
+        let fault = error.fault();
+        let denied = if fault.sqlstate == SqlState::INVALID_PARAMETER_VALUE { Denied::Parameter } else { Denied::Protocol };
+        Self::Refused(fault, denied)
+    }
+}
+
+impl From<Exceeded> for Farewell {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Refused(refusal::too_many_clients(exceeded), exceeded.into())
     }
 }
 
@@ -122,7 +144,8 @@ pub(super) async fn wish(stream: &mut Stream, tls: &ClientTls, arrival: &Newcome
                 let packet = exactly(stream, remaining).await?;
                 drop(listening);
                 if offered.is_some() && !is_secure && is_required(tls.sslmode) {
-                    return Err(Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SSL required").with_hint("Set sslmode=require.").into());
+                    let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SSL required").with_hint("Set sslmode=require.");
+                    return Err(Farewell::Refused(fault, Denied::TlsRequired));
                 }
                 return Ok(Wish::Startup(packet, minor));
             }

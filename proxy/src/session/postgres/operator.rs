@@ -13,11 +13,10 @@ use tokio::io::AsyncWriteExt as _;
 use super::account::{Exceeded, Member};
 use super::authenticate::Keeper;
 use super::cancel::ConsoleTicket;
+use super::denied::Denied;
 use super::login::{Reached, no_random};
 use super::opening::Farewell;
-use super::refusal;
 use crate::console::guest::{CONSOLE_DATABASE, Guest, PARAMETERS, Rank};
-use crate::observe::record::WorkerCounter;
 use crate::transport::ends::Ends;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -32,26 +31,24 @@ pub(super) fn is_wanted(startup: &Startup) -> bool {
 }
 
 /// Lets the client in, and welcomes it. `out` holds what has to be said before.
-pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut out: Vec<u8>) -> Result<Guest, (Farewell, WorkerCounter)> {
+pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut out: Vec<u8>) -> Result<Guest, Farewell> {
     let (worker, startup) = (keeper.worker, keeper.startup);
-    let other = |farewell| (farewell, WorkerCounter::PostgresLoginOther);
     let rank = if is_our_own_user(reached.stream, &startup.user) {
         encode::authentication_ok(&mut out);
         super::say::our_own_user(worker, reached.id, reached.stream, startup);
         Rank::Admin
     } else {
-        let admitted = keeper.authenticate(reached.stream, &mut out).await.map_err(super::login::failed)?;
-        rank(keeper.config, &admitted.user).ok_or_else(|| other(not_allowed().into()))?
+        let admitted = keeper.authenticate(reached.stream, &mut out).await?;
+        rank(keeper.config, &admitted.user).ok_or_else(|| Farewell::Refused(not_allowed(), Denied::Console))?
     };
-    let member = enter(worker, keeper.config, startup, rank)
-        .map_err(|exceeded| (refusal::too_many_clients(exceeded).into(), WorkerCounter::PostgresLoginRefused))?;
-    let ticket = ConsoleTicket::new(worker).map_err(|_| other(no_random().into()))?;
+    let member = enter(worker, keeper.config, startup, rank)?;
+    let ticket = ConsoleTicket::new(worker).map_err(|_| no_random())?;
     for (name, value) in PARAMETERS {
         encode::parameter_status(name, value, &mut out);
     }
     encode::backend_key_data(ticket.key().process_id(), &ticket.key().secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
-    reached.stream.write_all(&out).await.map_err(|error| other(error.into()))?;
+    reached.stream.write_all(&out).await?;
     let application_name = startup.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case("application_name"));
     Ok(Guest {
         id: reached.id,

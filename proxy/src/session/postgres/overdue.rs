@@ -118,10 +118,10 @@ impl Session {
             drop(lease);
             if half_told {
                 // Nothing may be put into the middle of a message.
-                return End::TimedOut;
+                return End::TimedOut(overdue);
             }
         }
-        self.say_goodbye(cx, &fault, End::TimedOut)
+        self.say_goodbye(cx, &fault, End::TimedOut(overdue))
     }
 }
 

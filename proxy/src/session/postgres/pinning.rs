@@ -15,6 +15,7 @@ use std::task::Context;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity};
 
+use super::deadlines::Overdue;
 use super::refusal;
 use super::run::{End, Phase, Session};
 use crate::observe::record::{PoolCounter, PoolRecord};
@@ -93,7 +94,7 @@ impl Session {
         count(self.pool.record(), Event::TimedOut, pins);
         tracing::warn!(pool = %self.pool.name(), reason = %pins, "client closed: idle for too long with a pinned connection (pin_idle_timeout)");
         let fault = refusal::pinned_too_long(pins, &self.member.account().bounds());
-        self.say_goodbye(cx, &fault, End::TimedOut)
+        self.say_goodbye(cx, &fault, End::TimedOut(Overdue::Pin))
     }
 }
 

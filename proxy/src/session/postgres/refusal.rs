@@ -155,7 +155,7 @@ pub(super) fn queued() -> Fault {
 /// As many clients of this database or user are connected as may be.
 #[must_use]
 pub(super) fn too_many_clients(exceeded: Exceeded) -> Fault {
-    let Exceeded { setting, max } = exceeded;
+    let (setting, max) = (exceeded.of.setting(), exceeded.max);
     Fault::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({setting})"))
         .with_detail(format!("There may be {max} of them at a time."))
         .with_hint(format!("Raise {setting}, or close client connections that are not in use."))

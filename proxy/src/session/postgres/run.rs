@@ -27,6 +27,7 @@ use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::account::Member;
 use super::cancel::CancelTicket;
+use super::deadlines::Overdue;
 use super::deadlines::Watched;
 use super::inbound::{Body, Rules, Violation};
 use super::listening::session::Step;
@@ -68,7 +69,7 @@ pub enum End {
     /// It left something on its connection that would keep that from others, and no more may be kept.
     Pinned,
     /// Something took longer than it may.
-    TimedOut,
+    TimedOut(Overdue),
     /// The database's address or credentials changed, and the client's connection was closed for it.
     Reconfigured,
     /// The proxy shuts down.
@@ -91,7 +92,7 @@ impl End {
             Self::ServerLost => "server_lost",
             Self::Mode => "pool_mode",
             Self::Pinned => "pinned",
-            Self::TimedOut => "timeout",
+            Self::TimedOut(overdue) => overdue.label(),
             Self::Reconfigured => "reconfigured",
             Self::Drained => "draining",
             Self::Ended => "admin",
@@ -525,6 +526,7 @@ impl Session {
             return Err(self.say_goodbye(cx, &refusal::servers_going(), End::Drained));
         }
         self.pool.record().add(PoolCounter::ErrorRefused, 1);
+        say::refused(&self.worker, self.presence(), error);
         self.refuse_with(&refusal::no_connection(self.pool.name(), error));
         Ok(())
     }

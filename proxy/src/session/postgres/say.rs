@@ -1,5 +1,5 @@
-//! What PgBouncer's log says of each client, as events that `logging::pgbouncer` puts into its words. Silent where the configuration is not a
-//! `pgbouncer.ini`: our own log has other lines (`count`, `login`).
+//! What PgBouncer's log says of each client, as events that `logging::pgbouncer` puts into its words. Where the configuration is not a
+//! `pgbouncer.ini`, our own log has other lines (`count`, `login`, and here that there is no connection).
 
 use std::time::UNIX_EPOCH;
 
@@ -13,6 +13,8 @@ use super::presence::Presence;
 use super::run::End;
 use crate::clock;
 use crate::console::guest::{CONSOLE_DATABASE, Seen};
+use crate::pool::acquire::AcquireError;
+use crate::pool::measure;
 use crate::transport::ends::{self, Ends};
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -63,7 +65,7 @@ pub(super) fn not_let_in(config: &Config, id: u64, connected: u32, stream: &Stre
         Farewell::Broken(error) => closing(config, &subject, &format!("client unexpected eof ({error})")),
         Farewell::Handshake(error) => closing(config, &subject, &format!("TLS handshake failed: {error}")),
         Farewell::Stranger(stranger) => closing(config, &subject, &stranger.to_string()),
-        Farewell::Refused(fault) => {
+        Farewell::Refused(fault, _) => {
             if fault.sqlstate == SqlState::INVALID_CATALOG_NAME && config.log.connections {
                 tracing::info!(client = id, database, user, peer = subject.peer, "login failed: db={database} user={user}");
             }
@@ -94,6 +96,17 @@ pub(super) fn told(worker: &Worker, presence: &Presence, fault: &Fault, is_last:
     }
 }
 
+/// A client is told that there is no connection for what it asks.
+pub(super) fn refused(worker: &Worker, presence: &Presence, error: &AcquireError) {
+    let config = worker.config.borrow();
+    if config.pgbouncer.is_some() || !config.log.pooler_errors {
+        return;
+    }
+    let (who, reason) = (&presence.who, measure::refusal_label(error.refusal.reason));
+    let (peer, user, database) = (presence.ends.peer(), &*who.user, &*who.database);
+    tracing::warn!(pool = &*error.pool, client = presence.id, peer, user, database, reason, "no connection for a client: {error}");
+}
+
 /// A client is gone; false if that is not said here.
 pub(super) fn gone(worker: &Worker, presence: &Presence, end: End) -> bool {
     let config = worker.config.borrow();
@@ -108,7 +121,9 @@ pub(super) fn gone(worker: &Worker, presence: &Presence, end: End) -> bool {
 /// Why the connection of a client that ends like this is closed: for the same reason as the client's, or because that is gone.
 pub(super) fn end_of_server(worker: &Worker, end: End) -> Box<str> {
     match end {
-        End::TimedOut | End::Mode | End::Reconfigured => worker.postgres.last_words.borrow().clone().unwrap_or_else(|| reason(end).into()),
+        End::TimedOut(_) | End::Mode | End::Reconfigured => {
+            worker.postgres.last_words.borrow().clone().unwrap_or_else(|| reason(end).into())
+        }
         End::ServerLost => reason(end).into(),
         End::Left | End::Gone | End::Lost | End::Violation | End::Pinned | End::Drained | End::Ended | End::Moved => {
             "client disconnect while server was not ready".into()
@@ -144,7 +159,7 @@ fn reason(end: End) -> &'static str {
         End::ServerLost => "server conn crashed?",
         End::Mode => "transaction blocks not allowed in statement pooling mode",
         End::Pinned => "no more connections may be pinned",
-        End::TimedOut => "query timeout",
+        End::TimedOut(_) => "query timeout",
         End::Reconfigured => "database configuration changed",
         End::Drained => "server shutting down",
         End::Ended => "admin forced disconnect",
@@ -171,7 +186,8 @@ fn pooler_error(config: &Config, subject: &Subject<'_>, message: &str) {
     }
 }
 
-fn age(connected: u32) -> u64 {
+/// For how many whole seconds a client has been connected that came then.
+pub(super) fn age(connected: u32) -> u64 {
     let now = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     now.saturating_sub(u64::from(connected))
 }

@@ -224,7 +224,6 @@ impl PostgresSide {
             // Sessions that have begun to share statements go on doing so.
             self.statement_capacity.set((postgres.max_prepared_statements as usize).max(1));
             self.dialing.dns.configure(names(postgres));
-            self.traces.lead_to(postgres.traces.endpoint.as_ref());
             self.traces_statements.set(postgres.traces.statements);
             let workers = u32::try_from(worker.mailboxes.workers()).unwrap_or(1).max(1);
             self.arrivals.resize(postgres.max_client_logins.div_ceil(workers));

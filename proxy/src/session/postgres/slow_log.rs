@@ -86,14 +86,24 @@ struct Subject<'a> {
     server_pid: u32,
 }
 
+/// A line about something of a client's, with whose it is first.
+macro_rules! tell {
+    ($subject:expr, $message:literal, $($fields:tt)*) => {{
+        let Subject { pool, client, peer, user, database, application_name, server_pid } = $subject;
+        tracing::warn!(pool, client, peer, user, database, application_name, server_pid, $($fields)*, $message);
+    }};
+}
+
 impl Session {
     /// The connection has been waited for, which is a part of what runs on it first.
     pub(super) fn note_wait(&self, lease: &mut Lease<PgConnector>) {
         let since = lease.since();
         let waited = self.worker.postgres.micros(since).saturating_sub(self.presence().asked());
+        let waited = Duration::from_micros(waited);
+        let opening = lease.opening.and_then(|opening| opening.seen_by(since.checked_sub(waited)?));
         keep(&mut lease.link, self.member.account(), since);
         if let Some(journal) = &mut lease.link.journal {
-            journal.has_waited(Duration::from_micros(waited));
+            journal.has_waited(waited, opening);
         }
     }
 
@@ -155,42 +165,28 @@ impl Session {
     }
 
     fn log_statement(&self, ran: &Ran) {
-        let Subject { pool, client, peer, user, database, application_name, server_pid } = self.subject();
-        tracing::warn!(
-            pool,
-            client,
-            peer,
-            user,
-            database,
-            application_name,
-            server_pid,
+        tell!(
+            self.subject(),
+            "slow statement",
             duration_ms = ms(ran.waited + ran.took),
             wait_ms = ms(ran.waited),
             server_ms = ms(ran.took),
             statements = ran.statements,
             outcome = ran.outcome.label(),
             tag = &*String::from_utf8_lossy(&ran.tag),
-            statement = shown_all(ran),
-            "slow statement"
+            statement = shown_all(ran)
         );
     }
 
     fn log_transaction(&self, transaction: &Transaction, state: &'static str) {
-        let Subject { pool, client, peer, user, database, application_name, server_pid } = self.subject();
-        tracing::warn!(
-            pool,
-            client,
-            peer,
-            user,
-            database,
-            application_name,
-            server_pid,
+        tell!(
+            self.subject(),
+            "long transaction",
             state,
             duration_ms = ms(transaction.took),
             idle_ms = ms(transaction.idle),
             statements = transaction.statements,
-            last_statement = %shown(&transaction.last),
-            "long transaction"
+            last_statement = %shown(&transaction.last)
         );
     }
 }

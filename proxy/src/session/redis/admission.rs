@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use sidepool_config::model::QueueFairness;
 use sidepool_protocol::redis::command::Handling;
 
+use super::end::End;
 use super::identity;
 use super::refusal;
 use super::requests::handling;
@@ -56,12 +57,12 @@ impl Session {
         let record = Rc::clone(&lane.record);
         let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), group.line());
         record.add(measure::refusal(reason), 1);
-        tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no room on a shared Redis connection for a client");
+        self.note_refused(group.shared.name(), reason, &line);
         while let Some(whole) = self.take_front() {
             let handling = handling(&whole);
             if handling == Some(Handling::Quit) {
                 self.say(b"+OK\r\n");
-                self.closing = true;
+                self.closing = Some(End::Left);
                 return;
             }
             if self.while_lost(handling).is_none() {
@@ -72,7 +73,7 @@ impl Session {
                 self.replies = Replies::On;
             }
             if handling == Some(Handling::Multi) {
-                self.give_up_transaction();
+                self.give_up_transaction(End::Refused);
             }
         }
     }
@@ -82,7 +83,8 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
-            Ok(0) | Err(_) => self.closing = true,
+            Ok(0) => self.closing = Some(End::Gone),
+            Err(_) => self.closing = Some(End::Lost),
             Ok(read) => self.carry.extend_from_slice(&buffer[..read]),
         }
         Poll::Ready(())

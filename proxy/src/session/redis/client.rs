@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use super::end::End;
 use super::output::Lag;
 use super::redo::NotExecuted;
 use super::shown::Shown;
@@ -48,7 +49,8 @@ pub struct Client {
     session: RefCell<Option<Waker>>,
     /// Who waits for the client to take some of what is kept.
     upstream: RefCell<Option<Waker>>,
-    fate: Cell<Fate>,
+    /// Why it is closed, once that is decided.
+    end: Cell<Option<End>>,
     /// Where it stands in line before a full lane.
     pub place: Place,
     /// What is to be asked again.
@@ -65,19 +67,6 @@ pub struct Redo {
     pub line: Vec<u8>,
     /// What that means.
     pub why: NotExecuted,
-}
-
-/// What becomes of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing in particular.
-    Alive,
-    /// Its socket is of no use any more.
-    Gone,
-    /// It does not read its replies.
-    TooSlow,
-    /// `CLIENT KILL`.
-    Killed,
 }
 
 #[derive(Default)]
@@ -122,7 +111,7 @@ impl Client {
             wake_below: Cell::new(0),
             session: RefCell::new(None),
             upstream: RefCell::new(None),
-            fate: Cell::new(Fate::Alive),
+            end: Cell::new(None),
             place: Place::default(),
             redo: RefCell::new(None),
             inside_reply: Cell::new(false),
@@ -134,22 +123,27 @@ impl Client {
         self.id == 0
     }
 
-    /// What has become of it.
-    pub fn fate(&self) -> Fate {
-        self.fate.get()
+    /// Why it is closed; `None`: it is not.
+    pub fn end(&self) -> Option<End> {
+        self.end.get()
     }
 
-    /// Decides what becomes of it, unless that is decided; its session ends.
-    pub fn doom(&self, fate: Fate) {
-        if self.fate.get() == Fate::Alive {
-            self.fate.set(fate);
+    /// Whether nobody has closed it.
+    pub fn is_alive(&self) -> bool {
+        self.end.get().is_none()
+    }
+
+    /// It is closed, unless it is already; its session ends.
+    pub fn doom(&self, end: End) {
+        if self.is_alive() {
+            self.end.set(Some(end));
             self.wake_session();
         }
     }
 
     /// The session ends: the socket is closed, and whatever is still owed is dropped when it comes.
     pub fn close(&self) {
-        self.fate.set(Fate::Gone);
+        self.end.set(self.end.get().or(Some(End::Gone)));
         *self.stream.borrow_mut() = None;
         *self.backlog.borrow_mut() = None;
         self.wake_upstream();
@@ -206,7 +200,7 @@ impl Client {
 
     /// Hands bytes of replies over. `inside`: the last reply in them is not whole.
     pub fn deliver(&self, bytes: &[u8], inside: bool) {
-        if self.fate.get() != Fate::Alive {
+        if !self.is_alive() {
             return;
         }
         self.inside_reply.set(inside);
@@ -240,7 +234,7 @@ impl Client {
 
     /// Hands a message over that may stand between any two replies.
     pub fn deliver_message(&self, bytes: &[u8]) {
-        if self.fate.get() != Fate::Alive {
+        if !self.is_alive() {
             return;
         }
         if self.inside_reply.get() {
@@ -264,7 +258,7 @@ impl Client {
             while !bytes.is_empty() {
                 match stream.poll_write(&mut cx, bytes) {
                     Poll::Ready(Ok(0) | Err(_)) => {
-                        self.doom(Fate::Gone);
+                        self.doom(End::Lost);
                         return;
                     }
                     Poll::Ready(Ok(written)) => bytes = &bytes[written..],
@@ -298,7 +292,7 @@ impl Client {
             match stream.poll_write(cx, &backlog.bytes[backlog.sent..]) {
                 Poll::Pending => break false,
                 Poll::Ready(Ok(0) | Err(_)) => {
-                    self.fate.set(Fate::Gone);
+                    self.end.set(self.end.get().or(Some(End::Lost)));
                     break true;
                 }
                 Poll::Ready(Ok(written)) => {
@@ -394,7 +388,7 @@ impl Stands for Rc<Client> {
     }
 
     fn is_there(&self) -> bool {
-        self.fate() == Fate::Alive
+        self.is_alive()
     }
 
     fn wake(&self) {
@@ -472,7 +466,7 @@ mod tests {
         }
         client.close();
         client.deliver(&[0; 100_000], false);
-        assert_eq!((client.backlog(), client.fate()), (0, Fate::Gone));
+        assert_eq!((client.backlog(), client.end()), (0, Some(End::Lost)));
     }
 
     trait Settle {

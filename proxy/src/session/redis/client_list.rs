@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::request::parse_integer;
 
-use super::client::{Client, Fate};
+use super::client::Client;
+use super::end::End;
 use super::server::Server;
 use super::shown::Words;
 use crate::transport::stream::{Peer, Stream};
@@ -112,7 +113,7 @@ pub fn kill(server: &Server, me: u64, options: &[&[u8]]) -> Result<Killed, Strin
             None => Err("ERR No such client".to_owned()),
             Some(client) if client.id == me => Ok(Killed::OneAndSelf),
             Some(client) => {
-                client.doom(Fate::Killed);
+                client.doom(End::Killed);
                 Ok(Killed::One)
             }
         };
@@ -133,7 +134,7 @@ pub fn kill(server: &Server, me: u64, options: &[&[u8]]) -> Result<Killed, Strin
         if client.id == me {
             includes_me = !skip_me;
         } else {
-            client.doom(Fate::Killed);
+            client.doom(End::Killed);
         }
     }
     Ok(if includes_me { Killed::ManyAndSelf(count) } else { Killed::Many(count) })

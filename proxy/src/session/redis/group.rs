@@ -19,7 +19,6 @@ use super::lane::{Lane, Looked};
 use super::leased::patience;
 use super::redo::load_scripts;
 use super::server::Server;
-use super::slow_log::Waited;
 use super::turns::Bounds;
 use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
@@ -29,6 +28,7 @@ use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::limits::Limits;
 use crate::pool::reason::RefuseReason;
+use crate::transport::ends::Ends;
 use crate::upstream::redis::connector::{Blame, RedisConnector, Target, shown};
 use crate::worker::Worker;
 
@@ -57,6 +57,11 @@ impl Key {
     /// The same without habits.
     pub fn plain(self) -> Self {
         Self { habits: Habits::default(), ..self }
+    }
+
+    /// The name of the pool of its shared connections.
+    pub fn shared_name(&self, server: &str) -> String {
+        format!("{}/shared", self.base(server))
     }
 
     /// What names of pools begin with.
@@ -133,7 +138,7 @@ impl Group {
         let base = key.base(server);
         let name: Arc<str> = format!("{base}/leased").into();
         Rc::new(Self {
-            shared: open(format!("{base}/shared").into(), shared, Rc::clone(&records[0])),
+            shared: open(key.shared_name(server).into(), shared, Rc::clone(&records[0])),
             blocking: bounds.join(&name, split.blocking(config)),
             is_bounded: Cell::new(split.blocking(config) < split.leased),
             leased: open(name, leased, Rc::clone(&records[1])),
@@ -180,16 +185,19 @@ impl Group {
         let mut busy = false;
         self.worked_ms.set(self.worked_ms.get().wrapping_add(ms));
         self.meeting.on_look();
-        let (limit, patience) = (self.log_min_duration.get(), self.line.get().patience);
+        let (limit, patience) = (self.log_min_duration(), self.line.get().patience);
         for lane in &*self.lanes.borrow() {
             if lane.waiting() > 0 {
                 lane.look_at_line(crate::clock::now(), patience);
             }
             let looked = lane.look(self.worked_ms.get());
-            if limit.is_zero() {
-                lane.forget_slow();
-            } else if let Some((waited, took)) = lane.look_for_slow(crate::clock::now(), limit) {
-                self.log_slow(waited, took);
+            match limit {
+                None => lane.forget_slow(),
+                Some(limit) => {
+                    if let Some((waited, took)) = lane.look_for_slow(crate::clock::now(), limit) {
+                        self.log_slow(self.shared.name(), waited.client, waited.command.name, waited.arguments, took);
+                    }
+                }
             }
             match looked {
                 Looked::Idle => {}
@@ -206,10 +214,18 @@ impl Group {
         busy
     }
 
-    fn log_slow(&self, waited: Waited, took: Duration) {
-        let Waited { command, arguments, client, .. } = waited;
+    /// Logs that the server took so long for a command of this client, which may have left.
+    pub fn log_slow(&self, pool: &str, client: u64, command: &str, arguments: usize, took: Duration) {
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(pool = &**self.shared.name(), client, command = command.name, arguments, duration_ms, "slow command");
+        let found = self.owner.upgrade().and_then(|owner| owner.client(client));
+        let peer = found.as_ref().and_then(|client| client.with_stream(Ends::of)).unwrap_or(Ends::Unknown).peer();
+        let user = found.and_then(|client| client.shown.user.borrow().clone()).unwrap_or_else(|| "".into());
+        tracing::warn!(pool, client, peer, user = &*user, command, arguments, duration_ms, "slow command");
+    }
+
+    /// From how long on a command is slow for the log; `None`: it does not ask.
+    pub fn log_min_duration(&self) -> Option<Duration> {
+        Some(self.log_min_duration.get()).filter(|limit| !limit.is_zero())
     }
 
     /// What bounds leases that only others can end; `None`: nothing but their number.

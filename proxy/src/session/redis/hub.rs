@@ -17,7 +17,8 @@ use sidepool_protocol::redis::audience;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::request::Arguments;
 
-use super::client::{Client, Fate};
+use super::client::Client;
+use super::end::End;
 use super::group::Group;
 use super::hub_heir::Wanted;
 use super::hub_line;
@@ -343,7 +344,7 @@ impl Hub {
                 }
             }
             if member.client.backlog() > limit {
-                member.client.doom(Fate::TooSlow);
+                member.client.doom(End::OutputLimit);
             }
         }
     }
@@ -398,7 +399,7 @@ impl Hub {
             self.crowded.set(self.crowded.get() - 1);
         }
         self.count(kind, -1);
-        doom(&topic.members);
+        doom(&topic.members, End::Denied);
         for ticket in topic.tickets {
             if ticket.outcome().is_none() {
                 ticket.finish(Err(text.to_owned()));
@@ -430,7 +431,7 @@ impl Hub {
             return 0;
         }
         let topics = self.topics.borrow();
-        doom(topics.iter().flat_map(HashMap::values).flat_map(|topic| &topic.members))
+        doom(topics.iter().flat_map(HashMap::values).flat_map(|topic| &topic.members), End::Gap)
     }
 
     /// There is no connection to be had: whoever waits for a confirmation is told.
@@ -463,7 +464,7 @@ impl Hub {
 }
 
 /// Closes subscribers. Says how many.
-fn doom<'a>(members: impl IntoIterator<Item = &'a Rc<Subscriber>>) -> usize {
-    let alive = members.into_iter().filter(|member| member.client.fate() == Fate::Alive);
-    alive.map(|member| member.client.doom(Fate::Killed)).count()
+fn doom<'a>(members: impl IntoIterator<Item = &'a Rc<Subscriber>>, end: End) -> usize {
+    let alive = members.into_iter().filter(|member| member.client.is_alive());
+    alive.map(|member| member.client.doom(end)).count()
 }

@@ -18,7 +18,7 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use tokio::sync::oneshot;
 
 use super::bound::Seat;
-use super::client::Fate;
+use super::end::End;
 use super::group::Key;
 use super::leased::{Counted, patience};
 use super::refusal;
@@ -231,7 +231,7 @@ impl Sink {
         let name = Arc::clone(&session.server.name);
         session.worker.mailboxes.post(self.home, move |worker| {
             if let Some(client) = worker.redis.server(&name).and_then(|server| server.client(target)) {
-                client.doom(Fate::Killed);
+                client.doom(End::Gap);
             }
         });
     }
@@ -246,7 +246,7 @@ fn deliver(server: &Server, target: u64, frames: &[u8], limit: usize) {
         Resp::Two => {}
     }
     if client.backlog() > limit {
-        client.doom(Fate::TooSlow);
+        client.doom(End::OutputLimit);
     }
 }
 

@@ -23,7 +23,8 @@ use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Own, Pipeline, Work};
 use tokio::time::Sleep;
 
-use super::client::{Client, Fate, Owner};
+use super::client::{Client, Owner};
+use super::end::End;
 use super::flow::{Flow, Meeting};
 use super::group::Group;
 use super::refusal;
@@ -281,7 +282,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 if group.upgrade().is_some_and(|group| group.on_refused(&pool, &error)) {
                     continue;
                 }
-                lane.refuse(&pool, error);
+                let says_so = worker.config.borrow().log.pooler_errors;
+                lane.refuse(&pool, error, says_so);
                 continue;
             }
         };
@@ -420,7 +422,7 @@ impl Lane {
             // Half a reply has been handed over; nothing that could follow would be understood.
             let client = Rc::clone(&slot.owner.0);
             drop(pipeline);
-            client.doom(Fate::Gone);
+            client.doom(End::ServerLost);
             pipeline = self.pipeline.borrow_mut();
         }
         let loss = pipeline.on_loss(refusal::LOST);

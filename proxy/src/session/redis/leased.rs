@@ -12,19 +12,21 @@ use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, parse_integer};
 
-use super::client::Fate;
 use super::count;
+use super::end::End;
 use super::identity::Named;
+use super::leased_times::Times;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
 use super::requests::{handling, has_block};
 use super::run::Session;
 use super::steps::After;
+use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge};
 use crate::pool::handle::Pool;
 use crate::pool::measure;
-use crate::pool::reason::Condition;
+use crate::pool::reason::{Condition, RefuseReason};
 use crate::upstream::redis::connector::RedisConnector;
 
 /// How much is read from a client that waits for something.
@@ -69,31 +71,35 @@ impl Session {
                     Some(Ok(seat)) => Some(seat),
                     Some(Err(full)) => {
                         pool.record().add(measure::refusal(full.reason), 1);
-                        return self.refuse(first, &refusal::full(pool.name(), full));
+                        return self.refuse(first, &pool, full.reason, &refusal::full(pool.name(), full));
                     }
                 }
             }
         };
+        let asked = self.server.samples().then(clock::now);
         let named = Named::new(&self.worker.identities, &self.server.config(), &self.client);
         let mut lease = loop {
             match self.wait_for(pool.acquire(named.id())).await {
                 None => return After::End,
                 Some(Ok(lease)) => break lease,
                 Some(Err(error)) if group.on_refused(&pool, &error) => {}
-                Some(Err(error)) => return self.refuse(first, &refusal::line(&error)),
+                Some(Err(error)) => return self.refuse(first, &pool, error.refusal.reason, &refusal::line(&error)),
             }
         };
         pool.record().add(count::lease(first), 1);
         let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
-        let mut relay = Relay::default();
+        let mut relay = Relay { times: Times::of(&group), ..Relay::default() };
         let connector = pool.connector();
         relay.log_in_again(connector.renewal(&mut lease));
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
         relay.show(self, true);
         relay.end_redirect(self, matches!(ended, Ended::Lost));
+        if let Some(asked) = asked {
+            self.trace_lease(asked, &lease, &relay);
+        }
         self.fresh = true;
         match ended {
             Ended::Free(condition) => {
@@ -130,17 +136,23 @@ impl Session {
     /// Ready when the client is gone; reads on to find out.
     fn poll_gone(&mut self, blocks: bool, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(false, cx);
-        if self.client.fate() != Fate::Alive {
+        if !self.client.is_alive() {
             return Poll::Ready(());
         }
         let worker = Rc::clone(&self.worker);
         while self.carry.len() < CARRY_MAX {
             let mut buffer = worker.buffers.read.borrow_mut();
-            match std::task::ready!(self.client.poll_read(cx, &mut buffer)).ok() {
-                Some(0) if !blocks => return Poll::Pending,
-                None | Some(0) => return Poll::Ready(()),
-                Some(read) => self.carry.extend_from_slice(&buffer[..read]),
-            }
+            let end = match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
+                Ok(0) if !blocks => return Poll::Pending,
+                Ok(0) => End::Gone,
+                Err(_) => End::Lost,
+                Ok(read) => {
+                    self.carry.extend_from_slice(&buffer[..read]);
+                    continue;
+                }
+            };
+            self.client.doom(end);
+            return Poll::Ready(());
         }
         Poll::Pending
     }
@@ -154,7 +166,7 @@ impl Session {
             }
             [client, pause, ms, ..] if client.eq_ignore_ascii_case(b"client") && pause.eq_ignore_ascii_case(b"pause") => {
                 let ms = parse_integer(ms).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-                self.server.pause(crate::clock::now().checked_add(Duration::from_millis(ms)));
+                self.server.pause(clock::now().checked_add(Duration::from_millis(ms)));
             }
             _other_control => {}
         }
@@ -175,15 +187,15 @@ impl Session {
     }
 
     /// There is no connection for the request at the front of `carry`.
-    fn refuse(&mut self, first: Option<Handling>, line: &str) -> After {
-        tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no Redis connection for a client");
+    fn refuse(&mut self, first: Option<Handling>, pool: &Pool<RedisConnector>, reason: RefuseReason, line: &str) -> After {
+        self.note_refused(pool.name(), reason, line);
         if !self.refuse_front(line) {
             // The rest of a large request is still to come and would be taken for requests.
-            self.closing = true;
+            self.closing = Some(End::Refused);
             return After::GoOn;
         }
         if first == Some(Handling::Multi) {
-            self.give_up_transaction();
+            self.give_up_transaction(End::Refused);
         }
         After::GoOn
     }
@@ -195,6 +207,7 @@ impl Session {
         tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was lost");
         if relay.is_inside() {
             // Half a request or half a reply cannot be taken back.
+            self.client.doom(End::ServerLost);
             return After::End;
         }
         for line in owed {
@@ -202,16 +215,16 @@ impl Session {
         }
         self.lost = relay.lost();
         if relay.has_just_begun() {
-            self.give_up_transaction();
+            self.give_up_transaction(End::ServerLost);
         }
         After::GoOn
     }
 
     /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
     /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
-    pub(super) fn give_up_transaction(&mut self) {
+    pub(super) fn give_up_transaction(&mut self, end: End) {
         self.lost = Lost::Transaction;
-        self.closing |= self.carry.is_empty();
+        self.closing = self.closing.or(self.carry.is_empty().then_some(end));
     }
 }
 

@@ -126,6 +126,7 @@ impl Session {
             }
             Identity::Not(_) => {
                 self.worker.record.add(WorkerCounter::RedisLoginBadPassword, 1);
+                self.worker.record.add(WorkerCounter::DeniedRedisAuth, 1);
                 tracing::info!(client = self.client.id, server = &*self.server.name, "a Redis client gave a wrong user or password");
             }
             Identity::Unknown => {}
@@ -184,6 +185,7 @@ impl Session {
             self.detach();
         }
         self.account = Some(account);
+        self.note_in();
     }
 
     fn speak(&mut self, version: Resp) {

@@ -13,6 +13,7 @@ use sidepool_protocol::redis::tracker::Work;
 use tokio::sync::oneshot;
 
 use super::client_list::{self, Killed};
+use super::end::End;
 use super::requests::anew;
 use super::run::Session;
 use super::server::Server;
@@ -176,7 +177,7 @@ impl Session {
             Told::Reply(reply) => self.say(&reply),
             Told::End(reply) => {
                 self.say(&reply);
-                self.closing = true;
+                self.closing = Some(End::Killed);
             }
             Told::Ask(request) => return self.share(&request, Work::Writes, Kind::Connection, false),
         }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use sidepool_config::model::OutputLimit;
 
 use super::beat::Beat;
-use super::client::{Client, Fate, HIGH_WATER};
+use super::client::{Client, HIGH_WATER};
+use super::end::End;
 use super::run::Session;
 
 /// How often what waits is looked at.
@@ -62,10 +63,10 @@ impl Session {
 
     /// A client that was closed because it did not read is counted.
     pub(super) fn note_slow(&self) {
-        if self.client.fate() == Fate::TooSlow {
+        if let Some(end @ (End::OutputLimit | End::Memory)) = self.client.end() {
             self.worker.record.add(crate::observe::record::WorkerCounter::RedisFaultSlow, 1);
-            let (client, waiting) = (self.client.id, self.client.backlog());
-            tracing::info!(client, waiting, server = &*self.server.name, "a Redis client does not read its replies and is closed");
+            let (client, waiting, reason) = (self.client.id, self.client.backlog(), end.label());
+            tracing::info!(client, waiting, reason, server = &*self.server.name, "a Redis client does not read its replies and is closed");
         }
     }
 }
@@ -75,7 +76,7 @@ impl Client {
     fn look(&self, limit: OutputLimit, holds: bool) {
         let bytes = self.backlog();
         if self.with_lag(|lag| lag.look(bytes, limit, holds)) {
-            self.doom(Fate::TooSlow);
+            self.doom(End::OutputLimit);
         }
     }
 

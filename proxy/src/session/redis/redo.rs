@@ -10,7 +10,7 @@ use sidepool_protocol::redis::command::{self, Kind, Replay};
 use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
-use super::client::{Fate, Redo};
+use super::client::Redo;
 use super::count;
 use super::run::Session;
 use super::steps::After;
@@ -57,7 +57,7 @@ impl Session {
                 NotExecuted::NoScript => !std::mem::replace(&mut loaded, true) && self.load_script(&request).await,
                 NotExecuted::NotNow | NotExecuted::NotHere => self.wait_out(&mut pause, deadline).await,
             };
-            if self.client.fate() != Fate::Alive {
+            if !self.client.is_alive() {
                 return After::End;
             }
             if !again {

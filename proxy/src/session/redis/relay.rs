@@ -18,9 +18,11 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
-use super::client::{Fate, HIGH_WATER};
+use super::client::HIGH_WATER;
 use super::count;
+use super::end::End;
 use super::gate;
+use super::leased_times::{Asked, Times};
 use super::lost::Lost;
 use super::others::Told;
 use super::redirect::{Redirect, Redirecting};
@@ -30,6 +32,7 @@ use super::relay_transaction::{Change, Queued};
 use super::requests::anew;
 use super::run::Session;
 use super::steps::Replies;
+use super::traced::Operation;
 use crate::observe::record::{PoolCounter, WorkerCounter};
 use crate::pool::lease::Lease;
 use crate::pool::reason::Condition;
@@ -102,12 +105,26 @@ pub(super) struct Relay {
     /// The connection is not as it came.
     pub(super) dirty: bool,
     pub(super) begun: bool,
+    /// How long the server takes.
+    pub(super) times: Times,
+    /// How many commands there were, and which.
+    pub(super) commands: u32,
+    pub(super) operation: Operation,
 }
 
 /// What the next reply answers.
 pub(super) struct Owed {
     pub(super) what: What,
     pub(super) muted: bool,
+    /// What is timed of it.
+    pub(super) asked: Option<Box<Asked>>,
+}
+
+impl Owed {
+    /// The next reply answers this, for however long it takes.
+    pub(super) fn untimed(what: What, muted: bool) -> Self {
+        Self { what, muted, asked: None }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -133,7 +150,7 @@ impl Relay {
         session.client.set_session(cx);
         loop {
             session.poll_flush(!self.raw, cx);
-            if session.client.fate() != Fate::Alive {
+            if !session.client.is_alive() {
                 return Poll::Ready(Ended::ClientGone);
             }
             self.parse(session, lease);
@@ -147,6 +164,7 @@ impl Relay {
                 return Poll::Ready(Ended::Free(condition));
             }
             if session.worker.drain.is_over_for_those_who_cannot_move() && self.is_at_leisure() {
+                session.client.doom(End::Drained);
                 return Poll::Ready(Ended::ClientGone);
             }
             let down = match self.read_server(session, lease, cx) {
@@ -230,7 +248,7 @@ impl Relay {
             session.say(b"+RESET\r\n");
             return Some(as_it_is);
         }
-        (session.closing || !self.is_pinned()).then_some(as_it_is)
+        (session.closing.is_some() || !self.is_pinned()).then_some(as_it_is)
     }
 
     /// Sends the requests at the front of `carry`, as long as they belong on this connection.
@@ -275,7 +293,7 @@ impl Relay {
             self.out.extend_from_slice(&bytes[at..]);
             return;
         }
-        if at < bytes.len() && !session.closing {
+        if at < bytes.len() && session.closing.is_none() {
             session.carry = bytes;
             session.carry.drain(..at);
         }
@@ -287,9 +305,15 @@ impl Relay {
         room && self.body.is_none()
             && !self.is_asking()
             && !self.is_settling()
-            && !session.closing
+            && session.closing.is_none()
             && !self.reset
             && (!self.begun || self.is_pinned())
+    }
+
+    /// One more command.
+    pub(super) fn count(&mut self, command: Option<&'static Command>) {
+        self.commands = self.commands.saturating_add(1);
+        self.operation.add(command);
     }
 
     pub(super) fn fault(&mut self, session: &mut Session, fault: RequestFault) {
@@ -298,7 +322,7 @@ impl Relay {
         if let Some(line) = fault.line() {
             self.answer_error(session, &line);
         }
-        session.closing = true;
+        session.closing = Some(End::Violation);
     }
 
     pub(super) fn send(&mut self, session: &mut Session, bytes: &[u8], what: What) {
@@ -306,7 +330,8 @@ impl Relay {
         let skips = session.replies == Replies::Skip && what != What::Swallow;
         self.begun = true;
         self.out.extend_from_slice(bytes);
-        self.owed.push_back(Owed { what, muted: silent });
+        let asked = self.times.ask(&what, session.client.shown.command.get(), bytes);
+        self.owed.push_back(Owed { what, muted: silent, asked });
         if skips {
             session.replies = Replies::On;
         }
@@ -314,7 +339,7 @@ impl Relay {
 
     pub(super) fn answer(&mut self, session: &Session, reply: &[u8]) {
         self.begun = true;
-        self.owed.push_back(Owed { what: What::Own(reply.to_vec()), muted: session.replies != Replies::On });
+        self.owed.push_back(Owed::untimed(What::Own(reply.to_vec()), session.replies != Replies::On));
     }
 
     pub(super) fn answer_error(&mut self, session: &Session, text: impl AsRef<[u8]>) {
@@ -325,7 +350,7 @@ impl Relay {
 
     /// Replies of our own whose turn has come.
     pub(super) fn say_own(&mut self, session: &Session) {
-        while let Some(Owed { what: What::Own(reply), muted }) = self.owed.front() {
+        while let Some(Owed { what: What::Own(reply), muted, asked: _ }) = self.owed.front() {
             if !muted {
                 session.client.deliver(reply, false);
             }
@@ -352,6 +377,8 @@ impl Relay {
         let kind = command.map_or(Kind::Write, |command| command.kind);
         lease.pool().record().add(count::command(kind), 1);
         self.blocking = false;
+        self.count(command);
+        session.client.shown.command.set(command);
         self.send(session, head, if self.multi { What::Queued(None) } else { What::Plain });
         self.body = Some(scanner);
     }
@@ -376,18 +403,19 @@ impl Relay {
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
-        if !room || session.closing || self.deaf {
+        if !room || session.closing.is_some() || self.deaf {
             return Ok(false);
         }
         let worker = Rc::clone(&session.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
-        let read = match session.client.poll_read(cx, &mut buffer) {
+        let (read, end) = match session.client.poll_read(cx, &mut buffer) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(_)) => 0,
+            Poll::Ready(Ok(read)) => (read, End::Gone),
+            Poll::Ready(Err(_)) => (0, End::Lost),
         };
         if read == 0 {
             if self.blocking || self.raw || self.owed.is_empty() || self.body.is_some() {
+                session.client.doom(end);
                 return Err(Ended::ClientGone);
             }
             // It closed only its own direction and still gets its replies, those to what it has asked behind this, too.
@@ -395,7 +423,7 @@ impl Relay {
                 self.deaf = true;
                 return Ok(false);
             }
-            session.closing = true;
+            session.closing = Some(end);
             return Ok(true);
         }
         let bytes = &buffer[..read];
@@ -412,6 +440,9 @@ impl Relay {
                 }
                 session.carry.extend_from_slice(&bytes[used..]);
                 self.body = None;
+                if let Some(asked) = self.owed.back_mut().and_then(|owed| owed.asked.as_mut()) {
+                    asked.is_sent();
+                }
             }
             Err(_) => {
                 self.owed.pop_back();
@@ -436,6 +467,7 @@ impl Relay {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => Err(()),
             Poll::Ready(Ok(read)) => {
+                self.times.arrived();
                 lease.pool().record().add(PoolCounter::BytesFromServer, read as u64);
                 // But for a few replies that nobody asked for.
                 lease.pool().record().add(PoolCounter::BytesToClient, read as u64);
@@ -458,7 +490,7 @@ mod tests {
 
     #[test]
     fn only_what_stands_inside_the_lost_transaction_is_known_not_to_have_run() {
-        let owed = |all: Vec<What>| all.into_iter().map(|what| Owed { what, muted: false }).collect();
+        let owed = |all: Vec<What>| all.into_iter().map(|what| Owed::untimed(what, false)).collect();
         let mut relay = Relay { multi: true, owed: owed(vec![What::Plain, What::Multi, What::Plain]), ..Relay::default() };
         assert_eq!(relay.owed(), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
         relay.owed = owed(vec![What::Multi, What::Plain, What::Multi]);

@@ -2,7 +2,7 @@
 
 use sidepool_protocol::redis::frame::{Scan, Value};
 
-use super::client::Fate;
+use super::end::End;
 use super::relay::{Owed, Relay, What};
 use super::run::Session;
 
@@ -34,7 +34,8 @@ impl Relay {
                         continue;
                     }
                     // What nobody is owed can only be an error about something that is answered out of band.
-                    let Some(Owed { what, muted }) = self.owed.pop_front() else { continue };
+                    let Some(Owed { what, muted, asked }) = self.owed.pop_front() else { continue };
+                    self.times.answered(asked, session.client.id);
                     let settles = self.is_gathered(&what);
                     if muted || settles || what == What::Swallow {
                         self.hand_over(session, &bytes[from..begins], false);
@@ -62,6 +63,9 @@ impl Relay {
                 }
             }
         }
+        if !self.scanner.is_between() {
+            self.times.began();
+        }
         let inside = !self.scanner.is_between() && !self.is_hidden();
         self.hand_over(session, &bytes[from..at], inside);
         Ok(())
@@ -87,7 +91,7 @@ impl Relay {
         }
         if session.server.config().client_output_buffer_limit.normal.is_over_hard(self.gathered.len() + bytes.len()) {
             self.gathered = Vec::new();
-            session.client.doom(Fate::TooSlow);
+            session.client.doom(End::OutputLimit);
             return;
         }
         self.gathered.extend_from_slice(bytes);

@@ -9,6 +9,7 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
 use super::count;
+use super::end::End;
 use super::gate;
 use super::others::{Told, wrong};
 use super::redirect::is_redirected;
@@ -60,6 +61,7 @@ impl Relay {
             false => self.outside(session, whole, command, alone),
         };
         if taken {
+            self.count(command);
             if let Some(command) = command {
                 lease.pool().record().add(count::command(command.kind), 1);
             }
@@ -145,14 +147,14 @@ impl Relay {
 
     fn quit(&mut self, session: &mut Session) {
         self.answer(session, b"+OK\r\n");
-        session.closing = true;
+        session.closing = Some(End::Left);
     }
 
     /// The connection logged in with a secret that is not the present one: this goes first.
     pub(super) fn log_in_again(&mut self, request: Option<Vec<u8>>) {
         if let Some(request) = request {
             self.out.extend_from_slice(&request);
-            self.owed.push_back(Owed { what: What::Swallow, muted: true });
+            self.owed.push_back(Owed::untimed(What::Swallow, true));
         }
     }
 
@@ -246,7 +248,7 @@ impl Relay {
             Told::Reply(reply) => self.answer(session, &reply),
             Told::End(reply) => {
                 self.answer(session, &reply);
-                session.closing = true;
+                session.closing = Some(End::Killed);
             }
             Told::Ask(request) => self.send(session, &request, What::Plain),
         }

@@ -8,6 +8,7 @@ use sidepool_protocol::redis::tracker::Work;
 use sidepool_protocol::redis::{inline, transaction};
 
 use super::count;
+use super::end::End;
 use super::gate;
 use super::lost::Lost;
 use super::run::Session;
@@ -135,7 +136,7 @@ impl Session {
             Handling::Tracking => self.tracking(whole),
             Handling::Quit => {
                 self.say(b"+OK\r\n");
-                self.closing = true;
+                self.closing = Some(End::Left);
                 Next::Done
             }
             Handling::Refuse => {

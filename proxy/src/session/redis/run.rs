@@ -15,8 +15,9 @@ use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
 use tokio::time::Sleep;
 
-use super::client::{Client, Fate, high_water};
+use super::client::{Client, high_water};
 use super::count;
+use super::end::End;
 use super::group::{Group, Key};
 use super::lane::Lane;
 use super::lost::Lost;
@@ -24,9 +25,11 @@ use super::requests::anew;
 use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
+use super::traced::Traced;
 use super::turns::{self, Admission};
 use crate::arrivals::Newcomer;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
+use crate::transport::ends::Ends;
 use crate::transport::options;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
@@ -51,8 +54,12 @@ pub(super) struct Session {
     pub(super) subscriber: Option<Rc<Subscriber>>,
     /// Nothing more is dealt with until all earlier replies have been handed over.
     hold: bool,
-    /// No more requests are read; the session ends when all replies have been handed over.
-    pub(super) closing: bool,
+    /// No more requests are read; the session ends when all replies have been handed over, and this is why.
+    pub(super) closing: Option<End>,
+    /// Where the client is, once it was let in and the log is to have it.
+    pub(super) noted: Option<Box<Ends>>,
+    /// What it has sent and what is not answered, if that is traced.
+    pub(super) traced: Option<Box<Traced>>,
     /// It still has to say who it is.
     pub(super) login: Option<Box<Login>>,
 }
@@ -66,11 +73,11 @@ pub(super) struct Login {
 }
 
 /// Ready when the client has had all the time, or all the place, that there was for it.
-pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<WorkerCounter> {
+pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<End> {
     if end.poll(cx).is_ready() {
-        return Poll::Ready(WorkerCounter::RedisLoginTimeout);
+        return Poll::Ready(End::LoginTimeout);
     }
-    pin!(arrival.sent_away()).poll(cx).map(|()| WorkerCounter::RedisLoginCrowdedOut)
+    pin!(arrival.sent_away()).poll(cx).map(|()| End::CrowdedOut)
 }
 
 /// Where a session's shared commands go.
@@ -129,7 +136,9 @@ impl Session {
             lost: Lost::Nothing,
             subscriber: None,
             hold: false,
-            closing: false,
+            closing: None,
+            noted: None,
+            traced: None,
             login,
             server,
         };
@@ -142,6 +151,7 @@ impl Session {
         if self.server.config().client_tls.context.is_some() && Box::pin(self.secure()).await == After::End {
             return;
         }
+        self.note_in();
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
             let silenced = self.replies == Replies::Skip && step.answers();
@@ -183,9 +193,11 @@ impl Session {
         self.client.set_session(cx);
         loop {
             let flushed = self.poll_flush(false, cx);
-            match self.client.fate() {
-                Fate::Alive => {}
-                Fate::Gone | Fate::Killed | Fate::TooSlow => return Poll::Ready(Step::End),
+            if !self.client.is_alive() {
+                return Poll::Ready(Step::End);
+            }
+            if self.traced.is_some() {
+                self.end_traced();
             }
             // Whatever else it waits for: who is not in does not stay.
             if self.overdue(cx) {
@@ -194,7 +206,7 @@ impl Session {
             if self.client.has_redo() {
                 return Poll::Ready(Step::Redo);
             }
-            if self.closing {
+            if self.closing.is_some() {
                 let paid = self.client.poll_pending_below(1);
                 return if paid.is_ready() && flushed { Poll::Ready(Step::End) } else { Poll::Pending };
             }
@@ -231,16 +243,20 @@ impl Session {
         match self.client.poll_read(cx, &mut buffer) {
             Poll::Pending => {
                 let idle = self.carry.is_empty() && self.client.pending() == 0 && self.client.backlog() == 0;
-                if idle && worker.drain.is_over_for_those_who_cannot_move() { Poll::Ready(Next::Step(Step::End)) } else { Poll::Pending }
+                if !idle || !worker.drain.is_over_for_those_who_cannot_move() {
+                    return Poll::Pending;
+                }
+                self.client.doom(End::Drained);
+                Poll::Ready(Next::Step(Step::End))
             }
             // Whoever closes only its own direction still gets its replies.
-            Poll::Ready(Ok(0) | Err(_)) => {
-                self.closing = true;
+            Poll::Ready(end @ (Ok(0) | Err(_))) => {
+                self.closing = Some(if end.is_ok() { End::Gone } else { End::Lost });
                 Poll::Ready(Next::Done)
             }
             Poll::Ready(Ok(read)) if self.carry.is_empty() => {
                 let (used, next) = self.deal_with(&buffer[..read]);
-                if used < read && !self.closing {
+                if used < read && self.closing.is_none() {
                     self.carry.extend_from_slice(&buffer[used..read]);
                 }
                 Poll::Ready(next)
@@ -256,7 +272,7 @@ impl Session {
     fn deal_with_carry(&mut self) -> Next {
         let mut bytes = std::mem::take(&mut self.carry);
         let (used, next) = self.deal_with(&bytes);
-        if used < bytes.len() && !self.closing {
+        if used < bytes.len() && self.closing.is_none() {
             bytes.drain(..used);
             self.carry = bytes;
         }
@@ -269,8 +285,8 @@ impl Session {
             self.login = None;
         }
         let over = self.login.as_mut().map(|login| poll_over(login.end.as_mut(), &login.arrival, cx));
-        let Some(Poll::Ready(counter)) = over else { return false };
-        self.worker.record.add(counter, 1);
+        let Some(Poll::Ready(end)) = over else { return false };
+        self.client.doom(end);
         true
     }
 
@@ -282,13 +298,14 @@ impl Session {
                 return (0, Next::Step(Step::Knock));
             }
             self.account = self.server.welcome();
+            self.note_in();
             self.show();
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
         let (window, helping) = (self.window(), self.attached.as_ref().map_or(turns::QUANTUM, |attached| attached.lane.helping()));
         // What went down the lane by itself.
         let mut alone = 0;
-        while at < bytes.len() && !self.closing {
+        while at < bytes.len() && self.closing.is_none() {
             let enough = alone + turns::cost(queue.replies as usize, at - queue.from) >= helping;
             if self.client.pending() + queue.replies >= window || enough {
                 self.send(&mut queue, bytes, at);
@@ -352,6 +369,9 @@ impl Session {
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         lane.send(&self.client, &queue.runs, bytes, false);
         self.server.keep_looking();
+        if self.server.is_traced() {
+            self.note_sent(bytes, replies);
+        }
         queue.runs.clear();
         (queue.from, queue.replies) = (to, 0);
     }
@@ -386,6 +406,9 @@ impl Session {
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         lane.send(&client, &[(work, 1, whole.len())], whole, muted);
         self.server.keep_looking();
+        if self.server.is_traced() {
+            self.note_sent(whole, 1);
+        }
         Next::Done
     }
 
@@ -496,7 +519,7 @@ impl Session {
         if let Some(line) = fault.line() {
             self.say_error(&line);
         }
-        self.closing = true;
+        self.closing = Some(End::Violation);
     }
 
     /// Takes the request at the front of `carry` out; `None`: there is no whole one.
@@ -535,6 +558,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.note_slow();
+        self.note_out();
         self.leave_hub();
         self.detach();
         self.server.leave(self.client.id);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sidepool_config::model::ClientSslMode;
 use sidepool_config::tls::ClientContext;
 
+use super::end::End;
 use super::run::{Login, Session, poll_over};
 use super::steps::After;
 use crate::arrivals::Newcomer;
@@ -41,8 +42,8 @@ impl Session {
         let begun = tokio::select! {
             biased;
             begun = begin(&mut stream, &context, optional, arrival, &self.worker) => begun,
-            counter = poll_fn(|cx| poll_over(end.as_mut(), arrival, cx)) => {
-                self.worker.record.add(counter, 1);
+            over = poll_fn(|cx| poll_over(end.as_mut(), arrival, cx)) => {
+                self.client.doom(over);
                 Err(io::ErrorKind::TimedOut.into())
             }
         };
@@ -59,6 +60,9 @@ impl Session {
             }
             Err(error) => {
                 self.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
+                self.client.doom(End::Handshake);
+                // Nobody has been let in, although nobody would have had to say who it is.
+                self.account = None;
                 tracing::debug!(client = self.client.id, server = &*self.server.name, %error, "no TLS with a Redis client");
                 After::End
             }

@@ -15,7 +15,8 @@ use sidepool_protocol::redis::handshake::{Credentials, Selects, WRONGPASS};
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
-use super::client::{Client, Fate};
+use super::client::Client;
+use super::end::End;
 use super::gate::gates;
 use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
@@ -27,6 +28,7 @@ use super::verdicts::{Known, Verdicts};
 use crate::arrivals::Arrivals;
 use crate::observe::report::PoolReport;
 use crate::pool::handle::{Pool, PoolSetup};
+use crate::pool::random::Random;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Facts;
 use crate::upstream::redis::scripts::Scripts;
@@ -56,6 +58,9 @@ pub struct Server {
     looking: Cell<bool>,
     /// Commands that are not sent.
     denied: Cell<Gates>,
+    /// What one in so many of is traced; 0: nothing is.
+    sampling: Cell<u32>,
+    random: RefCell<Random>,
     /// Until when a `CLIENT PAUSE` that came through here halts writes.
     paused: Cell<Option<Instant>>,
     /// What the server said to clients that log in as themselves.
@@ -92,6 +97,8 @@ impl Server {
             slow: Slow::default(),
             looking: Cell::new(false),
             denied: Cell::new(gates(&config)),
+            sampling: Cell::new(sampling(&config)),
+            random: RefCell::new(Random::new(getrandom::u64().unwrap_or_default())),
             paused: Cell::new(None),
             verdicts: Verdicts::default(),
             passed: Passed::default(),
@@ -118,6 +125,7 @@ impl Server {
     pub fn apply(&self, config: Arc<Redis>, worker: &Worker) {
         let old = self.config.replace(Arc::clone(&config));
         self.denied.set(gates(&config));
+        self.sampling.set(sampling(&config));
         self.listen_to(&config, worker);
         for (key, group) in &*self.groups.borrow() {
             let (password, before) = (self.secret_of(&config, &key.user), self.secret_of(&old, &key.user));
@@ -256,7 +264,7 @@ impl Server {
     fn close_clients(&self, of: impl Fn(&Rc<str>) -> bool) {
         for client in self.clients() {
             if client.shown.user.borrow().as_ref().is_some_and(&of) {
-                client.doom(Fate::Killed);
+                client.doom(End::Denied);
             }
         }
     }
@@ -273,6 +281,17 @@ impl Server {
             self.paused.set(None);
         }
         paused
+    }
+
+    /// Whether anything is traced.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.sampling.get() > 0
+    }
+
+    /// Whether what begins now is traced.
+    pub fn samples(&self) -> bool {
+        self.is_traced() && self.random.borrow_mut().chooses(self.sampling.get())
     }
 
     /// Commands that are not sent.
@@ -474,7 +493,7 @@ impl Server {
 
     /// What comes to an end when this client leaves; `None`: there is none.
     pub fn watch(&self, id: u64) -> Option<oneshot::Receiver<()>> {
-        self.client(id).filter(|client| client.fate() == Fate::Alive)?;
+        self.client(id).filter(|client| client.is_alive())?;
         let (sender, receiver) = oneshot::channel();
         let mut watched = self.watched.borrow_mut();
         let concerned = watched.entry(id).or_default();
@@ -516,6 +535,11 @@ impl Server {
     pub fn reports(&self, now: Instant) -> Vec<PoolReport> {
         self.groups.borrow().values().flat_map(|group| group.reports(now)).collect()
     }
+}
+
+/// What one in so many of is traced; 0: nothing is.
+fn sampling(config: &Redis) -> u32 {
+    if config.traces.endpoint.is_some() { config.traces.sample_one_in } else { 0 }
 }
 
 /// Who a client is, as one of the configured users.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use sidepool_config::model::Config;
 
 use super::bound::Bounds;
-use super::client::Fate;
+use super::end::End;
 use super::server::Server;
 use crate::observe::report::PoolReport;
 use crate::pool::registry::Directory;
@@ -92,10 +92,10 @@ impl RedisSide {
     pub fn close_largest(&self, most: usize) -> usize {
         let servers = self.servers.borrow();
         let clients = servers.values().flat_map(|server| server.clients());
-        let mut slow: Vec<_> = clients.filter(|client| client.fate() == Fate::Alive && client.backlog() > 0).collect();
+        let mut slow: Vec<_> = clients.filter(|client| client.is_alive() && client.backlog() > 0).collect();
         slow.sort_unstable_by_key(|client| Reverse(client.backlog()));
         slow.truncate(most);
-        slow.iter().for_each(|client| client.doom(Fate::TooSlow));
+        slow.iter().for_each(|client| client.doom(End::Memory));
         slow.len()
     }
 

@@ -1,14 +1,14 @@
-//! Commands on shared connections whose replies take long, in the log: which command, with how many arguments, and how long; never what they were.
+//! Commands whose replies take long, in the log: which command, with how many arguments, and how long; never what they were. Here: those on shared
+//! connections. (Those of a client that has a connection of its own: `leased_times`.)
 //!
 //! Lanes are looked at every hundredth of a second while there is work (`slow`): what is found waiting at one look and still at the next is timed from
-//! there. So a command pays nothing, and times are right to about two looks. What a client runs on a connection that it leases (transactions, what blocks)
-//! is not looked at: it waits for the client, or for somebody else.
+//! there. So a command pays nothing, and times are right to about two looks.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::command::Command;
-use sidepool_protocol::redis::request::Arguments;
+use sidepool_protocol::redis::request::parse_integer;
 
 /// The request at the front of a lane, of which the reply is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,16 @@ impl Waited {
     /// The request in these bytes, by the client of this number, found now, `progress` being how far the lane is.
     #[must_use]
     pub fn new(command: &'static Command, request: &[u8], client: u64, now: Instant, progress: u32) -> Self {
-        Self { command, arguments: Arguments::new(request).count().saturating_sub(1), client, since: now, progress }
+        Self { command, arguments: arguments(request), client, since: now, progress }
     }
+}
+
+/// How many words there are behind the name of the command, of which only the beginning need be there.
+#[must_use]
+pub fn arguments(request: &[u8]) -> usize {
+    let head = request.strip_prefix(b"*").and_then(|rest| rest.split(|byte| *byte == b'\r').next());
+    let words = head.and_then(parse_integer).and_then(|words| usize::try_from(words).ok());
+    words.unwrap_or_default().saturating_sub(1)
 }
 
 /// What one lane has been waiting for.

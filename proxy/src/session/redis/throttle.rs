@@ -6,7 +6,8 @@ use std::task::Context;
 use std::time::Duration;
 
 use super::beat::Beat;
-use super::client::{Client, Fate, HIGH_WATER, Owner};
+use super::client::{Client, HIGH_WATER, Owner};
+use super::end::End;
 use super::group::Group;
 use super::lane::{Held, Lane};
 use crate::clock;
@@ -33,7 +34,7 @@ impl Lane {
         }
         if !inside {
             if held.limit.is_over_hard(backlog) {
-                client.doom(Fate::TooSlow);
+                client.doom(End::OutputLimit);
             }
             return;
         }
@@ -54,7 +55,7 @@ impl Held {
     pub(super) fn throttled(&mut self, lane: &Lane, cx: &mut Context<'_>) -> bool {
         let Some(throttle) = &mut self.throttle else { return false };
         let backlog = throttle.client.backlog();
-        if throttle.client.fate() != Fate::Alive || backlog <= HIGH_WATER {
+        if !throttle.client.is_alive() || backlog <= HIGH_WATER {
             self.throttle = None;
             return false;
         }
@@ -64,7 +65,7 @@ impl Held {
             let behind = lane.pipeline.borrow().others_wait(&Owner(Rc::clone(&throttle.client)));
             let wanted = behind || self.lease.pool().snapshot(clock::now()).waiters > 0;
             if wanted || self.limit.is_too_long(throttle.still) {
-                throttle.client.doom(Fate::TooSlow);
+                throttle.client.doom(End::OutputLimit);
                 self.throttle = None;
                 return false;
             }

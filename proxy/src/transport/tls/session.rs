@@ -63,20 +63,20 @@ impl Session {
                 Ok(Turn::PeerClosed) => advance.closed = true,
                 Ok(Turn::NeedsMore) => return Ok(advance),
                 Err(error) => {
-                    self.say_why(out);
+                    self.say_why(&mut records[advance.used..], out);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// After an error: the alert, if there is one.
-    fn say_why(&mut self, out: &mut Vec<u8>) {
+    /// After an error: the alert, if there is one. `rest` is what was being looked at: rustls remembers places in it, and panics where they are gone.
+    fn say_why(&mut self, rest: &mut [u8], out: &mut Vec<u8>) {
         let nothing = &mut |_: &[u8]| {};
         loop {
             let (_, turn) = match self {
-                Self::Client(session) => turn(session.process_tls_records(&mut []), nothing, out),
-                Self::Server(session) => turn(session.process_tls_records(&mut []), nothing, out),
+                Self::Client(session) => turn(session.process_tls_records(rest), nothing, out),
+                Self::Server(session) => turn(session.process_tls_records(rest), nothing, out),
             };
             match turn {
                 Ok(Turn::Again) => {}

@@ -22,7 +22,7 @@ use super::statements::ServerStatements;
 use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::{Connection, Origin, Used};
+use crate::pool::traits::{Connection, Opening, Origin, Used};
 use crate::transport::stream::{Parcel, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
@@ -47,6 +47,8 @@ pub struct PgConnection {
     pub entry: Option<Entry>,
     /// The place it had on another worker's.
     born: Option<Born>,
+    /// How it was opened; `None`: elsewhere.
+    pub opening: Option<Opening>,
 }
 
 /// A [`PgConnection`] on its way from one worker to another. It is idle, so of its link only what the server remembers travels.
@@ -69,7 +71,16 @@ impl PgConnection {
     #[must_use]
     pub fn new(stream: Stream, baseline: Rc<ParameterSet>, key: Box<[u8]>, server: Arc<Server>) -> Self {
         let cancel = Rc::new(Cancellable::new(key, server));
-        Self { stream, parameters: ParameterSet::clone(&baseline), baseline, cancel, link: Link::default(), entry: None, born: None }
+        Self {
+            stream,
+            parameters: ParameterSet::clone(&baseline),
+            baseline,
+            cancel,
+            link: Link::default(),
+            entry: None,
+            born: None,
+            opening: None,
+        }
     }
 
     /// Where it leads.
@@ -130,7 +141,7 @@ impl Connection for PgConnection {
     }
 
     fn detach(self) -> io::Result<PgParcel> {
-        let Self { stream, parameters, baseline, cancel, link, entry, born } = self;
+        let Self { stream, parameters, baseline, cancel, link, entry, born, opening: _ } = self;
         let born = entry.as_ref().map(Entry::born).or(born);
         let Link { statements, carried, sequences, doubtful, .. } = link;
         let carried = Rc::unwrap_or_clone(carried);
@@ -170,6 +181,10 @@ impl Connection for PgConnection {
         if let Some(entry) = &self.entry {
             entry.server().reason.set(Some(reason));
         }
+    }
+
+    fn opened(&mut self, opening: Opening) {
+        self.opening = Some(opening);
     }
 
     fn is_resumed(&self) -> Option<bool> {

@@ -17,6 +17,8 @@ use sidepool_protocol::postgres::frame;
 use sidepool_protocol::postgres::tracker::TransactionStatus;
 
 use super::statements::Statement;
+use crate::pool::random::Random;
+use crate::pool::traits::Opening;
 use crate::traces::parent::Parent;
 
 /// So much of a text is kept.
@@ -170,6 +172,8 @@ pub struct Transaction {
     pub statements: u32,
     /// Its last one.
     pub last: Text,
+    /// How its connection was opened, where it waited for that.
+    pub opening: Option<Opening>,
 }
 
 /// What was long enough.
@@ -192,6 +196,7 @@ struct Open {
     /// Its first statement has been reported as slow.
     told: bool,
     last: Text,
+    opening: Option<Opening>,
     traced: bool,
     ran: Vec<Ran>,
     parent: Option<Parent>,
@@ -205,6 +210,8 @@ pub struct Journal {
     now: Instant,
     /// How long the client waited for the connection, until that is a part of something.
     waited: Duration,
+    /// How it was opened meanwhile, likewise.
+    opening: Option<Opening>,
     units: VecDeque<Unit>,
     /// How many bytes their texts have.
     held: usize,
@@ -219,7 +226,7 @@ pub struct Journal {
     transaction: Option<Open>,
     /// One transaction in so many is traced; `None`: none is.
     sampling: Option<u32>,
-    random: u64,
+    random: Random,
     reports: Vec<Report>,
 }
 
@@ -231,6 +238,7 @@ impl Journal {
             limits,
             now,
             waited: Duration::ZERO,
+            opening: None,
             units: VecDeque::new(),
             held: 0,
             through: None,
@@ -239,7 +247,7 @@ impl Journal {
             portals: Names::default(),
             transaction: None,
             sampling: None,
-            random: seed,
+            random: Random::new(seed),
             reports: Vec::new(),
         }
     }
@@ -250,7 +258,7 @@ impl Journal {
         self.named = Names::default();
         self.portals = Names::default();
         self.reports.clear();
-        (self.through, self.transaction, self.overflown, self.waited) = (None, None, false, Duration::ZERO);
+        (self.through, self.transaction, self.overflown, self.waited, self.opening) = (None, None, false, Duration::ZERO, None);
     }
 
     /// It is so late now, and this is long.
@@ -263,18 +271,14 @@ impl Journal {
         self.sampling = one_in;
     }
 
-    /// Whether the next transaction is traced: by a cheap sequence of numbers that may be guessed (SplitMix64).
+    /// Whether the next transaction is traced.
     fn is_sampled(&mut self) -> bool {
-        let Some(one_in) = self.sampling else { return false };
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)).is_multiple_of(u64::from(one_in.max(1)))
+        self.sampling.is_some_and(|one_in| self.random.chooses(one_in))
     }
 
-    /// The client has waited so long for the connection.
-    pub fn has_waited(&mut self, waited: Duration) {
-        self.waited = waited;
+    /// The client has waited so long for the connection, which was opened meanwhile, if that is known.
+    pub fn has_waited(&mut self, waited: Duration, opening: Option<Opening>) {
+        (self.waited, self.opening) = (waited, opening);
     }
 
     /// A statement is prepared under a name of the client's.
@@ -318,6 +322,7 @@ impl Journal {
             let now = self.now;
             let traced = self.transaction.is_none() && self.is_sampled();
             let open = self.transaction.get_or_insert_with(|| Open { traced, ..Open::new(now) });
+            open.opening = open.opening.or(self.opening.take());
             if self.sampling.is_some() {
                 open.join(&text);
             }
@@ -386,7 +391,7 @@ impl Journal {
         if !owed {
             self.drop_units();
             // What was waited for is through, or never ran: the next one has not waited.
-            (self.overflown, self.waited) = (false, Duration::ZERO);
+            (self.overflown, self.waited, self.opening) = (false, Duration::ZERO, None);
         }
         match status {
             TransactionStatus::Idle => self.end_transaction(),
@@ -509,6 +514,7 @@ impl Open {
             statements: 0,
             told: false,
             last: Text::Unknown,
+            opening: None,
             traced: false,
             ran: Vec::new(),
             parent: None,
@@ -528,7 +534,7 @@ impl Open {
     fn so_far(&self, now: Instant) -> Transaction {
         let idle = self.idle + self.paused.map_or(Duration::ZERO, |paused| now.saturating_duration_since(paused));
         let took = now.saturating_duration_since(self.since);
-        Transaction { since: self.since, took, idle, statements: self.statements, last: self.last.clone() }
+        Transaction { since: self.since, took, idle, statements: self.statements, last: self.last.clone(), opening: self.opening }
     }
 }
 

@@ -58,7 +58,7 @@ fn text(text: &str) -> Text {
 #[test]
 fn a_simple_query_counts_from_when_it_was_sent_and_its_wait_apart() {
     let mut bench = Bench::new(100, 0);
-    bench.journal.has_waited(ms(60));
+    bench.journal.has_waited(ms(60), None);
     bench.at(10).on_query(text("a"));
     bench.at(60).on_complete(b"SELECT 1\0");
     bench.at(60).on_ready(TransactionStatus::Idle, false);
@@ -223,7 +223,7 @@ fn bytes_are_bounded_too() {
 #[test]
 fn a_wait_is_not_counted_for_what_comes_long_after_it() {
     let mut bench = Bench::new(100, 0);
-    bench.journal.has_waited(ms(200));
+    bench.journal.has_waited(ms(200), None);
     bench.at(0).on_bind(b"", text("skipped"));
     bench.at(0).on_execute(b"");
     bench.at(0).on_sync();

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::clock;
 use crate::observe::record::PoolRecord;
 use crate::pool::reason::CloseReason;
-use crate::pool::traits::{Connection, Origin, Used};
+use crate::pool::traits::{Connection, Opening, Origin, Used};
 use crate::transport::stream::{self, Stream};
 use crate::upstream::dial::{Server, name_of};
 use crate::upstream::roster::Place;
@@ -44,6 +44,8 @@ pub struct RedisConnection {
     pub secret: SecretMark,
     /// Where it leads.
     pub server: Arc<Server>,
+    /// How it was opened; `None`: elsewhere.
+    pub opening: Option<Opening>,
 }
 
 impl Connection for RedisConnection {
@@ -58,6 +60,10 @@ impl Connection for RedisConnection {
         }
     }
 
+    fn opened(&mut self, opening: Opening) {
+        self.opening = Some(opening);
+    }
+
     fn has_news(&self) -> bool {
         self.stream.may_be_read()
     }
@@ -67,7 +73,7 @@ impl Connection for RedisConnection {
     }
 
     fn attach((stream, id, secret, server): Self::Parcel) -> io::Result<Self> {
-        Ok(Self { stream: Stream::attach(stream)?, id, secret, server })
+        Ok(Self { stream: Stream::attach(stream)?, id, secret, server, opening: None })
     }
 
     fn released(&mut self, used: Used, _record: &PoolRecord) {

@@ -132,7 +132,7 @@ impl RedisConnector {
             let mut stream = secure(stream, &self.target, &upstream).await?;
             let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
             self.facts.scripts.bring(&mut stream, self.target.version, &upstream).await?;
-            Ok(RedisConnection { stream, id, secret: self.secret, server: Arc::clone(server) })
+            Ok(RedisConnection { stream, id, secret: self.secret, server: Arc::clone(server), opening: None })
         };
         self.target.dialer.connect(self.target.timeout, enter).await
     }

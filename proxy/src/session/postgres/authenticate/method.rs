@@ -6,6 +6,7 @@ use sidepool_config::model::{AuthType, Postgres};
 use sidepool_protocol::postgres::fault::{Fault, SqlState};
 use sidepool_protocol::postgres::startup::{Replication, Startup};
 
+use crate::session::postgres::denied::Denied;
 use crate::session::postgres::opening::Farewell;
 use crate::transport::stream::{Peer, Stream};
 
@@ -20,7 +21,7 @@ pub(super) fn choose(config: &Postgres, stream: &Stream, startup: &Startup) -> R
         AuthType::Cert => Method::Cert(None),
         AuthType::Ldap => match &config.auth_rules.ldap {
             Some(ldap) => Method::Ldap(Box::new(ldap.clone())),
-            None => return Err(misconfigured(false).into()),
+            None => return Err(misconfigured(false)),
         },
         AuthType::Pam => Method::Pam(PAM_SERVICE.into()),
         AuthType::Hba => {
@@ -65,7 +66,7 @@ fn refused(message: &'static str) -> Fault {
 
 fn no_rule() -> Farewell {
     let hint = "No line of auth_hba_file fits this address, database and user.";
-    Farewell::Refused(refused("no authentication method is found").with_hint(hint))
+    refused("no authentication method is found").with_hint(hint).into()
 }
 
 pub(super) fn rejected() -> Fault {
@@ -102,15 +103,16 @@ pub(super) fn no_pam() -> Fault {
 }
 
 /// The client has done nothing wrong, and learns nothing of what is.
-pub(super) fn disabled(database: &str) -> Fault {
-    Fault::fatal(SqlState::UNABLE_TO_CONNECT, format!("authentication database \"{database}\" is disabled"))
-        .with_hint("An operator has disabled it on the admin console (DISABLE); it is where the passwords of users are looked up.")
+pub(super) fn disabled(database: &str) -> Farewell {
+    let fault = Fault::fatal(SqlState::UNABLE_TO_CONNECT, format!("authentication database \"{database}\" is disabled"))
+        .with_hint("An operator has disabled it on the admin console (DISABLE); it is where the passwords of users are looked up.");
+    Farewell::Refused(fault, Denied::AuthUnavailable)
 }
 
-pub(super) fn misconfigured(transient: bool) -> Fault {
+pub(super) fn misconfigured(transient: bool) -> Farewell {
     let (code, hint) = match transient {
         true => (SqlState::UNABLE_TO_CONNECT, "The user could not be looked up now: retry later. sidepool's log says why."),
         false => (SqlState::INTERNAL_ERROR, "Something about authentication is not configured rightly: sidepool's log says what."),
     };
-    Fault::fatal(code, "bouncer config error").with_hint(hint)
+    Farewell::Refused(Fault::fatal(code, "bouncer config error").with_hint(hint), Denied::AuthUnavailable)
 }

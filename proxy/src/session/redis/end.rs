@@ -1,0 +1,188 @@
+//! Why clients of Redis leave, as a closed list, and the lines of the log about those who come and go, or get no connection.
+//!
+//! Two lines for each client that is let in, where `log.connections` and `log.disconnections` want them; one for each that leaves before that.
+//! Nothing here is touched per command.
+
+use super::run::Session;
+use crate::clock;
+use crate::observe::record::WorkerCounter;
+use crate::pool::measure;
+use crate::pool::reason::RefuseReason;
+use crate::transport::ends::Ends;
+
+/// Why a session ended: a field of the log. Words that PostgreSQL's sessions have, too, mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `QUIT`.
+    Left,
+    /// The client closed its connection.
+    Gone,
+    /// The client's connection broke.
+    Lost,
+    /// It did not say in time who it is.
+    LoginTimeout,
+    /// It had not said who it is, and its place was needed.
+    CrowdedOut,
+    /// The TLS handshake failed, or it did not begin one where it had to.
+    Handshake,
+    /// The client broke the protocol.
+    Violation,
+    /// It does not read its replies.
+    OutputLimit,
+    /// The same, and memory was running out.
+    Memory,
+    /// `CLIENT KILL`.
+    Killed,
+    /// The server does not let its user in any more, or does not let it hear what it listens to.
+    Denied,
+    /// It may have missed messages that it listens to.
+    Gap,
+    /// The server's connection was lost, and it could not go on without what that knew.
+    ServerLost,
+    /// There was no connection for it, and what it had sent could not be answered otherwise.
+    Refused,
+    /// The proxy shuts down, or another process has taken over.
+    Drained,
+    /// The time for that was over.
+    Cut,
+}
+
+impl End {
+    /// Its name in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Left => "client_close",
+            Self::Gone => "client_eof",
+            Self::Lost => "client_lost",
+            Self::LoginTimeout => "client_login_timeout",
+            Self::CrowdedOut => "crowded_out",
+            Self::Handshake => "tls",
+            Self::Violation => "protocol_violation",
+            Self::OutputLimit => "output_limit",
+            Self::Memory => "memory",
+            Self::Killed => "killed",
+            Self::Denied => "denied",
+            Self::Gap => "subscriber_gap",
+            Self::ServerLost => "server_lost",
+            Self::Refused => "refused",
+            Self::Drained => "draining",
+            Self::Cut => "drain_timeout",
+        }
+    }
+
+    /// The counters of a client that is not let in for this: by the coarse result, and by the reason. `None`: it went, or was in.
+    fn denied(self) -> Option<(Option<WorkerCounter>, WorkerCounter)> {
+        use WorkerCounter as C;
+        match self {
+            Self::LoginTimeout => Some((Some(C::RedisLoginTimeout), C::DeniedRedisTimeout)),
+            Self::CrowdedOut => Some((Some(C::RedisLoginCrowdedOut), C::DeniedRedisCrowdedOut)),
+            Self::Handshake => Some((None, C::DeniedRedisTls)),
+            Self::Violation => Some((None, C::DeniedRedisProtocol)),
+            Self::Left
+            | Self::Gone
+            | Self::Lost
+            | Self::OutputLimit
+            | Self::Memory
+            | Self::Killed
+            | Self::Denied
+            | Self::Gap
+            | Self::ServerLost
+            | Self::Refused
+            | Self::Drained
+            | Self::Cut => None,
+        }
+    }
+
+    /// Whether the client went by itself.
+    fn is_its_own(self) -> bool {
+        match self {
+            Self::Left | Self::Gone | Self::Lost => true,
+            Self::LoginTimeout
+            | Self::CrowdedOut
+            | Self::Handshake
+            | Self::Violation
+            | Self::OutputLimit
+            | Self::Memory
+            | Self::Killed
+            | Self::Denied
+            | Self::Gap
+            | Self::ServerLost
+            | Self::Refused
+            | Self::Drained
+            | Self::Cut => false,
+        }
+    }
+}
+
+impl Session {
+    /// The client may do something from now on.
+    pub(super) fn note_in(&mut self) {
+        let wanted = {
+            let config = self.worker.config.borrow();
+            (config.log.connections, config.log.disconnections)
+        };
+        if self.noted.is_some() || self.account.is_none() || wanted == (false, false) {
+            return;
+        }
+        let ends = self.ends();
+        if wanted.0 {
+            let (peer, client, user) = (ends.peer(), self.client.id, self.user());
+            tracing::info!(peer, client, pool = self.pool(), user, database = self.database, "client connected");
+        }
+        self.noted = Some(Box::new(ends));
+    }
+
+    /// There is no connection for what it asks.
+    pub(super) fn note_refused(&self, pool: &str, reason: RefuseReason, line: &str) {
+        if self.worker.config.borrow().log.pooler_errors {
+            let (client, peer, user, reason) = (self.client.id, self.ends().peer(), self.user(), measure::refusal_label(reason));
+            tracing::warn!(pool, client, peer, user, database = self.database, reason, "no connection for a client: {line}");
+        }
+    }
+
+    /// The client has left.
+    pub(super) fn note_out(&self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // What it is told at the end may not reach it any more: that is not why it leaves.
+        let end = match (self.closing, self.client.end()) {
+            (Some(end), None | Some(End::Lost)) | (_, Some(end)) => end,
+            (None, None) => End::Cut,
+        };
+        let (client, reason, age_s) = (self.client.id, end.label(), clock::now().saturating_duration_since(self.client.since).as_secs());
+        match &self.noted {
+            Some(ends) if self.worker.config.borrow().log.disconnections => {
+                let (peer, user) = (ends.peer(), self.user());
+                tracing::info!(peer, client, pool = self.pool(), user, database = self.database, age_s, reason, "client disconnected");
+            }
+            Some(_) => {}
+            None if self.account.is_some() => {}
+            None => {
+                if let Some((result, reason)) = end.denied() {
+                    result.into_iter().chain([reason]).for_each(|counter| self.worker.record.add(counter, 1));
+                }
+                let (peer, server) = (self.ends().peer(), &*self.server.name);
+                match (end.is_its_own(), self.client.shown.command.get()) {
+                    (true, None) => tracing::debug!(peer, client, server, age_s, reason, "client left without a word"),
+                    (true, Some(_)) => tracing::info!(peer, client, server, age_s, reason, "client left during login"),
+                    (false, _) => tracing::warn!(peer, client, server, age_s, reason, "a Redis client was not let in"),
+                }
+            }
+        }
+    }
+
+    fn ends(&self) -> Ends {
+        self.client.with_stream(Ends::of).unwrap_or(Ends::Unknown)
+    }
+
+    fn user(&self) -> String {
+        self.account.as_ref().map(|account| account.name.to_string()).unwrap_or_default()
+    }
+
+    /// The pool that its commands are sent through, as metrics name it, or would be.
+    fn pool(&self) -> String {
+        self.key().map(|key| key.shared_name(&self.server.name)).unwrap_or_else(|| self.server.name.to_string())
+    }
+}
