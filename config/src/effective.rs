@@ -80,6 +80,7 @@ pub fn entries(config: &Config) -> Vec<Entry> {
                 ("metrics_names", quoted(admin.metrics_names.name())),
                 ("metrics_max_pools", number(admin.metrics_max_pools)),
                 ("quitquitquit", flag(admin.quitquitquit)),
+                ("allowed_hosts", list(&admin.allowed_hosts)),
             ],
         },
         Entry {

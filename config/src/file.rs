@@ -182,6 +182,7 @@ fn admin(section: &Section<'_>) -> Admin {
         metrics_names: section.choice("metrics_names").unwrap_or(defaults.metrics_names),
         metrics_max_pools: section.count("metrics_max_pools").unwrap_or(defaults.metrics_max_pools),
         quitquitquit: section.flag("quitquitquit").unwrap_or(defaults.quitquitquit),
+        allowed_hosts: section.texts("allowed_hosts").unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
     }
 }
 

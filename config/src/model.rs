@@ -93,6 +93,8 @@ pub struct Admin {
     pub metrics_max_pools: u32,
     /// Whether a POST to `/quitquitquit` from this machine ends the process.
     pub quitquitquit: bool,
+    /// By which names, beside those that nobody can own, the status may be asked for.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// How the metrics of pools are called that OpenTelemetry has names for.
@@ -269,6 +271,7 @@ impl Default for Admin {
             metrics_names: MetricsNames::Sidepool,
             metrics_max_pools: 200,
             quitquitquit: false,
+            allowed_hosts: Vec::new(),
         }
     }
 }

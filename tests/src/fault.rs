@@ -16,6 +16,8 @@ use crate::wait;
 pub enum Behaviour {
     /// Passes everything on.
     Pass,
+    /// Passes everything on, at most so many bytes in each direction every so often.
+    Narrow(usize, Duration),
     /// Accepts, and passes nothing on until it changes its mind.
     Stall,
     /// Accepts, and passes nothing of new connections on until it changes its mind; old ones go on.
@@ -122,7 +124,7 @@ async fn carry(mut client: TcpStream, target: u16, mut behaviour: watch::Receive
             }
             return;
         }
-        Behaviour::Pass | Behaviour::Stall | Behaviour::StallNew => {}
+        Behaviour::Pass | Behaviour::Narrow(..) | Behaviour::Stall | Behaviour::StallNew => {}
     }
     if behaviour.wait_for(|now| !matches!(now, Behaviour::Stall | Behaviour::StallNew)).await.is_err() {
         return;
@@ -143,7 +145,16 @@ async fn carry(mut client: TcpStream, target: u16, mut behaviour: watch::Receive
 /// Moves bytes one way, holding them while the order is to stall; passes on the end of the stream.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut behaviour: watch::Receiver<Behaviour>) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(size @ 1..) = from.read(&mut buffer).await {
+    loop {
+        let narrow = match &*behaviour.borrow() {
+            Behaviour::Narrow(bytes, time) => Some((*bytes, *time)),
+            _passes_as_much_as_there_is => None,
+        };
+        let most = narrow.map_or(buffer.len(), |(bytes, _)| bytes.min(buffer.len()));
+        let Ok(size @ 1..) = from.read(&mut buffer[..most]).await else { break };
+        if let Some((bytes, time)) = narrow.filter(|(bytes, _)| size * 10 > *bytes) {
+            tokio::time::sleep(time.mul_f64(size as f64 / bytes as f64)).await;
+        }
         let stalled = behaviour.wait_for(|now| *now != Behaviour::Stall).await.is_err();
         if stalled || to.write_all(&buffer[..size]).await.is_err() {
             return;

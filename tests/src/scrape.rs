@@ -18,8 +18,14 @@ pub struct Answer {
 
 /// Fetches `path` from 127.0.0.1; `None` when nobody answers.
 pub async fn get(port: u16, path: &str) -> Option<Answer> {
+    say(port, &format!("GET {path}"), &["Host: localhost"]).await
+}
+
+/// Says `what` (a method and a path) to 127.0.0.1 with these header lines; `None` when nobody answers.
+pub async fn say(port: u16, what: &str, headers: &[&str]) -> Option<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let request = format!("{what} HTTP/1.0\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut text = String::new();
     wait::soon("an HTTP answer", stream.read_to_string(&mut text)).await.ok()?;

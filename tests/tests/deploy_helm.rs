@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use sidepool_tests::binary::{Build, path};
 use sidepool_tests::kubernetes::{against_restricted, validate};
-use sidepool_tests::manifests::{arguments, chart, deploy, find, helm, kustomize, kustomize_with, names, pods, read};
+use sidepool_tests::manifests::{arguments, chart, deploy, documents, find, helm, kustomize, kustomize_with, names, pods, read};
 use sidepool_tests::postgres::cluster::{Cluster, PASSWORD};
 use sidepool_tests::process::{Process, Signal};
 use sidepool_tests::standalone::Standalone;
@@ -352,7 +352,7 @@ async fn what_it_installs_serves_and_passes_its_own_test() {
 async fn the_api_server_trusts_the_certificate_that_helm_makes() {
     let Some(objects) = chart(&["--set=injector.enabled=true"]) else { return };
     let decoded = |text: &Value| base64::engine::general_purpose::STANDARD.decode(text.as_str().expect("base64")).expect("base64");
-    let secret = find(&objects, "Secret", "sidepool-injector");
+    let secret = find(&objects, "Secret", "sidepool-injector-generated");
     let webhooks = find(&objects, "MutatingWebhookConfiguration", "sidepool-injector")["webhooks"].as_array().expect("two");
     assert!(webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"] == secret["data"]["ca.crt"]));
 
@@ -373,6 +373,45 @@ async fn the_api_server_trusts_the_certificate_that_helm_makes() {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     let connector = TlsConnector::from(client_that_believes(&authority, None, &["http/1.1"]));
     wait::soon("a handshake", connector.connect(ServerName::try_from(host).expect("a name"), stream)).await.expect("trust");
+}
+
+#[test]
+fn each_mode_of_the_certificate_has_a_secret_of_its_own_so_that_an_upgrade_may_change_it() {
+    let mounted = |mode: &str, more: &str| {
+        let set = format!("--set=injector.enabled=true,injector.certificate.mode={mode}{more}");
+        let objects = chart(&[&set])?;
+        let volumes = find(&objects, "Deployment", "sidepool-injector")["spec"]["template"]["spec"]["volumes"].clone();
+        let names: Vec<&str> =
+            volumes.as_array().expect("volumes").iter().filter_map(|volume| volume["secret"]["secretName"].as_str()).collect();
+        let made: Vec<&str> =
+            objects.iter().filter(|object| object["kind"] == "Secret").filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        let asked = objects.iter().find(|object| object["kind"] == "Certificate" && object["metadata"]["name"] == "sidepool-injector");
+        assert_eq!(names.len(), 1, "{mode}");
+        // What Helm makes and what cert-manager makes never have one name: neither takes over what the other has left.
+        assert!(made.iter().all(|made| *made == names[0]), "{made:?}");
+        assert!(asked.is_none_or(|certificate| certificate["spec"]["secretName"] == names[0]));
+        Some(names[0].to_owned())
+    };
+    let Some(generated) = mounted("generated", "") else { return };
+    let existing = mounted("existing", ",injector.certificate.secretName=mine,injector.certificate.caBundle=-----BEGIN CERTIFICATE-----")
+        .expect("helm is there");
+    let of_manager = mounted("cert-manager", "").expect("helm is there");
+    assert_eq!([&*generated, &*existing, &*of_manager], ["sidepool-injector-generated", "mine", "sidepool-injector"]);
+}
+
+#[test]
+fn releases_of_different_names_share_nothing_in_a_namespace_and_take_nothing_of_each_other() {
+    let set = "--set=injector.enabled=true,monitoring.podMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.dashboards.enabled=true";
+    let names = |release: &str| {
+        let output = helm(&["template", release, "--namespace", "sidepool", "--kube-version", "1.36.0", set])?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let objects = documents(&String::from_utf8_lossy(&output.stdout));
+        let selectors = objects.iter().filter(|object| object["kind"] == "Deployment").map(|object| object["spec"]["selector"].to_string());
+        let all = objects.iter().map(|object| format!("{}/{}", object["kind"], object["metadata"]["name"]));
+        Some(all.chain(selectors).collect::<BTreeSet<_>>())
+    };
+    let (Some(one), Some(two)) = (names("sidepool"), names("other")) else { return };
+    assert!(one.len() > 10 && one.is_disjoint(&two), "{:?}", one.intersection(&two).collect::<Vec<_>>());
 }
 
 #[test]

@@ -294,6 +294,30 @@ async fn a_user_of_redis_that_lacks_rights_is_found_with_and_without_dryrun() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_user_of_redis_that_clients_become_is_tried() {
+    let redis = RedisServer::start().await;
+    let mut direct = redis.direct().await;
+    for (name, more) in [("writer", "+@all"), ("reader", "-publish")] {
+        let rules = ["ACL", "SETUSER", name, "reset", "on", ">tiger3", "~*", "&*", "+@all", more];
+        assert_eq!(direct.command(&rules).await.text(), "OK");
+    }
+    let user = |settings: Settings, name: &str, upstream: &str, password: &str| {
+        let section = format!("redis.main.users.{name}");
+        let settings = settings.set(&format!("{section}.password"), "theirs").set(&format!("{section}.upstream_user"), upstream);
+        settings.set(&format!("{section}.upstream_password"), password)
+    };
+    let settings = user(user(Settings::redis(&redis), "one", "writer", "tiger3"), "two", "reader", "tiger3");
+    let found = examine(&settings, &[]).await;
+    found.is_good();
+    found.says("login", "ok", &["as writer"]);
+    found.says("acl", "ok", &["writer may do all"]);
+    found.says("acl", "warning", &["reader may not: PUBLISH", "ACL SETUSER reader +publish"]);
+    let found = examine(&user(settings, "three", "gone", "hunter2"), &[]).await;
+    found.says("login", "problem", &["as gone: ", "WRONGPASS", "clients that become this user cannot be served", "ACL LIST"]);
+    found.says("login", "ok", &["as reader"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_redis_server_is_and_has_room_for_is_seen() {
     let redis = RedisServer::start_with_password("hunter2").await;
     let mut direct = redis.direct().await;

@@ -31,7 +31,7 @@ fn it_holds_one_program_and_the_authorities_and_says_what_it_is() {
     println!("the image holds {size} bytes");
     // What the tests build is not optimised. To look at what is shipped: deploy/docker/static target/shipped/out, and
     // SIDEPOOL_IMAGE_CONTENT=target/shipped SIDEPOOL_IMAGE_RELEASE=1 cargo test --test image.
-    let most = if std::env::var_os("SIDEPOOL_IMAGE_RELEASE").is_some() { 15 << 20 } else { 60 << 20 };
+    let most = if std::env::var_os("SIDEPOOL_IMAGE_RELEASE").is_some() { 15_000_000 } else { 60_000_000 };
     assert!(size < most, "{size} bytes");
 }
 

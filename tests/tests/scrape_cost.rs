@@ -52,6 +52,16 @@ async fn queries(port: u16) -> Vec<Duration> {
     busy.join_all().await.concat()
 }
 
+/// What an answer costs the process, in seconds of CPU.
+async fn cpu(pool: &Pooler, path: &str) -> f64 {
+    let before = pool.process().cpu_seconds();
+    for _ in 0..SCRAPES {
+        scrape::get(pool.settings().admin_port(), path).await.expect("an answer");
+    }
+    // The clock of processes ticks a hundred times a second: many together.
+    (pool.process().cpu_seconds() - before) / f64::from(SCRAPES)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_stays_within_bounds_whatever_the_number_of_clients() {
     let clients = std::env::var("SIDEPOOL_SCRAPE_CLIENTS").map_or(FEW, |text| text.parse().expect("a number"));
@@ -89,12 +99,9 @@ async fn a_scrape_stays_within_bounds_whatever_the_number_of_clients() {
     });
     let scraped = middle_and_p99(queries(port).await);
     let scrapes = middle_and_p99(scraping.await.expect("no panic"));
-    let before = pool.process().cpu_seconds();
-    for _ in 0..SCRAPES {
-        scrape::get(admin, "/metrics").await.expect("an answer");
-    }
-    // The clock of processes ticks a hundred times a second: many together.
-    let cpu = (pool.process().cpu_seconds() - before) / f64::from(SCRAPES);
+    let cpu = cpu(&pool, "/metrics").await;
+    let (status_cpu, status) =
+        (self::cpu(&pool, "/statusz?compact").await, scrape::get(admin, "/statusz?compact").await.expect("an answer"));
     let text = scrape::get(admin, "/metrics").await.expect("an answer").body;
     let series = |text: &str| text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
     println!(
@@ -105,6 +112,7 @@ async fn a_scrape_stays_within_bounds_whatever_the_number_of_clients() {
         scrapes.1,
         cpu * 1000.0
     );
+    println!("what the status page asks: {} kB, {:.1} ms of CPU", status.body.len() / 1000, status_cpu * 1000.0);
     println!(
         "queries: {:?} (median), {:?} (p99); while it is scraped ten times a second: {:?}, {:?}",
         quiet.0, quiet.1, scraped.0, scraped.1

@@ -189,5 +189,45 @@ async fn two_hundred_pools_are_a_page_and_not_a_flood() {
     browser.evaluate("document.getElementById('more').click()").await;
     assert_eq!(browser.evaluate("document.querySelectorAll('#list .pool').length").await, json!(50));
     browser.picture(&pictures().join("status-1280-many.png")).await;
+    // What would be too much for a browser is left to the filter, and said.
+    let flood = "(() => { held = true; const flood = { ...before, before: null, unix_seconds: before.unix_seconds + 2, uptime_seconds: before.uptime_seconds + 2 }; \
+        flood.pools = Array.from({ length: 700 }, (_, i) => ({ ...before.pools[0], pool: 'p' + i })); \
+        flood.says = Array.from({ length: 90 }, (_, i) => ({ level: 'notice', text: 'host ' + i, advice: null })); \
+        take(flood); show(); for (let i = 0; i < 40; i++) at('more').click(); \
+        return [document.querySelectorAll('#list .pool').length, at('more').hidden, at('counted').textContent, at('notices').children.length, at('notices').innerText]; })()";
+    let flood = browser.evaluate(flood).await;
+    assert_eq!((&flood[0], &flood[1]), (&json!(500), &json!(true)));
+    assert_eq!(flood[2], json!("700 pools, worst first; 500 shown, the filter finds the others"));
+    assert_eq!(flood[3], json!(21));
+    assert!(flood[4].as_str().expect("text").contains("70 more like these or milder; /statusz has them all"), "{}", flood[4]);
     assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_somebody_elses_page_leads_here_learns_and_ends_nothing() {
+    let cluster = Cluster::start().await;
+    let mut pool = Pooler::start(Settings::postgres(&cluster).set("admin.quitquitquit", true)).await;
+    let port = pool.settings().admin_port();
+    let ask =
+        async |path: &str, host: &str| scrape::say(port, &format!("GET {path}"), &[&format!("Host: {host}")]).await.expect("an answer");
+    for path in ["/", "/status", "/statusz"] {
+        let refused = ask(path, "evil.example:9127").await;
+        assert_eq!((refused.status, refused.body.contains("allowed_hosts")), (421, true), "{path}: {}", refused.body);
+        for host in ["127.0.0.1:9127", "[::1]:9127", "localhost", "sidepool:9127", "sidepool.shop.svc:9127"] {
+            assert_eq!(ask(path, host).await.status, 200, "{path} by {host}");
+        }
+        assert_eq!(scrape::say(port, &format!("GET {path}"), &[]).await.expect("an answer").status, 200, "who is no browser names no host");
+    }
+    for path in ["/metrics", "/livez", "/readyz", "/startupz"] {
+        assert_eq!(ask(path, "sidepool.shop").await.status, 200, "{path}: probes and scrapes come by any name");
+    }
+    // A page needs no trick to send a POST; the browser names the page that does.
+    let post = scrape::say(port, "POST /quitquitquit", &["Host: 127.0.0.1", "Origin: http://evil.example"]).await.expect("an answer");
+    assert_eq!((post.status, &*post.body), (403, "not from a browser\n"));
+    assert_eq!(ask("/readyz", "localhost").await.status, 200, "it goes on");
+
+    let named = pool.settings().clone().set("admin.allowed_hosts", vec!["status.example".to_owned()]);
+    pool.reload(named).await;
+    assert_eq!(ask("/statusz", "status.example").await.status, 200);
+    assert_eq!(ask("/statusz", "evil.example").await.status, 421);
 }

@@ -1,10 +1,12 @@
 //! `sidepool top` in a real terminal, and as text for scripts.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use sidepool_tests::binary::{self, Build};
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::settings::Settings;
@@ -110,6 +112,46 @@ async fn it_ends_with_its_terminal() {
         terminal.close();
         wait::until("its end", async || (!Path::new("/proc").join(&top).exists()).then_some(())).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cursor_gets_past_databases_of_one_name_in_two_protocols() {
+    let servers = (Cluster::start().await, RedisServer::start().await);
+    let mut settings = Settings::postgres(&servers.0).and_redis(&servers.1).set("workers", 1);
+    // That of the Redis server is called main, too.
+    for name in ["main", "zoo"] {
+        let section = format!("postgres.databases.{name}");
+        settings = settings.database(name, &servers.0).set(&format!("{section}.user"), "app");
+        settings = settings.set(&format!("{section}.password"), PASSWORD).set(&format!("{section}.dbname"), "app");
+    }
+    let pool = Pooler::start(settings).await;
+    Wire::login(pool.postgres_port(), "app", "main", PASSWORD).await.query("SELECT 1").await;
+    pool.redis_wire().await.command(&["SET", "k", "v"]).await;
+    let terminal = Terminal::start(80, 24, &command(&pool));
+    terminal.shows("the pools", |screen| screen.contains("main.app")).await;
+    terminal.press(&["2"]);
+    terminal.shows("the databases", |screen| screen.contains("main (redis)") && screen.contains("zoo")).await;
+    terminal.press(&["Down", "Down", "Down", "Enter"]);
+    // Enter leads from a database to its pools.
+    terminal.shows("the pool of the last one", |screen| screen.contains("/zoo") && screen.contains("zoo.app")).await;
+    terminal.press(&["q"]);
+    terminal.shows("its end", |screen| screen.contains("ended with 0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_trickles_holds_no_script() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address").to_string();
+    let trickler = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        while stream.write_all(b"H").is_ok() {
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+    });
+    let said = Command::new(binary::path(Build::Checked)).args(["top", "--once", "--admin", &address]).output().expect("it runs");
+    assert!(!said.status.success());
+    assert!(String::from_utf8_lossy(&said.stderr).contains("no whole answer within 5s"), "{}", String::from_utf8_lossy(&said.stderr));
+    trickler.join().expect("it ends with its client");
 }
 
 /// What the terminal's shell has started.

@@ -162,6 +162,7 @@ impl Loading<'_> {
             metrics_names: MetricsNames::from_name(&text(document, "metrics_names").to_ascii_lowercase()).unwrap_or_default(),
             metrics_max_pools: number(document, "metrics_max_pools").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
             quitquitquit: false,
+            allowed_hosts: Vec::new(),
         };
         match parse_workers(text(document, "workers")) {
             Ok(workers) => config.workers = workers,

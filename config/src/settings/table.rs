@@ -57,6 +57,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Admin], "metrics_names", Kind::Choice(METRICS_NAMES), "\"sidepool\"", Live, "How the metrics of pools are called that OpenTelemetry has names for (db_client_connection_…): sidepool, otel, or both. Dashboards and alerts need sidepool or both."),
     row(&[Admin], "metrics_max_pools", Kind::Count { min: 1, max: 100_000 }, "200", Live, "How many pools have series of their own in /metrics; the numbers of those that come later are added up as pool \"_other/postgres\" and \"_other/redis\"."),
     row(&[Admin], "quitquitquit", Kind::Flag, "false", NeedsRestart, "Whether a POST to /quitquitquit from this machine ends sidepool as SIGTERM does: for Jobs beside which it is an ordinary container."),
+    row(&[Admin], "allowed_hosts", Kind::Texts, "[]", Live, "By which names of the internet a browser may ask for the status page and /statusz, behind a proxy for example. Addresses, and names that only the local network gives (localhost, sidepool, sidepool.shop.svc), always may; \"*\" is any name."),
     row(&[Drain], "accept_for", Kind::Duration { zero: Some("not at all") }, "\"0s\"", Live, "How long new clients are still accepted after SIGTERM, while load balancers learn of it."),
     row(&[Drain], "timeout", Kind::Duration { zero: Some("at once") }, "\"25s\"", Live, "How long after SIGTERM what is still open is cut."),
     row(&[Log], "level", Kind::Choice(LEVELS), "\"info\"", Live, "The least severe level that is logged."),

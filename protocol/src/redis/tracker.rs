@@ -35,6 +35,8 @@ pub struct Slot<T> {
     pub abandoned: bool,
     /// In which turn of the watch it was queued.
     turn: u32,
+    /// And when, as far as the pipeline was told the time.
+    asked: u32,
     /// By how much the numbers in its one reply are too low; empty: the reply is handed over as it comes.
     pub raise: Box<[u32]>,
     owed: Owed,
@@ -83,6 +85,8 @@ pub struct Pipeline<T> {
     owed: u64,
     /// Counts the turns of the watch ([`on_turn`](Pipeline::on_turn)).
     turn: u32,
+    /// What time it was when it was last told ([`at`](Pipeline::at)), in milliseconds.
+    now: u32,
 }
 
 /// What an owner waits for no longer.
@@ -101,7 +105,7 @@ const COMPACT_BYTES: usize = 64 * 1024;
 
 impl<T> Default for Pipeline<T> {
     fn default() -> Self {
-        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new(), owed: 0, turn: 0 }
+        Self { requests: Vec::new(), answered: 0, sent: 0, slots: VecDeque::new(), owed: 0, turn: 0, now: 0 }
     }
 }
 
@@ -116,10 +120,12 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 raise,
                 abandoned: false,
                 turn,
+                asked,
                 owed: Owed::Server { work: last_work, replies: owed, bytes: length, replayed: false, .. },
             }) = self.slots.back_mut()
             && raise.is_empty()
             && *turn == self.turn
+            && *asked == self.now
             && last == owner
             && *last_muted == muted
             && *last_work == work
@@ -129,14 +135,22 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             return;
         }
         let owed = Owed::Server { work, replies, answered: 0, bytes, replayed: false };
-        self.slots.push_back(Slot { owner: owner.clone(), muted, abandoned: false, turn: self.turn, raise: Box::default(), owed });
+        self.slots.push_back(Slot {
+            owner: owner.clone(),
+            muted,
+            abandoned: false,
+            turn: self.turn,
+            asked: self.now,
+            raise: Box::default(),
+            owed,
+        });
     }
 
     /// Queues one request of which the numbers in the reply have to be raised. [`extend`](Self::extend) adds its bytes.
     pub fn push_raised(&mut self, owner: &T, work: Work, bytes: usize, muted: bool, raise: Box<[u32]>) {
         self.owed += 1;
         let owed = Owed::Server { work, replies: 1, answered: 0, bytes, replayed: false };
-        self.slots.push_back(Slot { owner: owner.clone(), muted, abandoned: false, turn: self.turn, raise, owed });
+        self.slots.push_back(Slot { owner: owner.clone(), muted, abandoned: false, turn: self.turn, asked: self.now, raise, owed });
     }
 
     /// Adds the bytes of requests.
@@ -151,6 +165,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             muted,
             abandoned: false,
             turn: self.turn,
+            asked: self.now,
             raise: Box::default(),
             owed: Owed::Own { text: text.into(), replies: 1 },
         });
@@ -287,6 +302,11 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         slot.get(begins..begins + request_length(&slot[begins..]))
     }
 
+    /// It is so many milliseconds later than at some moment.
+    pub fn at(&mut self, now: u32) {
+        self.now = now;
+    }
+
     /// A turn of the watch begins.
     pub fn on_turn(&mut self) {
         self.turn = self.turn.wrapping_add(1);
@@ -298,13 +318,16 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.slots.front().map_or(0, |slot| self.turn.wrapping_sub(slot.turn))
     }
 
-    /// Gives up on what has waited for so many turns, from the front; `inside`: the first slot's reply has begun and is left alone.
+    /// Gives up on what has waited for so many turns, from the front; `inside`: the first slot's reply has begun and is left alone, with all else that its
+    /// owner waits for, who could not be told of it in the middle of a reply.
     pub fn abandon(&mut self, turns: u32, inside: bool) -> Vec<Abandoned<T>> {
         let mut given_up = Vec::new();
         let now = self.turn;
-        for slot in self.slots.iter_mut().skip(usize::from(inside)).take_while(|slot| now.wrapping_sub(slot.turn) >= turns) {
+        let hears = self.slots.front().filter(|_| inside).map(|slot| slot.owner.clone());
+        for slot in self.slots.iter_mut().take_while(|slot| now.wrapping_sub(slot.turn) >= turns) {
             if let Owed::Server { replies, answered, .. } = slot.owed
                 && !slot.abandoned
+                && hears.as_ref() != Some(&slot.owner)
             {
                 slot.abandoned = true;
                 given_up.push(Abandoned { owner: slot.owner.clone(), muted: slot.muted, replies: replies - answered });
@@ -326,14 +349,23 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         (self.answered, self.sent, self.owed) = (0, 0, 0);
     }
 
-    /// Reads that were sent to a connection that is lost, and have waited for another one long enough: each is answered with the error `text`. How many.
-    /// Only while there is no connection.
-    pub fn fail_replayed(&mut self, text: &str) -> u64 {
+    /// For how many milliseconds the first of those has waited that were `replayed`, because they had been sent to a connection that was lost, or that
+    /// were not.
+    #[must_use]
+    pub fn longest_wait(&self, replayed: bool) -> Option<u32> {
+        let first = self.slots.iter().find(|slot| slot.is_owed(replayed));
+        first.map(|slot| self.now.wrapping_sub(slot.asked))
+    }
+
+    /// Those of them that have waited for so many milliseconds or more: each is answered with the error `text`. How many. Only while there is no
+    /// connection.
+    pub fn fail_waited(&mut self, replayed: bool, ms: u32, text: &str) -> u64 {
         debug_assert!(self.sent == 0 && self.answered == 0, "nothing is under way");
         let (requests, mut at, mut failed) = (std::mem::take(&mut self.requests), 0, 0);
         for slot in &mut self.slots {
-            let Owed::Server { replies, bytes, replayed, .. } = slot.owed else { continue };
-            if replayed {
+            let over = slot.is_owed(replayed) && self.now.wrapping_sub(slot.asked) >= ms;
+            let Owed::Server { replies, bytes, .. } = slot.owed else { continue };
+            if over {
                 slot.owed = Owed::Own { text: errors(text, replies), replies };
                 failed += u64::from(replies);
             } else {
@@ -375,12 +407,12 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         lost: &str,
         loss: &mut Loss,
     ) {
-        let Slot { owner, muted, abandoned, turn, raise, owed } = slot;
+        let Slot { owner, muted, abandoned, turn, asked, raise, owed } = slot;
         if abandoned {
             return;
         }
         let (work, replies, answered, replayed) = match owed {
-            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, abandoned, turn, raise, owed }),
+            Owed::Own { .. } => return self.slots.push_back(Slot { owner, muted, abandoned, turn, asked, raise, owed }),
             Owed::Server { work, replies, answered, replayed, .. } => (work, replies, answered, replayed),
         };
         let count = replies - answered;
@@ -392,6 +424,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             muted,
             abandoned: false,
             turn,
+            asked,
             raise,
             owed: Owed::Server { work, replies, answered: 0, bytes: 0, replayed },
         };
@@ -402,7 +435,7 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
             }
             Work::Reads => {
                 loss.unknown += u64::from(count);
-                self.say(owner, muted, turn, errors(lost, count), count);
+                self.say(owner, muted, [turn, asked], errors(lost, count), count);
             }
             // Without its last byte the server has not executed a request, or a transaction.
             Work::Transaction if sent < range.end && answered == 0 => {
@@ -415,13 +448,13 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
                 let last = if known { "EXECABORT Transaction discarded because the connection to the server was lost." } else { lost };
                 let mut text = errors(if known { last } else { lost }, count - 1).into_vec();
                 text.extend_from_slice(&errors(last, 1));
-                self.say(owner, muted, turn, text.into(), count);
+                self.say(owner, muted, [turn, asked], text.into(), count);
             }
             Work::Writes => {
                 let (whole, gone) = complete_before(&requests[begins..range.end], sent.saturating_sub(begins));
                 if whole > 0 {
                     loss.unknown += u64::from(whole);
-                    self.say(owner.clone(), muted, turn, errors(lost, whole), whole);
+                    self.say(owner.clone(), muted, [turn, asked], errors(lost, whole), whole);
                 }
                 if count > whole {
                     loss.moved += u64::from(count - whole);
@@ -440,9 +473,9 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
         self.slots.push_back(slot);
     }
 
-    fn say(&mut self, owner: T, muted: bool, turn: u32, text: Box<[u8]>, replies: u32) {
+    fn say(&mut self, owner: T, muted: bool, [turn, asked]: [u32; 2], text: Box<[u8]>, replies: u32) {
         let owed = Owed::Own { text, replies };
-        self.slots.push_back(Slot { owner, muted, abandoned: false, turn, raise: Box::default(), owed });
+        self.slots.push_back(Slot { owner, muted, abandoned: false, turn, asked, raise: Box::default(), owed });
     }
 
     fn compact(&mut self) {
@@ -459,6 +492,11 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
 }
 
 impl<T> Slot<T> {
+    /// Whether it owns replies of the server, to requests that were asked again or that were not.
+    fn is_owed(&self, again: bool) -> bool {
+        matches!(self.owed, Owed::Server { replayed, .. } if replayed == again)
+    }
+
     fn bytes(&self) -> usize {
         match self.owed {
             Owed::Server { bytes, .. } => bytes,

@@ -102,11 +102,46 @@ fn reads_that_have_waited_long_enough_wait_for_no_other_connection() {
     ask(&mut pipeline, 'b', Work::Writes, &["SET x 1"]);
     assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 1, replayed: 2, unknown: 0 });
     ask(&mut pipeline, 'a', Work::Reads, &["GET z"]);
-    assert_eq!(pipeline.fail_replayed("UPSTREAM late"), 2);
-    assert_eq!((pipeline.owed(), pipeline.fail_replayed("UPSTREAM late")), (2, 0));
+    assert_eq!(pipeline.fail_waited(true, 0, "UPSTREAM late"), 2);
+    assert_eq!((pipeline.owed(), pipeline.fail_waited(true, 0, "UPSTREAM late")), (2, 0));
     assert_eq!(pipeline.unsent(), [request("SET x 1"), request("GET z")].concat(), "who came later goes on waiting");
     let late = "-UPSTREAM late\r\n".repeat(2);
     assert_eq!(outcome(&mut pipeline), (vec![('a', late)], vec![('b', 1), ('a', 1)]));
+}
+
+#[test]
+fn each_request_has_waited_since_it_was_asked() {
+    let mut pipeline = Pipeline::default();
+    pipeline.at(1_000);
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    pipeline.at(4_000);
+    ask(&mut pipeline, 'a', Work::Reads, &["GET y"]);
+    send_all(&mut pipeline);
+    ask(&mut pipeline, 'b', Work::Writes, &["SET x 1"]);
+    pipeline.at(5_000);
+    ask(&mut pipeline, 'b', Work::Writes, &["SET y 1"]);
+    assert_eq!(pipeline.on_loss("UPSTREAM gone"), Loss { moved: 2, replayed: 2, unknown: 0 });
+    pipeline.at(7_000);
+    assert_eq!((pipeline.longest_wait(true), pipeline.longest_wait(false)), (Some(6_000), Some(3_000)));
+    assert_eq!(pipeline.fail_waited(true, 4_000, "UPSTREAM late"), 1);
+    assert_eq!((pipeline.longest_wait(true), pipeline.fail_waited(false, 4_000, "UPSTREAM late")), (Some(3_000), 0));
+    assert_eq!(pipeline.fail_waited(false, 3_000, "UPSTREAM late"), 1);
+    assert_eq!(pipeline.unsent(), [request("GET y"), request("SET y 1")].concat());
+    let late = || "-UPSTREAM late\r\n".to_owned();
+    assert_eq!(outcome(&mut pipeline), (vec![('a', late()), ('b', late())], vec![('a', 1), ('b', 1)]));
+}
+
+#[test]
+fn nobody_is_told_in_the_middle_of_a_reply_that_others_are_late() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET large"]);
+    ask(&mut pipeline, 'b', Work::Reads, &["GET x"]);
+    ask(&mut pipeline, 'a', Work::Writes, &["SET x 1"]);
+    send_all(&mut pipeline);
+    (0..4).for_each(|_| pipeline.on_turn());
+    let given_up = |all: Vec<Abandoned<char>>| all.iter().map(|one| one.owner).collect::<String>();
+    assert_eq!(given_up(pipeline.abandon(4, true)), "b", "half of a's reply has been handed over");
+    assert_eq!(given_up(pipeline.abandon(4, false)), "aa", "and now all of it, or nothing");
 }
 
 #[test]
@@ -199,7 +234,8 @@ proptest! {
         let mut number = 0_u64;
         let mut executed: HashSet<u64> = HashSet::new();
         let mut wire: Vec<u8> = Vec::new();
-        for (step, owner, count, bytes) in steps {
+        for (time, (step, owner, count, bytes)) in (0..).zip(steps) {
+            pipeline.at(time);
             match step {
                 0 | 1 => for _ in 0..count {
                     number += 1;
@@ -232,7 +268,7 @@ proptest! {
                     wire.clear();
                     pipeline.on_loss("UPSTREAM gone");
                     if bytes % 2 == 0 {
-                        pipeline.fail_replayed("UPSTREAM down");
+                        pipeline.fail_waited(bytes % 4 == 0, count, "UPSTREAM down");
                     }
                     if bytes % 3 == 0 {
                         for own in pipeline.take_known() { paid[usize::from(own.owner)] += u64::from(own.replies); }

@@ -285,7 +285,9 @@ fn busy(state: &PoolState) -> u32 {
     state.leased + state.resetting + state.probing
 }
 
-fn open(state: &PoolState) -> u32 {
+/// How many connections a pool has, whatever they are doing.
+#[must_use]
+pub fn open(state: &PoolState) -> u32 {
     busy(state) + state.idle + state.connecting + state.closing
 }
 

@@ -10,6 +10,8 @@ pub struct Exported {
     pub names: MetricsNames,
     /// How many pools have series of their own.
     pub max_pools: usize,
+    /// By which names browsers may ask for the status, beside those that are nobody else's.
+    pub allowed_hosts: Vec<String>,
     /// Until when certificates hold, by the section that names their file.
     pub expiries: Vec<(String, Expiry)>,
 }
@@ -24,7 +26,7 @@ impl Exported {
     /// Of a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let Admin { listen: _, quitquitquit: _, metrics_names, metrics_max_pools } = config.admin;
+        let Admin { listen: _, quitquitquit: _, allowed_hosts, metrics_names, metrics_max_pools } = &config.admin;
         let mut expiries = Vec::new();
         let mut note = |section: &str, found: &[Expiry]| expiries.extend(found.iter().map(|expiry| (section.to_owned(), *expiry)));
         if let Some(postgres) = &config.postgres {
@@ -40,6 +42,7 @@ impl Exported {
             note(&section, redis.client_tls.context.as_ref().map_or(&[], |context| &context.expiries));
             note(&section, redis.server_tls.context.as_ref().map_or(&[], |context| &context.expiries));
         }
-        Self { names: metrics_names, max_pools: usize::try_from(metrics_max_pools).unwrap_or(usize::MAX), expiries }
+        let max_pools = usize::try_from(*metrics_max_pools).unwrap_or(usize::MAX);
+        Self { names: *metrics_names, max_pools, allowed_hosts: allowed_hosts.clone(), expiries }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -22,7 +22,7 @@ use super::facts::Facts;
 use super::folding::Folding;
 use super::quit::Refusal;
 use super::sessions::Sessions;
-use super::{metrics, page, sessions, status};
+use super::{guard, metrics, page, sessions, status};
 use crate::clock;
 use crate::listener::bind::is_without_v6;
 use crate::listener::gate::Gate;
@@ -153,12 +153,25 @@ async fn scrape(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-async fn statusz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+async fn statusz(State(admin): State<Arc<Admin>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    if let Err(refusal) = is_for_us(&admin, &headers) {
+        return refusal.into_response();
+    }
     let (collected, sessions) = tokio::join!(collect(&admin), look_at_sessions(&admin));
     let document = status::document(&admin.facts, &collected, &sessions, clock::now());
     // For people it is spread over lines; whoever asks for it each second says `?compact`.
     let text = if query.as_deref() == Some("compact") { format!("{document}\n") } else { format!("{document:#}\n") };
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+/// A browser that was led here under somebody else's name gets nothing.
+fn is_for_us(admin: &Admin, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?.?"));
+    if guard::is_ours(host, &admin.facts.exported().allowed_hosts) {
+        return Ok(());
+    }
+    let what = "this host name could be anybody's: ask by the address, or add the name to allowed_hosts in [admin]\n";
+    Err((StatusCode::MISDIRECTED_REQUEST, what))
 }
 
 /// What the sessions say, or said a moment ago: however many look, workers are asked once in a while.
@@ -175,7 +188,10 @@ async fn look_at_sessions(admin: &Admin) -> Arc<Sessions> {
     sessions
 }
 
-async fn status_page() -> Response {
+async fn status_page(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = is_for_us(&admin, &headers) {
+        return refusal.into_response();
+    }
     let headers = [
         (header::CONTENT_SECURITY_POLICY, page::policy()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -222,7 +238,11 @@ async fn startupz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 }
 
 /// Ends the process as SIGTERM does, if that is allowed.
-async fn quitquitquit(State(admin): State<Arc<Admin>>, Extension(Peer(peer)): Extension<Peer>) -> (StatusCode, String) {
+async fn quitquitquit(State(admin): State<Arc<Admin>>, Extension(Peer(peer)): Extension<Peer>, headers: HeaderMap) -> (StatusCode, String) {
+    // A browser says from which page a POST comes. No page has any business here: whichever it is, somebody on this machine merely looks at it.
+    if headers.contains_key(header::ORIGIN) {
+        return (StatusCode::FORBIDDEN, "not from a browser\n".to_owned());
+    }
     match admin.facts.quit.ask(peer) {
         Ok(()) => (StatusCode::OK, "draining\n".to_owned()),
         Err(Refusal::NotLocal) => (StatusCode::FORBIDDEN, "only from this machine\n".to_owned()),

@@ -8,6 +8,7 @@ pub mod exported;
 pub mod exposition;
 pub mod facts;
 pub mod folding;
+mod guard;
 pub mod http;
 pub mod liveness;
 pub mod metrics;

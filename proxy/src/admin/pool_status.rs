@@ -125,7 +125,8 @@ fn holder(holder: &Holder) -> Value {
 fn redis(pool: &PoolReport) -> Value {
     let counter = |counter: PoolCounter| pool.numbers.counters[counter as usize];
     json!({
-        "shared": gauge(pool, PoolGauge::RedisShared),
+        // As the words say it: a connection that nobody needs for the moment lies idle in the pool, and is there to be shared all the same.
+        "shared": if is_shared(pool) { explain::open(&pool.state) } else { 0 },
         "leased": gauge(pool, PoolGauge::RedisLeased),
         "pubsub": gauge(pool, PoolGauge::RedisPubsub),
         "in_flight": gauge(pool, PoolGauge::RedisInFlight),
@@ -220,9 +221,12 @@ mod tests {
 
     #[test]
     fn redis_has_lanes_and_shared_connections_are_not_exhausted() {
-        let document = document(&pool("cache/bob/0/resp3/shared", Protocol::Redis, "0", 0), &Sessions::default());
+        let mut pool = pool("cache/bob/0/resp3/shared", Protocol::Redis, "0", 0);
+        (pool.state.leased, pool.state.idle) = (0, 1);
+        let document = document(&pool, &Sessions::default());
         assert_eq!((&document["says"]["level"], &document["shared"], &document["pinned"]), (&json!("good"), &json!(true), &Value::Null));
-        assert_eq!(document["redis"]["in_flight"], 0);
+        assert_eq!((&document["redis"]["in_flight"], &document["redis"]["shared"]), (&json!(0), &json!(1)));
+        assert_eq!(document["says"]["text"], "healthy: 1 connection shared by all clients, nobody waits");
     }
 
     #[test]

@@ -191,6 +191,10 @@ pub struct RedisFacts {
     pub entered: Option<(Duration, Result<RedisServer, Denied>)>,
     /// What it shows to those who speak TLS and look at nothing, where the login failed for TLS.
     pub shown: Option<Result<TlsShown, String>>,
+    /// The other users that clients become there, by name: of the server only who they are and what they may do.
+    pub others: Vec<(String, Result<RedisServer, Denied>)>,
+    /// How many of them were not tried.
+    pub untried: usize,
 }
 
 /// What a Redis server says about itself.

@@ -47,9 +47,11 @@ impl Finding {
         Self { verdict: Verdict::Good, check, found: found.into(), why: String::new(), advice: String::new() }
     }
 
-    /// It cannot be seen.
+    /// It cannot be seen; the advice is how it could.
     pub fn unseen(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unseen, check, found: found.into(), why: String::new(), advice: advice.into() }
+        let advice = advice.into();
+        debug_assert!(!advice.is_empty(), "{check}: how it could be seen");
+        Self { verdict: Verdict::Unseen, check, found: found.into(), why: String::new(), advice }
     }
 
     /// It works, but.

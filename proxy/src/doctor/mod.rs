@@ -73,13 +73,14 @@ fn examine(source: &Source, replicas: u32) -> Report {
 /// What `sidepool check` says.
 fn configuration(problems: &[Problem]) -> Section {
     const CHECK: &str = "check";
+    const MEND: &str = "mend it there: sidepool settings says what each setting means and may be";
     let words = |Problem { place, key, message, .. }: &Problem| {
         let colon = if key.is_empty() { "" } else { ": " };
         format!("{place}: {key}{colon}{message}")
     };
     let judge = |problem: &Problem| match problem.severity {
-        Severity::Error => Finding::problem(CHECK, words(problem), "sidepool does not start with it, and does not reload it", ""),
-        Severity::Warning => Finding::warning(CHECK, words(problem), "", ""),
+        Severity::Error => Finding::problem(CHECK, words(problem), "sidepool does not start with it, and does not reload it", MEND),
+        Severity::Warning => Finding::warning(CHECK, words(problem), "sidepool starts, but perhaps not as it was meant", MEND),
     };
     let mut findings: Vec<Finding> = problems.iter().map(judge).collect();
     if findings.is_empty() {

@@ -126,7 +126,7 @@ mod tests {
         let report = report(vec![
             Finding::good("dns", "fine"),
             Finding::problem("max_connections", "too few", "clients are refused", "raise it"),
-            Finding::unseen("clock", "nobody says", ""),
+            Finding::unseen("clock", "nobody says", "look"),
         ]);
         let expected = "sidepool doctor: sidepool.toml, 2 replicas\n\n\
                         Here\n\
@@ -134,7 +134,8 @@ mod tests {
                         \x20 ✗ problem  max_connections  too few\n\
                         \x20                             why: clients are refused\n\
                         \x20                             do:  raise it\n\
-                        \x20 ? unseen   clock            nobody says\n\n\
+                        \x20 ? unseen   clock            nobody says\n\
+                        \x20                             do:  look\n\n\
                         1 problem, 1 thing that cannot be seen.\n";
         assert_eq!(text(&report, false), expected);
         assert!(!text(&report, false).contains('\x1b'));

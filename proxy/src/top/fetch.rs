@@ -1,16 +1,20 @@
 //! Asks a running sidepool for its status: plain HTTP over a blocking socket.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::document::Document;
+use crate::clock;
 
-/// How long it may take to get through, and how long an answer may take.
+/// How long it may take to get through and to have the whole answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The largest answer: a thousand pools are far below.
-const LARGEST: u64 = 64 * 1024 * 1024;
+const LARGEST: usize = 64 * 1024 * 1024;
+
+/// So much is read at a time.
+const PIECE: usize = 64 * 1024;
 
 /// Where a sidepool listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +46,16 @@ impl Place {
 
     /// Asks once.
     pub fn ask(&self) -> Result<Document, String> {
-        let answer = self.get().map_err(|error| format!("{}: {error}", self.authority))?;
+        self.ask_within(PATIENCE)
+    }
+
+    fn ask_within(&self, patience: Duration) -> Result<Document, String> {
+        let late = |error: io::Error| match error.kind() {
+            // What a socket says when its time is over depends on the system.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{}: no whole answer within {patience:?}", self.authority),
+            _ => format!("{}: {error}", self.authority),
+        };
+        let answer = self.get(clock::now() + patience).map_err(late)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let status = head.lines().next().unwrap_or_default();
         if status.split(' ').nth(1) != Some("200") {
@@ -51,17 +64,39 @@ impl Place {
         Document::read(body).map_err(|error| format!("{}: {error}", self.authority))
     }
 
-    fn get(&self) -> io::Result<String> {
-        let address = self.authority.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))?;
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+    fn get(&self, deadline: Instant) -> io::Result<String> {
+        let mut stream = self.connect(deadline)?;
+        stream.set_write_timeout(Some(left(deadline)?))?;
         // Of HTTP/1.0, so that the answer comes in one piece and ends with the connection.
         stream.write_all(format!("GET /statusz?compact HTTP/1.0\r\nHost: {}\r\n\r\n", self.authority).as_bytes())?;
-        let mut answer = Vec::new();
-        stream.take(LARGEST).read_to_end(&mut answer)?;
+        let (mut answer, mut piece) = (Vec::new(), vec![0; PIECE]);
+        while answer.len() < LARGEST {
+            stream.set_read_timeout(Some(left(deadline)?))?;
+            match stream.read(&mut piece)? {
+                0 => break,
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+        }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
+
+    /// A name may have several addresses, and sidepool listen on one of them (`localhost`): the first that answers.
+    fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
+        let mut failed = io::Error::other("the name has no address");
+        for address in self.authority.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, left(deadline)?) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+}
+
+/// How much time is left; none is an error.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(clock::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 #[cfg(test)]
@@ -102,5 +137,20 @@ mod tests {
         assert_eq!(place.ask().unwrap().version, "1");
         server.join().unwrap();
         assert!(place.ask().unwrap_err().contains("refused"));
+    }
+
+    #[test]
+    fn time_ends_for_an_answer_that_only_trickles() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = Place::of(&listener.local_addr().unwrap().to_string()).unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Each byte comes long before a read would give up; it ends with who listens.
+            while stream.write_all(b" ").is_ok() {
+                thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        assert!(place.ask_within(Duration::from_millis(200)).unwrap_err().contains("no whole answer within 200ms"));
+        server.join().unwrap();
     }
 }

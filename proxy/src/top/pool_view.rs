@@ -78,5 +78,6 @@ fn holder(holder: &Holder) -> Row {
         None if holder.idle_in_transaction => "idle in transaction".to_owned(),
         None => "active".to_owned(),
     };
-    Row { name: name.clone(), level: "good".to_owned(), cells: vec![name.clone(), time(holder.seconds), holder.client.clone(), why] }
+    let cells = vec![name.clone(), time(holder.seconds), holder.client.clone(), why];
+    Row { name: name.clone(), protocol: String::new(), level: "good".to_owned(), cells }
 }

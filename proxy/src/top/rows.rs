@@ -21,6 +21,8 @@ pub struct Grid {
 pub struct Row {
     /// What it is about.
     pub name: String,
+    /// Of which protocol that is: names alone may be those of two.
+    pub protocol: String,
     /// How bad it is.
     pub level: String,
     /// One text for each column.
@@ -98,7 +100,7 @@ fn matches(state: &State, texts: &[&str]) -> bool {
 }
 
 fn row(pool: &Pool, cells: Vec<String>) -> Row {
-    Row { name: pool.name.clone(), level: pool.says.level.clone(), cells }
+    Row { name: pool.name.clone(), protocol: pool.protocol.clone(), level: pool.says.level.clone(), cells }
 }
 
 fn of_pool(state: &State, pool: &Pool) -> Row {
@@ -151,7 +153,12 @@ fn sums(state: &State, of: impl Fn(&Document) -> &Vec<Sum>) -> Vec<Row> {
         let name = if sum.protocol == "redis" { format!("{} (redis)", sum.name) } else { sum.name.clone() };
         let transactions = if sum.protocol == "redis" { "-".to_owned() } else { rate(sum, |sum| sum.transactions) };
         let cells = vec![name, count(sum.waiting), count(sum.in_use), count(sum.clients), transactions, rate(sum, |sum| sum.queries)];
-        Row { name: sum.name.clone(), level: if sum.waiting > 0 { "notice" } else { "good" }.to_owned(), cells }
+        Row {
+            name: sum.name.clone(),
+            protocol: sum.protocol.clone(),
+            level: if sum.waiting > 0 { "notice" } else { "good" }.to_owned(),
+            cells,
+        }
     };
     of(&state.document).iter().filter(|sum| matches(state, &[&sum.name, &sum.protocol])).map(shown).collect()
 }

@@ -143,8 +143,8 @@ pub struct State {
     pub screen: Screen,
     /// Whether documents are left unread.
     pub paused: bool,
-    /// Which row the cursor is on, by its name; none: on the first.
-    selected: Option<String>,
+    /// Which row the cursor is on, by its name and protocol; none: on the first.
+    selected: Option<(String, String)>,
     known: bool,
 }
 
@@ -258,11 +258,11 @@ impl State {
         let grid = self.grid();
         let Some(last) = grid.rows.len().checked_sub(1) else { return };
         let to = self.cursor(&grid).saturating_add_signed(by).min(last);
-        let name = grid.rows[to].name.clone();
+        let row = &grid.rows[to];
         if let Screen::Pool(shown) = &mut self.screen {
-            shown.clone_from(&name);
+            shown.clone_from(&row.name);
         }
-        self.selected = Some(name);
+        self.selected = Some((row.name.clone(), row.protocol.clone()));
     }
 
     fn enter(&mut self) {
@@ -288,8 +288,9 @@ impl State {
     /// On which row of these the cursor is.
     #[must_use]
     pub fn cursor(&self, grid: &Grid) -> usize {
-        let selected = self.selected.as_deref();
-        selected.and_then(|selected| grid.rows.iter().position(|row| row.name == selected)).unwrap_or(0)
+        let is_selected =
+            |(name, protocol): &(String, String)| grid.rows.iter().position(|row| row.name == *name && row.protocol == *protocol);
+        self.selected.as_ref().and_then(is_selected).unwrap_or(0)
     }
 
     /// The pool with this name.

@@ -9,7 +9,7 @@ pub(crate) fn sample() -> State {
         let text = format!(
             r#"{{"version":"9.9","uptime_seconds":{up},"unix_seconds":{at},"wait_bounds_seconds":[0.1,1.0],"says":[],
             "databases":[{{"name":"app","protocol":"postgres","waiting":14,"in_use":20,"clients":40,"transactions":{more},"queries":{more}}}],
-            "users":[{{"name":"app","protocol":"postgres"}},{{"name":"eve","protocol":"postgres"}}],
+            "users":[{{"name":"app","protocol":"postgres"}},{{"name":"app","protocol":"redis"}},{{"name":"eve","protocol":"postgres"}}],
             "pools":[
             {{"pool":"app.app","protocol":"postgres","mode":"transaction","upstream":"db:5432","utilization":1.0,"waiters":14,"oldest_wait_seconds":1.2,
               "connections":{{"leased":20,"max":20}},"transactions":{more},"wait_counts":[{more},0,0],"clients":{{"active":20,"waiting":14}},
@@ -66,6 +66,18 @@ fn the_cursor_stays_on_its_row_when_the_order_changes() {
 }
 
 #[test]
+fn users_of_one_name_in_two_protocols_are_two_rows() {
+    let mut state = sample();
+    press(&mut state, &[Key::Letter('3')]);
+    for row in [1, 2] {
+        press(&mut state, &[Key::Down]);
+        assert_eq!(state.cursor(&state.grid()), row, "the cursor gets past the second one");
+    }
+    press(&mut state, &[Key::Up]);
+    assert_eq!(state.grid().rows[state.cursor(&state.grid())].cells[0], "app (redis)");
+}
+
+#[test]
 fn what_is_typed_behind_a_slash_filters() {
     let mut state = sample();
     press(&mut state, &[Key::Letter('/'), Key::Letter('E'), Key::Letter('v'), Key::Letter('q'), Key::Backspace]);
@@ -104,7 +116,7 @@ fn tabs_are_other_lists_and_a_database_leads_to_its_pools() {
     assert_eq!(state.grid().rows[0].cells, ["app.app", "6", "10", "advisory locks 4, listening 2"]);
     press(&mut state, &[Key::Letter('5')]);
     assert_eq!(state.grid().rows[0].cells, ["cache/shared", "2", "0", "0", "0", "3.0", "0"]);
-    press(&mut state, &[Key::Letter('3'), Key::Down, Key::Enter]);
+    press(&mut state, &[Key::Letter('3'), Key::Down, Key::Down, Key::Enter]);
     assert_eq!((state.tab, names(&state)), (Tab::Pools, vec!["app.eve".to_owned()]));
 }
 

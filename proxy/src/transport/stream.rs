@@ -103,6 +103,15 @@ impl Stream {
         }
     }
 
+    /// Ready when there may be something to read, which is not taken.
+    pub fn poll_said(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
+            Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+            Self::Tls(_) => Poll::Ready(()),
+        }
+    }
+
     /// Waits until the other side has left, without taking anything that it says. Once it has said something this waits for ever: whether it leaves
     /// behind that is seen when it is read. The same under TLS, where leaving is something that is said.
     pub async fn left(&self) {

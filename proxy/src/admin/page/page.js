@@ -1,6 +1,6 @@
 // The status page: asks /statusz every two seconds, keeps the last minutes, and draws them. Names come from outside: they only ever become text.
 "use strict";
-const EVERY = 2000, PATIENCE = 8000, KEPT = 150, RECENT = 8, PAGE = 25;
+const EVERY = 2000, PATIENCE = 8000, KEPT = 150, RECENT = 8, PAGE = 25, MOST = 500, NOTICES = 20;
 const LEVELS = { good: 0, notice: 1, paused: 2, exhausted: 3, down: 4 };
 const BADGES = { good: "● healthy", notice: "◆ worth knowing", paused: "❚❚ paused", exhausted: "▲ exhausted", down: "✕ down" };
 const SVG = "http://www.w3.org/2000/svg";
@@ -256,7 +256,9 @@ function show() {
   else if (bad > 0) summary = "The pools are well; the process has something to say.";
   say(at("summary"), summary);
   const notices = at("notices");
-  notices.replaceChildren(...now.says.map((one) => {
+  const told = now.says.slice(0, NOTICES), untold = now.says.length - told.length;
+  if (untold > 0) told.push({ level: told[told.length - 1].level, text: `${untold} more like these or milder; /statusz has them all` });
+  notices.replaceChildren(...told.map((one) => {
     const item = make("li", one.level);
     item.append(make("b", "", (BADGES[one.level] || "") + ": "), one.text);
     if (one.advice) item.append(make("div", "advice", one.advice));
@@ -282,8 +284,8 @@ function list(cards) {
   const order = some.map((card) => card.element);
   const same = order.length === place.children.length && order.every((element, i) => element === place.children[i]);
   if (!same && !(place.contains(document.activeElement) && order.includes(document.activeElement.closest(".pool")))) place.replaceChildren(...order);
-  say(at("counted"), `${matches.length === cards.length ? "" : `${matches.length} of `}${cards.length} ${cards.length === 1 ? "pool" : "pools"}, worst first` + (matches.length > some.length ? `; ${some.length} shown` : ""));
-  at("more").hidden = matches.length <= some.length;
+  say(at("counted"), `${matches.length === cards.length ? "" : `${matches.length} of `}${cards.length} ${cards.length === 1 ? "pool" : "pools"}, worst first` + (matches.length > some.length ? `; ${some.length} shown` + (shown >= MOST ? ", the filter finds the others" : "") : ""));
+  at("more").hidden = matches.length <= some.length || shown >= MOST;
 }
 
 function rest(now) {
@@ -359,7 +361,7 @@ async function round() {
   timer = setTimeout(round, EVERY);
 }
 at("filter").addEventListener("input", () => { shown = PAGE; show(); });
-at("more").addEventListener("click", () => { shown = Math.min(shown + PAGE, 500); show(); });
+at("more").addEventListener("click", () => { shown = Math.min(shown + PAGE, MOST); show(); });
 at("pause").addEventListener("click", () => {
   held = !held;
   at("pause").setAttribute("aria-pressed", String(held));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sidepool_config::model::{LoadBalance, UpstreamTls};
+use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::{Habits, Selects};
 use sidepool_protocol::redis::reply::Reply;
@@ -34,12 +35,15 @@ const COMMANDS: [(&str, &[&[u8]]); 6] = [
     ("SUBSCRIBE to channels sidepool:*, for pub/sub", &[b"SUBSCRIBE", b"sidepool:mark:doctor"]),
 ];
 
+/// So many users are tried beside the server's own: more failed logins might look like an attack.
+const MOST_USERS: usize = 16;
+
 /// A channel like those of sidepool, to which nobody listens.
 const UNHEARD: &[u8] = b"sidepool:doctor";
 
 /// Sees the server at the end of a way.
 pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<RedisPlan>) -> RedisFacts {
-    let mut facts = RedisFacts { reached, entered: None, shown: None };
+    let mut facts = RedisFacts { reached, entered: None, shown: None, others: Vec::new(), untried: 0 };
     if !facts.reached.is_open() {
         return facts;
     }
@@ -57,8 +61,43 @@ pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<RedisPlan>
             Err(Denied::of(&fault, &format!("Redis at {} answered ", connector::shown(&target.upstream))))
         }
     };
+    let is_in = result.is_ok();
     facts.entered = Some((took, result));
+    let users = others(&plan);
+    facts.untried = users.len().saturating_sub(MOST_USERS);
+    // Who cannot come in with the server's own user has heard why; the way is the same.
+    let is_worth_it = is_in || plan.config.password.is_none();
+    for (name, password) in users.into_iter().take(MOST_USERS).filter(|_| is_worth_it) {
+        let target = Target { user: Arc::from(&*name), password, ..target.clone() };
+        facts.others.push((name, become_one(target).await));
+    }
     facts
+}
+
+/// The users that clients become, each once, beside the server's own.
+fn others(plan: &RedisPlan) -> BTreeMap<String, Option<Secret>> {
+    let own = plan.config.user.as_deref().unwrap_or("default");
+    let named = plan.config.users.values().filter_map(|user| Some((user.upstream_user.clone()?, user.upstream_password.clone())));
+    named.filter(|(name, _)| name != own).collect()
+}
+
+/// Comes in as one of them, and looks what it may do.
+async fn become_one(target: Target) -> Result<RedisServer, Denied> {
+    let connector = RedisConnector::new(target.clone(), Rc::default());
+    let prefix = format!("Redis at {} answered ", connector::shown(&target.upstream));
+    let mut connection = connector.connect().await.map_err(|fault| Denied::of(&fault, &prefix))?;
+    let mut server = RedisServer { user: Some(target.user.to_string()), ..RedisServer::default() };
+    let _ = rights(&mut connection, &target, &mut server).await;
+    Ok(server)
+}
+
+/// Asks what the user may do, or tries it.
+async fn rights(connection: &mut RedisConnection, target: &Target, server: &mut RedisServer) -> Option<()> {
+    asked(connection, target, server).await?;
+    if !server.is_dry {
+        tried(connection, server).await?;
+    }
+    Some(())
 }
 
 /// As clients are led there that say nothing of their own.
@@ -110,6 +149,21 @@ async fn questions(connection: &mut RedisConnection, target: &Target, server: &m
         server.settings.insert(name, value);
     }
     server.user = ask(connection, &[b"ACL", b"WHOAMI"]).await?.text().map(text);
+    asked(connection, target, server).await?;
+    let resp3 = RedisConnector::ask(connection, &[b"HELLO", b"3"], Resp::Three, PATIENCE).await.ok()?;
+    server.speaks_resp3 = Some(!matches!(resp3, Reply::Error(_)));
+    if !server.is_dry {
+        // Back, so that what follows is read as it is.
+        if server.speaks_resp3 == Some(true) {
+            RedisConnector::ask(connection, &[b"HELLO", b"2"], Resp::Two, PATIENCE).await.ok()?;
+        }
+        tried(connection, server).await?;
+    }
+    Some(())
+}
+
+/// Asks whether the user may use our commands (ACL DRYRUN).
+async fn asked(connection: &mut RedisConnection, target: &Target, server: &mut RedisServer) -> Option<()> {
     let user = server.user.clone().unwrap_or_else(|| target.user.to_string());
     for (what, words) in COMMANDS {
         let question: Vec<&[u8]> = [&b"ACL"[..], b"DRYRUN", user.as_bytes()].into_iter().chain(words.iter().copied()).collect();
@@ -124,22 +178,19 @@ async fn questions(connection: &mut RedisConnection, target: &Target, server: &m
         }
     }
     server.is_dry = !server.commands.is_empty();
-    let resp3 = RedisConnector::ask(connection, &[b"HELLO", b"3"], Resp::Three, PATIENCE).await.ok()?;
-    server.speaks_resp3 = Some(!matches!(resp3, Reply::Error(_)));
-    if !server.is_dry {
-        // Back, so that what follows is read as it is.
-        if server.speaks_resp3 == Some(true) {
-            RedisConnector::ask(connection, &[b"HELLO", b"2"], Resp::Two, PATIENCE).await.ok()?;
-        }
-        for (what, words) in COMMANDS {
-            // Nobody hears what is only tried.
-            let words: Vec<&[u8]> = words.iter().map(|word| if *word == WAIT_CHANNEL { UNHEARD } else { word }).collect();
-            let denied = match ask(connection, &words).await? {
-                Reply::Error(said) if said.starts_with("NOPERM") => Err(said),
-                Reply::Error(_) | Reply::Text(_) | Reply::Nil | Reply::Integer(_) | Reply::List(_) => Ok(()),
-            };
-            server.commands.push((what, denied));
-        }
+    Some(())
+}
+
+/// Uses our commands, where the server does not say whether the user may.
+async fn tried(connection: &mut RedisConnection, server: &mut RedisServer) -> Option<()> {
+    for (what, words) in COMMANDS {
+        // Nobody hears what is only tried.
+        let words: Vec<&[u8]> = words.iter().map(|word| if *word == WAIT_CHANNEL { UNHEARD } else { word }).collect();
+        let denied = match ask(connection, &words).await? {
+            Reply::Error(said) if said.starts_with("NOPERM") => Err(said),
+            Reply::Error(_) | Reply::Text(_) | Reply::Nil | Reply::Integer(_) | Reply::List(_) => Ok(()),
+        };
+        server.commands.push((what, denied));
     }
     Some(())
 }

@@ -18,7 +18,7 @@ const SKEW: f64 = 2.0;
 fn clock(clock: Option<Clock>) -> Finding {
     const CHECK: &str = "clock";
     let Some(Clock { ahead, doubt }) = clock else {
-        return Finding::unseen(CHECK, "the server does not tell the time", "");
+        return Finding::unseen(CHECK, "the server does not tell the time", "compare the clocks by hand: date -u, here and there");
     };
     let direction = if ahead < 0.0 { "behind" } else { "ahead of" };
     let apart = format!("the server's clock is {:.1} s {direction} this machine's", ahead.abs());

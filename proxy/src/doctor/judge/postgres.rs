@@ -82,7 +82,7 @@ fn logins(facts: &PgFacts) -> Vec<Finding> {
         let mute = facts.logins.iter().any(|login| login.result.as_ref().is_err_and(|denied| denied.kind == ConnectFaultKind::Timeout));
         let why = if mute { "it would take as long" } else { "the server might take it for an attack" };
         let found = format!("not tried: {} more, for {why}", counted(facts.untried as u64, "login"));
-        findings.push(Finding::unseen("login", found, ""));
+        findings.push(Finding::unseen("login", found, "see to those above first, and examine again"));
     }
     findings
 }
@@ -145,7 +145,8 @@ fn role(server: &PgServer) -> Finding {
 fn room(server: &PgServer, wish: &PgWish) -> Finding {
     const CHECK: &str = "max_connections";
     let Some(most) = server.number("max_connections") else {
-        return Finding::unseen(CHECK, "the server does not say how many connections it lets in", "");
+        let advice = "ask it (SHOW max_connections), or look at what the provider documents";
+        return Finding::unseen(CHECK, "the server does not say how many connections it lets in", advice);
     };
     let kept = ["superuser_reserved_connections", "reserved_connections"].iter().filter_map(|name| server.number(name)).sum::<u64>();
     let usable = most.saturating_sub(kept);
@@ -284,7 +285,9 @@ pub fn list(list: &HostList, servers: &[PgFacts]) -> Finding {
             "two primaries do not have the same data, unless they are two names of one server",
             "see that all hosts belong to one cluster",
         ),
-        (_, _, LoadBalance::RoundRobin | LoadBalance::Disable) if unseen > 0 => Finding::unseen(CHECK, found, ""),
+        (_, _, LoadBalance::RoundRobin | LoadBalance::Disable) if unseen > 0 => {
+            Finding::unseen(CHECK, found, "see to the hosts that could not be asked, above, and examine again")
+        }
         (_, _, LoadBalance::RoundRobin | LoadBalance::Disable) => Finding::good(CHECK, found),
     }
 }

@@ -14,6 +14,12 @@ use crate::pool::fault::ConnectFaultKind;
 /// The first version with ACLs, RESP3 and RESET (6.2).
 const OLDEST: (u32, u32) = (6, 2);
 
+/// What to do about a server that keeps to itself what INFO tells.
+const MUTE: &str = "let the user ask (ACL SETUSER … +info), or look at what the provider documents";
+
+/// What to do about a connection that was lost in the middle.
+const LOST: &str = "look at the server's log for why it closed the connection, and examine again";
+
 /// A connection that many clients listen through needs at least this much room, in bytes.
 const PUBSUB_ROOM: u64 = 8 << 20;
 
@@ -35,7 +41,24 @@ pub fn server(facts: &RedisFacts, plan: &RedisPlan, now: i64) -> Vec<Finding> {
             findings.extend(entered(server, plan));
         }
     }
+    findings.extend(facts.others.iter().flat_map(|(user, result)| other(user, result)));
+    if facts.untried > 0 {
+        let found = format!("not tried: {} more, for the server might take it for an attack", counted(facts.untried as u64, "user"));
+        findings.push(Finding::unseen("login", found, "see to the users above, and examine those that are left with a file of their own"));
+    }
     findings
+}
+
+/// One of the users that clients become upstream.
+fn other(user: &str, result: &Result<RedisServer, Denied>) -> Vec<Finding> {
+    match result {
+        Ok(server) => vec![Finding::good("login", format!("as {user}")), commands(server)],
+        Err(denied) => {
+            let finding = login::redis(denied, Some(user), true);
+            let found = format!("as {user}: {}", finding.found);
+            vec![Finding { found, why: "clients that become this user cannot be served".to_owned(), ..finding }]
+        }
+    }
 }
 
 fn proves(mode: UpstreamTls) -> bool {
@@ -68,7 +91,7 @@ fn entered(server: &RedisServer, plan: &RedisPlan) -> Vec<Finding> {
 
 fn version(server: &RedisServer) -> Finding {
     let Some(version) = server.info("redis_version") else {
-        return Finding::unseen("version", "the server does not say (INFO)", "");
+        return Finding::unseen("version", "the server does not say (INFO)", MUTE);
     };
     let name = server.info("valkey_version").map_or_else(|| format!("Redis {version}"), |own| format!("Valkey {own}"));
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
@@ -93,13 +116,13 @@ fn resp3(server: &RedisServer) -> Finding {
             "clients that ask for RESP3 (HELLO 3) are refused",
             "have clients use RESP2, or upgrade the server",
         ),
-        None => Finding::unseen("resp3", "not seen: the connection was lost before", ""),
+        None => Finding::unseen("resp3", "not seen: the connection was lost before", LOST),
     }
 }
 
 fn kind(server: &RedisServer) -> Finding {
     match server.info("redis_mode") {
-        None => Finding::unseen("mode", "the server does not say (INFO)", ""),
+        None => Finding::unseen("mode", "the server does not say (INFO)", MUTE),
         Some("cluster") => Finding::warning(
             "mode",
             "it is a node of a cluster",
@@ -170,7 +193,7 @@ fn commands(server: &RedisServer) -> Finding {
     let how = if server.is_dry { "asked with ACL DRYRUN" } else { "tried" };
     let who = server.user.as_deref().unwrap_or("the user");
     if server.commands.is_empty() {
-        return Finding::unseen(CHECK, "what the user may do could not be seen", "");
+        return Finding::unseen(CHECK, format!("what {who} may do could not be seen"), LOST);
     }
     let denied: Vec<&(&str, Result<(), String>)> = server.commands.iter().filter(|(_, answer)| answer.is_err()).collect();
     if denied.is_empty() {
@@ -230,7 +253,8 @@ fn buffers(server: &RedisServer) -> Finding {
     const CHECK: &str = "output-buffers";
     const SETTING: &str = "client-output-buffer-limit";
     let Some(text) = server.setting(SETTING) else {
-        return Finding::unseen(CHECK, "the server does not say (client-output-buffer-limit)", "");
+        let advice = "look at what the provider documents: connections that many share should not be cut (\"normal 0 0 0\")";
+        return Finding::unseen(CHECK, "the server does not say (client-output-buffer-limit)", advice);
     };
     let words: Vec<&str> = text.split_whitespace().collect();
     let limit = |class: &str| {

@@ -153,7 +153,8 @@ fn logins_and_tls_come_first() {
     let reached = Reached { upstream: plan().config.upstream, name: None, addresses: vec![(place, Duration::ZERO, Ok(()))] };
     let denied = |kind| Denied { kind, code: None, words: "TLS with Redis failed: UnknownIssuer".to_owned() };
     let whole = good();
-    let mut facts = RedisFacts { reached, entered: Some((Duration::ZERO, Err(denied(ConnectFaultKind::Tls)))), shown: None };
+    let entered = Some((Duration::ZERO, Err(denied(ConnectFaultKind::Tls))));
+    let mut facts = RedisFacts { reached, entered, shown: None, others: Vec::new(), untried: 0 };
     facts.shown = Some(Ok(TlsShown { description: "TLSv1.3".to_owned(), not_after: Some(5) }));
     let first = ("connect", Verdict::Good);
     assert_eq!(verdicts(&server(&facts, &plan(), 0)), [first, ("tls", Verdict::Problem), ("certificate", Verdict::Problem)]);
@@ -163,4 +164,11 @@ fn logins_and_tls_come_first() {
     let findings = server(&facts, &plan(), 0);
     assert_eq!(find(&findings, "login").verdict, Verdict::Good);
     assert_eq!(find(&findings, "tls").verdict, Verdict::Good, "on this machine");
+    let lacking = changed(|server| server.commands.push(("PUBLISH to channels", Err("NOPERM".to_owned()))));
+    facts.others = vec![("eve".to_owned(), Ok(lacking)), ("bob".to_owned(), Err(denied(ConnectFaultKind::Auth)))];
+    facts.untried = 3;
+    let findings = server(&facts, &plan(), 0);
+    let last = [("login", Verdict::Good), ("acl", Verdict::Warning), ("login", Verdict::Problem), ("login", Verdict::Unseen)];
+    assert!(verdicts(&findings).ends_with(&last), "{findings:?}");
+    assert!(findings.iter().any(|finding| finding.found.starts_with("as bob: ") && finding.why.contains("this user")));
 }

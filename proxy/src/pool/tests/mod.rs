@@ -9,6 +9,7 @@ mod model;
 mod pins;
 mod rules;
 mod rules_early;
+mod rules_losses;
 mod rules_time;
 mod workers;
 

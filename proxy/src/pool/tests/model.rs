@@ -15,6 +15,9 @@ use crate::pool::limits::Limits;
 use crate::pool::reason::{CloseReason, Condition, Failure, RefuseReason};
 use crate::pool::turns::PASSED_OVER;
 
+/// A connection that ends so soon after it was opened did not last.
+const SHORT: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Acquire(u16),
@@ -66,7 +69,15 @@ struct Model {
     /// How many had been when each identity with waiters had its last turn, its first waiter, or gave its loan back; and in which order.
     had: BTreeMap<u16, (usize, usize)>,
     loans: BTreeMap<u16, ConnId>,
-    failing: Option<(Failure, Instant)>,
+    /// How the last connect failed, since one worked.
+    failing: Option<Failure>,
+    /// Connects work, and their connections do not last.
+    held: bool,
+    /// When the next connect may be tried.
+    until: Option<Instant>,
+    /// When connections became open, and when one was lost that was hardly open.
+    opened: BTreeMap<ConnId, Instant>,
+    lost: Option<Instant>,
 }
 
 impl Model {
@@ -78,12 +89,20 @@ impl Model {
         self.connecting.len() + self.open()
     }
 
+    fn pauses(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    fn loses(&self, now: Instant) -> bool {
+        self.lost.is_some_and(|lost| now - lost < SHORT)
+    }
+
     fn too_many(&self) -> bool {
         self.total() > self.limits.max as usize
     }
 
     fn acquire(&mut self, now: Instant, identity: u16, queued: Option<WaiterId>, effects: &mut Effects) {
-        let refused = matches!(self.failing, Some((Failure::Permanent, until)) if now < until) && self.open() == 0;
+        let refused = self.failing == Some(Failure::Permanent) && self.pauses(now) && self.open() == 0;
         if let Some(conn) = self.idle.pop() {
             self.lease(conn, identity);
             effects.granted_at_once = Some(conn);
@@ -201,10 +220,10 @@ impl Model {
         while self.too_many() && !self.idle.is_empty() {
             effects.closes.insert((self.idle.remove(0), CloseReason::Shrunk as u8));
         }
-        if self.failing.is_some_and(|(_, until)| now < until) {
+        if self.pauses(now) {
             return;
         }
-        let parallel = if self.failing.is_some() { 1 } else { self.limits.connect_parallelism as usize };
+        let parallel = if self.failing.is_some() || self.held { 1 } else { self.limits.connect_parallelism as usize };
         let room = (self.limits.max as usize).saturating_sub(self.total()).min(parallel.saturating_sub(self.connecting.len()));
         effects.opens = self.waiters.len().saturating_sub(self.connecting.len() + self.resetting.len()).min(room);
     }
@@ -213,7 +232,7 @@ impl Model {
         let mut effects = Effects::default();
         self.time_out(now, &mut effects);
         // It may have become shorter, because somebody asks.
-        if let (Some((_, until)), Some(pause)) = (&mut self.failing, retry_in) {
+        if let (Some(until), Some(pause)) = (&mut self.until, retry_in) {
             *until = (*until).min(now + pause);
         }
         match step {
@@ -248,12 +267,16 @@ impl Model {
             }
             Step::Connected(place) => {
                 let conn = self.connecting.remove(place);
+                self.opened.insert(conn, now);
                 self.failing = None;
+                self.held &= self.loses(now);
+                self.until = self.until.filter(|_| self.held);
                 self.free(conn, &mut effects);
             }
             Step::ConnectFailed(place, failure) => {
                 self.connecting.remove(place);
-                self.failing = Some((failure, now + retry_in.expect("a pause follows a failure")));
+                self.failing = Some(failure);
+                self.until = Some(now + retry_in.expect("a pause follows a failure"));
                 if failure == Failure::Permanent && self.open() == 0 {
                     self.refuse_all(&mut effects);
                 }
@@ -267,10 +290,15 @@ impl Model {
                 }
             }
             Step::ServerClosed(place) => {
-                effects.closes.insert((self.idle.remove(place), CloseReason::ServerClosed as u8));
-                // The server closes what was opened a moment ago, again and again.
-                if let Some(pause) = retry_in.filter(|_| self.failing.is_none_or(|(_, until)| until <= now)) {
-                    self.failing = Some((Failure::Transient, now + pause));
+                let conn = self.idle.remove(place);
+                effects.closes.insert((conn, CloseReason::ServerClosed as u8));
+                if now - self.opened[&conn] < SHORT {
+                    // The server closes what was opened a moment ago, again and again.
+                    if self.loses(now) && !self.pauses(now) {
+                        self.held = true;
+                        self.until = Some(now + retry_in.expect("a pause follows"));
+                    }
+                    self.lost = Some(now);
                 }
             }
             Step::Pass(_) => {}
@@ -378,6 +406,10 @@ proptest! {
             had: BTreeMap::new(),
             loans: BTreeMap::new(),
             failing: None,
+            held: false,
+            until: None,
+            opened: BTreeMap::new(),
+            lost: None,
         };
         for step in history {
             let Some(step) = model.fit(bench.now, step) else { continue };

@@ -178,6 +178,11 @@ impl Client {
         }
     }
 
+    /// Whether it may have said something that has not been read. Not said for sure: under TLS that is seen only by reading.
+    pub fn has_said(&self, cx: &mut Context<'_>) -> bool {
+        self.stream.borrow().as_ref().is_none_or(|stream| stream.poll_said(cx).is_ready())
+    }
+
     /// Takes the socket, for a handshake over it; until it is back, nothing can be handed over.
     pub fn take_stream(&self) -> Option<Stream> {
         self.stream.borrow_mut().take()
@@ -384,6 +389,10 @@ impl Stands for Rc<Client> {
 
     fn is_there(&self) -> bool {
         self.is_alive()
+    }
+
+    fn wake(&self) {
+        self.wake_session();
     }
 }
 

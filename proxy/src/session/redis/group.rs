@@ -13,10 +13,13 @@ use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::{Habits, Selects};
 use sidepool_protocol::redis::request::Arguments;
 
-use super::bound::{Bound, Bounds};
+use super::bound::{self, Bound};
+use super::flow::Meeting;
 use super::lane::{Lane, Looked};
+use super::leased::patience;
 use super::redo::load_scripts;
 use super::server::Server;
+use super::turns::Bounds;
 use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
@@ -96,6 +99,12 @@ pub struct Group {
     is_bounded: Cell<bool>,
     records: [Rc<PoolRecord>; 2],
     lanes: RefCell<Vec<Rc<Lane>>>,
+    /// Whether clients of several identities use the lanes.
+    pub meeting: Rc<Meeting>,
+    /// For how many milliseconds lanes have been looked at.
+    worked_ms: Cell<u32>,
+    /// How many may stand in line before a full one, and for how long.
+    line: Cell<Bounds>,
     lanes_max: Cell<u32>,
     /// Commands that keep the server busy have a lane of their own.
     has_heavy: Cell<bool>,
@@ -120,7 +129,7 @@ impl Group {
         server: &str,
         config: &Redis,
         workers: usize,
-        bounds: &Bounds,
+        bounds: &bound::Bounds,
         open: impl Fn(Arc<str>, Limits, Rc<PoolRecord>) -> Rc<Pool<RedisConnector>>,
     ) -> Rc<Self> {
         let records = [Rc::new(PoolRecord::default()), Rc::new(PoolRecord::default())];
@@ -135,6 +144,9 @@ impl Group {
             leased: open(name, leased, Rc::clone(&records[1])),
             records,
             lanes: RefCell::default(),
+            meeting: Rc::default(),
+            worked_ms: Cell::new(0),
+            line: Cell::new(line(config)),
             lanes_max: Cell::new(split.lanes),
             has_heavy: Cell::new(split.heavy > 0),
             scarce: Cell::new(split.scarce),
@@ -168,11 +180,17 @@ impl Group {
     }
 
     /// Looks at the lanes; whether there is work. `is_news` says whether a command that is waited for is slow and was not before.
-    pub fn look(&self, is_news: impl Fn(&'static Command) -> bool) -> bool {
+    /// The last look was so many milliseconds ago.
+    pub fn look(&self, ms: u32, is_news: impl Fn(&'static Command) -> bool) -> bool {
         let mut busy = false;
-        let limit = self.log_min_duration();
+        self.worked_ms.set(self.worked_ms.get().wrapping_add(ms));
+        self.meeting.on_look();
+        let (limit, patience) = (self.log_min_duration(), self.line.get().patience);
         for lane in &*self.lanes.borrow() {
-            let looked = lane.look();
+            if lane.waiting() > 0 {
+                lane.look_at_line(crate::clock::now(), patience);
+            }
+            let looked = lane.look(self.worked_ms.get());
             match limit {
                 None => lane.forget_slow(),
                 Some(limit) => {
@@ -218,6 +236,21 @@ impl Group {
     /// Whether heavy commands have a lane of their own: where connections are few, they ride with the others.
     pub fn has_heavy(&self) -> bool {
         self.has_heavy.get()
+    }
+
+    /// How many may stand in line before a full lane, and for how long.
+    pub fn line(&self) -> Bounds {
+        self.line.get()
+    }
+
+    /// For how many milliseconds lanes have been looked at: the time stands still while there is no work.
+    pub fn worked_ms(&self) -> u32 {
+        self.worked_ms.get()
+    }
+
+    /// What counts for the lanes.
+    pub fn shared_record(&self) -> &Rc<PoolRecord> {
+        &self.records[0]
     }
 
     /// Lanes that have retired are given to nobody any more.
@@ -305,6 +338,7 @@ impl Group {
     pub fn apply(&self, config: &Redis, workers: usize, renewal: Renewal, target: impl Fn() -> RedisConnector) {
         let split = Split::of(config, workers);
         let (shared, leased) = split.limits(config);
+        self.line.set(line(config));
         self.lanes_max.set(split.lanes);
         self.has_heavy.set(split.heavy > 0);
         self.scarce.set(split.scarce);
@@ -412,6 +446,11 @@ impl Split {
         let leased = Limits { max: self.leased, min, spare: config.spare_connections, ..all };
         (shared, leased)
     }
+}
+
+fn line(config: &Redis) -> Bounds {
+    let (patience, length) = patience(&config.limits);
+    Bounds { length: length as usize, patience }
 }
 
 fn info(key: &Key, config: &Redis) -> PoolInfo {

@@ -1,5 +1,5 @@
-//! Among whom a client waits for a connection of its own: what `queue_fairness` tells clients apart by, as a number. Found out when one is leased, which
-//! few commands need, and kept for as long as the lease.
+//! Among whom a client waits, for a connection of its own or for room on a shared one: what `queue_fairness` tells clients apart by, as a number. Found out
+//! when one is leased, and for as long as that; and when the client comes to its lane, and for as long as it stays there.
 
 use sidepool_config::model::{QueueFairness, Redis};
 
@@ -17,23 +17,27 @@ pub(super) struct Named {
 impl Named {
     /// That of `client`.
     pub(super) fn new(identities: &Identities, config: &Redis, client: &Client) -> Self {
-        let ends = || client.with_stream(Ends::of).unwrap_or(Ends::Unknown);
-        let id = match config.queue_fairness {
-            QueueFairness::User => identities.join(client.shown.user.borrow().as_deref().unwrap_or_default()),
-            QueueFairness::ApplicationName => {
-                let words = client.shown.words.borrow();
-                identities.join(words.as_ref().map_or("", |words| &words.name))
-            }
-            QueueFairness::Address => identities.join(&ends().theirs().to_string()),
-            QueueFairness::Listener => identities.join(&ends().door(&config.listen)),
-            QueueFairness::Off => IdentityId::default(),
-        };
-        Self { identities: identities.clone(), id }
+        Self { identities: identities.clone(), id: join(identities, config, client) }
     }
 
     /// Its number.
     pub(super) fn id(&self) -> IdentityId {
         self.id
+    }
+}
+
+/// The number of `client`'s identity, to be given back.
+pub(super) fn join(identities: &Identities, config: &Redis, client: &Client) -> IdentityId {
+    let ends = || client.with_stream(Ends::of).unwrap_or(Ends::Unknown);
+    match config.queue_fairness {
+        QueueFairness::User => identities.join(client.shown.user.borrow().as_deref().unwrap_or_default()),
+        QueueFairness::ApplicationName => {
+            let words = client.shown.words.borrow();
+            identities.join(words.as_ref().map_or("", |words| &words.name))
+        }
+        QueueFairness::Address => identities.join(&ends().theirs().to_string()),
+        QueueFairness::Listener => identities.join(&ends().door(&config.listen)),
+        QueueFairness::Off => IdentityId::default(),
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -21,10 +21,11 @@ use sidepool_protocol::redis::command::Command;
 use sidepool_protocol::redis::frame::FrameScanner;
 use sidepool_protocol::redis::request::{RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::{Own, Pipeline, Work};
-use tokio::time::{Sleep, timeout};
+use tokio::time::Sleep;
 
 use super::client::{Client, Owner};
 use super::end::End;
+use super::flow::{Flow, Meeting};
 use super::group::Group;
 use super::refusal;
 use super::requests::resolve;
@@ -33,17 +34,12 @@ use super::throttle::Throttle;
 use super::turns::{self, Turns};
 use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
-use crate::pool::acquire::AcquireError;
 use crate::pool::handle::Pool;
-use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
 use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
-
-/// However long a read has waited for a server that vanished, another connection has so long to open.
-const ONE_CONNECT: Duration = Duration::from_secs(1);
 
 /// A shared connection.
 pub struct Lane {
@@ -60,7 +56,12 @@ pub struct Lane {
     /// The connection may have to log in again, with another secret.
     renews: Cell<bool>,
     /// Sessions that wait for it to be less full.
-    turns: Turns<Rc<Client>>,
+    pub(super) turns: Turns<Rc<Client>>,
+    /// What may be under way while several identities use it.
+    pub(super) flow: Flow,
+    /// Whether they do.
+    pub(super) meeting: Rc<Meeting>,
+    pub(super) record: Rc<PoolRecord>,
     /// Changes whenever something comes from the server, and when it is lost: what is at the front afterwards may be somebody else's.
     pub(super) progress: Cell<u32>,
     /// How far it was when it was last looked at with something owed.
@@ -69,15 +70,15 @@ pub struct Lane {
     slow: SlowLog,
     /// How many commands the gauge counts for it.
     in_flight: Cell<u64>,
-    /// Since about when nothing has come though something is owed.
-    stuck: Cell<Option<Instant>>,
 }
 
 impl Lane {
     /// A lane of `group`, with its task.
     pub fn start(group: &Rc<Group>, worker: &Rc<Worker>, heavy: bool) -> Rc<Self> {
+        let mut pipeline = Pipeline::default();
+        pipeline.at(group.worked_ms());
         let lane = Rc::new(Self {
-            pipeline: RefCell::default(),
+            pipeline: RefCell::new(pipeline),
             task: RefCell::new(None),
             scheduled: Cell::new(false),
             attached: Cell::new(0),
@@ -86,11 +87,13 @@ impl Lane {
             retired: Cell::new(false),
             renews: Cell::new(false),
             turns: Turns::default(),
+            flow: Flow::default(),
+            meeting: Rc::clone(&group.meeting),
+            record: Rc::clone(group.shared_record()),
             progress: Cell::new(0),
             looked: Cell::new(None),
             slow: SlowLog::default(),
             in_flight: Cell::new(0),
-            stuck: Cell::new(None),
         });
         tokio::task::spawn_local(run(Rc::clone(&lane), Rc::downgrade(group), Rc::clone(worker)));
         lane
@@ -106,6 +109,7 @@ impl Lane {
         }
         pipeline.extend(bytes);
         drop(pipeline);
+        self.meeting.uses(owner.place.identity.get());
         if !self.turns.is_empty() {
             let replies: u32 = runs.iter().map(|(_, replies, _)| *replies).sum();
             owner.place.took(turns::cost(replies as usize, bytes.len()));
@@ -130,39 +134,16 @@ impl Lane {
         self.schedule();
     }
 
-    /// Whether it takes more requests of this client now; when not, the client's session is woken once it does.
-    pub fn poll_room(&self, client: &Rc<Client>) -> Poll<()> {
-        let (commands, bytes) = self.load();
-        if self.turns.admits(commands, bytes, || Rc::clone(client), &client.place) { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// How many requests have no answer, and in how many bytes they stand.
-    fn load(&self) -> (usize, usize) {
-        let pipeline = self.pipeline.borrow();
-        (usize::try_from(pipeline.owed()).unwrap_or(usize::MAX), pipeline.unanswered_bytes())
-    }
-
-    /// How much a client may add in one go.
-    pub fn helping(&self) -> usize {
-        let (commands, bytes) = self.load();
-        let roomy = self.turns.is_empty() && commands < turns::FULL_COMMANDS / 2 && bytes < turns::FULL_BYTES / 2;
-        if roomy { usize::MAX } else { turns::QUANTUM }
-    }
-
-    /// Whether something is owed, and what has been waited for since the last look.
-    pub fn look(&self) -> Looked {
+    /// Whether something is owed, and what has been waited for since the last look. There has been work for so many milliseconds.
+    pub fn look(&self, worked_ms: u32) -> Looked {
+        self.pipeline.borrow_mut().at(worked_ms);
         let pipeline = self.pipeline.borrow();
         let (now, waits) = (self.progress.get(), pipeline.awaits());
         let stuck = self.looked.replace(waits.then_some(now)) == Some(now) && waits;
-        if !stuck {
-            self.stuck.set(None);
-        } else if self.stuck.get().is_none() {
-            self.stuck.set(Some(clock::now()));
-        }
         let request = if stuck { pipeline.nth_request(0) } else { None };
         match request.and_then(at_front) {
             Some(command) => Looked::Stalled(command),
-            None if pipeline.is_empty() => Looked::Idle,
+            None if pipeline.is_empty() && self.turns.is_empty() => Looked::Idle,
             None => Looked::Busy,
         }
     }
@@ -256,21 +237,11 @@ impl Lane {
         }
     }
 
-    fn hand_over(&self, own: &Own<Owner>) {
+    pub(super) fn hand_over(&self, own: &Own<Owner>) {
         if !own.muted {
             own.owner.0.deliver(&own.text, false);
         }
         self.pay(&own.owner.0, own.replies);
-    }
-
-    fn wake_waiting(&self) {
-        if self.turns.is_empty() {
-            return;
-        }
-        let (commands, bytes) = self.load();
-        for client in self.turns.next(commands, bytes) {
-            client.wake_session();
-        }
     }
 }
 
@@ -312,16 +283,11 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 if group.upgrade().is_some_and(|group| group.on_refused(&pool, &error)) {
                     continue;
                 }
-                let owed = lane.pipeline.borrow().slots() as u64;
                 if worker.config.borrow().log.pooler_errors {
-                    let reason = measure::refusal_label(error.refusal.reason);
-                    tracing::warn!(pool = &**pool.name(), requests = owed, reason, "no connection for the requests of clients: {error}");
+                    let (requests, reason) = (lane.pipeline.borrow().slots(), measure::refusal_label(error.refusal.reason));
+                    tracing::warn!(pool = &**pool.name(), requests, reason, "no connection for the requests of clients: {error}");
                 }
-                pool.record().add(PoolCounter::ErrorRefused, owed);
-                lane.pipeline.borrow_mut().fail_all(&refusal::line(&error));
-                lane.count_in_flight(pool.record());
-                lane.deliver_own();
-                lane.wake_waiting();
+                lane.refuse(&pool, error);
                 continue;
             }
         };
@@ -348,30 +314,13 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
         }
         lane.count_in_flight(pool.record());
         lane.deliver_own();
-        lane.wake_waiting();
+        lane.call_next();
     }
 }
 
 impl Lane {
-    /// A connection for what is queued. Reads that are asked again have waited already: they do so no longer than anybody waits for a connection.
-    async fn acquire(&self, pool: &Rc<Pool<RedisConnector>>) -> Result<Lease<RedisConnector>, AcquireError> {
-        let mut acquiring = pin!(pool.acquire(IdentityId::default()));
-        let waited = self.stuck.take().map(|since| clock::now().saturating_duration_since(since));
-        let Some(left) = waited.and_then(|waited| Some(pool.wait_timeout()?.saturating_sub(waited).max(ONE_CONNECT))) else {
-            return acquiring.await;
-        };
-        if let Ok(acquired) = timeout(left, &mut acquiring).await {
-            return acquired;
-        }
-        let failed = self.pipeline.borrow_mut().fail_replayed(refusal::LOST_READ);
-        pool.record().add(PoolCounter::ErrorUpstreamLost, failed);
-        self.deliver_own();
-        self.wake_waiting();
-        acquiring.await
-    }
-
     /// Brings the gauge up to date, once a turn.
-    fn count_in_flight(&self, record: &PoolRecord) {
+    pub(super) fn count_in_flight(&self, record: &PoolRecord) {
         let (now, before) = (self.pipeline.borrow().owed(), self.in_flight.get());
         if now != before {
             self.in_flight.set(now);
@@ -422,7 +371,7 @@ impl Lane {
                 }
             }
             drop(buffer);
-            self.wake_waiting();
+            self.call_next();
         }
         if self.watch(held, cx, group, record).is_err() {
             return Poll::Ready(Ended::Broken);
@@ -455,6 +404,9 @@ impl Lane {
                 }
             }
         }
+        if !self.turns.is_empty() && self.meeting.is_on() && self.flow.wants_mark() {
+            self.flow.mark(clock::now(), pipeline.owed(), pipeline.slots() == 1);
+        }
         match held.lease.stream.poll_sent(cx) {
             Poll::Ready(Err(_)) => Err(()),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -465,6 +417,7 @@ impl Lane {
     fn on_loss(&self, between: bool, pool: &Pool<RedisConnector>) {
         let record = pool.record();
         self.progress.set(self.progress.get().wrapping_add(1));
+        self.flow.forget();
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.is_empty() {
             return;

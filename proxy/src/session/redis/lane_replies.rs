@@ -11,6 +11,7 @@ use super::count;
 use super::group::Group;
 use super::lane::{Held, Lane};
 use super::redo::{NotExecuted, not_executed};
+use crate::clock;
 use crate::observe::record::{PoolCounter, PoolRecord};
 use crate::pool::handle::Pool;
 use crate::upstream::redis::connector::RedisConnector;
@@ -44,6 +45,11 @@ impl Lane {
         self.progress.set(self.progress.get().wrapping_add(1));
         let mut at = 0;
         let mut batch: Option<Batch> = None;
+        let line = !self.turns.is_empty();
+        if !line {
+            self.flow.forget();
+        }
+        let owed = self.pipeline.borrow().owed();
         while at < bytes.len() {
             let (owner, muted, abandoned, wanted, raised) = {
                 let pipeline = self.pipeline.borrow();
@@ -101,6 +107,9 @@ impl Lane {
                 owner.0.put_redo(redo);
                 self.pay(&owner.0, got);
             }
+        }
+        if line {
+            self.flow.on_replies(owed - self.pipeline.borrow().owed(), clock::now);
         }
         let inside = !held.scanner.is_between() && held.kept.is_empty();
         let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
-use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
+use sidepool_protocol::redis::request::{Arguments, RequestScanner, parse_integer};
 
 use super::count;
 use super::end::End;
@@ -19,7 +19,7 @@ use super::leased_times::Times;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
-use super::requests::{has_block, resolve};
+use super::requests::{handling, has_block};
 use super::run::Session;
 use super::steps::After;
 use crate::clock;
@@ -183,10 +183,7 @@ impl Session {
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
     pub(super) fn front_handling(&self) -> Option<Handling> {
-        match RequestScanner::default().scan(&self.carry, false) {
-            Ok(Scanned::Request(request)) => resolve(&self.carry, &request).map(|command| command.handling),
-            Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
-        }
+        handling(&self.carry)
     }
 
     /// There is no connection for the request at the front of `carry`.
@@ -225,7 +222,7 @@ impl Session {
 
     /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
     /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
-    fn give_up_transaction(&mut self, end: End) {
+    pub(super) fn give_up_transaction(&mut self, end: End) {
         self.lost = Lost::Transaction;
         self.closing = self.closing.or(self.carry.is_empty().then_some(end));
     }

@@ -4,6 +4,7 @@
 use sidepool_protocol::redis::command::Command;
 
 use super::bound::Full;
+use super::turns::Bounds;
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::reason::RefuseReason;
@@ -57,6 +58,26 @@ pub fn line(error: &AcquireError) -> String {
             format!("UPSTREAM {error}")
         }
     }
+}
+
+/// The line for what a full lane had no room for. Nothing of it was sent.
+#[must_use]
+pub fn crowded(pool: &str, reason: RefuseReason, waiting: usize, Bounds { length, patience }: Bounds) -> String {
+    let limit = patience.unwrap_or_default();
+    let but = match reason {
+        RefuseReason::QueueFull => "the line before them is full".to_owned(),
+        RefuseReason::WaitTimeout
+        | RefuseReason::WouldTimeOut
+        | RefuseReason::UpstreamRefuses
+        | RefuseReason::LoginFailing
+        | RefuseReason::Paused
+        | RefuseReason::Draining => format!("they took none of this client's within query_wait_timeout ({limit:?})"),
+    };
+    format!(
+        "POOLEXHAUSTED the shared connections of pool \"{pool}\" have as many unanswered commands as they take, and {but} \
+         ({waiting} of at most {length} clients waiting). It was not executed. The server answers more slowly than clients ask: send fewer commands at a \
+         time, or raise shared_connections."
+    )
 }
 
 /// The line for a client that may not hold a connection because too many others do who wait.

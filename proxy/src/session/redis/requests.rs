@@ -171,6 +171,14 @@ pub(super) fn resolve(bytes: &[u8], request: &Request) -> Option<&'static Comman
     Some(command::lookup_sub(command, sub).unwrap_or(command))
 }
 
+/// What the request at the front of `bytes` asks for; `None`: something that the table does not have, or it is not all there.
+pub(super) fn handling(bytes: &[u8]) -> Option<Handling> {
+    match RequestScanner::default().scan(bytes, false) {
+        Ok(Scanned::Request(request)) => resolve(bytes, &request).map(|command| command.handling),
+        Ok(Scanned::Incomplete { .. } | Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
+    }
+}
+
 /// Whether an `XREAD` or `XREADGROUP` waits: `BLOCK` stands before `STREAMS`.
 pub(super) fn has_block(whole: &[u8]) -> bool {
     let mut options = Arguments::new(whole).skip(1).take_while(|argument| !argument.eq_ignore_ascii_case(b"streams"));

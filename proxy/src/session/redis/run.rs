@@ -26,7 +26,7 @@ use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
 use super::traced::Traced;
-use super::turns;
+use super::turns::{self, Admission};
 use crate::arrivals::Newcomer;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::ends::Ends;
@@ -184,6 +184,12 @@ impl Session {
 
     /// Reads and deals with requests until there is a step to take.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let step = self.poll_requests(cx);
+        self.end_turn(&step);
+        step
+    }
+
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         self.client.set_session(cx);
         loop {
             let flushed = self.poll_flush(false, cx);
@@ -211,8 +217,9 @@ impl Session {
                 return Poll::Pending;
             }
             self.hold = false;
-            if self.attached.as_ref().is_some_and(|attached| attached.lane.poll_room(&self.client).is_pending()) {
-                return Poll::Pending;
+            if let Some(reason) = std::task::ready!(self.poll_admission(cx)) {
+                self.refuse_said(reason, cx);
+                continue;
             }
             let next = if std::mem::take(&mut self.fresh) { self.deal_with_carry() } else { std::task::ready!(self.poll_read(cx)) };
             if let Some(login) = &self.login {
@@ -296,8 +303,10 @@ impl Session {
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
         let (window, helping) = (self.window(), self.attached.as_ref().map_or(turns::QUANTUM, |attached| attached.lane.helping()));
+        // What went down the lane by itself.
+        let mut alone = 0;
         while at < bytes.len() && self.closing.is_none() {
-            let enough = turns::cost(queue.replies as usize, at - queue.from) >= helping;
+            let enough = alone + turns::cost(queue.replies as usize, at - queue.from) >= helping;
             if self.client.pending() + queue.replies >= window || enough {
                 self.send(&mut queue, bytes, at);
                 return (at, Next::Later);
@@ -333,7 +342,10 @@ impl Session {
                 }
             };
             match next {
-                Next::Done => at += length,
+                Next::Done => {
+                    alone += turns::cost(1, length);
+                    at += length;
+                }
                 Next::Hold | Next::Later | Next::Step(_) => return (at, next),
             }
             queue.from = at;
@@ -384,7 +396,7 @@ impl Session {
         let is_new = self.attached.is_none();
         let Some(Attached { group, lane }) = self.attach(heavy) else { return Next::Hold };
         // Whether there is room is otherwise known before anything is read.
-        if is_new && lane.poll_room(&client).is_pending() {
+        if is_new && lane.admit(&client, || group.line()) != Admission::Now {
             return Next::Later;
         }
         let record = group.shared.record();
@@ -433,7 +445,9 @@ impl Session {
             if !stays {
                 let other = group.lane(&self.worker, heavy);
                 other.attach();
-                std::mem::replace(lane, other).detach();
+                let before = std::mem::replace(lane, other);
+                before.leave_line(&self.client);
+                before.detach();
             }
         }
         if self.attached.is_none() {
@@ -443,6 +457,7 @@ impl Session {
             group.leased.enter();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });
+            self.join_identity();
         }
         self.attached.as_ref()
     }
@@ -450,7 +465,9 @@ impl Session {
     /// Another user, database or version: the next shared command goes elsewhere. Only when no replies are owed.
     pub(super) fn detach(&mut self) {
         if let Some(Attached { group, lane }) = self.attached.take() {
+            lane.leave_line(&self.client);
             lane.detach();
+            self.part_identity();
             group.leased.leave();
             group.shared.record().shift(PoolGauge::Clients, -1);
         }

@@ -431,12 +431,12 @@ impl Server {
         self.looking.set(false);
     }
 
-    /// Looks at all lanes; whether there is work. While writes are halted, nothing can be said about them.
-    pub fn look(&self) -> bool {
+    /// Looks at all lanes, so many milliseconds after the last look; whether there is work. While writes are halted, nothing can be said about them.
+    pub fn look(&self, ms: u32) -> bool {
         let paused = self.is_paused();
         let mut busy = false;
         for group in self.groups.borrow().values() {
-            busy |= group.look(|command| !paused && self.slow.stalled(command));
+            busy |= group.look(ms, |command| !paused && self.slow.stalled(command));
         }
         self.slow.on_look();
         busy

@@ -91,11 +91,13 @@ impl Slow {
 pub async fn look(server: Weak<Server>) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut idle = 0;
+    let (mut idle, mut last) = (0, looks.tick().await);
     while idle < IDLE_LOOKS {
-        looks.tick().await;
+        let now = looks.tick().await;
+        let ms = u32::try_from(now.saturating_duration_since(last).as_millis()).unwrap_or(u32::MAX);
+        last += Duration::from_millis(u64::from(ms));
         let Some(server) = server.upgrade() else { return };
-        idle = if server.look() { 0 } else { idle + 1 };
+        idle = if server.look(ms) { 0 } else { idle + 1 };
     }
     if let Some(server) = server.upgrade() {
         server.stop_looking();

@@ -1,11 +1,16 @@
-//! Who may add requests to a lane. While there is room, everybody; once it is full, those who want more stand in line, and whenever there is room
-//! again the first of them may add a quantum and goes to the end of the line: a deficit round robin, in which a small command counts for more
-//! than its bytes. Whoever took more than a quantum, because a request cannot be cut, waits that much longer the next time.
+//! Who may add requests to a lane. While there is room, everybody; once it is full, those who want more stand in line, first come first served within an
+//! identity and in turn between identities (`queue_fairness`). Whenever there is room again the first of them may add a quantum and goes to the end of the
+//! line: a deficit round robin, in which a small command counts for more than its bytes. Whoever took more than a quantum, because a request cannot be
+//! cut, waits that much longer the next time. The line is bounded in length and time, as the queue of the pool is.
 //!
-//! Pure: what is full and who is woken is the lane's to know.
+//! Pure: how much room a lane has (`flow`), and who is woken, is the lane's to know.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::pool::id::IdentityId;
+use crate::pool::reason::RefuseReason;
 
 /// A lane with so many unanswered requests takes no more.
 pub const FULL_COMMANDS: usize = 16 * 1024;
@@ -19,12 +24,61 @@ pub const QUANTUM: usize = 64 * 1024;
 const KIB: usize = 1024;
 
 /// What a command costs beside its bytes.
-const COMMAND: usize = FULL_BYTES / FULL_COMMANDS;
+pub const COMMAND: usize = FULL_BYTES / FULL_COMMANDS;
 
 /// What requests cost.
 #[must_use]
 pub fn cost(commands: usize, bytes: usize) -> usize {
     bytes + commands * COMMAND
+}
+
+/// What is under way, and how much may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// So many requests have no answer.
+    pub commands: usize,
+    /// They have so many bytes.
+    pub bytes: usize,
+    /// From so many bytes on, or commands that count for as many, the lane is full.
+    pub full: usize,
+}
+
+impl Load {
+    /// What may still come.
+    fn room(self) -> usize {
+        self.full.saturating_sub(self.bytes.max(self.commands.saturating_mul(COMMAND)))
+    }
+
+    /// What a client may add in one turn: never all there is room for, or others would find none.
+    #[must_use]
+    pub fn quantum(self) -> usize {
+        QUANTUM.min((self.full / 4).max(1))
+    }
+
+    /// Whether nothing may come.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        self.room() == 0
+    }
+
+    /// Whether more than half may still come.
+    #[must_use]
+    pub fn is_less_than_half(self) -> bool {
+        self.room() > self.full / 2
+    }
+
+    fn is_idle(self) -> bool {
+        self.commands == 0 && self.bytes == 0
+    }
+}
+
+/// How many may stand in line.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// So many at most.
+    pub length: usize,
+    /// For so long at most.
+    pub patience: Option<Duration>,
 }
 
 /// A client's place.
@@ -33,6 +87,8 @@ pub struct Place {
     state: Cell<State>,
     /// What it took beyond its quantum, in KiB: every client has room for this.
     debt: Cell<u16>,
+    /// Among whom it stands.
+    pub identity: Cell<IdentityId>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,9 +100,17 @@ enum State {
     Waiting,
     /// It is its turn.
     Turn,
+    /// It has waited in vain.
+    Refused(RefuseReason),
 }
 
 impl Place {
+    /// Whether it is its turn.
+    #[must_use]
+    pub fn is_called(&self) -> bool {
+        self.state.get() == State::Turn
+    }
+
     /// So much was added in one go.
     pub fn took(&self, cost: usize) {
         if cost > QUANTUM {
@@ -62,142 +126,232 @@ pub trait Stands {
     fn place(&self) -> &Place;
     /// Whether it is still there.
     fn is_there(&self) -> bool;
+    /// Has it look at its place.
+    fn wake(&self);
+}
+
+/// Whether a client may add requests now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Now,
+    /// It is in line.
+    Later,
+    /// It is not, and what it asks for is refused.
+    Refused(RefuseReason),
+}
+
+/// The clients of one identity, first the one that has stood there for longest, with the time when each came.
+#[derive(Debug)]
+struct Side<T> {
+    identity: IdentityId,
+    clients: VecDeque<(T, Instant)>,
 }
 
 /// The line before a lane.
 #[derive(Debug)]
-pub struct Turns<T>(RefCell<VecDeque<T>>);
+pub struct Turns<T> {
+    /// The identities that somebody waits of. None is empty.
+    sides: RefCell<Vec<Side<T>>>,
+    /// Of each identity, which turn was its last: it is the turn of the one whose last is longest ago, whether it waited in between or not.
+    had: RefCell<Vec<u64>>,
+    turns: Cell<u64>,
+    /// How many stand there.
+    length: Cell<usize>,
+    /// How many have been told that it is their turn, and have not come yet.
+    called: Cell<usize>,
+}
 
 impl<T> Default for Turns<T> {
     fn default() -> Self {
-        Self(RefCell::default())
+        Self { sides: RefCell::default(), had: RefCell::default(), turns: Cell::new(0), length: Cell::new(0), called: Cell::new(0) }
     }
 }
 
 impl<T: Stands> Turns<T> {
-    /// Whether `who` may add requests now. If not, it is in line.
-    pub fn admits(&self, commands: usize, bytes: usize, who: impl Fn() -> T, place: &Place) -> bool {
+    /// Whether `who` may add requests now. If not, it is in line, or refused. `now` is asked for only then.
+    pub fn admits(
+        &self,
+        load: Load,
+        bounds: impl FnOnce() -> Bounds,
+        who: impl FnOnce() -> T,
+        place: &Place,
+        now: impl FnOnce() -> Instant,
+    ) -> Admission {
         match place.state.get() {
             State::Turn => {
+                self.come(place);
+                Admission::Now
+            }
+            State::Waiting => Admission::Later,
+            State::Refused(reason) => {
                 place.state.set(State::Out);
-                true
+                Admission::Refused(reason)
             }
-            State::Waiting => false,
-            State::Out if commands < FULL_COMMANDS && bytes < FULL_BYTES && self.0.borrow().is_empty() => true,
-            State::Out => {
-                place.state.set(State::Waiting);
-                self.0.borrow_mut().push_back(who());
-                false
-            }
+            State::Out if self.is_empty() && load.room() > 0 => Admission::Now,
+            State::Out => self.line_up(bounds().length, who(), place, now()),
         }
     }
 
     /// Whether nobody stands in line.
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.length.get() == 0
     }
 
-    /// Those whose turn it is, with so much unanswered: none before a quarter of the lane is free, and everybody when nothing is owed.
-    pub fn next(&self, commands: usize, bytes: usize) -> Vec<T> {
-        let mut line = self.0.borrow_mut();
-        let mut next = Vec::new();
-        if line.is_empty() || commands > FULL_COMMANDS / 4 * 3 || bytes > FULL_BYTES / 4 * 3 {
-            return next;
+    /// How many stand in line.
+    pub fn len(&self) -> usize {
+        self.length.get()
+    }
+
+    /// Whoever was called, and whoever stood in line, does so no longer: it wants nothing now.
+    pub fn leave(&self, place: &Place) {
+        match place.state.get() {
+            State::Out => {}
+            State::Turn => self.come(place),
+            State::Refused(_) => place.state.set(State::Out),
+            State::Waiting => {
+                place.state.set(State::Out);
+                self.take_out(|client| std::ptr::eq(client.place(), place));
+            }
         }
-        let idle = commands == 0 && bytes == 0;
-        let mut room = FULL_BYTES.saturating_sub(bytes).min(FULL_COMMANDS.saturating_sub(commands) * COMMAND);
-        while idle || room >= QUANTUM {
-            let Some(first) = line.pop_front() else { break };
-            let place = first.place();
-            if !first.is_there() {
+    }
+
+    /// Those who have stood in line for too long are refused.
+    pub fn refuse_overdue(&self, now: Instant, patience: Option<Duration>) {
+        let Some(patience) = patience else { return };
+        let mut overdue = Vec::new();
+        let mut sides = self.sides.borrow_mut();
+        for side in &mut *sides {
+            let due = |(_, since): &mut (T, Instant)| now.saturating_duration_since(*since) >= patience;
+            while let Some((client, _)) = side.clients.pop_front_if(due) {
+                overdue.push(client);
+            }
+        }
+        sides.retain(|side| !side.clients.is_empty());
+        drop(sides);
+        self.length.set(self.length.get() - overdue.len());
+        overdue.iter().for_each(|client| refuse(client, RefuseReason::WaitTimeout));
+    }
+
+    /// Calls those whose turn it is: none before a quarter of the lane is free, and one in any case when nothing is owed.
+    /// `tell` hears since when each of them has waited.
+    pub fn call(&self, load: Load, tell: impl Fn(Instant)) {
+        if self.is_empty() {
+            return;
+        }
+        let (quantum, called) = (load.quantum(), self.called.get());
+        // Where there is little room nobody is called before it is known how much the one before took.
+        let one_by_one = load.full < FULL_BYTES;
+        if one_by_one && called > 0 {
+            return;
+        }
+        let idle = load.is_idle() && called == 0;
+        let mut room = load.room().saturating_sub(called * quantum);
+        if !idle && room < (load.full / 4).max(1) {
+            return;
+        }
+        let mut sides = self.sides.borrow_mut();
+        while room >= quantum {
+            let Some(index) = self.first(&sides) else { break };
+            let side = &mut sides[index];
+            let Some((client, since)) = side.clients.pop_front() else { break };
+            let (identity, place) = (side.identity, client.place());
+            let last = side.clients.is_empty();
+            let debt = place.debt.get();
+            // Who is alone has nobody to let go first.
+            if client.is_there() && usize::from(debt) * KIB >= QUANTUM && self.length.get() > 1 {
+                place.debt.set(debt - (QUANTUM / KIB) as u16);
+                side.clients.push_back((client, since));
+                self.had(identity);
+                continue;
+            }
+            if last {
+                sides.remove(index);
+            }
+            self.length.set(self.length.get() - 1);
+            if !client.is_there() {
+                // It was nobody's turn.
                 place.state.set(State::Out);
                 continue;
             }
-            let debt = place.debt.get();
-            // Who is alone has nobody to let go first.
-            if usize::from(debt) * KIB >= QUANTUM && !idle && !line.is_empty() {
-                place.debt.set(debt - (QUANTUM / KIB) as u16);
-                line.push_back(first);
-                continue;
-            }
+            self.had(identity);
             place.debt.set(0);
             place.state.set(State::Turn);
-            room = room.saturating_sub(QUANTUM + usize::from(debt) * KIB);
-            next.push(first);
+            self.called.set(self.called.get() + 1);
+            room = room.saturating_sub(quantum + usize::from(debt) * KIB);
+            tell(since);
+            client.wake();
+            if one_by_one {
+                break;
+            }
         }
-        next
     }
+
+    /// The identity whose turn it is.
+    fn first(&self, sides: &[Side<T>]) -> Option<usize> {
+        let had = self.had.borrow();
+        (0..sides.len()).min_by_key(|index| had.get(usize::from(sides[*index].identity.0)).copied().unwrap_or(0))
+    }
+
+    /// It has had its turn.
+    fn had(&self, identity: IdentityId) {
+        let mut had = self.had.borrow_mut();
+        let place = usize::from(identity.0);
+        if had.len() <= place {
+            had.resize(place + 1, 0);
+        }
+        self.turns.set(self.turns.get() + 1);
+        had[place] = self.turns.get();
+    }
+
+    fn come(&self, place: &Place) {
+        place.state.set(State::Out);
+        self.called.set(self.called.get() - 1);
+    }
+
+    fn line_up(&self, most: usize, who: T, place: &Place, now: Instant) -> Admission {
+        let identity = place.identity.get();
+        if self.length.get() >= most && !self.make_room(identity) {
+            return Admission::Refused(RefuseReason::QueueFull);
+        }
+        place.state.set(State::Waiting);
+        self.length.set(self.length.get() + 1);
+        let mut sides = self.sides.borrow_mut();
+        match sides.iter_mut().find(|side| side.identity == identity) {
+            Some(side) => side.clients.push_back((who, now)),
+            None => sides.push(Side { identity, clients: VecDeque::from([(who, now)]) }),
+        }
+        Admission::Later
+    }
+
+    /// The last one of the identity that has most in line goes, if that has at least two more than `identity`: one identity could keep all others out.
+    fn make_room(&self, identity: IdentityId) -> bool {
+        let mut sides = self.sides.borrow_mut();
+        let own = sides.iter().find(|side| side.identity == identity).map_or(0, |side| side.clients.len());
+        let longest = sides.iter_mut().max_by_key(|side| side.clients.len()).filter(|side| side.clients.len() >= own + 2);
+        let Some((last, _)) = longest.and_then(|side| side.clients.pop_back()) else { return false };
+        drop(sides);
+        self.length.set(self.length.get() - 1);
+        refuse(&last, RefuseReason::QueueFull);
+        true
+    }
+
+    fn take_out(&self, is: impl Fn(&T) -> bool) {
+        let mut sides = self.sides.borrow_mut();
+        for side in &mut *sides {
+            let before = side.clients.len();
+            side.clients.retain(|(client, _)| !is(client));
+            self.length.set(self.length.get() - (before - side.clients.len()));
+        }
+        sides.retain(|side| !side.clients.is_empty());
+    }
+}
+
+fn refuse(client: &impl Stands, reason: RefuseReason) {
+    client.place().state.set(State::Refused(reason));
+    client.wake();
 }
 
 #[cfg(test)]
-mod tests {
-    use std::rc::Rc;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Somebody {
-        place: Place,
-        gone: Cell<bool>,
-    }
-
-    impl Stands for Rc<Somebody> {
-        fn place(&self) -> &Place {
-            &self.place
-        }
-
-        fn is_there(&self) -> bool {
-            !self.gone.get()
-        }
-    }
-
-    fn asks(turns: &Turns<Rc<Somebody>>, commands: usize, bytes: usize, who: &Rc<Somebody>) -> bool {
-        turns.admits(commands, bytes, || Rc::clone(who), &who.place)
-    }
-
-    fn some(count: usize) -> Vec<Rc<Somebody>> {
-        (0..count).map(|_| Rc::default()).collect()
-    }
-
-    #[test]
-    fn each_bound_closes_the_lane() {
-        let turns = Turns::default();
-        let all = some(3);
-        assert!(asks(&turns, FULL_COMMANDS - 1, FULL_BYTES - 1, &all[0]));
-        assert!(!asks(&turns, FULL_COMMANDS, 0, &all[0]));
-        assert!(!asks(&turns, 0, FULL_BYTES, &all[1]));
-        assert!(!asks(&turns, 0, 0, &all[2]), "nobody overtakes those in line");
-        assert!(!asks(&turns, 0, 0, &all[0]), "it stands in line once");
-        assert_eq!(turns.next(0, 0).len(), 3, "an idle lane has nobody waiting");
-        assert!(turns.is_empty() && all.iter().all(|one| asks(&turns, FULL_COMMANDS, 0, one)), "each has its turn");
-        assert!(!asks(&turns, FULL_COMMANDS, 0, &all[0]), "and only one");
-    }
-
-    #[test]
-    fn whoever_waits_longest_comes_first_and_only_as_many_as_there_is_room_for() {
-        let turns = Turns::default();
-        let all = some(100);
-        all.iter().for_each(|one| assert!(!asks(&turns, FULL_COMMANDS, FULL_BYTES, one)));
-        assert!(turns.next(100, FULL_BYTES - 1).is_empty(), "not before there is room for many");
-        assert!(turns.next(FULL_COMMANDS - 1, 100).is_empty());
-        let next = turns.next(100, FULL_BYTES / 2);
-        assert_eq!(next.len(), FULL_BYTES / 2 / QUANTUM);
-        assert!(next.iter().zip(&all).all(|(next, one)| Rc::ptr_eq(next, one)));
-        all[next.len()].gone.set(true);
-        assert!(Rc::ptr_eq(&turns.next(1, 1)[0], &all[next.len() + 1]), "who is gone is passed over");
-    }
-
-    #[test]
-    fn whoever_took_more_than_its_quantum_waits_longer() {
-        let turns = Turns::default();
-        let all = some(3);
-        all[0].place.took(3 * QUANTUM);
-        all.iter().for_each(|one| assert!(!asks(&turns, 1, FULL_BYTES, one)));
-        let order = turns.next(1, FULL_BYTES / 4 * 3);
-        let expected = [&all[1], &all[2], &all[0]];
-        assert!(order.iter().zip(expected).all(|(one, other)| Rc::ptr_eq(one, other)));
-        // Paid: the next time it is one of three.
-        all.iter().for_each(|one| assert!(asks(&turns, 1, FULL_BYTES, one) && !asks(&turns, 1, FULL_BYTES, one)));
-        assert!(Rc::ptr_eq(&turns.next(1, FULL_BYTES / 4 * 3)[0], &all[0]));
-    }
-}
+#[path = "turns_tests.rs"]
+mod tests;

@@ -101,6 +101,7 @@ impl Session {
     pub(super) fn set_name(&self, name: &[u8]) {
         let name = String::from_utf8_lossy(name);
         self.client.shown.rename(|words| words.name = name.into());
+        self.rejoin_identity();
     }
 
     fn get_name(&mut self) -> Next {

@@ -2,6 +2,9 @@
 {{- define "sidepool.injector.secret" -}}
 {{- if eq .Values.injector.certificate.mode "existing" -}}
 {{- required "injector.certificate.secretName: name the Secret with the certificate (mode: existing)" .Values.injector.certificate.secretName -}}
+{{- else if eq .Values.injector.certificate.mode "generated" -}}
+{{- /* Not that of cert-manager, who keeps its own when the mode is changed: Helm takes over nobody else's. */ -}}
+{{- printf "%s-generated" (include "sidepool.injector" .) -}}
 {{- else -}}
 {{- include "sidepool.injector" . -}}
 {{- end -}}

@@ -1,0 +1,111 @@
+//! A session before a full lane: it waits for its turn, first come first served within its identity and fair between identities, for as long as anybody
+//! waits for a connection (`query_wait_timeout`) and beside as many others (`max_queue_length`). Who has nothing to say stands in no line. Whoever waits in
+//! vain is told so for each request that is there: none of them has been sent.
+//!
+//! Not here: the line itself (`turns`), and waiting for a connection of one's own (`leased`).
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sidepool_config::model::QueueFairness;
+use sidepool_protocol::redis::command::Handling;
+
+use super::end::End;
+use super::identity;
+use super::refusal;
+use super::requests::handling;
+use super::run::{Attached, Session};
+use super::steps::{Replies, Step};
+use super::turns::Admission;
+use crate::observe::record::PoolCounter;
+use crate::pool::measure;
+use crate::pool::reason::RefuseReason;
+
+impl Session {
+    /// Ready when what the client says next may be dealt with, or is to be refused.
+    pub(super) fn poll_admission(&self, cx: &mut Context<'_>) -> Poll<Option<RefuseReason>> {
+        let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(None) };
+        if lane.is_crowded() && !self.fresh && !self.client.has_said(cx) {
+            lane.leave_line(&self.client);
+            return Poll::Ready(None);
+        }
+        match lane.admit(&self.client, || group.line()) {
+            Admission::Now => Poll::Ready(None),
+            Admission::Later => Poll::Pending,
+            Admission::Refused(reason) => Poll::Ready(Some(reason)),
+        }
+    }
+
+    /// The session has done what it can for now. Whoever takes a step stands in no line meanwhile, and whoever was called and did not come, because it
+    /// does not read its replies, is not waited for. What has not been used of a turn is the next one's.
+    pub(super) fn end_turn(&self, step: &Poll<Step>) {
+        let Some(Attached { lane, .. }) = &self.attached else { return };
+        if step.is_ready() || self.client.place.is_called() {
+            lane.leave_line(&self.client);
+        } else {
+            lane.call_next();
+        }
+    }
+
+    /// Refuses all requests that are there.
+    pub(super) fn refuse_said(&mut self, reason: RefuseReason, cx: &mut Context<'_>) {
+        if !self.fresh && self.poll_more(cx).is_pending() {
+            return;
+        }
+        self.fresh = false;
+        let Some(Attached { group, lane }) = &self.attached else { return };
+        let record = Rc::clone(&lane.record);
+        let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), group.line());
+        record.add(measure::refusal(reason), 1);
+        tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no room on a shared Redis connection for a client");
+        while let Some(whole) = self.take_front() {
+            let handling = handling(&whole);
+            if handling == Some(Handling::Quit) {
+                self.say(b"+OK\r\n");
+                self.closing = Some(End::Refused);
+                return;
+            }
+            if self.while_lost(handling).is_none() {
+                self.say_error(&line);
+                record.add(PoolCounter::ErrorRefused, 1);
+            }
+            if self.replies == Replies::Skip {
+                self.replies = Replies::On;
+            }
+            if handling == Some(Handling::Multi) {
+                self.give_up_transaction(End::Refused);
+            }
+        }
+    }
+
+    /// Reads on into `carry`.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
+            Ok(0) => self.closing = Some(End::Gone),
+            Err(_) => self.closing = Some(End::Lost),
+            Ok(read) => self.carry.extend_from_slice(&buffer[..read]),
+        }
+        Poll::Ready(())
+    }
+
+    /// Among whom the client stands from now on.
+    pub(super) fn join_identity(&self) {
+        let joined = identity::join(&self.worker.identities, &self.server.config(), &self.client);
+        self.part_identity();
+        self.client.place.identity.set(joined);
+    }
+
+    /// It stands among nobody any more.
+    pub(super) fn part_identity(&self) {
+        self.worker.identities.part(self.client.place.identity.take());
+    }
+
+    /// The client has another name: where that is what tells clients apart, it stands among others.
+    pub(super) fn rejoin_identity(&self) {
+        if self.attached.is_some() && self.server.config().queue_fairness == QueueFairness::ApplicationName {
+            self.join_identity();
+        }
+    }
+}

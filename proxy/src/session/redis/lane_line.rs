@@ -1,0 +1,67 @@
+//! The line before a full lane: who may add requests now, and who is called next. Whose turn it is says `turns`, how much may be under way `flow`.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::lane::Lane;
+use super::turns::{Admission, Bounds, FULL_BYTES, Load};
+use crate::clock;
+use crate::observe::record::PoolHistogram;
+
+impl Lane {
+    /// Whether it takes more requests of this client now; when not, the client's session is woken once it does, or once it is refused.
+    pub fn admit(&self, client: &Rc<Client>, bounds: impl FnOnce() -> Bounds) -> Admission {
+        let admission = self.turns.admits(self.load(), bounds, || Rc::clone(client), &client.place, clock::now);
+        if admission != Admission::Now {
+            self.meeting.uses(client.place.identity.get());
+        }
+        admission
+    }
+
+    /// Whether not everybody may add requests.
+    pub fn is_crowded(&self) -> bool {
+        !self.turns.is_empty() || self.load().is_full()
+    }
+
+    /// How much a client may add in one go.
+    pub fn helping(&self) -> usize {
+        let load = self.load();
+        let roomy = self.turns.is_empty() && load.full == FULL_BYTES && load.is_less_than_half();
+        if roomy { usize::MAX } else { load.quantum() }
+    }
+
+    /// A client wants nothing now, or nothing here: somebody else may have its turn.
+    pub fn leave_line(&self, client: &Client) {
+        self.turns.leave(&client.place);
+        self.call_next();
+    }
+
+    /// Calls those whose turn it is, if it is anybody's.
+    pub fn call_next(&self) {
+        if !self.turns.is_empty() {
+            self.turns.call(self.load(), |since| {
+                self.record.observe(PoolHistogram::Wait, clock::now().saturating_duration_since(since));
+            });
+        }
+    }
+
+    /// Refuses those who have stood in line for too long.
+    pub fn look_at_line(&self, now: Instant, patience: Option<Duration>) {
+        self.turns.refuse_overdue(now, patience);
+    }
+
+    /// How many stand in line.
+    pub fn waiting(&self) -> usize {
+        self.turns.len()
+    }
+
+    fn load(&self) -> Load {
+        let pipeline = self.pipeline.borrow();
+        Load {
+            commands: usize::try_from(pipeline.owed()).unwrap_or(usize::MAX),
+            bytes: pipeline.unanswered_bytes(),
+            full: if self.meeting.is_on() { self.flow.full() } else { FULL_BYTES },
+        }
+    }
+}

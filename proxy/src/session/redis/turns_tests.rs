@@ -1,0 +1,152 @@
+//! The line before a lane: whose turn it is, for how many, and for how long.
+
+use std::rc::Rc;
+
+use super::*;
+use crate::clock;
+
+#[derive(Default)]
+struct Somebody {
+    place: Place,
+    gone: Cell<bool>,
+    woken: Cell<u32>,
+}
+
+impl Stands for Rc<Somebody> {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn is_there(&self) -> bool {
+        !self.gone.get()
+    }
+
+    fn wake(&self) {
+        self.woken.set(self.woken.get() + 1);
+    }
+}
+
+type Line = Turns<Rc<Somebody>>;
+
+fn load(commands: usize, bytes: usize) -> Load {
+    Load { commands, bytes, full: FULL_BYTES }
+}
+
+fn asks_at(line: &Line, load: Load, most: usize, who: &Rc<Somebody>, now: Instant) -> Admission {
+    line.admits(load, || Bounds { length: most, patience: None }, || Rc::clone(who), &who.place, || now)
+}
+
+fn asks(line: &Line, load: Load, who: &Rc<Somebody>) -> Admission {
+    asks_at(line, load, 1000, who, clock::now())
+}
+
+fn some(count: usize) -> Vec<Rc<Somebody>> {
+    (0..count).map(|_| Rc::default()).collect()
+}
+
+fn of(identity: u16, count: usize) -> Vec<Rc<Somebody>> {
+    let all = some(count);
+    all.iter().for_each(|one| one.place.identity.set(IdentityId(identity)));
+    all
+}
+
+/// Those among `all` whose turn it is now; they come.
+fn called(line: &Line, load: Load, all: &[Rc<Somebody>]) -> Vec<usize> {
+    line.call(load, drop);
+    let turns = (0..all.len()).filter(|index| all[*index].place.state.get() == State::Turn);
+    turns.inspect(|index| assert_eq!(asks(line, load, &all[*index]), Admission::Now)).collect()
+}
+
+/// The next of them, one at a time.
+fn order(line: &Line, all: &[Rc<Somebody>], count: usize) -> Vec<usize> {
+    // Room for one.
+    let tight = Load { commands: 0, bytes: 0, full: 1 };
+    (0..count).flat_map(|_| called(line, tight, all)).collect()
+}
+
+#[test]
+fn each_bound_closes_the_lane() {
+    let line = Line::default();
+    let all = some(3);
+    assert_eq!(asks(&line, load(FULL_COMMANDS - 1, FULL_BYTES - 1), &all[0]), Admission::Now);
+    assert_eq!(asks(&line, load(FULL_COMMANDS, 0), &all[0]), Admission::Later);
+    assert_eq!(asks(&line, load(0, FULL_BYTES), &all[1]), Admission::Later);
+    assert_eq!(asks(&line, load(0, 0), &all[2]), Admission::Later, "nobody overtakes those in line");
+    assert_eq!(asks(&line, load(0, 0), &all[0]), Admission::Later, "it stands in line once");
+    assert_eq!(called(&line, load(0, 0), &all), [0, 1, 2], "an idle lane has nobody waiting");
+    assert!(line.is_empty());
+    assert_eq!(asks(&line, load(FULL_COMMANDS, 0), &all[0]), Admission::Later, "each had one turn");
+}
+
+#[test]
+fn whoever_waits_longest_comes_first_and_only_as_many_as_there_is_room_for() {
+    let line = Line::default();
+    let all = some(100);
+    all.iter().for_each(|one| assert_eq!(asks(&line, load(FULL_COMMANDS, FULL_BYTES), one), Admission::Later));
+    assert!(called(&line, load(100, FULL_BYTES - 1), &all).is_empty(), "not before there is room for many");
+    assert!(called(&line, load(FULL_COMMANDS - 1, 100), &all).is_empty());
+    let half = FULL_BYTES / 2 / QUANTUM;
+    line.call(load(100, FULL_BYTES / 2), drop);
+    line.call(load(100, FULL_BYTES / 2), drop);
+    assert_eq!(line.len(), 100 - half, "what others have been called for is not given away twice");
+    assert_eq!(called(&line, load(100, FULL_BYTES), &all), (0..half).collect::<Vec<_>>());
+    all[half].gone.set(true);
+    assert_eq!(order(&line, &all, 1), [half + 1], "who is gone is passed over");
+}
+
+#[test]
+fn whoever_took_more_than_its_quantum_waits_longer() {
+    let line = Line::default();
+    let all = some(3);
+    all[0].place.took(3 * QUANTUM);
+    all.iter().for_each(|one| assert_eq!(asks(&line, load(1, FULL_BYTES), one), Admission::Later));
+    assert_eq!(order(&line, &all, 3), [1, 2, 0]);
+    // Paid: the next time it is one of three.
+    all.iter().for_each(|one| assert_eq!(asks(&line, load(1, FULL_BYTES), one), Admission::Later));
+    assert_eq!(order(&line, &all, 3), [0, 1, 2]);
+}
+
+#[test]
+fn identities_take_turns_however_many_clients_each_has() {
+    let line = Line::default();
+    let all = [of(1, 50), of(2, 1), of(3, 2)].concat();
+    all.iter().for_each(|one| assert_eq!(asks(&line, load(0, FULL_BYTES), one), Admission::Later));
+    assert_eq!(order(&line, &all, 8), [0, 50, 51, 1, 52, 2, 3, 4]);
+    // Who comes anew comes before one whose last turn is not as long ago.
+    assert_eq!(asks(&line, load(0, FULL_BYTES), &all[50]), Admission::Later);
+    assert_eq!(order(&line, &all, 3), [50, 5, 6]);
+}
+
+#[test]
+fn a_turn_that_is_not_used_is_free_again() {
+    let line = Line::default();
+    let all = some(3);
+    let tight = Load { commands: 0, bytes: 0, full: 1 };
+    all.iter().for_each(|one| assert_eq!(asks(&line, load(0, FULL_BYTES), one), Admission::Later));
+    line.call(tight, drop);
+    line.call(tight, drop);
+    assert_eq!(line.len(), 2, "one was called, and not yet another");
+    line.leave(&all[0].place);
+    line.leave(&all[1].place);
+    assert_eq!(order(&line, &all, 1), [2], "one gave its turn up, the other its place");
+    assert!(line.is_empty());
+}
+
+#[test]
+fn the_line_is_bounded_in_length_and_time() {
+    let line = Line::default();
+    let (many, few) = (of(1, 4), of(2, 2));
+    let start = clock::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    (0..3).for_each(|index| assert_eq!(asks_at(&line, load(0, FULL_BYTES), 3, &many[index], at(index as u64)), Admission::Later));
+    let full = Admission::Refused(RefuseReason::QueueFull);
+    assert_eq!(asks_at(&line, load(0, FULL_BYTES), 3, &many[3], at(3)), full);
+    assert_eq!(asks_at(&line, load(0, FULL_BYTES), 3, &few[0], at(3)), Admission::Later, "who has less of it finds room");
+    assert_eq!((asks_at(&line, load(0, 0), 3, &many[2], at(3)), many[2].woken.get()), (full, 1), "and the last of the others goes");
+    assert_eq!(asks_at(&line, load(0, FULL_BYTES), 3, &few[1], at(3)), full, "now nobody has two more");
+    line.refuse_overdue(at(10), Some(Duration::from_secs(10)));
+    let late = Admission::Refused(RefuseReason::WaitTimeout);
+    assert_eq!((asks(&line, load(0, 0), &many[0]), many[0].woken.get(), line.len()), (late, 1, 2));
+    line.refuse_overdue(at(1000), None);
+    assert_eq!(line.len(), 2, "there is no limit");
+}

@@ -1,0 +1,179 @@
+//! Room on a shared Redis connection: who asks for much does not make others wait, and nobody waits for room for ever or beside any number of others.
+
+use std::time::{Duration, Instant};
+
+use sidepool_tests::fault::{Behaviour, FaultProxy};
+use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
+use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::scrape::Scrape;
+use sidepool_tests::settings::Settings;
+use tokio::task::JoinSet;
+
+/// Clients of the greedy service, and how many commands each keeps on the way.
+const MANY: usize = 50;
+const DEEP: usize = 20;
+
+/// How long the network takes for one command, and how many bytes that has: time passes there that no processor is asked for, so that what is measured is
+/// who waits for whom.
+const WORK: Duration = Duration::from_millis(3);
+const WORK_BYTES: usize = 3_000;
+
+async fn named(pool: &Pooler, name: &str) -> Wire {
+    let mut client = pool.redis_wire().await;
+    assert_eq!(client.command(&["CLIENT", "SETNAME", name]).await.text(), "OK");
+    client
+}
+
+fn work() -> Vec<u8> {
+    request(&[&b"SET"[..], b"k", &[b'x'; WORK_BYTES - 40]])
+}
+
+/// The median time of one command of the small service.
+async fn median(client: &mut Wire) -> Duration {
+    let mut times = Vec::new();
+    for round in 0..60 {
+        // Not in step with what the others do.
+        tokio::time::sleep(Duration::from_millis(round * 7 % 11)).await;
+        let begun = Instant::now();
+        client.send(&work()).await;
+        assert_eq!(client.reply().await.text(), "OK");
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Clients that never stop and keep pipelines full: all of them have been served once.
+async fn crowd(pool: &Pooler) -> JoinSet<()> {
+    let mut crowd = JoinSet::new();
+    let (served, mut first) = tokio::sync::mpsc::channel(MANY);
+    for _ in 0..MANY {
+        let (mut client, served) = (named(pool, "greedy").await, served.clone());
+        crowd.spawn(async move {
+            client.send(&work().repeat(DEEP)).await;
+            client.reply().await;
+            served.send(()).await.expect("somebody counts");
+            loop {
+                client.send(&work()).await;
+                client.reply().await;
+            }
+        });
+    }
+    for _ in 0..MANY {
+        first.recv().await.expect("each is served");
+    }
+    crowd
+}
+
+/// How many times as long a small service's commands take beside a greedy one.
+async fn slowdown(server: &RedisServer, fairness: &str) -> f64 {
+    let network = FaultProxy::start(server.port()).await;
+    network.behave(Behaviour::Narrow(WORK_BYTES, WORK));
+    let settings = Settings::redis(server).set("redis.main.port", i64::from(network.port())).set("redis.main.query_wait_timeout", "60s");
+    let pool = Pooler::start(settings.set("redis.main.shared_connections", 1).set("redis.main.queue_fairness", fairness)).await;
+    let mut client = named(&pool, "small").await;
+    let alone = median(&mut client).await;
+    let _crowd = crowd(&pool).await;
+    let beside = median(&mut client).await;
+    println!("{fairness}: {alone:?} alone, {beside:?} beside {MANY} others");
+    beside.as_secs_f64() / alone.as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_service_that_floods_a_lane_does_not_make_another_wait() {
+    let server = RedisServer::start().await;
+    let times = slowdown(&server, "application_name").await;
+    assert!(times <= 2.0, "{times:.1} times as long");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_identities_whoever_comes_first_comes_first() {
+    let server = RedisServer::start().await;
+    let client = slowdown(&server, "off");
+    let times = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap_or(f64::MAX);
+    assert!(times > 5.0, "it takes only {times:.1} times as long: the other test shows nothing");
+}
+
+/// A value of which seventy fill a lane.
+const VALUE_BYTES: usize = 60_000;
+
+/// Clients that each want to set their key, through a network in front of a server with one lane that has just fallen silent.
+async fn before_a_silent_server(
+    settings: &[(&str, &str)],
+    clients: usize,
+) -> (RedisServer, FaultProxy, Pooler, JoinSet<(Duration, Reply)>) {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let all = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.shared_connections", 1);
+    let all = settings.iter().fold(all, |all, (key, value)| match value.parse::<i64>() {
+        Ok(number) => all.set(&format!("redis.main.{key}"), number),
+        Err(_) => all.set(&format!("redis.main.{key}"), *value),
+    });
+    let pool = Pooler::start(all).await;
+    pool.redis_wire().await.command(&["SET", "k", "v"]).await;
+    network.behave(Behaviour::Stall);
+    let mut waiting = JoinSet::new();
+    for client in 0..clients {
+        let mut wire = pool.redis_wire().await;
+        waiting.spawn(async move {
+            let begun = Instant::now();
+            wire.send(&request(&[&b"SET"[..], format!("k{client}").as_bytes(), &vec![b'x'; VALUE_BYTES]])).await;
+            (begun.elapsed(), wire.read_patiently().await.expect("an answer"))
+        });
+    }
+    (server, network, pool, waiting)
+}
+
+fn refused(now: &Scrape, reason: &str) -> f64 {
+    now.sum("sidepool_pool_rejections_total", &[("reason", reason)])
+}
+
+/// How many were refused, with these words; all others have set their keys, once the server answers again.
+async fn outcome(server: &RedisServer, network: &FaultProxy, waiting: JoinSet<(Duration, Reply)>, words: &str) -> usize {
+    network.behave(Behaviour::Pass);
+    let answers = waiting.join_all().await;
+    let refused = answers.iter().filter(|(_, reply)| reply.is_error("POOLEXHAUSTED")).inspect(|(_, reply)| {
+        assert!(reply.text().contains(words) && reply.text().contains("shared_connections"), "{reply:?}");
+    });
+    let (refused, all) = (refused.count(), answers.len());
+    assert_eq!(answers.iter().filter(|(_, reply)| reply.text() == "OK").count(), all - refused, "served or told");
+    let keys = server.direct().await.command(&["DBSIZE"]).await;
+    assert_eq!(keys, Reply::Integer((all - refused + 1) as i64), "nothing of what was refused has run");
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_room_longer_than_for_a_connection() {
+    let (server, network, pool, mut waiting) = before_a_silent_server(&[("query_wait_timeout", "2s")], 100).await;
+    pool.metrics_show("a full lane", |now| now.sum("sidepool_redis_inflight_commands", &[]) >= 69.0).await;
+    // A transaction is refused as a whole, and its client goes on.
+    let mut wire = pool.redis_wire().await;
+    let pipeline = [&["GET", "k"][..], &["MULTI"], &["INCR", "n"], &["EXEC"], &["CLIENT", "ID"]];
+    wire.command(&["CLIENT", "SETNAME", "x"]).await;
+    let begun = Instant::now();
+    wire.send(&pipeline.iter().flat_map(|command| request(command)).collect::<Vec<u8>>()).await;
+    let mut told = Vec::new();
+    while told.len() < pipeline.len() {
+        told.push(wire.read_patiently().await.expect("an answer"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(told[..2].iter().all(|reply| reply.is_error("POOLEXHAUSTED")), "{told:?}");
+    assert!(told[3].is_error("EXECABORT"), "{told:?}");
+    let now = pool.metrics_show("refusals", |now| refused(now, "wait_timeout") >= 30.0).await;
+    let first = waiting.join_next().await.expect("somebody is answered").expect("it lives");
+    assert!(first.1.is_error("POOLEXHAUSTED") && first.1.text().contains("within query_wait_timeout"), "{first:?}");
+    let counted = refused(&now, "wait_timeout");
+    let more = outcome(&server, &network, waiting, "within query_wait_timeout").await;
+    assert!((counted - 1.0) as usize - 1 <= more && more < 40, "{counted} counted, {more} of the others were told");
+    assert_eq!(wire.command(&["INCR", "n"]).await, Reply::Integer(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_before_a_full_lane_is_bounded() {
+    let settings = [("query_wait_timeout", "60s"), ("max_queue_length", "10")];
+    let (server, network, pool, waiting) = before_a_silent_server(&settings, 100).await;
+    pool.metrics_show("refusals", |now| refused(now, "queue_full") >= 19.0).await;
+    let refused = outcome(&server, &network, waiting, "the line before them is full").await;
+    assert!((16..=21).contains(&refused), "{refused} of 100 were refused");
+}
