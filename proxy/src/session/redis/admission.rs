@@ -62,7 +62,7 @@ impl Session {
             let handling = handling(&whole);
             if handling == Some(Handling::Quit) {
                 self.say(b"+OK\r\n");
-                self.closing = Some(End::Refused);
+                self.closing = Some(End::Left);
                 return;
             }
             if self.while_lost(handling).is_none() {
