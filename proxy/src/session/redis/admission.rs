@@ -57,7 +57,7 @@ impl Session {
         let record = Rc::clone(&lane.record);
         let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), group.line());
         record.add(measure::refusal(reason), 1);
-        tracing::debug!(client = self.client.id, server = &*self.server.name, line, "no room on a shared Redis connection for a client");
+        self.note_refused(group.shared.name(), reason, &line);
         while let Some(whole) = self.take_front() {
             let handling = handling(&whole);
             if handling == Some(Handling::Quit) {

@@ -36,7 +36,6 @@ use crate::clock;
 use crate::observe::record::{PoolCounter, PoolGauge, PoolHistogram, PoolRecord};
 use crate::pool::handle::Pool;
 use crate::pool::lease::Lease;
-use crate::pool::measure;
 use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::worker::Worker;
@@ -283,11 +282,8 @@ async fn run(lane: Rc<Lane>, group: Weak<Group>, worker: Rc<Worker>) {
                 if group.upgrade().is_some_and(|group| group.on_refused(&pool, &error)) {
                     continue;
                 }
-                if worker.config.borrow().log.pooler_errors {
-                    let (requests, reason) = (lane.pipeline.borrow().slots(), measure::refusal_label(error.refusal.reason));
-                    tracing::warn!(pool = &**pool.name(), requests, reason, "no connection for the requests of clients: {error}");
-                }
-                lane.refuse(&pool, error);
+                let says_so = worker.config.borrow().log.pooler_errors;
+                lane.refuse(&pool, error, says_so);
                 continue;
             }
         };

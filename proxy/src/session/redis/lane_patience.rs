@@ -15,6 +15,7 @@ use crate::pool::acquire::AcquireError;
 use crate::pool::handle::Pool;
 use crate::pool::id::IdentityId;
 use crate::pool::lease::Lease;
+use crate::pool::measure;
 use crate::pool::reason::RefuseReason;
 use crate::upstream::redis::connector::RedisConnector;
 
@@ -46,8 +47,9 @@ impl Lane {
         acquiring.await
     }
 
-    /// There was no connection to be had: what has waited for as long as it may is told so, and everything where that is for another reason.
-    pub(super) fn refuse(&self, pool: &Pool<RedisConnector>, mut error: AcquireError) {
+    /// There was no connection to be had: what has waited for as long as it may is told so, and everything where that is for another reason. The log
+    /// `says_so`.
+    pub(super) fn refuse(&self, pool: &Pool<RedisConnector>, mut error: AcquireError, says_so: bool) {
         let limit = pool.wait_timeout().filter(|_| error.refusal.reason == RefuseReason::WaitTimeout);
         let failed = match limit {
             Some(limit) => {
@@ -63,6 +65,10 @@ impl Lane {
                 owed
             }
         };
+        if says_so && failed > 0 {
+            let reason = measure::refusal_label(error.refusal.reason);
+            tracing::warn!(pool = &**pool.name(), requests = failed, reason, "no connection for the requests of clients: {error}");
+        }
         pool.record().add(PoolCounter::ErrorRefused, failed);
         self.tell();
     }
