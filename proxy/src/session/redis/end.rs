@@ -227,3 +227,14 @@ impl Session {
         self.key().map(|key| key.shared_name(&self.server.name)).unwrap_or_else(|| self.server.name.to_string())
     }
 }
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.note_slow();
+        self.note_out();
+        self.leave_hub();
+        self.detach();
+        self.server.leave(self.client.id);
+        self.client.close();
+    }
+}

@@ -558,17 +558,6 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.note_slow();
-        self.note_out();
-        self.leave_hub();
-        self.detach();
-        self.server.leave(self.client.id);
-        self.client.close();
-    }
-}
-
 impl Queue {
     fn add(&mut self, work: Work, replies: u32, length: usize) {
         self.replies += replies;
