@@ -220,11 +220,11 @@ impl Session {
                 return Poll::Pending;
             }
             self.hold = false;
-            if let Some(reason) = std::task::ready!(self.poll_admission(cx)) {
-                self.refuse_said(reason, cx);
-                continue;
-            }
-            let next = if std::mem::take(&mut self.fresh) { self.deal_with_carry() } else { std::task::ready!(self.poll_read(cx)) };
+            let next = match std::task::ready!(self.poll_admission(cx)) {
+                Some(reason) => std::task::ready!(self.refuse_said(reason, cx)),
+                None if std::mem::take(&mut self.fresh) => self.deal_with_carry(),
+                None => std::task::ready!(self.poll_read(cx)),
+            };
             if let Some(login) = &self.login {
                 login.arrival.speaks(matches!(next, Next::Done) && !self.carry.is_empty());
             }
@@ -426,6 +426,7 @@ impl Session {
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         lane.send_raised(&client, whole, muted, raise);
+        self.server.keep_looking();
         Next::Done
     }
 
