@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 
 use super::client::{Client, high_water};
 use super::count;
-use super::end::End;
+use super::end::{End, Standing};
 use super::group::{Group, Key};
 use super::lane::Lane;
 use super::lost::Lost;
@@ -56,6 +56,8 @@ pub(super) struct Session {
     hold: bool,
     /// No more requests are read; the session ends when all replies have been handed over, and this is why.
     pub(super) closing: Option<End>,
+    /// How far it has come.
+    pub(super) standing: Standing,
     /// Where the client is, once it was let in and the log is to have it.
     pub(super) noted: Option<Box<Ends>>,
     /// What it has sent and what is not answered, if that is traced.
@@ -137,6 +139,7 @@ impl Session {
             subscriber: None,
             hold: false,
             closing: None,
+            standing: Standing::New,
             noted: None,
             traced: None,
             login,
@@ -553,17 +556,6 @@ impl Session {
         shown.database.set(self.database);
         shown.version.set(self.version);
         *shown.user.borrow_mut() = self.account.as_ref().map(|account| Rc::clone(&account.name));
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.note_slow();
-        self.note_out();
-        self.leave_hub();
-        self.detach();
-        self.server.leave(self.client.id);
-        self.client.close();
     }
 }
 
