@@ -182,8 +182,44 @@ fn admin(section: &Section<'_>) -> Admin {
         metrics_names: section.choice("metrics_names").unwrap_or(defaults.metrics_names),
         metrics_max_pools: section.count("metrics_max_pools").unwrap_or(defaults.metrics_max_pools),
         quitquitquit: section.flag("quitquitquit").unwrap_or(defaults.quitquitquit),
-        allowed_hosts: section.texts("allowed_hosts").unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
+        allowed_hosts: allowed_hosts(section),
     }
+}
+
+fn allowed_hosts(section: &Section<'_>) -> Vec<String> {
+    let Some(field) = section.field("allowed_hosts") else { return Vec::new() };
+    let mut hosts = Vec::new();
+    for (host, line) in field.texts() {
+        match check_allowed_host(&host) {
+            Ok(()) => hosts.push(host),
+            Err(message) => section.reading.error(line, &field.path, message),
+        }
+    }
+    hosts
+}
+
+/// Whether this is a name by which the admin listener can be asked. What never matches is refused.
+pub(crate) fn check_allowed_host(host: &str) -> Result<(), String> {
+    let said = shown(host);
+    if host == "*" {
+        return Ok(());
+    }
+    if host.contains("://") || host.contains('/') {
+        return Err(format!("{said} is a URL: write the name of the host alone, as in \"status.example.com\""));
+    }
+    if host.contains('*') {
+        return Err(format!("{said} is a pattern: write each name out, or \"*\" for any name"));
+    }
+    if host.contains(':') {
+        return Err(format!(
+            "{said} has a port, or is an address: write the name alone, which holds for every port; addresses are always allowed"
+        ));
+    }
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if !is_name || host.trim_end_matches('.').is_empty() {
+        return Err(format!("{said} is no name of a host: write it as browsers send it, as in \"status.example.com\""));
+    }
+    Ok(())
 }
 
 /// Reads the admin listener: an address, or `off`.

@@ -207,6 +207,16 @@ fn relations_are_checked_where_they_were_said() {
             "[redis.a]\nhost = \"h\"\n[redis.a.users.u]\npassword = \"p\"\nupstream_user = \"x\"".into(),
             ":5: redis.a.users.u.upstream_user: ",
         ),
+        (
+            format!("[admin]\nallowed_hosts = [\n\"a.example\",\n\"a.example:8443\"]\n{PG}"),
+            ":4: admin.allowed_hosts: \"a.example:8443\" has a port",
+        ),
+        (
+            format!("[admin]\nallowed_hosts = \"https://a.example\"\n{PG}"),
+            ":2: admin.allowed_hosts: this value is a URL: write the name of the host alone",
+        ),
+        (format!("[admin]\nallowed_hosts = [\"*.a.example\"]\n{PG}"), ":2: admin.allowed_hosts: \"*.a.example\" is a pattern"),
+        (format!("[admin]\nallowed_hosts = [\"a example\"]\n{PG}"), ":2: admin.allowed_hosts: \"a example\" is no name of a host"),
         (String::new(), "sidepool.toml: nothing to do"),
     ];
     for (text, expected) in table {

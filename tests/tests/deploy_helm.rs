@@ -144,14 +144,14 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// Each setting with its section in front.
+/// Each setting with its section in front; without names that the namespace is part of.
 fn settings(text: &str) -> Value {
     let mut section = "";
     let mut all = BTreeSet::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if line.starts_with('[') {
             section = line;
-        } else {
+        } else if !(section == "[admin]" && line.starts_with("allowed_hosts = ")) {
             all.insert(format!("{section} {}", line.replace(", ", ",")));
         }
     }
@@ -325,6 +325,21 @@ fn settings_become_a_file_that_sidepool_takes() {
         .collect();
     let expected = [("postgres", 5432), ("redis-a-rather", 6380), ("redis-b", 6381), ("metrics", 9127)];
     assert_eq!(ports, expected.map(|(name, port)| (json!(name), json!(port))));
+}
+
+#[test]
+fn the_status_page_is_served_by_the_short_name_in_the_cluster() {
+    let own = "--set=standalone.settings.admin.allowed_hosts={status.example.com}";
+    for (arguments, expected) in [
+        (&[] as &[&str], "allowed_hosts = [\"sidepool.sidepool\"]"),
+        // Who has a Service of their own.
+        (&["--set=standalone.service.type=NodePort"], "allowed_hosts = [\"sidepool-metrics.sidepool\"]"),
+        (&[own], "allowed_hosts = [\"status.example.com\"]"),
+    ] {
+        let Some(objects) = chart(arguments) else { return };
+        let text = find(&objects, "ConfigMap", "sidepool")["data"]["sidepool.toml"].as_str().expect("a text");
+        assert!(text.lines().any(|line| line == expected), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

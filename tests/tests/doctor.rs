@@ -312,9 +312,15 @@ async fn every_user_of_redis_that_clients_become_is_tried() {
     found.says("login", "ok", &["as writer"]);
     found.says("acl", "ok", &["writer may do all"]);
     found.says("acl", "warning", &["reader may not: PUBLISH", "ACL SETUSER reader +publish"]);
-    let found = examine(&user(settings, "three", "gone", "hunter2"), &[]).await;
+    let found = examine(&user(settings.clone(), "three", "gone", "hunter2"), &[]).await;
     found.says("login", "problem", &["as gone: ", "WRONGPASS", "clients that become this user cannot be served", "ACL LIST"]);
     found.says("login", "ok", &["as reader"]);
+    let own = |name: &str| settings.clone().set("redis.main.user", name).set("redis.main.password", "wrong");
+    let found = examine(&own("gone"), &[]).await;
+    found.says("login", "problem", &["WRONGPASS"]);
+    found.says("login", "ok", &["as writer"]);
+    // The proxy logs in with the password that goes with the user, whoever says it.
+    examine(&own("writer"), &[]).await.says("login", "ok", &["as writer"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

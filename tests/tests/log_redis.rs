@@ -121,9 +121,11 @@ async fn who_is_not_let_in_is_no_client_that_connected() {
     let mut silent = pool.redis_wire().await;
     let mut wrong = pool.redis_wire().await;
     assert!(wrong.command(&["AUTH", "app", "wrong-secret"]).await.is_error("WRONGPASS"));
-    let late = pool.process().log().line_with("a Redis client was not let in").await;
-    assert!(late.contains("\"reason\":\"client_login_timeout\"") && late.contains("\"peer\":\"127.0.0.1:"), "{late}");
     assert!(silent.read().await.is_none() && wrong.read().await.is_none());
+    let late = pool.process().log().line_with("\"reason\":\"login_timeout\"").await;
+    assert!(late.contains("a Redis client was not let in") && late.contains("\"peer\":\"127.0.0.1:"), "{late}");
+    let failed = |line: &String| line.contains("a Redis client was not let in") && line.contains("\"reason\":\"auth_failed\"");
+    wait::until("the one that was wrong", async || pool.process().log().lines().iter().any(failed).then_some(())).await;
     let mut left = pool.redis_wire().await;
     assert!(left.command(&["GET", "a-key"]).await.is_error("NOAUTH"));
     drop(left);
@@ -166,4 +168,40 @@ async fn a_storm_of_redis_clients_is_a_few_lines_and_a_count() {
         left_out > 0 && written + left_out == 2 * CLIENTS
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_been_in_was_in_whatever_the_log_had_of_it() {
+    let server = RedisServer::start().await;
+    let quiet = Settings::redis(&server)
+        .set("log.format", "json")
+        .set("log.connections", false)
+        .set("log.disconnections", false)
+        .set("redis.main.users.app.password", "a-secret");
+    let mut pool = Pooler::start(quiet.clone()).await;
+    let gone = async || {
+        pool.metrics_show("nobody", |now| now.sum("sidepool_listener_client_connections", &[("listener", "redis/main")]) == 0.0).await
+    };
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["AUTH", "app", "a-secret"]).await.text(), "OK");
+    assert_eq!(wire.command(&["RESET"]).await.text(), "RESET");
+    drop(wire);
+    gone().await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["AUTH", "app", "a-secret"]).await;
+    wire.command(&["RESET"]).await;
+    wire.send(b"*x\r\n").await;
+    while wire.read().await.is_some() {}
+    let now = gone().await;
+    assert_eq!(now.sum("sidepool_client_denials_total", &[("protocol", "redis")]), 0.0);
+    // The line is wanted only when it is about to leave.
+    let mut wire = pool.redis_wire().await;
+    assert!(matches!(wire.command(&["HELLO", "3", "AUTH", "app", "a-secret"]).await, sidepool_tests::redis::Reply::Map(_)));
+    let client = number(&mut wire).await;
+    pool.reload(quiet.set("log.disconnections", true)).await;
+    drop(wire);
+    let left = line(&pool, "client disconnected", client).await;
+    assert!(left["user"] == "app" && left["database"] == "0" && left["pool"] == "main/default/0/resp3/shared", "{left}");
+    let lines = pool.process().log().lines();
+    assert!(lines.iter().all(|line| !line.contains("left during login") && !line.contains("not let in")), "{lines:?}");
 }

@@ -8,6 +8,8 @@ use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::tls::{Authority, Files};
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
 /// Clients of the greedy service, and how many commands each keeps on the way.
@@ -176,4 +178,50 @@ async fn the_line_before_a_full_lane_is_bounded() {
     pool.metrics_show("refusals", |now| refused(now, "queue_full") >= 19.0).await;
     let refused = outcome(&server, &network, waiting, "the line before them is full").await;
     assert!((16..=21).contains(&refused), "{refused} of 100 were refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_tls_too_whoever_stands_before_a_full_lane_is_served_or_told() {
+    let authority = Authority::new("sidepool tests");
+    let identity = authority.issue("sidepool", &["127.0.0.1", "localhost"]);
+    let files = Files::new(&[("ca.crt", &authority.pem()), ("proxy.crt", &identity.cert), ("proxy.key", &identity.key)]);
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.shared_connections", 1);
+    let settings = settings.set("redis.main.max_queue_length", 5).set("redis.main.query_wait_timeout", "60s").set("workers", 1);
+    let settings = settings.set("redis.main.client_tls_sslmode", "require");
+    let settings = settings.set("redis.main.client_tls_cert_file", files.path("proxy.crt"));
+    let pool = Pooler::start(settings.set("redis.main.client_tls_key_file", files.path("proxy.key"))).await;
+    let cli = |words: &[&str]| {
+        let mut command = Command::new("redis-cli");
+        command.args(["-h", "127.0.0.1", "-p", &pool.redis_port().to_string(), "--tls", "--cacert", &files.path("ca.crt")]).args(words);
+        async move { String::from_utf8_lossy(&command.output().await.expect("redis-cli is installed").stdout).trim().to_owned() }
+    };
+    assert_eq!(cli(&["SET", "k", "v"]).await, "OK");
+    network.behave(Behaviour::Stall);
+    let value = "x".repeat(VALUE_BYTES);
+    let mut waiting = JoinSet::new();
+    for client in 0..100 {
+        waiting.spawn(cli(&["SET", &format!("k{client}"), &value]));
+    }
+    pool.metrics_show("refusals", |now| refused(now, "queue_full") >= 10.0).await;
+    network.behave(Behaviour::Pass);
+    let answers = waiting.join_all().await;
+    let told = answers.iter().filter(|answer| answer.contains("the line before them is full")).count();
+    assert!(told >= 10, "{told} were told");
+    assert_eq!(answers.iter().filter(|answer| *answer == "OK").count(), 100 - told, "served or told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_says_of_its_replies_holds_although_there_is_no_room() {
+    let settings = [("query_wait_timeout", "60s"), ("max_queue_length", "1")];
+    let (server, network, pool, waiting) = before_a_silent_server(&settings, 80).await;
+    pool.metrics_show("refusals", |now| refused(now, "queue_full") >= 1.0).await;
+    let mut wire = pool.redis_wire().await;
+    let pipeline = [&["CLIENT", "REPLY", "OFF"][..], &["GET", "k"], &["GET", "k"], &["CLIENT", "REPLY", "ON"], &["GET", "k"]];
+    wire.send(&pipeline.iter().flat_map(|command| request(command)).collect::<Vec<u8>>()).await;
+    assert_eq!(wire.reply().await.text(), "OK");
+    assert!(wire.reply().await.is_error("POOLEXHAUSTED"));
+    outcome(&server, &network, waiting, "the line before them is full").await;
+    assert_eq!(wire.command(&["GET", "k"]).await.text(), "v", "not one reply too many");
 }

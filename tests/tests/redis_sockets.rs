@@ -90,6 +90,25 @@ async fn clients_speak_tls_where_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_where_tls_is_spoken_is_no_failed_handshake() {
+    let (server, authority) = (RedisServer::start().await, Authority::new("sidepool tests"));
+    let files = certificates(&authority);
+    let pool = Pooler::start(settings(&server, &files, "require").set("log.level", "debug")).await;
+    drop(pool.redis_wire().await);
+    let left = pool.process().log().line_with("client left without a word").await;
+    assert!(left.contains("peer=\"127.0.0.1:") && left.contains("reason=\"client_eof\""), "{left}");
+    let denials = |reason| [("protocol", "redis"), ("reason", reason)];
+    assert_eq!(pool.scrape().await.sum("sidepool_client_denials_total", &denials("tls")), 0.0);
+    // Who does speak, and not that, is denied, and it is known who that was.
+    let mut clear = pool.redis_wire().await;
+    clear.send(&request(&["PING"])).await;
+    let denied = pool.process().log().line_with("a Redis client was not let in").await;
+    assert!(denied.contains("peer=\"127.0.0.1:") && denied.contains("reason=\"tls\""), "{denied}");
+    assert_eq!(pool.scrape().await.sum("sidepool_client_denials_total", &denials("tls")), 1.0);
+    assert_eq!(pool.scrape().await.sum("sidepool_client_faults_total", &denials("tls")[..1]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_clients_are_checked_and_ours_is_replaced_live() {
     let (server, authority) = (RedisServer::start().await, Authority::new("sidepool tests"));
     let files = certificates(&authority);

@@ -140,11 +140,15 @@ async fn redis_clients_that_are_not_let_in_are_told_apart() {
     stranger.send(b"*x\r\n").await;
     while stranger.read().await.is_some() {}
     assert!(wire.read().await.is_none(), "its time is up");
-    let now = pool.scrape().await;
+    assert!(pool.redis_wire().await.read().await.is_none(), "so is that of one that says nothing");
+    let now = pool.metrics_show("both", |now| denials(now, "redis", "login_timeout") == 1.0).await;
     let reasons = ["auth_failed", "protocol_violation", "login_timeout", "crowded_out"].map(|reason| denials(&now, "redis", reason));
     assert_eq!(reasons, [1.0, 1.0, 1.0, 0.0]);
+    // Wrong, then right, then wrong again: it is in.
     let mut wire = pool.redis_wire().await;
-    wire.command(&["AUTH", "app", "a-secret"]).await;
+    for (password, right) in [("wrong", false), ("a-secret", true), ("wrong", false)] {
+        assert_eq!(wire.command(&["AUTH", "app", password]).await.text() == "OK", right);
+    }
     server.stop();
     assert!(wire.command(&["GET", "a-key"]).await.is_error("UPSTREAM"));
     let away = told(&pool, "no connection for the requests of clients", 1).await;
@@ -156,4 +160,7 @@ async fn redis_clients_that_are_not_let_in_are_told_apart() {
     assert!(pool.redis_wire().await.reply().await.text().contains("max number of clients"));
     let line = pool.process().log().line_with("too many clients").await;
     assert!(line.contains("\"reason\":\"max_client_conn\""), "{line}");
+    drop((wire, second));
+    let nobody = |now: &Scrape| now.sum("sidepool_listener_client_connections", &[("listener", "redis/main")]) == 0.0;
+    assert_eq!(denials(&pool.metrics_show("nobody", nobody).await, "redis", "auth_failed"), 1.0);
 }

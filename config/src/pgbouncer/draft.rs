@@ -112,9 +112,28 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
     let seconds = |scale: u64| Some(duration(Duration::from_millis(u64::try_from(value::int(text)?).ok()?.saturating_mul(scale))));
     match setting.name {
         // Said elsewhere, or not by `[postgres]`.
-        "auth_file" | "conffile" | "job_name" | "listen_addr" | "listen_port" | "unix_socket_dir" | "log_connections"
-        | "log_disconnections" | "log_pooler_errors" | "log_stats" | "logfile" | "pidfile" | "server_tls_sslmode" | "syslog"
-        | "syslog_facility" | "syslog_ident" | "user" | "verbose" | "metrics_listen" | "metrics_names" | "metrics_max_pools"
+        "auth_file"
+        | "conffile"
+        | "job_name"
+        | "listen_addr"
+        | "listen_port"
+        | "unix_socket_dir"
+        | "log_connections"
+        | "log_disconnections"
+        | "log_pooler_errors"
+        | "log_stats"
+        | "logfile"
+        | "pidfile"
+        | "server_tls_sslmode"
+        | "syslog"
+        | "syslog_facility"
+        | "syslog_ident"
+        | "user"
+        | "verbose"
+        | "metrics_listen"
+        | "metrics_names"
+        | "metrics_max_pools"
+        | "metrics_allowed_hosts"
         | "workers" => None,
         "admin_users"
         | "stats_users"
@@ -193,7 +212,7 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-fn list(texts: &[String]) -> String {
+pub(crate) fn list(texts: &[String]) -> String {
     let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
     format!("[{}]", texts.join(", "))
 }

@@ -10,7 +10,7 @@ use super::draft::{self, Draft, number, text};
 use super::process::Process;
 use super::table;
 use super::value;
-use crate::file::{DRAFT, Loaded, Rejected, conclude, load_draft, parse_admin, parse_workers};
+use crate::file::{DRAFT, Loaded, Rejected, check_allowed_host, conclude, load_draft, parse_admin, parse_workers};
 use crate::listen::{fits, postgres_socket};
 use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, MetricsNames, Postgres};
 use crate::names::Named as _;
@@ -157,12 +157,16 @@ impl Loading<'_> {
                 None
             }),
         };
+        let allowed_hosts = value::list(text(document, "metrics_allowed_hosts"));
+        for message in allowed_hosts.iter().filter_map(|host| check_allowed_host(host).err()) {
+            self.wrong("metrics_allowed_hosts", format!("invalid value for parameter metrics_allowed_hosts; {message}"));
+        }
         config.admin = Admin {
             listen,
             metrics_names: MetricsNames::from_name(&text(document, "metrics_names").to_ascii_lowercase()).unwrap_or_default(),
             metrics_max_pools: number(document, "metrics_max_pools").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
             quitquitquit: false,
-            allowed_hosts: Vec::new(),
+            allowed_hosts,
         };
         match parse_workers(text(document, "workers")) {
             Ok(workers) => config.workers = workers,

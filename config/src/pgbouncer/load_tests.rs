@@ -50,11 +50,12 @@ fn everything_that_can_be_said_is_read() {
          [peers]\n2 = host=other pool_size=3\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1, ::1\nlisten_port = 7000\nunix_socket_dir =\nunix_socket_mode = 0700\nauth_type = SCRAM-SHA-256\n\
          server_tls_sslmode = require\nserver_idle_timeout = 0\nserver_connect_timeout = 0\nserver_login_retry = 0\nstats_period = 5\n\
-         tcp_user_timeout = 1500\ntcp_keepidle = 60\nadmin_users = a, b\nserver_check_query =\npkt_buf = 2048\nverbose = 1\nworkers = 2\nmetrics_listen = 127.0.0.1:9\nmetrics_names = OTel\nmetrics_max_pools = 7\n",
+         tcp_user_timeout = 1500\ntcp_keepidle = 60\nadmin_users = a, b\nserver_check_query =\npkt_buf = 2048\nverbose = 1\nworkers = 2\nmetrics_listen = 127.0.0.1:9\nmetrics_names = OTel\nmetrics_max_pools = 7\nmetrics_allowed_hosts = a.example, b.example\n",
     );
     assert_eq!(config.log.level, LogLevel::Debug);
     assert_eq!(config.admin.listen, "127.0.0.1:9".parse::<SocketAddr>().ok());
     assert_eq!((config.admin.metrics_names, config.admin.metrics_max_pools), (MetricsNames::Otel, 7));
+    assert_eq!(config.admin.allowed_hosts, ["a.example", "b.example"]);
     let postgres = config.postgres.unwrap();
     assert_eq!(postgres.listen, ["127.0.0.1:7000", "[::1]:7000"].map(|text| Listen::Tcp(text.parse().unwrap())));
     assert_eq!((postgres.unix_socket_mode, postgres.auth_type), (0o700, AuthType::ScramSha256));
@@ -216,4 +217,11 @@ fn what_needs_a_restart_is_kept_and_named() {
     let held = running.held(&loaded);
     assert_eq!((held.text("listen_port"), held.pidfile(), held.logfile()), ("1", None, Some("b".into())));
     assert!(!format!("{held:?}").contains("logfile\": \"b"));
+}
+
+#[test]
+fn a_host_that_can_never_match_is_refused() {
+    let said = problems("[databases]\na = host=db\n[pgbouncer]\nmetrics_allowed_hosts = a.example, b.example:80\n");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("p.ini:4: invalid value for parameter metrics_allowed_hosts; \"b.example:80\" has a port"), "{said:?}");
 }

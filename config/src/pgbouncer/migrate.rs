@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use super::document::{self, Document, Entry};
-use super::draft::{Draft, draft, flag, number, quoted, text as said};
+use super::draft::{Draft, draft, flag, list, number, quoted, text as said};
 use super::value;
 use crate::file::Rejected;
 use crate::problem::Problem;
@@ -128,6 +128,10 @@ fn admin(document: &Document, toml: &mut String) {
     }
     if said(document, "metrics_max_pools") != "200" {
         let _ = writeln!(toml, "metrics_max_pools = {}", said(document, "metrics_max_pools"));
+    }
+    let hosts = value::list(said(document, "metrics_allowed_hosts"));
+    if !hosts.is_empty() {
+        let _ = writeln!(toml, "allowed_hosts = {}", list(&hosts));
     }
 }
 

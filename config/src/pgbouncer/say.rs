@@ -1,6 +1,6 @@
 //! One setting of PgBouncer as `sidepool.toml` says it, for the console's SET.
 
-use super::draft::{check, in_toml, quoted};
+use super::draft::{check, in_toml, list, quoted};
 use super::table;
 use super::value;
 use crate::problem::shown;
@@ -27,6 +27,7 @@ pub(crate) fn in_words_of_toml(name: &str, text: &str) -> Result<Option<(String,
             log("level", quoted(level))
         }
         "metrics_names" => Ok(Some(("admin.metrics_names".to_owned(), quoted(&text.to_ascii_lowercase())))),
+        "metrics_allowed_hosts" => Ok(Some(("admin.allowed_hosts".to_owned(), list(&value::list(text))))),
         "metrics_max_pools" => Ok(Some(("admin.metrics_max_pools".to_owned(), text.trim().to_owned()))),
         _ => Ok(in_toml(setting, text).map(|value| (format!("postgres.{name}"), value))),
     }

@@ -191,6 +191,7 @@ pub const OWN: &[Setting] = &[
     row("max_client_logins", Kind::Int(1, 1_000_000), "1000", true),
     row("max_pinned_connections", Kind::Int(0, 100_000), "0", true),
     row("metrics_names", Kind::Choice(&["sidepool", "otel", "both"]), "sidepool", true),
+    row("metrics_allowed_hosts", Kind::Text, "", true),
     row("metrics_max_pools", Kind::Int(1, 100_000), "200", true),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("client_stall_timeout", Kind::Time, "300", true),

@@ -89,6 +89,15 @@ pub struct Pipeline<T> {
     now: u32,
 }
 
+/// What an owner hears when it has waited for too long, in this order.
+#[derive(Debug)]
+pub enum GivenUp<T> {
+    /// Replies of the server are late.
+    Late(Abandoned<T>),
+    /// A reply of our own that stood behind such.
+    Own(Own<T>),
+}
+
 /// What an owner waits for no longer.
 #[derive(Debug)]
 pub struct Abandoned<T> {
@@ -319,19 +328,30 @@ impl<T: Clone + Eq + Hash> Pipeline<T> {
     }
 
     /// Gives up on what has waited for so many turns, from the front; `inside`: the first slot's reply has begun and is left alone, with all else that its
-    /// owner waits for, who could not be told of it in the middle of a reply.
-    pub fn abandon(&mut self, turns: u32, inside: bool) -> Vec<Abandoned<T>> {
+    /// owner waits for, who could not be told of it in the middle of a reply. What stands behind a reply that somebody still waits for stays behind it.
+    pub fn abandon(&mut self, turns: u32, inside: bool) -> Vec<GivenUp<T>> {
         let mut given_up = Vec::new();
-        let now = self.turn;
-        let hears = self.slots.front().filter(|_| inside).map(|slot| slot.owner.clone());
-        for slot in self.slots.iter_mut().take_while(|slot| now.wrapping_sub(slot.turn) >= turns) {
-            if let Owed::Server { replies, answered, .. } = slot.owed
-                && !slot.abandoned
-                && hears.as_ref() != Some(&slot.owner)
-            {
-                slot.abandoned = true;
-                given_up.push(Abandoned { owner: slot.owner.clone(), muted: slot.muted, replies: replies - answered });
+        if self.slots.is_empty() || self.age() < turns {
+            return given_up;
+        }
+        let mut waiting: HashSet<T> = self.slots.front().filter(|_| inside).map(|slot| slot.owner.clone()).into_iter().collect();
+        for mut slot in std::mem::take(&mut self.slots) {
+            let waits = waiting.contains(&slot.owner);
+            let old = self.turn.wrapping_sub(slot.turn) >= turns;
+            match slot.owed {
+                Owed::Own { text, replies } if !waits => {
+                    given_up.push(GivenUp::Own(Own { owner: slot.owner, muted: slot.muted, text, replies }));
+                    continue;
+                }
+                Owed::Server { replies, answered, .. } if old && !waits && !slot.abandoned => {
+                    slot.abandoned = true;
+                    let (owner, muted) = (slot.owner.clone(), slot.muted);
+                    given_up.push(GivenUp::Late(Abandoned { owner, muted, replies: replies - answered }));
+                }
+                Owed::Server { .. } if !slot.abandoned => drop(waiting.insert(slot.owner.clone())),
+                Owed::Own { .. } | Owed::Server { .. } => {}
             }
+            self.slots.push_back(slot);
         }
         given_up
     }

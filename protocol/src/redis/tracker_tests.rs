@@ -139,9 +139,34 @@ fn nobody_is_told_in_the_middle_of_a_reply_that_others_are_late() {
     ask(&mut pipeline, 'a', Work::Writes, &["SET x 1"]);
     send_all(&mut pipeline);
     (0..4).for_each(|_| pipeline.on_turn());
-    let given_up = |all: Vec<Abandoned<char>>| all.iter().map(|one| one.owner).collect::<String>();
-    assert_eq!(given_up(pipeline.abandon(4, true)), "b", "half of a's reply has been handed over");
-    assert_eq!(given_up(pipeline.abandon(4, false)), "aa", "and now all of it, or nothing");
+    assert_eq!(given_up(pipeline.abandon(4, true)), ["b late"], "half of a's reply has been handed over");
+    assert_eq!(given_up(pipeline.abandon(4, false)), ["a late", "a late"], "and now all of it, or nothing");
+}
+
+/// Who hears what.
+fn given_up(all: Vec<GivenUp<char>>) -> Vec<String> {
+    all.into_iter()
+        .map(|one| match one {
+            GivenUp::Late(late) => format!("{} late", late.owner),
+            GivenUp::Own(own) => format!("{} {}", own.owner, String::from_utf8_lossy(&own.text)),
+        })
+        .collect()
+}
+
+#[test]
+fn a_reply_of_our_own_between_late_ones_keeps_its_place() {
+    let mut pipeline = Pipeline::default();
+    ask(&mut pipeline, 'a', Work::Reads, &["GET x"]);
+    pipeline.push_own(&'a', b"first", false);
+    send_all(&mut pipeline);
+    (0..2).for_each(|_| pipeline.on_turn());
+    ask(&mut pipeline, 'a', Work::Reads, &["GET y"]);
+    pipeline.push_own(&'a', b"second", false);
+    (0..2).for_each(|_| pipeline.on_turn());
+    assert_eq!(given_up(pipeline.abandon(4, false)), ["a late", "a first"], "the other one may still come");
+    (0..2).for_each(|_| pipeline.on_turn());
+    assert_eq!(given_up(pipeline.abandon(4, false)), ["a late", "a second"]);
+    assert!(given_up(pipeline.abandon(4, false)).is_empty());
 }
 
 #[test]

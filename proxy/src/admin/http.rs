@@ -170,7 +170,7 @@ fn is_for_us(admin: &Admin, headers: &HeaderMap) -> Result<(), (StatusCode, &'st
     if guard::is_ours(host, &admin.facts.exported().allowed_hosts) {
         return Ok(());
     }
-    let what = "this host name could be anybody's: ask by the address, or add the name to allowed_hosts in [admin]\n";
+    let what = "this host name could be anybody's: ask by the address, or add the name to allowed_hosts in [admin] (in pgbouncer.ini: metrics_allowed_hosts)\n";
     Err((StatusCode::MISDIRECTED_REQUEST, what))
 }
 

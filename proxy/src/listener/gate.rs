@@ -95,17 +95,23 @@ impl Gate {
     /// The same, where somebody may be made to leave at once who has no right to stay: until that has happened there is one too many.
     pub fn enter_or(self: &Arc<Self>, make_room: impl FnOnce() -> bool) -> Option<Permit> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let (max, files) = (self.max.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
-        let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < max.min(files)).then_some(open + 1));
-        if entered.is_err() {
-            if make_room() {
-                return Some(self.enter_again());
-            }
-            let rejected = if files < max { &self.rejected_for_files } else { &self.rejected };
-            rejected.fetch_add(1, Ordering::Relaxed);
-            return None;
+        if let Some(permit) = self.permit() {
+            return Some(permit);
         }
-        Some(Permit(Arc::clone(self)))
+        if make_room() {
+            return Some(self.enter_again());
+        }
+        let (max, files) = (self.max.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
+        let rejected = if files < max { &self.rejected_for_files } else { &self.rejected };
+        rejected.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// A permit, if there is room. Counts nothing.
+    fn permit(self: &Arc<Self>) -> Option<Permit> {
+        let most = self.max.load(Ordering::Relaxed).min(self.files.load(Ordering::Relaxed));
+        let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < most).then_some(open + 1));
+        entered.ok().map(|_| Permit(Arc::clone(self)))
     }
 
     /// The right to tell a client that there is no file for it; `None` when as many are told so as may be.
@@ -126,10 +132,11 @@ impl Gate {
         short
     }
 
-    /// A permit to be told that one comes too late, if there is room.
+    /// A permit to be told that one comes too late, if there is room. Counts the attempt, and one rejection however full it is.
     pub fn enter_too_late(self: &Arc<Self>) -> Option<Permit> {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         self.rejected_while_draining.fetch_add(1, Ordering::Relaxed);
-        self.enter()
+        self.permit()
     }
 
     /// A permit for somebody who has been let in elsewhere: there is always room.
@@ -283,6 +290,16 @@ mod tests {
         let numbers = gate.numbers();
         assert_eq!((numbers.open, numbers.max, numbers.files, numbers.most()), (2, 5, 2, 2));
         assert_eq!((numbers.accepted, numbers.rejected, numbers.rejected_for_files, numbers.rejected_for_memory), (7, 2, 1, 0));
+    }
+
+    #[test]
+    fn who_comes_too_late_is_rejected_once_however_full_it_is() {
+        let gate = Gate::new(1);
+        let told = gate.enter_too_late();
+        assert!(told.is_some() && gate.enter_too_late().is_none());
+        let numbers = gate.numbers();
+        assert_eq!((numbers.accepted, numbers.rejected_while_draining), (2, 2));
+        assert_eq!((numbers.open, numbers.rejected, numbers.rejected_for_files), (1, 0, 0));
     }
 
     #[test]

@@ -13,12 +13,14 @@ mod post;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sidepool_config::model::OtlpEndpoint;
 use tokio::sync::Notify;
 
 use parent::Parent;
+
+use crate::clock;
 
 /// The most traces that wait to be sent.
 const MOST_WAITING: usize = 2048;
@@ -31,6 +33,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long after a failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// How long it is known of a collector that nothing was sent to whether it took the last ones.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
 /// A statement in a trace.
 #[derive(Debug, Clone)]
@@ -136,21 +141,30 @@ impl Traces {
         Numbers { sent, overflowed, unsent }
     }
 
-    /// The first ones, as far as they go to one collector.
-    fn take(&self) -> Vec<Trace> {
+    /// Those at the front, and behind it, that go to one collector, which need not be left alone at this time.
+    fn take(&self, pauses: &Pauses, now: Instant) -> Vec<Trace> {
         let mut waiting = locked(&self.0.waiting);
-        let Some(endpoint) = waiting.front().map(|first| Arc::clone(&first.endpoint)) else { return Vec::new() };
-        let count = waiting.iter().take(MOST_AT_A_TIME).take_while(|trace| trace.endpoint == endpoint).count();
-        waiting.drain(..count).collect()
+        let Some(endpoint) = waiting.iter().map(|trace| &trace.endpoint).find(|endpoint| !pauses.holds(endpoint, now)).cloned() else {
+            return Vec::new();
+        };
+        let (mut taken, mut left) = (Vec::new(), VecDeque::with_capacity(waiting.len()));
+        for trace in waiting.drain(..) {
+            if taken.len() < MOST_AT_A_TIME && trace.endpoint == endpoint { taken.push(trace) } else { left.push_back(trace) }
+        }
+        *waiting = left;
+        taken
     }
 
     /// Sends what arrives, for ever. Runs on the control thread.
     pub async fn export(self) {
-        let mut failing: Option<Arc<OtlpEndpoint>> = None;
+        let mut pauses = Pauses::default();
         loop {
-            let traces = self.take();
+            let traces = self.take(&pauses, clock::now());
             let Some(endpoint) = traces.first().map(|first| Arc::clone(&first.endpoint)) else {
-                self.0.arrived.notified().await;
+                // What waits for a collector that is left alone for a while is looked at again without anything new.
+                if locked(&self.0.waiting).is_empty() {
+                    self.0.arrived.notified().await;
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
@@ -158,20 +172,43 @@ impl Traces {
             let failed = post::post(&endpoint, &body).await.err();
             let number = if failed.is_none() { &self.0.sent } else { &self.0.unsent };
             number.fetch_add(traces.len() as u64, Ordering::Relaxed);
-            let was_failing = failing.as_ref() == Some(&endpoint);
+            let was_failing = pauses.note(&endpoint, failed.is_some(), clock::now());
             match failed {
-                None if was_failing => {
-                    tracing::info!(%endpoint, "the collector takes traces again");
-                    failing = None;
-                }
+                None if was_failing => tracing::info!(%endpoint, "the collector takes traces again"),
                 Some(error) if !was_failing => {
                     tracing::warn!(%endpoint, %error, "a collector does not take traces: they are dropped until it does");
-                    failing = Some(endpoint);
                 }
                 None | Some(_) => {}
             }
-            tokio::time::sleep(if failing.is_some() { PAUSE_AFTER_FAILURE } else { PAUSE }).await;
         }
+    }
+}
+
+/// Which collectors are left alone, and until when.
+#[derive(Debug, Default)]
+struct Pauses(Vec<Paused>);
+
+#[derive(Debug)]
+struct Paused {
+    endpoint: Arc<OtlpEndpoint>,
+    until: Instant,
+    failing: bool,
+}
+
+impl Pauses {
+    /// Whether this one is left alone at this time.
+    fn holds(&self, endpoint: &Arc<OtlpEndpoint>, now: Instant) -> bool {
+        self.0.iter().any(|paused| paused.endpoint == *endpoint && now < paused.until)
+    }
+
+    /// A request to it has ended; whether the one before failed.
+    fn note(&mut self, endpoint: &Arc<OtlpEndpoint>, failing: bool, now: Instant) -> bool {
+        let until = now + if failing { PAUSE_AFTER_FAILURE } else { PAUSE };
+        let before = self.0.iter().position(|paused| paused.endpoint == *endpoint).map(|at| self.0.swap_remove(at));
+        // The configuration may have other collectors after a reload: those before are forgotten.
+        self.0.retain(|paused| now < paused.until + FORGET_AFTER);
+        self.0.push(Paused { endpoint: Arc::clone(endpoint), until, failing });
+        before.is_some_and(|before| before.failing)
     }
 }
 
@@ -202,10 +239,25 @@ mod tests {
             traces.push(trace.clone());
         }
         assert_eq!(traces.numbers(), Numbers { sent: 0, overflowed: 3, unsent: 0 });
-        assert_eq!(traces.take().len(), MOST_AT_A_TIME);
-        while !traces.take().is_empty() {}
-        let elsewhere = Trace { endpoint: Arc::new(OtlpEndpoint::parse("http://two").unwrap()), ..trace.clone() };
-        [trace.clone(), trace.clone(), elsewhere, trace].into_iter().for_each(|trace| traces.push(trace));
-        assert_eq!([traces.take().len(), traces.take().len(), traces.take().len(), traces.take().len()], [2, 1, 1, 0], "each to its own");
+        let (mut pauses, now) = (Pauses::default(), clock::now());
+        assert_eq!(traces.take(&pauses, now).len(), MOST_AT_A_TIME);
+        while !traces.take(&pauses, now).is_empty() {}
+        let (one, two) = (Arc::clone(&trace.endpoint), Arc::new(OtlpEndpoint::parse("http://two").unwrap()));
+        let elsewhere = Trace { endpoint: Arc::clone(&two), ..trace.clone() };
+        let put = || [&trace, &elsewhere, &trace, &elsewhere, &trace].into_iter().for_each(|trace| traces.push(trace.clone()));
+        put();
+        let lengths = [0; 3].map(|_| traces.take(&pauses, now).len());
+        assert_eq!(lengths, [3, 2, 0], "each to its own, whoever came between them");
+        // One that does not take them is left alone, and that holds up nobody else.
+        put();
+        assert!(!pauses.note(&one, true, now));
+        assert_eq!([0; 2].map(|_| traces.take(&pauses, now).len()), [2, 0]);
+        assert!(!pauses.note(&two, false, now), "the other one never failed");
+        let (soon, later) = (now + PAUSE, now + PAUSE_AFTER_FAILURE);
+        assert!(!pauses.holds(&two, soon) && pauses.holds(&one, soon) && !pauses.holds(&one, later));
+        assert_eq!([soon, later].map(|at| traces.take(&pauses, at).len()), [0, 3]);
+        assert!(pauses.note(&one, false, later) && !pauses.note(&one, false, later + PAUSE), "it takes them again");
+        pauses.note(&two, false, later + FORGET_AFTER * 2);
+        assert_eq!(pauses.0.len(), 1, "those of a configuration of old are forgotten");
     }
 }

@@ -1,11 +1,10 @@
 //! Sees a Redis server as a pool would: the same way there, the same login; then asks it a few questions. What it does not tell is noted as that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use sidepool_config::model::{LoadBalance, UpstreamTls};
-use sidepool_config::secret::Secret;
 use sidepool_protocol::redis::encode::Resp;
 use sidepool_protocol::redis::handshake::{Habits, Selects};
 use sidepool_protocol::redis::reply::Reply;
@@ -16,6 +15,7 @@ use crate::doctor::facts::{Denied, Reached, RedisFacts, RedisServer, TlsShown};
 use crate::doctor::plan::RedisPlan;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::traits::Connector as _;
+use crate::session::redis::server::{password_of, upstream_user};
 use crate::session::redis::topics::WAIT_CHANNEL;
 use crate::upstream::dial::Dialing;
 use crate::upstream::redis::connection::RedisConnection;
@@ -61,24 +61,35 @@ pub async fn examine(dialing: Rc<Dialing>, reached: Reached, plan: Rc<RedisPlan>
             Err(Denied::of(&fault, &format!("Redis at {} answered ", connector::shown(&target.upstream))))
         }
     };
-    let is_in = result.is_ok();
+    let concerns_others = result.as_ref().err().is_none_or(is_about_this_user);
     facts.entered = Some((took, result));
     let users = others(&plan);
-    facts.untried = users.len().saturating_sub(MOST_USERS);
-    // Who cannot come in with the server's own user has heard why; the way is the same.
-    let is_worth_it = is_in || plan.config.password.is_none();
-    for (name, password) in users.into_iter().take(MOST_USERS).filter(|_| is_worth_it) {
-        let target = Target { user: Arc::from(&*name), password, ..target.clone() };
-        facts.others.push((name, become_one(target).await));
+    for name in users.iter().take(MOST_USERS).filter(|_| concerns_others) {
+        let target = Target { user: Arc::from(&**name), password: password_of(&plan.config, name), ..target.clone() };
+        let result = become_one(target).await;
+        let is_mute = result.as_ref().is_err_and(|denied| denied.kind == ConnectFaultKind::Timeout);
+        facts.others.push((name.clone(), result));
+        if is_mute {
+            // The others would wait as long for as little.
+            break;
+        }
     }
+    facts.untried = users.len() - facts.others.len();
     facts
 }
 
+/// Whether another user may well be let in: what is wrong with the way there, or with the server, is wrong for all.
+fn is_about_this_user(denied: &Denied) -> bool {
+    let code = denied.code.as_deref();
+    // DENIED is the protected mode, which asks nobody who they are.
+    (denied.kind == ConnectFaultKind::Auth && code != Some("DENIED")) || code == Some("NOPERM")
+}
+
 /// The users that clients become, each once, beside the server's own.
-fn others(plan: &RedisPlan) -> BTreeMap<String, Option<Secret>> {
-    let own = plan.config.user.as_deref().unwrap_or("default");
-    let named = plan.config.users.values().filter_map(|user| Some((user.upstream_user.clone()?, user.upstream_password.clone())));
-    named.filter(|(name, _)| name != own).collect()
+fn others(plan: &RedisPlan) -> BTreeSet<String> {
+    let own = upstream_user(&plan.config);
+    let named = plan.config.users.values().filter_map(|user| user.upstream_user.clone());
+    named.filter(|name| name != own).collect()
 }
 
 /// Comes in as one of them, and looks what it may do.
@@ -110,8 +121,8 @@ fn target(dialing: &Dialing, plan: &RedisPlan) -> Target {
         dialer: Rc::new(dialer),
         tls: config.tls,
         tls_context: config.server_tls.context.clone(),
-        user: Arc::from(config.user.as_deref().unwrap_or("default")),
-        password: config.password.clone(),
+        user: Arc::from(upstream_user(config)),
+        password: password_of(config, upstream_user(config)),
         database: config.database,
         selects: Selects::Last,
         version: Resp::Two,
@@ -207,4 +218,25 @@ fn text(bytes: &[u8]) -> String {
 fn fields(bytes: &[u8]) -> BTreeMap<String, String> {
     let text = text(bytes);
     text.lines().filter_map(|line| line.trim_end().split_once(':')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_tried_where_only_this_user_is_refused() {
+        let denied = |kind, code: Option<&str>| Denied { kind, code: code.map(str::to_owned), words: String::new() };
+        for (kind, code, concerns) in [
+            (ConnectFaultKind::Auth, Some("WRONGPASS"), true),
+            (ConnectFaultKind::Auth, Some("NOAUTH"), true),
+            (ConnectFaultKind::Other, Some("NOPERM"), true),
+            (ConnectFaultKind::Auth, Some("DENIED"), false),
+            (ConnectFaultKind::Timeout, None, false),
+            (ConnectFaultKind::Unavailable, Some("LOADING"), false),
+            (ConnectFaultKind::Tls, None, false),
+        ] {
+            assert_eq!(is_about_this_user(&denied(kind, code)), concerns, "{kind:?} {code:?}");
+        }
+    }
 }

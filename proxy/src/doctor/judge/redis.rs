@@ -10,6 +10,7 @@ use crate::doctor::facts::{Denied, RedisFacts, RedisServer};
 use crate::doctor::finding::Finding;
 use crate::doctor::plan::RedisPlan;
 use crate::pool::fault::ConnectFaultKind;
+use crate::session::redis::server::{password_of, upstream_user};
 
 /// The first version with ACLs, RESP3 and RESET (6.2).
 const OLDEST: (u32, u32) = (6, 2);
@@ -31,7 +32,9 @@ pub fn server(facts: &RedisFacts, plan: &RedisPlan, now: i64) -> Vec<Finding> {
     match &facts.entered {
         None => {}
         Some((_, Err(denied))) if denied.kind == ConnectFaultKind::Tls => findings.extend(no_tls(facts, denied, now)),
-        Some((_, Err(denied))) => findings.push(login::redis(denied, config.user.as_deref(), config.password.is_some())),
+        Some((_, Err(denied))) => {
+            findings.push(login::redis(denied, config.user.as_deref(), password_of(config, upstream_user(config)).is_some()))
+        }
         Some((took, Ok(server))) => {
             let who = server.user.as_deref().or(config.user.as_deref()).unwrap_or("default");
             findings.push(Finding::good("login", format!("as {who} to database {} in {}", config.database, shown(*took))));
@@ -43,10 +46,23 @@ pub fn server(facts: &RedisFacts, plan: &RedisPlan, now: i64) -> Vec<Finding> {
     }
     findings.extend(facts.others.iter().flat_map(|(user, result)| other(user, result)));
     if facts.untried > 0 {
-        let found = format!("not tried: {} more, for the server might take it for an attack", counted(facts.untried as u64, "user"));
-        findings.push(Finding::unseen("login", found, "see to the users above, and examine those that are left with a file of their own"));
+        findings.push(untried(facts));
     }
     findings
+}
+
+/// There are more users that clients become than were tried.
+fn untried(facts: &RedisFacts) -> Finding {
+    let is_mute = |denied: &Denied| denied.kind == ConnectFaultKind::Timeout;
+    let mute = facts.others.iter().any(|(_, result)| result.as_ref().is_err_and(is_mute));
+    let (why, advice) = if facts.others.is_empty() {
+        ("the same would happen to them", "see to the login above first, and examine again")
+    } else if mute {
+        ("it would take as long", "see to the logins above first, and examine again")
+    } else {
+        ("the server might take it for an attack", "see to the users above, and examine those that are left with a file of their own")
+    };
+    Finding::unseen("login", format!("not tried: {} more, for {why}", counted(facts.untried as u64, "user")), advice)
 }
 
 /// One of the users that clients become upstream.

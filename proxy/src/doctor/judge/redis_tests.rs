@@ -171,4 +171,9 @@ fn logins_and_tls_come_first() {
     let last = [("login", Verdict::Good), ("acl", Verdict::Warning), ("login", Verdict::Problem), ("login", Verdict::Unseen)];
     assert!(verdicts(&findings).ends_with(&last), "{findings:?}");
     assert!(findings.iter().any(|finding| finding.found.starts_with("as bob: ") && finding.why.contains("this user")));
+    assert!(findings.last().unwrap().found.contains("attack"));
+    facts.others.push(("carl".to_owned(), Err(denied(ConnectFaultKind::Timeout))));
+    assert!(server(&facts, &plan(), 0).last().unwrap().found.contains("as long"));
+    facts.others.clear();
+    assert!(server(&facts, &plan(), 0).last().unwrap().found.contains("the same would happen"));
 }

@@ -9,7 +9,7 @@ pub(super) const ALERTS: &[Alert] = &[
         name: "SidepoolListenerRefusesClients",
         severity: Page,
         lasting: "1m",
-        signal: "rate(sidepool_listener_rejections_total[5m])",
+        signal: "rate(sidepool_listener_rejections_total{reason!=\"draining\"}[5m])",
         condition: "> 0",
         only_if: "",
         silent_because: "",

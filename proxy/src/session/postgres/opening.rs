@@ -90,9 +90,12 @@ impl From<Fault> for Farewell {
 
 impl From<StartupError> for Farewell {
     fn from(error: StartupError) -> Self {
-        let fault = error.fault();
-        let denied = if fault.sqlstate == SqlState::INVALID_PARAMETER_VALUE { Denied::Parameter } else { Denied::Protocol };
-        Self::Refused(fault, denied)
+        let denied = match &error {
+            StartupError::Option(_) | StartupError::Replication(_) => Denied::Parameter,
+            StartupError::NoUser => Denied::AuthRejected,
+            StartupError::Layout | StartupError::Encoding | StartupError::LongName(_) => Denied::Protocol,
+        };
+        Self::Refused(error.fault(), denied)
     }
 }
 
@@ -236,4 +239,18 @@ async fn exactly(stream: &mut Stream, bytes: usize) -> io::Result<Vec<u8>> {
 
 fn key(rest: &[u8]) -> Option<CancelKey> {
     rest.try_into().ok().map(CancelKey::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_startup_message_is_refused_for_what_is_wrong_with_it() {
+        let why = |error: StartupError| Farewell::from(error).denied();
+        assert_eq!(why(StartupError::Option("-e".into())), Some(Denied::Parameter));
+        assert_eq!(why(StartupError::Replication("perhaps".into())), Some(Denied::Parameter));
+        assert_eq!(why(StartupError::NoUser), Some(Denied::AuthRejected));
+        assert_eq!(why(StartupError::Layout), Some(Denied::Protocol));
+    }
 }

@@ -15,7 +15,7 @@ use super::identity;
 use super::refusal;
 use super::requests::handling;
 use super::run::{Attached, Session};
-use super::steps::{Replies, Step};
+use super::steps::{Next, Replies, Step};
 use super::turns::Admission;
 use crate::observe::record::PoolCounter;
 use crate::pool::measure;
@@ -23,9 +23,12 @@ use crate::pool::reason::RefuseReason;
 
 impl Session {
     /// Ready when what the client says next may be dealt with, or is to be refused.
-    pub(super) fn poll_admission(&self, cx: &mut Context<'_>) -> Poll<Option<RefuseReason>> {
+    pub(super) fn poll_admission(&mut self, cx: &mut Context<'_>) -> Poll<Option<RefuseReason>> {
+        let crowded = self.attached.as_ref().is_some_and(|Attached { lane, .. }| lane.is_crowded());
+        let has_something_to_say = !crowded || self.fresh || self.poll_said(cx);
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(None) };
-        if lane.is_crowded() && !self.fresh && !self.client.has_said(cx) {
+        // A lane that has retired takes nothing more: what comes next goes to another one.
+        if !has_something_to_say || lane.is_retired() {
             lane.leave_line(&self.client);
             return Poll::Ready(None);
         }
@@ -47,13 +50,22 @@ impl Session {
         }
     }
 
-    /// Refuses all requests that are there.
-    pub(super) fn refuse_said(&mut self, reason: RefuseReason, cx: &mut Context<'_>) {
-        if !self.fresh && self.poll_more(cx).is_pending() {
-            return;
+    /// Whether the client has said something, or has gone. Under TLS that is read, as far as it goes in one go.
+    fn poll_said(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(has) = self.client.has_said(cx) {
+            return has;
         }
-        self.fresh = false;
-        let Some(Attached { group, lane }) = &self.attached else { return };
+        let read = self.poll_more(cx).is_ready();
+        self.fresh |= read && self.closing.is_none();
+        read && self.closing.is_none()
+    }
+
+    /// Refuses all requests that are there; what is to be done next, where that takes more.
+    pub(super) fn refuse_said(&mut self, reason: RefuseReason, cx: &mut Context<'_>) -> Poll<Next> {
+        if !std::mem::take(&mut self.fresh) {
+            std::task::ready!(self.poll_more(cx));
+        }
+        let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(Next::Done) };
         let record = Rc::clone(&lane.record);
         let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), group.line());
         record.add(measure::refusal(reason), 1);
@@ -63,19 +75,35 @@ impl Session {
             if handling == Some(Handling::Quit) {
                 self.say(b"+OK\r\n");
                 self.closing = Some(End::Left);
-                return;
+                return Poll::Ready(Next::Done);
+            }
+            // These say what becomes of the replies to those behind them, and need no connection.
+            if matches!(handling, Some(Handling::ReplyMode | Handling::Reset)) {
+                let next = self.one(&whole);
+                if !matches!(next, Next::Done) {
+                    self.carry.splice(0..0, whole);
+                    return Poll::Ready(next);
+                }
+                continue;
             }
             if self.while_lost(handling).is_none() {
                 self.say_error(&line);
                 record.add(PoolCounter::ErrorRefused, 1);
+                if handling == Some(Handling::Multi) {
+                    self.give_up_transaction(End::Refused);
+                }
             }
             if self.replies == Replies::Skip {
                 self.replies = Replies::On;
             }
-            if handling == Some(Handling::Multi) {
-                self.give_up_transaction(End::Refused);
-            }
         }
+        // One request that is larger than what is kept of any: it is not read to its end only to be refused.
+        if self.carry.len() as u64 > self.server.config().stream_threshold_bytes && self.closing.is_none() {
+            self.say_error(&line);
+            record.add(PoolCounter::ErrorRefused, 1);
+            self.closing = Some(End::Refused);
+        }
+        Poll::Ready(Next::Done)
     }
 
     /// Reads on into `carry`.

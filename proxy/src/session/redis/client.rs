@@ -178,9 +178,12 @@ impl Client {
         }
     }
 
-    /// Whether it may have said something that has not been read. Not said for sure: under TLS that is seen only by reading.
-    pub fn has_said(&self, cx: &mut Context<'_>) -> bool {
-        self.stream.borrow().as_ref().is_none_or(|stream| stream.poll_said(cx).is_ready())
+    /// Whether it may have said something that has not been read; `None`: under TLS that is seen only by reading.
+    pub fn has_said(&self, cx: &mut Context<'_>) -> Option<bool> {
+        self.stream.borrow().as_ref().map_or(Some(true), |stream| match stream {
+            Stream::Tcp(_) | Stream::Unix(_) => Some(stream.poll_said(cx).is_ready()),
+            Stream::Tls(_) => None,
+        })
     }
 
     /// Takes the socket, for a handshake over it; until it is back, nothing can be handed over.

@@ -3,9 +3,11 @@
 //! Two lines for each client that is let in, where `log.connections` and `log.disconnections` want them; one for each that leaves before that.
 //! Nothing here is touched per command.
 
+use super::refusal;
 use super::run::Session;
 use crate::clock;
 use crate::observe::record::WorkerCounter;
+use crate::pool::acquire::AcquireError;
 use crate::pool::measure;
 use crate::pool::reason::RefuseReason;
 use crate::transport::ends::Ends;
@@ -47,6 +49,20 @@ pub enum End {
     Cut,
 }
 
+/// Why somebody is not let in whose last try was wrong, in the log and in metrics.
+const AUTH_FAILED: &str = "auth_failed";
+
+/// How far a client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not been let in.
+    New,
+    /// Nor has it, and the last that it said of who it is was wrong.
+    Wrong,
+    /// It has been let in. That stays so, even where it has to say again who it is.
+    In,
+}
+
 impl End {
     /// Its name in the log.
     #[must_use]
@@ -55,7 +71,7 @@ impl End {
             Self::Left => "client_close",
             Self::Gone => "client_eof",
             Self::Lost => "client_lost",
-            Self::LoginTimeout => "client_login_timeout",
+            Self::LoginTimeout => "login_timeout",
             Self::CrowdedOut => "crowded_out",
             Self::Handshake => "tls",
             Self::Violation => "protocol_violation",
@@ -118,26 +134,47 @@ impl End {
 impl Session {
     /// The client may do something from now on.
     pub(super) fn note_in(&mut self) {
+        if self.standing == Standing::In || self.account.is_none() {
+            return;
+        }
+        self.standing = Standing::In;
         let wanted = {
             let config = self.worker.config.borrow();
             (config.log.connections, config.log.disconnections)
         };
-        if self.noted.is_some() || self.account.is_none() || wanted == (false, false) {
+        if wanted == (false, false) {
             return;
         }
         let ends = self.ends();
         if wanted.0 {
             let (peer, client, user) = (ends.peer(), self.client.id, self.user());
-            tracing::info!(peer, client, pool = self.pool(), user, database = self.database, "client connected");
+            tracing::info!(peer, client, pool = self.pool(), user, database = %self.database, "client connected");
         }
         self.noted = Some(Box::new(ends));
+    }
+
+    /// It did not prove who it is.
+    pub(super) fn note_wrong(&mut self) {
+        self.worker.record.add(WorkerCounter::RedisLoginBadPassword, 1);
+        if self.standing != Standing::In {
+            self.standing = Standing::Wrong;
+        }
+        let (peer, client, server) = (self.ends().peer(), self.client.id, &*self.server.name);
+        tracing::info!(peer, client, server, reason = AUTH_FAILED, "a Redis client gave a wrong user or password");
+    }
+
+    /// There is no connection for what it asks, for this reason; what it is told.
+    pub(super) fn note_unconnected(&self, pool: &str, error: &AcquireError) -> String {
+        let line = refusal::line(error);
+        self.note_refused(pool, error.refusal.reason, &line);
+        line
     }
 
     /// There is no connection for what it asks.
     pub(super) fn note_refused(&self, pool: &str, reason: RefuseReason, line: &str) {
         if self.worker.config.borrow().log.pooler_errors {
             let (client, peer, user, reason) = (self.client.id, self.ends().peer(), self.user(), measure::refusal_label(reason));
-            tracing::warn!(pool, client, peer, user, database = self.database, reason, "no connection for a client: {line}");
+            tracing::warn!(pool, client, peer, user, database = %self.database, reason, "no connection for a client: {line}");
         }
     }
 
@@ -151,25 +188,29 @@ impl Session {
             (Some(end), None | Some(End::Lost)) | (_, Some(end)) => end,
             (None, None) => End::Cut,
         };
-        let (client, reason, age_s) = (self.client.id, end.label(), clock::now().saturating_duration_since(self.client.since).as_secs());
-        match &self.noted {
-            Some(ends) if self.worker.config.borrow().log.disconnections => {
-                let (peer, user) = (ends.peer(), self.user());
-                tracing::info!(peer, client, pool = self.pool(), user, database = self.database, age_s, reason, "client disconnected");
+        let (client, age_s) = (self.client.id, clock::now().saturating_duration_since(self.client.since).as_secs());
+        match self.standing {
+            Standing::In if self.worker.config.borrow().log.disconnections => {
+                let (peer, user, reason) = (self.noted.as_deref().map_or_else(|| self.ends().peer(), Ends::peer), self.user(), end.label());
+                tracing::info!(peer, client, pool = self.pool(), user, database = %self.database, age_s, reason, "client disconnected");
             }
-            Some(_) => {}
-            None if self.account.is_some() => {}
-            None => {
-                if let Some((result, reason)) = end.denied() {
-                    result.into_iter().chain([reason]).for_each(|counter| self.worker.record.add(counter, 1));
-                }
-                let (peer, server) = (self.ends().peer(), &*self.server.name);
-                match (end.is_its_own(), self.client.shown.command.get()) {
-                    (true, None) => tracing::debug!(peer, client, server, age_s, reason, "client left without a word"),
-                    (true, Some(_)) => tracing::info!(peer, client, server, age_s, reason, "client left during login"),
-                    (false, _) => tracing::warn!(peer, client, server, age_s, reason, "a Redis client was not let in"),
-                }
-            }
+            Standing::In => {}
+            Standing::New | Standing::Wrong => self.note_denied(end, age_s),
+        }
+    }
+
+    /// The client has left, and never was in.
+    fn note_denied(&self, end: End, age_s: u64) {
+        let (peer, client, server) = (self.ends().peer(), self.client.id, &*self.server.name);
+        let (result, denied) = end.denied().unzip();
+        // However often it tried, and however it went then: that is one client, and one reason.
+        let wrong = self.standing == Standing::Wrong;
+        let (denied, reason) = if wrong { (Some(WorkerCounter::DeniedRedisAuth), AUTH_FAILED) } else { (denied, end.label()) };
+        result.flatten().into_iter().chain(denied).for_each(|counter| self.worker.record.add(counter, 1));
+        match (end.is_its_own() && !wrong, self.client.shown.command.get()) {
+            (true, None) => tracing::debug!(peer, client, server, age_s, reason, "client left without a word"),
+            (true, Some(_)) => tracing::info!(peer, client, server, age_s, reason, "client left during login"),
+            (false, _) => tracing::warn!(peer, client, server, age_s, reason, "a Redis client was not let in"),
         }
     }
 
@@ -184,5 +225,16 @@ impl Session {
     /// The pool that its commands are sent through, as metrics name it, or would be.
     fn pool(&self) -> String {
         self.key().map(|key| key.shared_name(&self.server.name)).unwrap_or_else(|| self.server.name.to_string())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.note_slow();
+        self.note_out();
+        self.leave_hub();
+        self.detach();
+        self.server.leave(self.client.id);
+        self.client.close();
     }
 }

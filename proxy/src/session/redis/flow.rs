@@ -125,6 +125,11 @@ impl Flow {
     /// Nobody stands in line, or the connection is lost: there is nothing to be timed.
     pub fn forget(&self) {
         self.mark.set(None);
+        // A request that goes by itself is a price for those in line alone.
+        if let Some(before) = self.trial.take() {
+            self.full.set(before);
+            self.count.set(TRY_AFTER);
+        }
     }
 
     /// An answer took so long.
@@ -210,5 +215,11 @@ mod tests {
         assert!(!flow.wants_mark());
         flow.forget();
         assert!(flow.wants_mark());
+        // And a trial ends with nobody in line: nobody is held back for it.
+        flow.mark(clock::now(), 1, true);
+        flow.on_replies(1, clock::now);
+        assert_eq!((flow.full(), flow.trial.get()), (1, Some(FIRST)));
+        flow.forget();
+        assert_eq!((flow.full(), flow.trial.get()), (FIRST, None));
     }
 }

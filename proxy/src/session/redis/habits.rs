@@ -5,7 +5,6 @@ use sidepool_protocol::redis::handshake::Habits;
 use sidepool_protocol::redis::reply::Reply;
 use sidepool_protocol::redis::request::Arguments;
 
-use super::refusal;
 use super::run::Session;
 use super::shown::State;
 use super::steps::After;
@@ -33,7 +32,8 @@ impl Session {
             None => return After::End,
             Some(Ok(lease)) => lease,
             Some(Err(error)) => {
-                self.say_error(refusal::line(&error));
+                let line = self.note_unconnected(group.leased.name(), &error);
+                self.say_error(line);
                 return After::GoOn;
             }
         };

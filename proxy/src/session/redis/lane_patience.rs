@@ -51,20 +51,20 @@ impl Lane {
     /// `says_so`.
     pub(super) fn refuse(&self, pool: &Pool<RedisConnector>, mut error: AcquireError, says_so: bool) {
         let limit = pool.wait_timeout().filter(|_| error.refusal.reason == RefuseReason::WaitTimeout);
-        let failed = match limit {
-            Some(limit) => {
-                error.refusal.waited = limit;
-                let (mut pipeline, limit) = (self.pipeline.borrow_mut(), ms(limit.saturating_sub(LOOK * 2)));
-                let lost = pipeline.fail_waited(true, limit, refusal::LOST_READ);
-                pool.record().add(PoolCounter::ErrorUpstreamLost, lost);
-                pipeline.fail_waited(false, limit, &refusal::line(&error))
-            }
-            None => {
-                let owed = self.pipeline.borrow().owed();
-                self.pipeline.borrow_mut().fail_all(&refusal::line(&error));
-                owed
-            }
-        };
+        let (mut lost, mut failed) = (0, 0);
+        if let Some(limit) = limit {
+            error.refusal.waited = limit;
+            let (mut pipeline, limit) = (self.pipeline.borrow_mut(), ms(limit.saturating_sub(LOOK * 2)));
+            lost = pipeline.fail_waited(true, limit, refusal::LOST_READ);
+            failed = pipeline.fail_waited(false, limit, &refusal::line(&error));
+        }
+        // Time stands still where nobody looks, as at a lane that has retired: somebody has waited for as long as this took.
+        if lost == 0 && failed == 0 {
+            let mut pipeline = self.pipeline.borrow_mut();
+            failed = pipeline.owed();
+            pipeline.fail_all(&refusal::line(&error));
+        }
+        pool.record().add(PoolCounter::ErrorUpstreamLost, lost);
         if says_so && failed > 0 {
             let reason = measure::refusal_label(error.refusal.reason);
             tracing::warn!(pool = &**pool.name(), requests = failed, reason, "no connection for the requests of clients: {error}");

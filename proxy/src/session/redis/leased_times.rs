@@ -88,6 +88,11 @@ impl Times {
         self.began = self.began.or(self.now);
     }
 
+    /// What began to come was no reply, and is over.
+    pub(super) fn passed(&mut self) {
+        self.began = None;
+    }
+
     /// A reply is there, to this.
     pub(super) fn answered(&mut self, asked: Option<Box<Asked>>, client: u64) {
         let began = self.began.take().or(self.now);
@@ -135,5 +140,16 @@ mod tests {
         assert_eq!(took(&asked(10), None, at(60)).as_millis(), 50);
         assert_eq!(took(&asked(10), Some(at(55)), at(60)).as_millis(), 5, "the server had something else to do");
         assert_eq!(took(&asked(10), Some(at(5)), at(60)).as_millis(), 50, "the client had");
+    }
+
+    #[test]
+    fn a_push_that_came_in_two_parts_is_not_where_the_next_reply_began() {
+        let start = clock::now();
+        let mut times = Times { now: Some(start), ..Times::default() };
+        times.began();
+        times.passed();
+        times.now = Some(start + Duration::from_millis(5));
+        times.began();
+        assert_eq!(times.began, times.now);
     }
 }

@@ -109,11 +109,12 @@ impl Session {
             self.account = self.account.take().or(Some(account));
             return Next::Step(Step::Introduce);
         };
+        // Before it is let in, so that the log names the pool that it will use.
+        self.speak(asked.version.unwrap_or(self.version));
         self.become_account(account);
         if let Some(name) = &asked.name {
             self.set_name(name);
         }
-        self.speak(asked.version.unwrap_or(self.version));
         self.show();
         let reply = hello_reply(&facts, self.version, self.client.id);
         self.say(&reply);
@@ -137,20 +138,26 @@ impl Session {
                     Ok(answer @ Reply::List(_)) => self.server.facts.learn_hello(&answer),
                     Ok(Reply::Nil | Reply::Integer(_) | Reply::Text(_) | Reply::Error(_)) => {}
                     Err(fault) => {
-                        self.refuse_front(format!("UPSTREAM {}", fault.words()));
-                        return After::GoOn;
+                        return self.refuse_hello(format!("UPSTREAM {}", fault.words()));
                     }
                 }
             }
             Some(Err(error)) => {
-                self.refuse_front(refusal::line(&error));
-                return After::GoOn;
+                let line = self.note_unconnected(group.shared.name(), &error);
+                return self.refuse_hello(line);
             }
         }
         if self.server.facts.hello().is_none() {
             // A server without HELLO: it says what such servers say.
-            self.refuse_front("ERR unknown command 'HELLO'");
+            return self.refuse_hello("ERR unknown command 'HELLO'");
         }
+        After::GoOn
+    }
+
+    /// There is no answer to `HELLO`; who it is has been said all the same.
+    fn refuse_hello(&mut self, line: impl AsRef<[u8]>) -> After {
+        self.note_in();
+        self.refuse_front(line);
         After::GoOn
     }
 
@@ -174,7 +181,7 @@ impl Session {
         Next::Done
     }
 
-    fn verify(&self, credentials: &Credentials) -> Identity {
+    fn verify(&mut self, credentials: &Credentials) -> Identity {
         let identity = self.server.authenticate(credentials);
         match &identity {
             Identity::Is(_) => {
@@ -185,11 +192,7 @@ impl Session {
                     self.worker.record.observe(WorkerHistogram::RedisLogin, took);
                 }
             }
-            Identity::Not(_) => {
-                self.worker.record.add(WorkerCounter::RedisLoginBadPassword, 1);
-                self.worker.record.add(WorkerCounter::DeniedRedisAuth, 1);
-                tracing::info!(client = self.client.id, server = &*self.server.name, "a Redis client gave a wrong user or password");
-            }
+            Identity::Not(_) => self.note_wrong(),
             Identity::Unknown => {}
         }
         identity
@@ -298,10 +301,13 @@ impl Session {
                 self.say(b"+OK\r\n");
             }
             Some(Err(error)) => {
-                if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
+                let line = if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
                     self.server.forget_group(&key);
-                }
-                self.say_error(refusal::line(&error));
+                    refusal::line(&error)
+                } else {
+                    self.note_unconnected(group.shared.name(), &error)
+                };
+                self.say_error(line);
             }
         }
         After::GoOn

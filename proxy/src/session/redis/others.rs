@@ -167,7 +167,11 @@ impl Session {
         let Some(whole) = self.take_front() else { return After::GoOn };
         let asking = self.ask_others(&whole, handling);
         let Some(told) = self.wait_for(asking).await else { return After::End };
-        self.tell(told);
+        match self.tell(told) {
+            Next::Done => {}
+            // There is no room on the shared connection: it is asked again when there is.
+            Next::Hold | Next::Later | Next::Step(_) => drop(self.carry.splice(0..0, whole)),
+        }
         self.fresh = true;
         After::GoOn
     }

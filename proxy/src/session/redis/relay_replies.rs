@@ -31,6 +31,7 @@ impl Relay {
                 Scan::End { used, value } => {
                     at += used;
                     if value.is_push() || self.monitoring {
+                        self.times.passed();
                         continue;
                     }
                     // What nobody is owed can only be an error about something that is answered out of band.

@@ -14,7 +14,7 @@ use sidepool_protocol::redis::tracker::Work;
 
 use super::client::{Client, high_water};
 use super::count;
-use super::end::End;
+use super::end::{End, Standing};
 use super::group::{Group, Key};
 use super::lane::Lane;
 use super::login::Login;
@@ -53,6 +53,8 @@ pub(super) struct Session {
     hold: bool,
     /// No more requests are read; the session ends when all replies have been handed over, and this is why.
     pub(super) closing: Option<End>,
+    /// How far it has come.
+    pub(super) standing: Standing,
     /// Where the client is, once it was let in and the log is to have it.
     pub(super) noted: Option<Box<Ends>>,
     /// What it has sent and what is not answered, if that is traced.
@@ -117,6 +119,7 @@ impl Session {
             subscriber: None,
             hold: false,
             closing: None,
+            standing: Standing::New,
             noted: None,
             traced: None,
             login,
@@ -197,11 +200,11 @@ impl Session {
                 return Poll::Pending;
             }
             self.hold = false;
-            if let Some(reason) = std::task::ready!(self.poll_admission(cx)) {
-                self.refuse_said(reason, cx);
-                continue;
-            }
-            let next = if std::mem::take(&mut self.fresh) { self.deal_with_carry() } else { std::task::ready!(self.poll_read(cx)) };
+            let next = match std::task::ready!(self.poll_admission(cx)) {
+                Some(reason) => std::task::ready!(self.refuse_said(reason, cx)),
+                None if std::mem::take(&mut self.fresh) => self.deal_with_carry(),
+                None => std::task::ready!(self.poll_read(cx)),
+            };
             if let Some(login) = &self.login {
                 login.arrival.speaks(matches!(next, Next::Done) && !self.carry.is_empty());
             }
@@ -390,6 +393,7 @@ impl Session {
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         lane.send_raised(&client, whole, muted, raise);
+        self.server.keep_looking();
         Next::Done
     }
 
@@ -519,17 +523,6 @@ impl Session {
         shown.database.set(self.database);
         shown.version.set(self.version);
         *shown.user.borrow_mut() = self.account.as_ref().map(|account| Rc::clone(&account.name));
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.note_slow();
-        self.note_out();
-        self.leave_hub();
-        self.detach();
-        self.server.leave(self.client.id);
-        self.client.close();
     }
 }
 

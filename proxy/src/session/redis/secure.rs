@@ -44,8 +44,7 @@ impl Session {
             biased;
             begun = begin(&mut stream, &context, optional, arrival, &self.worker) => begun,
             over = poll_fn(|cx| poll_over(end.as_mut(), arrival, cx)) => {
-                self.client.doom(over);
-                Err(io::ErrorKind::TimedOut.into())
+                Err((over, io::ErrorKind::TimedOut.into()))
             }
         };
         self.login = Some(login);
@@ -59,9 +58,13 @@ impl Session {
                 self.client.put_stream(stream);
                 After::GoOn
             }
-            Err(error) => {
-                self.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
-                self.client.doom(End::Handshake);
+            Err((end, error)) => {
+                if end == End::Handshake {
+                    self.worker.record.add(WorkerCounter::RedisFaultProtocol, 1);
+                }
+                self.client.doom(end);
+                // The log names where it came from.
+                self.client.put_stream(stream);
                 // Nobody has been let in, although nobody would have had to say who it is.
                 self.account = None;
                 tracing::debug!(client = self.client.id, server = &*self.server.name, %error, "no TLS with a Redis client");
@@ -71,24 +74,25 @@ impl Session {
     }
 }
 
-/// What the client has said in the clear, where it may.
+/// What the client has said in the clear, where it may. Who goes before having said anything has not failed at TLS: a health check, a port scan.
 async fn begin(
     stream: &mut Stream,
     context: &Arc<ClientContext>,
     optional: bool,
     arrival: &Newcomer,
     worker: &Worker,
-) -> io::Result<Vec<u8>> {
+) -> Result<Vec<u8>, (End, io::Error)> {
     // Up to here it takes no room.
     let first = poll_fn(|cx| {
         let mut buffer = worker.buffers.read.borrow_mut();
         stream.poll_read(cx, &mut buffer[..FIRST_BYTES]).map_ok(|read| buffer[..read].to_vec())
     })
-    .await?;
+    .await
+    .map_err(|error| (End::Lost, error))?;
     match first.first() {
         Some(&HANDSHAKE) => {
             arrival.turn().await;
-            tls::accept(stream, context, first, Some(arrival)).await?;
+            tls::accept(stream, context, first, Some(arrival)).await.map_err(|error| (End::Handshake, error))?;
             // What TLS needs it keeps, and with it the turn, until it is known who this is.
             arrival.is_expected();
             Ok(Vec::new())
@@ -96,8 +100,8 @@ async fn begin(
         Some(_) if optional => Ok(first),
         Some(_) => {
             let _ = poll_fn(|cx| stream.poll_write(cx, TLS_NEEDED)).await;
-            Err(io::Error::other("it begins in the clear, and TLS is required"))
+            Err((End::Handshake, io::Error::other("it begins in the clear, and TLS is required")))
         }
-        None => Err(io::ErrorKind::UnexpectedEof.into()),
+        None => Err((End::Gone, io::ErrorKind::UnexpectedEof.into())),
     }
 }

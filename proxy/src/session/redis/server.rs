@@ -579,12 +579,15 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-fn upstream_user(config: &Redis) -> &str {
+/// The user of connections that no client's name decides.
+#[must_use]
+pub fn upstream_user(config: &Redis) -> &str {
     config.user.as_deref().unwrap_or("default")
 }
 
-/// The password that goes with an upstream user.
-fn password_of(config: &Redis, user: &str) -> Option<Secret> {
+/// The password that goes with an upstream user, as the configuration says it: that of the first user who becomes this one, or the server's own.
+#[must_use]
+pub fn password_of(config: &Redis, user: &str) -> Option<Secret> {
     let mapped = config.users.values().find(|mapped| mapped.upstream_user.as_deref() == Some(user));
     match mapped.and_then(|mapped| mapped.upstream_password.clone()) {
         Some(password) => Some(password),

@@ -5,7 +5,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use sidepool_protocol::redis::encode;
-use sidepool_protocol::redis::tracker::Abandoned;
+use sidepool_protocol::redis::tracker::{Abandoned, GivenUp};
 
 use super::client::Client;
 use super::group::Group;
@@ -63,7 +63,14 @@ impl Lane {
             self.pipeline.borrow_mut().on_turn();
             let inside = !held.scanner.is_between();
             let late = self.pipeline.borrow_mut().abandon(WATCH_TURNS, inside);
-            for Abandoned { owner, muted, replies } in late {
+            for given_up in late {
+                let Abandoned { owner, muted, replies } = match given_up {
+                    GivenUp::Late(late) => late,
+                    GivenUp::Own(own) => {
+                        self.hand_over(&own);
+                        continue;
+                    }
+                };
                 record.add(PoolCounter::RedisTimedOut, u64::from(replies));
                 if !muted {
                     let mut line = Vec::new();

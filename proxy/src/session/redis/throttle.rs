@@ -42,6 +42,7 @@ impl Lane {
             && let Some(group) = group.upgrade()
         {
             group.forget_retired();
+            self.turns.wake_all();
         }
         let others = self.pipeline.borrow().others_wait(&Owner(Rc::clone(&client)));
         if !others || held.limit.is_over_hard(backlog) {

@@ -336,6 +336,11 @@ impl<T: Stands> Turns<T> {
         true
     }
 
+    /// All of them look at their places, because nothing more is to be had here.
+    pub fn wake_all(&self) {
+        self.sides.borrow().iter().flat_map(|side| &side.clients).for_each(|(client, _)| client.wake());
+    }
+
     fn take_out(&self, is: impl Fn(&T) -> bool) {
         let mut sides = self.sides.borrow_mut();
         for side in &mut *sides {

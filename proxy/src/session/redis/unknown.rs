@@ -9,7 +9,6 @@ use sidepool_protocol::redis::request::Arguments;
 use sidepool_protocol::redis::tracker::Work;
 
 use super::group::Key;
-use super::refusal;
 use super::run::Session;
 use super::steps::{After, Next, Step};
 use crate::pool::id::IdentityId;
@@ -39,7 +38,8 @@ impl Session {
         match self.wait_for(group.leased.acquire(IdentityId::default())).await {
             None => return After::End,
             Some(Err(error)) => {
-                self.refuse_front(refusal::line(&error));
+                let line = self.note_unconnected(group.leased.name(), &error);
+                self.refuse_front(line);
                 return After::GoOn;
             }
             Some(Ok(mut lease)) => {

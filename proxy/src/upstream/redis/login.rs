@@ -108,8 +108,10 @@ fn out_of_step(upstream: &str) -> ConnectFault {
     ConnectFault::new(ConnectFaultKind::Protocol, format!("Redis at {upstream} answered a login with something that is not RESP"))
 }
 
-/// What a server's refusal means. The text is the server's own and holds no secret.
+/// What a server's refusal means. The text is the server's own; what it repeats of ours is cut: the words behind AUTH are secrets.
 pub(super) fn refused(upstream: &str, text: &str, to: &str) -> ConnectFault {
+    // A server on which AUTH or HELLO is renamed answers: ERR unknown command 'AUTH', with args beginning with: 'app' 'its password'
+    let text = text.split_once(", with args").map_or(text, |(said, _)| said);
     let word = text.split(' ').next().unwrap_or_default();
     let kind = match word {
         "NOAUTH" | "WRONGPASS" | "DENIED" => ConnectFaultKind::Auth,
@@ -150,6 +152,18 @@ mod tests {
             let fault = refused("here:6379", text, "AUTH");
             assert_eq!(fault.kind, kind, "{text}");
             assert_eq!(fault.code.as_deref(), text.split(' ').next());
+        }
+    }
+
+    #[test]
+    fn what_a_server_repeats_of_a_login_is_not_told() {
+        for text in [
+            "ERR unknown command 'AUTH', with args beginning with: 'app' 'hunter2' ",
+            "ERR unknown command `AUTH`, with args beginning with: `app`, `hunter2`, ",
+        ] {
+            let fault = refused("here:6379", text, "AUTH");
+            assert!(fault.message.contains("unknown command") && !fault.message.contains("hunter2"), "{}", fault.message);
+            assert!(!fault.words().contains("hunter2"));
         }
     }
 }
