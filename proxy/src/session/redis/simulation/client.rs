@@ -50,6 +50,7 @@ enum Due {
 struct Client {
     name: String,
     world: Rc<World>,
+    worker: Rc<Worker>,
     stream: UnixStream,
     input: Vec<u8>,
     version: Resp,
@@ -64,7 +65,8 @@ pub(super) async fn live(number: u32, world: Rc<World>, worker: Rc<Worker>) {
     for life in 0..world.between(1, 3) {
         let (stream, session) = connect(&worker);
         let (name, world) = (format!("c{number}.{life}"), Rc::clone(&world));
-        let mut client = Client { name, world, stream, input: Vec::new(), version: Resp::Two, tokens: 0, heard: 0 };
+        let worker = Rc::clone(&worker);
+        let mut client = Client { name, world, worker, stream, input: Vec::new(), version: Resp::Two, tokens: 0, heard: 0 };
         let over = client.run().await.is_err();
         let (world, name) = (Rc::clone(&client.world), client.name.clone());
         if over && !world.faults {
@@ -403,6 +405,7 @@ impl Client {
                     if self.stream.read_buf(&mut self.input).await? == 0 {
                         return Err(Over);
                     }
+                    self.world.look_at_memory(&self.worker);
                 }
                 Err(error) => {
                     self.world.complain(format!("{} got what is no reply: {error:?}", self.name));
