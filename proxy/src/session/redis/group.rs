@@ -248,6 +248,19 @@ impl Group {
         self.worked_ms.get()
     }
 
+    /// What lanes have that nobody waits for any more.
+    #[cfg(test)]
+    pub fn remains(&self) -> Vec<String> {
+        let lanes = self.lanes.borrow();
+        lanes.iter().filter(|lane| !lane.is_at_rest()).map(|lane| format!("a lane with {} in line", lane.waiting())).collect()
+    }
+
+    /// The most bytes of requests that a lane keeps now.
+    #[cfg(test)]
+    pub fn most_kept(&self) -> usize {
+        self.lanes.borrow().iter().map(|lane| lane.kept()).max().unwrap_or(0)
+    }
+
     /// What counts for the lanes.
     pub fn shared_record(&self) -> &Rc<PoolRecord> {
         &self.records[0]

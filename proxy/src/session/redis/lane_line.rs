@@ -56,6 +56,18 @@ impl Lane {
         self.turns.len()
     }
 
+    /// Whether nothing is owed, and nobody waits.
+    #[cfg(test)]
+    pub fn is_at_rest(&self) -> bool {
+        self.pipeline.borrow().is_empty() && self.turns.is_empty() && self.active.get() == 0
+    }
+
+    /// How many bytes of requests it keeps.
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.pipeline.borrow().unanswered_bytes()
+    }
+
     fn load(&self) -> Load {
         let pipeline = self.pipeline.borrow();
         Load {

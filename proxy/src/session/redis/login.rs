@@ -1,13 +1,19 @@
 //! `HELLO`, `AUTH`, `SELECT` and `RESET`: state that the proxy keeps for the client. Upstream connections have it from their own login.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::handshake::{self, Credentials};
 use sidepool_protocol::redis::reply::Reply;
 use sidepool_protocol::redis::request::Arguments;
+use tokio::time::Sleep;
 
+use super::end::End;
 use super::group::Key;
 use super::lost::Lost;
 use super::pubsub::unknown_command;
@@ -17,6 +23,7 @@ use super::server::Identity;
 use super::shown::State;
 use super::steps::{After, Next, Replies, Step};
 use super::unknown::ANSWER_TIMEOUT;
+use crate::arrivals::Newcomer;
 use crate::observe::record::{WorkerCounter, WorkerHistogram};
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::id::IdentityId;
@@ -24,7 +31,61 @@ use crate::pool::reason::Condition;
 use crate::upstream::redis::connector::RedisConnector;
 use crate::upstream::redis::facts::Hello as ServerHello;
 
+/// A client that has to say who it is, and has not.
+pub(super) struct Login {
+    /// When it is closed.
+    pub(super) end: Pin<Box<Sleep>>,
+    /// Or when its place is needed.
+    pub(super) arrival: Newcomer,
+    /// The server was asked, at the end, whether it has to.
+    asked: bool,
+}
+
+impl Login {
+    /// One that may take so long.
+    pub(super) fn within(limit: Duration, arrival: Newcomer) -> Self {
+        Self { end: Box::pin(tokio::time::sleep(limit)), arrival, asked: false }
+    }
+}
+
+/// Ready when the client has had all the time, or all the place, that there was for it.
+pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<End> {
+    if end.poll(cx).is_ready() {
+        return Poll::Ready(End::LoginTimeout);
+    }
+    pin!(arrival.sent_away()).poll(cx).map(|()| End::CrowdedOut)
+}
+
 impl Session {
+    /// What becomes of a client that has had all the time it may take to authenticate: it is closed. But who has said nothing may not have to, which
+    /// nobody has asked the server yet, or not lately.
+    pub(super) fn overdue(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        if self.account.is_some() {
+            self.login = None;
+        }
+        let login = self.login.as_mut()?;
+        let Poll::Ready(end) = poll_over(login.end.as_mut(), &login.arrival, cx) else { return None };
+        if end == End::LoginTimeout && self.carry.is_empty() {
+            if self.server.must_knock() && !std::mem::replace(&mut login.asked, true) {
+                self.fresh = true;
+                return Some(Step::Knock);
+            }
+            if self.is_welcome() {
+                return None;
+            }
+        }
+        self.client.doom(end);
+        Some(Step::End)
+    }
+
+    /// Whether somebody may do something who has not logged in, as far as that is known; if so, it is in.
+    pub(super) fn is_welcome(&mut self) -> bool {
+        self.account = self.server.welcome();
+        self.note_in();
+        self.show();
+        self.account.is_some()
+    }
+
     pub(super) fn hello(&mut self, whole: &[u8]) -> Next {
         let arguments: Vec<&[u8]> = Arguments::new(whole).collect();
         let asked = match handshake::hello(&arguments) {

@@ -72,3 +72,6 @@ pub fn serve(stream: Stream, name: Arc<str>, worker: Rc<Worker>) -> impl Future<
         }
     }
 }
+
+#[cfg(test)]
+mod simulation;

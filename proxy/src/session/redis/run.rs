@@ -1,8 +1,6 @@
 //! A session: reads requests as they come and sends each where it belongs. What can be shared is queued on the client's lane without being
 //! copied twice; everything that needs to wait for something is a [`Step`], taken when all earlier replies have been handed over.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -13,13 +11,13 @@ use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
-use tokio::time::Sleep;
 
 use super::client::{Client, high_water};
 use super::count;
 use super::end::{End, Standing};
 use super::group::{Group, Key};
 use super::lane::Lane;
+use super::login::Login;
 use super::lost::Lost;
 use super::requests::anew;
 use super::server::{Account, Server};
@@ -27,7 +25,6 @@ use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
 use super::traced::Traced;
 use super::turns::{self, Admission};
-use crate::arrivals::Newcomer;
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::ends::Ends;
 use crate::transport::options;
@@ -64,22 +61,6 @@ pub(super) struct Session {
     pub(super) traced: Option<Box<Traced>>,
     /// It still has to say who it is.
     pub(super) login: Option<Box<Login>>,
-}
-
-/// A client that has to say who it is, and has not.
-pub(super) struct Login {
-    /// When it is closed.
-    pub(super) end: Pin<Box<Sleep>>,
-    /// Or when its place is needed.
-    pub(super) arrival: Newcomer,
-}
-
-/// Ready when the client has had all the time, or all the place, that there was for it.
-pub(super) fn poll_over(end: Pin<&mut Sleep>, arrival: &Newcomer, cx: &mut Context<'_>) -> Poll<End> {
-    if end.poll(cx).is_ready() {
-        return Poll::Ready(End::LoginTimeout);
-    }
-    pin!(arrival.sent_away()).poll(cx).map(|()| End::CrowdedOut)
 }
 
 /// Where a session's shared commands go.
@@ -122,8 +103,7 @@ impl Session {
         let account = server.welcome();
         let limit = config.client_login_timeout;
         let has_to_say = account.is_none() || config.client_tls.context.is_some();
-        let login = (has_to_say && !limit.is_zero())
-            .then(|| Box::new(Login { end: Box::pin(tokio::time::sleep(limit)), arrival: server.arrivals.enter() }));
+        let login = (has_to_say && !limit.is_zero()).then(|| Box::new(Login::within(limit, server.arrivals.enter())));
         let session = Self {
             worker,
             client,
@@ -203,8 +183,8 @@ impl Session {
                 self.end_traced();
             }
             // Whatever else it waits for: who is not in does not stay.
-            if self.overdue(cx) {
-                return Poll::Ready(Step::End);
+            if let Some(step) = self.overdue(cx) {
+                return Poll::Ready(step);
             }
             if self.client.has_redo() {
                 return Poll::Ready(Step::Redo);
@@ -282,17 +262,6 @@ impl Session {
         next
     }
 
-    /// Whether the client has had all the time it may take to authenticate.
-    fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.account.is_some() {
-            self.login = None;
-        }
-        let over = self.login.as_mut().map(|login| poll_over(login.end.as_mut(), &login.arrival, cx));
-        let Some(Poll::Ready(end)) = over else { return false };
-        self.client.doom(end);
-        true
-    }
-
     /// Deals with the requests at the front of `bytes`; says how many bytes that were.
     fn deal_with(&mut self, bytes: &[u8]) -> (usize, Next) {
         let mut at = 0;
@@ -300,9 +269,7 @@ impl Session {
             if self.server.must_knock() {
                 return (0, Next::Step(Step::Knock));
             }
-            self.account = self.server.welcome();
-            self.note_in();
-            self.show();
+            self.is_welcome();
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
         let (window, helping) = (self.window(), self.attached.as_ref().map_or(turns::QUANTUM, |attached| attached.lane.helping()));

@@ -8,7 +8,8 @@ use sidepool_config::model::ClientSslMode;
 use sidepool_config::tls::ClientContext;
 
 use super::end::End;
-use super::run::{Login, Session, poll_over};
+use super::login::{Login, poll_over};
+use super::run::Session;
 use super::steps::After;
 use crate::arrivals::Newcomer;
 use crate::observe::record::WorkerCounter;
@@ -38,7 +39,7 @@ impl Session {
             ClientSslMode::Require | ClientSslMode::VerifyCa | ClientSslMode::VerifyFull => false,
         };
         let Some(mut login) = self.login.take() else { return After::End };
-        let Login { end, arrival } = &mut *login;
+        let Login { end, arrival, .. } = &mut *login;
         let begun = tokio::select! {
             biased;
             begun = begin(&mut stream, &context, optional, arrival, &self.worker) => begun,

@@ -379,6 +379,12 @@ impl Server {
         group
     }
 
+    /// All groups.
+    #[cfg(test)]
+    pub fn groups(&self) -> Vec<Rc<Group>> {
+        self.groups.borrow().values().map(Rc::clone).collect()
+    }
+
     /// Whether the server is known to have this database.
     pub fn has_database(&self, database: u32) -> bool {
         database == self.config.borrow().database || self.databases.borrow().contains(&database)
