@@ -89,12 +89,11 @@ impl End {
 
     /// The counters of a client that is not let in for this: by the coarse result, and by the reason. `None`: it went, or was in.
     fn denied(self) -> Option<(Option<WorkerCounter>, WorkerCounter)> {
-        use WorkerCounter as C;
         match self {
-            Self::LoginTimeout => Some((Some(C::RedisLoginTimeout), C::DeniedRedisTimeout)),
-            Self::CrowdedOut => Some((Some(C::RedisLoginCrowdedOut), C::DeniedRedisCrowdedOut)),
-            Self::Handshake => Some((None, C::DeniedRedisTls)),
-            Self::Violation => Some((None, C::DeniedRedisProtocol)),
+            Self::LoginTimeout => Some((Some(WorkerCounter::RedisLoginTimeout), WorkerCounter::DeniedRedisTimeout)),
+            Self::CrowdedOut => Some((Some(WorkerCounter::RedisLoginCrowdedOut), WorkerCounter::DeniedRedisCrowdedOut)),
+            Self::Handshake => Some((None, WorkerCounter::DeniedRedisTls)),
+            Self::Violation => Some((None, WorkerCounter::DeniedRedisProtocol)),
             Self::Left
             | Self::Gone
             | Self::Lost
