@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod browser;
+pub mod calm;
 pub mod conformance;
 pub mod console;
 pub mod descriptors;
