@@ -203,7 +203,9 @@ impl Pool {
             }
             13 => core.on_reset(now, conn, ok),
             14 => core.on_probe(now, conn, ok),
-            15 => core.on_opening(conn, u32::from(ok)),
+            15 => {
+                core.on_opening(conn, u32::from(ok));
+            }
             16 => {
                 self.leased.remove(&conn);
                 core.on_closed(now, conn);
