@@ -67,7 +67,8 @@ impl Session {
         }
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(Next::Done) };
         let record = Rc::clone(&lane.record);
-        let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), group.line());
+        let (bounds, identity) = (group.line(), self.client.place.identity.get());
+        let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
         record.add(measure::refusal(reason), 1);
         self.note_refused(group.shared.name(), reason, &line);
         while let Some(whole) = self.take_front() {

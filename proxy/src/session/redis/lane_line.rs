@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::lane::Lane;
-use super::turns::{Admission, Bounds, FULL_BYTES, Load};
+use super::turns::{Admission, Bounds, FULL_BYTES, Load, Outlook};
 use crate::clock;
 use crate::observe::record::PoolHistogram;
+use crate::pool::id::IdentityId;
 
 impl Lane {
     /// Whether it takes more requests of this client now; when not, the client's session is woken once it does, or once it is refused.
@@ -33,16 +34,14 @@ impl Lane {
 
     /// A client wants nothing now, or nothing here: somebody else may have its turn.
     pub fn leave_line(&self, client: &Client) {
-        self.turns.leave(&client.place);
+        self.turns.leave(&client.place, clock::now);
         self.call_next();
     }
 
     /// Calls those whose turn it is, if it is anybody's.
     pub fn call_next(&self) {
         if !self.turns.is_empty() {
-            self.turns.call(self.load(), |since| {
-                self.record.observe(PoolHistogram::Wait, clock::now().saturating_duration_since(since));
-            });
+            self.turns.call(self.load(), clock::now, |waited| self.record.observe(PoolHistogram::Wait, waited));
         }
     }
 
@@ -54,6 +53,16 @@ impl Lane {
     /// How many stand in line.
     pub fn waiting(&self) -> usize {
         self.turns.len()
+    }
+
+    /// What one more client of `identity` has to expect of the line.
+    pub fn outlook(&self, identity: IdentityId, patience: Option<Duration>) -> Option<Outlook> {
+        self.turns.outlook(identity, patience, clock::now())
+    }
+
+    /// Since when the one stands in line that has done so for longest.
+    pub fn oldest_in_line(&self) -> Option<Instant> {
+        self.turns.oldest()
     }
 
     /// Whether nothing is owed, and nobody waits.
