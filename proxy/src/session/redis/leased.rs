@@ -12,6 +12,7 @@ use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, parse_integer};
 
+use super::blocked::blocks;
 use super::count;
 use super::end::End;
 use super::identity::Named;
@@ -19,7 +20,7 @@ use super::leased_times::Times;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
-use super::requests::{handling, has_block};
+use super::requests::handling;
 use super::run::Session;
 use super::steps::After;
 use crate::clock;
@@ -174,11 +175,7 @@ impl Session {
 
     /// Whether the front of `carry` asks to be blocked.
     fn front_blocks(&self) -> bool {
-        match self.front_handling() {
-            Some(Handling::Block) => true,
-            Some(Handling::ShareUnlessBlock) => has_block(&self.carry),
-            Some(_) | None => false,
-        }
+        blocks(self.front_handling(), &self.carry)
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.

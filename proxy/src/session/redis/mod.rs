@@ -8,6 +8,7 @@ use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
 mod admission;
+mod blocked;
 mod beat;
 pub mod bound;
 pub mod client;

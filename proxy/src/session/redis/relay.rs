@@ -18,6 +18,7 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
+use super::blocked::Blocked;
 use super::client::HIGH_WATER;
 use super::count;
 use super::end::End;
@@ -88,8 +89,8 @@ pub(super) struct Relay {
     pub(super) monitor: bool,
     /// `MONITOR` was granted: what comes answers nothing.
     pub(super) monitoring: bool,
-    /// What was sent may wait on the server: a client that leaves is not waited for.
-    pub(super) blocking: bool,
+    /// What was sent and waits on the server: a client that leaves is not waited for.
+    pub(super) blocked: Blocked,
     /// The client has taken the connection over: bytes flow both ways and nothing is understood.
     pub(super) raw: bool,
     /// `RESET` was asked for.
@@ -118,12 +119,14 @@ pub(super) struct Owed {
     pub(super) muted: bool,
     /// What is timed of it.
     pub(super) asked: Option<Box<Asked>>,
+    /// It is up to others when it comes.
+    pub(super) waits: bool,
 }
 
 impl Owed {
     /// The next reply answers this, for however long it takes.
     pub(super) fn untimed(what: What, muted: bool) -> Self {
-        Self { what, muted, asked: None }
+        Self { what, muted, asked: None, waits: false }
     }
 }
 
@@ -218,7 +221,7 @@ impl Relay {
 
     /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
     fn is_at_leisure(&self) -> bool {
-        let waits = self.blocking || self.monitoring || self.raw || self.subscribed;
+        let waits = self.blocked.is_any() || self.monitoring || self.raw || self.subscribed;
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
@@ -331,7 +334,7 @@ impl Relay {
         self.begun = true;
         self.out.extend_from_slice(bytes);
         let asked = self.times.ask(&what, session.client.shown.command.get(), bytes);
-        self.owed.push_back(Owed { what, muted: silent, asked });
+        self.owed.push_back(Owed { what, muted: silent, asked, waits: false });
         if skips {
             session.replies = Replies::On;
         }
@@ -350,7 +353,7 @@ impl Relay {
 
     /// Replies of our own whose turn has come.
     pub(super) fn say_own(&mut self, session: &Session) {
-        while let Some(Owed { what: What::Own(reply), muted, asked: _ }) = self.owed.front() {
+        while let Some(Owed { what: What::Own(reply), muted, asked: _, waits: _ }) = self.owed.front() {
             if !muted {
                 session.client.deliver(reply, false);
             }
@@ -376,11 +379,21 @@ impl Relay {
         }
         let kind = command.map_or(Kind::Write, |command| command.kind);
         lease.pool().record().add(count::command(kind), 1);
-        self.blocking = false;
         self.count(command);
         session.client.shown.command.set(command);
-        self.send(session, head, if self.multi { What::Queued(None) } else { What::Plain });
+        if self.multi {
+            self.send(session, head, What::Queued(None));
+        } else {
+            self.plain(session, head, command.map(|command| command.handling));
+        }
         self.body = Some(scanner);
+    }
+
+    /// What was owed last is not: it was no request.
+    fn forget_last(&mut self) {
+        if self.owed.pop_back().is_some_and(|owed| owed.waits) {
+            self.blocked.ends();
+        }
     }
 
     fn write(&mut self, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<(), ()> {
@@ -403,7 +416,14 @@ impl Relay {
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
-        if !room || session.closing.is_some() || self.deaf {
+        if session.closing.is_some() || self.deaf {
+            return Ok(false);
+        }
+        if !room {
+            if self.blocked.has_left(&session.client, cx) {
+                session.client.doom(End::Gone);
+                return Err(Ended::ClientGone);
+            }
             return Ok(false);
         }
         let worker = Rc::clone(&session.worker);
@@ -414,7 +434,8 @@ impl Relay {
             Poll::Ready(Err(_)) => (0, End::Lost),
         };
         if read == 0 {
-            if self.blocking || self.raw || self.owed.is_empty() || self.body.is_some() {
+            // Nobody is left to hear the answers, or to be given what somebody else gives.
+            if end == End::Lost || self.blocked.is_any() || self.raw || self.owed.is_empty() || self.body.is_some() {
                 session.client.doom(end);
                 return Err(Ended::ClientGone);
             }
@@ -445,7 +466,7 @@ impl Relay {
                 }
             }
             Err(_) => {
-                self.owed.pop_back();
+                self.forget_last();
                 (self.body, self.broken) = (None, true);
                 (self.out, self.sent) = (Vec::new(), 0);
                 self.fault(session, RequestFault::BulkLength);
