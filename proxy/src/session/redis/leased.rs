@@ -97,7 +97,7 @@ impl Session {
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
         relay.show(self, true);
-        relay.end_redirect(self, matches!(ended, Ended::Lost));
+        relay.end_redirect(self, matches!(ended, Ended::Lost | Ended::Late));
         if let Some(asked) = asked {
             self.trace_lease(asked, &lease, &relay);
         }
@@ -114,7 +114,11 @@ impl Session {
             }
             Ended::Lost => {
                 lease.release(Condition::Lost);
-                self.lose(&relay, &pool)
+                self.lose(&relay, &pool, PoolCounter::ErrorUpstreamLost, refusal::LOST)
+            }
+            Ended::Late => {
+                lease.release(Condition::Broken);
+                self.lose(&relay, &pool, PoolCounter::RedisTimedOut, refusal::TOO_LATE)
             }
         }
     }
@@ -197,11 +201,11 @@ impl Session {
         After::GoOn
     }
 
-    /// The connection was lost with something on it.
-    fn lose(&mut self, relay: &Relay, pool: &Rc<Pool<RedisConnector>>) -> After {
-        let owed = relay.owed();
-        pool.record().add(PoolCounter::ErrorUpstreamLost, owed.len() as u64);
-        tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was lost");
+    /// The connection was given up with something on it, which is counted as that; what may have been executed is answered with `unknown`.
+    fn lose(&mut self, relay: &Relay, pool: &Rc<Pool<RedisConnector>>, counter: PoolCounter, unknown: &'static str) -> After {
+        let owed = relay.owed(unknown);
+        pool.record().add(counter, owed.len() as u64);
+        tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was given up");
         if relay.is_inside() {
             // Half a request or half a reply cannot be taken back.
             self.client.doom(End::ServerLost);

@@ -64,6 +64,11 @@ impl Times {
         Self { group: Some(Rc::clone(group)), ..Self::default() }
     }
 
+    /// How long a reply may take; zero: as long as it likes.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.group.as_ref().map_or(Duration::ZERO, |group| group.request_timeout())
+    }
+
     /// From how long on the log wants to know.
     fn limit(&self) -> Option<Duration> {
         self.group.as_ref().and_then(|group| group.log_min_duration())

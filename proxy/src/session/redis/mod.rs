@@ -8,8 +8,8 @@ use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
 mod admission;
-mod blocked;
 mod beat;
+mod blocked;
 pub mod bound;
 pub mod client;
 pub mod client_list;
@@ -41,6 +41,7 @@ mod redirect;
 pub mod redo;
 pub mod refusal;
 mod relay;
+mod relay_late;
 mod relay_replies;
 mod relay_requests;
 mod relay_transaction;

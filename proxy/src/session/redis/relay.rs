@@ -28,6 +28,7 @@ use super::lost::Lost;
 use super::others::Told;
 use super::redirect::{Redirect, Redirecting};
 use super::refusal;
+use super::relay_late::Silence;
 use super::relay_requests::{is_stateful, is_virtual};
 use super::relay_transaction::{Change, Queued};
 use super::requests::anew;
@@ -50,6 +51,8 @@ pub(super) enum Ended {
     ClientGone,
     /// The server is.
     Lost,
+    /// Its reply is.
+    Late,
 }
 
 /// The state of a lease.
@@ -108,6 +111,8 @@ pub(super) struct Relay {
     pub(super) begun: bool,
     /// How long the server takes.
     pub(super) times: Times,
+    /// How long it has said nothing.
+    pub(super) silence: Silence,
     /// How many commands there were, and which.
     pub(super) commands: u32,
     pub(super) operation: Operation,
@@ -179,22 +184,25 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
+            if down {
+                self.silence.is_broken();
+            }
             if !down && !up && !told && !pushed {
                 self.show(session, false);
-                return Poll::Pending;
+                return if self.is_late(session, cx) { Poll::Ready(Ended::Late) } else { Poll::Pending };
             }
         }
     }
 
-    /// What is owed to the client when the connection is lost, as error lines.
-    pub(super) fn owed(&self) -> Vec<&'static str> {
+    /// What is owed to the client when the connection is given up, as error lines: `unknown` where it may have been executed.
+    pub(super) fn owed(&self, unknown: &'static str) -> Vec<&'static str> {
         // What stands before the `MULTI` of the open transaction is no part of it.
         let begun = match self.owed.iter().rposition(|owed| owed.what == What::Multi) {
             Some(place) if self.multi => place,
             None if self.multi => 0,
             Some(_) | None => self.owed.len(),
         };
-        let line = |place| if place >= begun { refusal::TRANSACTION_LOST } else { refusal::LOST };
+        let line = |place| if place >= begun { refusal::TRANSACTION_LOST } else { unknown };
         let told = self.owed.iter().enumerate().filter(|(_, owed)| owed.what != What::Swallow && !owed.muted);
         told.map(|(place, _)| line(place)).collect()
     }
@@ -513,13 +521,13 @@ mod tests {
     fn only_what_stands_inside_the_lost_transaction_is_known_not_to_have_run() {
         let owed = |all: Vec<What>| all.into_iter().map(|what| Owed::untimed(what, false)).collect();
         let mut relay = Relay { multi: true, owed: owed(vec![What::Plain, What::Multi, What::Plain]), ..Relay::default() };
-        assert_eq!(relay.owed(), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
+        assert_eq!(relay.owed(refusal::LOST), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
         relay.owed = owed(vec![What::Multi, What::Plain, What::Multi]);
-        assert_eq!(relay.owed(), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
+        assert_eq!(relay.owed(refusal::LOST), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
         assert!(relay.has_just_begun());
         relay.owed = owed(vec![What::Plain]);
-        assert_eq!(relay.owed(), [refusal::TRANSACTION_LOST], "its MULTI was answered");
+        assert_eq!(relay.owed(refusal::LOST), [refusal::TRANSACTION_LOST], "its MULTI was answered");
         relay.multi = false;
-        assert_eq!(relay.owed(), [refusal::LOST]);
+        assert_eq!(relay.owed(refusal::LOST), [refusal::LOST]);
     }
 }
