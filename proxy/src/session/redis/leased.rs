@@ -196,7 +196,7 @@ impl Session {
             return After::GoOn;
         }
         if first == Some(Handling::Multi) {
-            self.give_up_transaction(End::Refused);
+            self.give_up_transaction(End::Refused, !self.carry.is_empty());
         }
         After::GoOn
     }
@@ -216,16 +216,17 @@ impl Session {
         }
         self.lost = relay.lost();
         if relay.has_just_begun() {
-            self.give_up_transaction(End::ServerLost);
+            self.give_up_transaction(End::ServerLost, !self.carry.is_empty());
         }
         After::GoOn
     }
 
     /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
-    /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
-    pub(super) fn give_up_transaction(&mut self, end: End) {
+    /// `EXEC` fails. Where nothing has come (`has_more`) nobody can tell whether more is on its way: the client is told and closed, as by a server that
+    /// is gone.
+    pub(super) fn give_up_transaction(&mut self, end: End, has_more: bool) {
         self.lost = Lost::Transaction;
-        self.closing = self.closing.or(self.carry.is_empty().then_some(end));
+        self.closing = self.closing.or((!has_more).then_some(end));
     }
 }
 
