@@ -34,8 +34,12 @@ fn work() -> Vec<u8> {
 
 /// The median time of one such command of the small service.
 async fn median(client: &mut Wire, command: &[u8]) -> Duration {
+    median_of(60, client, command).await
+}
+
+async fn median_of(rounds: u64, client: &mut Wire, command: &[u8]) -> Duration {
     let mut times = Vec::new();
-    for round in 0..60 {
+    for round in 0..rounds {
         // Not in step with what the others do.
         tokio::time::sleep(Duration::from_millis(round * 7 % 11)).await;
         let begun = Instant::now();
@@ -285,4 +289,38 @@ async fn who_would_wait_for_room_in_vain_is_told_at_once_where_that_is_wanted() 
         assert!(words.starts_with("POOLEXHAUSTED") && words.contains("Retry after") && words.contains("(2s)"), "{words}");
     }
     pool.metrics_show("refusals", |now| refused(now, "would_time_out") >= 10.0).await;
+}
+
+/// How long a script keeps the server busy, and nobody else is served.
+const SCRIPT: Duration = Duration::from_millis(5);
+
+/// How many scripts' time a small service waits for its own, which takes one, and for a command that takes none, beside a service that floods the server
+/// with scripts.
+async fn scripts_before(fairness: &str, rounds: u64) -> (f64, f64) {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("redis.main.query_wait_timeout", "60s").set("redis.main.queue_fairness", fairness);
+    let pool = Pooler::start(settings).await;
+    let source = format!(
+        "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end local end_of = now() + {} \
+         while now() < end_of do end return 1",
+        SCRIPT.as_micros()
+    );
+    let (script, get) = (request(&["EVAL", &source, "0"]), request(&["GET", "k"]));
+    let mut client = named(&pool, "small").await;
+    let _crowd = crowd(&pool, &script).await;
+    let of = |time: Duration| time.as_secs_f64() / SCRIPT.as_secs_f64();
+    (of(median_of(rounds, &mut client, &script).await), of(median_of(rounds, &mut client, &get).await))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_flood_of_scripts_a_small_service_waits_for_few_of_them() {
+    let times = least(4.0, async || {
+        let (script, get) = scripts_before("application_name", 60).await;
+        println!("a script takes {script:.1} times as long as alone, a GET {get:.1} times as long as a script");
+        script.max(get + 1.0)
+    })
+    .await;
+    assert!(times <= 4.0, "it waits for {times:.1} scripts");
+    let (without, _) = scripts_before("off", 5).await;
+    assert!(without > 8.0, "it waits for {without:.1} without identities: the figure above shows nothing");
 }

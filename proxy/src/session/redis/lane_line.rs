@@ -1,10 +1,14 @@
-//! The line before a full lane: who may add requests now, and who is called next. Whose turn it is says `turns`, how much may be under way `flow`.
+//! The line before a full lane: who may add requests now, and who is called next. Whose turn it is says `turns`, how much may be under way `flow` and
+//! `reach`.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use sidepool_protocol::redis::tracker::Pipeline;
+
+use super::client::{Client, Owner};
 use super::lane::Lane;
+use super::reach::Reach;
 use super::turns::{Admission, Bounds, FULL_BYTES, Load, Outlook};
 use crate::clock;
 use crate::observe::record::PoolHistogram;
@@ -78,11 +82,13 @@ impl Lane {
     }
 
     fn load(&self) -> Load {
-        let pipeline = self.pipeline.borrow();
-        Load {
-            commands: usize::try_from(pipeline.owed()).unwrap_or(usize::MAX),
-            bytes: pipeline.unanswered_bytes(),
-            full: if self.meeting.is_on() { self.flow.full() } else { FULL_BYTES },
-        }
+        let several = if self.meeting.is_on() { self.flow.full() } else { FULL_BYTES };
+        let ahead = self.reach.as_ref().map_or(FULL_BYTES, Reach::full);
+        under_way(&self.pipeline.borrow(), several.min(ahead))
     }
+}
+
+/// What of a lane's requests has no answer, where it is full from so many bytes on.
+pub(super) fn under_way(pipeline: &Pipeline<Owner>, full: usize) -> Load {
+    Load { commands: usize::try_from(pipeline.owed()).unwrap_or(usize::MAX), bytes: pipeline.unanswered_bytes(), full }
 }

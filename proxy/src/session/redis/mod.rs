@@ -37,6 +37,7 @@ mod others;
 mod output;
 mod passed;
 mod pubsub;
+pub mod reach;
 mod redirect;
 pub mod redo;
 pub mod refusal;

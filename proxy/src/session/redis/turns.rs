@@ -46,9 +46,15 @@ pub struct Load {
 }
 
 impl Load {
+    /// What counts.
+    #[must_use]
+    pub fn cost(self) -> usize {
+        self.bytes.max(self.commands.saturating_mul(COMMAND))
+    }
+
     /// What may still come.
     fn room(self) -> usize {
-        self.full.saturating_sub(self.bytes.max(self.commands.saturating_mul(COMMAND)))
+        self.full.saturating_sub(self.cost())
     }
 
     /// What a client may add in one turn: never all there is room for, or others would find none.
