@@ -21,7 +21,8 @@ def judge(results):
         met = None
         if measured is not None:
             met = measured["median"] <= aim["most"] if "most" in aim else measured["median"] >= aim["least"]
-        rows.append({**aim, "target": target, "measured": measured, "met": met})
+        peers = {name: flat["growth"]["median"] for name, flat in result.get("scaling", {}).items() if name != target}
+        rows.append({**aim, "target": target, "measured": measured, "met": met, "peers": peers})
     return rows
 
 
@@ -35,7 +36,7 @@ def table(rows):
         measured = "no such target in this run"
         if row["measured"]:
             median, least, most = (_digits(row["measured"][key]) for key in ("median", "min", "max"))
-            measured = f"{median}{unit} ({least} to {most})"
+            measured = f"{median}{unit} ({least} to {most})" + "".join(f"; {name}: {_digits(value)}" for name, value in row["peers"].items())
         verdict = {True: "met", False: "**missed**", None: "not measured"}[row["met"]]
         lines.append("| " + " | ".join([f"`{row['load']}`", _what(row), aim, measured, verdict]) + " |")
     return "\n".join(lines)
