@@ -27,6 +27,8 @@ def options():
                              f"further {', '.join(name for name in poolers.SIDEPOOLS if name != 'sidepool')}")
     parser.add_argument("--sidepool", metavar="BINARY", type=pathlib.Path, default=os.environ.get("BINARY"),
                         help="this binary instead of one built with the release profile")
+    parser.add_argument("--shipped", metavar="BINARY", type=pathlib.Path, default=os.environ.get("SHIPPED"),
+                        help="START is that of this binary: what deploy/docker/static makes is smaller than cargo's")
     parser.add_argument("--against", metavar="BINARY", type=pathlib.Path, help="another sidepool binary, compared as `sidepool-other`")
     parser.add_argument("--pgbouncer", metavar="BINARY", type=pathlib.Path, default=os.environ.get("PGBOUNCER"),
                         help="this PgBouncer instead of the installed one")
@@ -45,7 +47,7 @@ def options():
     if chosen.against:
         chosen.targets.insert(chosen.targets.index("sidepool") + 1 if "sidepool" in chosen.targets else 0, "sidepool-other")
     start = pathlib.Path(os.environ.get("SIDEPOOL_BENCH_FROM", "."))
-    for name in ("sidepool", "against", "pgbouncer", "json", "markdown", "svg"):
+    for name in ("sidepool", "shipped", "against", "pgbouncer", "json", "markdown", "svg"):
         if getattr(chosen, name) is not None:
             setattr(chosen, name, start / getattr(chosen, name))
     if chosen.pgbouncer:

@@ -49,9 +49,9 @@ class Bench:
         """Of these targets, those that were asked for and are installed, in the order asked for."""
         return [name for name in self.chosen.targets if name in names and (name.startswith("sidepool") or has(name.split("-")[0]))]
 
-    def _recipe(self, name, setup):
-        """The pooler of that name, ready to be started; in front of PostgreSQL if there is a setup, else of Redis."""
-        binary = self.chosen.against if name == "sidepool-other" else self.chosen.sidepool
+    def _recipe(self, name, setup, sidepool=None):
+        """The pooler of that name, ready to be started; in front of PostgreSQL if there is a setup, else of Redis. `sidepool`: another binary than usual."""
+        binary = self.chosen.against if name == "sidepool-other" else sidepool or self.chosen.sidepool
         if setup is None:
             return poolers.for_redis(self.place, name, self.redis, binary)
         return poolers.for_postgres(self.place, name, setup, self.postgres, self.certificates, binary)
@@ -118,5 +118,8 @@ class Bench:
     def _run_start(self, _):
         names = self._wanted("pgbouncer", "pgbouncer-again", *poolers.SIDEPOOLS)
         self._targets([])
-        rounds = self.chosen.rounds * _STARTS_A_ROUND
-        return dict(zip(names, compare.alternate(names, rounds, lambda name: start.run(self.place, self._recipe(name, Setup())))))
+
+        def measure(name):
+            return start.run(self.place, self._recipe(name, Setup(), self.chosen.shipped))
+
+        return dict(zip(names, compare.alternate(names, self.chosen.rounds * _STARTS_A_ROUND, measure)))
