@@ -55,8 +55,9 @@ class _Curve:
         path = " ".join(f"{x:.1f},{_y(figure['median'], top):.1f}" for x, figure in places)
         parts = [f'<g class="{self._class}"><polyline class="curve" points="{path}"{self._dashes}/>']
         for x, figure in places:
-            parts += [f'<line class="curve" x1="{x:.1f}" x2="{x:.1f}" y1="{_y(figure["min"], top):.1f}" y2="{_y(figure["max"], top):.1f}" opacity="0.5"/>',
-                      f'<circle class="dot" cx="{x:.1f}" cy="{_y(figure["median"], top):.1f}" r="3.5"/>']
+            least, median, most = (f"{_y(figure[key], top):.1f}" for key in ("min", "median", "max"))
+            parts += [f'<line class="curve" x1="{x:.1f}" x2="{x:.1f}" y1="{least}" y2="{most}" opacity="0.5"/>',
+                      f'<circle class="dot" cx="{x:.1f}" cy="{median}" r="3.5"/>']
         return [*parts, "</g>"]
 
     def explained(self, x, y):

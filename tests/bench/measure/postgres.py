@@ -97,5 +97,6 @@ def _pgbench(target, load, options, seconds):
                 deadline.cancel()
     # A client that was aborted makes the figures of the others incomparable.
     if running.returncode != 0 or len(marks) < 2:
-        raise Failure(f"{target.name}: pgbench {load.name} failed: {''.join(said).strip()[-600:]} (exit status {running.returncode}, told {len(marks)} times how far)")
+        how = f"exit status {running.returncode}, told {len(marks)} times how far"
+        raise Failure(f"{target.name}: pgbench {load.name} failed ({how}): {''.join(said).strip()[-600:]}")
     return marks
