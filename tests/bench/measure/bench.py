@@ -50,7 +50,7 @@ class Bench:
         return [name for name in self.chosen.targets if name in names and (name.startswith("sidepool") or has(name.split("-")[0]))]
 
     def _recipe(self, name, setup, sidepool=None):
-        """The pooler of that name, ready to be started; in front of PostgreSQL if there is a setup, else of Redis. `sidepool`: a binary of its own."""
+        """The pooler of that name, ready to be started; in front of PostgreSQL if there is a setup, else of Redis. `sidepool`: its binary."""
         binary = self.chosen.against if name == "sidepool-other" else sidepool or self.chosen.sidepool
         if setup is None:
             return poolers.for_redis(self.place, name, self.redis, binary)
