@@ -172,11 +172,15 @@ impl Trouble {
 }
 
 impl PoolState {
-    /// These wait, too.
+    /// These wait, too. Only lines in which somebody waits count for how many may, or a full one could not be told from others.
     fn line_up(&mut self, line: &Line) {
+        if line.waiters == 0 {
+            return;
+        }
+        let before = if self.waiters == 0 { 0 } else { self.queue_limit };
+        self.queue_limit = before.saturating_add(line.limit);
         self.waiters = self.waiters.saturating_add(line.waiters);
         self.in_line = self.in_line.saturating_add(line.waiters);
-        self.queue_limit = self.queue_limit.saturating_add(line.limit);
         self.oldest_wait = self.oldest_wait.max(line.oldest);
     }
 

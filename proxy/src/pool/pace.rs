@@ -69,7 +69,10 @@ impl Pace {
 
     /// Whether the last one was served so long ago that something else than the pace was to blame.
     fn was_stuck(&self, now: Instant) -> bool {
-        let Some(last) = self.last else { return false };
+        let Some(last) = self.last else {
+            // What began with nothing for so long says nothing of those who come now, either.
+            return self.since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW);
+        };
         // Nothing that follows is shorter.
         if now < last + WINDOW {
             return false;
@@ -142,6 +145,18 @@ mod tests {
             }
             assert_eq!(pace.interval(now), Some(STEP), "after {stuck:?}");
         }
+    }
+
+    #[test]
+    fn what_began_stuck_is_no_pace() {
+        let (mut pace, mut now) = (Pace::default(), crate::clock::now());
+        pace.note(now, true);
+        now += 2 * WINDOW;
+        for _ in 0..2 * ENOUGH {
+            now += STEP;
+            pace.served(now);
+        }
+        assert_eq!(pace.interval(now), Some(STEP));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Not here: the line itself (`turns`), and waiting for a connection of one's own (`leased`).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sidepool_config::model::QueueFairness;
@@ -26,6 +27,11 @@ impl Session {
     /// Ready when what the client says next may be dealt with, or is to be refused.
     pub(super) fn poll_admission(&mut self, cx: &mut Context<'_>) -> Poll<Option<RefuseReason>> {
         let crowded = self.attached.as_ref().is_some_and(|Attached { lane, .. }| lane.is_crowded());
+        // Whoever is through with a command that takes long stands in no line of such commands before it is known that its next is one, too.
+        let heavy = self.attached.as_ref().is_some_and(|Attached { lane, .. }| lane.is_heavy());
+        if crowded && heavy && self.client.pending() == 0 && self.client.place.is_out() {
+            self.attach(false);
+        }
         let has_something_to_say = !crowded || self.fresh || self.poll_said(cx);
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(None) };
         // A lane that has retired takes nothing more: what comes next goes to another one.
@@ -67,13 +73,23 @@ impl Session {
             std::task::ready!(self.poll_more(cx));
         }
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(Next::Done) };
-        let record = Rc::clone(&lane.record);
+        let (record, pool) = (Rc::clone(&lane.record), Arc::clone(group.shared.name()));
         let (bounds, identity) = (group.line(), self.client.place.identity.get());
-        let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
-        record.add(measure::refusal(reason), 1);
-        self.note_refused(group.shared.name(), reason, &line);
+        let line = refusal::crowded(&pool, reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
+        let (next, refused) = self.refuse_each(&line);
+        // Who has only left, or has not said all of it yet, is not refused anything.
+        if refused > 0 {
+            record.add(measure::refusal(reason), 1);
+            record.add(PoolCounter::ErrorRefused, refused);
+            self.note_refused(&pool, reason, &line);
+        }
+        Poll::Ready(next)
+    }
+
+    /// Answers each request that is there with this line; what is to be done next, and how many have been.
+    fn refuse_each(&mut self, line: &str) -> (Next, u64) {
         // Each request is looked at once, however many there are.
-        let mut at = 0;
+        let (mut at, mut refused) = (0, 0);
         while let Some((whole, length)) = front(&self.carry[at..]) {
             at += length;
             let handling = handling(&whole);
@@ -87,13 +103,13 @@ impl Session {
                 let next = self.one(&whole);
                 if !matches!(next, Next::Done) {
                     self.drop_front(at - length);
-                    return Poll::Ready(next);
+                    return (next, refused);
                 }
                 continue;
             }
             if self.while_lost(handling).is_none() {
-                self.say_error(&line);
-                record.add(PoolCounter::ErrorRefused, 1);
+                self.say_error(line);
+                refused += 1;
                 if handling == Some(Handling::Multi) {
                     self.give_up_transaction(End::Refused, at < self.carry.len());
                 }
@@ -105,11 +121,11 @@ impl Session {
         self.drop_front(at);
         // One request that is larger than what is kept of any: it is not read to its end only to be refused.
         if self.carry.len() as u64 > self.server.config().stream_threshold_bytes && self.closing.is_none() {
-            self.say_error(&line);
-            record.add(PoolCounter::ErrorRefused, 1);
+            self.say_error(line);
+            refused += 1;
             self.closing = Some(End::Refused);
         }
-        Poll::Ready(Next::Done)
+        (Next::Done, refused)
     }
 
     /// Reads on into `carry`.

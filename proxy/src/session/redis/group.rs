@@ -404,7 +404,8 @@ impl Group {
     /// Who waits for room on the lanes.
     fn in_line(&self, now: Instant) -> Line {
         let (lanes, limit) = (self.lanes.borrow(), u32::try_from(self.line.get().length).unwrap_or(u32::MAX));
-        lanes.iter().fold(Line::default(), |sum, lane| Line {
+        let crowded = lanes.iter().filter(|lane| lane.waiting() > 0);
+        crowded.fold(Line::default(), |sum, lane| Line {
             waiters: sum.waiters + u32::try_from(lane.waiting()).unwrap_or(u32::MAX),
             limit: sum.limit.saturating_add(limit),
             oldest: sum.oldest.max(lane.oldest_in_line().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))),

@@ -67,7 +67,12 @@ impl Session {
             let known = Arguments::new(&request).next().and_then(command::lookup);
             let work = if known.is_some_and(|known| known.replay == Replay::Safe) { Work::Reads } else { Work::Writes };
             let (kind, heavy) = known.map_or((Kind::Write, false), |known| (known.kind, known.heavy));
-            self.share(&request, work, kind, heavy);
+            // It was admitted when it was sent first, and has been waited for since: no line may keep it from its place.
+            if self.attach(heavy).is_none() {
+                self.client.deliver(&line, false);
+                break;
+            }
+            self.share_admitted(&request, work, kind);
             if let Some(attached) = &self.attached {
                 attached.group.shared.record().add(count::retry(why), 1);
             }

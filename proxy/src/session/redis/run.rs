@@ -361,12 +361,17 @@ impl Session {
 
     /// Sends one request down the lane.
     pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind, heavy: bool) -> Next {
+        match self.attach_admitted(heavy) {
+            Ok(_) => self.share_admitted(whole, work, kind),
+            Err(next) => next,
+        }
+    }
+
+    /// Sends one request that has been admitted down the lane that is there.
+    pub(super) fn share_admitted(&mut self, whole: &[u8], work: Work, kind: Kind) -> Next {
         let muted = self.replies != Replies::On;
         let client = Rc::clone(&self.client);
-        let Attached { group, lane } = match self.attach_admitted(heavy) {
-            Ok(attached) => attached,
-            Err(next) => return next,
-        };
+        let Some(Attached { group, lane }) = &self.attached else { return Next::Hold };
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
@@ -405,8 +410,15 @@ impl Session {
         let Some(attached) = self.attach(heavy) else { return Err(Next::Hold) };
         // Whether there is room on the lane that it has was known before anything was read.
         let has_changed = before.is_none_or(|before| !Rc::ptr_eq(&before, &attached.lane));
-        if has_changed && attached.lane.admit(&client, || attached.group.line()) != Admission::Now {
-            return Err(Next::Later);
+        if has_changed {
+            match attached.lane.admit(&client, || attached.group.line()) {
+                Admission::Now => {}
+                Admission::Later => return Err(Next::Later),
+                Admission::Refused(reason) => {
+                    client.place.is_refused(reason);
+                    return Err(Next::Later);
+                }
+            }
         }
         Ok(attached)
     }

@@ -130,6 +130,17 @@ impl Place {
         self.state.get() == State::Turn
     }
 
+    /// Whether it has nothing to do with the line.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.state.get() == State::Out
+    }
+
+    /// It is told so when it asks next.
+    pub fn is_refused(&self, reason: RefuseReason) {
+        self.state.set(State::Refused(reason));
+    }
+
     /// So much was added in one go.
     pub fn took(&self, cost: usize) {
         if cost > QUANTUM {
@@ -333,11 +344,16 @@ impl<T: Stands> Turns<T> {
         self.note_end(now);
     }
 
-    /// How many turns come before that of one more client of `identity`: each identity has one in a round.
+    /// How many turns come before that of one more client of `identity`: each identity has one in a round, and those begin it that had theirs longest ago.
     fn turns_before(&self, identity: IdentityId) -> usize {
-        let sides = self.sides.borrow();
+        let (sides, had) = (self.sides.borrow(), self.had.borrow());
+        let had = |identity: IdentityId| had.get(usize::from(identity.0)).copied().unwrap_or(0);
         let own = sides.iter().find(|side| side.identity == identity).map_or(0, |side| side.clients.len());
-        sides.iter().map(|side| if side.identity == identity { own } else { side.clients.len().min(own + 1) }).sum()
+        let before = |side: &Side<T>| match side.identity {
+            same if same == identity => own,
+            other => side.clients.len().min(own + usize::from(had(other) <= had(identity))),
+        };
+        sides.iter().map(before).sum()
     }
 
     /// Where nobody stands in line any more, that is no time in which somebody waits.
@@ -391,7 +407,7 @@ impl<T: Stands> Turns<T> {
 
     /// Never true of one that would be next.
     fn would_time_out(&self, identity: IdentityId, patience: Option<Duration>, now: Instant) -> bool {
-        let Some(patience) = patience.filter(|_| !self.is_empty()) else { return false };
+        let Some(patience) = patience.filter(|_| self.turns_before(identity) > 0) else { return false };
         self.outlook(identity, Some(patience), now).is_some_and(|outlook| outlook.expected > patience)
     }
 

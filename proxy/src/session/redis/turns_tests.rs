@@ -181,6 +181,23 @@ fn who_would_time_out_is_refused_at_once_where_that_is_wanted() {
 }
 
 #[test]
+fn who_is_next_is_never_refused_early() {
+    // Each identity with one client: those that have had a turn come after one that has not.
+    let (line, _all, now) = paced(0);
+    let asks = |who: &Rc<Somebody>, patience: u64| {
+        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(patience)), refuse_early: true };
+        line.admits(load(0, FULL_BYTES), || bounds, || Rc::clone(who), &who.place, || now)
+    };
+    for identity in 2..17 {
+        line.had(IdentityId(identity));
+        assert_eq!(asks(&of(identity, 1)[0], 60_000), Admission::Later);
+    }
+    assert_eq!(asks(&of(20, 1)[0], 1), Admission::Later, "it has its turn before all of them, however long one takes");
+    line.had(IdentityId(30));
+    assert_eq!(asks(&of(30, 1)[0], 1_000), Admission::Refused(RefuseReason::WouldTimeOut), "it has just had its turn");
+}
+
+#[test]
 fn without_a_pace_nobody_is_refused_early() {
     let (line, all, now) = paced(10);
     let asks = |line: &Line, who: &Rc<Somebody>, now: Instant| {
