@@ -58,43 +58,6 @@ async fn a_server_that_cannot_write_now_is_given_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_again_keeps_its_place_although_others_wait_for_room() {
-    let server = RedisServer::start().await;
-    let settings = Settings::redis(&server).set("redis.main.retry_timeout", "30s").set("redis.main.shared_connections", 1);
-    let pool = Pooler::start(settings).await;
-    let mut direct = server.direct().await;
-    let large = vec![b'x'; 64 << 20];
-    assert_eq!(direct.command(&[&b"SET"[..], b"large", &large]).await.text(), "OK");
-    let (mut again, mut lazy, mut other) = (pool.redis_wire().await, pool.redis_wire().await, pool.redis_wire().await);
-    assert_eq!(again.command(&["SET", "n", "0"]).await.text(), "OK");
-    direct.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    again.send(&request(&["INCR", "n"])).await;
-    assert!(again.is_silent().await);
-    // The connection that it was sent on is left to one who does not read, …
-    lazy.send(&request(&["GET", "large"])).await;
-    assert_eq!(other.command(&["GET", "n"]).await.text(), "0", "… and others get a new one,");
-    // … on which there is no room while the server is busy.
-    let busy = "local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end local e = now() + 3500 while now() < e do end";
-    direct.send(&[request(&["EVAL", busy, "0"]), request(&["REPLICAOF", "NO", "ONE"])].concat()).await;
-    let mut crowd = Vec::new();
-    for _ in 0..20 {
-        let mut one = pool.redis_wire().await;
-        one.send(&request(&["GET", "n"]).repeat(1_000)).await;
-        crowd.push(one);
-    }
-    pool.metrics_show("that some wait", |scrape| scrape.sum("sidepool_pool_client_connections", &[("state", "waiting")]) >= 1.0).await;
-    again.send(&request(&["GET", "n"])).await;
-    assert_eq!(direct.reply().await, Reply::Null, "it is through");
-    for one in &mut crowd {
-        for _ in 0..1_000 {
-            one.reply().await;
-        }
-    }
-    assert_eq!(again.reply().await, Reply::Integer(1));
-    assert_eq!(again.reply().await.text(), "1", "and what comes behind it has its own reply");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_late_reply_costs_only_the_one_who_asked() {
     let server = RedisServer::start().await;
     let network = FaultProxy::start(server.port()).await;
