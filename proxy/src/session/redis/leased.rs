@@ -12,7 +12,7 @@ use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, parse_integer};
 
-use super::blocked::blocks;
+use super::blocked::{Burst, Waits};
 use super::count;
 use super::end::End;
 use super::identity::Named;
@@ -124,22 +124,22 @@ impl Session {
     }
 
     /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone. One that says no more but may still
-    /// listen is there, unless it is to be blocked: then it would be given an element in vain.
+    /// listen is there, unless it is to be blocked: then it would be given an element in vain, but for one that is there at once.
     pub(super) async fn wait_for<F: Future>(&mut self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
-        let blocks = self.front_blocks();
+        let mut burst = self.front_blocks().then(Burst::begins);
         poll_fn(|cx| {
             self.client.set_session(cx);
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            self.poll_gone(blocks, cx).map(|()| None)
+            self.poll_gone(burst.as_mut(), cx).map(|()| None)
         })
         .await
     }
 
-    /// Ready when the client is gone; reads on to find out.
-    fn poll_gone(&mut self, blocks: bool, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client is gone; reads on to find out. With `burst`, one that says no more is gone when that is over.
+    fn poll_gone(&mut self, burst: Option<&mut Burst>, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(false, cx);
         if !self.client.is_alive() {
             return Poll::Ready(());
@@ -148,8 +148,11 @@ impl Session {
         while self.carry.len() < CARRY_MAX {
             let mut buffer = worker.buffers.read.borrow_mut();
             let end = match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
-                Ok(0) if !blocks => return Poll::Pending,
-                Ok(0) => End::Gone,
+                Ok(0) => {
+                    let Some(burst) = burst else { return Poll::Pending };
+                    std::task::ready!(burst.poll_over(cx));
+                    End::Gone
+                }
                 Err(_) => End::Lost,
                 Ok(read) => {
                     self.carry.extend_from_slice(&buffer[..read]);
@@ -179,7 +182,7 @@ impl Session {
 
     /// Whether the front of `carry` asks to be blocked.
     fn front_blocks(&self) -> bool {
-        blocks(self.front_handling(), &self.carry)
+        Waits::of(self.front_handling(), &self.carry) == Waits::ForOthers
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.

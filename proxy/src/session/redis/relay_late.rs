@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
+use super::blocked::Waits;
 use super::client::HIGH_WATER;
 use super::relay::{Relay, What};
 use super::run::Session;
@@ -38,7 +39,7 @@ impl Silence {
 impl Relay {
     /// Whether the next reply is late; looks again when it would be.
     pub(super) fn is_late(&mut self, session: &Session, cx: &mut Context<'_>) -> bool {
-        let owes = self.owed.front().is_some_and(|owed| !owed.waits && !matches!(owed.what, What::Own(_)));
+        let owes = self.owed.front().is_some_and(|owed| owed.waits == Waits::No && !matches!(owed.what, What::Own(_)));
         let waits = owes && self.body.is_none() && session.client.backlog() <= HIGH_WATER;
         let limit = self.times.request_timeout();
         self.silence.is_too_long(waits, limit, cx)

@@ -2,6 +2,7 @@
 
 use sidepool_protocol::redis::frame::{Scan, Value};
 
+use super::blocked::Waits;
 use super::end::End;
 use super::relay::{Owed, Relay, What};
 use super::run::Session;
@@ -36,7 +37,7 @@ impl Relay {
                     }
                     // What nobody is owed can only be an error about something that is answered out of band.
                     let Some(Owed { what, muted, asked, waits }) = self.owed.pop_front() else { continue };
-                    if waits {
+                    if waits == Waits::ForOthers {
                         self.blocked.ends();
                     }
                     self.times.answered(asked, session.client.id);

@@ -8,7 +8,7 @@ use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
-use super::blocked::blocks;
+use super::blocked::Waits;
 use super::count;
 use super::end::End;
 use super::gate;
@@ -170,13 +170,7 @@ impl Relay {
 
     /// A command that leaves nothing behind.
     pub(super) fn plain(&mut self, session: &mut Session, request: &[u8], handling: Option<Handling>) {
-        self.send(session, request, What::Plain);
-        if blocks(handling, request)
-            && let Some(owed) = self.owed.back_mut()
-        {
-            owed.waits = true;
-            self.blocked.begins();
-        }
+        self.send_waiting(session, request, What::Plain, Waits::of(handling, request));
     }
 
     fn exec(&mut self, session: &mut Session, whole: &[u8]) {
@@ -260,7 +254,7 @@ impl Relay {
     /// What `CLIENT LIST` says of the client follows what it does here. `over`: the connection is given back.
     pub(super) fn show(&self, session: &Session, over: bool) {
         let shown = &session.client.shown;
-        let (blocked, monitor, tracking) = (self.blocked.is_any(), self.monitor, self.tracking);
+        let (blocked, monitor, tracking) = (self.is_blocked(), self.monitor, self.tracking);
         let now = State { blocked: blocked && !over, monitor: monitor && !over, tracking: tracking && !over, ..shown.state.get() };
         shown.state.set(now);
         if over && self.redirect.is_some() {
