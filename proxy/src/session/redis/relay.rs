@@ -233,9 +233,10 @@ impl Relay {
         self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor || self.raw || self.is_asking()
     }
 
-    /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
+    /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it. Behind what is up to others
+    /// may stand what is on its way, and nobody could tell whether that was executed.
     fn is_at_leisure(&self) -> bool {
-        let waits = self.is_blocked() || self.monitoring || self.raw || self.subscribed;
+        let waits = (self.is_blocked() && self.owed.len() == 1) || self.monitoring || self.raw || self.subscribed;
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
@@ -537,5 +538,18 @@ mod tests {
         assert_eq!(relay.owed(refusal::LOST), [refusal::TRANSACTION_LOST], "its MULTI was answered");
         relay.multi = false;
         assert_eq!(relay.owed(refusal::LOST), [refusal::LOST]);
+    }
+
+    #[test]
+    fn a_blocked_client_is_at_leisure_only_while_nothing_else_is_on_its_way() {
+        let at_leisure = |all: &[Waits]| {
+            let owed = all.iter().map(|waits| Owed { waits: *waits, ..Owed::untimed(What::Plain, false) }).collect();
+            Relay { begun: true, watch: true, owed, ..Relay::default() }.is_at_leisure()
+        };
+        assert!(at_leisure(&[]) && at_leisure(&[Waits::ForOthers]));
+        assert!(!at_leisure(&[Waits::ForOthers, Waits::No]), "whether it was executed would never be told");
+        assert!(!at_leisure(&[Waits::No, Waits::ForOthers]));
+        assert!(!at_leisure(&[Waits::AWhile]), "it ends by itself");
+        assert!(!at_leisure(&[Waits::No]));
     }
 }
