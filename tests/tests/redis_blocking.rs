@@ -63,6 +63,19 @@ async fn a_blocked_client_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_called_like_an_option_holds_up_nobody() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.shared_connections", 1)).await;
+    let mut free = pool.redis_wire().await;
+    assert_eq!(free.command(&["XGROUP", "CREATE", "s", "streams", "$", "MKSTREAM"]).await.text(), "OK");
+    let mut waiting = blocking(&pool, &["XREADGROUP", "GROUP", "streams", "c", "BLOCK", "0", "STREAMS", "s", ">"]).await;
+    are_blocked(&server, 1).await;
+    assert_eq!(free.command(&["GET", "k"]).await, Reply::Null);
+    free.command(&["XADD", "s", "*", "field", "value"]).await;
+    assert_eq!(last_field(&waiting.reply().await), "value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_wakes_them_in_the_order_they_came() {
     let server = RedisServer::start().await;
     let pool = Pooler::start(Settings::redis(&server).set("redis.main.pool_size", 30)).await;
