@@ -13,13 +13,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::command::Handling;
-use sidepool_protocol::redis::request::{Arguments, parse_integer};
+use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned, parse_integer};
 use tokio::time::{Sleep, sleep};
 
 use super::client::Client;
 use super::requests::has_block;
 use crate::clock;
 use crate::transport::stream::Stream;
+use crate::upstream::redis::facts::Facts;
 
 /// How often a client is looked at of which nothing more is read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,15 +41,26 @@ pub(super) enum Waits {
 }
 
 impl Waits {
-    /// What `request` does, of which at least the beginning is there.
-    pub(super) fn of(handling: Option<Handling>, request: &[u8]) -> Self {
+    /// What `request` does, of which at least the beginning is there. What the table does not have the server may have told (`facts`).
+    pub(super) fn of(handling: Option<Handling>, request: &[u8], facts: &Facts) -> Self {
         let for_others = match handling {
             Some(Handling::Wait) if ends_by_itself(request) => return Self::AWhile,
             Some(Handling::Block | Handling::Wait) => true,
             Some(Handling::ShareUnlessBlock) => has_block(request),
-            Some(_) | None => false,
+            Some(_) => false,
+            None => name(request).and_then(|name| facts.flags(&name.to_ascii_lowercase())).is_some_and(|flags| flags.blocks),
         };
         if for_others { Self::ForOthers } else { Self::No }
+    }
+}
+
+/// What is asked for, if that much is there.
+fn name(request: &[u8]) -> Option<&[u8]> {
+    let mut scanner = RequestScanner::default();
+    match scanner.scan(request, false) {
+        Ok(Scanned::Request(whole)) => request.get(whole.name),
+        Ok(Scanned::Incomplete { .. }) => scanner.name(request),
+        Ok(Scanned::Nothing { .. } | Scanned::Inline { .. }) | Err(_) => None,
     }
 }
 
@@ -130,13 +142,19 @@ impl Blocked {
 #[cfg(test)]
 mod tests {
     use sidepool_protocol::redis::command;
+    use sidepool_protocol::redis::reply::Reply;
 
     use super::*;
     use crate::session::redis::requests::anew;
 
+    /// What `words` do at a server that has `MOD.WAIT`, which waits, and `MOD.GET`, which does not.
     fn waits(words: &str) -> Waits {
+        let text = |text: &str| Reply::Text(text.into());
+        let row = |name, flag| Reply::List(vec![text(name), Reply::Integer(-2), Reply::List(vec![text(flag)])]);
+        let facts = Facts::default();
+        facts.learn_commands(&Reply::List(vec![row("mod.wait", "blocking"), row("mod.get", "readonly")]));
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
-        Waits::of(command::lookup(words[0]).map(|command| command.handling), &anew(words.into_iter()))
+        Waits::of(command::lookup(words[0]).map(|command| command.handling), &anew(words.into_iter()), &facts)
     }
 
     #[test]
@@ -144,10 +162,10 @@ mod tests {
         for limited in ["WAIT 1 1000", "WAIT 0 0", "WAITAOF 1 1 10", "WAITAOF 0 0 0", "WAIT"] {
             assert_eq!(waits(limited), Waits::AWhile, "{limited}");
         }
-        for others in ["WAIT 1 0", "WAITAOF 1 0 0", "BLPOP list 1", "BLPOP list 0", "XREAD BLOCK 10 STREAMS s $"] {
+        for others in ["WAIT 1 0", "WAITAOF 1 0 0", "BLPOP list 1", "BLPOP list 0", "XREAD BLOCK 10 STREAMS s $", "Mod.Wait k 0"] {
             assert_eq!(waits(others), Waits::ForOthers, "{others}");
         }
-        for nobody in ["GET k", "XREAD STREAMS s 0", "SOMETHING else"] {
+        for nobody in ["GET k", "XREAD STREAMS s 0", "MOD.GET k", "SOMETHING else"] {
             assert_eq!(waits(nobody), Waits::No, "{nobody}");
         }
     }

@@ -62,7 +62,8 @@ impl Session {
         }
         let group = self.server.group(&key, &self.worker);
         let pool = Rc::clone(&group.leased);
-        let _seat = match group.blocking().filter(|_| waits_for_others(first)) {
+        let blocks = self.front_blocks();
+        let _seat = match group.blocking().filter(|_| waits_for_others(first) || blocks) {
             None => None,
             Some(bound) => {
                 let (patience, queue_length) = patience(&self.server.config().limits);
@@ -88,7 +89,7 @@ impl Session {
             }
         };
         pool.record().add(count::lease(first), 1);
-        let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
+        let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first, blocks)]);
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
         let mut relay = Relay { times: Times::of(&group), ..Relay::default() };
@@ -182,7 +183,7 @@ impl Session {
 
     /// Whether the front of `carry` asks to be blocked.
     fn front_blocks(&self) -> bool {
-        Waits::of(self.front_handling(), &self.carry) == Waits::ForOthers
+        Waits::of(self.front_handling(), &self.carry, &self.server.facts) == Waits::ForOthers
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
@@ -246,8 +247,9 @@ fn waits_for_others(handling: Option<Handling>) -> bool {
     )
 }
 
-fn pinned_for(handling: Option<Handling>) -> PoolGauge {
+fn pinned_for(handling: Option<Handling>, blocks: bool) -> PoolGauge {
     match handling {
+        _ if blocks => PoolGauge::PinnedBlocking,
         Some(Handling::Block | Handling::ShareUnlessBlock | Handling::Wait) => PoolGauge::PinnedBlocking,
         Some(Handling::Multi | Handling::Watch) => PoolGauge::PinnedTransaction,
         Some(_) | None => PoolGauge::PinnedOther,

@@ -115,13 +115,14 @@ mod tests {
     use sidepool_protocol::redis::command;
 
     use super::*;
+    use crate::upstream::redis::facts::Facts;
 
     #[test]
     fn what_is_only_queued_is_not_timed_and_what_waits_is_nobodys_fault() {
         let now = clock::now();
         let asked = |what: What, name: &str, request: &[u8]| {
             let command = command::lookup(name.as_bytes());
-            Asked::new(&what, command, request, Waits::of(command.map(|command| command.handling), request), now)
+            Asked::new(&what, command, request, Waits::of(command.map(|command| command.handling), request, &Facts::default()), now)
         };
         let set = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
         assert_eq!(asked(What::Queued(None), "set", set), None);

@@ -170,7 +170,8 @@ impl Relay {
 
     /// A command that leaves nothing behind.
     pub(super) fn plain(&mut self, session: &mut Session, request: &[u8], handling: Option<Handling>) {
-        self.send_waiting(session, request, What::Plain, Waits::of(handling, request));
+        let waits = Waits::of(handling, request, &session.server.facts);
+        self.send_waiting(session, request, What::Plain, waits);
     }
 
     fn exec(&mut self, session: &mut Session, whole: &[u8]) {
