@@ -185,9 +185,6 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
-            if down {
-                self.silence.is_broken();
-            }
             if !down && !up && !told && !pushed {
                 // Whatever else it was owed it has been given.
                 if self.deaf && session.client.backlog() == 0 && self.blocked.is_past_its_burst(cx) {

@@ -1,7 +1,7 @@
 //! `request_timeout` on a leased connection: a reply that does not come in that time is not waited for. Nobody can be lent a connection on which something
 //! is owed: it is closed, and its client told as when it is lost, but for the reason.
 //!
-//! Not late is what is up to others (`BLPOP`, `WAIT`), what the client has not sent whole, and what it does not take.
+//! Not late is what is up to others (`BLPOP`, `WAIT`), what the client has not sent whole, and what it does not take. Pushes are no sign of a reply.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -14,14 +14,14 @@ use super::client::HIGH_WATER;
 use super::relay::{Relay, What};
 use super::run::Session;
 
-/// How long the server has been silent.
+/// How long the server has done nothing for a reply.
 #[derive(Default)]
 pub(super) struct Silence {
     over: Option<Pin<Box<Sleep>>>,
 }
 
 impl Silence {
-    /// It has said something.
+    /// A part of one has come.
     pub(super) fn is_broken(&mut self) {
         self.over = None;
     }
