@@ -138,7 +138,8 @@ impl Relay {
             Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking | Handling::Switch) => {
                 return self.change(session, whole, command);
             }
-            Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
+            // Too many arguments: the server says so.
+            Some(Handling::WhoAmI) if !session.is_mapped() || Arguments::new(whole).count() > 2 => self.plain(session, whole, handling),
             Some(_) | None if command.is_some_and(tells_redirect) => return self.change(session, whole, command),
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
             Some(_) | None => self.plain(session, whole, handling),
