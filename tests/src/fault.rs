@@ -20,6 +20,8 @@ pub enum Behaviour {
     Narrow(usize, Duration),
     /// Accepts, and passes nothing on until it changes its mind.
     Stall,
+    /// Passes on what clients say, and says these bytes every so often instead of what the server says.
+    Chatter(Vec<u8>, Duration),
     /// Accepts, and passes nothing of new connections on until it changes its mind; old ones go on.
     StallNew,
     /// Closes new connections at once; old ones go on.
@@ -124,7 +126,7 @@ async fn carry(mut client: TcpStream, target: u16, mut behaviour: watch::Receive
             }
             return;
         }
-        Behaviour::Pass | Behaviour::Narrow(..) | Behaviour::Stall | Behaviour::StallNew => {}
+        Behaviour::Pass | Behaviour::Narrow(..) | Behaviour::Stall | Behaviour::Chatter(..) | Behaviour::StallNew => {}
     }
     if behaviour.wait_for(|now| !matches!(now, Behaviour::Stall | Behaviour::StallNew)).await.is_err() {
         return;
@@ -137,21 +139,39 @@ async fn carry(mut client: TcpStream, target: u16, mut behaviour: watch::Receive
     upstream.set_zero_linger().expect("a TCP socket");
     let (from_client, to_client) = client.into_split();
     let (from_upstream, to_upstream) = upstream.into_split();
-    let up = pump(from_client, to_upstream, behaviour.clone());
-    let down = pump(from_upstream, to_client, behaviour);
+    let up = pump(from_client, to_upstream, behaviour.clone(), false);
+    let down = pump(from_upstream, to_client, behaviour, true);
     tokio::join!(up, down);
 }
 
-/// Moves bytes one way, holding them while the order is to stall; passes on the end of the stream.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut behaviour: watch::Receiver<Behaviour>) {
+/// Moves bytes one way (`down`: to the client), holding them while the order is to stall; passes on the end of the stream.
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut behaviour: watch::Receiver<Behaviour>, down: bool) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
+        let chatter = match &*behaviour.borrow_and_update() {
+            Behaviour::Chatter(bytes, time) if down => Some((bytes.clone(), *time)),
+            _says_nothing_itself => None,
+        };
+        if let Some((bytes, time)) = chatter {
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(time).await;
+            continue;
+        }
         let narrow = match &*behaviour.borrow() {
             Behaviour::Narrow(bytes, time) => Some((*bytes, *time)),
             _passes_as_much_as_there_is => None,
         };
         let most = narrow.map_or(buffer.len(), |(bytes, _)| bytes.min(buffer.len()));
-        let Ok(size @ 1..) = from.read(&mut buffer[..most]).await else { break };
+        let read = tokio::select! {
+            read = from.read(&mut buffer[..most]) => read,
+            changed = behaviour.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Ok(size @ 1..) = read else { break };
         if let Some((bytes, time)) = narrow.filter(|(bytes, _)| size * 10 > *bytes) {
             tokio::time::sleep(time.mul_f64(size as f64 / bytes as f64)).await;
         }

@@ -1,5 +1,7 @@
 //! Blocking commands: they wait on a connection of their own, first come first served, and nobody else waits with them.
 
+use std::time::{Duration, Instant};
+
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::process::Signal;
@@ -8,6 +10,7 @@ use sidepool_tests::redis::{RedisServer, Reply, Wire};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
+use tokio::io::AsyncWriteExt as _;
 
 async fn blocked_clients(server: &RedisServer) -> u32 {
     let info = server.direct().await.command(&["INFO", "clients"]).await.text();
@@ -57,6 +60,19 @@ async fn a_blocked_client_holds_up_nobody() {
     assert_eq!(waiting[3].reply().await.elements()[1].text(), "member");
     assert_eq!(waiting[4].reply().await.elements()[1].elements()[0].text(), "d");
     assert!(matches!(waiting[5].reply().await, Reply::Array(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_called_like_an_option_holds_up_nobody() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.shared_connections", 1)).await;
+    let mut free = pool.redis_wire().await;
+    assert_eq!(free.command(&["XGROUP", "CREATE", "s", "streams", "$", "MKSTREAM"]).await.text(), "OK");
+    let mut waiting = blocking(&pool, &["XREADGROUP", "GROUP", "streams", "c", "BLOCK", "0", "STREAMS", "s", ">"]).await;
+    are_blocked(&server, 1).await;
+    assert_eq!(free.command(&["GET", "k"]).await, Reply::Null);
+    free.command(&["XADD", "s", "*", "field", "value"]).await;
+    assert_eq!(last_field(&waiting.reply().await), "value");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,4 +304,56 @@ async fn a_connection_is_ready_before_it_is_leased() {
     let _blocked = blocking(&pool, &["BLPOP", "list", "0"]).await;
     are_blocked(&server, 1).await;
     pool.metrics_show("one more to make up for it", |now| ready(now) == 2.0).await;
+}
+
+/// All that is answered to a client that sends `requests` and then, in the same moment, says that it has no more to say.
+async fn answers_to_half_closed(pool: &Pooler, requests: &[u8]) -> Vec<String> {
+    let mut wire = pool.redis_wire().await;
+    wire.send(requests).await;
+    wire.stream().shutdown().await.expect("a socket that can be half closed");
+    let mut answers = Vec::new();
+    while let Some(reply) = wire.read().await {
+        answers.push(reply.text());
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_no_more_gets_all_that_is_answered_at_once() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let wait =
+        |replicas: &str, limit: &str| [request(&["SET", "a", "1"]), request(&["WAIT", replicas, limit]), request(&["GET", "a"])].concat();
+    assert_eq!(answers_to_half_closed(&pool, &wait("0", "0")).await, ["OK", "0", "1"]);
+    assert_eq!(answers_to_half_closed(&pool, &wait("1", "300")).await, ["OK", "0", "1"], "a limit ends it");
+    let mut giver = pool.redis_wire().await;
+    giver.command(&["RPUSH", "l", "given", "given"]).await;
+    let blpop = request(&["BLPOP", "l", "1"]);
+    let set = [request(&["SET", "x", "1"]), request(&["GET", "x"])].concat();
+    let given = format!("{:?}", Reply::Array(vec![Reply::Bulk(b"l".to_vec()), Reply::Bulk(b"given".to_vec())]));
+    let pinned = [request(&["WATCH", "k"]), blpop.clone(), set.clone()].concat();
+    assert_eq!(answers_to_half_closed(&pool, &pinned).await, ["OK", &given, "OK", "1"]);
+    assert_eq!(answers_to_half_closed(&pool, &[blpop.clone(), set].concat()).await, [&given, "OK", "1"]);
+    let before = [request(&["WATCH", "k"]), request(&["GET", "x"]), blpop].concat();
+    assert_eq!(answers_to_half_closed(&pool, &before).await, ["OK", "1"], "there is none, and what was owed before that came");
+    giver.command(&["RPUSH", "l", "kept"]).await;
+    assert_eq!(giver.command(&["LPOP", "l"]).await.text(), "kept");
+    all_are_given_back(&server, &pool).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_no_more_while_blocked_takes_no_element() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut leaver = blocking(&pool, &["BLPOP", "list", "0"]).await;
+    are_blocked(&server, 1).await;
+    assert!(tokio::time::timeout(Duration::from_millis(500), leaver.read()).await.is_err(), "nobody has given anything");
+    leaver.stream().shutdown().await.expect("a socket that can be half closed");
+    let left = Instant::now();
+    assert_eq!(leaver.read().await, None);
+    assert!(left.elapsed() < Duration::from_millis(90), "at once: {:?}", left.elapsed());
+    are_blocked(&server, 0).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["RPUSH", "list", "kept"]).await;
+    assert_eq!(wire.command(&["LPOP", "list"]).await.text(), "kept");
 }

@@ -1,11 +1,14 @@
 //! What a Redis server did not execute is asked again, in order; what takes too long is given up without hurting anybody else.
 
+use std::time::Duration;
+
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
 use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 
 const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
 
@@ -127,6 +130,25 @@ async fn a_late_reply_on_a_connection_of_ones_own_ends_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pushes_do_not_put_off_what_is_late() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.request_timeout", "400ms");
+    let pool = Pooler::start(settings).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["HELLO", "3"]).await;
+    assert_eq!(wire.command(&["CLIENT", "TRACKING", "ON"]).await.text(), "OK");
+    let push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+    network.behave(Behaviour::Chatter(push.to_vec(), Duration::from_millis(100)));
+    assert!(matches!(wire.reply().await, Reply::Push(_)));
+    wire.send(&request(&["GET", "k"])).await;
+    // What it tracks is lost with the connection: it is closed without a word.
+    let all_until_the_end = async { while let Some(Reply::Push(_)) = wire.read().await {} };
+    wait::soon("the end", all_until_the_end).await;
+    assert_eq!(wire.read().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelined_scripts_survive_a_server_that_starts_empty() {
     let mut server = RedisServer::start().await;
     let settings = Settings::redis(&server).set("workers", 2).set("redis.main.server_connect_backoff", "10ms");
@@ -156,7 +178,7 @@ async fn pipelined_scripts_survive_a_server_that_starts_empty() {
         });
     }
     for _ in 0..3 {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         server.stop();
         server.launch().await;
     }
@@ -174,7 +196,7 @@ async fn scripts_that_the_server_loses_are_loaded_again_for_pipelines_too() {
     wire.command(&["SCRIPT", "LOAD", "return 1"]).await;
     server.direct().await.command(&["SCRIPT", "FLUSH"]).await;
     let twice = request(&["EVALSHA", SHA, "0"]).repeat(2);
-    sidepool_tests::wait::until("the script to be there again", async || {
+    wait::until("the script to be there again", async || {
         wire.send(&twice).await;
         let both = [wire.reply().await, wire.reply().await];
         (both == [Reply::Integer(1), Reply::Integer(1)]).then_some(())

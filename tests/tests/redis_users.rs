@@ -152,3 +152,17 @@ fn without_ids(text: &str) -> String {
     }
     lines.join("\r\n")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_question_about_oneself_is_answered_in_order_while_watching() {
+    let server = server().await;
+    let pool = Pooler::start(settings(&server)).await;
+    let mut wire = login(&pool, "alice", "alice-secret").await;
+    let words: [&[&str]; 5] = [&["WATCH", "k"], &["ACL", "WHOAMI"], &["ACL", "WHOAMI", "extra"], &["PING"], &["ACL", "WHOAMI"]];
+    wire.send(&words.map(request).concat()).await;
+    assert_eq!(wire.reply().await.text(), "OK");
+    assert_eq!(wire.reply().await.text(), "alice");
+    assert!(wire.reply().await.is_error("ERR"));
+    assert_eq!(wire.reply().await.text(), "PONG");
+    assert_eq!(wire.reply().await.text(), "alice");
+}

@@ -12,7 +12,7 @@ use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, parse_integer};
 
-use super::blocked::blocks;
+use super::blocked::{Burst, Waits};
 use super::count;
 use super::end::End;
 use super::identity::Named;
@@ -62,7 +62,8 @@ impl Session {
         }
         let group = self.server.group(&key, &self.worker);
         let pool = Rc::clone(&group.leased);
-        let _seat = match group.blocking().filter(|_| waits_for_others(first)) {
+        let blocks = self.front_blocks();
+        let _seat = match group.blocking().filter(|_| waits_for_others(first) || blocks) {
             None => None,
             Some(bound) => {
                 let (patience, queue_length) = patience(&self.server.config().limits);
@@ -88,7 +89,7 @@ impl Session {
             }
         };
         pool.record().add(count::lease(first), 1);
-        let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first)]);
+        let _counted = Counted::new(&pool, [PoolGauge::RedisLeased, pinned_for(first, blocks)]);
         self.client.shown.leased.set(lease.id);
         self.scanner = RequestScanner::default();
         let mut relay = Relay { times: Times::of(&group), ..Relay::default() };
@@ -124,22 +125,22 @@ impl Session {
     }
 
     /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone. One that says no more but may still
-    /// listen is there, unless it is to be blocked: then it would be given an element in vain.
+    /// listen is there, unless it is to be blocked: then it would be given an element in vain, but for one that is there at once.
     pub(super) async fn wait_for<F: Future>(&mut self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
-        let blocks = self.front_blocks();
+        let mut burst = self.front_blocks().then(Burst::begins);
         poll_fn(|cx| {
             self.client.set_session(cx);
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            self.poll_gone(blocks, cx).map(|()| None)
+            self.poll_gone(burst.as_mut(), cx).map(|()| None)
         })
         .await
     }
 
-    /// Ready when the client is gone; reads on to find out.
-    fn poll_gone(&mut self, blocks: bool, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client is gone; reads on to find out. With `burst`, one that says no more is gone when that is over.
+    fn poll_gone(&mut self, burst: Option<&mut Burst>, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(false, cx);
         if !self.client.is_alive() {
             return Poll::Ready(());
@@ -148,8 +149,11 @@ impl Session {
         while self.carry.len() < CARRY_MAX {
             let mut buffer = worker.buffers.read.borrow_mut();
             let end = match std::task::ready!(self.client.poll_read(cx, &mut buffer)) {
-                Ok(0) if !blocks => return Poll::Pending,
-                Ok(0) => End::Gone,
+                Ok(0) => {
+                    let Some(burst) = burst else { return Poll::Pending };
+                    std::task::ready!(burst.poll_over(cx));
+                    End::Gone
+                }
                 Err(_) => End::Lost,
                 Ok(read) => {
                     self.carry.extend_from_slice(&buffer[..read]);
@@ -179,7 +183,7 @@ impl Session {
 
     /// Whether the front of `carry` asks to be blocked.
     fn front_blocks(&self) -> bool {
-        blocks(self.front_handling(), &self.carry)
+        Waits::of(self.front_handling(), &self.carry, &self.server.facts) == Waits::ForOthers
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
@@ -243,8 +247,9 @@ fn waits_for_others(handling: Option<Handling>) -> bool {
     )
 }
 
-fn pinned_for(handling: Option<Handling>) -> PoolGauge {
+fn pinned_for(handling: Option<Handling>, blocks: bool) -> PoolGauge {
     match handling {
+        _ if blocks => PoolGauge::PinnedBlocking,
         Some(Handling::Block | Handling::ShareUnlessBlock | Handling::Wait) => PoolGauge::PinnedBlocking,
         Some(Handling::Multi | Handling::Watch) => PoolGauge::PinnedTransaction,
         Some(_) | None => PoolGauge::PinnedOther,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sidepool_protocol::redis::command::Command;
 
-use super::blocked::blocks;
+use super::blocked::Waits;
 use super::group::Group;
 use super::relay::What;
 use super::slow_log::arguments;
@@ -29,13 +29,12 @@ pub(super) struct Asked {
 
 impl Asked {
     /// A command that is sent now; `None`: the server only puts it away.
-    fn new(what: &What, command: Option<&'static Command>, request: &[u8], now: Instant) -> Option<Self> {
-        let waits = blocks(command.map(|command| command.handling), request);
+    fn new(what: &What, command: Option<&'static Command>, request: &[u8], waits: Waits, now: Instant) -> Option<Self> {
         match what {
             What::Multi | What::Queued(_) | What::Swallow | What::Own(_) => None,
             What::Plain | What::Changed(_) | What::Exec | What::Select(_) | What::Monitor => {
                 let name = command.map_or(UNLISTED, |command| command.name);
-                Some(Self { command: name, arguments: arguments(request), since: now, waits })
+                Some(Self { command: name, arguments: arguments(request), since: now, waits: waits != Waits::No })
             }
         }
     }
@@ -75,8 +74,8 @@ impl Times {
     }
 
     /// A command is sent; what is to be kept of it until it is answered.
-    pub(super) fn ask(&self, what: &What, command: Option<&'static Command>, request: &[u8]) -> Option<Box<Asked>> {
-        self.limit().and_then(|_| Asked::new(what, command, request, clock::now())).map(Box::new)
+    pub(super) fn ask(&self, what: &What, command: Option<&'static Command>, request: &[u8], waits: Waits) -> Option<Box<Asked>> {
+        self.limit().and_then(|_| Asked::new(what, command, request, waits, clock::now())).map(Box::new)
     }
 
     /// The server has sent something.
@@ -116,11 +115,15 @@ mod tests {
     use sidepool_protocol::redis::command;
 
     use super::*;
+    use crate::upstream::redis::facts::Facts;
 
     #[test]
     fn what_is_only_queued_is_not_timed_and_what_waits_is_nobodys_fault() {
         let now = clock::now();
-        let asked = |what: What, name: &str, request: &[u8]| Asked::new(&what, command::lookup(name.as_bytes()), request, now);
+        let asked = |what: What, name: &str, request: &[u8]| {
+            let command = command::lookup(name.as_bytes());
+            Asked::new(&what, command, request, Waits::of(command.map(|command| command.handling), request, &Facts::default()), now)
+        };
         let set = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
         assert_eq!(asked(What::Queued(None), "set", set), None);
         assert_eq!(asked(What::Multi, "multi", b"*1\r\n$5\r\nMULTI\r\n"), None);

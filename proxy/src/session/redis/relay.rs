@@ -18,7 +18,7 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
-use super::blocked::Blocked;
+use super::blocked::{Blocked, Waits};
 use super::client::HIGH_WATER;
 use super::count;
 use super::end::End;
@@ -92,7 +92,7 @@ pub(super) struct Relay {
     pub(super) monitor: bool,
     /// `MONITOR` was granted: what comes answers nothing.
     pub(super) monitoring: bool,
-    /// What was sent and waits on the server: a client that leaves is not waited for.
+    /// What is answered next waits on the server: a client that leaves is not waited for.
     pub(super) blocked: Blocked,
     /// The client has taken the connection over: bytes flow both ways and nothing is understood.
     pub(super) raw: bool,
@@ -124,14 +124,14 @@ pub(super) struct Owed {
     pub(super) muted: bool,
     /// What is timed of it.
     pub(super) asked: Option<Box<Asked>>,
-    /// It is up to others when it comes.
-    pub(super) waits: bool,
+    /// Whether it is up to others when it comes.
+    pub(super) waits: Waits,
 }
 
 impl Owed {
     /// The next reply answers this, for however long it takes.
     pub(super) fn untimed(what: What, muted: bool) -> Self {
-        Self { what, muted, asked: None, waits: false }
+        Self { what, muted, asked: None, waits: Waits::No }
     }
 }
 
@@ -171,6 +171,7 @@ impl Relay {
             if let Some(condition) = self.is_free(session) {
                 return Poll::Ready(Ended::Free(condition));
             }
+            self.blocked.follows(self.is_blocked());
             if session.worker.drain.is_over_for_those_who_cannot_move() && self.is_at_leisure() {
                 session.client.doom(End::Drained);
                 return Poll::Ready(Ended::ClientGone);
@@ -184,10 +185,12 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
-            if down {
-                self.silence.is_broken();
-            }
             if !down && !up && !told && !pushed {
+                // Whatever else it was owed it has been given.
+                if self.deaf && session.client.backlog() == 0 && self.blocked.is_past_its_burst(cx) {
+                    session.client.doom(End::Gone);
+                    return Poll::Ready(Ended::ClientGone);
+                }
                 self.show(session, false);
                 return if self.is_late(session, cx) { Poll::Ready(Ended::Late) } else { Poll::Pending };
             }
@@ -227,10 +230,16 @@ impl Relay {
         self.body.is_some() || self.broken || !self.scanner.is_between() || self.kept || self.monitor || self.raw || self.is_asking()
     }
 
-    /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
+    /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it. Behind what is up to others
+    /// may stand what is on its way, and nobody could tell whether that was executed.
     fn is_at_leisure(&self) -> bool {
-        let waits = self.blocked.is_any() || self.monitoring || self.raw || self.subscribed;
+        let waits = (self.is_blocked() && self.owed.len() == 1) || self.monitoring || self.raw || self.subscribed;
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
+    }
+
+    /// Whether what is answered next is up to others.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.waits == Waits::ForOthers)
     }
 
     /// Whether others have to be asked before anything else is sent.
@@ -337,12 +346,16 @@ impl Relay {
     }
 
     pub(super) fn send(&mut self, session: &mut Session, bytes: &[u8], what: What) {
+        self.send_waiting(session, bytes, what, Waits::No);
+    }
+
+    pub(super) fn send_waiting(&mut self, session: &mut Session, bytes: &[u8], what: What, waits: Waits) {
         let silent = session.replies != Replies::On;
         let skips = session.replies == Replies::Skip && what != What::Swallow;
         self.begun = true;
         self.out.extend_from_slice(bytes);
-        let asked = self.times.ask(&what, session.client.shown.command.get(), bytes);
-        self.owed.push_back(Owed { what, muted: silent, asked, waits: false });
+        let asked = self.times.ask(&what, session.client.shown.command.get(), bytes, waits);
+        self.owed.push_back(Owed { what, muted: silent, asked, waits });
         if skips {
             session.replies = Replies::On;
         }
@@ -397,13 +410,6 @@ impl Relay {
         self.body = Some(scanner);
     }
 
-    /// What was owed last is not: it was no request.
-    fn forget_last(&mut self) {
-        if self.owed.pop_back().is_some_and(|owed| owed.waits) {
-            self.blocked.ends();
-        }
-    }
-
     fn write(&mut self, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<(), ()> {
         while self.sent < self.out.len() {
             match lease.stream.poll_write(cx, &self.out[self.sent..]) {
@@ -442,17 +448,16 @@ impl Relay {
             Poll::Ready(Err(_)) => (0, End::Lost),
         };
         if read == 0 {
-            // Nobody is left to hear the answers, or to be given what somebody else gives.
-            if end == End::Lost || self.blocked.is_any() || self.raw || self.owed.is_empty() || self.body.is_some() {
+            // Nobody is left to hear the answers.
+            if end == End::Lost || self.raw || self.owed.is_empty() || self.body.is_some() {
                 session.client.doom(end);
                 return Err(Ended::ClientGone);
             }
             // It closed only its own direction and still gets its replies, those to what it has asked behind this, too.
-            if !self.is_pinned() && !session.carry.is_empty() {
-                self.deaf = true;
-                return Ok(false);
+            self.deaf = true;
+            if self.is_pinned() || session.carry.is_empty() {
+                session.closing = Some(end);
             }
-            session.closing = Some(end);
             return Ok(true);
         }
         let bytes = &buffer[..read];
@@ -474,7 +479,8 @@ impl Relay {
                 }
             }
             Err(_) => {
-                self.forget_last();
+                // It was no request.
+                self.owed.pop_back();
                 (self.body, self.broken) = (None, true);
                 (self.out, self.sent) = (Vec::new(), 0);
                 self.fault(session, RequestFault::BulkLength);
@@ -529,5 +535,18 @@ mod tests {
         assert_eq!(relay.owed(refusal::LOST), [refusal::TRANSACTION_LOST], "its MULTI was answered");
         relay.multi = false;
         assert_eq!(relay.owed(refusal::LOST), [refusal::LOST]);
+    }
+
+    #[test]
+    fn a_blocked_client_is_at_leisure_only_while_nothing_else_is_on_its_way() {
+        let at_leisure = |all: &[Waits]| {
+            let owed = all.iter().map(|waits| Owed { waits: *waits, ..Owed::untimed(What::Plain, false) }).collect();
+            Relay { begun: true, watch: true, owed, ..Relay::default() }.is_at_leisure()
+        };
+        assert!(at_leisure(&[]) && at_leisure(&[Waits::ForOthers]));
+        assert!(!at_leisure(&[Waits::ForOthers, Waits::No]), "whether it was executed would never be told");
+        assert!(!at_leisure(&[Waits::No, Waits::ForOthers]));
+        assert!(!at_leisure(&[Waits::AWhile]), "it ends by itself");
+        assert!(!at_leisure(&[Waits::No]));
     }
 }

@@ -1,7 +1,7 @@
 //! `request_timeout` on a leased connection: a reply that does not come in that time is not waited for. Nobody can be lent a connection on which something
 //! is owed: it is closed, and its client told as when it is lost, but for the reason.
 //!
-//! Not late is what is up to others (`BLPOP`, `WAIT`), what the client has not sent whole, and what it does not take.
+//! Not late is what is up to others (`BLPOP`, `WAIT`), what the client has not sent whole, and what it does not take. Pushes are no sign of a reply.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
+use super::blocked::Waits;
 use super::client::HIGH_WATER;
 use super::relay::{Relay, What};
 use super::run::Session;
 
-/// How long the server has been silent.
+/// How long the server has done nothing for a reply.
 #[derive(Default)]
 pub(super) struct Silence {
     over: Option<Pin<Box<Sleep>>>,
 }
 
 impl Silence {
-    /// It has said something.
+    /// A part of one has come.
     pub(super) fn is_broken(&mut self) {
         self.over = None;
     }
@@ -38,7 +39,7 @@ impl Silence {
 impl Relay {
     /// Whether the next reply is late; looks again when it would be.
     pub(super) fn is_late(&mut self, session: &Session, cx: &mut Context<'_>) -> bool {
-        let owes = self.owed.front().is_some_and(|owed| !owed.waits && !matches!(owed.what, What::Own(_)));
+        let owes = self.owed.front().is_some_and(|owed| owed.waits == Waits::No && !matches!(owed.what, What::Own(_)));
         let waits = owes && self.body.is_none() && session.client.backlog() <= HIGH_WATER;
         let limit = self.times.request_timeout();
         self.silence.is_too_long(waits, limit, cx)

@@ -2,6 +2,7 @@
 
 use sidepool_protocol::redis::frame::{Scan, Value};
 
+use super::blocked::Waits;
 use super::end::End;
 use super::relay::{Owed, Relay, What};
 use super::run::Session;
@@ -22,6 +23,9 @@ impl Relay {
             match self.scanner.scan(&bytes[at..]).map_err(drop)? {
                 Scan::More => {
                     at = bytes.len();
+                    if self.is_inside_reply() {
+                        self.silence.is_broken();
+                    }
                     if self.is_hidden() {
                         self.hand_over(session, &bytes[from..begins], false);
                         self.gather(session, &bytes[begins..at]);
@@ -34,9 +38,10 @@ impl Relay {
                         self.times.passed();
                         continue;
                     }
+                    self.silence.is_broken();
                     // What nobody is owed can only be an error about something that is answered out of band.
                     let Some(Owed { what, muted, asked, waits }) = self.owed.pop_front() else { continue };
-                    if waits {
+                    if waits == Waits::ForOthers {
                         self.blocked.ends();
                     }
                     self.times.answered(asked, session.client.id);
@@ -81,9 +86,14 @@ impl Relay {
         }
     }
 
+    /// Whether what is being scanned answers something, as pushes do not.
+    fn is_inside_reply(&self) -> bool {
+        self.scanner.kind().is_some_and(|kind| kind != b'>') && !self.monitoring
+    }
+
     /// Whether the client does not see what is being scanned.
     fn is_hidden(&self) -> bool {
-        let answers = self.scanner.kind().is_some_and(|kind| kind != b'>') && !self.monitoring;
+        let answers = self.is_inside_reply();
         let hidden = |owed: &Owed| owed.muted || owed.what == What::Swallow || self.is_gathered(&owed.what);
         answers && self.owed.front().is_some_and(hidden)
     }

@@ -8,7 +8,7 @@ use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
-use super::blocked::blocks;
+use super::blocked::Waits;
 use super::count;
 use super::end::End;
 use super::gate;
@@ -138,7 +138,8 @@ impl Relay {
             Some(Handling::Hello | Handling::Auth | Handling::AboutUser | Handling::Tracking | Handling::Switch) => {
                 return self.change(session, whole, command);
             }
-            Some(Handling::WhoAmI) if !session.is_mapped() => self.plain(session, whole, handling),
+            // Too many arguments: the server says so.
+            Some(Handling::WhoAmI) if !session.is_mapped() || Arguments::new(whole).count() > 2 => self.plain(session, whole, handling),
             Some(_) | None if command.is_some_and(tells_redirect) => return self.change(session, whole, command),
             Some(handling) if is_virtual(handling) => return self.virtual_command(session, whole, handling, command),
             Some(_) | None => self.plain(session, whole, handling),
@@ -170,13 +171,8 @@ impl Relay {
 
     /// A command that leaves nothing behind.
     pub(super) fn plain(&mut self, session: &mut Session, request: &[u8], handling: Option<Handling>) {
-        self.send(session, request, What::Plain);
-        if blocks(handling, request)
-            && let Some(owed) = self.owed.back_mut()
-        {
-            owed.waits = true;
-            self.blocked.begins();
-        }
+        let waits = Waits::of(handling, request, &session.server.facts);
+        self.send_waiting(session, request, What::Plain, waits);
     }
 
     fn exec(&mut self, session: &mut Session, whole: &[u8]) {
@@ -260,7 +256,7 @@ impl Relay {
     /// What `CLIENT LIST` says of the client follows what it does here. `over`: the connection is given back.
     pub(super) fn show(&self, session: &Session, over: bool) {
         let shown = &session.client.shown;
-        let (blocked, monitor, tracking) = (self.blocked.is_any(), self.monitor, self.tracking);
+        let (blocked, monitor, tracking) = (self.is_blocked(), self.monitor, self.tracking);
         let now = State { blocked: blocked && !over, monitor: monitor && !over, tracking: tracking && !over, ..shown.state.get() };
         shown.state.set(now);
         if over && self.redirect.is_some() {

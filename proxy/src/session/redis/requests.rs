@@ -179,10 +179,18 @@ pub(super) fn handling(bytes: &[u8]) -> Option<Handling> {
     }
 }
 
-/// Whether an `XREAD` or `XREADGROUP` waits: `BLOCK` stands before `STREAMS`.
+/// Whether an `XREAD` or `XREADGROUP` waits: `BLOCK` stands among its options. Groups and consumers may be called like one.
 pub(super) fn has_block(whole: &[u8]) -> bool {
-    let mut options = Arguments::new(whole).skip(1).take_while(|argument| !argument.eq_ignore_ascii_case(b"streams"));
-    options.any(|argument| argument.eq_ignore_ascii_case(b"block"))
+    let mut arguments = Arguments::new(whole).skip(1);
+    while let Some(option) = arguments.next() {
+        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
+        if is("block") || is("streams") {
+            return is("block");
+        }
+        let values = if is("group") { 2 } else { usize::from(is("count")) };
+        arguments.by_ref().take(values).for_each(drop);
+    }
+    false
 }
 
 fn work(command: &Command) -> Work {
@@ -198,4 +206,34 @@ pub(super) fn anew<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode::command(&mut bytes, &arguments);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_option_makes_a_stream_wait_not_a_name_like_it() {
+        let blocks = |words: &str| has_block(&anew(words.split(' ').map(str::as_bytes)));
+        for waits in [
+            "XREAD BLOCK 0 STREAMS s $",
+            "XREAD COUNT 2 block 0 STREAMS s $",
+            "XREADGROUP GROUP streams c BLOCK 0 STREAMS s >",
+            "XREADGROUP group g STREAMS NOACK Block 0 STREAMS s >",
+            "XREADGROUP GROUP block block COUNT 1 BLOCK 0 STREAMS s >",
+            "XREADGROUP BLOCK 0 GROUP g c STREAMS s >",
+        ] {
+            assert!(blocks(waits), "{waits}");
+        }
+        for reads in [
+            "XREAD STREAMS block 0",
+            "XREAD COUNT block STREAMS s 0",
+            "XREADGROUP GROUP block c STREAMS s >",
+            "XREADGROUP GROUP g BLOCK NOACK COUNT 3 STREAMS s >",
+            "XREADGROUP GROUP Streams streams STREAMS BLOCK >",
+            "XREADGROUP GROUP g",
+        ] {
+            assert!(!blocks(reads), "{reads}");
+        }
+    }
 }

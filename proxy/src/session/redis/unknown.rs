@@ -23,8 +23,8 @@ impl Session {
     /// A command that the table does not have.
     pub(super) fn unlisted(&mut self, whole: &[u8], name: &[u8]) -> Next {
         match self.server.facts.flags(&name.to_ascii_lowercase()) {
-            Some(Flags { shareable: true, reads: true }) => self.share(whole, Work::Reads, Kind::Read, false),
-            Some(Flags { shareable: true, reads: false }) => self.share(whole, Work::Writes, Kind::Write, false),
+            Some(Flags { shareable: true, reads: true, .. }) => self.share(whole, Work::Reads, Kind::Read, false),
+            Some(Flags { shareable: true, reads: false, .. }) => self.share(whole, Work::Writes, Kind::Write, false),
             Some(Flags { shareable: false, .. }) => self.step(Step::Lease),
             None => self.step(Step::Unknown),
         }

@@ -43,6 +43,8 @@ pub struct Flags {
     pub shareable: bool,
     /// It changes nothing.
     pub reads: bool,
+    /// It may wait for somebody else.
+    pub blocks: bool,
 }
 
 impl Facts {
@@ -82,10 +84,11 @@ impl Facts {
             let has = |flag: &[u8]| flags.list().unwrap_or_default().iter().any(|held| held.text() == Some(flag));
             // Blocking ones wait; pub/sub ones and those that are both `noscript` and `admin` may change the connection itself.
             let takes_over = has(b"noscript") && has(b"admin");
-            let shareable = !has(b"blocking") && !has(b"pubsub") && !takes_over;
+            let blocks = has(b"blocking");
+            let shareable = !blocks && !has(b"pubsub") && !takes_over;
             let Some(name) = name.text() else { continue };
             if commands.len() < COMMANDS_MAX {
-                commands.insert(name.to_ascii_lowercase().into(), Flags { shareable, reads: has(b"readonly") && shareable });
+                commands.insert(name.to_ascii_lowercase().into(), Flags { shareable, reads: has(b"readonly") && shareable, blocks });
             }
         }
     }
@@ -111,10 +114,10 @@ mod tests {
             row("MOD.SET", &["write"]),
         ]));
         let flags = |name: &[u8]| facts.flags(name);
-        assert_eq!(flags(b"mod.get"), Some(Flags { shareable: true, reads: true }));
-        assert_eq!(flags(b"mod.wait"), Some(Flags { shareable: false, reads: false }));
-        assert_eq!(flags(b"mod.takeover"), Some(Flags { shareable: false, reads: false }));
-        assert_eq!(flags(b"mod.set"), Some(Flags { shareable: true, reads: false }));
+        assert_eq!(flags(b"mod.get"), Some(Flags { shareable: true, reads: true, blocks: false }));
+        assert_eq!(flags(b"mod.wait"), Some(Flags { shareable: false, reads: false, blocks: true }));
+        assert_eq!(flags(b"mod.takeover"), Some(Flags { shareable: false, reads: false, blocks: false }));
+        assert_eq!(flags(b"mod.set"), Some(Flags { shareable: true, reads: false, blocks: false }));
         assert_eq!(flags(b"nothing"), None);
     }
 }
