@@ -1,7 +1,6 @@
 //! The accept loop of one socket, and the task that a client becomes.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,20 +8,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::bind::{Bound, SocketFile};
+use super::bind::Bound;
 use super::gate::{Door, Gate, Permit};
 use super::place::{Place, Places};
 use super::refuse::{Reason, Refusals};
+use super::socket::Socket;
 use crate::clock;
 use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
 use crate::session::postgres::moving::Leaver;
-use crate::transport::ends::End;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -86,49 +84,6 @@ impl Listener {
             }
         });
         Ok(())
-    }
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
-}
-
-impl Socket {
-    fn attach(bound: Bound) -> io::Result<Self> {
-        match bound {
-            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Bound::Unix(listener, file) => Ok(Self::Unix(UnixListener::from_std(listener)?, file)),
-        }
-    }
-
-    /// The file of a Unix socket is not ours to remove any more.
-    fn give_away(&mut self) {
-        match self {
-            Self::Tcp(_) => {}
-            Self::Unix(_, file) => file.give_away(),
-        }
-    }
-
-    fn descriptor(&self) -> i32 {
-        match self {
-            Self::Tcp(listener) => listener.as_raw_fd(),
-            Self::Unix(listener, _) => listener.as_raw_fd(),
-        }
-    }
-
-    fn at(&self) -> End {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map_or(End::Unknown, End::Tcp),
-            Self::Unix(..) => End::Unix,
-        }
-    }
-
-    async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-        }
     }
 }
 
