@@ -153,6 +153,54 @@ async fn who_leaves_while_blocked_takes_no_element() {
     assert_eq!(wire.command(&["LPOP", "list"]).await.text(), "kept");
 }
 
+/// No connection is leased, and nobody is blocked.
+async fn all_are_given_back(server: &RedisServer, pool: &Pooler) {
+    are_blocked(server, 0).await;
+    pool.metrics_show("connections that are given back", |now| now.sum("sidepool_redis_connections", &[("use", "leased")]) == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_client_waits_for_the_server_forgets_it_once_it_has_left() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let get = request(&["GET", "k"]);
+    let blpop = request(&["BLPOP", "list", "0"]);
+    let tracking = request(&["CLIENT", "TRACKING", "ON"]);
+    let waits = [
+        ("one element", blpop.clone()),
+        ("a replica that there is not", request(&["WAIT", "1", "0"])),
+        ("an entry of a stream", request(&["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"])),
+        ("one element, with something behind it", [blpop.clone(), get.clone()].concat()),
+        ("the same on a connection that it keeps", [request(&["HELLO", "3"]), tracking, blpop.clone(), get.clone()].concat()),
+        ("the same with more behind it than is read", [blpop, get.repeat(5_000)].concat()),
+        ("one of more keys than are gathered", request(&[&["BLPOP"][..], &["some list"; 20_000], &["0"]].concat())),
+    ];
+    for (what, requests) in waits {
+        let mut leaver = pool.redis_wire().await;
+        leaver.send(&requests).await;
+        are_blocked(&server, 1).await;
+        drop(leaver);
+        println!("left while it waited for {what}");
+        all_are_given_back(&server, &pool).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_gone_is_not_waited_for_by_a_server_that_says_nothing() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.port", i64::from(network.port()))).await;
+    let mut leaver = pool.redis_wire().await;
+    assert_eq!(leaver.command(&["WATCH", "k"]).await.text(), "OK");
+    network.behave(Behaviour::Stall);
+    leaver.send(&request(&["GET", "k"])).await;
+    pool.metrics_show("a leased connection", |now| now.sum("sidepool_redis_connections", &[("use", "leased")]) == 1.0).await;
+    // As by a process that is killed with something unread, or a machine that is reset: nobody will read the answer.
+    leaver.stream().set_zero_linger().expect("a TCP socket");
+    drop(leaver);
+    all_are_given_back(&server, &pool).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_behind_a_blocking_command_waits_for_it() {
     let server = RedisServer::start().await;

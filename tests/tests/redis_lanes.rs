@@ -7,7 +7,7 @@ use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
-use sidepool_tests::scrape::Scrape;
+use sidepool_tests::scrape::{self, Scrape};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::tls::{Authority, Files};
 use tokio::process::Command;
@@ -32,33 +32,37 @@ fn work() -> Vec<u8> {
     request(&[&b"SET"[..], b"k", &[b'x'; WORK_BYTES - 40]])
 }
 
-/// The median time of one command of the small service.
-async fn median(client: &mut Wire) -> Duration {
+/// The median time of one such command of the small service.
+async fn median(client: &mut Wire, command: &[u8]) -> Duration {
+    median_of(60, client, command).await
+}
+
+async fn median_of(rounds: u64, client: &mut Wire, command: &[u8]) -> Duration {
     let mut times = Vec::new();
-    for round in 0..60 {
+    for round in 0..rounds {
         // Not in step with what the others do.
         tokio::time::sleep(Duration::from_millis(round * 7 % 11)).await;
         let begun = Instant::now();
-        client.send(&work()).await;
-        assert_eq!(client.reply().await.text(), "OK");
+        client.send(command).await;
+        assert!(!matches!(client.reply().await, Reply::Error(_)), "it is served");
         times.push(begun.elapsed());
     }
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-/// Clients that never stop and keep pipelines full: all of them have been served once.
-async fn crowd(pool: &Pooler) -> JoinSet<()> {
+/// Clients that never stop and keep pipelines full of this: all of them have been served once.
+async fn crowd(pool: &Pooler, command: &[u8]) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     let (served, mut first) = tokio::sync::mpsc::channel(MANY);
     for _ in 0..MANY {
-        let (mut client, served) = (named(pool, "greedy").await, served.clone());
+        let (mut client, served, command) = (named(pool, "greedy").await, served.clone(), command.to_vec());
         crowd.spawn(async move {
-            client.send(&work().repeat(DEEP)).await;
+            client.send(&command.repeat(DEEP)).await;
             client.reply().await;
             served.send(()).await.expect("somebody counts");
             loop {
-                client.send(&work()).await;
+                client.send(&command).await;
                 client.reply().await;
             }
         });
@@ -76,9 +80,9 @@ async fn slowdown(server: &RedisServer, fairness: &str) -> f64 {
     let settings = Settings::redis(server).set("redis.main.port", i64::from(network.port())).set("redis.main.query_wait_timeout", "60s");
     let pool = Pooler::start(settings.set("redis.main.shared_connections", 1).set("redis.main.queue_fairness", fairness)).await;
     let mut client = named(&pool, "small").await;
-    let alone = median(&mut client).await;
-    let _crowd = crowd(&pool).await;
-    let beside = median(&mut client).await;
+    let alone = median(&mut client, &work()).await;
+    let _crowd = crowd(&pool, &work()).await;
+    let beside = median(&mut client, &work()).await;
     println!("{fairness}: {alone:?} alone, {beside:?} beside {MANY} others");
     beside.as_secs_f64() / alone.as_secs_f64()
 }
@@ -225,4 +229,98 @@ async fn what_a_client_says_of_its_replies_holds_although_there_is_no_room() {
     assert!(wire.reply().await.is_error("POOLEXHAUSTED"));
     outcome(&server, &network, waiting, "the line before them is full").await;
     assert_eq!(wire.command(&["GET", "k"]).await.text(), "v", "not one reply too many");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_room_are_seen_to_wait() {
+    let (server, network, pool, waiting) = before_a_silent_server(&[("query_wait_timeout", "60s"), ("max_queue_length", "50")], 100).await;
+    let shared = ("pool", "main/default/0/resp2/shared");
+    let state = |now: &Scrape, state| now.sum("sidepool_pool_client_connections", &[shared, ("state", state)]);
+    let now = pool
+        .metrics_show("those who wait for a second", |now| {
+            state(now, "waiting") >= 29.0 && now.sum("sidepool_pool_waiting_max_age_seconds", &[shared]) > 1.0
+        })
+        .await;
+    assert!(state(&now, "waiting") <= 31.0 && state(&now, "waiting") + state(&now, "idle") >= 100.0, "{}", state(&now, "waiting"));
+    assert!(now.sum("sidepool_pool_queue_limit", &[shared]) >= 50.0, "more may wait than do");
+    let answer = scrape::get(pool.settings().admin_port(), "/statusz").await.expect("an answer");
+    let status: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    let pools = status["pools"].as_array().expect("a list");
+    let seen = pools.iter().find(|pool| pool["pool"] == "main/default/0/resp2/shared").expect("it is listed");
+    assert!(seen["waiters"].as_u64() >= Some(29) && seen["oldest_wait_seconds"].as_f64() > Some(1.0), "{seen}");
+    let words = &seen["says"];
+    assert!(words["text"].as_str().is_some_and(|text| text.contains("for room on them")), "{words}");
+    assert!(words["advice"].as_str().is_some_and(|advice| advice.contains("shared_connections")), "{words}");
+    outcome(&server, &network, waiting, "nobody is refused").await;
+    let nobody = |now: &Scrape| state(now, "waiting") == 0.0 && now.sum("sidepool_pool_waiting_max_age_seconds", &[shared]) == 0.0;
+    pool.metrics_show("nobody who waits", nobody).await;
+}
+
+/// So long the network takes for one value.
+const VALUE_TIME: Duration = Duration::from_millis(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_for_room_in_vain_is_told_at_once_where_that_is_wanted() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    network.behave(Behaviour::Narrow(VALUE_BYTES, VALUE_TIME));
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.shared_connections", 1);
+    let settings = settings.set("redis.main.query_wait_timeout", "2s").set("redis.main.refuse_early", true).set("workers", 1);
+    let pool = Pooler::start(settings).await;
+    // Seventy of them have room for 1.4 s, a hundred others have it within 2 s, and then there are those who would not.
+    let mut crowd = JoinSet::new();
+    for client in 0..250 {
+        let mut wire = pool.redis_wire().await;
+        let value = request(&[&b"SET"[..], format!("k{client}").as_bytes(), &vec![b'x'; VALUE_BYTES]]);
+        crowd.spawn(async move {
+            loop {
+                let begun = Instant::now();
+                wire.send(&value).await;
+                let reply = wire.read_patiently().await.expect("an answer");
+                if reply.text().contains("they would take this client's in about") {
+                    return (begun.elapsed(), reply.text());
+                }
+            }
+        });
+    }
+    for _ in 0..10 {
+        let (took, words) = crowd.join_next().await.expect("there are more").expect("it lives");
+        assert!(took < Duration::from_secs(1), "it was told after {took:?}: {words}");
+        assert!(words.starts_with("POOLEXHAUSTED") && words.contains("Retry after") && words.contains("(2s)"), "{words}");
+    }
+    pool.metrics_show("refusals", |now| refused(now, "would_time_out") >= 10.0).await;
+}
+
+/// How long a script keeps the server busy, and nobody else is served.
+const SCRIPT: Duration = Duration::from_millis(5);
+
+/// How many scripts' time a small service waits for its own, which takes one, and for a command that takes none, beside a service that floods the server
+/// with scripts.
+async fn scripts_before(fairness: &str, rounds: u64) -> (f64, f64) {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("redis.main.query_wait_timeout", "60s").set("redis.main.queue_fairness", fairness);
+    let pool = Pooler::start(settings).await;
+    let source = format!(
+        "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end local end_of = now() + {} \
+         while now() < end_of do end return 1",
+        SCRIPT.as_micros()
+    );
+    let (script, get) = (request(&["EVAL", &source, "0"]), request(&["GET", "k"]));
+    let mut client = named(&pool, "small").await;
+    let _crowd = crowd(&pool, &script).await;
+    let of = |time: Duration| time.as_secs_f64() / SCRIPT.as_secs_f64();
+    (of(median_of(rounds, &mut client, &script).await), of(median_of(rounds, &mut client, &get).await))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_flood_of_scripts_a_small_service_waits_for_few_of_them() {
+    let times = least(4.0, async || {
+        let (script, get) = scripts_before("application_name", 60).await;
+        println!("a script takes {script:.1} times as long as alone, a GET {get:.1} times as long as a script");
+        script.max(get + 1.0)
+    })
+    .await;
+    assert!(times <= 4.0, "it waits for {times:.1} scripts");
+    let (without, _) = scripts_before("off", 5).await;
+    assert!(without > 8.0, "it waits for {without:.1} without identities: the figure above shows nothing");
 }

@@ -4,6 +4,7 @@ use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 
 const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
@@ -86,6 +87,43 @@ async fn a_late_reply_costs_only_the_one_who_asked() {
     network.cut();
     network.behave(Behaviour::Pass);
     assert_eq!(first.command(&["GET", "a"]).await.text(), "of the first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reply_on_a_connection_of_ones_own_ends_that() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.request_timeout", "400ms");
+    let pool = Pooler::start(settings).await;
+    let leased = |now: &Scrape| now.sum("sidepool_redis_connections", &[("use", "leased")]);
+    let late = |reply: Reply| assert!(reply.is_error("UPSTREAM") && reply.text().contains("request_timeout"), "{reply:?}");
+    let mut blocked = pool.redis_wire().await;
+    blocked.send(&request(&["BLPOP", "list", "0"])).await;
+    let mut wire = pool.redis_wire().await;
+    wire.command(&["WATCH", "k"]).await;
+    pool.metrics_show("two leased connections", |now| leased(now) == 2.0).await;
+    network.behave(Behaviour::Stall);
+    wire.send(&request(&["GET", "k"])).await;
+    late(wire.reply().await);
+    pool.metrics_show("a connection that is given back", |now| leased(now) == 1.0).await;
+    network.behave(Behaviour::Pass);
+    // It watched, and cannot any more: as if the key had changed.
+    assert_eq!(wire.command(&["MULTI"]).await.text(), "OK");
+    assert_eq!(wire.command(&["SET", "k", "v"]).await.text(), "QUEUED");
+    assert_eq!(wire.command(&["EXEC"]).await, Reply::Null);
+    // Of a transaction that is not executed the server keeps nothing.
+    for command in [&["MULTI"][..], &["SET", "k", "of the first"]] {
+        wire.command(command).await;
+    }
+    network.behave(Behaviour::Stall);
+    wire.send(&request(&["SET", "k", "of the second"])).await;
+    assert!(wire.reply().await.is_error("UPSTREAM"));
+    network.behave(Behaviour::Pass);
+    assert!(wire.command(&["EXEC"]).await.is_error("EXECABORT"));
+    assert_eq!(wire.command(&["GET", "k"]).await, Reply::Null);
+    // Whoever waits for somebody else has all the time that it takes.
+    wire.command(&["RPUSH", "list", "late"]).await;
+    assert_eq!(blocked.reply().await.elements()[1].text(), "late");
 }
 
 #[tokio::test(flavor = "multi_thread")]

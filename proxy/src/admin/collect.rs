@@ -95,8 +95,8 @@ fn add_up(answers: &[Option<Answer>]) -> Collected {
         }
         for pool in &answer.pools {
             match pools.get_mut(&pool.name) {
-                Some(sum) => sum.numbers.add(&pool.numbers),
-                None => drop(pools.insert(Arc::clone(&pool.name), pool.clone())),
+                Some(sum) => sum.add(pool),
+                None => drop(pools.insert(Arc::clone(&pool.name), pool.clone().first())),
             }
         }
     }
@@ -107,14 +107,15 @@ fn add_up(answers: &[Option<Answer>]) -> Collected {
 mod tests {
     use super::*;
     use crate::observe::record::{PoolCounter, PoolRecord, WorkerRecord};
-    use crate::observe::report::{PoolInfo, PoolState, Protocol};
+    use crate::observe::report::{Line, PoolInfo, PoolState, Protocol};
 
     fn row(name: &str, queries: u64, leased: u32) -> PoolReport {
         let record = PoolRecord::default();
         record.add(PoolCounter::Queries, queries);
         let info =
             PoolInfo { protocol: Protocol::Postgres, database: "d".into(), user: "u".into(), mode: "transaction", upstream: "h:1".into() };
-        PoolReport { name: name.into(), info, numbers: record.numbers(), state: PoolState { leased, ..PoolState::default() } }
+        let line = Line { waiters: 3, limit: 10, oldest: Duration::from_secs(queries) };
+        PoolReport { name: name.into(), info, numbers: record.numbers(), state: PoolState { leased, ..PoolState::default() }, line }
     }
 
     #[test]
@@ -124,6 +125,9 @@ mod tests {
         let pools: Vec<_> =
             sum.pools.iter().map(|pool| (&*pool.name, pool.numbers.counters[PoolCounter::Queries as usize], pool.state.leased)).collect();
         assert_eq!(pools, [("a", 5, 7), ("b", 1, 1)]);
+        let waiting =
+            |pool: &PoolReport| (pool.state.waiters, pool.state.in_line, pool.state.queue_limit, pool.state.oldest_wait.as_secs());
+        assert_eq!(sum.pools.iter().map(waiting).collect::<Vec<_>>(), [(6, 6, 20, 3), (3, 3, 10, 1)], "each worker has a line of its own");
         assert_eq!(sum.busy.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [0, 2]);
     }
 }

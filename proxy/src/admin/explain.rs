@@ -11,6 +11,12 @@ use super::sessions::{Holder, Holders, Limit};
 use crate::observe::report::{PoolState, Protocol, Trouble};
 use crate::upstream::postgres::pins::Cause;
 
+/// From so long on a wait for room on shared connections is not what taking turns takes.
+const LONG_IN_LINE: Duration = Duration::from_secs(1);
+
+/// What helps those who wait for room.
+const SLOW_SERVER: &str = "the server answers more slowly than clients ask: send fewer commands at a time, or raise shared_connections";
+
 /// How bad it is, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -151,7 +157,10 @@ fn blocked(seen: &Seen<'_>) -> Option<Words> {
     let full = state.waiters >= state.queue_limit && state.queue_limit > 0;
     let refused = if full { "; the queue is full: who comes now is refused (max_queue_length)" } else { "" };
     let exhausted = |text: String, advice: String| Some(Words::new(Level::Exhausted, text, advice));
-    if open(state) >= state.max.min(state.room) && state.connecting == 0 {
+    if state.in_line > 0 && (full || state.oldest_wait >= LONG_IN_LINE) {
+        return exhausted(format!("{}, {}{refused}", usage(seen), queue(state)), SLOW_SERVER.to_owned());
+    }
+    if state.waiters > state.in_line && open(state) >= state.max.min(state.room) && state.connecting == 0 {
         return exhausted(format!("{}, {}{refused}{}", usage(seen), queue(state), held(seen)), remedy(seen));
     }
     if let Some(limit) = seen.limits.iter().find(|limit| limit.used >= limit.max) {
@@ -176,6 +185,9 @@ fn waiting(seen: &Seen<'_>) -> Option<Words> {
     if state.connecting > 0 {
         let text = format!("{} being opened; {}, {}", connections(state.connecting), usage(seen), queue(state));
         return Some(Words::new(Level::Notice, text, "if that is often so: raise min_pool_size, so that they are open already"));
+    }
+    if state.in_line > 0 {
+        return Some(Words::new(Level::Notice, format!("{}, {}", usage(seen), queue(state)), SLOW_SERVER));
     }
     Some(Words::plain(Level::Notice, format!("{}, {}", usage(seen), queue(state))))
 }
@@ -220,7 +232,8 @@ fn usage(seen: &Seen<'_>) -> String {
 fn queue(state: &PoolState) -> String {
     match state.waiters {
         0 => "nobody waits".to_owned(),
-        waiters => format!("{waiters} waiting, oldest {}", span(state.oldest_wait)),
+        waiters if state.in_line == 0 => format!("{waiters} waiting, oldest {}", span(state.oldest_wait)),
+        waiters => format!("{waiters} waiting ({} for room on them), oldest {}", state.in_line, span(state.oldest_wait)),
     }
 }
 

@@ -216,6 +216,12 @@ fn shared_connections_are_no_shortage_and_blocking_commands_may_be() {
     let mut shared = Case::of(PoolState { leased: 2, max: 2, room: 2, idle: 0, ..state() });
     (shared.protocol, shared.shared) = (Protocol::Redis, true);
     shared.says(Level::Good, "healthy: 2 connections shared by all clients, nobody waits", "");
+    (shared.state.waiters, shared.state.in_line, shared.state.oldest_wait) = (8, 8, Duration::from_millis(3));
+    let text = "2 connections shared by all clients, 8 waiting (8 for room on them), oldest 3 ms";
+    shared.says(Level::Notice, text, "shared_connections");
+    shared.state.oldest_wait = Duration::from_secs(3);
+    let text = "2 connections shared by all clients, 8 waiting (8 for room on them), oldest 3.0 s";
+    shared.says(Level::Exhausted, text, "send fewer commands");
     let mut blocking = Case { protocol: Protocol::Redis, blocking: 3, ..Case::of(state()) };
     let text = "3 clients wait because as many hold a connection for a blocking command as may; 3 of 20 in use";
     blocking.says(Level::Exhausted, text, "blocking_connections");

@@ -78,6 +78,7 @@ fn without_gauges(report: PoolReport) -> PoolReport {
 mod tests {
     use super::*;
     use crate::observe::record::{PoolCounter, PoolGauge, PoolRecord};
+    use crate::observe::report::Line;
 
     fn pool(name: &str, protocol: Protocol, queries: u64) -> PoolReport {
         let record = PoolRecord::default();
@@ -85,7 +86,7 @@ mod tests {
         record.shift(PoolGauge::Clients, 1);
         let info = PoolInfo { protocol, database: "d".into(), user: "u".into(), mode: "transaction", upstream: "h:1".into() };
         let state = PoolState { leased: 1, max: 5, up: true, ..PoolState::default() };
-        PoolReport { name: name.into(), info, numbers: record.numbers(), state }
+        PoolReport { name: name.into(), info, numbers: record.numbers(), state, line: Line::default() }
     }
 
     /// Name, queries, clients, leased, most.

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
 use crate::observe::record::{PoolRecord, WorkerRecord};
-use crate::observe::report::{PoolInfo, PoolState};
+use crate::observe::report::{Line, PoolInfo, PoolState};
 use crate::runtime::memory::Usage;
 use crate::runtime::pressure::Step;
 use crate::traces::Traces;
@@ -25,7 +25,7 @@ fn pool(index: usize, protocol: Protocol) -> PoolReport {
     record.shift(PoolGauge::Clients, 5);
     let info = PoolInfo { protocol, database: "app".into(), user: "app".into(), mode: "transaction", upstream: "db:5432".into() };
     let state = PoolState { leased: 2, waiters: 1, max: 20, up: true, ..PoolState::default() };
-    PoolReport { name: format!("pool-{index}").into(), info, numbers: record.numbers(), state }
+    PoolReport { name: format!("pool-{index}").into(), info, numbers: record.numbers(), state, line: Line::default() }
 }
 
 fn scrape(pools: Vec<PoolReport>) -> String {

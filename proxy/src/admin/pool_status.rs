@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::observe::record::PoolRecord;
-    use crate::observe::report::{PoolInfo, PoolState};
+    use crate::observe::report::{Line, PoolInfo, PoolState};
 
     fn pool(name: &str, protocol: Protocol, database: &str, waiters: u32) -> PoolReport {
         let record = PoolRecord::default();
@@ -200,7 +200,7 @@ mod tests {
         record.shift(PoolGauge::Clients, 5);
         let info = PoolInfo { protocol, database: database.into(), user: "bob".into(), mode: "transaction", upstream: "db:5432".into() };
         let state = PoolState { leased: 2, max: 2, room: 2, waiters, queue_limit: 9, up: true, ..PoolState::default() };
-        PoolReport { name: name.into(), info, numbers: record.numbers(), state }
+        PoolReport { name: name.into(), info, numbers: record.numbers(), state, line: Line::default() }
     }
 
     #[test]

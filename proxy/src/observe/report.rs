@@ -61,6 +61,34 @@ pub struct PoolReport {
     pub numbers: PoolNumbers,
     /// The state of the pool, which all workers share: it is taken once, not added up.
     pub state: PoolState,
+    /// Who waits on this worker for something else than a connection of the pool.
+    pub line: Line,
+}
+
+impl PoolReport {
+    /// The first report of a pool: what others add is what they have apart from the state.
+    #[must_use]
+    pub fn first(mut self) -> Self {
+        self.state.line_up(&std::mem::take(&mut self.line));
+        self
+    }
+
+    /// Adds what another worker has to say of the same pool.
+    pub fn add(&mut self, other: &Self) {
+        self.numbers.add(&other.numbers);
+        self.state.line_up(&other.line);
+    }
+}
+
+/// Those who wait for room on connections that clients share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Line {
+    /// So many.
+    pub waiters: u32,
+    /// The most that may.
+    pub limit: u32,
+    /// How long the oldest has waited.
+    pub oldest: Duration,
 }
 
 /// The state of a pool at one moment.
@@ -92,8 +120,10 @@ pub struct PoolState {
     pub room: u32,
     /// How many are kept open.
     pub min: u32,
-    /// Sessions that wait.
+    /// Sessions that wait,
     pub waiters: u32,
+    /// and how many of them wait for room on a connection that clients share.
+    pub in_line: u32,
     /// The most that may.
     pub queue_limit: u32,
     /// How long the oldest has waited.
@@ -142,6 +172,14 @@ impl Trouble {
 }
 
 impl PoolState {
+    /// These wait, too.
+    fn line_up(&mut self, line: &Line) {
+        self.waiters = self.waiters.saturating_add(line.waiters);
+        self.in_line = self.in_line.saturating_add(line.waiters);
+        self.queue_limit = self.queue_limit.saturating_add(line.limit);
+        self.oldest_wait = self.oldest_wait.max(line.oldest);
+    }
+
     /// Adds the state of another pool, as if the two were one.
     pub fn add(&mut self, other: &Self) {
         let counts = [
@@ -158,6 +196,7 @@ impl PoolState {
             (&mut self.room, other.room),
             (&mut self.min, other.min),
             (&mut self.waiters, other.waiters),
+            (&mut self.in_line, other.in_line),
             (&mut self.queue_limit, other.queue_limit),
         ];
         for (sum, more) in counts.into_iter().chain(self.pinned_by.iter_mut().zip(other.pinned_by)) {

@@ -84,6 +84,7 @@ impl From<&Snapshot> for PoolState {
             room: snapshot.room,
             min: snapshot.min,
             waiters: snapshot.waiters,
+            in_line: 0,
             queue_limit: snapshot.queue_length,
             oldest_wait: snapshot.oldest_wait.unwrap_or_default(),
             saturated: snapshot.saturated,

@@ -21,7 +21,7 @@ pub mod lease;
 pub mod limits;
 mod list;
 pub mod measure;
-mod pace;
+pub mod pace;
 pub mod pinned;
 mod queue;
 pub(crate) mod random;

@@ -23,7 +23,7 @@ struct Stretch {
 
 /// The pace of one pool.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     now: Stretch,
     before: Stretch,
     /// Since when somebody waits, or up to when that is counted.
@@ -33,7 +33,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Whether somebody waits now.
-    pub(super) fn note(&mut self, now: Instant, somebody_waits: bool) {
+    pub fn note(&mut self, now: Instant, somebody_waits: bool) {
         match self.since {
             None if somebody_waits => self.since = Some(now),
             Some(_) if !somebody_waits => {
@@ -45,7 +45,7 @@ impl Pace {
     }
 
     /// A waiter got a connection.
-    pub(super) fn served(&mut self, now: Instant) {
+    pub fn served(&mut self, now: Instant) {
         if self.was_stuck(now) {
             *self = Self { since: self.since.map(|_| now), last: Some(now), ..Self::default() };
             return;
@@ -59,7 +59,8 @@ impl Pace {
     }
 
     /// How long it takes on average until a waiter gets a connection, if that is known.
-    pub(super) fn interval(&self, now: Instant) -> Option<Duration> {
+    #[must_use]
+    pub fn interval(&self, now: Instant) -> Option<Duration> {
         self.last.filter(|last| now.saturating_duration_since(*last) < MEMORY)?;
         let served = self.now.served.saturating_add(self.before.served);
         let uncounted = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

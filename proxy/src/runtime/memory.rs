@@ -1,7 +1,9 @@
 //! How much memory is left before the kernel kills us: what our control group (v1 and v2), and all groups above it, use and may use. What the kernel
 //! takes back before it kills (pages of files, which a database in the same group fills its share with) is not counted as used.
 
-use std::fs;
+use std::cell::LazyCell;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::groups::{self, Version};
@@ -9,6 +11,9 @@ use super::pressure::Step;
 
 /// From here on a limit is none: version one writes "no limit" as a very large number.
 const NO_LIMIT: u64 = 1 << 60;
+
+/// What the files that are read here have room in, as a rule.
+const ROOM: usize = 4096;
 
 /// Memory in use, and the most there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +80,9 @@ impl Gauges {
     /// `None` without any.
     #[must_use]
     pub fn tightest(&self, own: Option<u64>) -> Option<Reading> {
-        let ours = resident(&self.root);
-        let own = own.zip(ours).map(|(limit, ours)| Reading { usage: Usage { used: ours, limit }, ours });
+        // Only where there is a limit: the kernel counts for it, and this is asked each second of a process that may have nothing else to do.
+        let ours = LazyCell::new(|| resident(&self.root));
+        let own = own.and_then(|limit| ours.map(|ours| Reading { usage: Usage { used: ours, limit }, ours }));
         let groups = self.groups.iter().filter_map(|(version, group)| {
             let usage = match version {
                 Version::One => read(group, "memory.limit_in_bytes", "memory.usage_in_bytes", ["total_inactive_file", "total_active_file"]),
@@ -91,9 +97,9 @@ impl Gauges {
 
 /// What is in use in a group, but for what is reclaimable, and its limit.
 fn read(group: &Path, limit: &str, usage: &str, reclaimable: [&str; 2]) -> Option<Usage> {
-    let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
+    let number = |name: &str| text(&group.join(name))?.trim().parse::<u64>().ok();
     let limit = number(limit).filter(|limit| *limit < NO_LIMIT)?;
-    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let stat = text(&group.join("memory.stat")).unwrap_or_default();
     let reclaimable: u64 = stat
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -105,7 +111,14 @@ fn read(group: &Path, limit: &str, usage: &str, reclaimable: [&str; 2]) -> Optio
 
 /// What the process has in RAM.
 fn resident(root: &Path) -> Option<u64> {
-    resident_bytes(&fs::read_to_string(root.join("proc/self/status")).ok()?)
+    resident_bytes(&text(&root.join("proc/self/status"))?)
+}
+
+/// A whole file of the kernel. It does not say how large it is: with room for it all it is one call, and not one for each step that a buffer grows by.
+fn text(path: &Path) -> Option<String> {
+    let mut text = String::with_capacity(ROOM);
+    File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// The same, from `/proc/self/status`.

@@ -2,3 +2,5 @@
 
 pub mod postgres;
 pub mod redis;
+#[cfg(test)]
+mod simulated;

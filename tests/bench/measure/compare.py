@@ -3,44 +3,43 @@
 import statistics
 
 
-def alternate(targets, rounds, measure):
-    """Runs every target once a round, each other round backwards (A B B A …), so that a slow drift of the machine favours nobody."""
-    samples = {target.name: [] for target in targets}
+def alternate(things, rounds, measure):
+    """Measures each thing once a round, each other round backwards (A B B A …), so that a slow drift of the machine favours nobody.
+    The samples of each, in its place."""
+    samples = [[] for _ in things]
     for index in range(rounds):
-        for target in targets if index % 2 == 0 else list(reversed(targets)):
-            samples[target.name].append(measure(target))
+        for place in range(len(things)) if index % 2 == 0 else reversed(range(len(things))):
+            samples[place].append(measure(things[place]))
     return samples
 
 
 def spread(values):
-    """Median, least and most."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    """Median, least and most; None of nothing."""
+    values = [value for value in values if value is not None]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None
 
 
 def summarise(samples, anchor):
-    """For each target its figures, and for each but the anchor the ratios to the anchor of the same round."""
+    """For each target its figures, and for each but the anchor the ratios to the anchor, and to a direct connection, of the same round."""
     summary = {}
     for name, runs in samples.items():
-        summary[name] = {"samples": runs, "figures": _over(runs, lambda run, figure: run.get(figure))}
-        if name != anchor and anchor in samples:
-            pairs = list(zip(runs, samples[anchor]))
-            summary[name]["ratios"] = _over(pairs, lambda pair, figure: _ratio(pair[0].get(figure), pair[1].get(figure)), _names(runs))
+        summary[name] = {"samples": runs, "figures": {figure: spread(run.get(figure) for run in runs) for figure in _figures(runs)}}
+        for other, key in ((anchor, "ratios"), ("direct", "ratios_to_direct")):
+            if other in samples and name not in (other, "direct"):
+                summary[name][key] = ratios(runs, samples[other])
     return summary
 
 
-def _names(runs):
+def ratios(runs, others):
+    """Of each figure that both have, the ratio of the runs of the same round."""
+    found = {figure: spread(ratio(run.get(figure), other.get(figure)) for run, other in zip(runs, others)) for figure in _figures(runs)}
+    return {figure: value for figure, value in found.items() if value}
+
+
+def ratio(mine, other):
+    """None where there is none."""
+    return mine / other if mine is not None and other else None
+
+
+def _figures(runs):
     return list(dict.fromkeys(figure for run in runs for figure in run))
-
-
-def _over(items, value, names=None):
-    found = {}
-    for figure in names or _names(items):
-        values = [value(item, figure) for item in items]
-        values = [value for value in values if value is not None]
-        if values:
-            found[figure] = spread(values)
-    return found
-
-
-def _ratio(mine, anchor):
-    return mine / anchor if mine is not None and anchor else None

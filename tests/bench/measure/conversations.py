@@ -10,14 +10,16 @@ import struct
 from measure.process import Failure
 from measure.servers import DATABASE, PASSWORD, USER
 
-_READY = b"Z\0\0\0\5I"
+READY = b"Z\0\0\0\5I"
 _AUTHENTICATION_SASL_CONTINUE = 11
+# As many accounts as pgbench's smallest scale has.
+_ROWS = 100_000
 _nonces = itertools.count()
 
 
-def postgres_trust():
+def postgres_trust(database=DATABASE):
     """A login without a password and one query."""
-    yield _startup(), _is_ready
+    yield _startup(database), _is_ready
     yield _query(), _is_ready
 
 
@@ -39,6 +41,11 @@ def postgres_scram():
     yield _query(), _is_ready
 
 
+def select_by_key(number):
+    """The question that pgbench -S asks."""
+    return _message(b"Q", f"SELECT abalance FROM pgbench_accounts WHERE aid = {number % _ROWS + 1};\0".encode())
+
+
 def redis_get():
     """One GET."""
     yield b"*2\r\n$3\r\nGET\r\n$8\r\nidle:key\r\n", _is_bulk
@@ -54,8 +61,8 @@ def _message(tag, body):
     return tag + struct.pack("!i", len(body) + 4) + body
 
 
-def _startup():
-    words = b"".join(word.encode() + b"\0" for word in ("user", USER, "database", DATABASE)) + b"\0"
+def _startup(database=DATABASE):
+    words = b"".join(word.encode() + b"\0" for word in ("user", USER, "database", database)) + b"\0"
     return struct.pack("!ii", len(words) + 8, 196608) + words
 
 
@@ -70,7 +77,7 @@ def _refused(answer, mark):
 
 def _is_ready(answer):
     _refused(answer, b"E")
-    return answer.endswith(_READY)
+    return answer.endswith(READY)
 
 
 def _is_message(answer):

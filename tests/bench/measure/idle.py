@@ -1,23 +1,24 @@
 """Thousands of clients that log in, ask one thing and then hold still; what each costs a pooler in memory and CPU."""
 
+import functools
 import time
 
 from measure import clients, conversations
 
-# How many are between connect and their last answer at a time: few enough never to fill a wait queue.
-_AT_ONCE = 100
+# Before anything is measured: they open the upstream connections, whose memory is not the clients'.
+_FIRST = 100
 _IDLE_SECONDS = 10
 
 
 def run(target, load):
     """Memory and idle CPU for `load.clients` clients of a target that has only just started."""
     conversation = conversations.postgres_trust if load.kind == "IDLE" else conversations.redis_get
+    connect = functools.partial(clients.connect, target.port, lambda _: conversation())
     process = target.process
-    # The first few open the upstream connections, whose memory is not the clients'.
-    held = _connect(target.port, conversation, _AT_ONCE)
+    held = connect(_FIRST)
     time.sleep(0.5)
     base, began = process.rss_kb(), process.cpu_ns()
-    held += _connect(target.port, conversation, load.clients)
+    held += connect(load.clients)
     logged_in = process.cpu_ns()
     time.sleep(1)
     rss, calm = process.rss_kb(), process.cpu_ns()
@@ -27,7 +28,3 @@ def run(target, load):
         client.close()
     return {"kb_per_client": (rss - base) / load.clients, "idle_cpu_us_per_s": idle / 1000 / _IDLE_SECONDS,
             "login_cpu_us": (logged_in - began) / 1000 / load.clients, "rss_mb": rss / 1024, "rss_start_mb": base / 1024}
-
-
-def _connect(port, conversation, count):
-    return list(clients.drive(port, conversation, _AT_ONCE, lambda started: started < count))

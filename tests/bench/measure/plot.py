@@ -2,9 +2,9 @@
 
 import html
 
+from measure import ink
+
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 720, 190, 70, 26, 64
-_STYLE = ("<style>text{font:13px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}.title{font-size:16px;font-weight:600}"
-          ".better{fill:#2da44e}.worse{fill:#cf222e}.line{stroke:#57606a}.one{stroke:#24292f;stroke-dasharray:3 3}.ground{fill:#ffffff}</style>")
 # The figure, its title, and whether less is better.
 _PLOTS = {
     "cpu_us": ("CPU per transaction or request", True),
@@ -19,7 +19,7 @@ def draw(results, target="sidepool"):
     pictures = {}
     for figure, (title, less) in _PLOTS.items():
         rows = [(result, result["targets"][target]["ratios"][figure]) for result in results
-                if figure in result["targets"].get(target, {}).get("ratios", {})]
+                if figure in result.get("targets", {}).get(target, {}).get("ratios", {})]
         rows = [(f"{result['load']} / {result['anchor']}", ratio) for result, ratio in rows]
         if rows:
             pictures[figure] = _picture(f"{title}: {target} relative to the other", rows, less)
@@ -34,10 +34,7 @@ def _picture(title, rows, less):
     def place(value):
         return _LEFT + room * min(value, top) / top
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" role="img">',
-             _STYLE, f'<rect class="ground" width="{_WIDTH}" height="{height}"/>',
-             f'<text class="title" x="16" y="26">{html.escape(title)}</text>',
-             f'<text class="small" x="16" y="46">{"less" if less else "more"} is better; bar: median, line: least and most of the rounds</text>']
+    parts = ink.opening(title, f'{"less" if less else "more"} is better; bar: median, line: least and most of the rounds', _WIDTH, height)
     for index, (name, ratio) in enumerate(rows):
         y = _TOP + index * _ROW
         median = ratio["median"]

@@ -67,6 +67,26 @@ class Process:
         raise Failure(f"{self.name} has ended")
 
 
+class Group:
+    """Several processes that do one job, counted as one."""
+
+    def __init__(self, processes):
+        self._processes = processes
+
+    def stop(self):
+        """Ends each."""
+        for process in self._processes:
+            process.stop()
+
+    def cpu_ns(self):
+        """CPU time of all."""
+        return sum(process.cpu_ns() for process in self._processes)
+
+    def rss_kb(self):
+        """Resident memory of all; what they share counts each time."""
+        return sum(process.rss_kb() for process in self._processes)
+
+
 class Place:
     """A throwaway folder and every process started in it. Leaving it ends them all, in reverse order."""
 
@@ -109,7 +129,7 @@ class Place:
         raise Failure("no free port on loopback")
 
     def start(self, name, command, port, user=None, stop_signal=signal.SIGTERM, cwd=None):
-        """Starts a server and waits until it listens on `port`. What it prints goes to a file in the folder."""
+        """Starts a server and, if there is a `port`, waits until it listens there. What it prints goes to a file in the folder."""
         log = self.root / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -118,7 +138,7 @@ class Place:
         process = Process(name, popen, stop_signal)
         self.processes.append(process)
         deadline = time.monotonic() + 30
-        while not _listens(port):
+        while port is not None and not _listens(port):
             if not process.is_alive() or time.monotonic() > deadline:
                 process.stop()
                 raise Failure(f"{name} did not start ({' '.join(map(str, command))}):\n{log.read_text(errors='replace')[-2000:]}")
@@ -126,9 +146,9 @@ class Place:
         return process
 
     def stop(self, process):
-        """Ends one process early."""
-        self.processes.remove(process)
+        """Ends one process, or a group, early."""
         process.stop()
+        self.processes = [one for one in self.processes if one.popen.returncode is None]
 
 
 def identity(user):

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from measure.process import LOOPBACK, Failure
-from measure.servers import tool
+from measure.tools import tool
 
 _KEYS = 10_000
 _WARM_REQUESTS = 20_000

@@ -4,17 +4,27 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import time
 
-from measure.servers import has, tool
-
-_COLUMNS = {
-    "cpu_us": ("CPU µs/txn", 2), "total_cpu_us": ("+server", 2), "tps": ("per s", 0), "p50_ms": ("p50 ms", 3), "p99_ms": ("p99 ms", 3),
-    "rss_mb": ("RSS MB", 1), "kb_per_client": ("kB/client", 3), "idle_cpu_us_per_s": ("idle µs/s", 1),
-    "login_cpu_us": ("login µs", 1), "rss_start_mb": ("RSS at start MB", 1),
+# The columns: each figure's name and its digits.
+_FIGURES = {
+    "cpu_us": ("CPU µs/txn", 2), "total_cpu_us": ("with the server's", 2), "tps": ("per s", 0), "p50_ms": ("p50 ms", 3),
+    "p99_ms": ("p99 ms", 3), "rss_mb": ("RSS MB", 1), "kb_per_client": ("kB/client", 3), "idle_cpu_us_per_s": ("idle µs/s", 1),
+    "login_cpu_us": ("login µs", 1), "resumed": ("resumed", 2), "start_ms": ("first answer ms", 2), "start_cpu_ms": ("CPU ms", 2),
+    "rss_start_mb": ("RSS at start MB", 1), "binary_mb": ("program MB", 1),
 }
-_RATIOS = {"cpu_us": "CPU", "total_cpu_us": "CPU+server", "tps": "per s", "p50_ms": "p50", "p99_ms": "p99", "kb_per_client": "kB/client"}
+# What those are called whose ratio to another target's says something.
+_NAMES = {
+    "cpu_us": "CPU", "total_cpu_us": "CPU with the server's", "tps": "throughput", "p50_ms": "p50", "p99_ms": "p99",
+    "kb_per_client": "memory of an idle client", "start_ms": "time to the first answer", "start_cpu_ms": "CPU to the first answer",
+    "rss_start_mb": "memory at start", "binary_mb": "size of the program", "growth": "cost of the dearest point, of the reference's",
+}
+_IN_THE_TABLE = ("cpu_us", "total_cpu_us", "tps", "p50_ms", "p99_ms", "kb_per_client", "start_ms")
+
+
+def name_of(figure):
+    """A figure in words, as of a ratio."""
+    return _NAMES[figure]
 
 
 def machine():
@@ -24,35 +34,43 @@ def machine():
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
-def versions(binary):
-    """Of everything that takes part."""
-    commands = {"postgres": ["--version"], "pgbouncer": ["--version"], "redis-server": ["--version"], "nutcracker": ["-V"]}
-    found = {name: _first_line([tool(name, ""), *options]) for name, options in commands.items() if has(name)}
-    if binary:
-        found["sidepool"] = _first_line([str(binary), "--version"])
-    return found
-
-
-def _first_line(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    return next(iter((done.stdout + done.stderr).strip().splitlines()), "?")
-
-
-def print_load(load, summary, anchor):
-    """One load: a line for each target, and below it the ratios to the anchor."""
-    columns = [key for key in _COLUMNS if any(key in target["figures"] for target in summary.values())]
+def print_load(load, result):
+    """One load: a line for each target, and below it the ratios to the anchor and to a direct connection."""
     print(f"\n{load.name}: {load.title} (load average {os.getloadavg()[0]:.1f})")
-    print(f"  {'':16}" + "".join(f"{_COLUMNS[key][0]:>26}" for key in columns))
-    for name, target in summary.items():
-        cells = [_cell(target["figures"].get(key), _COLUMNS[key][1]) for key in columns]
-        print(f"  {name:16}" + "".join(f"{cell:>26}" for cell in cells))
-    for name, target in summary.items():
-        ratios = target.get("ratios", {})
-        texts = [f"{_RATIOS[key]} {ratios[key]['median']:.3f} [{ratios[key]['min']:.3f}-{ratios[key]['max']:.3f}]" for key in _RATIOS
-                 if key in ratios]
-        if texts:
-            print(f"  {name} / {anchor}: " + "  ".join(texts))
+    if "points" in result:
+        _print_points(result)
+    else:
+        _print_targets(result["targets"], result["anchor"])
     print(end="", flush=True)
+
+
+def _print_targets(targets, anchor):
+    columns = [key for key in _FIGURES if any(key in target["figures"] for target in targets.values())]
+    print(f"  {'':18}" + "".join(f"{_FIGURES[key][0]:>26}" for key in columns))
+    for name, target in targets.items():
+        cells = [_cell(target["figures"].get(key), _FIGURES[key][1]) for key in columns]
+        print(f"  {name:18}" + "".join(f"{cell:>26}" for cell in cells))
+    for key, other in (("ratios", anchor), ("ratios_to_direct", "direct")):
+        for name, target in targets.items():
+            texts = [f"{_NAMES[figure]} {_spread(ratio, 3)}" for figure, ratio in target.get(key, {}).items() if figure in _NAMES]
+            if texts:
+                print(f"  {name} / {other}: " + "  ".join(texts))
+
+
+def _print_points(result):
+    names = list(result["scaling"])
+    print(f"  {'CPU µs/txn at':18}" + "".join(f"{name:>26}" for name in names) + f"{'per s':>14}")
+    for point in result["points"]:
+        of_point = [point["targets"][name]["figures"] for name in names]
+        print(f"  {point['at']:<18,}" + "".join(f"{_cell(figures['cpu_us'], 2):>26}" for figures in of_point)
+              + f"{of_point[-1]['tps']['median']:>14,.0f}")
+    for name, flat in result["scaling"].items():
+        print(f"  {name}: at most {_spread(flat['growth'], 3)} (at {flat['worst_at']:,}) of what it costs at {flat['reference']:,}; "
+              f"dearest by cheapest of all points {_spread(flat['span'], 3)}")
+
+
+def _spread(figure, digits):
+    return f"{figure['median']:.{digits}f} [{figure['min']:.{digits}f}-{figure['max']:.{digits}f}]"
 
 
 def _cell(figure, digits):
@@ -61,28 +79,38 @@ def _cell(figure, digits):
     return f"{figure['median']:,.{digits}f} ({figure['min']:,.{digits}f}-{figure['max']:,.{digits}f})"
 
 
-def print_table(results):
-    """All loads in the short form that a README shows."""
-    names = [("sidepool", "cpu_us", "CPU"), ("sidepool", "total_cpu_us", "CPU+server"), ("sidepool", "tps", "per s"),
-             ("sidepool", "p50_ms", "p50"), ("sidepool", "p99_ms", "p99"), ("sidepool", "kb_per_client", "kB/client")]
+def table(results):
+    """All loads in the short form that a README shows, in Markdown; nothing if there is nothing to compare."""
     rows = []
     for result in results:
-        for target in result["targets"]:
-            ratios = result["targets"][target].get("ratios")
-            if ratios and target != "direct":
-                rows.append([result["load"], f"{target} / {result['anchor']}"]
-                            + [f"{ratios[key]['median']:.2f}" if key in ratios else "" for _, key, _ in names])
-    if not rows:
-        return
-    heads = ["load", "ratio of"] + [head for _, _, head in names]
-    print("\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+        for name, target in result.get("targets", {}).items():
+            ratios = target.get("ratios")
+            if ratios and name != "direct":
+                cells = [f"{ratios[key]['median']:.2f}" if key in ratios else "" for key in _IN_THE_TABLE]
+                rows.append([f"`{result['load']}`", f"{name} / {result['anchor']}", *cells])
+    heads = ["load", "ratio of", *(_NAMES[key] for key in _IN_THE_TABLE)]
+    return _markdown(heads, rows) if rows else ""
 
 
-def write(path, about, results):
+def scaling_table(results):
+    """What a transaction costs at each point of the scaling loads, in Markdown; nothing if there are none."""
+    rows = []
+    for result in results:
+        for name in result.get("scaling", {}):
+            costs = [(point["at"], point["targets"][name]["figures"]["cpu_us"]["median"]) for point in result["points"]]
+            flat = result["scaling"][name]
+            rows.append([f"`{result['load']}`", name, ", ".join(f"{at:,}: {cost:.1f}" for at, cost in costs),
+                         f"{flat['growth']['median']:.2f} (at {flat['worst_at']:,}, of {flat['reference']:,})", f"{flat['span']['median']:.2f}"])
+    return _markdown(["load", "target", "CPU µs per transaction at", "growth", "dearest / cheapest"], rows) if rows else ""
+
+
+def _markdown(heads, rows):
+    return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def write(path, about, results, aims):
     """Everything, each single run included."""
-    text = json.dumps({"about": about, "results": results}, indent=1)
+    text = json.dumps({"about": about, "results": results, "aims": aims}, indent=1)
     scratch = path.with_name(path.name + ".part")
     scratch.write_text(text + "\n")
     scratch.replace(path)

@@ -1,24 +1,16 @@
-"""The servers of a benchmark and how each is configured: PostgreSQL, Redis, and the poolers between them and their clients."""
+"""The database servers of a benchmark: a throwaway PostgreSQL with pgbench's tables, and a Redis that writes nothing to disk."""
 
-import base64
 import dataclasses
-import hashlib
-import hmac
-import os
 import pathlib
-import shutil
 import signal
 import subprocess
 
 from measure.process import LOOPBACK, Failure, identity, unprivileged
+from measure.tools import tool
 
 USER = "bench"
 DATABASE = "bench"
 PASSWORD = "benchmark"
-# The same database under another name, reached through the server's Unix socket.
-DATABASE_BY_SOCKET = "benchsocket"
-POOL_SIZE = 20
-MAX_CLIENTS = 20_000
 
 
 @dataclasses.dataclass
@@ -31,29 +23,10 @@ class Target:
     process: object | None
 
 
-def tool(name, package):
-    """Where a program is, or what to install."""
-    places = [os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]
-    places += sorted(map(str, pathlib.Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
-    found = shutil.which(name, path=os.pathsep.join(places))
-    if found is None:
-        raise Failure(f"{name} is missing: apt-get install {package}")
-    return found
-
-
-def has(name):
-    """Whether a program is installed."""
-    try:
-        tool(name, "")
-        return True
-    except Failure:
-        return False
-
-
 class Postgres:
-    """A throwaway PostgreSQL with pgbench's tables: trust, fsync off."""
+    """A throwaway PostgreSQL with pgbench's tables: trust, fsync off, and TLS for whoever asks."""
 
-    def __init__(self, place, scale):
+    def __init__(self, place, scale, connections, certificates=None):
         self.user = unprivileged()
         self.port = place.port()
         self.socket_folder = place.folder("postgres-socket", self.user)
@@ -62,9 +35,12 @@ class Postgres:
                    "--encoding", "UTF8"])
         settings = {
             "listen_addresses": f"'{LOOPBACK}'", "port": self.port, "unix_socket_directories": f"'{self.socket_folder}'",
-            "max_connections": 400, "shared_buffers": "'256MB'", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-            "max_wal_size": "'2GB'", "checkpoint_timeout": "'1h'", "autovacuum": "off", "logging_collector": "off",
+            "max_connections": connections, "shared_buffers": "'256MB'", "fsync": "off", "synchronous_commit": "off",
+            "full_page_writes": "off", "max_wal_size": "'2GB'", "checkpoint_timeout": "'1h'", "autovacuum": "off", "logging_collector": "off",
         }
+        if certificates is not None:
+            certificate, key = certificates.files("ecdsa")
+            settings |= {"ssl": "on", "ssl_cert_file": f"'{certificate}'", "ssl_key_file": f"'{key}'"}
         with (data / "postgresql.auto.conf").open("a") as file:
             file.writelines(f"{key} = {value}\n" for key, value in settings.items())
         self.process = place.start("postgres", [tool("postgres", "postgresql"), "-D", data], self.port, self.user, signal.SIGINT)
@@ -94,105 +70,3 @@ class Redis:
     def target(self):
         """A direct connection."""
         return Target("direct", self.port, None, None)
-
-
-def pgbouncer(place, postgres, name="pgbouncer", auth="trust", packet_buffer=None):
-    """PgBouncer with Debian's defaults but for what the comparison fixes."""
-    user = unprivileged()
-    folder = place.folder(f"{name}-{place.port()}", user)
-    port = place.port()
-    (folder / "users.txt").write_text(f'"{USER}" "{scram_verifier()}"\n')
-    lines = [
-        "[databases]",
-        f"{DATABASE} = host={LOOPBACK} port={postgres.port} dbname={DATABASE} user={USER}",
-        f"{DATABASE_BY_SOCKET} = host={postgres.socket_folder} port={postgres.port} dbname={DATABASE} user={USER}",
-        "[pgbouncer]",
-        f"listen_addr = {LOOPBACK}", f"listen_port = {port}", f"unix_socket_dir = {folder}", f"auth_type = {auth}",
-        f"auth_file = {folder}/users.txt", "pool_mode = transaction", f"default_pool_size = {POOL_SIZE}",
-        f"max_client_conn = {MAX_CLIENTS}", "listen_backlog = 4096", "log_connections = 0", "log_disconnections = 0", "stats_period = 3600",
-        "ignore_startup_parameters = extra_float_digits",
-    ]
-    if packet_buffer is not None:
-        lines.append(f"pkt_buf = {packet_buffer}")
-    (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
-    process = place.start(folder.name, [tool("pgbouncer", "pgbouncer"), "-q", folder / "pgbouncer.ini"], port, user)
-    return Target(name, port, folder, process)
-
-
-def sidepool_for_postgres(place, binary, postgres, name="sidepool", auth="trust", session_state="follow"):
-    """sidepool in front of PostgreSQL, with its defaults but for what the comparison fixes."""
-    folder = place.folder(f"{name}-{place.port()}")
-    port = place.port()
-    (folder / "sidepool.toml").write_text(f"""
-workers = 1
-[admin]
-listen = "{LOOPBACK}:{place.port()}"
-[postgres]
-listen = ["{LOOPBACK}:{port}", "unix:{folder}"]
-auth_type = "{auth}"
-pool_mode = "transaction"
-session_state = "{session_state}"
-default_pool_size = {POOL_SIZE}
-max_client_conn = {MAX_CLIENTS}
-[postgres.databases.{DATABASE}]
-host = "{LOOPBACK}"
-port = {postgres.port}
-dbname = "{DATABASE}"
-user = "{USER}"
-[postgres.databases.{DATABASE_BY_SOCKET}]
-host = "{postgres.socket_folder}"
-port = {postgres.port}
-dbname = "{DATABASE}"
-user = "{USER}"
-[postgres.users.{USER}]
-password = "{scram_verifier()}"
-""")
-    process = place.start(folder.name, [binary, folder / "sidepool.toml"], port)
-    return Target(name, port, folder, process)
-
-
-def sidepool_for_redis(place, binary, redis, name="sidepool"):
-    """sidepool in front of Redis, with its defaults."""
-    folder = place.folder(f"{name}-{place.port()}")
-    port = place.port()
-    (folder / "sidepool.toml").write_text(f"""
-workers = 1
-[admin]
-listen = "{LOOPBACK}:{place.port()}"
-[redis.main]
-listen = ["{LOOPBACK}:{port}"]
-host = "{LOOPBACK}"
-port = {redis.port}
-max_client_conn = {MAX_CLIENTS}
-""")
-    process = place.start(folder.name, [binary, folder / "sidepool.toml"], port)
-    return Target(name, port, None, process)
-
-
-def nutcracker(place, redis, name="nutcracker"):
-    """twemproxy in front of one Redis, with its defaults."""
-    user = unprivileged()
-    folder = place.folder(f"{name}-{place.port()}", user)
-    port, statistics = place.port(), place.port()
-    (folder / "nutcracker.yml").write_text(f"""
-main:
-  listen: {LOOPBACK}:{port}
-  redis: true
-  preconnect: true
-  backlog: 4096
-  servers:
-   - {LOOPBACK}:{redis.port}:1 main
-""")
-    command = [tool("nutcracker", "nutcracker"), "-c", folder / "nutcracker.yml", "-o", folder / "log", "-a", LOOPBACK, "-s", statistics]
-    process = place.start(folder.name, command, port, user)
-    return Target(name, port, None, process)
-
-
-def scram_verifier(iterations=4096):
-    """What PostgreSQL would store for the password. A fixed salt: nothing here is secret, and runs should be alike."""
-    salt = b"sidepool-bench!!"
-    salted = hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), salt, iterations)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    salt, stored, server = (base64.b64encode(part).decode() for part in (salt, stored, server))
-    return f"SCRAM-SHA-256${iterations}:{salt}${stored}:{server}"

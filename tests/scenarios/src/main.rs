@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
 }
 
 async fn play(arguments: &Arguments) -> Vec<Report> {
-    let quick = |scenario: &Scenario| !matches!(scenario, Scenario::Soak | Scenario::RedisSoak | Scenario::Cut120);
+    let quick = |scenario: &Scenario| !matches!(scenario, Scenario::Soak | Scenario::RedisSoak | Scenario::Cut120 | Scenario::RedisCut120);
     let scenarios = match arguments.scenarios.as_slice() {
         [] => Scenario::value_variants().iter().copied().filter(quick).collect(),
         chosen => chosen.to_vec(),

@@ -26,9 +26,9 @@ use crate::witness::Witnesses;
 /// What can be played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// 3,000 clients log in within a second, each for one query, beside 50 that are at work.
+    /// 3,000 clients log in within a second, each for one query, beside 50 that are at work; five times.
     Burst,
-    /// 1,000 clients log in under TLS at once, none of which has been there before, beside 50 clients at work under TLS.
+    /// 1,000 clients log in under TLS at once, none of which has been there before, beside 50 clients at work under TLS; five times.
     TlsBurst,
     /// From no client to 2,000 within two seconds, and back to none at once.
     Spike,
@@ -68,6 +68,8 @@ pub enum Scenario {
     RedisCut5,
     /// As `cut30`, with Redis.
     RedisCut30,
+    /// As `cut120`, with Redis.
+    RedisCut120,
     /// As `slow-reader`, with Redis.
     RedisSlowReader,
     /// As `kill-storm`, with Redis.
@@ -118,6 +120,7 @@ impl Scenario {
             Self::RedisRestart => restart::play::<RedisStage>(order).await,
             Self::RedisCut5 => cut::play::<RedisStage>(order, cut(5)).await?,
             Self::RedisCut30 => cut::play::<RedisStage>(order, cut(30)).await?,
+            Self::RedisCut120 => cut::play::<RedisStage>(order, cut(120)).await?,
             Self::RedisSlowReader => slow_reader::play::<RedisStage>(order).await,
             Self::RedisKillStorm => kill_storm::play::<RedisStage>(order).await,
             Self::RedisSoak => soak::play::<RedisStage>(order).await,

@@ -21,7 +21,7 @@ use super::switches::Switches;
 use super::welcome::Greetings;
 use crate::clock;
 use crate::observe::record::{PoolNumbers, PoolRecord};
-use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
+use crate::observe::report::{Line, PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::caps::{CapKey, Caps};
 use crate::pool::handle::{Pool, PoolSetup};
@@ -486,5 +486,6 @@ fn report(key: &PoolKey, entry: &PgPool, now: Instant) -> PoolReport {
         info,
         numbers: entry.pool.record().numbers(),
         state: PoolState::from(&entry.pool.snapshot(now)),
+        line: Line::default(),
     }
 }

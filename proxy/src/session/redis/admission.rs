@@ -14,10 +14,11 @@ use super::end::End;
 use super::identity;
 use super::refusal;
 use super::requests::handling;
-use super::run::{Attached, Session};
+use super::run::{Attached, Session, front};
 use super::steps::{Next, Replies, Step};
 use super::turns::Admission;
 use crate::observe::record::PoolCounter;
+use crate::pool::id::IdentityId;
 use crate::pool::measure;
 use crate::pool::reason::RefuseReason;
 
@@ -67,21 +68,25 @@ impl Session {
         }
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(Next::Done) };
         let record = Rc::clone(&lane.record);
-        let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), group.line());
+        let (bounds, identity) = (group.line(), self.client.place.identity.get());
+        let line = refusal::crowded(group.shared.name(), reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
         record.add(measure::refusal(reason), 1);
         self.note_refused(group.shared.name(), reason, &line);
-        while let Some(whole) = self.take_front() {
+        // Each request is looked at once, however many there are.
+        let mut at = 0;
+        while let Some((whole, length)) = front(&self.carry[at..]) {
+            at += length;
             let handling = handling(&whole);
             if handling == Some(Handling::Quit) {
                 self.say(b"+OK\r\n");
                 self.closing = Some(End::Left);
-                return Poll::Ready(Next::Done);
+                break;
             }
             // These say what becomes of the replies to those behind them, and need no connection.
             if matches!(handling, Some(Handling::ReplyMode | Handling::Reset)) {
                 let next = self.one(&whole);
                 if !matches!(next, Next::Done) {
-                    self.carry.splice(0..0, whole);
+                    self.drop_front(at - length);
                     return Poll::Ready(next);
                 }
                 continue;
@@ -90,13 +95,14 @@ impl Session {
                 self.say_error(&line);
                 record.add(PoolCounter::ErrorRefused, 1);
                 if handling == Some(Handling::Multi) {
-                    self.give_up_transaction(End::Refused);
+                    self.give_up_transaction(End::Refused, at < self.carry.len());
                 }
             }
             if self.replies == Replies::Skip {
                 self.replies = Replies::On;
             }
         }
+        self.drop_front(at);
         // One request that is larger than what is kept of any: it is not read to its end only to be refused.
         if self.carry.len() as u64 > self.server.config().stream_threshold_bytes && self.closing.is_none() {
             self.say_error(&line);
@@ -125,14 +131,19 @@ impl Session {
         self.client.place.identity.set(joined);
     }
 
+    /// Whether it stands among somebody.
+    pub(super) fn has_identity(&self) -> bool {
+        self.client.place.identity.get() != IdentityId::default()
+    }
+
     /// It stands among nobody any more.
     pub(super) fn part_identity(&self) {
         self.worker.identities.part(self.client.place.identity.take());
     }
 
-    /// The client has another name: where that is what tells clients apart, it stands among others.
-    pub(super) fn rejoin_identity(&self) {
-        if self.attached.is_some() && self.server.config().queue_fairness == QueueFairness::ApplicationName {
+    /// What `by` tells clients apart by has changed of this one: where it is that, the client stands among others.
+    pub(super) fn rejoin_identity(&self, by: QueueFairness) {
+        if self.has_identity() && self.server.config().queue_fairness == by {
             self.join_identity();
         }
     }

@@ -233,6 +233,7 @@ impl Drop for Session {
         self.note_out();
         self.leave_hub();
         self.detach();
+        self.part_identity();
         self.server.leave(self.client.id);
         self.client.close();
     }

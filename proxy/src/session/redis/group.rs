@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sidepool_config::model::{LoadBalance, OutputLimits, Redis, SubscriberGap};
 use sidepool_config::secret::Secret;
@@ -21,7 +21,7 @@ use super::redo::load_scripts;
 use super::server::Server;
 use super::turns::Bounds;
 use crate::observe::record::{PoolCounter, PoolRecord};
-use crate::observe::report::{PoolInfo, PoolReport, PoolState, Protocol};
+use crate::observe::report::{Line, PoolInfo, PoolReport, PoolState, Protocol};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::handle::Pool;
@@ -386,12 +386,28 @@ impl Group {
     }
 
     /// What the two pools have to report.
-    pub fn reports(&self, now: std::time::Instant) -> [PoolReport; 2] {
-        [(&self.shared, &self.records[0]), (&self.leased, &self.records[1])].map(|(pool, record)| PoolReport {
-            name: Arc::clone(pool.name()),
-            info: self.info.borrow().clone(),
-            numbers: record.numbers(),
-            state: PoolState::from(&pool.snapshot(now)),
+    pub fn reports(&self, now: Instant) -> [PoolReport; 2] {
+        let lines = [self.in_line(now), Line::default()];
+        let pools = [(&self.shared, &self.records[0]), (&self.leased, &self.records[1])];
+        std::array::from_fn(|place| {
+            let (pool, record) = pools[place];
+            PoolReport {
+                name: Arc::clone(pool.name()),
+                info: self.info.borrow().clone(),
+                numbers: record.numbers(),
+                state: PoolState::from(&pool.snapshot(now)),
+                line: lines[place],
+            }
+        })
+    }
+
+    /// Who waits for room on the lanes.
+    fn in_line(&self, now: Instant) -> Line {
+        let (lanes, limit) = (self.lanes.borrow(), u32::try_from(self.line.get().length).unwrap_or(u32::MAX));
+        lanes.iter().fold(Line::default(), |sum, lane| Line {
+            waiters: sum.waiters + u32::try_from(lane.waiting()).unwrap_or(u32::MAX),
+            limit: sum.limit.saturating_add(limit),
+            oldest: sum.oldest.max(lane.oldest_in_line().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))),
         })
     }
 }
@@ -463,7 +479,7 @@ impl Split {
 
 fn line(config: &Redis) -> Bounds {
     let (patience, length) = patience(&config.limits);
-    Bounds { length: length as usize, patience }
+    Bounds { length: length as usize, patience, refuse_early: config.limits.refuse_early }
 }
 
 fn info(key: &Key, config: &Redis) -> PoolInfo {

@@ -27,6 +27,8 @@ use super::client::{Client, Owner};
 use super::end::End;
 use super::flow::{Flow, Meeting};
 use super::group::Group;
+use super::lane_line::under_way;
+use super::reach::Reach;
 use super::refusal;
 use super::requests::resolve;
 use super::slow_log::{SlowLog, Waited};
@@ -58,6 +60,8 @@ pub struct Lane {
     pub(super) turns: Turns<Rc<Client>>,
     /// What may be under way while several identities use it.
     pub(super) flow: Flow,
+    /// What may be, whoever uses it, where commands may take long.
+    pub(super) reach: Option<Reach>,
     /// Whether they do.
     pub(super) meeting: Rc<Meeting>,
     pub(super) record: Rc<PoolRecord>,
@@ -87,6 +91,7 @@ impl Lane {
             renews: Cell::new(false),
             turns: Turns::default(),
             flow: Flow::default(),
+            reach: heavy.then(Reach::default),
             meeting: Rc::clone(&group.meeting),
             record: Rc::clone(group.shared_record()),
             progress: Cell::new(0),
@@ -403,6 +408,9 @@ impl Lane {
         if !self.turns.is_empty() && self.meeting.is_on() && self.flow.wants_mark() {
             self.flow.mark(clock::now(), pipeline.owed(), pipeline.slots() == 1);
         }
+        if let Some(reach) = &self.reach {
+            reach.on_sent(pipeline.owed(), under_way(&pipeline, reach.full()).cost(), clock::now);
+        }
         match held.lease.stream.poll_sent(cx) {
             Poll::Ready(Err(_)) => Err(()),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -414,6 +422,7 @@ impl Lane {
         let record = pool.record();
         self.progress.set(self.progress.get().wrapping_add(1));
         self.flow.forget();
+        self.reach.iter().for_each(Reach::forget);
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.is_empty() {
             return;

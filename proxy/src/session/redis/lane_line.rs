@@ -1,13 +1,18 @@
-//! The line before a full lane: who may add requests now, and who is called next. Whose turn it is says `turns`, how much may be under way `flow`.
+//! The line before a full lane: who may add requests now, and who is called next. Whose turn it is says `turns`, how much may be under way `flow` and
+//! `reach`.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use sidepool_protocol::redis::tracker::Pipeline;
+
+use super::client::{Client, Owner};
 use super::lane::Lane;
-use super::turns::{Admission, Bounds, FULL_BYTES, Load};
+use super::reach::Reach;
+use super::turns::{Admission, Bounds, FULL_BYTES, Load, Outlook};
 use crate::clock;
 use crate::observe::record::PoolHistogram;
+use crate::pool::id::IdentityId;
 
 impl Lane {
     /// Whether it takes more requests of this client now; when not, the client's session is woken once it does, or once it is refused.
@@ -33,16 +38,14 @@ impl Lane {
 
     /// A client wants nothing now, or nothing here: somebody else may have its turn.
     pub fn leave_line(&self, client: &Client) {
-        self.turns.leave(&client.place);
+        self.turns.leave(&client.place, clock::now);
         self.call_next();
     }
 
     /// Calls those whose turn it is, if it is anybody's.
     pub fn call_next(&self) {
         if !self.turns.is_empty() {
-            self.turns.call(self.load(), |since| {
-                self.record.observe(PoolHistogram::Wait, clock::now().saturating_duration_since(since));
-            });
+            self.turns.call(self.load(), clock::now, |waited| self.record.observe(PoolHistogram::Wait, waited));
         }
     }
 
@@ -54,6 +57,16 @@ impl Lane {
     /// How many stand in line.
     pub fn waiting(&self) -> usize {
         self.turns.len()
+    }
+
+    /// What one more client of `identity` has to expect of the line.
+    pub fn outlook(&self, identity: IdentityId, patience: Option<Duration>) -> Option<Outlook> {
+        self.turns.outlook(identity, patience, clock::now())
+    }
+
+    /// Since when the one stands in line that has done so for longest.
+    pub fn oldest_in_line(&self) -> Option<Instant> {
+        self.turns.oldest()
     }
 
     /// Whether nothing is owed, and nobody waits.
@@ -69,11 +82,13 @@ impl Lane {
     }
 
     fn load(&self) -> Load {
-        let pipeline = self.pipeline.borrow();
-        Load {
-            commands: usize::try_from(pipeline.owed()).unwrap_or(usize::MAX),
-            bytes: pipeline.unanswered_bytes(),
-            full: if self.meeting.is_on() { self.flow.full() } else { FULL_BYTES },
-        }
+        let several = if self.meeting.is_on() { self.flow.full() } else { FULL_BYTES };
+        let ahead = self.reach.as_ref().map_or(FULL_BYTES, Reach::full);
+        under_way(&self.pipeline.borrow(), several.min(ahead))
     }
+}
+
+/// What of a lane's requests has no answer, where it is full from so many bytes on.
+pub(super) fn under_way(pipeline: &Pipeline<Owner>, full: usize) -> Load {
+    Load { commands: usize::try_from(pipeline.owed()).unwrap_or(usize::MAX), bytes: pipeline.unanswered_bytes(), full }
 }

@@ -108,8 +108,12 @@ impl Lane {
                 self.pay(&owner.0, got);
             }
         }
+        let replies = owed - self.pipeline.borrow().owed();
         if line {
-            self.flow.on_replies(owed - self.pipeline.borrow().owed(), clock::now);
+            self.flow.on_replies(replies, clock::now);
+        }
+        if let Some(reach) = &self.reach {
+            reach.on_replies(replies, clock::now);
         }
         let inside = !held.scanner.is_between() && held.kept.is_empty();
         let last = batch.as_ref().filter(|batch| !batch.muted).map(|batch| batch.owner.clone());

@@ -12,6 +12,7 @@ use sidepool_config::model::PoolLimits;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, parse_integer};
 
+use super::blocked::blocks;
 use super::count;
 use super::end::End;
 use super::identity::Named;
@@ -19,7 +20,7 @@ use super::leased_times::Times;
 use super::lost::Lost;
 use super::refusal;
 use super::relay::{Ended, Relay};
-use super::requests::{handling, has_block};
+use super::requests::handling;
 use super::run::Session;
 use super::steps::After;
 use crate::clock;
@@ -96,7 +97,7 @@ impl Session {
         let ended = poll_fn(|cx| relay.poll(self, &mut lease, cx)).await;
         self.client.shown.leased.set(0);
         relay.show(self, true);
-        relay.end_redirect(self, matches!(ended, Ended::Lost));
+        relay.end_redirect(self, matches!(ended, Ended::Lost | Ended::Late));
         if let Some(asked) = asked {
             self.trace_lease(asked, &lease, &relay);
         }
@@ -113,7 +114,11 @@ impl Session {
             }
             Ended::Lost => {
                 lease.release(Condition::Lost);
-                self.lose(&relay, &pool)
+                self.lose(&relay, &pool, PoolCounter::ErrorUpstreamLost, refusal::LOST)
+            }
+            Ended::Late => {
+                lease.release(Condition::Broken);
+                self.lose(&relay, &pool, PoolCounter::RedisTimedOut, refusal::TOO_LATE)
             }
         }
     }
@@ -174,11 +179,7 @@ impl Session {
 
     /// Whether the front of `carry` asks to be blocked.
     fn front_blocks(&self) -> bool {
-        match self.front_handling() {
-            Some(Handling::Block) => true,
-            Some(Handling::ShareUnlessBlock) => has_block(&self.carry),
-            Some(_) | None => false,
-        }
+        blocks(self.front_handling(), &self.carry)
     }
 
     /// What the front of `carry` asks for; `None`: something that the table does not have, or too large to be there.
@@ -195,16 +196,16 @@ impl Session {
             return After::GoOn;
         }
         if first == Some(Handling::Multi) {
-            self.give_up_transaction(End::Refused);
+            self.give_up_transaction(End::Refused, !self.carry.is_empty());
         }
         After::GoOn
     }
 
-    /// The connection was lost with something on it.
-    fn lose(&mut self, relay: &Relay, pool: &Rc<Pool<RedisConnector>>) -> After {
-        let owed = relay.owed();
-        pool.record().add(PoolCounter::ErrorUpstreamLost, owed.len() as u64);
-        tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was lost");
+    /// The connection was given up with something on it, which is counted as that; what may have been executed is answered with `unknown`.
+    fn lose(&mut self, relay: &Relay, pool: &Rc<Pool<RedisConnector>>, counter: PoolCounter, unknown: &'static str) -> After {
+        let owed = relay.owed(unknown);
+        pool.record().add(counter, owed.len() as u64);
+        tracing::debug!(client = self.client.id, pool = &**pool.name(), owed = owed.len(), "a leased Redis connection was given up");
         if relay.is_inside() {
             // Half a request or half a reply cannot be taken back.
             self.client.doom(End::ServerLost);
@@ -215,16 +216,17 @@ impl Session {
         }
         self.lost = relay.lost();
         if relay.has_just_begun() {
-            self.give_up_transaction(End::ServerLost);
+            self.give_up_transaction(End::ServerLost, !self.carry.is_empty());
         }
         After::GoOn
     }
 
     /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
-    /// `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a server that is gone.
-    pub(super) fn give_up_transaction(&mut self, end: End) {
+    /// `EXEC` fails. Where nothing has come (`has_more`) nobody can tell whether more is on its way: the client is told and closed, as by a server that
+    /// is gone.
+    pub(super) fn give_up_transaction(&mut self, end: End, has_more: bool) {
         self.lost = Lost::Transaction;
-        self.closing = self.closing.or(self.carry.is_empty().then_some(end));
+        self.closing = self.closing.or((!has_more).then_some(end));
     }
 }
 

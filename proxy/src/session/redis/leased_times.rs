@@ -6,11 +6,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use sidepool_protocol::redis::command::{Command, Handling};
+use sidepool_protocol::redis::command::Command;
 
+use super::blocked::blocks;
 use super::group::Group;
 use super::relay::What;
-use super::requests::has_block;
 use super::slow_log::arguments;
 use crate::clock;
 
@@ -30,11 +30,7 @@ pub(super) struct Asked {
 impl Asked {
     /// A command that is sent now; `None`: the server only puts it away.
     fn new(what: &What, command: Option<&'static Command>, request: &[u8], now: Instant) -> Option<Self> {
-        let waits = match command.map(|command| command.handling) {
-            Some(Handling::Block | Handling::Wait) => true,
-            Some(Handling::ShareUnlessBlock) => has_block(request),
-            Some(_) | None => false,
-        };
+        let waits = blocks(command.map(|command| command.handling), request);
         match what {
             What::Multi | What::Queued(_) | What::Swallow | What::Own(_) => None,
             What::Plain | What::Changed(_) | What::Exec | What::Select(_) | What::Monitor => {
@@ -66,6 +62,11 @@ impl Times {
     /// Those of a connection of this group.
     pub(super) fn of(group: &Rc<Group>) -> Self {
         Self { group: Some(Rc::clone(group)), ..Self::default() }
+    }
+
+    /// How long a reply may take; zero: as long as it likes.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.group.as_ref().map_or(Duration::ZERO, |group| group.request_timeout())
     }
 
     /// From how long on the log wants to know.

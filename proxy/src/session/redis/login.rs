@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sidepool_config::model::QueueFairness;
 use sidepool_protocol::redis::command::Handling;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::handshake::{self, Credentials};
@@ -248,8 +249,13 @@ impl Session {
         if self.account.as_ref().is_none_or(|present| present.upstream != account.upstream) {
             self.detach();
         }
+        let is_another = self.account.as_ref().is_none_or(|present| present.name != account.name);
         self.account = Some(account);
         self.note_in();
+        if is_another {
+            self.show();
+            self.rejoin_identity(QueueFairness::User);
+        }
     }
 
     fn speak(&mut self, version: Resp) {
@@ -329,6 +335,7 @@ impl Session {
     pub(super) fn forget_state(&mut self) {
         self.leave_hub();
         self.detach();
+        self.part_identity();
         self.version = Resp::Two;
         self.database = self.server.config().database;
         self.replies = Replies::On;

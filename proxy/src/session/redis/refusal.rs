@@ -4,7 +4,7 @@
 use sidepool_protocol::redis::command::Command;
 
 use super::bound::Full;
-use super::turns::Bounds;
+use super::turns::{Bounds, Outlook};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::pool::reason::RefuseReason;
@@ -62,21 +62,27 @@ pub fn line(error: &AcquireError) -> String {
 
 /// The line for what a full lane had no room for. Nothing of it was sent.
 #[must_use]
-pub fn crowded(pool: &str, reason: RefuseReason, waiting: usize, Bounds { length, patience }: Bounds) -> String {
+pub fn crowded(pool: &str, reason: RefuseReason, waiting: usize, bounds: Bounds, outlook: Option<Outlook>) -> String {
+    let Bounds { length, patience, refuse_early: _ } = bounds;
     let limit = patience.unwrap_or_default();
     let but = match reason {
         RefuseReason::QueueFull => "the line before them is full".to_owned(),
+        RefuseReason::WouldTimeOut => {
+            let expected = outlook.map_or(limit, |outlook| outlook.expected).as_millis();
+            format!("they would take this client's in about {expected} ms, which is longer than query_wait_timeout ({limit:?})")
+        }
         RefuseReason::WaitTimeout
-        | RefuseReason::WouldTimeOut
         | RefuseReason::UpstreamRefuses
         | RefuseReason::LoginFailing
         | RefuseReason::Paused
         | RefuseReason::Draining => format!("they took none of this client's within query_wait_timeout ({limit:?})"),
     };
+    let again = outlook.map(|outlook| format!("Retry after {} ms; the", outlook.again.as_millis().max(1)));
+    let again = again.as_deref().unwrap_or("The");
     format!(
         "POOLEXHAUSTED the shared connections of pool \"{pool}\" have as many unanswered commands as they take, and {but} \
-         ({waiting} of at most {length} clients waiting). It was not executed. The server answers more slowly than clients ask: send fewer commands at a \
-         time, or raise shared_connections."
+         ({waiting} of at most {length} clients waiting). It was not executed. {again} server answers more slowly than clients ask: send fewer commands \
+         at a time, or raise shared_connections."
     )
 }
 

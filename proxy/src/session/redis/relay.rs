@@ -18,6 +18,7 @@ use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
+use super::blocked::Blocked;
 use super::client::HIGH_WATER;
 use super::count;
 use super::end::End;
@@ -27,6 +28,7 @@ use super::lost::Lost;
 use super::others::Told;
 use super::redirect::{Redirect, Redirecting};
 use super::refusal;
+use super::relay_late::Silence;
 use super::relay_requests::{is_stateful, is_virtual};
 use super::relay_transaction::{Change, Queued};
 use super::requests::anew;
@@ -49,6 +51,8 @@ pub(super) enum Ended {
     ClientGone,
     /// The server is.
     Lost,
+    /// Its reply is.
+    Late,
 }
 
 /// The state of a lease.
@@ -88,8 +92,8 @@ pub(super) struct Relay {
     pub(super) monitor: bool,
     /// `MONITOR` was granted: what comes answers nothing.
     pub(super) monitoring: bool,
-    /// What was sent may wait on the server: a client that leaves is not waited for.
-    pub(super) blocking: bool,
+    /// What was sent and waits on the server: a client that leaves is not waited for.
+    pub(super) blocked: Blocked,
     /// The client has taken the connection over: bytes flow both ways and nothing is understood.
     pub(super) raw: bool,
     /// `RESET` was asked for.
@@ -107,6 +111,8 @@ pub(super) struct Relay {
     pub(super) begun: bool,
     /// How long the server takes.
     pub(super) times: Times,
+    /// How long it has said nothing.
+    pub(super) silence: Silence,
     /// How many commands there were, and which.
     pub(super) commands: u32,
     pub(super) operation: Operation,
@@ -118,12 +124,14 @@ pub(super) struct Owed {
     pub(super) muted: bool,
     /// What is timed of it.
     pub(super) asked: Option<Box<Asked>>,
+    /// It is up to others when it comes.
+    pub(super) waits: bool,
 }
 
 impl Owed {
     /// The next reply answers this, for however long it takes.
     pub(super) fn untimed(what: What, muted: bool) -> Self {
-        Self { what, muted, asked: None }
+        Self { what, muted, asked: None, waits: false }
     }
 }
 
@@ -176,22 +184,25 @@ impl Relay {
                 Ok(progress) => progress,
                 Err(ended) => return Poll::Ready(ended),
             };
+            if down {
+                self.silence.is_broken();
+            }
             if !down && !up && !told && !pushed {
                 self.show(session, false);
-                return Poll::Pending;
+                return if self.is_late(session, cx) { Poll::Ready(Ended::Late) } else { Poll::Pending };
             }
         }
     }
 
-    /// What is owed to the client when the connection is lost, as error lines.
-    pub(super) fn owed(&self) -> Vec<&'static str> {
+    /// What is owed to the client when the connection is given up, as error lines: `unknown` where it may have been executed.
+    pub(super) fn owed(&self, unknown: &'static str) -> Vec<&'static str> {
         // What stands before the `MULTI` of the open transaction is no part of it.
         let begun = match self.owed.iter().rposition(|owed| owed.what == What::Multi) {
             Some(place) if self.multi => place,
             None if self.multi => 0,
             Some(_) | None => self.owed.len(),
         };
-        let line = |place| if place >= begun { refusal::TRANSACTION_LOST } else { refusal::LOST };
+        let line = |place| if place >= begun { refusal::TRANSACTION_LOST } else { unknown };
         let told = self.owed.iter().enumerate().filter(|(_, owed)| owed.what != What::Swallow && !owed.muted);
         told.map(|(place, _)| line(place)).collect()
     }
@@ -218,7 +229,7 @@ impl Relay {
 
     /// Whether the client waits for nothing that it could not ask for again elsewhere: the process may end under it.
     fn is_at_leisure(&self) -> bool {
-        let waits = self.blocking || self.monitoring || self.raw || self.subscribed;
+        let waits = self.blocked.is_any() || self.monitoring || self.raw || self.subscribed;
         !self.multi && self.body.is_none() && (waits || (self.begun && self.owed.is_empty())) && self.scanner.is_between()
     }
 
@@ -331,7 +342,7 @@ impl Relay {
         self.begun = true;
         self.out.extend_from_slice(bytes);
         let asked = self.times.ask(&what, session.client.shown.command.get(), bytes);
-        self.owed.push_back(Owed { what, muted: silent, asked });
+        self.owed.push_back(Owed { what, muted: silent, asked, waits: false });
         if skips {
             session.replies = Replies::On;
         }
@@ -350,7 +361,7 @@ impl Relay {
 
     /// Replies of our own whose turn has come.
     pub(super) fn say_own(&mut self, session: &Session) {
-        while let Some(Owed { what: What::Own(reply), muted, asked: _ }) = self.owed.front() {
+        while let Some(Owed { what: What::Own(reply), muted, asked: _, waits: _ }) = self.owed.front() {
             if !muted {
                 session.client.deliver(reply, false);
             }
@@ -376,11 +387,21 @@ impl Relay {
         }
         let kind = command.map_or(Kind::Write, |command| command.kind);
         lease.pool().record().add(count::command(kind), 1);
-        self.blocking = false;
         self.count(command);
         session.client.shown.command.set(command);
-        self.send(session, head, if self.multi { What::Queued(None) } else { What::Plain });
+        if self.multi {
+            self.send(session, head, What::Queued(None));
+        } else {
+            self.plain(session, head, command.map(|command| command.handling));
+        }
         self.body = Some(scanner);
+    }
+
+    /// What was owed last is not: it was no request.
+    fn forget_last(&mut self) {
+        if self.owed.pop_back().is_some_and(|owed| owed.waits) {
+            self.blocked.ends();
+        }
     }
 
     fn write(&mut self, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<(), ()> {
@@ -403,7 +424,14 @@ impl Relay {
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
-        if !room || session.closing.is_some() || self.deaf {
+        if session.closing.is_some() || self.deaf {
+            return Ok(false);
+        }
+        if !room {
+            if self.blocked.has_left(&session.client, cx) {
+                session.client.doom(End::Gone);
+                return Err(Ended::ClientGone);
+            }
             return Ok(false);
         }
         let worker = Rc::clone(&session.worker);
@@ -414,7 +442,8 @@ impl Relay {
             Poll::Ready(Err(_)) => (0, End::Lost),
         };
         if read == 0 {
-            if self.blocking || self.raw || self.owed.is_empty() || self.body.is_some() {
+            // Nobody is left to hear the answers, or to be given what somebody else gives.
+            if end == End::Lost || self.blocked.is_any() || self.raw || self.owed.is_empty() || self.body.is_some() {
                 session.client.doom(end);
                 return Err(Ended::ClientGone);
             }
@@ -445,7 +474,7 @@ impl Relay {
                 }
             }
             Err(_) => {
-                self.owed.pop_back();
+                self.forget_last();
                 (self.body, self.broken) = (None, true);
                 (self.out, self.sent) = (Vec::new(), 0);
                 self.fault(session, RequestFault::BulkLength);
@@ -492,13 +521,13 @@ mod tests {
     fn only_what_stands_inside_the_lost_transaction_is_known_not_to_have_run() {
         let owed = |all: Vec<What>| all.into_iter().map(|what| Owed::untimed(what, false)).collect();
         let mut relay = Relay { multi: true, owed: owed(vec![What::Plain, What::Multi, What::Plain]), ..Relay::default() };
-        assert_eq!(relay.owed(), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
+        assert_eq!(relay.owed(refusal::LOST), [refusal::LOST, refusal::TRANSACTION_LOST, refusal::TRANSACTION_LOST]);
         relay.owed = owed(vec![What::Multi, What::Plain, What::Multi]);
-        assert_eq!(relay.owed(), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
+        assert_eq!(relay.owed(refusal::LOST), [refusal::LOST, refusal::LOST, refusal::TRANSACTION_LOST]);
         assert!(relay.has_just_begun());
         relay.owed = owed(vec![What::Plain]);
-        assert_eq!(relay.owed(), [refusal::TRANSACTION_LOST], "its MULTI was answered");
+        assert_eq!(relay.owed(refusal::LOST), [refusal::TRANSACTION_LOST], "its MULTI was answered");
         relay.multi = false;
-        assert_eq!(relay.owed(), [refusal::LOST]);
+        assert_eq!(relay.owed(refusal::LOST), [refusal::LOST]);
     }
 }

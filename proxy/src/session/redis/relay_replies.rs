@@ -35,7 +35,10 @@ impl Relay {
                         continue;
                     }
                     // What nobody is owed can only be an error about something that is answered out of band.
-                    let Some(Owed { what, muted, asked }) = self.owed.pop_front() else { continue };
+                    let Some(Owed { what, muted, asked, waits }) = self.owed.pop_front() else { continue };
+                    if waits {
+                        self.blocked.ends();
+                    }
                     self.times.answered(asked, session.client.id);
                     let settles = self.is_gathered(&what);
                     if muted || settles || what == What::Swallow {

@@ -8,6 +8,7 @@ use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::{handshake, inline};
 
+use super::blocked::blocks;
 use super::count;
 use super::end::End;
 use super::gate;
@@ -16,7 +17,7 @@ use super::redirect::is_redirected;
 use super::refusal;
 use super::relay::{Owed, Relay, What};
 use super::relay_transaction::tells_redirect;
-use super::requests::{has_block, resolve};
+use super::requests::resolve;
 use super::run::Session;
 use super::shown::State;
 use super::topics::WAIT_CHANNEL;
@@ -164,18 +165,18 @@ impl Relay {
         let mut message = Vec::new();
         encode::command(&mut message, &[b"PUBLISH", WAIT_CHANNEL, b""]);
         self.send(session, &message, What::Swallow);
-        self.send(session, whole, What::Plain);
+        self.plain(session, whole, Some(Handling::Wait));
     }
 
     /// A command that leaves nothing behind.
-    fn plain(&mut self, session: &mut Session, whole: &[u8], handling: Option<Handling>) {
-        let waits = match handling {
-            Some(Handling::Block) => true,
-            Some(Handling::ShareUnlessBlock) => has_block(whole),
-            Some(_) | None => false,
-        };
-        self.blocking = waits;
-        self.send(session, whole, What::Plain);
+    pub(super) fn plain(&mut self, session: &mut Session, request: &[u8], handling: Option<Handling>) {
+        self.send(session, request, What::Plain);
+        if blocks(handling, request)
+            && let Some(owed) = self.owed.back_mut()
+        {
+            owed.waits = true;
+            self.blocked.begins();
+        }
     }
 
     fn exec(&mut self, session: &mut Session, whole: &[u8]) {
@@ -259,7 +260,7 @@ impl Relay {
     /// What `CLIENT LIST` says of the client follows what it does here. `over`: the connection is given back.
     pub(super) fn show(&self, session: &Session, over: bool) {
         let shown = &session.client.shown;
-        let (blocked, monitor, tracking) = (self.blocking && !self.owed.is_empty(), self.monitor, self.tracking);
+        let (blocked, monitor, tracking) = (self.blocked.is_any(), self.monitor, self.tracking);
         let now = State { blocked: blocked && !over, monitor: monitor && !over, tracking: tracking && !over, ..shown.state.get() };
         shown.state.set(now);
         if over && self.redirect.is_some() {

@@ -363,12 +363,10 @@ impl Session {
     pub(super) fn share(&mut self, whole: &[u8], work: Work, kind: Kind, heavy: bool) -> Next {
         let muted = self.replies != Replies::On;
         let client = Rc::clone(&self.client);
-        let is_new = self.attached.is_none();
-        let Some(Attached { group, lane }) = self.attach(heavy) else { return Next::Hold };
-        // Whether there is room is otherwise known before anything is read.
-        if is_new && lane.admit(&client, || group.line()) != Admission::Now {
-            return Next::Later;
-        }
+        let Attached { group, lane } = match self.attach_admitted(heavy) {
+            Ok(attached) => attached,
+            Err(next) => return next,
+        };
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
@@ -386,7 +384,10 @@ impl Session {
     pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
         let muted = self.replies != Replies::On;
         let client = Rc::clone(&self.client);
-        let Some(Attached { group, lane }) = self.attach(false) else { return Next::Hold };
+        let Attached { group, lane } = match self.attach_admitted(false) {
+            Ok(attached) => attached,
+            Err(next) => return next,
+        };
         let record = group.shared.record();
         record.add(count::command(Kind::PubSub), 1);
         record.add(PoolCounter::Queries, 1);
@@ -395,6 +396,19 @@ impl Session {
         lane.send_raised(&client, whole, muted, raise);
         self.server.keep_looking();
         Next::Done
+    }
+
+    /// Where a shared command goes that may be sent now; if not, what is to be done instead.
+    fn attach_admitted(&mut self, heavy: bool) -> Result<&Attached, Next> {
+        let client = Rc::clone(&self.client);
+        let before = self.attached.as_ref().map(|attached| Rc::clone(&attached.lane));
+        let Some(attached) = self.attach(heavy) else { return Err(Next::Hold) };
+        // Whether there is room on the lane that it has was known before anything was read.
+        let has_changed = before.is_none_or(|before| !Rc::ptr_eq(&before, &attached.lane));
+        if has_changed && attached.lane.admit(&client, || attached.group.line()) != Admission::Now {
+            return Err(Next::Later);
+        }
+        Ok(attached)
     }
 
     /// Where shared commands go; `None`: the lane has retired, or is the wrong one for a heavy command, and earlier replies must come first.
@@ -428,7 +442,10 @@ impl Session {
             group.leased.enter();
             group.shared.record().shift(PoolGauge::Clients, 1);
             self.attached = Some(Attached { group, lane });
-            self.join_identity();
+            // It stays among whom it is, wherever its commands go.
+            if !self.has_identity() {
+                self.join_identity();
+            }
         }
         self.attached.as_ref()
     }
@@ -438,7 +455,6 @@ impl Session {
         if let Some(Attached { group, lane }) = self.attached.take() {
             lane.leave_line(&self.client);
             lane.detach();
-            self.part_identity();
             group.leased.leave();
             group.shared.record().shift(PoolGauge::Clients, -1);
         }
@@ -496,24 +512,17 @@ impl Session {
     /// Takes the request at the front of `carry` out; `None`: there is no whole one.
     pub(super) fn take_front(&mut self) -> Option<Vec<u8>> {
         self.scanner = RequestScanner::default();
-        loop {
-            let (whole, length) = match RequestScanner::default().scan(&self.carry, false) {
-                Ok(Scanned::Request(request)) => (anew(Arguments::new(&self.carry[..request.length])), request.length),
-                Ok(Scanned::Inline { text, length }) => {
-                    let arguments = inline::split(&self.carry[text]).unwrap_or_default();
-                    (anew(arguments.iter().map(Vec::as_slice)), length)
-                }
-                Ok(Scanned::Nothing { length }) => {
-                    self.carry.drain(..length);
-                    continue;
-                }
-                Ok(Scanned::Incomplete { .. }) | Err(_) => return None,
-            };
-            self.carry.drain(..length);
-            if self.carry.is_empty() {
-                self.carry = Vec::new();
-            }
-            return Some(whole);
+        let (whole, length) = front(&self.carry)?;
+        self.drop_front(length);
+        Some(whole)
+    }
+
+    /// So much of `carry` has been dealt with.
+    pub(super) fn drop_front(&mut self, length: usize) {
+        self.scanner = RequestScanner::default();
+        self.carry.drain(..length);
+        if self.carry.is_empty() {
+            self.carry = Vec::new();
         }
     }
 
@@ -523,6 +532,26 @@ impl Session {
         shown.database.set(self.database);
         shown.version.set(self.version);
         *shown.user.borrow_mut() = self.account.as_ref().map(|account| Rc::clone(&account.name));
+    }
+}
+
+/// The request at the front of `bytes`, and how much of them that is; `None`: there is no whole one.
+pub(super) fn front(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let mut at = 0;
+    loop {
+        let rest = &bytes[at..];
+        return match RequestScanner::default().scan(rest, false) {
+            Ok(Scanned::Request(request)) => Some((anew(Arguments::new(&rest[..request.length])), at + request.length)),
+            Ok(Scanned::Inline { text, length }) => {
+                let arguments = inline::split(&rest[text]).unwrap_or_default();
+                Some((anew(arguments.iter().map(Vec::as_slice)), at + length))
+            }
+            Ok(Scanned::Nothing { length }) => {
+                at += length;
+                continue;
+            }
+            Ok(Scanned::Incomplete { .. }) | Err(_) => None,
+        };
     }
 }
 

@@ -11,36 +11,29 @@ mod server;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sidepool_config::model::{Config, QueueFairness, Redis, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::sleep;
 
 use self::server::Server;
 use super::turns::{FULL_BYTES, QUANTUM};
 use crate::clock;
-use crate::pool::random::Random;
-use crate::worker::{Commons, Mailboxes, Worker, WorkerId};
+use crate::session::simulated::{self, Chances, Story};
+use crate::worker::Worker;
 
 /// How many worlds are looked at.
 const SEEDS: u64 = 1000;
-
-/// How many of them at a time.
-const THREADS: usize = 4;
 
 /// How the configured server is called.
 const NAME: &str = "main";
 
 /// What all in one world share.
 struct World {
-    random: RefCell<Random>,
-    /// Things go wrong.
-    faults: bool,
+    chances: Chances,
     /// What clients were told has been executed, and what has not.
     told: RefCell<BTreeSet<(String, bool)>>,
     /// What clients got a reply to.
@@ -49,47 +42,25 @@ struct World {
     late: RefCell<BTreeSet<String>>,
     /// The most bytes of requests that a lane kept.
     most: Cell<usize>,
-    /// What should not have been.
-    wrong: RefCell<Vec<String>>,
+}
+
+impl Deref for World {
+    type Target = Chances;
+
+    fn deref(&self) -> &Chances {
+        &self.chances
+    }
 }
 
 impl World {
-    /// One of four is a world without faults, in which everything has to work.
     fn of(seed: u64) -> Self {
         Self {
-            random: RefCell::new(Random::new(seed)),
-            faults: !seed.is_multiple_of(4),
+            chances: Chances::of(seed, Duration::from_secs(60), Duration::from_secs(1_000)),
             told: RefCell::default(),
             heard: RefCell::default(),
             late: RefCell::default(),
             most: Cell::new(0),
-            wrong: RefCell::default(),
         }
-    }
-
-    fn between(&self, low: u32, high: u32) -> u32 {
-        self.random.borrow_mut().between(low, high)
-    }
-
-    /// True in so many of a thousand cases.
-    fn chance(&self, thousandths: u32) -> bool {
-        self.between(1, 1000) <= thousandths
-    }
-
-    /// True in so many of a thousand cases, where things go wrong.
-    fn fault(&self, thousandths: u32) -> bool {
-        self.faults && self.chance(thousandths)
-    }
-
-    /// Some time, short ones more often than long ones.
-    fn while_up_to(&self, longest: Duration) -> Duration {
-        let share = self.between(0, 1000);
-        longest.mul_f64((f64::from(share) / 1000.0).powi(6))
-    }
-
-    /// No answer may take longer: all timeouts together, where there are any.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(if self.faults { 60 } else { 1_000 })
     }
 
     /// A client was told that this has been executed, or that it has not.
@@ -113,10 +84,6 @@ impl World {
         let most = groups.iter().map(|group| group.most_kept()).max().unwrap_or(0);
         self.most.set(self.most.get().max(most));
     }
-
-    fn complain(&self, what: String) {
-        self.wrong.borrow_mut().push(what);
-    }
 }
 
 fn settings(world: &World, server: &Server) -> Config {
@@ -134,34 +101,16 @@ fn settings(world: &World, server: &Server) -> Config {
     Config { redis: [(NAME.to_owned(), redis)].into(), ..Config::default() }
 }
 
-/// A worker, and what runs what others post to it.
-fn start(config: &Arc<Config>) -> (Rc<Worker>, JoinHandle<()>) {
-    let (post, mut jobs) = mpsc::unbounded_channel::<crate::worker::Job>();
-    let worker = Worker::new(WorkerId(0), Mailboxes::new(vec![post]), Commons::new(1).unwrap());
-    worker.apply(config);
-    let at_work = Rc::clone(&worker);
-    let task = tokio::task::spawn_local(async move {
-        while let Some(job) = jobs.recv().await {
-            job(&at_work);
-        }
-    });
-    (worker, task)
-}
-
 async fn live(world: Rc<World>) {
     let server = Server::start(&world);
-    let (worker, jobs) = start(&Arc::new(settings(&world, &server)));
+    let (worker, jobs) = simulated::worker(settings(&world, &server));
     let clients: Vec<_> = (0..world.between(1, 6))
         .map(|number| tokio::task::spawn_local(client::live(number, Rc::clone(&world), Rc::clone(&worker))))
         .collect();
-    for client in clients {
-        if let Err(error) = client.await {
-            world.complain(format!("a client: {error}"));
-        }
-    }
+    world.see_all_live(clients).await;
     look_for_remains(&world, &worker, &server).await;
     server.compare(&world);
-    worker.apply(&Arc::new(Config::default()));
+    worker.apply(&std::sync::Arc::new(Config::default()));
     worker.stop();
     sleep(Duration::from_secs(600)).await;
     if server.open() > 0 {
@@ -202,24 +151,21 @@ async fn look_for_remains(world: &World, worker: &Worker, server: &Server) {
     }
 }
 
-/// What went wrong in the world of this seed, and what chance says at its end.
-fn play(seed: u64) -> (Vec<String>, u32) {
+fn play(seed: u64) -> Story {
     let world = Rc::new(World::of(seed));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(LocalSet::new().run_until(live(Rc::clone(&world))));
-    (world.wrong.take(), world.between(0, u32::MAX - 1))
+    simulated::in_no_time(live(Rc::clone(&world)));
+    world.story()
 }
 
 /// What a client reads that says nothing for a minute and then asks something.
 fn after_a_silent_minute(closed: bool) -> Vec<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(LocalSet::new().run_until(async {
+    simulated::in_no_time(async {
         let world = Rc::new(World::of(0));
         let server = Server::start(&world);
         if closed {
             server.close();
         }
-        let (worker, jobs) = start(&Arc::new(settings(&world, &server)));
+        let (worker, jobs) = simulated::worker(settings(&world, &server));
         let (mut stream, session) = client::connect(&worker);
         sleep(Duration::from_secs(60)).await;
         let _ = stream.write_all(b"*1\r\n$4\r\nPING\r\n").await;
@@ -230,7 +176,7 @@ fn after_a_silent_minute(closed: bool) -> Vec<u8> {
         worker.stop();
         jobs.abort();
         read[..length].to_vec()
-    }))
+    })
 }
 
 #[test]
@@ -241,23 +187,10 @@ fn only_who_has_to_log_in_is_closed_for_its_silence() {
 
 #[test]
 fn a_seed_tells_the_same_story_each_time() {
-    for seed in 0..20 {
-        assert_eq!(play(seed), play(seed), "{seed}");
-    }
+    simulated::play_twice(play);
 }
 
 #[test]
 fn in_a_thousand_worlds_replies_are_right_nobody_hangs_and_nothing_is_left() {
-    // SIMULATION_SEED=N plays one world again.
-    if let Ok(seed) = std::env::var("SIMULATION_SEED") {
-        return assert_eq!(play(seed.parse().unwrap()).0, [""; 0]);
-    }
-    let part =
-        |first: u64| (first..SEEDS).step_by(THREADS).map(|seed| (seed, play(seed).0)).filter(|(_, wrong)| !wrong.is_empty()).collect();
-    let failed: Vec<(u64, Vec<String>)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS as u64).map(|first| scope.spawn(move || -> Vec<_> { part(first) })).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    let shown: Vec<String> = failed.iter().take(5).map(|(seed, wrong)| format!("SIMULATION_SEED={seed}: {}", wrong.join("; "))).collect();
-    assert!(failed.is_empty(), "{} worlds went wrong, such as\n{}", failed.len(), shown.join("\n"));
+    simulated::play_all(SEEDS, play);
 }

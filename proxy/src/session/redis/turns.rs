@@ -1,7 +1,8 @@
 //! Who may add requests to a lane. While there is room, everybody; once it is full, those who want more stand in line, first come first served within an
 //! identity and in turn between identities (`queue_fairness`). Whenever there is room again the first of them may add a quantum and goes to the end of the
 //! line: a deficit round robin, in which a small command counts for more than its bytes. Whoever took more than a quantum, because a request cannot be
-//! cut, waits that much longer the next time. The line is bounded in length and time, as the queue of the pool is.
+//! cut, waits that much longer the next time. The line is bounded in length and time, as the queue of the pool is, and as there (`refuse_early`) who would
+//! wait in vain at the pace of the last moments need not wait to learn it.
 //!
 //! Pure: how much room a lane has (`flow`), and who is woken, is the lane's to know.
 
@@ -10,6 +11,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::pool::id::IdentityId;
+use crate::pool::pace::Pace;
 use crate::pool::reason::RefuseReason;
 
 /// A lane with so many unanswered requests takes no more.
@@ -44,9 +46,15 @@ pub struct Load {
 }
 
 impl Load {
+    /// What counts.
+    #[must_use]
+    pub fn cost(self) -> usize {
+        self.bytes.max(self.commands.saturating_mul(COMMAND))
+    }
+
     /// What may still come.
     fn room(self) -> usize {
-        self.full.saturating_sub(self.bytes.max(self.commands.saturating_mul(COMMAND)))
+        self.full.saturating_sub(self.cost())
     }
 
     /// What a client may add in one turn: never all there is room for, or others would find none.
@@ -79,6 +87,17 @@ pub struct Bounds {
     pub length: usize,
     /// For so long at most.
     pub patience: Option<Duration>,
+    /// Whether who would wait for longer than that does not begin to.
+    pub refuse_early: bool,
+}
+
+/// What is to be expected of the line, at the pace of the last moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// So long one more would wait.
+    pub expected: Duration,
+    /// After so long somebody has had a turn, and one more would not wait for too long.
+    pub again: Duration,
 }
 
 /// A client's place.
@@ -160,11 +179,19 @@ pub struct Turns<T> {
     length: Cell<usize>,
     /// How many have been told that it is their turn, and have not come yet.
     called: Cell<usize>,
+    pace: RefCell<Pace>,
 }
 
 impl<T> Default for Turns<T> {
     fn default() -> Self {
-        Self { sides: RefCell::default(), had: RefCell::default(), turns: Cell::new(0), length: Cell::new(0), called: Cell::new(0) }
+        Self {
+            sides: RefCell::default(),
+            had: RefCell::default(),
+            turns: Cell::new(0),
+            length: Cell::new(0),
+            called: Cell::new(0),
+            pace: RefCell::default(),
+        }
     }
 }
 
@@ -189,7 +216,7 @@ impl<T: Stands> Turns<T> {
                 Admission::Refused(reason)
             }
             State::Out if self.is_empty() && load.room() > 0 => Admission::Now,
-            State::Out => self.line_up(bounds().length, who(), place, now()),
+            State::Out => self.line_up(bounds(), who(), place, now()),
         }
     }
 
@@ -203,8 +230,21 @@ impl<T: Stands> Turns<T> {
         self.length.get()
     }
 
+    /// Since when the one waits that has waited for longest.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.sides.borrow().iter().flat_map(|side| &side.clients).map(|(_, since)| *since).min()
+    }
+
+    /// What one more client of `identity` has to expect that waits for `patience` at most, if there is a pace.
+    pub fn outlook(&self, identity: IdentityId, patience: Option<Duration>, now: Instant) -> Option<Outlook> {
+        let interval = self.pace.borrow().interval(now)?;
+        let turns = u32::try_from(self.turns_before(identity)).unwrap_or(u32::MAX);
+        let expected = interval.saturating_mul(turns.saturating_add(1));
+        Some(Outlook { expected, again: expected.saturating_sub(patience.unwrap_or_default()).max(interval) })
+    }
+
     /// Whoever was called, and whoever stood in line, does so no longer: it wants nothing now.
-    pub fn leave(&self, place: &Place) {
+    pub fn leave(&self, place: &Place, now: impl FnOnce() -> Instant) {
         match place.state.get() {
             State::Out => {}
             State::Turn => self.come(place),
@@ -212,6 +252,7 @@ impl<T: Stands> Turns<T> {
             State::Waiting => {
                 place.state.set(State::Out);
                 self.take_out(|client| std::ptr::eq(client.place(), place));
+                self.note_end(now);
             }
         }
     }
@@ -230,12 +271,13 @@ impl<T: Stands> Turns<T> {
         sides.retain(|side| !side.clients.is_empty());
         drop(sides);
         self.length.set(self.length.get() - overdue.len());
+        self.note_end(|| now);
         overdue.iter().for_each(|client| refuse(client, RefuseReason::WaitTimeout));
     }
 
     /// Calls those whose turn it is: none before a quarter of the lane is free, and one in any case when nothing is owed.
-    /// `tell` hears since when each of them has waited.
-    pub fn call(&self, load: Load, tell: impl Fn(Instant)) {
+    /// `tell` hears how long each of them has waited.
+    pub fn call(&self, load: Load, now: impl Fn() -> Instant, tell: impl Fn(Duration)) {
         if self.is_empty() {
             return;
         }
@@ -279,11 +321,29 @@ impl<T: Stands> Turns<T> {
             place.state.set(State::Turn);
             self.called.set(self.called.get() + 1);
             room = room.saturating_sub(quantum + usize::from(debt) * KIB);
-            tell(since);
+            let now = now();
+            self.pace.borrow_mut().served(now);
+            tell(now.saturating_duration_since(since));
             client.wake();
             if one_by_one {
                 break;
             }
+        }
+        drop(sides);
+        self.note_end(now);
+    }
+
+    /// How many turns come before that of one more client of `identity`: each identity has one in a round.
+    fn turns_before(&self, identity: IdentityId) -> usize {
+        let sides = self.sides.borrow();
+        let own = sides.iter().find(|side| side.identity == identity).map_or(0, |side| side.clients.len());
+        sides.iter().map(|side| if side.identity == identity { own } else { side.clients.len().min(own + 1) }).sum()
+    }
+
+    /// Where nobody stands in line any more, that is no time in which somebody waits.
+    fn note_end(&self, now: impl FnOnce() -> Instant) {
+        if self.is_empty() {
+            self.pace.borrow_mut().note(now(), false);
         }
     }
 
@@ -309,11 +369,16 @@ impl<T: Stands> Turns<T> {
         self.called.set(self.called.get() - 1);
     }
 
-    fn line_up(&self, most: usize, who: T, place: &Place, now: Instant) -> Admission {
+    fn line_up(&self, bounds: Bounds, who: T, place: &Place, now: Instant) -> Admission {
         let identity = place.identity.get();
-        if self.length.get() >= most && !self.make_room(identity) {
+        let Bounds { length, patience, refuse_early } = bounds;
+        if refuse_early && self.would_time_out(identity, patience, now) {
+            return Admission::Refused(RefuseReason::WouldTimeOut);
+        }
+        if self.length.get() >= length && !self.make_room(identity) {
             return Admission::Refused(RefuseReason::QueueFull);
         }
+        self.pace.borrow_mut().note(now, true);
         place.state.set(State::Waiting);
         self.length.set(self.length.get() + 1);
         let mut sides = self.sides.borrow_mut();
@@ -322,6 +387,12 @@ impl<T: Stands> Turns<T> {
             None => sides.push(Side { identity, clients: VecDeque::from([(who, now)]) }),
         }
         Admission::Later
+    }
+
+    /// Never true of one that would be next.
+    fn would_time_out(&self, identity: IdentityId, patience: Option<Duration>, now: Instant) -> bool {
+        let Some(patience) = patience.filter(|_| !self.is_empty()) else { return false };
+        self.outlook(identity, Some(patience), now).is_some_and(|outlook| outlook.expected > patience)
     }
 
     /// The last one of the identity that has most in line goes, if that has at least two more than `identity`: one identity could keep all others out.

@@ -33,7 +33,7 @@ fn load(commands: usize, bytes: usize) -> Load {
 }
 
 fn asks_at(line: &Line, load: Load, most: usize, who: &Rc<Somebody>, now: Instant) -> Admission {
-    line.admits(load, || Bounds { length: most, patience: None }, || Rc::clone(who), &who.place, || now)
+    line.admits(load, || Bounds { length: most, patience: None, refuse_early: false }, || Rc::clone(who), &who.place, || now)
 }
 
 fn asks(line: &Line, load: Load, who: &Rc<Somebody>) -> Admission {
@@ -52,7 +52,7 @@ fn of(identity: u16, count: usize) -> Vec<Rc<Somebody>> {
 
 /// Those among `all` whose turn it is now; they come.
 fn called(line: &Line, load: Load, all: &[Rc<Somebody>]) -> Vec<usize> {
-    line.call(load, drop);
+    line.call(load, clock::now, drop);
     let turns = (0..all.len()).filter(|index| all[*index].place.state.get() == State::Turn);
     turns.inspect(|index| assert_eq!(asks(line, load, &all[*index]), Admission::Now)).collect()
 }
@@ -86,8 +86,8 @@ fn whoever_waits_longest_comes_first_and_only_as_many_as_there_is_room_for() {
     assert!(called(&line, load(100, FULL_BYTES - 1), &all).is_empty(), "not before there is room for many");
     assert!(called(&line, load(FULL_COMMANDS - 1, 100), &all).is_empty());
     let half = FULL_BYTES / 2 / QUANTUM;
-    line.call(load(100, FULL_BYTES / 2), drop);
-    line.call(load(100, FULL_BYTES / 2), drop);
+    line.call(load(100, FULL_BYTES / 2), clock::now, drop);
+    line.call(load(100, FULL_BYTES / 2), clock::now, drop);
     assert_eq!(line.len(), 100 - half, "what others have been called for is not given away twice");
     assert_eq!(called(&line, load(100, FULL_BYTES), &all), (0..half).collect::<Vec<_>>());
     all[half].gone.set(true);
@@ -123,11 +123,11 @@ fn a_turn_that_is_not_used_is_free_again() {
     let all = some(3);
     let tight = Load { commands: 0, bytes: 0, full: 1 };
     all.iter().for_each(|one| assert_eq!(asks(&line, load(0, FULL_BYTES), one), Admission::Later));
-    line.call(tight, drop);
-    line.call(tight, drop);
+    line.call(tight, clock::now, drop);
+    line.call(tight, clock::now, drop);
     assert_eq!(line.len(), 2, "one was called, and not yet another");
-    line.leave(&all[0].place);
-    line.leave(&all[1].place);
+    line.leave(&all[0].place, clock::now);
+    line.leave(&all[1].place, clock::now);
     assert_eq!(order(&line, &all, 1), [2], "one gave its turn up, the other its place");
     assert!(line.is_empty());
 }
@@ -149,4 +149,60 @@ fn the_line_is_bounded_in_length_and_time() {
     assert_eq!((asks(&line, load(0, 0), &many[0]), many[0].woken.get(), line.len()), (late, 1, 2));
     line.refuse_overdue(at(1000), None);
     assert_eq!(line.len(), 2, "there is no limit");
+}
+
+/// A line in which somebody has had a turn each 100 ms for a while, and so many of the first identity wait; and the time then.
+fn paced(waiting: usize) -> (Line, Vec<Rc<Somebody>>, Instant) {
+    let (line, mut now) = (Line::default(), clock::now());
+    let all = of(1, waiting + 20);
+    all.iter().for_each(|one| assert_eq!(asks_at(&line, load(0, FULL_BYTES), 1000, one, now), Admission::Later));
+    for one in &all[..20] {
+        now += Duration::from_millis(100);
+        line.call(Load { commands: 0, bytes: 0, full: 1 }, || now, drop);
+        assert_eq!(asks_at(&line, load(0, FULL_BYTES), 1000, one, now), Admission::Now);
+    }
+    (line, all, now)
+}
+
+#[test]
+fn who_would_time_out_is_refused_at_once_where_that_is_wanted() {
+    let (line, _all, now) = paced(10);
+    let asks = |who: &Rc<Somebody>, patience: u64, refuse_early: bool| {
+        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(patience)), refuse_early };
+        line.admits(load(0, FULL_BYTES), || bounds, || Rc::clone(who), &who.place, || now)
+    };
+    let (more, other) = (of(1, 3), of(2, 1));
+    assert_eq!(asks(&more[0], 1_000, true), Admission::Refused(RefuseReason::WouldTimeOut));
+    let outlook = line.outlook(IdentityId(1), Some(Duration::from_millis(1_000)), now).expect("there is a pace");
+    assert_eq!((outlook.expected.as_millis(), outlook.again.as_millis()), (1_100, 100), "when one more has had its turn");
+    assert_eq!(asks(&more[1], 1_500, true), Admission::Later, "it waits for longer");
+    assert_eq!(asks(&other[0], 1_000, true), Admission::Later, "of another identity one only has a turn before it");
+    assert_eq!(asks(&more[2], 1_000, false), Admission::Later, "it may be lucky");
+}
+
+#[test]
+fn without_a_pace_nobody_is_refused_early() {
+    let (line, all, now) = paced(10);
+    let asks = |line: &Line, who: &Rc<Somebody>, now: Instant| {
+        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(1_000)), refuse_early: true };
+        line.admits(load(0, FULL_BYTES), || bounds, || Rc::clone(who), &who.place, || now)
+    };
+    let more = of(1, 2);
+    assert_eq!(asks(&line, &more[0], now + Duration::from_secs(31)), Admission::Later, "long ago is no pace");
+    let stuck = Line::default();
+    all.iter().for_each(|one| one.place.state.set(State::Out));
+    all.iter().for_each(|one| assert_eq!(asks(&stuck, one, now), Admission::Later, "nobody was ever called"));
+    assert_eq!(stuck.outlook(IdentityId(1), None, now), None);
+    assert_eq!(stuck.oldest(), Some(now));
+}
+
+#[test]
+fn time_in_which_nobody_waits_is_not_the_lines() {
+    let (line, all, now) = paced(0);
+    let later = now + Duration::from_secs(20);
+    assert_eq!(asks_at(&line, load(0, FULL_BYTES), 1000, &all[0], later), Admission::Later);
+    let outlook = line.outlook(IdentityId(1), None, later).expect("there is a pace");
+    assert_eq!(outlook.expected.as_millis(), 200);
+    line.leave(&all[0].place, || later);
+    assert_eq!(line.outlook(IdentityId(1), None, later + Duration::from_secs(5)).map(|outlook| outlook.expected.as_millis()), Some(100));
 }

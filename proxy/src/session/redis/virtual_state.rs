@@ -1,6 +1,6 @@
 //! `CLIENT …`: what a client asks about itself or about the proxy's other clients is answered here; upstream numbers never show.
 
-use sidepool_config::model::RedisAuth;
+use sidepool_config::model::{QueueFairness, RedisAuth};
 use sidepool_protocol::redis::command::{Command, Handling, Kind};
 use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::handshake;
@@ -101,7 +101,7 @@ impl Session {
     pub(super) fn set_name(&self, name: &[u8]) {
         let name = String::from_utf8_lossy(name);
         self.client.shown.rename(|words| words.name = name.into());
-        self.rejoin_identity();
+        self.rejoin_identity(QueueFairness::ApplicationName);
     }
 
     fn get_name(&mut self) -> Next {

@@ -63,11 +63,7 @@ pub(super) async fn live(number: u32, world: Rc<World>, worker: Rc<Worker>) {
             world.complain(format!("c{number} lost its connection"));
         }
         drop(client);
-        match timeout(world.patience(), session).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => world.complain(format!("the session of c{number}: {error}")),
-            Err(_) => world.complain(format!("the session of c{number} outlives its client")),
-        }
+        world.see_end(&format!("c{number}"), session).await;
     }
 }
 

@@ -73,11 +73,7 @@ pub(super) async fn live(number: u32, world: Rc<World>, worker: Rc<Worker>) {
             world.complain(format!("{name} lost its connection"));
         }
         drop(client);
-        match timeout(world.patience(), session).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => world.complain(format!("the session of {name}: {error}")),
-            Err(_) => world.complain(format!("the session of {name} outlives its client")),
-        }
+        world.see_end(&name, session).await;
     }
 }
 
