@@ -300,8 +300,8 @@ async fn admit(
     let baseline = tokio::select! {
         biased;
         baseline = pool.baseline(member.account().patience()) => baseline,
-        // Nobody is let in for who does not wait any more.
-        () = reached.speaker.stream.left() => return Err(Farewell::Left),
+        // Nobody is let in for who does not wait any more. What it has asked already is the session's to deal with, even if it says no more.
+        () = reached.speaker.stream.left(), if reached.speaker.heard.bytes().is_empty() => return Err(Farewell::Left),
         // Who waits for a server waits as for a query.
         () = over(bounds.query) => {
             return Err(Farewell::Refused(refusal::overdue(Overdue::QueuedQuery, &bounds), Denied::QueryTimeout));

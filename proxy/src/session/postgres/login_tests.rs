@@ -344,6 +344,27 @@ async fn what_belongs_to_the_session_is_left_for_it() {
 }
 
 #[tokio::test]
+async fn who_has_asked_and_says_no_more_is_let_in_and_who_has_left_is_not() {
+    for said in [&b""[..], b"Q\0\0\0\x0dselect 1\0X\0\0\0\x04"] {
+        // The pool is cold, so that there is a wait for the server.
+        on_worker(
+            |postgres, _| postgres.auth_type = AuthType::Trust,
+            |worker| async move {
+                let (mut client, ours) = pair().await;
+                client.write_all(&[&packet("bob", "shop"), said].concat()).await.unwrap();
+                client.shutdown().await.unwrap();
+                match login(ours, &worker).await {
+                    None => assert!(said.is_empty(), "what it has asked is lost"),
+                    Some(Arrival::Session(start)) => assert!(!said.is_empty() && start.said == said),
+                    Some(_) => panic!("no session"),
+                }
+            },
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_cancel_request_is_passed_on_with_its_key() {
     on_worker(
         |_, _| {},
