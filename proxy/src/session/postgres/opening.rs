@@ -151,9 +151,9 @@ pub(super) async fn wish(speaker: &mut Speaker<'_>, tls: &ClientTls) -> Result<W
             (Opening::DirectTls, _) => return Err(Farewell::Stranger(Stranger::Tls)),
             (Opening::Ssl, None) => std::mem::replace(&mut asked_ssl, true),
             (Opening::Gss, _) => std::mem::replace(&mut asked_gss, true),
-            (Opening::Cancel(remaining), _) => return Ok(Wish::Cancel(key(&speaker.packet(remaining).await?))),
+            (Opening::Cancel(remaining), _) => return Ok(Wish::Cancel(key(&speaker.packet(remaining, has_turn).await?))),
             (Opening::Startup { minor, remaining }, _) => {
-                let packet = speaker.packet(remaining).await?;
+                let packet = speaker.packet(remaining, has_turn).await?;
                 if offered.is_some() && !is_secure && is_required(tls.sslmode) {
                     let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "SSL required").with_hint("Set sslmode=require.");
                     return Err(Farewell::Refused(fault, Denied::TlsRequired));
@@ -265,9 +265,9 @@ impl Speaker<'_> {
         })
     }
 
-    /// The rest of the packet whose head has been heard.
-    async fn packet(&mut self, remaining: usize) -> Result<Vec<u8>, Farewell> {
-        let _listening = self.arrival.listen();
+    /// The rest of the packet whose head has been heard. Who has no turn stays with those who have none: sending it away frees none.
+    async fn packet(&mut self, remaining: usize, has_turn: bool) -> Result<Vec<u8>, Farewell> {
+        let _listening = has_turn.then(|| self.arrival.listen());
         let whole = startup::HEAD_BYTES + remaining;
         while self.heard.bytes().len() < whole {
             self.heard.more(self.stream, self.buffers, PIECE_BYTES).await?;
@@ -284,6 +284,7 @@ fn key(rest: &[u8]) -> Option<CancelKey> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::rc::Rc;
     use std::time::Duration;
 
@@ -292,7 +293,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::arrivals::Arrivals;
+    use crate::arrivals::{Arrivals, GRACE};
+    use crate::clock;
 
     #[test]
     fn a_startup_message_is_refused_for_what_is_wrong_with_it() {
@@ -321,5 +323,19 @@ mod tests {
             assert_eq!(heard.rest().len(), PIECE_BYTES - 3);
         };
         LocalSet::new().run_until(run).await;
+    }
+
+    #[tokio::test]
+    async fn half_a_cancel_has_no_turn_and_stands_with_the_silent() {
+        let (all, (mut client, ours)) = (Rc::<Arrivals>::default(), UnixStream::pair().unwrap());
+        let (mut stream, arrival, later) = (Stream::Unix(ours), all.enter(), all.enter());
+        let (mut heard, buffers, tls) = (Heard::default(), Buffers::default(), ClientTls::default());
+        client.write_all(b"\0\0\0\x10\x04\xd2\x16\x2e\0\0").await.unwrap();
+        let mut speaker = Speaker { stream: &mut stream, heard: &mut heard, buffers: &buffers, arrival: &arrival };
+        let mut cancel = pin!(wish(&mut speaker, &tls));
+        assert!(timeout(Duration::from_millis(20), &mut cancel).await.is_err(), "half of it is missing");
+        assert!(all.make_room(clock::now() + 2 * GRACE));
+        timeout(Duration::ZERO, arrival.sent_away()).await.expect("it came first, and keeps nobody from a turn");
+        assert!(timeout(Duration::ZERO, later.sent_away()).await.is_err());
     }
 }
