@@ -30,7 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// A descriptor may come free at any moment, so never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many are accepted before everybody else has had a turn: in a burst those who are at work shall hardly notice.
+/// How many are accepted, or turn out to be gone, before everybody else has had a turn: in a burst those who are at work shall hardly notice.
 const AT_A_TIME: u64 = 16;
 
 /// How many clients are still told, or served, when a listener closes.
@@ -75,7 +75,7 @@ impl Listener {
         spawn_local(async move {
             let closing = tokio::select! {
                 closing = close => closing.unwrap_or_default(),
-                () = acceptor.run() => Closing::default(),
+                () = acceptor.run(async || acceptor.socket.accept().await) => Closing::default(),
             };
             acceptor.close(closing).await;
             drop(entrance);
@@ -98,21 +98,16 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts for ever. An accept that fails costs a pause, never the listener.
-    async fn run(&self) {
-        let (mut pause, mut accepted) = (FIRST_PAUSE, 0_u64);
+    async fn run(&self, accept: impl AsyncFn() -> io::Result<Stream>) {
+        let (mut pause, mut seen) = (FIRST_PAUSE, 0_u64);
         loop {
-            match self.socket.accept().await {
+            match accept().await {
                 Ok(stream) => {
                     pause = FIRST_PAUSE;
                     if *self.door == Door::Postgres {
                         self.worker.suspension.over().await;
                     }
                     self.admit(stream);
-                    accepted += 1;
-                    // Who is to make room does so before the next one comes.
-                    if accepted.is_multiple_of(AT_A_TIME) || self.gate.numbers().is_over() {
-                        tokio::task::yield_now().await;
-                    }
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -121,6 +116,12 @@ impl Acceptor {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+            }
+            // Those who are gone again count, too: nothing else would ever interrupt them.
+            seen += 1;
+            // Who is to make room does so before the next one comes.
+            if seen.is_multiple_of(AT_A_TIME) || self.gate.numbers().is_over() {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -342,6 +343,33 @@ mod tests {
                 (before, most) = (now, most.max(now - before));
             }
             assert!((1..=AT_A_TIME).contains(&most), "{most} between two turns of somebody else");
+        });
+    }
+
+    #[test]
+    fn a_burst_of_clients_that_are_gone_already_does_so_too() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let worker = Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap());
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (socket, door, gate) = (Socket::attach(Bound::Tcp(listener)).unwrap(), Rc::new(Door::Postgres), Gate::new(10));
+            let refusals = Refusals::new(Rc::clone(&door), Arc::clone(&gate), Rc::clone(&worker));
+            let acceptor = Acceptor { socket, door, gate, places: Places::new(1), worker, refusals };
+            let gone = Cell::new(0);
+            let accept = async || {
+                gone.set(gone.get() + 1);
+                match gone.get() {
+                    ..=100 => Err(io::ErrorKind::ConnectionAborted.into()),
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = acceptor.run(accept) => unreachable!("it accepts for ever"),
+                () = std::future::ready(()) => {}
+            }
+            assert_eq!(gone.get(), AT_A_TIME);
         });
     }
 
