@@ -1,5 +1,7 @@
 //! Random bytes that nobody can guess, for nonces and cancel keys: got from the system for several logins at a time. What has been given away is wiped,
 //! so that nothing here tells of it. One for each worker. Not here: chance that may be guessed (`pool::random`).
+//!
+//! What is in store outlives a snapshot of the machine: copies of it begin with the same nonces and cancel keys, 256 bytes of them at most.
 
 use std::cell::RefCell;
 

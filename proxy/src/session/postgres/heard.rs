@@ -1,6 +1,7 @@
 //! What a client has said that nobody has looked at yet, while it logs in: read in pieces as large as they come, so that a message costs one system call.
 //!
-//! What is said too early is kept for whoever is next, and is never more than a piece beyond what a message may have. Not here: what messages mean.
+//! What is said too early is kept for whoever is next, and is never more than a piece beyond what a message may have. A piece of each client may be held
+//! beyond its turn, too: those who are in, and wait for the first connection to their server. Not here: what messages mean.
 
 use std::future::poll_fn;
 use std::io;
