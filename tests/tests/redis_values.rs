@@ -85,3 +85,15 @@ async fn who_leaves_in_the_middle_of_a_value_breaks_nothing() {
         assert_eq!(other.command(&["ECHO", "in order"]).await.text(), "in order");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_smaller_than_what_streams_is_gathered_on_a_connection_of_ones_own_too() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.stream_threshold", "4MiB")).await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["WATCH", "k"]).await.text(), "OK");
+    set(&mut wire, "other", 2 * MIB).await;
+    get(&mut wire, "other", 2 * MIB).await;
+    set(&mut wire, "other", 6 * MIB).await;
+    get(&mut wire, "other", 6 * MIB).await;
+}

@@ -429,7 +429,9 @@ impl Relay {
     }
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let room = if self.body.is_some() { self.out.is_empty() } else { session.carry.len() < OUT_MAX };
+        // A request up to the size from which on they are streamed is gathered.
+        let gathered = session.server.config().stream_threshold_bytes.max(OUT_MAX as u64);
+        let room = if self.body.is_some() { self.out.is_empty() } else { (session.carry.len() as u64) < gathered };
         if session.closing.is_some() || self.deaf {
             return Ok(false);
         }
