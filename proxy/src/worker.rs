@@ -11,7 +11,6 @@ use std::sync::Arc;
 use sidepool_config::model::Config;
 use tokio::sync::mpsc;
 
-use crate::chance::Chance;
 use crate::console::control::Control;
 use crate::console::guest::Guests;
 use crate::drain::DrainSignal;
@@ -92,8 +91,6 @@ pub struct Worker {
     pub mailboxes: Mailboxes,
     /// Memory lent to whoever is on the thread right now.
     pub buffers: Buffers,
-    /// Random bytes for logins.
-    pub chance: Chance,
     /// The configuration in force; replaced whole by a reload.
     pub config: RefCell<Arc<Config>>,
     /// Handles of pools, for what other workers post.
@@ -138,7 +135,6 @@ impl Worker {
             id,
             mailboxes,
             buffers: Buffers::default(),
-            chance: Chance::default(),
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
             postgres: PostgresSide::new(id, commons.postgres),

@@ -10,4 +10,3 @@ pub mod bind;
 pub mod gate;
 pub mod place;
 mod refuse;
-mod socket;
