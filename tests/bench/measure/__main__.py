@@ -26,7 +26,7 @@ def options():
     parser.add_argument("--only", choices=_GROUPS, help="of these loads only one group")
     parser.add_argument("--targets", metavar="NAMES", default="pgbouncer,nutcracker,sidepool,direct",
                         help="which, comma-separated; pgbouncer-again and nutcracker-again are second instances, for an A/A comparison; "
-                             "sidepool-stateless has session_state = off")
+                             "sidepool-stateless has session_state = off, sidepool-io_uring has io_backend = io_uring")
     parser.add_argument("--sidepool", metavar="BINARY", type=pathlib.Path, default=os.environ.get("BINARY"),
                         help="this binary instead of one built with the release profile")
     parser.add_argument("--against", metavar="BINARY", type=pathlib.Path, help="another sidepool binary, compared as `sidepool-other`")
@@ -78,15 +78,18 @@ class Bench:
     def binary(self, name):
         return self.chosen.against if name == "sidepool-other" else self.chosen.sidepool
 
+    def backend(self, name):
+        return "io_uring" if name == "sidepool-io_uring" else "epoll"
+
     def start_postgres(self, name, auth="trust"):
         if name.startswith("sidepool"):
             state = "off" if name == "sidepool-stateless" else "follow"
-            return servers.sidepool_for_postgres(self.place, self.binary(name), self.postgres, name, auth, state)
+            return servers.sidepool_for_postgres(self.place, self.binary(name), self.postgres, name, auth, state, self.backend(name))
         return servers.pgbouncer(self.place, self.postgres, name, auth, 65536 if name == "pgbouncer-64k" else None)
 
     def start_redis(self, name):
         if name.startswith("sidepool"):
-            return servers.sidepool_for_redis(self.place, self.binary(name), self.redis, name)
+            return servers.sidepool_for_redis(self.place, self.binary(name), self.redis, name, self.backend(name))
         return servers.nutcracker(self.place, self.redis, name)
 
     def fleet(self, key, names, start):
@@ -103,13 +106,13 @@ class Bench:
         if load.group == "memory":
             return self.run_memory(load)
         if load.group == "redis":
-            names = self.wanted("nutcracker", "nutcracker-again", "sidepool", "sidepool-other")
+            names = self.wanted("nutcracker", "nutcracker-again", "sidepool", "sidepool-other", "sidepool-io_uring")
             targets = self.fleet("redis", names, self.start_redis)
             targets += [self.redis.target()] if "direct" in chosen.targets else []
             rates = [redis.warm(target, load) for target in targets]
             requests = max(1, round(min(rates) * chosen.seconds))
             return compare.alternate(targets, chosen.rounds, lambda target: redis.run(target, load, requests, self.redis.process))
-        names = self.wanted("pgbouncer", "pgbouncer-again", "sidepool", "sidepool-other", "sidepool-stateless")
+        names = self.wanted("pgbouncer", "pgbouncer-again", "sidepool", "sidepool-other", "sidepool-stateless", "sidepool-io_uring")
         if load.kind == "P":
             # Debian's PgBouncer 1.18 knows no prepared statements in transaction mode; 1.21 and later do.
             names = [name for name in names if not name.startswith("pgbouncer") or self.pgbouncer_prepares()]
@@ -130,7 +133,7 @@ class Bench:
         is_postgres = load.kind == "IDLE"
         known = ("pgbouncer", "pgbouncer-again") if is_postgres else ("nutcracker", "nutcracker-again")
         start = self.start_postgres if is_postgres else self.start_redis
-        samples = {name: [] for name in self.wanted(*known, "sidepool", "sidepool-other")}
+        samples = {name: [] for name in self.wanted(*known, "sidepool", "sidepool-other", "sidepool-io_uring")}
         for index in range(min(self.chosen.rounds, 3)):
             for name in samples if index % 2 == 0 else reversed(samples):
                 target = start(name)

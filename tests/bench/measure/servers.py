@@ -119,13 +119,18 @@ def pgbouncer(place, postgres, name="pgbouncer", auth="trust", packet_buffer=Non
     return Target(name, port, folder, process)
 
 
-def sidepool_for_postgres(place, binary, postgres, name="sidepool", auth="trust", session_state="follow"):
+def _io(backend):
+    """The setting, where it is not the default: a sidepool from before it exists would refuse it."""
+    return "" if backend == "epoll" else f'io_backend = "{backend}"\n'
+
+
+def sidepool_for_postgres(place, binary, postgres, name="sidepool", auth="trust", session_state="follow", backend="epoll"):
     """sidepool in front of PostgreSQL, with its defaults but for what the comparison fixes."""
     folder = place.folder(f"{name}-{place.port()}")
     port = place.port()
     (folder / "sidepool.toml").write_text(f"""
 workers = 1
-[admin]
+{_io(backend)}[admin]
 listen = "{LOOPBACK}:{place.port()}"
 [postgres]
 listen = ["{LOOPBACK}:{port}", "unix:{folder}"]
@@ -151,13 +156,13 @@ password = "{scram_verifier()}"
     return Target(name, port, folder, process)
 
 
-def sidepool_for_redis(place, binary, redis, name="sidepool"):
+def sidepool_for_redis(place, binary, redis, name="sidepool", backend="epoll"):
     """sidepool in front of Redis, with its defaults."""
     folder = place.folder(f"{name}-{place.port()}")
     port = place.port()
     (folder / "sidepool.toml").write_text(f"""
 workers = 1
-[admin]
+{_io(backend)}[admin]
 listen = "{LOOPBACK}:{place.port()}"
 [redis.main]
 listen = ["{LOOPBACK}:{port}"]
