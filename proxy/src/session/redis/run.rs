@@ -415,7 +415,7 @@ impl Session {
                 Admission::Now => {}
                 Admission::Later => return Err(Next::Later),
                 Admission::Refused(reason) => {
-                    client.place.is_refused(reason);
+                    client.place.refuse(reason);
                     return Err(Next::Later);
                 }
             }

@@ -137,7 +137,7 @@ impl Place {
     }
 
     /// It is told so when it asks next.
-    pub fn is_refused(&self, reason: RefuseReason) {
+    pub fn refuse(&self, reason: RefuseReason) {
         self.state.set(State::Refused(reason));
     }
 
