@@ -28,6 +28,10 @@ const TOLERANCE_OF_ANOTHER_COMPILER: f64 = 0.20;
 const WARM_UP: u32 = 60;
 const MEASURED: u32 = 1_000;
 
+/// How often it is measured before something is said to be dearer: on a crowded machine more ticks of the clock fall into a request, and a cost of the
+/// code itself is in every take.
+const TAKES: u32 = 3;
+
 /// How many of the measured ones are logins, which cost as much as a hundred transactions.
 const MEASURED_LOGINS: u32 = 60;
 
@@ -213,22 +217,13 @@ fn compiler() -> String {
     String::from_utf8_lossy(&said.stdout).trim().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_costs_more_than_it_did() {
-    let (instructions, system_calls) = tokio::join!(Counter::Instructions.measure(), Counter::SystemCalls.measure());
-    let measured = Baseline { rustc: compiler(), instructions, system_calls };
-    let text = serde_json::to_string_pretty(&measured).expect("names and numbers");
-    println!("{text}");
-    if std::env::var("SIDEPOOL_COST").is_ok_and(|what| what == "write") {
-        std::fs::write(file(), text + "\n").expect("our own directory");
-        return;
-    }
-    let baseline: Baseline = serde_json::from_str(&std::fs::read_to_string(file()).expect("it is committed")).expect("it is well-formed");
-    let of_instructions = if baseline.rustc == measured.rustc { TOLERANCE } else { TOLERANCE_OF_ANOTHER_COMPILER };
+/// What is dearer than it was, in words.
+fn dearer(measured: &Baseline, before: &Baseline) -> Vec<String> {
+    let of_instructions = if before.rustc == measured.rustc { TOLERANCE } else { TOLERANCE_OF_ANOTHER_COMPILER };
     let mut dearer = Vec::new();
     for (what, now, before, tolerance) in [
-        ("instructions", &measured.instructions, &baseline.instructions, of_instructions),
-        ("system calls", &measured.system_calls, &baseline.system_calls, TOLERANCE),
+        ("instructions", &measured.instructions, &before.instructions, of_instructions),
+        ("system calls", &measured.system_calls, &before.system_calls, TOLERANCE),
     ] {
         assert_eq!(now.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "cost.json knows the loads");
         for (load, cost) in now {
@@ -237,6 +232,37 @@ async fn nothing_costs_more_than_it_did() {
             }
         }
     }
+    dearer
+}
+
+/// The lesser of two measurements, load by load.
+fn lesser(one: BTreeMap<String, f64>, other: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    one.into_iter().map(|(load, cost)| (load.clone(), cost.min(other[&load]))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_costs_more_than_it_did() {
+    // One after the other: what a request takes longer beside a busy neighbour is filled with ticks of the clock, which are system calls, too.
+    let mut measured = Baseline {
+        rustc: compiler(),
+        instructions: Counter::Instructions.measure().await,
+        system_calls: Counter::SystemCalls.measure().await,
+    };
+    if std::env::var("SIDEPOOL_COST").is_ok_and(|what| what == "write") {
+        let text = serde_json::to_string_pretty(&measured).expect("names and numbers");
+        std::fs::write(file(), text + "\n").expect("our own directory");
+        return;
+    }
+    let baseline: Baseline = serde_json::from_str(&std::fs::read_to_string(file()).expect("it is committed")).expect("it is well-formed");
+    for _ in 1..TAKES {
+        if dearer(&measured, &baseline).is_empty() {
+            break;
+        }
+        measured.instructions = lesser(measured.instructions, &Counter::Instructions.measure().await);
+        measured.system_calls = lesser(measured.system_calls, &Counter::SystemCalls.measure().await);
+    }
+    println!("{}", serde_json::to_string_pretty(&measured).expect("names and numbers"));
+    let dearer = dearer(&measured, &baseline);
     assert!(
         dearer.is_empty(),
         "dearer than cost.json says by more than it may be; make it cheaper, or say in the commit why it is worth it: {dearer:#?}"

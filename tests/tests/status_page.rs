@@ -27,8 +27,9 @@ impl Dry {
     async fn start() -> Self {
         let (cluster, redis) = (Cluster::start().await, RedisServer::start().await);
         let settings =
-            Settings::postgres(&cluster).and_redis(&redis).set("postgres.default_pool_size", 3).set("postgres.databases.app.user", "app");
-        let settings = settings.set("postgres.databases.app.password", PASSWORD).database("other", &cluster);
+            Settings::postgres(&cluster).and_redis(&redis).set("postgres.default_pool_size", 3).set("postgres.query_wait_timeout", "10m");
+        let settings =
+            settings.set("postgres.databases.app.user", "app").set("postgres.databases.app.password", PASSWORD).database("other", &cluster);
         let wicked = format!("postgres.databases.\"{}\"", WICKED.replace('\\', ""));
         let settings = settings.set(&format!("{wicked}.host"), "127.0.0.1").set(&format!("{wicked}.port"), i64::from(cluster.port()));
         let settings = settings
