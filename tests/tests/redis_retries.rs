@@ -60,6 +60,42 @@ async fn a_server_that_cannot_write_now_is_given_time() {
     assert!(wire.command(&["INCR", "n"]).await.is_error("READONLY"));
 }
 
+/// Keeps the server busy for two seconds.
+const BUSY: &str =
+    "local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end local e = now() + 2000 while now() < e do end";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_again_keeps_its_place_although_others_wait_for_room() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server).set("redis.main.retry_timeout", "30s")).await;
+    let mut direct = server.direct().await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["SET", "n", "0"]).await.text(), "OK");
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        crowd.push(pool.redis_wire().await);
+    }
+    // While writes are halted they go down a connection of their own …
+    assert_eq!(crowd[0].command(&["CLIENT", "PAUSE", "1000", "WRITE"]).await.text(), "OK");
+    wire.send(&request(&["INCR", "n"])).await;
+    assert!(wire.is_silent().await);
+    // … and when this one is refused by what is a replica by then, it goes down the usual one, for which others stand in line.
+    direct.send(&[request(&["REPLICAOF", "127.0.0.1", "1"]), request(&["EVAL_RO", BUSY, "0"])].concat()).await;
+    for one in &mut crowd {
+        one.send(&request(&["GET", "n"]).repeat(1_000)).await;
+    }
+    pool.metrics_show("that some wait", |scrape| scrape.sum("sidepool_pool_client_connections", &[("state", "waiting")]) >= 1.0).await;
+    assert_eq!((direct.reply().await.text(), direct.reply().await), ("OK".to_owned(), Reply::Null));
+    for one in &mut crowd {
+        for _ in 0..1_000 {
+            one.reply().await;
+        }
+    }
+    assert_eq!(direct.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    assert_eq!(wire.reply().await, Reply::Integer(1));
+    assert_eq!(wire.command(&["GET", "n"]).await.text(), "1", "and what comes behind it has a reply of its own");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_reply_costs_only_the_one_who_asked() {
     let server = RedisServer::start().await;
