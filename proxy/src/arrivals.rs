@@ -162,20 +162,25 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    /// Takes a turn, if there is one to be had.
-    fn try_turn(&self) -> bool {
-        self.leave_lines();
-        let turn = Arc::clone(&self.all.turns).try_acquire_owned().ok();
-        let has = turn.is_some();
-        *self.turn.borrow_mut() = turn;
-        has
+    /// Takes a turn if there is one to be had at once, for as long as `speaks` takes, and keeps it if that says so. If it does not, or there is none, it
+    /// stays where it stands.
+    pub fn turn_at_once<T>(&self, speaks: impl FnOnce(bool) -> (bool, T)) -> T {
+        *self.turn.borrow_mut() = Arc::clone(&self.all.turns).try_acquire_owned().ok();
+        let has = self.turn.borrow().is_some();
+        let (keeps, said) = speaks(has);
+        match has && keeps {
+            true => self.leave_lines(),
+            false => self.give_back(),
+        }
+        said
     }
 
     /// Takes a turn when there is one. From here on it is nobody who has said nothing.
     pub async fn turn(&self) {
-        if self.try_turn() {
+        if self.turn_at_once(|has| (true, has)) {
             return;
         }
+        self.leave_lines();
         let _waiting = Waiting::begin(&self.all.waiting);
         if !self.all.looking.replace(true) {
             spawn_local(Rc::clone(&self.all).look());
@@ -304,6 +309,10 @@ mod tests {
         arrivals
     }
 
+    fn kept(has: bool) -> (bool, bool) {
+        (true, has)
+    }
+
     fn is_sent_away(arrival: &Newcomer) -> bool {
         arrival.mark.sent_away.get()
     }
@@ -329,7 +338,7 @@ mod tests {
     fn nobody_is_sent_away_for_our_own_work_nor_who_is_in() {
         let all = arrivals(10);
         let (working, speaking, inside) = (all.enter(), all.enter(), all.enter());
-        assert!(working.try_turn() && speaking.try_turn() && inside.try_turn());
+        assert!(working.turn_at_once(kept) && speaking.turn_at_once(kept) && inside.turn_at_once(kept));
         drop(working.listen());
         inside.is_in();
         assert!(!all.make_room(clock::now() + 2 * GRACE));
@@ -369,18 +378,18 @@ mod tests {
         let run = async {
             let all = arrivals(2);
             let (one, two, three) = (all.enter(), all.enter(), all.enter());
-            assert!(one.try_turn() && two.try_turn() && !three.try_turn());
+            assert!(one.turn_at_once(kept) && two.turn_at_once(kept) && !three.turn_at_once(kept));
             drop(one);
             three.turn().await;
             let four = all.enter();
-            assert!(!four.try_turn());
+            assert!(!four.turn_at_once(kept));
             all.resize(1);
             two.is_in();
-            assert!(!four.try_turn(), "there is one turn less now");
+            assert!(!four.turn_at_once(kept), "there is one turn less now");
             three.is_in();
-            assert!(four.try_turn());
+            assert!(four.turn_at_once(kept));
             all.resize(3);
-            assert!(two.try_turn() && three.try_turn() && !all.enter().try_turn());
+            assert!(two.turn_at_once(kept) && three.turn_at_once(kept) && !all.enter().turn_at_once(kept));
             assert_eq!(all.owed.get(), 0);
         };
         LocalSet::new().run_until(run).await;
@@ -391,7 +400,7 @@ mod tests {
         let run = async {
             let all = arrivals(1);
             let (slow, next) = (all.enter(), all.enter());
-            assert!(slow.try_turn());
+            assert!(slow.turn_at_once(kept));
             let slow = spawn_local(async move {
                 let _listening = slow.listen();
                 slow.sent_away().await;

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod app;
 pub mod arrivals;
 pub mod aside;
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod console;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sidepool_config::model::Config;
 use tokio::sync::mpsc;
 
+use crate::chance::Chance;
 use crate::console::control::Control;
 use crate::console::guest::Guests;
 use crate::drain::DrainSignal;
@@ -91,6 +92,8 @@ pub struct Worker {
     pub mailboxes: Mailboxes,
     /// Memory lent to whoever is on the thread right now.
     pub buffers: Buffers,
+    /// Random bytes for logins.
+    pub chance: Chance,
     /// The configuration in force; replaced whole by a reload.
     pub config: RefCell<Arc<Config>>,
     /// Handles of pools, for what other workers post.
@@ -135,6 +138,7 @@ impl Worker {
             id,
             mailboxes,
             buffers: Buffers::default(),
+            chance: Chance::default(),
             config: RefCell::new(Arc::new(Config::default())),
             pools: PoolTable::default(),
             postgres: PostgresSide::new(id, commons.postgres),

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use sidepool_tests::binary::{self, Build};
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::scrape::{self, Scrape};
@@ -66,6 +67,7 @@ async fn lines_for_machines_have_the_same_keys_and_reasons_of_a_closed_list() {
     log.line_with("login refused").await;
     let mut wire = pool.wire().await;
     wire.send(&frame::query("SELECT pg_sleep(60)")).await;
+    runs(&cluster, "pg_sleep(60)").await;
     cluster.stop();
     log.line_with("\"server_lost\"").await;
     for line in parsed(&pool) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sidepool_tests::conformance::proves;
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER, program};
 use sidepool_tests::postgres::frame::{self, cancel, query};
 use sidepool_tests::postgres::wire::first_error;
@@ -17,7 +18,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 
 struct Scene {
-    _cluster: Cluster,
+    cluster: Cluster,
     pool: Pooler,
     authority: Authority,
     files: Files,
@@ -36,7 +37,7 @@ async fn scene(sslmode: &str, change: impl FnOnce(Settings) -> Settings) -> Scen
         .set("postgres.client_tls_key_file", files.path("server.key"))
         .set("postgres.client_tls_cert_file", files.path("server.crt"));
     let pool = Pooler::start(change(settings)).await;
-    Scene { _cluster: cluster, pool, authority, files, host: "host=localhost hostaddr=127.0.0.1".to_owned() }
+    Scene { cluster, pool, authority, files, host: "host=localhost hostaddr=127.0.0.1".to_owned() }
 }
 
 /// What psql says to a query, with these parameters of the connection beside the usual ones.
@@ -237,7 +238,7 @@ async fn cancels_come_under_tls_and_in_the_clear() {
         let mut wire = secured(&scene).await;
         let (process, key) = wire.cancel_key.clone().unwrap();
         wire.send(&query("SELECT pg_sleep(60)")).await;
-        scene.pool.metrics_show("a query", |now| now.sum("sidepool_pool_server_connections", &[("state", "leased")]) > 0.0).await;
+        runs(&scene.cluster, "pg_sleep(60)").await;
         let mut messenger = Wire::connect(scene.pool.postgres_port()).await;
         if under_tls {
             messenger.secure(client(&scene.authority, None, &["postgresql"]), false).await.unwrap();
@@ -308,7 +309,7 @@ async fn one_too_many_is_told_under_tls() {
     // Cancels get through above all when there is no room.
     let (process, key) = only.cancel_key.clone().unwrap();
     only.send(&query("SELECT pg_sleep(60)")).await;
-    scene.pool.metrics_show("a query", |now| now.sum("sidepool_pool_server_connections", &[("state", "leased")]) > 0.0).await;
+    runs(&scene.cluster, "pg_sleep(60)").await;
     let mut messenger = Wire::connect(scene.pool.postgres_port()).await;
     messenger.secure(client(&scene.authority, None, &["postgresql"]), true).await.unwrap();
     messenger.send(&cancel(process, &key)).await;

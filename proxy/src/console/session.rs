@@ -69,8 +69,8 @@ pub(super) struct Desk {
     skipping: bool,
 }
 
-/// Serves a guest until it leaves, or the process ends.
-pub async fn serve(worker: &Rc<Worker>, stream: Stream, guest: Guest) {
+/// Serves a guest, who has `said` something already, until it leaves, or the process ends.
+pub async fn serve(worker: &Rc<Worker>, stream: Stream, said: &[u8], guest: Guest) {
     let visit = worker.guests.enter(&guest);
     let config = worker.config.borrow().clone();
     if config.log.connections && config.pgbouncer.is_none() {
@@ -83,7 +83,7 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, guest: Guest) {
         cancelled: Rc::clone(&guest.ticket.cancelled),
         out: Vec::new(),
         stream,
-        input: BytesMut::new(),
+        input: said.into(),
         prepared: Prepared::default(),
         skipping: false,
     };

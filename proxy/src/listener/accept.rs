@@ -1,7 +1,6 @@
 //! The accept loop of one socket, and the task that a client becomes.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,20 +8,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::bind::{Bound, SocketFile};
+use super::bind::Bound;
 use super::gate::{Door, Gate, Permit};
 use super::place::{Place, Places};
 use super::refuse::{Reason, Refusals};
+use super::socket::Socket;
 use crate::clock;
 use crate::drain::TaskSlot;
 use crate::observe::record::WorkerCounter;
 use crate::session;
 use crate::session::postgres::moving::Leaver;
-use crate::transport::ends::End;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -32,7 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// A descriptor may come free at any moment, so never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many are accepted before everybody else has had a turn: in a burst those who are at work shall hardly notice.
+/// How many are accepted, or turn out to be gone, before everybody else has had a turn: in a burst those who are at work shall hardly notice.
 const AT_A_TIME: u64 = 16;
 
 /// How many clients are still told, or served, when a listener closes.
@@ -77,7 +75,7 @@ impl Listener {
         spawn_local(async move {
             let closing = tokio::select! {
                 closing = close => closing.unwrap_or_default(),
-                () = acceptor.run() => Closing::default(),
+                () = acceptor.run(async || acceptor.socket.accept().await) => Closing::default(),
             };
             acceptor.close(closing).await;
             drop(entrance);
@@ -86,49 +84,6 @@ impl Listener {
             }
         });
         Ok(())
-    }
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
-}
-
-impl Socket {
-    fn attach(bound: Bound) -> io::Result<Self> {
-        match bound {
-            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Bound::Unix(listener, file) => Ok(Self::Unix(UnixListener::from_std(listener)?, file)),
-        }
-    }
-
-    /// The file of a Unix socket is not ours to remove any more.
-    fn give_away(&mut self) {
-        match self {
-            Self::Tcp(_) => {}
-            Self::Unix(_, file) => file.give_away(),
-        }
-    }
-
-    fn descriptor(&self) -> i32 {
-        match self {
-            Self::Tcp(listener) => listener.as_raw_fd(),
-            Self::Unix(listener, _) => listener.as_raw_fd(),
-        }
-    }
-
-    fn at(&self) -> End {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map_or(End::Unknown, End::Tcp),
-            Self::Unix(..) => End::Unix,
-        }
-    }
-
-    async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-        }
     }
 }
 
@@ -143,21 +98,16 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts for ever. An accept that fails costs a pause, never the listener.
-    async fn run(&self) {
-        let (mut pause, mut accepted) = (FIRST_PAUSE, 0_u64);
+    async fn run(&self, accept: impl AsyncFn() -> io::Result<Stream>) {
+        let (mut pause, mut seen) = (FIRST_PAUSE, 0_u64);
         loop {
-            match self.socket.accept().await {
+            match accept().await {
                 Ok(stream) => {
                     pause = FIRST_PAUSE;
                     if *self.door == Door::Postgres {
                         self.worker.suspension.over().await;
                     }
                     self.admit(stream);
-                    accepted += 1;
-                    // Who is to make room does so before the next one comes.
-                    if accepted.is_multiple_of(AT_A_TIME) || self.gate.numbers().is_over() {
-                        tokio::task::yield_now().await;
-                    }
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -166,6 +116,12 @@ impl Acceptor {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+            }
+            // Those who are gone again count, too: nothing else would ever interrupt them.
+            seen += 1;
+            // Who is to make room does so before the next one comes.
+            if seen.is_multiple_of(AT_A_TIME) || self.gate.numbers().is_over() {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -387,6 +343,33 @@ mod tests {
                 (before, most) = (now, most.max(now - before));
             }
             assert!((1..=AT_A_TIME).contains(&most), "{most} between two turns of somebody else");
+        });
+    }
+
+    #[test]
+    fn a_burst_of_clients_that_are_gone_already_does_so_too() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let worker = Worker::new(WorkerId(0), Mailboxes::new(Vec::new()), Commons::new(1).unwrap());
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (socket, door, gate) = (Socket::attach(Bound::Tcp(listener)).unwrap(), Rc::new(Door::Postgres), Gate::new(10));
+            let refusals = Refusals::new(Rc::clone(&door), Arc::clone(&gate), Rc::clone(&worker));
+            let acceptor = Acceptor { socket, door, gate, places: Places::new(1), worker, refusals };
+            let gone = Cell::new(0);
+            let accept = async || {
+                gone.set(gone.get() + 1);
+                match gone.get() {
+                    ..=100 => Err(io::ErrorKind::ConnectionAborted.into()),
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = acceptor.run(accept) => unreachable!("it accepts for ever"),
+                () = std::future::ready(()) => {}
+            }
+            assert_eq!(gone.get(), AT_A_TIME);
         });
     }
 

@@ -10,3 +10,4 @@ pub mod bind;
 pub mod gate;
 pub mod place;
 mod refuse;
+mod socket;

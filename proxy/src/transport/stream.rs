@@ -113,7 +113,8 @@ impl Stream {
     }
 
     /// Waits until the other side has left, without taking anything that it says. Once it has said something this waits for ever: whether it leaves
-    /// behind that is seen when it is read. The same under TLS, where leaving is something that is said.
+    /// behind that is seen when it is read. The same under TLS, where leaving is something that is said. It knows only what lies in the socket: who has
+    /// read something that is still to be answered does not ask.
     pub async fn left(&self) {
         let peek = |socket: BorrowedFd<'_>| recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).map_err(io::Error::from);
         loop {

@@ -158,8 +158,9 @@ impl Exchange {
         if client_nonce.is_empty() || !client_nonce.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
             return Err(ScramError::Malformed("nonce"));
         }
-        let nonce = format!("{client_nonce}{server_nonce}");
-        let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&parameters.salt), parameters.iterations);
+        let nonce = [client_nonce, server_nonce].concat();
+        let (salt, iterations) = (BASE64.encode(&parameters.salt), parameters.iterations.to_string());
+        let server_first = ["r=", &nonce, ",s=", &salt, ",i=", &iterations].concat();
         Ok(Self { client_first_bare: bare.into(), server_first, nonce: nonce.into(), binding, is_bound })
     }
 
@@ -183,7 +184,7 @@ impl Exchange {
         if nonce != &*self.nonce {
             return Err(ScramError::Malformed("nonce"));
         }
-        let signed = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
+        let signed = [&*self.client_first_bare, ",", &self.server_first, ",", without_proof].concat();
         Ok(Proof { signed, proof })
     }
 }
@@ -235,7 +236,7 @@ impl Proof {
         match verifier {
             Some(verifier) if right.into() => {
                 let keys = ScramKeys::new(verifier.parameters.clone(), client_key, server_key);
-                Ok(Accepted { message: format!("v={}", BASE64.encode(signature)), keys })
+                Ok(Accepted { message: ["v=", &BASE64.encode(signature)].concat(), keys })
             }
             Some(_) | None => Err(ScramError::WrongProof),
         }

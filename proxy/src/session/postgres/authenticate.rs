@@ -29,10 +29,10 @@ use sidepool_protocol::postgres::login::secret::Stored;
 use sidepool_protocol::postgres::startup::Startup;
 use tokio::io::AsyncWriteExt as _;
 
-use super::opening::{self, Farewell};
+use super::opening::{Farewell, Speaker};
 use super::route;
-use crate::arrivals::Newcomer;
 use crate::aside::{self, For};
+use crate::chance::Chance;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
 
@@ -44,7 +44,6 @@ pub(super) struct Keeper<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) config: &'a Postgres,
     pub(super) startup: &'a Startup,
-    pub(super) arrival: &'a Newcomer,
 }
 
 /// Who has come in.
@@ -75,27 +74,27 @@ struct Known {
 impl Keeper<'_> {
     /// Lets the client prove who it is. What precedes the welcome (AuthenticationOk at its end) is left in `out`; what is in `out` before is sent
     /// first.
-    pub(super) async fn authenticate(&self, stream: &mut Stream, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+    pub(super) async fn authenticate(&self, speaker: &mut Speaker<'_>, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
         let user = &*self.startup.user;
-        let admitted = match method::choose(self.config, stream, self.startup)? {
+        let admitted = match method::choose(self.config, speaker.stream, self.startup)? {
             None => Admitted::plainly(user),
             Some(Rule::Reject) => return Err(method::rejected().into()),
             Some(Rule::Trust) => self.existing(method::not_trusted).await?,
             Some(Rule::Peer(map)) => {
-                let is_peer = Box::pin(peer::may_be(stream, &self.config.auth_rules.maps, map.as_deref(), user)).await;
+                let is_peer = Box::pin(peer::may_be(speaker.stream, &self.config.auth_rules.maps, map.as_deref(), user)).await;
                 self.vouched_for(is_peer, method::not_the_peer).await?
             }
             Some(Rule::Cert(map)) => {
-                let is_holder = method::holds_certificate(stream, &self.config.auth_rules.maps, map.as_deref(), user);
+                let is_holder = method::holds_certificate(speaker.stream, &self.config.auth_rules.maps, map.as_deref(), user);
                 self.vouched_for(is_holder, method::no_certificate).await?
             }
-            Some(Rule::Ldap(ldap)) => Box::pin(self.by_ldap(stream, *ldap, out)).await?,
-            Some(Rule::Pam(service)) => Box::pin(self.by_pam(stream, &service, out)).await?,
-            Some(Rule::Md5) => self.by_password(stream, AskedBy::Md5, out).await?,
-            Some(Rule::Password) => self.by_password(stream, AskedBy::Plain, out).await?,
-            Some(Rule::ScramSha256) => self.by_password(stream, AskedBy::Scram, out).await?,
+            Some(Rule::Ldap(ldap)) => Box::pin(self.by_ldap(speaker, *ldap, out)).await?,
+            Some(Rule::Pam(service)) => Box::pin(self.by_pam(speaker, &service, out)).await?,
+            Some(Rule::Md5) => self.by_password(speaker, AskedBy::Md5, out).await?,
+            Some(Rule::Password) => self.by_password(speaker, AskedBy::Plain, out).await?,
+            Some(Rule::ScramSha256) => self.by_password(speaker, AskedBy::Scram, out).await?,
         };
-        self.arrival.is_in();
+        speaker.arrival.is_in();
         encode::authentication_ok(out);
         Ok(admitted)
     }
@@ -112,19 +111,19 @@ impl Keeper<'_> {
         Ok(Admitted { user: known.name, secret: known.secret.filter(|_| known.looked_up), keys: None })
     }
 
-    async fn by_ldap(&self, stream: &mut Stream, ldap: Ldap, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+    async fn by_ldap(&self, speaker: &mut Speaker<'_>, ldap: Ldap, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
         let user = &*self.startup.user;
-        let password = self.password(stream, method::no_ldap, out).await?;
+        let password = self.password(speaker, method::no_ldap, out).await?;
         if !ldap::knows(ldap, user, &password, &self.worker.postgres.password_turns).await {
             return Err(method::no_ldap().into());
         }
         Ok(Admitted { user: user.into(), secret: Some(password), keys: None })
     }
 
-    async fn by_pam(&self, stream: &mut Stream, service: &str, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+    async fn by_pam(&self, speaker: &mut Speaker<'_>, service: &str, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
         let user = &*self.startup.user;
-        let password = self.password(stream, method::no_pam, out).await?;
-        let question = pam::Question { service, user, from: &method::host(stream), password: &password };
+        let password = self.password(speaker, method::no_pam, out).await?;
+        let question = pam::Question { service, user, from: &method::host(speaker.stream), password: &password };
         match question.ask(&self.worker.postgres.password_turns).await {
             pam::Answer::Yes => Ok(Admitted { user: user.into(), secret: Some(password), keys: None }),
             pam::Answer::No => Err(method::no_pam().into()),
@@ -133,27 +132,27 @@ impl Keeper<'_> {
     }
 
     /// The client's password, in clear text, for somebody else to check.
-    async fn password(&self, stream: &mut Stream, otherwise: fn() -> Fault, out: &mut Vec<u8>) -> Result<Secret, Farewell> {
-        let asked = Asked::begin(Method::Plain, challenge(self.made_up(), None)?, out);
-        match self.answers(stream, asked, out).await? {
+    async fn password(&self, speaker: &mut Speaker<'_>, otherwise: fn() -> Fault, out: &mut Vec<u8>) -> Result<Secret, Farewell> {
+        let asked = Asked::begin(Method::Plain, challenge(&self.worker.chance, self.made_up(), None)?, out);
+        match self.answers(speaker, asked, out).await? {
             // An empty password would be none at all to a server or to the operating system.
             Claim::Password(password) if !password.is_empty() => Ok(Secret::new(password.to_string())),
             Claim::Password(_) | Claim::Md5 { .. } | Claim::Scram(_) => Err(otherwise().into()),
         }
     }
 
-    async fn by_password(&self, stream: &mut Stream, asked_by: AskedBy, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
+    async fn by_password(&self, speaker: &mut Speaker<'_>, asked_by: AskedBy, out: &mut Vec<u8>) -> Result<Admitted, Farewell> {
         let user = &*self.startup.user;
         let known = self.known().await?;
         let secret = known.as_ref().and_then(|known| known.secret.as_ref());
         let stored = secret.map(|secret| Stored::read(secret.reveal()));
-        let method = asked_by.method(stored.as_ref());
+        let (method, is_plain) = (asked_by.method(stored.as_ref()), matches!(stored, Some(Stored::Plain(_))));
         let scram = match &stored {
             Some(Stored::Scram(verifier)) => verifier.parameters.clone(),
             Some(Stored::Plain(_) | Stored::Md5(_)) | None => self.made_up(),
         };
-        let asked = Asked::begin(method, challenge(scram.clone(), end_point(stream, method))?, out);
-        let claim = self.answers(stream, asked, out).await?;
+        let asked = Asked::begin(method, challenge(&self.worker.chance, scram.clone(), end_point(speaker.stream, method))?, out);
+        let claim = self.answers(speaker, asked, out).await?;
         let given = claim.password().map(Secret::new);
         let proven = match (claim, &stored, secret) {
             // A verifier of our own making, made at the first login.
@@ -166,15 +165,15 @@ impl Keeper<'_> {
             (claim, stored, _) => claim.check(user, stored.as_ref(), out),
         };
         let (Some(proven), Some(known)) = (proven, known) else { return Err(wrong_password(method).into()) };
-        Ok(credentials(proven, known, given))
+        Ok(credentials(proven, known, is_plain, given))
     }
 
     /// Asks until all is said.
-    async fn answers(&self, stream: &mut Stream, mut asked: Asked, out: &mut Vec<u8>) -> Result<Claim, Farewell> {
+    async fn answers(&self, speaker: &mut Speaker<'_>, mut asked: Asked, out: &mut Vec<u8>) -> Result<Claim, Farewell> {
         loop {
-            stream.write_all(out).await?;
+            speaker.stream.write_all(out).await?;
             out.clear();
-            let (tag, body) = opening::answer(stream, self.arrival).await?;
+            let (tag, body) = speaker.message().await?;
             match asked.on_message(tag, &body, out)? {
                 Step::Ask(next) => asked = next,
                 Step::Check(claim) => return Ok(claim),
@@ -235,10 +234,9 @@ impl AskedBy {
     }
 }
 
-/// What a proof is good for upstream, beyond what the configuration has.
-fn credentials(proven: Proven, known: Known, given: Option<Secret>) -> Admitted {
+/// What a proof is good for upstream, beyond what the configuration has; `is_plain`: the known secret is the password itself.
+fn credentials(proven: Proven, known: Known, is_plain: bool, given: Option<Secret>) -> Admitted {
     let Known { name: user, secret, looked_up } = known;
-    let is_plain = secret.as_ref().is_some_and(|secret| matches!(Stored::read(secret.reveal()), Stored::Plain(_)));
     let found = secret.filter(|_| looked_up);
     match proven {
         Proven::Password if is_plain => Admitted { user, secret: found, keys: None },
@@ -257,12 +255,9 @@ fn end_point(stream: &Stream, method: Method) -> Option<EndPoint> {
     }
 }
 
-fn challenge(scram: Parameters, end_point: Option<EndPoint>) -> Result<Challenge, Fault> {
-    let mut random = [0; 22];
-    getrandom::fill(&mut random).map_err(|_| Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had"))?;
-    let (mut md5_salt, mut nonce) = ([0; 4], [0; 18]);
-    md5_salt.copy_from_slice(&random[..4]);
-    nonce.copy_from_slice(&random[4..]);
+fn challenge(chance: &Chance, scram: Parameters, end_point: Option<EndPoint>) -> Result<Challenge, Fault> {
+    let none = |_| Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had");
+    let (md5_salt, nonce) = (chance.bytes().map_err(none)?, chance.bytes().map_err(none)?);
     Ok(Challenge { md5_salt, scram_nonce: scram::nonce(nonce), scram, end_point })
 }
 
@@ -294,7 +289,10 @@ mod tests {
     fn what_is_passed_on_is_what_the_configuration_lacks() {
         let known = |secret: &str, looked_up| Known { name: "bob".into(), secret: Some(Secret::new(secret)), looked_up };
         let given = || Some(Secret::new("pencil"));
-        let passed = |proven, known, given| credentials(proven, known, given).secret;
+        let passed = |proven, known: Known, given| {
+            let is_plain = matches!(Stored::read(known.secret.as_ref().unwrap().reveal()), Stored::Plain(_));
+            credentials(proven, known, is_plain, given).secret
+        };
         assert_eq!(passed(Proven::Password, known("pencil", false), given()), None, "it is configured");
         assert_eq!(passed(Proven::Password, known("pencil", true), given()), given());
         assert_eq!(passed(Proven::Password, known(VERIFIER, false), given()), given(), "a plain password beats its verifier");

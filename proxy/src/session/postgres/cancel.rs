@@ -171,9 +171,7 @@ impl ConsoleTicket {
 /// A key by chance, with this process's place among its peers in it.
 fn new_key(worker: &Worker) -> Result<CancelKey, getrandom::Error> {
     let peer = worker.config.borrow().postgres.as_ref().map_or(0, |postgres| postgres.peer_id);
-    let mut random = [0; KEY_BYTES];
-    getrandom::fill(&mut random)?;
-    Ok(CancelKey::new(random, peer))
+    Ok(CancelKey::new(worker.chance.bytes()?, peer))
 }
 
 impl Drop for ConsoleTicket {

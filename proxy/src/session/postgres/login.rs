@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidepool_config::model::{Config, Postgres, TcpOptions};
+use sidepool_config::model::{Config, PoolMode, Postgres, TcpOptions};
 use sidepool_protocol::postgres::cancel_key::CancelKey;
 use sidepool_protocol::postgres::encode;
 use sidepool_protocol::postgres::fault::{Fault, Severity, SqlState};
@@ -32,21 +32,22 @@ use super::cancel::{self, CancelTicket, Outcome};
 use super::count::turned_away;
 use super::deadlines::Overdue;
 use super::denied::Denied;
+use super::heard::Heard;
 use super::inbound::Rules;
-use super::opening::{self, Farewell, Wish};
+use super::opening::{self, Farewell, Speaker, Wish};
 use super::operator;
 use super::pools::PgPool;
 use super::presence::{Presence, Who};
 use super::refusal;
 use super::replication::{Refused, Replicating};
-use super::route::{self, Route};
+use super::route::{self, PoolKey};
 use super::run::Start;
 use super::say;
 use crate::arrivals::Newcomer;
 use crate::clock;
 use crate::console::guest::Guest;
 use crate::drain::Stage;
-use crate::observe::record::{WorkerCounter, WorkerHistogram};
+use crate::observe::record::{PoolCounter, WorkerCounter, WorkerHistogram};
 use crate::pool::acquire::AcquireError;
 use crate::pool::fault::ConnectFaultKind;
 use crate::transport::options;
@@ -67,12 +68,12 @@ const BEHIND_PARAMETERS: usize = 32;
 pub enum Arrival {
     /// A session.
     Session(Start),
-    /// A replication connection.
-    Replication(Box<Replicating>, Stream),
+    /// A replication connection, and what the client has said already.
+    Replication(Box<Replicating>, Stream, Vec<u8>),
     /// A request to cancel what another client does.
     Cancel(Canceller),
-    /// An operator.
-    Console(Box<Guest>, Stream),
+    /// An operator, and what it has said already.
+    Console(Box<Guest>, Stream, Vec<u8>),
 }
 
 /// Somebody who asks to cancel what another client does; its connection is to be closed when that is done.
@@ -111,7 +112,9 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
     // Who it says it is, which is said of it in the log even when its time is up.
     let startup = OnceCell::new();
     let arrival = worker.postgres.arrivals.enter();
-    let reached = Reached { stream: &mut stream, id, connected, startup: &startup, server_wait: &server_wait, arrival: &arrival };
+    let mut heard = Heard::default();
+    let speaker = Speaker { stream: &mut stream, heard: &mut heard, buffers: &worker.buffers, arrival: &arrival };
+    let reached = Reached { speaker, id, connected, startup: &startup, server_wait: &server_wait };
     let result = {
         // Pinned here, so that there is one of it, and it is not moved.
         let entered = pin!(unless_sent_away(&arrival, enter(reached, worker, &config, postgres)));
@@ -126,15 +129,15 @@ pub async fn login(mut stream: Stream, worker: &Rc<Worker>) -> Option<Arrival> {
         Ok(Entered::Cancel(key)) => return Some(Arrival::Cancel(Canceller { key, stream, id, connected })),
         Ok(Entered::Replication(replicating)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
-            return Some(Arrival::Replication(replicating, stream));
+            return Some(Arrival::Replication(replicating, stream, heard.rest()));
         }
         Ok(Entered::Console(guest)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
-            return Some(Arrival::Console(guest, stream));
+            return Some(Arrival::Console(guest, stream, heard.rest()));
         }
         Ok(Entered::Session(inside)) => {
             count(worker, started, WorkerCounter::PostgresLoginOk);
-            return Some(Arrival::Session(inside.start(stream, postgres)));
+            return Some(Arrival::Session(inside.start(stream, heard.rest(), postgres)));
         }
         Err(farewell) => farewell,
     };
@@ -165,7 +168,7 @@ async fn unless_sent_away(arrival: &Newcomer, login: impl Future<Output = Result
 
 /// A client that has reached us.
 pub(super) struct Reached<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) speaker: Speaker<'a>,
     /// Its number.
     pub(super) id: u64,
     /// When, in seconds since the epoch.
@@ -174,8 +177,6 @@ pub(super) struct Reached<'a> {
     startup: &'a OnceCell<Startup>,
     /// Whether it is the server that we wait for, and not the client.
     server_wait: &'a Cell<bool>,
-    /// It has not proven who it is.
-    arrival: &'a Newcomer,
 }
 
 impl Reached<'_> {
@@ -184,11 +185,11 @@ impl Reached<'_> {
         let who = Who {
             user,
             database: startup.database.clone(),
-            tls: self.stream.tls_description().unwrap_or_default().into(),
+            tls: self.speaker.stream.tls_description().unwrap_or_default().into(),
             replication: startup.replication,
         };
         let side = &worker.postgres;
-        Presence::new(self.id, side.names.intern(who), self.stream, self.connected, state)
+        Presence::new(self.id, side.names.intern(who), self.speaker.stream, self.connected, state)
     }
 }
 
@@ -213,17 +214,19 @@ enum Entered {
 /// A client that is in and has been welcomed.
 struct Inside {
     pool: Rc<PgPool>,
-    route: Route,
+    mode: PoolMode,
     ticket: CancelTicket,
     member: Member,
 }
 
 impl Inside {
-    fn start(self, client: Stream, postgres: &Postgres) -> Start {
+    fn start(self, client: Stream, said: Vec<u8>, postgres: &Postgres) -> Start {
+        self.pool.pool.record().add(PoolCounter::BytesFromClient, said.len() as u64);
         Start {
             client,
+            said,
             pool: Rc::clone(&self.pool.pool),
-            mode: self.route.mode,
+            mode: self.mode,
             keeps_statements: postgres.max_prepared_statements > 0,
             rules: Rules { max_packet: postgres.max_packet_size, simple_queries: !postgres.disable_pqexec },
             ticket: self.ticket,
@@ -233,8 +236,8 @@ impl Inside {
 }
 
 async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, postgres: &Postgres) -> Result<Entered, Farewell> {
-    let wish = opening::wish(reached.stream, &postgres.client_tls, reached.arrival).await;
-    if let Some(peer) = reached.stream.tls_peer() {
+    let wish = opening::wish(&mut reached.speaker, &postgres.client_tls).await;
+    if let Some(peer) = reached.speaker.stream.tls_peer() {
         worker.record.add(peer.counter(), 1);
     }
     let (packet, minor) = match wish? {
@@ -244,9 +247,9 @@ async fn enter(mut reached: Reached<'_>, worker: &Rc<Worker>, config: &Config, p
     let ignores_options = postgres.ignore_startup_parameters.iter().any(|name| name == "options");
     let mut startup = startup::startup(&packet, ignores_options)?;
     drop(packet);
-    say::attempt(config, reached.id, reached.stream, &startup);
+    say::attempt(config, reached.id, reached.speaker.stream, &startup);
     if postgres.application_name_add_host {
-        application_name::add_host(&mut startup, reached.stream);
+        application_name::add_host(&mut startup, reached.speaker.stream);
     }
     let startup = reached.startup.get_or_init(|| startup);
     admit(&mut reached, worker, config, postgres, startup, minor).await
@@ -266,18 +269,18 @@ async fn admit(
         encode::negotiate_protocol_version(NEWEST_MINOR, startup.protocol_options.iter().map(|option| &**option), &mut out);
     }
     let side = &worker.postgres;
-    let keeper = Keeper { worker, config: postgres, startup, arrival: reached.arrival };
+    let keeper = Keeper { worker, config: postgres, startup };
     if operator::is_wanted(startup) {
         return Box::pin(operator::admit(reached, &keeper, out)).await.map(|guest| Entered::Console(Box::new(guest)));
     }
-    let admitted = keeper.authenticate(reached.stream, &mut out).await?;
+    let admitted = keeper.authenticate(&mut reached.speaker, &mut out).await?;
     // Over TCP those who were in the queue when the listener closed are still served.
-    let last = if matches!(reached.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
+    let last = if matches!(reached.speaker.stream, Stream::Unix(_)) { Stage::Moving } else { Stage::NobodyNew };
     if worker.drain.stage() > last {
         return Err(Farewell::Refused(refusal::closed(), Denied::Draining));
     }
-    let (pool, route, member) = find_pool(worker, config, postgres, startup, &admitted.user)?;
-    if *route.key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
+    let Found { pool, key, mode, member } = find_pool(worker, config, postgres, startup, &admitted.user)?;
+    if *key.user == *admitted.user && (admitted.secret.is_some() || admitted.keys.is_some()) {
         pool.pass(admitted.secret, admitted.keys);
     }
     reached.server_wait.set(true);
@@ -286,19 +289,19 @@ async fn admit(
         let ticket = CancelTicket::new(worker, &pool.pool, presence).map_err(|_| no_random())?;
         let replicating =
             Box::pin(Replicating::open(&pool.pool, startup, kind, ticket, member)).await.map_err(|refused| match refused {
-                Refused::Pool(error) => no_baseline(&error, &route, startup),
-                Refused::Server(fault) => Farewell::Refused(refusal::server_refused(&route.key.name(), &fault), Denied::Upstream),
+                Refused::Pool(error) => no_baseline(&error, &key, startup),
+                Refused::Server(fault) => Farewell::Refused(refusal::server_refused(&key.name(), &fault), Denied::Upstream),
             })?;
         replicating.welcome(&mut out);
-        reached.stream.write_all(&out).await?;
+        reached.speaker.stream.write_all(&out).await?;
         return Ok(Entered::Replication(Box::new(replicating)));
     }
     let bounds = member.account().bounds();
     let baseline = tokio::select! {
         biased;
         baseline = pool.baseline(member.account().patience()) => baseline,
-        // Nobody is let in for who does not wait any more.
-        () = reached.stream.left() => return Err(Farewell::Left),
+        // Nobody is let in for who does not wait any more. What it has asked already is the session's to deal with, even if it says no more.
+        () = reached.speaker.stream.left(), if reached.speaker.heard.bytes().is_empty() => return Err(Farewell::Left),
         // Who waits for a server waits as for a query.
         () = over(bounds.query) => {
             return Err(Farewell::Refused(refusal::overdue(Overdue::QueuedQuery, &bounds), Denied::QueryTimeout));
@@ -309,8 +312,8 @@ async fn admit(
         Ok(baseline) => baseline,
         Err(error) => {
             drop(pool);
-            side.pools.forget_if_unused(&route.key);
-            return Err(no_baseline(&error, &route, startup));
+            side.pools.forget_if_unused(&key);
+            return Err(no_baseline(&error, &key, startup));
         }
     };
     let greeting = pool.greetings.greet(startup, &baseline, postgres, &side.states)?;
@@ -321,44 +324,46 @@ async fn admit(
     let key = ticket.key();
     encode::backend_key_data(key.process_id(), &key.secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
-    reached.stream.write_all(&out).await?;
-    Ok(Entered::Session(Box::new(Inside { pool, route, ticket, member })))
+    reached.speaker.stream.write_all(&out).await?;
+    Ok(Entered::Session(Box::new(Inside { pool, mode, ticket, member })))
 }
 
 pub(super) fn no_random() -> Fault {
     Fault::fatal(SqlState::INTERNAL_ERROR, "no random numbers to be had")
 }
 
+/// Where a client is led, and the right to be there.
+struct Found {
+    pool: Rc<PgPool>,
+    key: PoolKey,
+    mode: PoolMode,
+    member: Member,
+}
+
 /// The pool that the client is led to. Whether the database exists is said only to those who have proven who they are.
-fn find_pool(
-    worker: &Rc<Worker>,
-    config: &Config,
-    postgres: &Postgres,
-    startup: &Startup,
-    user: &str,
-) -> Result<(Rc<PgPool>, Route, Member), Farewell> {
+fn find_pool(worker: &Rc<Worker>, config: &Config, postgres: &Postgres, startup: &Startup, user: &str) -> Result<Found, Farewell> {
     // A reload may have happened while the client was asked: then the new configuration counts, as far as it still has the place.
     let current = Arc::clone(&worker.config.borrow());
     let postgres = if std::ptr::eq(&*current, config) { postgres } else { current.postgres.as_ref().unwrap_or(postgres) };
-    let Some(route) = route::route(postgres, &startup.database, user) else {
+    let Some(way) = route::way(postgres, &startup.database, user) else {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", startup.database))
             .with_hint("sidepool serves the databases listed under [postgres.databases] of its configuration.");
         return Err(Farewell::Refused(fault, Denied::UnknownDatabase));
     };
-    if postgres.auth_type == sidepool_config::model::AuthType::Any && !route.forced_user {
+    if postgres.auth_type == sidepool_config::model::AuthType::Any && !way.has_forced_user() {
         let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "bouncer config error")
             .with_detail(format!("Database \"{}\" needs a configured upstream user.", startup.database))
             .with_hint("With auth_type \"any\" nobody proves who they are, so each database has to name the user that all clients become.");
         return Err(Farewell::Refused(fault, Denied::Internal));
     }
-    if worker.postgres.pools.switches().is_disabled(route.key.database()) {
+    if worker.postgres.pools.switches().is_disabled(way.key.database()) {
         let fault = Fault::fatal(SqlState::PROTOCOL_VIOLATION, format!("database \"{}\" is disabled", startup.database))
             .with_hint("An operator has disabled it (DISABLE on the admin console); ENABLE lets clients in again.");
         return Err(Farewell::Refused(fault, Denied::DatabaseDisabled));
     }
     let member = worker.postgres.accounts.enter(postgres, &startup.database, user)?;
-    match worker.postgres.pools.get(&route, worker) {
-        Ok(pool) => Ok((pool, route, member)),
+    match worker.postgres.pools.at_the_end_of(&way, worker) {
+        Ok(pool) => Ok(Found { pool, key: way.key, mode: way.mode, member }),
         Err(_) => {
             let fault = Fault::fatal(SqlState::CONFIGURATION_LIMIT, "too many different databases are in use")
                 .with_detail(format!(
@@ -372,13 +377,13 @@ fn find_pool(
 }
 
 /// The first connection of the pool could not be had, and without it nobody knows what to welcome the client with.
-fn no_baseline(error: &AcquireError, route: &Route, startup: &Startup) -> Farewell {
+fn no_baseline(error: &AcquireError, key: &PoolKey, startup: &Startup) -> Farewell {
     if error.fault.as_ref().is_some_and(|fault| fault.kind == ConnectFaultKind::NoDatabase) {
         let fault = Fault::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", startup.database))
-            .with_detail(format!("The server has no database \"{}\".", route.key.dbname));
+            .with_detail(format!("The server has no database \"{}\".", key.dbname));
         return Farewell::Refused(fault, Denied::NoServerDatabase);
     }
-    let fault = Fault { severity: Severity::Fatal, ..refusal::no_connection(&route.key.name(), error) };
+    let fault = Fault { severity: Severity::Fatal, ..refusal::no_connection(&key.name(), error) };
     Farewell::Refused(fault, error.refusal.reason.into())
 }
 

@@ -334,14 +334,34 @@ async fn what_belongs_to_the_session_is_left_for_it() {
         |worker| async move {
             let (mut client, ours) = pair().await;
             client.write_all(&[packet("bob", "shop"), b"Q\0\0\0\x0dselect 1\0".to_vec()].concat()).await.unwrap();
-            let Some(Arrival::Session(mut start)) = login(ours, &worker).await else { panic!() };
-            let mut rest = [0; 14];
-            start.client.read_exact(&mut rest).await.unwrap();
-            assert_eq!(rest, *b"Q\0\0\0\x0dselect 1\0");
+            let Some(Arrival::Session(start)) = login(ours, &worker).await else { panic!() };
+            assert_eq!(start.said, b"Q\0\0\0\x0dselect 1\0");
+            assert_eq!(start.pool.record().numbers().counters[PoolCounter::BytesFromClient as usize], 14);
             assert_eq!(start.ticket.presence().state().get("TimeZone"), Some("UTC"));
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn who_has_asked_and_says_no_more_is_let_in_and_who_has_left_is_not() {
+    for said in [&b""[..], b"Q\0\0\0\x0dselect 1\0X\0\0\0\x04"] {
+        // The pool is cold, so that there is a wait for the server.
+        on_worker(
+            |postgres, _| postgres.auth_type = AuthType::Trust,
+            |worker| async move {
+                let (mut client, ours) = pair().await;
+                client.write_all(&[&packet("bob", "shop"), said].concat()).await.unwrap();
+                client.shutdown().await.unwrap();
+                match login(ours, &worker).await {
+                    None => assert!(said.is_empty(), "what it has asked is lost"),
+                    Some(Arrival::Session(start)) => assert!(!said.is_empty() && start.said == said),
+                    Some(_) => panic!("no session"),
+                }
+            },
+        )
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -378,7 +398,7 @@ async fn a_replication_connection_is_opened_with_the_clients_own_parameters() {
             let body = b"\0\x03\0\0user\0bob\0database\0shop\0replication\0on\0options\0-c geqo=off\0\0";
             let words = [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], body].concat();
             client.write_all(&words).await.unwrap();
-            let Some(Arrival::Replication(replicating, _)) = login(ours, &worker).await else { panic!() };
+            let Some(Arrival::Replication(replicating, ..)) = login(ours, &worker).await else { panic!() };
             assert_eq!(replicating.kind().label(), "physical");
         },
     )

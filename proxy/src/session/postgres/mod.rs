@@ -53,6 +53,7 @@ mod concluding;
 mod count;
 mod denied;
 mod following;
+mod heard;
 mod hinting;
 mod opening;
 mod operator;
@@ -123,12 +124,12 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
         }
-        Arrival::Replication(replicating, stream) => {
-            Box::pin(replicating.run(stream, &worker)).await;
+        Arrival::Replication(replicating, stream, said) => {
+            Box::pin(replicating.run(stream, said, &worker)).await;
             None
         }
-        Arrival::Console(guest, stream) => {
-            Box::pin(console::session::serve(&worker, stream, *guest)).await;
+        Arrival::Console(guest, stream, said) => {
+            Box::pin(console::session::serve(&worker, stream, &said, *guest)).await;
             None
         }
         Arrival::Cancel(canceller) => {

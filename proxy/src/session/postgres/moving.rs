@@ -106,6 +106,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
             let member = worker.postgres.accounts.enter_anyway(postgres, &ticket.presence().who.database, &ticket.presence().who.user);
             let start = Start {
                 client: stream,
+                said: Vec::new(),
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,
                 keeps_statements: postgres.max_prepared_statements > 0,

@@ -33,12 +33,12 @@ pub(super) fn is_wanted(startup: &Startup) -> bool {
 /// Lets the client in, and welcomes it. `out` holds what has to be said before.
 pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut out: Vec<u8>) -> Result<Guest, Farewell> {
     let (worker, startup) = (keeper.worker, keeper.startup);
-    let rank = if is_our_own_user(reached.stream, &startup.user) {
+    let rank = if is_our_own_user(reached.speaker.stream, &startup.user) {
         encode::authentication_ok(&mut out);
-        super::say::our_own_user(worker, reached.id, reached.stream, startup);
+        super::say::our_own_user(worker, reached.id, reached.speaker.stream, startup);
         Rank::Admin
     } else {
-        let admitted = keeper.authenticate(reached.stream, &mut out).await?;
+        let admitted = keeper.authenticate(&mut reached.speaker, &mut out).await?;
         rank(keeper.config, &admitted.user).ok_or_else(|| Farewell::Refused(not_allowed(), Denied::Console))?
     };
     let member = enter(worker, keeper.config, startup, rank)?;
@@ -48,15 +48,15 @@ pub(super) async fn admit(reached: &mut Reached<'_>, keeper: &Keeper<'_>, mut ou
     }
     encode::backend_key_data(ticket.key().process_id(), &ticket.key().secret(), &mut out);
     encode::ready_for_query(TransactionStatus::Idle, &mut out);
-    reached.stream.write_all(&out).await?;
+    reached.speaker.stream.write_all(&out).await?;
     let application_name = startup.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case("application_name"));
     Ok(Guest {
         id: reached.id,
         user: startup.user.clone(),
         rank,
-        ends: Ends::of(reached.stream),
+        ends: Ends::of(reached.speaker.stream),
         connected: reached.connected,
-        tls: reached.stream.tls_description().unwrap_or_default().into(),
+        tls: reached.speaker.stream.tls_description().unwrap_or_default().into(),
         application_name: application_name.map(|(_, value)| value.clone()).unwrap_or_default(),
         ticket,
         member,

@@ -16,7 +16,7 @@ use sidepool_protocol::postgres::parameters::ParameterSet;
 
 use super::cancel_lines::{CancelLines, LineKey};
 use super::keyring::Keyring;
-use super::route::{self, PoolKey, Purpose, Route};
+use super::route::{self, PoolKey, Purpose, Route, Way};
 use super::switches::Switches;
 use super::welcome::Greetings;
 use crate::clock;
@@ -233,6 +233,12 @@ impl PgPools {
     #[must_use]
     pub fn key_of(&self, pool: &Rc<Pool<PgConnector>>) -> Option<PoolKey> {
         self.pools.borrow().iter().find(|(_, entry)| Rc::ptr_eq(&entry.pool, pool)).map(|(key, _)| key.clone())
+    }
+
+    /// The pool at the end of this way, made if it is not there.
+    pub fn at_the_end_of(&self, way: &Way<'_>, worker: &Rc<Worker>) -> Result<Rc<PgPool>, TooManyPools> {
+        let known = self.pools.borrow().get(&way.key).map(Rc::clone);
+        known.map_or_else(|| self.get(&way.route(), worker), Ok)
     }
 
     /// The pool at the end of `route`, made if it is not there.

@@ -115,19 +115,47 @@ pub struct Route {
     pub reset: Reset,
     /// How session state follows clients.
     pub session_state: SessionState,
+}
+
+/// Which way a client goes: all that it takes to find its pool, if that is there.
+#[derive(Debug)]
+pub struct Way<'a> {
+    config: &'a Postgres,
+    database: &'a PgDatabase,
+    /// Which pool.
+    pub key: PoolKey,
+    /// When this client's connections go back.
+    pub mode: PoolMode,
+}
+
+impl Way<'_> {
     /// Whether the configuration names the upstream user.
-    pub forced_user: bool,
+    #[must_use]
+    pub fn has_forced_user(&self) -> bool {
+        self.database.user.is_some()
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        route_of(self.config, self.database, self.key.clone(), self.mode)
+    }
 }
 
 /// The way of `user` to `database`; `None` when there is no such database.
 #[must_use]
-pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
+pub fn way<'a>(config: &'a Postgres, database: &str, user: &str) -> Option<Way<'a>> {
     let (entry, found) = config.databases.get_key_value(database).or_else(|| config.databases.get_key_value(ANY))?;
     let upstream_user = found.user.as_deref().unwrap_or(user);
     let dbname = found.dbname.as_deref().unwrap_or(database);
     let key = PoolKey { entry: entry.as_str().into(), dbname: dbname.into(), user: upstream_user.into(), purpose: Purpose::Clients };
-    let mode = found.pool_mode_for(config.users.get(user));
-    Some(route_of(config, found, key, mode))
+    Some(Way { config, database: found, key, mode: found.pool_mode_for(config.users.get(user)) })
+}
+
+/// The same with all that makes the pool.
+#[must_use]
+pub fn route(config: &Postgres, database: &str, user: &str) -> Option<Route> {
+    way(config, database, user).map(|way| way.route())
 }
 
 /// The way that a pool which exists already would be led now; `None` when the configuration leads nobody there any more.
@@ -294,7 +322,6 @@ fn route_of(config: &Postgres, database: &PgDatabase, key: PoolKey, mode: PoolMo
         mode,
         reset,
         session_state: database.session_state.clone(),
-        forced_user,
     }
 }
 
@@ -338,7 +365,7 @@ mod tests {
         let route = route(&config(), "own", "bob").unwrap();
         assert_eq!((&*route.key.dbname, &*route.key.user, route.limits.max), ("own", "bob", 3));
         assert_eq!(route.target.password, Some(Secret::new("bobs")));
-        assert!(!route.forced_user && !route.key.is_auto());
+        assert!(!route.key.is_auto());
     }
 
     #[test]

@@ -154,6 +154,8 @@ pub(super) struct Quiet {
 pub struct Start {
     /// The client's socket.
     pub client: Stream,
+    /// What the client has said already.
+    pub said: Vec<u8>,
     /// The pool it belongs to.
     pub pool: Rc<Pool<PgConnector>>,
     /// When connections go back.
@@ -179,7 +181,7 @@ impl Session {
     /// A session of a client that has just logged in.
     #[must_use]
     pub fn new(worker: &Rc<Worker>, start: Start) -> Self {
-        let Start { client, pool, mode, keeps_statements, rules, ticket, member } = start;
+        let Start { client, said, pool, mode, keeps_statements, rules, ticket, member } = start;
         Self {
             client,
             worker: Rc::clone(worker),
@@ -192,7 +194,7 @@ impl Session {
             // In session mode the connection is the client's own, and so are the names on it.
             rewrites: mode != PoolMode::Session && keeps_statements,
             statements: None,
-            pending: Vec::new(),
+            pending: said,
             to_client: Backlog::default(),
             body: Body::default(),
             skipping: false,

@@ -84,12 +84,17 @@ impl Replicating {
         self.kind
     }
 
-    /// Carries bytes until one of the two is gone, or the process is.
-    pub(super) async fn run(self, client: Stream, worker: &Rc<Worker>) {
+    /// Carries bytes, those first that the client has `said` already, until one of the two is gone, or the process is.
+    pub(super) async fn run(self, client: Stream, said: Vec<u8>, worker: &Rc<Worker>) {
         let present = Present::arrived(worker, &self.pool, self.ticket.number(), &client);
         let Self { connection, pool, ticket, slot, member, .. } = self;
-        let mut relay =
-            Relay { client, connection, pool, to_server: Pipe::default(), to_client: Pipe::default(), frames: Frames::default() };
+        let mut frames = Frames::default();
+        if !said.is_empty() {
+            pool.record().add(PoolCounter::BytesFromClient, said.len() as u64);
+            pool.record().add(PoolCounter::BytesToServer, said.len() as u64);
+            frames.asked();
+        }
+        let mut relay = Relay { client, connection, pool, to_server: Pipe::begun(said), to_client: Pipe::default(), frames };
         let end = poll_fn(|cx| relay.poll(cx, worker)).await;
         relay.connection.close();
         present.left(worker, ticket.presence(), end);

@@ -33,6 +33,11 @@ pub(super) enum Flow {
 }
 
 impl Pipe {
+    /// One in which these bytes are on their way.
+    pub(super) fn begun(bytes: Vec<u8>) -> Self {
+        Self { end: bytes.len(), buffer: bytes, start: 0, unsent: false }
+    }
+
     /// Whether nothing is on its way.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end && !self.unsent
