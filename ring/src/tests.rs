@@ -1,0 +1,378 @@
+//! Sockets on a ring, with the other end in the test's hands.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::{Ring, RingSocket};
+
+/// Runs a test on a ring that is driven. `None`: this machine allows none.
+fn on_a_ring<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Ring>) -> F) {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let ring = match Ring::new() {
+            Ok(ring) => ring,
+            Err(error) => return eprintln!("LEFT OUT: no io_uring here: {error}"),
+        };
+        let driver = tokio::task::spawn_local(Rc::clone(&ring).drive());
+        let kept = Rc::clone(&ring);
+        tokio::time::timeout(Duration::from_secs(30), tokio::task::spawn_local(test(ring))).await.expect("it hangs").unwrap();
+        // Whatever was dropped is closed.
+        for _ in 0..100 {
+            if kept.sockets() == 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(kept.sockets(), 0);
+        assert!(!driver.is_finished());
+    });
+}
+
+fn pair(ring: &Rc<Ring>) -> (RingSocket, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (RingSocket::new(ring, OwnedFd::from(ours)), theirs)
+}
+
+fn tcp_pair(ring: &Rc<Ring>) -> (RingSocket, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (RingSocket::new(ring, OwnedFd::from(ours)), theirs)
+}
+
+async fn read(socket: &mut RingSocket, most: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; most];
+    let read = poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await?;
+    buffer.truncate(read);
+    Ok(buffer)
+}
+
+async fn read_exactly(socket: &mut RingSocket, length: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < length {
+        let piece = read(socket, length - all.len()).await.unwrap();
+        assert!(!piece.is_empty(), "it ended after {}", all.len());
+        all.extend(piece);
+    }
+    all
+}
+
+async fn write_all(socket: &mut RingSocket, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| socket.poll_write(cx, bytes)).await?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+/// Runs something that blocks beside the ring.
+async fn beside<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+/// Lets the ring do what it has been told.
+async fn settle() {
+    for _ in 0..4 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_is_sent_comes_and_what_is_said_is_read() {
+    on_a_ring(|ring| async move {
+        let (mut unix, mut their_unix) = pair(&ring);
+        let (mut tcp, mut their_tcp) = tcp_pair(&ring);
+        for round in 0..200_u32 {
+            let said = format!("round {round}");
+            their_unix.write_all(said.as_bytes()).unwrap();
+            their_tcp.write_all(said.as_bytes()).unwrap();
+            assert_eq!(read_exactly(&mut unix, said.len()).await, said.as_bytes());
+            assert_eq!(read_exactly(&mut tcp, said.len()).await, said.as_bytes());
+            for socket in [&mut unix, &mut tcp] {
+                // Both halves go as one.
+                write_all(socket, b"and ").await.unwrap();
+                write_all(socket, said.as_bytes()).await.unwrap();
+                poll_fn(|cx| socket.poll_sent(cx)).await.unwrap();
+            }
+            let mut answer = vec![0; said.len() + 4];
+            their_unix.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, format!("and {said}").as_bytes());
+            their_tcp.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, format!("and {said}").as_bytes());
+        }
+    });
+}
+
+#[test]
+fn nothing_is_taken_of_what_is_only_looked_for() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = pair(&ring);
+        assert!(!socket.may_be_read());
+        let mut readable = pin!(poll_fn(|cx| socket.poll_readable(cx)));
+        assert!(readable.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        theirs.write_all(b"x").unwrap();
+        readable.await;
+        assert!(socket.may_be_read());
+        assert_eq!(read(&mut socket, 10).await.unwrap(), b"x");
+        assert!(!socket.may_be_read());
+    });
+}
+
+#[test]
+fn much_goes_through_in_order_against_a_slow_reader() {
+    on_a_ring(|ring| async move {
+        for over_tcp in [false, true] {
+            let all = pattern(3_000_000);
+            let (mut socket, reader): (_, Box<dyn io::Read + Send>) = if over_tcp {
+                let (socket, theirs) = tcp_pair(&ring);
+                (socket, Box::new(theirs))
+            } else {
+                let (socket, theirs) = pair(&ring);
+                (socket, Box::new(theirs))
+            };
+            let mut reader = reader;
+            let length = all.len();
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut got = vec![0; length];
+                for piece in got.chunks_mut(10_007) {
+                    reader.read_exact(piece).unwrap();
+                    if piece[0] % 16 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                got
+            });
+            // Little pieces and large ones in turn.
+            let mut rest = &all[..];
+            for size in [1, 100, 5_000, 3, 70_000, 4_096, 200_000].into_iter().cycle() {
+                let size = size.min(rest.len());
+                write_all(&mut socket, &rest[..size]).await.unwrap();
+                rest = &rest[size..];
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            assert!(reading.await.unwrap() == all, "tcp: {over_tcp}");
+        }
+    });
+}
+
+#[test]
+fn much_is_read_in_order_whatever_the_buffer() {
+    on_a_ring(|ring| async move {
+        for room in [1_000, 8_192, 65_536] {
+            let (mut socket, mut theirs) = tcp_pair(&ring);
+            let all = pattern(2_000_000);
+            let sent = all.clone();
+            let writing = tokio::task::spawn_blocking(move || {
+                for piece in sent.chunks(33_333) {
+                    theirs.write_all(piece).unwrap();
+                }
+            });
+            let mut got = Vec::new();
+            loop {
+                let piece = read(&mut socket, room).await.unwrap();
+                if piece.is_empty() {
+                    break;
+                }
+                got.extend(piece);
+            }
+            writing.await.unwrap();
+            assert!(got == all, "a buffer of {room}");
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_nobody_reads_is_not_emptied() {
+    on_a_ring(|ring| async move {
+        let (mut lazy, mut theirs) = pair(&ring);
+        theirs.write_all(b"first").unwrap();
+        assert_eq!(read(&mut lazy, 100).await.unwrap(), b"first");
+        theirs.set_nonblocking(true).unwrap();
+        // What the ring takes off it, beyond what the socket itself holds, is bounded.
+        let (mut written, piece) = (0, vec![7; 4096]);
+        let mut stuck = 0;
+        while stuck < 50 {
+            match theirs.write(&piece) {
+                Ok(more) => (written, stuck) = (written + more, 0),
+                Err(_) => {
+                    stuck += 1;
+                    settle().await;
+                }
+            }
+        }
+        assert!(written < 2_000_000, "{written}");
+        // Others are served all the same.
+        let (mut other, mut their_other) = pair(&ring);
+        their_other.write_all(b"hello").unwrap();
+        assert_eq!(read(&mut other, 100).await.unwrap(), b"hello");
+        assert_eq!(read_exactly(&mut lazy, written).await.len(), written);
+        theirs.write_all(b"last").unwrap();
+        assert_eq!(read(&mut lazy, 100).await.unwrap(), b"last");
+    });
+}
+
+#[test]
+fn more_sockets_speak_at_once_than_there_are_buffers() {
+    on_a_ring(|ring| async move {
+        // More than there are buffers at first, more than the queue of requests holds, and none of them is read meanwhile.
+        let mut pairs: Vec<_> = (0..400).map(|_| pair(&ring)).collect();
+        for (socket, _) in &mut pairs {
+            assert!(poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut [0; 8]).is_pending())).await);
+        }
+        settle().await;
+        for round in 0..3_u8 {
+            for (at, (_, theirs)) in pairs.iter_mut().enumerate() {
+                theirs.write_all(&[at as u8, round]).unwrap();
+            }
+            settle().await;
+            for (at, (socket, _)) in pairs.iter_mut().enumerate() {
+                assert_eq!(read_exactly(socket, 2).await, [at as u8, round]);
+                write_all(socket, &[round; 100]).await.unwrap();
+            }
+            settle().await;
+            for (_, theirs) in &mut pairs {
+                let mut got = [0; 100];
+                theirs.read_exact(&mut got).unwrap();
+                assert_eq!(got, [round; 100]);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_end_comes_after_what_was_said_before_it() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = tcp_pair(&ring);
+        assert!(poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut [0; 8]).is_pending())).await);
+        settle().await;
+        theirs.write_all(b"question").unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        poll_fn(|cx| socket.poll_readable(cx)).await;
+        assert_eq!(read(&mut socket, 4).await.unwrap(), b"ques");
+        assert_eq!(read(&mut socket, 100).await.unwrap(), b"tion");
+        assert_eq!(read(&mut socket, 100).await.unwrap(), b"");
+        assert!(socket.has_ended());
+        write_all(&mut socket, b"answer").await.unwrap();
+        drop(socket);
+        let got = beside(move || {
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).map(|_| got)
+        });
+        assert_eq!(got.await.unwrap(), b"answer", "what was accepted is sent, and then it is closed");
+    });
+}
+
+#[test]
+fn who_is_gone_is_an_error() {
+    on_a_ring(|ring| async move {
+        let (mut socket, theirs) = tcp_pair(&ring);
+        assert!(poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut [0; 8]).is_pending())).await);
+        settle().await;
+        // Closed with something unread, it is reset.
+        write_all(&mut socket, b"unread").await.unwrap();
+        poll_fn(|cx| socket.poll_sent(cx)).await.unwrap();
+        drop(theirs);
+        assert!(read(&mut socket, 8).await.is_err());
+        assert!(socket.has_ended());
+        let mut broke = false;
+        for _ in 0..100 {
+            broke = broke || write_all(&mut socket, b"more").await.is_err();
+            settle().await;
+        }
+        assert!(broke);
+    });
+}
+
+#[test]
+fn dropped_with_requests_under_way_it_is_closed() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = pair(&ring);
+        assert!(poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut [0; 8]).is_pending())).await);
+        settle().await;
+        theirs.set_nonblocking(true).unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(socket);
+        settle().await;
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the other end hears of it");
+        // And so with something that the other end does not take, in either way of sending it.
+        for size in [4_096, 50_000] {
+            let (mut socket, theirs) = pair(&ring);
+            let piece = vec![1; size];
+            let mut written = 0;
+            let full = poll_fn(|cx| {
+                loop {
+                    match socket.poll_write(cx, &piece) {
+                        Poll::Ready(Ok(more)) => written += more,
+                        Poll::Ready(Err(error)) => panic!("{error}"),
+                        Poll::Pending => return Poll::Ready(()),
+                    }
+                }
+            });
+            full.await;
+            settle().await;
+            assert!(written > 0 && ring.sockets() == 1);
+            drop(socket);
+            settle().await;
+            assert_eq!(ring.sockets(), 0);
+            drop(theirs);
+        }
+    });
+}
+
+#[test]
+fn it_leaves_the_ring_only_with_nothing_left_on_it() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = pair(&ring);
+        assert!(poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut [0; 8]).is_pending())).await);
+        settle().await;
+        theirs.write_all(b"early").unwrap();
+        settle().await;
+        assert!(!socket.come_to_rest(Waker::noop()), "there is something to be read");
+        assert_eq!(read(&mut socket, 8).await.unwrap(), b"early");
+        assert!(poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut [0; 8]).is_pending())).await);
+        settle().await;
+        write_all(&mut socket, b"bye").await.unwrap();
+        let mut ours = UnixStream::from(socket.leave().unwrap());
+        ours.set_nonblocking(false).unwrap();
+        let mut got = [0; 3];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"bye");
+        theirs.write_all(b"late").unwrap();
+        let mut late = [0; 4];
+        ours.read_exact(&mut late).unwrap();
+        assert_eq!(&late, b"late");
+    });
+}
+
+#[test]
+fn a_ring_ends_with_requests_under_way() {
+    let Ok(ring) = Ring::new() else { return eprintln!("LEFT OUT: no io_uring here") };
+    let (mut socket, mut theirs) = pair(&ring);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(socket.poll_read(&mut cx, &mut [0; 8]).is_pending());
+    ring.turn().unwrap();
+    drop(ring);
+    // Nobody turns it any more; the goodbye is sent all the same.
+    assert!(matches!(socket.poll_write(&mut cx, b"bye"), Poll::Ready(Ok(3))));
+    drop(socket);
+    let mut got = Vec::new();
+    theirs.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"bye");
+}
