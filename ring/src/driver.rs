@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) store: Vec<Received>,
     /// Who has something to send.
     list: Vec<u32>,
+    /// Who was dropped while something was being sent.
+    pub(crate) left: Vec<u32>,
     /// Who turns the ring, and whether he has been told to.
     driver: Option<Waker>,
     told: bool,
@@ -58,6 +60,7 @@ impl Ring {
             generation: 0,
             store,
             list: Vec::new(),
+            left: Vec::new(),
             driver: None,
             told: false,
             answers: Vec::new(),
@@ -197,6 +200,7 @@ impl State {
             self.on_answer(answer);
         }
         self.answers = answers;
+        self.give_up();
         if self.kernel.has_requests() || !self.list.is_empty() {
             self.tell_driver();
         }
@@ -264,9 +268,23 @@ impl State {
             slot.listed = true;
             self.list.push(number);
         } else if let Some(parcel) = slot.parcel.take() {
+            if more {
+                slot.send_last(self.kernel.unsent(&parcel));
+            }
             self.kernel.put_back(parcel);
         }
         self.woken.extend(slot.writer.take());
+    }
+
+    /// What the sockets of those who have left do not take now is not sent.
+    fn give_up(&mut self) {
+        for number in self.left.drain(..) {
+            if let Some(slot) = &self.slots[number as usize]
+                && let (true, true, Some(parcel)) = (slot.orphaned, slot.sends, &slot.parcel)
+            {
+                self.kernel.cancel_send(parcel, slot.generation);
+            }
+        }
     }
 
     /// Closes a socket that nobody has any more, once nothing of it is under way.

@@ -45,6 +45,7 @@ const IDLE_SENDS: usize = 256;
 /// The group of the buffers to receive into.
 const GROUP: u16 = 0;
 
+/// What the list of buffers has to be aligned to.
 const PAGE: usize = 4096;
 
 /// How often the last requests are waited for, each time for [`PATIENCE`].
@@ -427,16 +428,17 @@ impl Drop for Kernel {
     }
 }
 
-const fn layout(bytes: usize) -> Layout {
-    match Layout::from_size_align(bytes, PAGE) {
+const fn layout(bytes: usize, align: usize) -> Layout {
+    match Layout::from_size_align(bytes, align) {
         Ok(layout) => layout,
         Err(_) => panic!("a layout that cannot be"),
     }
 }
 
-const SEND_LAYOUT: Layout = layout(SEND_BYTES);
-const PIECES_LAYOUT: Layout = layout(PIECES as usize * PIECE_BYTES);
-const LIST_LAYOUT: Layout = layout(PIECES as usize * size_of::<BufRingEntry>());
+const SEND_LAYOUT: Layout = layout(SEND_BYTES, 16);
+/// So much comes straight from the kernel, zeroed and not there before it is touched; with a larger alignment it would be zeroed by hand.
+const PIECES_LAYOUT: Layout = layout(PIECES as usize * PIECE_BYTES, 16);
+const LIST_LAYOUT: Layout = layout(PIECES as usize * size_of::<BufRingEntry>(), PAGE);
 
 fn allocate(layout: Layout) -> NonNull<u8> {
     // SAFETY: no layout of this file is empty.

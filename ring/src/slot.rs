@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::task::Waker;
 
+use rustix::net::{SendFlags, send};
+
 use crate::kernel::{Kernel, PIECE_BYTES, Parcel, Piece, Purpose};
 
 /// Above this many pieces that nobody has read, the ring stops receiving for a socket.
@@ -228,6 +230,11 @@ impl Slot {
         // Whoever did not fill the buffer has emptied the socket; what comes behind that, the next request tells.
         self.news = read == room;
         self.bulky = if read < PIECE_BYTES { self.bulky.saturating_sub(1) } else { BULKY_READS };
+    }
+
+    /// Sends what the socket takes of it at once.
+    pub(crate) fn send_last(&self, bytes: &[u8]) {
+        let _ = send(self.socket(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 
     /// What a read answers when nothing is left to be read.

@@ -197,16 +197,16 @@ impl RingSocket {
 impl Drop for RingSocket {
     fn drop(&mut self) {
         self.with(|state, number| {
-            let State { kernel, slots, store, .. } = state;
+            let State { kernel, slots, store, left, .. } = state;
             let Some(slot) = &mut slots[number as usize] else { return };
             (slot.reader, slot.writer, slot.orphaned) = (None, None, true);
             slot.drop_pieces(store, kernel);
             if let Some(parcel) = &slot.parcel {
+                // What is under way comes first; if the socket is full, the rest is not sent, as with a system call.
                 if slot.sends {
-                    // The socket was full: as with a system call, what it does not take now is not sent.
-                    kernel.cancel_send(parcel, slot.generation);
+                    left.push(number);
                 } else {
-                    let _ = send(slot.socket(), kernel.unsent(parcel), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                    slot.send_last(kernel.unsent(parcel));
                 }
             }
             slot.listed = false;

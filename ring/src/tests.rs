@@ -337,6 +337,25 @@ fn dropped_with_requests_under_way_it_is_closed() {
 }
 
 #[test]
+fn what_was_accepted_behind_what_is_under_way_is_sent() {
+    on_a_ring(|ring| async move {
+        let mut pairs: Vec<_> = (0..100).map(|_| pair(&ring)).collect();
+        // So many that the first of them are handed over before anybody has waited, and nothing is known of how that went.
+        for (socket, _) in &mut pairs {
+            write_all(socket, b"answer, ").await.unwrap();
+        }
+        for (mut socket, mut theirs) in pairs {
+            write_all(&mut socket, b"and goodbye").await.unwrap();
+            drop(socket);
+            settle().await;
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).unwrap();
+            assert_eq!(got, b"answer, and goodbye");
+        }
+    });
+}
+
+#[test]
 fn it_leaves_the_ring_only_with_nothing_left_on_it() {
     on_a_ring(|ring| async move {
         let (mut socket, mut theirs) = pair(&ring);

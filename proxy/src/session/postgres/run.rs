@@ -358,7 +358,7 @@ impl Session {
     /// The process is on its way out, and this client has nothing under way.
     fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
         match self.worker.drain.stage() {
-            Stage::Moving => self.is_movable().then_some(End::Moved),
+            Stage::Moving => self.is_movable(cx.waker()).then_some(End::Moved),
             Stage::Leaving => Some(self.say_goodbye(cx, &refusal::draining(), End::Drained)),
             Stage::Serving | Stage::NobodyNew | Stage::NoServers => None,
         }

@@ -134,6 +134,7 @@ impl Session {
         if self.server.config().client_tls.context.is_some() && Box::pin(self.secure()).await == After::End {
             return;
         }
+        self.client.join_ring();
         self.note_in();
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
