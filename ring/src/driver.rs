@@ -85,6 +85,8 @@ impl Ring {
     pub async fn drive(self: Rc<Self>) -> io::Result<()> {
         let news = self.state.borrow().kernel.watch()?;
         loop {
+            // Whoever is awake has his turn first: the more is handed over at once, the less it costs.
+            let mut has_waited = false;
             poll_fn(|cx| {
                 let mut state = self.state.borrow_mut();
                 if state.driver.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
@@ -98,7 +100,14 @@ impl Ring {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => false,
                 };
-                if std::mem::take(&mut state.told) || has_come { Poll::Ready(Ok(())) } else { Poll::Pending }
+                if has_come || state.told && has_waited {
+                    return Poll::Ready(Ok(()));
+                }
+                if state.told {
+                    has_waited = true;
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
             })
             .await?;
             self.turn()?;
