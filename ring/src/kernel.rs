@@ -31,7 +31,7 @@ const ENTRIES: u32 = 512;
 const ANSWERS: u32 = 4096;
 
 /// Buffers to receive into, all in all. Memory that was never needed is never touched.
-const PIECES: u16 = 1024;
+const PIECES: u16 = 512;
 
 /// How many of them the kernel has at first. The same few are used again and again, so that they stay in the processor's caches.
 const FIRST_PIECES: u16 = 64;
