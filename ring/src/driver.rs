@@ -3,13 +3,15 @@
 //! Not here: what a socket may do (`socket`), or memory that the kernel uses (`kernel`).
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use crate::kernel::{Answer, Kernel, Purpose};
+use crate::lingering::{Lingering, STEP};
 use crate::slot::{End, Received, Slot};
 
 /// So many sockets that have something to send are not let wait for the others.
@@ -39,8 +41,8 @@ pub(crate) struct State {
     pub(crate) store: Vec<Received>,
     /// Who has something to send.
     list: Vec<u32>,
-    /// Who was dropped while something was being sent.
-    pub(crate) left: Vec<u32>,
+    /// Who was dropped before all that he had accepted was sent.
+    pub(crate) lingering: Lingering,
     /// Who turns the ring, and whether he has been told to.
     driver: Option<Waker>,
     told: bool,
@@ -60,7 +62,7 @@ impl Ring {
             generation: 0,
             store,
             list: Vec::new(),
-            left: Vec::new(),
+            lingering: Lingering::default(),
             driver: None,
             told: false,
             answers: Vec::new(),
@@ -84,6 +86,8 @@ impl Ring {
     /// Turns the ring whenever there is something to hand over or something has come. Ends only when the runtime does, or with an error.
     pub async fn drive(self: Rc<Self>) -> io::Result<()> {
         let news = self.state.borrow().kernel.watch()?;
+        // Runs only while somebody lingers; that the first step may be short is why it takes two.
+        let mut step = pin!(None);
         loop {
             // Whoever is awake has his turn first: the more is handed over at once, the less it costs.
             let mut has_waited = false;
@@ -100,6 +104,16 @@ impl Ring {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => false,
                 };
+                if !state.lingering.is_empty() {
+                    if step.is_none() {
+                        step.set(Some(tokio::time::sleep(STEP)));
+                    }
+                    if step.as_mut().as_pin_mut().is_some_and(|step| step.poll(cx).is_ready()) {
+                        step.set(None);
+                        state.grow_older();
+                        state.tell_driver();
+                    }
+                }
                 if has_come || state.told && has_waited {
                     return Poll::Ready(Ok(()));
                 }
@@ -162,6 +176,9 @@ impl State {
         if let Some(parcel) = slot.parcel.take() {
             self.kernel.put_back(parcel);
         }
+        if slot.lingers {
+            self.lingering.leave(number);
+        }
         self.free.push(number);
         Some(slot.into_socket())
     }
@@ -209,7 +226,6 @@ impl State {
             self.on_answer(answer);
         }
         self.answers = answers;
-        self.give_up();
         if self.kernel.has_requests() || !self.list.is_empty() {
             self.tell_driver();
         }
@@ -273,27 +289,58 @@ impl State {
                 false
             }
         };
-        if more && !slot.orphaned {
+        self.woken.extend(slot.writer.take());
+        if more && slot.orphaned {
+            self.send_rest(number);
+        } else if more {
             slot.listed = true;
             self.list.push(number);
         } else if let Some(parcel) = slot.parcel.take() {
-            if more {
-                slot.send_last(self.kernel.unsent(&parcel));
-            }
             self.kernel.put_back(parcel);
         }
-        self.woken.extend(slot.writer.take());
     }
 
-    /// What the sockets of those who have left do not take now is not sent.
-    fn give_up(&mut self) {
-        for number in self.left.drain(..) {
-            if let Some(slot) = &self.slots[number as usize]
-                && let (true, true, Some(parcel)) = (slot.orphaned, slot.sends, &slot.parcel)
-            {
+    /// Nobody has the socket any more, and nothing of it is being sent: what it takes is sent at once, the rest by the ring if it may linger.
+    pub(crate) fn send_rest(&mut self, number: u32) {
+        let Some(slot) = &mut self.slots[number as usize] else { return };
+        let Some(parcel) = slot.parcel.take() else { return };
+        let sent = slot.send_by_call(self.kernel.unsent(&parcel));
+        if sent.is_some_and(|sent| self.kernel.sent(&parcel, sent)) && slot.lingers {
+            (slot.parcel, slot.listed) = (Some(parcel), true);
+            self.list.push(number);
+            self.tell_driver();
+        } else {
+            self.kernel.put_back(parcel);
+        }
+    }
+
+    /// This one lingers from now on, until all is sent or it has taken too long.
+    pub(crate) fn linger(&mut self, number: u32) {
+        if let Some(longest) = self.lingering.enter(number) {
+            self.cut(longest);
+        }
+    }
+
+    fn grow_older(&mut self) {
+        for number in self.lingering.grow_older() {
+            self.cut(number);
+        }
+    }
+
+    /// What the other end has not taken by now is not sent.
+    fn cut(&mut self, number: u32) {
+        let Some(slot) = &mut self.slots[number as usize] else { return };
+        slot.lingers = false;
+        if slot.sends {
+            if let Some(parcel) = &slot.parcel {
                 self.kernel.cancel_send(parcel, slot.generation);
             }
+        } else if let Some(parcel) = slot.parcel.take() {
+            slot.listed = false;
+            self.kernel.put_back(parcel);
         }
+        self.tell_driver();
+        self.close_if_left(number);
     }
 
     /// Closes a socket that nobody has any more, once nothing of it is under way.

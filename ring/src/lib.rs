@@ -17,6 +17,7 @@
 
 mod driver;
 mod kernel;
+mod lingering;
 mod slot;
 mod socket;
 

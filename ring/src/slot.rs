@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::task::Waker;
 
+use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use crate::kernel::{Kernel, PIECE_BYTES, Parcel, Piece, Purpose};
@@ -77,6 +78,8 @@ pub(crate) struct Slot {
     pub(crate) broken: Option<i32>,
     /// Nobody has the socket any more: it is closed when nothing is under way.
     pub(crate) orphaned: bool,
+    /// But what it accepted is still sent.
+    pub(crate) lingers: bool,
 }
 
 impl Slot {
@@ -100,6 +103,7 @@ impl Slot {
             asks_for_room: false,
             broken: None,
             orphaned: false,
+            lingers: false,
         }
     }
 
@@ -232,9 +236,13 @@ impl Slot {
         self.bulky = if read < PIECE_BYTES { self.bulky.saturating_sub(1) } else { BULKY_READS };
     }
 
-    /// Sends what the socket takes of it at once.
-    pub(crate) fn send_last(&self, bytes: &[u8]) {
-        let _ = send(self.socket(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    /// Sends what the socket takes of it at once; answers how much that was. `None`: it takes nothing any more.
+    pub(crate) fn send_by_call(&self, bytes: &[u8]) -> Option<usize> {
+        match send(self.socket(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(sent) => Some(sent),
+            Err(Errno::AGAIN | Errno::INTR) => Some(0),
+            Err(_) => None,
+        }
     }
 
     /// What a read answers when nothing is left to be read.

@@ -17,7 +17,8 @@ use crate::slot::{End, Slot};
 /// How many turns the requests of a socket are given to end that is taken off the ring. They end with the first, but for the unforeseen.
 const LAST_TURNS: usize = 8;
 
-/// A connected socket on a ring. What was accepted of it is sent as far as the other end takes it, even if it is dropped at once, and no further.
+/// A connected socket on a ring. What it accepted is sent even if it is dropped at once: it lingers, as a socket does that is closed, for as long as
+/// `lingering.rs` says.
 pub struct RingSocket {
     ring: Rc<Ring>,
     number: u32,
@@ -197,25 +198,23 @@ impl RingSocket {
 impl Drop for RingSocket {
     fn drop(&mut self) {
         self.with(|state, number| {
-            let State { kernel, slots, store, left, .. } = state;
+            let State { kernel, slots, store, .. } = state;
             let Some(slot) = &mut slots[number as usize] else { return };
-            (slot.reader, slot.writer, slot.orphaned) = (None, None, true);
+            (slot.reader, slot.writer, slot.orphaned, slot.lingers, slot.listed) = (None, None, true, true, false);
             slot.drop_pieces(store, kernel);
-            if let Some(parcel) = &slot.parcel {
-                // What is under way comes first; if the socket is full, the rest is not sent, as with a system call.
-                if slot.sends {
-                    left.push(number);
-                } else {
-                    slot.send_last(kernel.unsent(parcel));
-                }
-            }
-            slot.listed = false;
             let waits = slot.end_wait(kernel, number);
             if slot.asks_for_room {
                 kernel.cancel(Purpose::Writable, number, slot.generation);
             }
-            if waits || slot.sends || slot.asks_for_room {
+            let sends = slot.sends;
+            if waits || sends || slot.asks_for_room {
                 state.tell_driver();
+            }
+            if !sends {
+                state.send_rest(number);
+            }
+            if state.slots[number as usize].as_ref().is_some_and(|slot| slot.parcel.is_some()) {
+                state.linger(number);
             }
             state.close_if_left(number);
         });

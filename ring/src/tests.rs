@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Builder, LocalOptions};
 
+use crate::lingering::Lingering;
 use crate::{Ring, RingSocket};
 
 /// Runs a test on a ring that is driven. `None`: this machine allows none.
@@ -310,25 +311,106 @@ fn dropped_with_requests_under_way_it_is_closed() {
         // And so with something that the other end does not take, in either way of sending it.
         for size in [4_096, 50_000] {
             let (mut socket, theirs) = pair(&ring);
-            let piece = vec![1; size];
-            let mut written = 0;
-            let full = poll_fn(|cx| {
-                loop {
-                    match socket.poll_write(cx, &piece) {
-                        Poll::Ready(Ok(more)) => written += more,
-                        Poll::Ready(Err(error)) => panic!("{error}"),
-                        Poll::Pending => return Poll::Ready(()),
-                    }
-                }
-            });
-            full.await;
-            settle().await;
+            let written = write_until_full(&mut socket, &[1; 2_000_000], size).await;
             assert!(written > 0 && ring.sockets() == 1);
             drop(socket);
             settle().await;
-            assert_eq!(ring.sockets(), 0);
+            assert_eq!(ring.sockets(), usize::from(size == 4_096), "only what was accepted is waited for");
             drop(theirs);
+            settle().await;
+            assert_eq!(ring.sockets(), 0);
         }
+    });
+}
+
+/// Writes, `piece` bytes at a time, until nothing more is accepted; answers how much was.
+async fn write_until_full(socket: &mut RingSocket, bytes: &[u8], piece: usize) -> usize {
+    let (mut written, mut stuck) = (0, 0);
+    while stuck < 20 {
+        let rest = &bytes[written..(written + piece).min(bytes.len())];
+        match poll_fn(|cx| Poll::Ready(socket.poll_write(cx, rest))).await {
+            Poll::Ready(more) => (written, stuck) = (written + more.unwrap(), 0),
+            Poll::Pending => {
+                // What was accepted goes to the kernel, which takes what it can.
+                stuck += 1;
+                settle().await;
+            }
+        }
+    }
+    written
+}
+
+#[test]
+fn whoever_reads_slowly_gets_all_that_was_accepted_though_the_socket_is_dropped() {
+    on_a_ring(|ring| async move {
+        let all = pattern(20_000_000);
+        for over_tcp in [false, true] {
+            let (mut socket, mut theirs): (_, Box<dyn io::Read + Send>) = if over_tcp {
+                let (socket, theirs) = tcp_pair(&ring);
+                theirs.shutdown(std::net::Shutdown::Write).unwrap();
+                (socket, Box::new(theirs))
+            } else {
+                let (socket, theirs) = pair(&ring);
+                theirs.shutdown(std::net::Shutdown::Write).unwrap();
+                (socket, Box::new(theirs))
+            };
+            socket.with_socket(|socket| rustix::net::sockopt::set_socket_send_buffer_size(socket, 8_192)).unwrap().unwrap();
+            let written = write_until_full(&mut socket, &all, 1_000).await;
+            assert!(written > 4_096 && written < all.len());
+            assert!(poll_fn(|cx| Poll::Ready(socket.poll_sent(cx).is_pending())).await, "the kernel has not taken all of it");
+            drop(socket);
+            settle().await;
+            assert_eq!(ring.sockets(), 1);
+            let got = beside(move || {
+                let (mut got, mut piece) = (Vec::<u8>::new(), [0; 777]);
+                loop {
+                    match theirs.read(&mut piece).unwrap() {
+                        0 => return got,
+                        more => got.extend(&piece[..more]),
+                    }
+                }
+            });
+            let got = got.await;
+            assert_eq!(got.len(), written, "tcp: {over_tcp}");
+            assert!(got == all[..written]);
+        }
+    });
+}
+
+#[test]
+fn whoever_reads_nothing_is_not_waited_for_for_ever() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = pair(&ring);
+        let written = write_until_full(&mut socket, &pattern(20_000_000), 1_000).await;
+        tokio::time::pause();
+        drop(socket);
+        let mut seconds = 0;
+        while ring.sockets() > 0 {
+            tokio::time::sleep(tokio::time::Duration::from_secs(1)).await;
+            seconds += 1;
+        }
+        assert!((10..=21).contains(&seconds), "{seconds}");
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert!(!got.is_empty() && got.len() < written);
+    });
+}
+
+#[test]
+fn only_so_many_are_waited_for() {
+    on_a_ring(|ring| async move {
+        let mut theirs = Vec::new();
+        ring.state.borrow_mut().lingering = Lingering::of_at_most(20);
+        for _ in 0..30 {
+            let (mut socket, their) = pair(&ring);
+            socket.with_socket(|socket| rustix::net::sockopt::set_socket_send_buffer_size(socket, 1)).unwrap().unwrap();
+            write_until_full(&mut socket, &[0; 40_000], 1_000).await;
+            drop(socket);
+            theirs.push(their);
+        }
+        settle().await;
+        assert_eq!(ring.sockets(), 20);
+        drop(theirs);
     });
 }
 
