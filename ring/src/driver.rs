@@ -10,9 +10,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use crate::kernel::{Answer, Kernel, Purpose};
+use crate::kernel::{Answer, Kernel, Purpose, says_room};
 use crate::lingering::{Lingering, STEP};
-use crate::slot::{End, Received, Slot};
+use crate::slot::{End, Received, Room, Slot};
 
 /// So many sockets that have something to send are not let wait for the others.
 const MANY: usize = 32;
@@ -30,6 +30,9 @@ thread_local! {
 /// The ring of a thread.
 pub struct Ring {
     pub(crate) state: RefCell<State>,
+    /// How often it was turned.
+    #[cfg(test)]
+    pub(crate) turns: std::cell::Cell<usize>,
 }
 
 /// All that the sockets of a ring share.
@@ -68,7 +71,11 @@ impl Ring {
             answers: Vec::new(),
             woken: Vec::new(),
         };
-        Ok(Rc::new(Self { state: RefCell::new(state) }))
+        Ok(Rc::new(Self {
+            state: RefCell::new(state),
+            #[cfg(test)]
+            turns: std::cell::Cell::new(0),
+        }))
     }
 
     /// The ring that this thread's sockets are on, if it has one.
@@ -130,6 +137,8 @@ impl Ring {
 
     /// Hands over what there is, and takes what has come.
     pub fn turn(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.turns.set(self.turns.get() + 1);
         let mut woken = {
             let mut state = self.state.borrow_mut();
             state.hand_over();
@@ -268,12 +277,34 @@ impl State {
                 self.woken.extend(slot.reader.take());
             }
             Purpose::Writable => {
-                slot.asks_for_room = false;
-                self.woken.extend(slot.writer.take());
+                let before = slot.room;
+                if !more {
+                    slot.room = Room::Unasked;
+                }
+                // Whoever was refused while it was being ended has to be told, too.
+                if !more || before == Room::Asked && says_room(result) {
+                    slot.end_room(&mut self.kernel, number);
+                    self.on_room(number);
+                }
             }
             Purpose::Send => self.on_sent(number, result),
         }
         self.close_if_left(number);
+    }
+
+    /// There may be room again.
+    fn on_room(&mut self, number: u32) {
+        let Some(slot) = &mut self.slots[number as usize] else { return };
+        self.woken.extend(slot.writer.take());
+        if slot.sends || slot.listed || slot.parcel.is_none() {
+            return;
+        }
+        if slot.orphaned {
+            self.send_rest(number);
+        } else {
+            slot.listed = true;
+            self.list.push(number);
+        }
     }
 
     fn on_sent(&mut self, number: u32, result: i32) {
@@ -282,6 +313,7 @@ impl State {
         let Some(parcel) = &slot.parcel else { return };
         let more = match result {
             0.. => self.kernel.sent(parcel, result.unsigned_abs() as usize),
+            error if -error == EAGAIN && !slot.orphaned => return slot.ask_for_room(&mut self.kernel, number),
             error if [EINTR, EAGAIN].contains(&-error) => true,
             error => {
                 slot.broken = Some(-error);
@@ -300,18 +332,19 @@ impl State {
         }
     }
 
-    /// Nobody has the socket any more, and nothing of it is being sent: what it takes is sent at once, the rest by the ring if it may linger.
+    /// Nobody has the socket any more, and nothing of it is being sent: what it takes is sent at once, the rest when there is room, if it may linger.
     pub(crate) fn send_rest(&mut self, number: u32) {
         let Some(slot) = &mut self.slots[number as usize] else { return };
         let Some(parcel) = slot.parcel.take() else { return };
         let sent = slot.send_by_call(self.kernel.unsent(&parcel));
         if sent.is_some_and(|sent| self.kernel.sent(&parcel, sent)) && slot.lingers {
-            (slot.parcel, slot.listed) = (Some(parcel), true);
-            self.list.push(number);
-            self.tell_driver();
+            slot.parcel = Some(parcel);
+            slot.ask_for_room(&mut self.kernel, number);
         } else {
             self.kernel.put_back(parcel);
+            slot.end_room(&mut self.kernel, number);
         }
+        self.tell_driver();
     }
 
     /// This one lingers from now on, until all is sent or it has taken too long.
@@ -331,12 +364,11 @@ impl State {
     fn cut(&mut self, number: u32) {
         let Some(slot) = &mut self.slots[number as usize] else { return };
         slot.lingers = false;
-        if slot.sends {
-            if let Some(parcel) = &slot.parcel {
-                self.kernel.cancel_send(parcel, slot.generation);
-            }
-        } else if let Some(parcel) = slot.parcel.take() {
-            slot.listed = false;
+        slot.end_room(&mut self.kernel, number);
+        // What is being sent has been when the ring is turned next.
+        if !slot.sends
+            && let Some(parcel) = slot.parcel.take()
+        {
             self.kernel.put_back(parcel);
         }
         self.tell_driver();

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -174,21 +175,17 @@ impl Kernel {
         self.push(opcode::PollAdd::new(Fd(socket), wanted).build().user_data(name(Purpose::Readable, generation, slot)));
     }
 
-    /// Says once when there is room to write.
+    /// Says until it is cancelled when there is room to write, and at other times: see [`says_room`]. Asked for once, the kernel would answer at once
+    /// that the other end has closed its direction, again and again.
     pub(crate) fn writable(&mut self, socket: RawFd, slot: u32, generation: u32) {
         let wanted = libc_poll(PollFlags::OUT);
-        self.push(opcode::PollAdd::new(Fd(socket), wanted).build().user_data(name(Purpose::Writable, generation, slot)));
+        self.push(opcode::PollAdd::new(Fd(socket), wanted).multi(true).build().user_data(name(Purpose::Writable, generation, slot)));
     }
 
     /// Ends a request of this purpose. Its last answer comes all the same.
     pub(crate) fn cancel(&mut self, purpose: Purpose, slot: u32, generation: u32) {
         let entry = opcode::AsyncCancel::new(name(purpose, generation, slot)).build();
         self.push(entry.user_data(name(Purpose::Cancel, generation, slot)));
-    }
-
-    /// Ends a sending.
-    pub(crate) fn cancel_send(&mut self, parcel: &Parcel, generation: u32) {
-        self.cancel(Purpose::Send, parcel.0, generation);
     }
 
     /// A buffer to send from; `None`: there are too many already.
@@ -219,7 +216,7 @@ impl Kernel {
         taken
     }
 
-    /// Sends what is in it. One sending at a time.
+    /// Sends what is in it, as much as the socket takes at once. One sending at a time.
     pub(crate) fn send(&mut self, socket: RawFd, parcel: &Parcel, generation: u32) {
         let sending = &mut self.sends[parcel.0 as usize];
         assert!(sending.under_way == 0, "one sending at a time");
@@ -228,7 +225,8 @@ impl Kernel {
         let from = unsafe { sending.bytes.as_ptr().add(sending.sent) };
         // At most SEND_BYTES.
         let length = sending.under_way as u32;
-        let flags = rustix::net::SendFlags::NOSIGNAL.bits() as i32;
+        // Left to wait, the kernel would try 128 times and then give a thread to each socket whose other end has closed its direction.
+        let flags = (SendFlags::NOSIGNAL | SendFlags::DONTWAIT).bits() as i32;
         let entry = opcode::Send::new(Fd(socket), from, length).flags(flags).build();
         self.push(entry.user_data(name(Purpose::Send, generation, parcel.0)));
     }
@@ -469,6 +467,12 @@ impl Arena {
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.list.as_ptr()).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
+}
+
+/// Whether what was answered to [`Kernel::writable`] is that there is room, or that there will be none.
+pub(crate) fn says_room(result: i32) -> bool {
+    let room = PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
+    result < 0 || result.unsigned_abs() & libc_poll(room) != 0
 }
 
 fn libc_poll(flags: PollFlags) -> u32 {

@@ -29,6 +29,17 @@ pub(crate) enum Waits {
     Listens,
 }
 
+/// The request for room to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is none.
+    Unasked,
+    /// It has not been answered.
+    Asked,
+    /// It has, or nobody wants to know any more; it is being ended.
+    Ending,
+}
+
 /// How what comes from the other end has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -72,8 +83,7 @@ pub(crate) struct Slot {
     pub(crate) sends: bool,
     /// It is on the list of those who have something to send.
     pub(crate) listed: bool,
-    /// Room to write is asked for.
-    pub(crate) asks_for_room: bool,
+    pub(crate) room: Room,
     /// The number of the error with which sending failed.
     pub(crate) broken: Option<i32>,
     /// Nobody has the socket any more: it is closed when nothing is under way.
@@ -100,7 +110,7 @@ impl Slot {
             parcel: None,
             sends: false,
             listed: false,
-            asks_for_room: false,
+            room: Room::Unasked,
             broken: None,
             orphaned: false,
             lingers: false,
@@ -130,7 +140,7 @@ impl Slot {
 
     /// Whether no request of the socket is with the kernel, or on its way there.
     pub(crate) fn is_still(&self) -> bool {
-        self.waits == Waits::No && !self.ending && !self.sends && !self.listed && !self.asks_for_room
+        self.waits == Waits::No && !self.ending && !self.sends && !self.listed && self.room == Room::Unasked
     }
 
     /// Keeps what has come.
@@ -208,6 +218,23 @@ impl Slot {
             kernel.cancel(purpose, number, self.generation);
         }
         true
+    }
+
+    /// Asks for room to write, of which there was none.
+    pub(crate) fn ask_for_room(&mut self, kernel: &mut Kernel, number: u32) {
+        // One that is being ended is asked for anew by whoever hears of its end.
+        if self.room == Room::Unasked {
+            kernel.writable(self.raw(), number, self.generation);
+            self.room = Room::Asked;
+        }
+    }
+
+    /// Room is not asked for any more.
+    pub(crate) fn end_room(&mut self, kernel: &mut Kernel, number: u32) {
+        if self.room == Room::Asked {
+            kernel.cancel(Purpose::Writable, number, self.generation);
+            self.room = Room::Ending;
+        }
     }
 
     /// Nobody has read what has come for a while, or it is much: the ring takes no more of it.

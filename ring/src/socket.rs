@@ -11,8 +11,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::task::coop;
 
 use crate::driver::{Ring, State};
-use crate::kernel::{Purpose, SEND_BYTES};
-use crate::slot::{End, Slot};
+use crate::kernel::SEND_BYTES;
+use crate::slot::{End, Room, Slot};
 
 /// How many turns the requests of a socket are given to end that is taken off the ring. They end with the first, but for the unforeseen.
 const LAST_TURNS: usize = 8;
@@ -122,7 +122,7 @@ impl RingSocket {
                 remember(&mut slot.writer, cx);
                 return Poll::Pending;
             }
-            if !slot.sends && !std::mem::replace(&mut slot.listed, true) {
+            if !slot.sends && slot.room != Room::Asked && !std::mem::replace(&mut slot.listed, true) {
                 state.list(number);
             }
             Poll::Ready(Ok(taken))
@@ -151,7 +151,7 @@ impl RingSocket {
             let State { kernel, slots, .. } = state;
             if let Some(slot) = &mut slots[number as usize] {
                 slot.end_wait(kernel, number);
-                if slot.parcel.is_some() || slot.asks_for_room {
+                if slot.parcel.is_some() || slot.room != Room::Unasked {
                     remember(&mut slot.writer, &Context::from_waker(waker));
                 }
             }
@@ -203,11 +203,11 @@ impl Drop for RingSocket {
             (slot.reader, slot.writer, slot.orphaned, slot.lingers, slot.listed) = (None, None, true, true, false);
             slot.drop_pieces(store, kernel);
             let waits = slot.end_wait(kernel, number);
-            if slot.asks_for_room {
-                kernel.cancel(Purpose::Writable, number, slot.generation);
+            if slot.parcel.is_none() {
+                slot.end_room(kernel, number);
             }
             let sends = slot.sends;
-            if waits || sends || slot.asks_for_room {
+            if waits || sends || slot.room == Room::Ending {
                 state.tell_driver();
             }
             if !sends {
@@ -225,7 +225,7 @@ impl Drop for RingSocket {
 fn write_by_call(state: &mut State, number: u32, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     let State { kernel, slots, .. } = state;
     let Some(slot) = &mut slots[number as usize] else { return Poll::Ready(Ok(0)) };
-    if !slot.asks_for_room {
+    if slot.room != Room::Asked {
         let budget = ready!(coop::poll_proceed(cx));
         loop {
             match send(slot.socket(), bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
@@ -241,8 +241,7 @@ fn write_by_call(state: &mut State, number: u32, cx: &mut Context<'_>, bytes: &[
                 }
             }
         }
-        slot.asks_for_room = true;
-        kernel.writable(slot.raw(), number, slot.generation);
+        slot.ask_for_room(kernel, number);
     }
     remember(&mut slot.writer, cx);
     state.tell_driver();

@@ -378,6 +378,38 @@ fn whoever_reads_slowly_gets_all_that_was_accepted_though_the_socket_is_dropped(
 }
 
 #[test]
+fn whoever_has_nothing_more_to_say_and_does_not_read_is_waited_for_in_quiet() {
+    on_a_ring(|ring| async move {
+        for size in [1_000, 50_000] {
+            let (mut socket, mut theirs) = pair(&ring);
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            let all = pattern(20_000_000);
+            let written = write_until_full(&mut socket, &all, size).await;
+            let before = ring.turns.get();
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            assert!(ring.turns.get() - before < 5, "{} turns", ring.turns.get() - before);
+            // It goes on when they read.
+            let reading = beside(move || {
+                let mut got = vec![0; written];
+                theirs.read_exact(&mut got).map(|()| (got, theirs))
+            });
+            let rest = all[written..].chunks(size).next().unwrap();
+            let (wrote, got) = tokio::join!(write_all(&mut socket, rest), reading);
+            wrote.unwrap();
+            let (got, mut theirs) = got.unwrap();
+            assert!(got == all[..written]);
+            drop(socket);
+            let mut got = Vec::new();
+            settle().await;
+            theirs.read_to_end(&mut got).unwrap();
+            assert!(got == rest);
+        }
+    });
+}
+
+#[test]
 fn whoever_reads_nothing_is_not_waited_for_for_ever() {
     on_a_ring(|ring| async move {
         let (mut socket, mut theirs) = pair(&ring);
