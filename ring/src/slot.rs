@@ -129,8 +129,13 @@ impl Slot {
         self.socket
     }
 
-    /// Whether a read has something to answer.
+    /// Whether a read may have something to answer: always where no request is with the kernel that would have told of it.
     pub(crate) fn may_be_read(&self) -> bool {
+        self.waits == Waits::No || self.has_news()
+    }
+
+    /// Whether it is known of something that a read has to answer.
+    pub(crate) fn has_news(&self) -> bool {
         self.pieces > 0 || self.news || self.end != End::Open || self.broken.is_some()
     }
 

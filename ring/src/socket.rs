@@ -38,11 +38,15 @@ impl RingSocket {
         Self { ring: Rc::clone(ring), number }
     }
 
-    /// Reads what is there into `buffer`; `Ok(0)` is the end of the stream.
+    /// Reads what is there into `buffer`; `Ok(0)` is the end of the stream, unless there is no room.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.with(|state, number| {
             let State { kernel, slots, store, .. } = state;
             let Some(slot) = &mut slots[number as usize] else { return Poll::Ready(Ok(0)) };
+            if buffer.is_empty() {
+                // Of nothing that is read it cannot be said that it is the end.
+                return Poll::Ready(Ok(0));
+            }
             if slot.has_pieces() {
                 return Poll::Ready(Ok(slot.take(store, kernel, buffer)));
             }
@@ -75,7 +79,7 @@ impl RingSocket {
         self.with(|state, number| {
             let State { kernel, slots, .. } = state;
             let Some(slot) = &mut slots[number as usize] else { return Poll::Ready(()) };
-            if slot.may_be_read() {
+            if slot.has_news() {
                 return Poll::Ready(());
             }
             remember(&mut slot.reader, cx);
@@ -86,7 +90,8 @@ impl RingSocket {
         })
     }
 
-    /// Whether a read may have something to answer. Costs no system call.
+    /// Whether a read may have something to answer; false only while the kernel has been asked to say so, which a read does, and
+    /// [`poll_readable`](Self::poll_readable). Costs no system call.
     #[inline]
     #[must_use]
     pub fn may_be_read(&self) -> bool {
@@ -97,6 +102,15 @@ impl RingSocket {
     #[must_use]
     pub fn has_received(&self) -> bool {
         self.look(Slot::has_pieces).unwrap_or(false)
+    }
+
+    /// A system call found nothing to read: what was heard of has been read, or never came.
+    pub fn found_nothing(&self) {
+        self.with(|state, number| {
+            if let Some(slot) = &mut state.slots[number as usize] {
+                slot.news = false;
+            }
+        });
     }
 
     /// Whether it is known that nothing comes from the other end any more, behind what has not been read.

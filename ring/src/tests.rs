@@ -5,7 +5,6 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -122,14 +121,70 @@ fn what_is_sent_comes_and_what_is_said_is_read() {
 fn nothing_is_taken_of_what_is_only_looked_for() {
     on_a_ring(|ring| async move {
         let (mut socket, mut theirs) = pair(&ring);
+        assert!(socket.may_be_read(), "nobody would say otherwise");
+        assert!(socket.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending());
+        settle().await;
         assert!(!socket.may_be_read());
-        let mut readable = pin!(poll_fn(|cx| socket.poll_readable(cx)));
-        assert!(readable.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         theirs.write_all(b"x").unwrap();
-        readable.await;
+        poll_fn(|cx| socket.poll_readable(cx)).await;
         assert!(socket.may_be_read());
         assert_eq!(read(&mut socket, 10).await.unwrap(), b"x");
         assert!(!socket.may_be_read());
+    });
+}
+
+#[test]
+fn whoever_left_unnoticed_may_be_read() {
+    on_a_ring(|ring| async move {
+        // One that was never asked for anything, and one that a system call has just read.
+        let (fresh, theirs) = pair(&ring);
+        drop(theirs);
+        assert!(fresh.may_be_read());
+        let (mut busy, mut theirs) = tcp_pair(&ring);
+        for _ in 0..3 {
+            beside({
+                let mut theirs = theirs.try_clone().unwrap();
+                move || theirs.write_all(&[7; 60_000]).unwrap()
+            })
+            .await;
+            assert_eq!(read_exactly(&mut busy, 60_000).await, [7; 60_000]);
+        }
+        theirs.write_all(b"last").unwrap();
+        assert_eq!(read(&mut busy, 100).await.unwrap(), b"last");
+        theirs.shutdown(std::net::Shutdown::Both).unwrap();
+        settle().await;
+        assert!(busy.may_be_read());
+        assert_eq!(read(&mut busy, 100).await.unwrap(), b"");
+    });
+}
+
+#[test]
+fn no_room_to_read_into_is_not_the_end() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = pair(&ring);
+        theirs.write_all(&[7; 10_000]).unwrap();
+        for _ in 0..3 {
+            poll_fn(|cx| socket.poll_readable(cx)).await;
+            assert_eq!(read(&mut socket, 0).await.unwrap(), b"");
+            assert!(!socket.has_ended());
+            assert_eq!(read_exactly(&mut socket, 3_000).await, [7; 3_000]);
+        }
+    });
+}
+
+#[test]
+fn news_of_nothing_is_forgotten() {
+    on_a_ring(|ring| async move {
+        let (mut socket, mut theirs) = pair(&ring);
+        assert!(socket.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending());
+        settle().await;
+        // Ends the request, of which only a system call would tell that nothing has come.
+        assert!(socket.come_to_rest(Waker::noop()) && socket.may_be_read());
+        socket.found_nothing();
+        assert!(socket.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending());
+        theirs.write_all(b"x").unwrap();
+        poll_fn(|cx| socket.poll_readable(cx)).await;
+        assert_eq!(read(&mut socket, 8).await.unwrap(), b"x");
     });
 }
 

@@ -80,10 +80,8 @@ impl Ringed {
     }
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.socket.may_be_read() {
-            // What has not been written to need not be, only to hear that there is nothing.
-            return self.socket.poll_readable(cx).map(Ok);
-        }
+        // What has not been written to need not be, only to hear that there is nothing.
+        ready!(self.socket.poll_readable(cx));
         let read = ready!(self.socket.poll_read(cx, buffer.initialize_unfilled()))?;
         buffer.advance(read);
         Poll::Ready(Ok(()))
