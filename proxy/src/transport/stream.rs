@@ -152,7 +152,13 @@ impl Stream {
                 Self::Tls(_) => std::future::pending().await,
                 Self::Ring(stream) => {
                     poll_fn(|cx| stream.socket.poll_readable(cx)).await;
-                    stream.peek()
+                    match stream.peek() {
+                        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                            stream.socket.found_nothing();
+                            continue;
+                        }
+                        peeked => peeked,
+                    }
                 }
             };
             match peeked {
