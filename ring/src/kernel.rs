@@ -294,23 +294,31 @@ impl Kernel {
     pub(crate) fn turn(&mut self) -> io::Result<()> {
         loop {
             let queue = self.uring.submission();
-            let (waiting, news) = (queue.len(), queue.taskrun() || queue.cq_overflow());
+            let waiting = queue.len();
             drop(queue);
-            if waiting == 0 && !news {
+            if waiting == 0 && !self.has_news() {
                 return Ok(());
             }
             self.enter(waiting, EnterFlags::GETEVENTS)?;
-            if self.overflow.is_empty() {
+            // Where the kernel takes nothing for now, the next turn tries again.
+            if self.overflow.is_empty() || self.uring.submission().len() >= waiting.max(1) {
                 return Ok(());
             }
             self.refill();
         }
     }
 
-    /// Takes the answers that have come.
-    pub(crate) fn answers(&mut self, into: &mut Vec<Answer>) {
+    /// Whether the kernel has work that it finishes, or answers that it gives, with the next system call only. Nothing else tells of them.
+    pub(crate) fn has_news(&mut self) -> bool {
+        let queue = self.uring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Takes the answers that have come. Fails when the kernel had no memory to keep one: nobody knows then what has been done.
+    pub(crate) fn answers(&mut self, into: &mut Vec<Answer>) -> io::Result<()> {
         let mut queue = self.uring.completion();
         queue.sync();
+        let lost = queue.overflow();
         for entry in queue {
             let flags = entry.flags();
             let (purpose, slot) = read_name(entry.user_data());
@@ -331,6 +339,7 @@ impl Kernel {
             into.push(Answer { slot, purpose, result: entry.result(), piece, more });
         }
         self.give_spare();
+        if lost > 0 { Err(io::Error::other("the kernel has lost answers of io_uring")) } else { Ok(()) }
     }
 
     /// Tells this thread's runtime when there are answers.
@@ -405,7 +414,7 @@ impl Drop for Kernel {
         for _ in 0..LAST_WAITS {
             self.refill();
             let _ = self.uring.submitter().submit_with_args(1, &patience);
-            self.answers(&mut answers);
+            let _ = self.answers(&mut answers);
             if self.open == 0 {
                 break;
             }
