@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -101,6 +102,8 @@ pub(crate) struct Answer {
 /// The ring.
 pub(crate) struct Kernel {
     uring: IoUring,
+    /// Where the kernel says that there are answers.
+    signal: Rc<OwnedFd>,
     /// What found no room in the queue.
     overflow: VecDeque<squeue::Entry>,
     /// Requests of which the last answer has not come.
@@ -145,11 +148,14 @@ impl Kernel {
             .setup_clamp()
             .setup_cqsize(ANSWERS)
             .build(ENTRIES)?;
+        let signal = Rc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        uring.submitter().register_eventfd(signal.as_raw_fd())?;
         let arena = Arena::new();
         // SAFETY: the list is page-aligned memory of as many entries, which is freed after the ring (the order of fields, and `drop`).
         unsafe { uring.submitter().register_buf_ring_with_flags(arena.list.as_ptr() as u64, PIECES, GROUP, 0)? };
         let mut kernel = Self {
             uring,
+            signal,
             overflow: VecDeque::new(),
             open: 0,
             arena,
@@ -343,11 +349,14 @@ impl Kernel {
     }
 
     /// Tells this thread's runtime when there are answers.
-    pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        self.uring.submitter().register_eventfd(signal.as_raw_fd())?;
+    pub(crate) fn watch(&self) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
         // SAFETY: the descriptor is owned, and stays open as long as it is watched.
-        Ok(unsafe { AsyncFd::register_with_interest(signal, Interest::READABLE) }?)
+        Ok(unsafe { AsyncFd::register_with_interest(Rc::clone(&self.signal), Interest::READABLE) }?)
+    }
+
+    /// Readable when there are answers.
+    pub(crate) fn signal(&self) -> &OwnedFd {
+        &self.signal
     }
 
     fn enter(&mut self, waiting: usize, flags: EnterFlags) -> io::Result<()> {

@@ -20,6 +20,7 @@ mod kernel;
 mod lingering;
 mod slot;
 mod socket;
+mod trial;
 
 #[cfg(test)]
 mod tests;

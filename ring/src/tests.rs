@@ -189,6 +189,12 @@ fn news_of_nothing_is_forgotten() {
 }
 
 #[test]
+fn who_has_a_ring_can_use_it() {
+    // Where one is refused, so is the trial; that it notices a ring that is of no use is tested with the whole program.
+    assert_eq!(Ring::try_out().map_err(|error| error.kind()), Ring::new().map(drop).map_err(|error| error.kind()));
+}
+
+#[test]
 fn all_that_has_come_is_taken_in_one_turn() {
     // Newer kernels (6.13) do a little of the work with each system call, and say nothing of the rest.
     let Ok(ring) = Ring::new() else { return eprintln!("LEFT OUT: no io_uring here") };
