@@ -177,12 +177,12 @@ async fn a_client_moves_to_a_new_process_and_goes_on() {
 }
 
 /// Starts where io_uring is refused like this, and is a pooler all the same.
-async fn is_refused(error: &str, because: &str) {
+async fn is_refused(call: &str, error: &str, because: &str) {
     let (cluster, server) = (Cluster::start().await, RedisServer::start().await);
     let settings = on_a_ring(Settings::postgres(&cluster).and_redis(&server)).set("workers", 2);
     let said = place::directory("refused").join("said").display().to_string();
-    let inject = format!("inject=io_uring_setup:error={error}");
-    let observer = ["strace", "-D", "-f", "-e", "trace=io_uring_setup", "-e", &inject, "-o", &said];
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}"));
+    let observer = ["strace", "-D", "-f", "-e", &trace, "-e", &inject, "-o", &said];
     let pool = Pooler::start_observed(settings, &observer).await;
     pool.process().log().line_with(because).await;
     let metrics = pool.scrape().await;
@@ -196,10 +196,15 @@ async fn is_refused(error: &str, because: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_it_is_forbidden_epoll_is_used() {
-    is_refused("EPERM", "it is forbidden here").await;
+    is_refused("io_uring_setup", "EPERM", "it is forbidden here").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_there_is_none_epoll_is_used() {
-    is_refused("ENOSYS", "the kernel does not have it").await;
+    is_refused("io_uring_setup", "ENOSYS", "the kernel does not have it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_one_that_may_not_be_used_epoll_is_used() {
+    is_refused("io_uring_enter", "EPERM", "it is forbidden here").await;
 }

@@ -1,7 +1,9 @@
 //! By which means of the kernel the workers read and write their sockets: what the configuration wants, and what the kernel allows.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -24,8 +26,8 @@ impl Backend {
     pub fn of(wished: IoBackend) -> Self {
         match wished {
             IoBackend::Epoll => Self::default(),
-            IoBackend::IoUring => match Ring::new() {
-                Ok(_) => Self { used: IoBackend::IoUring, refused: None },
+            IoBackend::IoUring => match Ring::try_out() {
+                Ok(()) => Self { used: IoBackend::IoUring, refused: None },
                 Err(error) => {
                     let reason = Refusal(&error).to_string();
                     tracing::warn!(reason = %error, "io_backend = \"io_uring\" cannot be used, epoll is used instead: {reason}");
@@ -84,16 +86,60 @@ impl Drop for Worked {
 }
 
 async fn turn(ring: Rc<Ring>) {
-    if let Err(error) = ring.drive().await {
+    if let Err(error) = or_abort(ring.drive()).await {
         // Its sockets are dead from here on, and nothing can be done for them: the same as a worker that panics.
         tracing::error!("a worker's io_uring has failed: {error}");
         std::process::abort();
     }
 }
 
+/// Does work without which the thread is of no use, though it would go on: a panic in it is the end of the process.
+async fn or_abort<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let _step = Step;
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// As long as a step of such work lasts.
+struct Step;
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("what turns a worker's io_uring has panicked: its connections would be silent for ever, so the process ends");
+            std::process::abort();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use rustix::process::Signal;
+    use tokio::runtime::{Builder, LocalOptions};
+
     use super::*;
+
+    const INSIDE: &str = "SIDEPOOL_TEST_PANICS_INSIDE";
+
+    #[test]
+    fn work_that_panics_takes_the_process_along() {
+        if std::env::var_os(INSIDE).is_some() {
+            let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+            let ended = runtime.block_on(async { tokio::task::spawn_local(or_abort(async { panic!("on purpose") })).await });
+            assert!(ended.is_err(), "and the thread goes on");
+            return;
+        }
+        let ourselves = std::env::current_exe().unwrap();
+        let name = "runtime::backend::tests::work_that_panics_takes_the_process_along";
+        let ended = Command::new(ourselves).args(["--exact", name]).env(INSIDE, "yes").output().unwrap();
+        assert_eq!(ended.status.signal(), Some(Signal::ABORT.as_raw()), "{ended:?}");
+    }
 
     #[test]
     fn a_refusal_says_what_to_look_for() {
