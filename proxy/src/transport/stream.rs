@@ -183,11 +183,20 @@ impl Stream {
         }
     }
 
-    /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others.
+    /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others: a ring sends with its next
+    /// turn whatever it has, and what is dropped, too; see [`poll_drained`](Self::poll_drained).
     pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) | Self::Ring(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Ready when nothing of what was written is held in this process any more, neither by TLS nor by a ring.
+    pub fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Ring(stream) => stream.socket.poll_sent(cx),
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => self.poll_sent(cx),
         }
     }
 

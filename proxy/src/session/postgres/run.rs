@@ -282,14 +282,14 @@ impl Session {
     /// SUSPEND: sends what is held, and reads nothing.
     fn poll_suspended(&mut self, cx: &mut Context<'_>, state: suspension::State) -> Poll<End> {
         let (mut sent, mut lost) = (true, None);
-        match self.to_client.poll_flush(&mut self.client, cx) {
+        match self.to_client.poll_drain(&mut self.client, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => lost = Some(End::Lost),
             Poll::Pending => sent = false,
         }
         if let Phase::Linked(lease) = &mut self.phase {
             let connection = &mut **lease;
-            match connection.link.to_server.poll_flush(&mut connection.stream, cx) {
+            match connection.link.to_server.poll_drain(&mut connection.stream, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => lost = Some(End::ServerLost),
                 Poll::Pending => sent = false,
