@@ -3,7 +3,8 @@
 //! There is no clock here: time is what [`Lingering::grow_older`] says. Who has seen it twice is cut.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+
+use tokio::time::Duration;
 
 /// So many linger at most, each with a descriptor and a buffer; the one that has lingered longest goes for another.
 const MOST: usize = 1024;
