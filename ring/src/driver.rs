@@ -329,7 +329,7 @@ impl State {
             error if -error == EAGAIN && !slot.orphaned => return slot.ask_for_room(&mut self.kernel, number),
             error if [EINTR, EAGAIN].contains(&-error) => true,
             error => {
-                slot.broken = Some(-error);
+                slot.broke(-error, &mut self.kernel, number);
                 self.woken.extend(slot.reader.take());
                 false
             }

@@ -136,7 +136,12 @@ impl Slot {
 
     /// Whether it is known of something that a read has to answer.
     pub(crate) fn has_news(&self) -> bool {
-        self.pieces > 0 || self.news || self.end != End::Open || self.broken.is_some()
+        self.pieces > 0 || self.news || self.last_word().is_some()
+    }
+
+    /// Whether nothing comes any more, behind what has not been read.
+    pub(crate) fn is_over(&self) -> bool {
+        !(self.news && self.end == End::Open) && self.last_word().is_some()
     }
 
     pub(crate) fn has_pieces(&self) -> bool {
@@ -277,12 +282,21 @@ impl Slot {
         }
     }
 
+    /// Sending has failed with this error. What the other end said before it left may still lie on the socket, and is looked for once more.
+    pub(crate) fn broke(&mut self, error: i32, kernel: &mut Kernel, number: u32) {
+        self.broken = Some(error);
+        if !self.end_wait(kernel, number) {
+            self.news = true;
+        }
+    }
+
     /// What a read answers when nothing is left to be read.
     pub(crate) fn last_word(&self) -> Option<io::Result<usize>> {
         match (self.end, self.broken) {
             (End::Over, _) => Some(Ok(0)),
-            (End::Broken(error), _) | (End::Open, Some(error)) => Some(Err(io::Error::from_raw_os_error(error))),
-            (End::Open, None) => None,
+            (End::Broken(error), _) => Some(Err(io::Error::from_raw_os_error(error))),
+            (End::Open, Some(error)) if self.waits == Waits::No => Some(Err(io::Error::from_raw_os_error(error))),
+            (End::Open, _) => None,
         }
     }
 }

@@ -116,7 +116,7 @@ impl RingSocket {
     /// Whether it is known that nothing comes from the other end any more, behind what has not been read.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.look(|slot| slot.end != End::Open).unwrap_or(true)
+        self.look(Slot::is_over).unwrap_or(true)
     }
 
     /// Takes as much of `bytes` as there is room for, to be sent with the next turn of the ring.
@@ -161,13 +161,19 @@ impl RingSocket {
     /// Ends all requests of the socket; whether that could be done, and it holds nothing that was received and not read, nor anything to send. The
     /// waker is woken when more has been sent. What was received is still there, and reading and writing goes on as ever afterwards.
     pub fn come_to_rest(&mut self, waker: &Waker) -> bool {
+        // Whoever cannot rest yet goes on waiting for what is said: told that his wait has ended, he would only ask again.
+        if !self.has_sent_all() && (self.ring.turn().is_err() || !self.has_sent_all()) {
+            self.with(|state, number| {
+                if let Some(slot) = &mut state.slots[number as usize] {
+                    remember(&mut slot.writer, &Context::from_waker(waker));
+                }
+            });
+            return false;
+        }
         self.with(|state, number| {
             let State { kernel, slots, .. } = state;
             if let Some(slot) = &mut slots[number as usize] {
                 slot.end_wait(kernel, number);
-                if slot.parcel.is_some() || slot.room != Room::Unasked {
-                    remember(&mut slot.writer, &Context::from_waker(waker));
-                }
             }
         });
         for _ in 0..LAST_TURNS {
@@ -177,6 +183,10 @@ impl RingSocket {
         }
         self.look(|slot| slot.is_still() && slot.parcel.is_none() && !slot.has_pieces() && slot.end == End::Open && slot.broken.is_none())
             .unwrap_or(false)
+    }
+
+    fn has_sent_all(&self) -> bool {
+        self.look(|slot| slot.parcel.is_none() && slot.room == Room::Unasked).unwrap_or(true)
     }
 
     /// Takes the socket off the ring. Fails, and closes it, if something is left on it: received and not read, or not sent.
@@ -250,7 +260,8 @@ fn write_by_call(state: &mut State, number: u32, cx: &mut Context<'_>, bytes: &[
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(error) => {
-                    slot.broken = Some(error.raw_os_error());
+                    slot.broke(error.raw_os_error(), kernel, number);
+                    state.tell_driver();
                     return Poll::Ready(Err(error.into()));
                 }
             }
