@@ -359,7 +359,7 @@ impl Session {
     fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
         match self.worker.drain.stage() {
             Stage::Moving => self.is_movable(cx.waker()).then_some(End::Moved),
-            Stage::Leaving => Some(self.say_goodbye(cx, &refusal::draining(), End::Drained)),
+            Stage::Leaving => self.client.poll_drained(cx).is_ready().then(|| self.say_goodbye(cx, &refusal::draining(), End::Drained)),
             Stage::Serving | Stage::NobodyNew | Stage::NoServers => None,
         }
     }

@@ -329,6 +329,15 @@ impl Client {
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Ready when nothing of what was handed over is held in this process any more, which is about to end.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.backlog() > 0 {
+            return Poll::Pending;
+        }
+        // To whom nothing can be sent, nothing is owed.
+        self.stream.borrow_mut().as_mut().map_or(Poll::Ready(()), |stream| stream.poll_drained(cx).map(drop))
+    }
+
     /// Runs `look` on how long something has waited.
     pub(super) fn with_lag<R>(&self, look: impl FnOnce(&mut Lag) -> R) -> R {
         look(self.backlog.borrow_mut().get_or_insert_default().lag.get_or_insert_default())

@@ -225,14 +225,11 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         match self.client.poll_read(cx, &mut buffer) {
-            Poll::Pending => {
-                let idle = self.carry.is_empty() && self.client.pending() == 0 && self.client.backlog() == 0;
-                if !idle || !worker.drain.is_over_for_those_who_cannot_move() {
-                    return Poll::Pending;
-                }
+            Poll::Pending if self.carry.is_empty() && self.client.pending() == 0 && self.is_to_leave(cx) => {
                 self.client.doom(End::Drained);
                 Poll::Ready(Next::Step(Step::End))
             }
+            Poll::Pending => Poll::Pending,
             // Whoever closes only its own direction still gets its replies.
             Poll::Ready(end @ (Ok(0) | Err(_))) => {
                 self.closing = Some(if end.is_ok() { End::Gone } else { End::Lost });
