@@ -37,6 +37,18 @@ impl Ringed {
         self.unix
     }
 
+    /// Ready when something has come, or nothing will any more: what a look at it answers, which takes nothing.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<(usize, usize)>> {
+        loop {
+            ready!(self.socket.poll_readable(cx));
+            match self.peek() {
+                // What was heard of has been read, or was only that the kernel had no buffer, or took no more.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => self.socket.found_nothing(),
+                peeked => return Poll::Ready(peeked),
+            }
+        }
+    }
+
     /// Looks at what has come and was not read: bytes taken off the socket, or one still on it.
     pub(super) fn peek(&self) -> io::Result<(usize, usize)> {
         let mut byte = [0];
@@ -91,5 +103,35 @@ impl Ringed {
         ready!(self.socket.poll_sent(cx))?;
         let shut = self.socket.with_socket(|socket| shutdown(socket, Shutdown::Write));
         Poll::Ready(shut.unwrap_or(Ok(())).map_err(io::Error::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn that_a_wait_has_ended_is_not_that_something_was_said() {
+        let Ok(ring) = Ring::new() else { return eprintln!("LEFT OUT: no io_uring here") };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Ringed::unix(&ring, ours);
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            assert!(stream.poll_peek(&mut cx).is_pending());
+            ring.turn().unwrap();
+            assert!(stream.socket.come_to_rest(Waker::noop()) && stream.socket.may_be_read(), "it may have been");
+        }
+        theirs.write_all(b"x").unwrap();
+        assert!(matches!(stream.poll_peek(&mut cx), Poll::Ready(Ok((1, 1)))));
+        assert!(matches!(stream.socket.poll_read(&mut cx, &mut [0; 8]), Poll::Ready(Ok(1))));
+        assert!(stream.poll_peek(&mut cx).is_pending());
+        drop(theirs);
+        ring.turn().unwrap();
+        assert!(matches!(stream.poll_peek(&mut cx), Poll::Ready(Ok((0, 0)))));
     }
 }

@@ -136,7 +136,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
             Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
             Self::Tls(_) => Poll::Ready(()),
-            Self::Ring(stream) => stream.socket.poll_readable(cx),
+            Self::Ring(stream) => stream.poll_peek(cx).map(drop),
         }
     }
 
@@ -150,16 +150,7 @@ impl Stream {
                 Self::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream.as_fd())).await,
                 Self::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream.as_fd())).await,
                 Self::Tls(_) => std::future::pending().await,
-                Self::Ring(stream) => {
-                    poll_fn(|cx| stream.socket.poll_readable(cx)).await;
-                    match stream.peek() {
-                        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                            stream.socket.found_nothing();
-                            continue;
-                        }
-                        peeked => peeked,
-                    }
-                }
+                Self::Ring(stream) => poll_fn(|cx| stream.poll_peek(cx)).await,
             };
             match peeked {
                 Ok((0, _)) | Err(_) => return,
