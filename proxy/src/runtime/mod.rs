@@ -105,12 +105,13 @@ impl Runtime {
                 return;
             }
         };
-        drop(ready);
         // Dropped after the runtime, and with it all sockets.
         let mut ring = None;
         let worker = Worker::new(self.id, self.mailboxes, self.commons);
         runtime.block_on(async {
+            // A ring has files, too.
             ring = Some(Worked::begin(self.backend));
+            drop(ready);
             serve(worker, self.jobs).await;
         });
         drop(runtime);
