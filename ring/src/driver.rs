@@ -330,7 +330,10 @@ impl State {
             error if [EINTR, EAGAIN].contains(&-error) => true,
             error => {
                 slot.broke(-error, &mut self.kernel, number);
-                self.woken.extend(slot.reader.take());
+                // Where a wait is being ended, its end wakes him: who is woken before that sees nothing new, and need not ask again.
+                if slot.has_news() {
+                    self.woken.extend(slot.reader.take());
+                }
                 false
             }
         };
