@@ -58,7 +58,7 @@ impl fmt::Display for Shown {
 /// Every section of a configuration.
 #[must_use]
 pub fn entries(config: &Config) -> Vec<Entry> {
-    let Config { workers, memory_limit, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
+    let Config { workers, io_backend, memory_limit, upgrade_socket, admin, drain, log, postgres, redis, pgbouncer: _ } = config;
     let workers = match workers {
         Workers::Auto => quoted("auto"),
         Workers::Count(count) => number(*count),
@@ -70,7 +70,12 @@ pub fn entries(config: &Config) -> Vec<Entry> {
         Entry {
             path: String::new(),
             scope: Scope::Root,
-            values: vec![("memory_limit", memory_limit), ("upgrade_socket", upgrade_socket), ("workers", workers)],
+            values: vec![
+                ("memory_limit", memory_limit),
+                ("upgrade_socket", upgrade_socket),
+                ("workers", workers),
+                ("io_backend", quoted(io_backend.name())),
+            ],
         },
         Entry {
             path: "admin".to_owned(),

@@ -137,6 +137,7 @@ fn read_document(reading: &Reading<'_>, document: &Document<String>) -> Config {
     let redis_sections = root.sections("redis", Scope::Redis);
     Config {
         workers: workers(&root).unwrap_or_default(),
+        io_backend: root.choice("io_backend").unwrap_or_default(),
         memory_limit: root.size("memory_limit"),
         upgrade_socket: root.path("upgrade_socket"),
         admin: root.section("admin", Scope::Admin).map_or_else(Admin::default, |section| admin(&section)),

@@ -37,6 +37,8 @@ pub struct Config {
     pub workers: Workers,
     /// How much memory the process may have, in bytes, beside the limit of its control group; `None`: as much as that says.
     pub memory_limit: Option<u64>,
+    /// By which means of the kernel sockets are read and written.
+    pub io_backend: IoBackend,
     /// Where a new process knocks that takes over; `None`: beside the first Unix socket of the PostgreSQL side, if there is one.
     pub upgrade_socket: Option<PathBuf>,
     /// The admin HTTP listener (metrics and health).
@@ -80,6 +82,16 @@ pub enum Workers {
     Auto,
     /// Exactly this many.
     Count(u16),
+}
+
+/// By which means of the kernel sockets are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoBackend {
+    /// A system call for each read and each write, epoll to wait.
+    #[default]
+    Epoll,
+    /// One system call for what all connections of a worker want; epoll where the kernel does not allow it.
+    IoUring,
 }
 
 /// The admin HTTP listener.

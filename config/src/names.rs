@@ -1,8 +1,8 @@
 //! How the values of closed settings are written: one list an enum, for reading, printing and for what is allowed in an error.
 
 use crate::model::{
-    AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, ListenGap, LoadBalance, LogFormat, LogLevel, MetricsNames, PoolMode,
-    QueueFairness, RedisAuth, SubscriberGap, UpstreamTls,
+    AuthType, ClientSslMode, CommandClass, CommandPolicy, Following, IoBackend, ListenGap, LoadBalance, LogFormat, LogLevel, MetricsNames,
+    PoolMode, QueueFairness, RedisAuth, SubscriberGap, UpstreamTls,
 };
 
 /// An enum whose values have names in the configuration.
@@ -46,6 +46,10 @@ impl Named for AuthType {
         ("ldap", Self::Ldap),
         ("pam", Self::Pam),
     ];
+}
+
+impl Named for IoBackend {
+    const NAMES: &'static [(&'static str, Self)] = &[("epoll", Self::Epoll), ("io_uring", Self::IoUring)];
 }
 
 impl Named for MetricsNames {

@@ -27,7 +27,18 @@ pub(crate) fn apply(config: &mut Config, overrides: &Overrides, whole: bool) -> 
         quitquitquit: _,
     } = overrides;
     let mut problems = Vec::new();
-    let Config { workers: threads, memory_limit: _, upgrade_socket: _, admin, drain: _, log, postgres: _, redis: _, pgbouncer: _ } = config;
+    let Config {
+        workers: threads,
+        io_backend: _,
+        memory_limit: _,
+        upgrade_socket: _,
+        admin,
+        drain: _,
+        log,
+        postgres: _,
+        redis: _,
+        pgbouncer: _,
+    } = config;
     replace(threads, workers.as_ref(), parse_workers, &mut problems);
     replace(&mut admin.listen, admin_listen.as_ref(), parse_admin, &mut problems);
     replace(&mut log.level, log_level.as_ref(), parse_choice, &mut problems);

@@ -48,6 +48,7 @@ use crate::invocation::start;
 use crate::listener::accept::{Closing, Listener};
 use crate::listener::place::Places;
 use crate::logging::Logging;
+use crate::runtime::backend::Backend;
 use crate::runtime::descriptors::Files;
 use crate::runtime::memory::Gauges;
 use crate::runtime::{self, Workers, descriptors};
@@ -176,12 +177,13 @@ pub fn serve(source: Source, loaded: Loaded, logging: &Arc<Logging>, take_over: 
     let met = if take_over { runtime.block_on(upgrade::meet(&config))? } else { None };
     let (old, inherited) = met.unzip();
     let Bindings { doors, admin, mut shown, spares } = bindings::bind(&config, inherited.unwrap_or_default(), passed)?;
-    let workers = Workers::start(runtime::worker_count(config.workers))?;
+    let backend = Backend::of(config.io_backend);
+    let workers = Workers::start(runtime::worker_count(config.workers), backend.used)?;
     shown.workers = model::Workers::Count(u16::try_from(workers.mailboxes().workers()).unwrap_or(u16::MAX));
     let config = Arc::new(config);
     let dialing = workers.commons().postgres.dialing.clone();
     let traces = workers.commons().postgres.traces.clone();
-    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash(), dialing, traces.clone());
+    let facts = Facts::new(workers.mailboxes().clone(), Arc::clone(logging), sources.hash(), dialing, traces.clone(), backend);
     if let (Some(limit), Some(own)) = (max_fds, ProcessFigures::read().open_fds) {
         facts.gates().set_files(Files { limit, own });
     }

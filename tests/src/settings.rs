@@ -1,4 +1,6 @@
 //! A configuration as tests build it: values by key path, written out as `sidepool.toml`, or as `pgbouncer.ini` to run the same test there.
+//!
+//! `SIDEPOOL_TESTS_IO=io_uring` runs any test with that `io_backend`, where it says nothing of it itself.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -150,6 +152,9 @@ impl Settings {
     /// As `sidepool.toml`.
     pub fn toml(&self) -> String {
         let mut text = String::new();
+        if let (Ok(backend), false) = (std::env::var("SIDEPOOL_TESTS_IO"), self.sections[""].contains_key("io_backend")) {
+            writeln!(text, "io_backend = \"{backend}\"").expect("a String takes all");
+        }
         for (section, values) in &self.sections {
             if !section.is_empty() {
                 writeln!(text, "\n[{section}]").expect("a String takes all");

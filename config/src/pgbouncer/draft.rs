@@ -131,6 +131,7 @@ pub(crate) fn in_toml(setting: &Setting, text: &str) -> Option<String> {
         | "user"
         | "verbose"
         | "metrics_listen"
+        | "io_backend"
         | "metrics_names"
         | "metrics_max_pools"
         | "metrics_allowed_hosts"

@@ -12,7 +12,7 @@ use super::table;
 use super::value;
 use crate::file::{DRAFT, Loaded, Rejected, check_allowed_host, conclude, load_draft, parse_admin, parse_workers};
 use crate::listen::{fits, postgres_socket};
-use crate::model::{Admin, AuthType, Config, Listen, Log, LogFormat, LogLevel, MetricsNames, Postgres};
+use crate::model::{Admin, AuthType, Config, IoBackend, Listen, Log, LogFormat, LogLevel, MetricsNames, Postgres};
 use crate::names::Named as _;
 use crate::problem::{Place, Problem, shown};
 use crate::sources::Sources;
@@ -168,6 +168,7 @@ impl Loading<'_> {
             quitquitquit: false,
             allowed_hosts,
         };
+        config.io_backend = IoBackend::from_name(&text(document, "io_backend").to_ascii_lowercase()).unwrap_or_default();
         match parse_workers(text(document, "workers")) {
             Ok(workers) => config.workers = workers,
             Err(message) => self.wrong("workers", format!("invalid value for parameter workers; {message}")),

@@ -100,6 +100,10 @@ fn write(document: &Document, draft: &Draft, notes: &[String]) -> String {
     if workers != "auto" {
         let _ = writeln!(toml, "\nworkers = {workers}");
     }
+    let backend = said(document, "io_backend").to_ascii_lowercase();
+    if backend != "epoll" {
+        let _ = writeln!(toml, "\nio_backend = {}", quoted(&backend));
+    }
     admin(document, &mut toml);
     log(document, &mut toml);
     for line in draft.lines.iter().filter(|line| !line.is_default) {

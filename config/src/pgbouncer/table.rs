@@ -193,6 +193,7 @@ pub const OWN: &[Setting] = &[
     row("metrics_names", Kind::Choice(&["sidepool", "otel", "both"]), "sidepool", true),
     row("metrics_allowed_hosts", Kind::Text, "", true),
     row("metrics_max_pools", Kind::Int(1, 100_000), "200", true),
+    row("io_backend", Kind::Choice(&["epoll", "io_uring"]), "epoll", false),
     row("max_queue_length", Kind::Int(1, 1_000_000), "1000000", true),
     row("client_stall_timeout", Kind::Time, "300", true),
     row("pin_idle_timeout", Kind::Time, "3600", true),

@@ -13,6 +13,7 @@ const GAPS: &[&str] = &["close", "warn"];
 const SSLMODES: &[&str] = CLIENT_SSLMODES;
 const FOLLOWINGS: &[&str] = &["follow", "always", "off"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+const IO_BACKENDS: &[&str] = &["epoll", "io_uring"];
 const METRICS_NAMES: &[&str] = &["sidepool", "otel", "both"];
 const FORMATS: &[&str] = &["text", "json"];
 
@@ -53,6 +54,7 @@ pub const SETTINGS: &[Setting] = &[
     row(&[Root], "memory_limit", Kind::Size { min: 1 << 20 }, "", Live, "How much memory the process may have in RAM, beside the limit of its control group, which is always minded. Near it requests of clients that do not take their replies are not read (80 %), new clients are refused (88 %), and those that hold most are closed (94 %); left out: what the control group says."),
     row(&[Root], "upgrade_socket", Kind::Path, "", NeedsRestart, "The private Unix socket at which a new process knocks to take over (--take-over); without it, the first Unix socket of [postgres] with \".upgrade\" behind its name."),
     row(&[Root], "workers", Kind::Workers, "\"auto\"", NeedsRestart, "Threads that carry traffic. \"auto\": one up to two cores of CPU quota, beyond that by the quota."),
+    row(&[Root], "io_backend", Kind::Choice(IO_BACKENDS), "\"epoll\"", NeedsRestart, "By which means of the kernel the connections of clients and servers are read and written that are not under TLS. io_uring: one system call for what all connections of a worker want instead of one for each read and each write, which under load costs less CPU; needs Linux 6.1. Where the kernel refuses (seccomp profiles of containers do), epoll is used, and the log says why."),
     row(&[Admin], "listen", Kind::Address, "\"127.0.0.1:9127\"", NeedsRestart, "Where /metrics and the health endpoints listen; \"off\" for nowhere."),
     row(&[Admin], "metrics_names", Kind::Choice(METRICS_NAMES), "\"sidepool\"", Live, "How the metrics of pools are called that OpenTelemetry has names for (db_client_connection_…): sidepool, otel, or both. Dashboards and alerts need sidepool or both."),
     row(&[Admin], "metrics_max_pools", Kind::Count { min: 1, max: 100_000 }, "200", Live, "How many pools have series of their own in /metrics; the numbers of those that come later are added up as pool \"_other/postgres\" and \"_other/redis\"."),

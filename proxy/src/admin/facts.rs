@@ -12,6 +12,7 @@ use super::quit::Quit;
 use crate::clock;
 use crate::listener::gate::Gates;
 use crate::logging::Logging;
+use crate::runtime::backend::Backend;
 use crate::runtime::shortage::Memory;
 use crate::traces::Traces;
 use crate::upstream::dial::Dialing;
@@ -95,6 +96,8 @@ pub struct Facts {
     pub started_at: SystemTime,
     /// How much memory is left.
     pub memory: Memory,
+    /// By which means of the kernel connections are read and written.
+    pub backend: Backend,
     /// What is known of the servers.
     pub dialing: Dialing,
     /// Traces on their way to a collector, for what became of them.
@@ -112,13 +115,21 @@ pub struct Facts {
 impl Facts {
     /// The facts of a process that is just starting, with the configuration of that hash.
     #[must_use]
-    pub fn new(mailboxes: Mailboxes, logging: Arc<Logging>, hash: ContentHash, dialing: Dialing, traces: Traces) -> Arc<Self> {
+    pub fn new(
+        mailboxes: Mailboxes,
+        logging: Arc<Logging>,
+        hash: ContentHash,
+        dialing: Dialing,
+        traces: Traces,
+        backend: Backend,
+    ) -> Arc<Self> {
         Arc::new(Self {
             liveness: Liveness::new(mailboxes.clone()),
             mailboxes,
             logging,
             started_at: clock::wall(),
             memory: Memory::default(),
+            backend,
             dialing,
             traces,
             quit: Quit::default(),

@@ -2,6 +2,9 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use sidepool_config::model::IoBackend;
+use sidepool_config::names::Named as _;
+
 use super::collect::Collected;
 use super::exposition::Exposition;
 use super::facts::{Facts, Outcome, Trigger};
@@ -40,6 +43,9 @@ pub fn render(facts: &Facts, collected: &Collected, folded: usize, now: Instant)
 fn process(out: &mut Exposition, facts: &Facts, collected: &Collected, now: Instant) {
     let figures = ProcessFigures::read();
     out.gauge(Family::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
+    for (name, backend) in IoBackend::NAMES {
+        out.count(Family::IoBackend, &[name], u64::from(*backend == facts.backend.used));
+    }
     out.counter(Family::ProcessCpuSeconds, &[], nanos(figures.cpu));
     if let Some(bytes) = figures.resident_bytes {
         out.count(Family::ProcessResidentMemory, &[], bytes);

@@ -13,6 +13,7 @@ use crate::listener::gate::Gates;
 use crate::logging::Logging;
 use crate::observe::record::{PoolRecord, WorkerRecord};
 use crate::observe::report::{Line, PoolInfo, PoolState};
+use crate::runtime::backend::Backend;
 use crate::runtime::memory::Usage;
 use crate::runtime::pressure::Step;
 use crate::traces::Traces;
@@ -36,7 +37,14 @@ fn scrape_as(names: MetricsNames, pools: Vec<PoolReport>) -> String {
     let (sender, _jobs) = tokio::sync::mpsc::unbounded_channel();
     let (dialing, host) = (Dialing::default(), Upstream::Unix("/nowhere".into()));
     let _dialer = dialing.dialer(&[host], LoadBalance::default(), &TcpOptions::default(), Duration::from_secs(15));
-    let facts = Facts::new(Mailboxes::new(vec![sender]), Logging::silent(), Sources::default().hash(), dialing, Traces::default());
+    let facts = Facts::new(
+        Mailboxes::new(vec![sender]),
+        Logging::silent(),
+        Sources::default().hash(),
+        dialing,
+        Traces::default(),
+        Backend::default(),
+    );
     let mut config = Config::default();
     config.redis.insert(
         "cache".to_owned(),

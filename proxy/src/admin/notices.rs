@@ -6,6 +6,7 @@ use super::explain::{Level, Words, span};
 use super::facts::Reloads;
 use super::liveness::STUCK_AFTER;
 use crate::listener::gate::GateNumbers;
+use crate::runtime::backend::Backend;
 use crate::runtime::memory::Usage;
 use crate::upstream::breaker::Phase;
 use crate::upstream::dial::HostReport;
@@ -52,6 +53,14 @@ pub fn of_memory(usage: Option<Usage>, step: u64) -> Option<Words> {
     let text = || format!("memory runs out: {share} % of the limit is in use");
     (step > 0)
         .then(|| Words::new(Level::Exhausted, text(), "raise the memory limit; new clients are refused or idle ones closed meanwhile"))
+}
+
+/// The means by which connections are read and written: whether they are others than was wished.
+#[must_use]
+pub fn of_backend(backend: &Backend) -> Option<Words> {
+    let reason = backend.refused.as_ref()?;
+    let text = format!("io_backend is {}, not io_uring: {reason}", backend.name());
+    Some(Words::new(Level::Notice, text, "allow io_uring (the seccomp profile, kernel.io_uring_disabled), or set io_backend = \"epoll\""))
 }
 
 /// Files: whether few are left.

@@ -37,6 +37,7 @@ pub fn document(facts: &Facts, collected: &Collected, sessions: &Sessions, now: 
             "open_files": process.open_fds,
             "max_files": process.max_fds,
         },
+        "io_backend": { "used": facts.backend.name(), "refused": facts.backend.refused },
         "config": config(facts),
         "memory": facts.memory.usage().map(|usage| json!({ "used_bytes": usage.used, "limit_bytes": usage.limit, "pressure": facts.memory.step(), "clients_closed": facts.memory.closed() })),
         "listeners": facts.gates().iter().map(|(door, gate)| {
@@ -78,6 +79,7 @@ fn says(facts: &Facts, process: &ProcessFigures, now: Instant) -> Vec<Words> {
     all.extend(notices::of_config(&facts.reloads()));
     all.extend(facts.gates().iter().filter_map(|(door, gate)| notices::of_listener(&door.label(), &gate.numbers())));
     all.extend(notices::of_memory(facts.memory.usage(), facts.memory.step()));
+    all.extend(notices::of_backend(&facts.backend));
     all.extend(notices::of_files(process.open_fds, process.max_fds));
     all.extend(facts.dialing.hosts(now).iter().filter_map(notices::of_host));
     all.sort_by_key(|words| std::cmp::Reverse(words.level));

@@ -225,7 +225,7 @@ async fn is_cancel(stream: &mut Stream) -> io::Result<bool> {
         let mut request = [0; LONGEST_CANCEL + 1];
         let peeked = match stream {
             Stream::Tcp(_) | Stream::Unix(_) => peek_some(stream, &mut request).await?,
-            Stream::Tls(_) => return Ok(false),
+            Stream::Tls(_) | Stream::Ring(_) => return Ok(false),
         };
         if peeked == 0 {
             return Ok(false);
@@ -244,7 +244,7 @@ fn is_cancel_now(stream: &Stream) -> Option<bool> {
     let peeked = match stream {
         Stream::Tcp(stream) => recv(stream, &mut request, flags),
         Stream::Unix(stream) => recv(stream, &mut request, flags),
-        Stream::Tls(_) => return Some(false),
+        Stream::Tls(_) | Stream::Ring(_) => return Some(false),
     };
     match peeked {
         Ok((0, _)) => Some(false),
@@ -295,6 +295,8 @@ async fn peek_some(stream: &mut Stream, bytes: &mut [u8]) -> io::Result<usize> {
     match stream {
         Stream::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, bytes)).await,
         Stream::Unix(stream) => stream.async_io(Interest::READABLE, || peek(&*stream, bytes)).await,
+        // Only who has logged in is there.
+        Stream::Ring(_) => Err(io::ErrorKind::Unsupported.into()),
         Stream::Tls(stream) => {
             stream.read_exact(bytes).await?;
             stream.unread(bytes);

@@ -71,6 +71,7 @@ use Kind::{Counter, CounterSeconds, Gauge, Histogram};
 families! {
     // The process.
     BuildInfo = "sidepool_build_info" Gauge, ["version"], "Always 1; the version is a label.";
+    IoBackend = "sidepool_io_backend" Gauge, ["backend"], "1: connections are read and written by these means of the kernel (io_backend); 0: they are not. Where io_uring was wished and is 0, the log and /statusz say why.";
     ProcessCpuSeconds = "process_cpu_seconds_total" CounterSeconds, [], "CPU time used by the process, user and system together.";
     ProcessResidentMemory = "process_resident_memory_bytes" Gauge, [], "Memory of the process that is in RAM.";
     MemoryUsed = "sidepool_memory_used_bytes" Gauge, [], "Memory in use of the limit that is nearest: memory_limit, or that of a control group without what the kernel can take back at once; absent without a limit.";

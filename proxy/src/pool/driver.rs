@@ -276,7 +276,8 @@ impl<C: Connector> Pool<C> {
             // The waiter left while its connection was on the way: the next one gets it.
             Err(Delivery::Connection(id, connection, _)) => {
                 self.table.borrow_mut().keep(id, connection);
-                self.core.with(|held| held.core.release(clock::now(), id, Condition::Clean));
+                self.step(|core, now| core.release(now, id, Condition::Clean));
+                self.watch(id);
             }
             Ok(()) | Err(Delivery::Refused(_) | Delivery::Lost) => {}
         }

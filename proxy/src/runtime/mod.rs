@@ -2,6 +2,7 @@
 //!
 //! Each worker is one thread with one `LocalRuntime`: no task ever moves between threads, so nothing on the data path is synchronised.
 
+pub mod backend;
 pub mod descriptors;
 mod groups;
 pub mod memory;
@@ -19,6 +20,8 @@ use sidepool_config::model;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use self::backend::Worked;
+
 use crate::worker::{Commons, Job, Mailboxes, Worker, WorkerId};
 
 /// How many more turns of its loop a worker makes after its last job.
@@ -33,14 +36,14 @@ pub struct Workers {
 
 impl Workers {
     /// Starts `count` workers, which serve nothing until they are told to. When it answers they have the files that they need for themselves.
-    pub fn start(count: u16) -> io::Result<Self> {
+    pub fn start(count: u16, backend: model::IoBackend) -> io::Result<Self> {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let mailboxes = Mailboxes::new(senders);
         let commons = Commons::new(mailboxes.workers())?;
         let mut threads = Vec::with_capacity(receivers.len());
         let (ready, all_ready) = std::sync::mpsc::channel::<Infallible>();
         for (id, jobs) in mailboxes.ids().zip(receivers) {
-            let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs };
+            let runtime = Runtime { id, mailboxes: mailboxes.clone(), commons: commons.clone(), jobs, backend };
             let ready = ready.clone();
             threads.push(thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || runtime.run(ready))?);
         }
@@ -90,6 +93,7 @@ struct Runtime {
     mailboxes: Mailboxes,
     commons: Commons,
     jobs: mpsc::UnboundedReceiver<Job>,
+    backend: model::IoBackend,
 }
 
 impl Runtime {
@@ -101,8 +105,17 @@ impl Runtime {
                 return;
             }
         };
-        drop(ready);
-        runtime.block_on(serve(Worker::new(self.id, self.mailboxes, self.commons), self.jobs));
+        // Dropped after the runtime, and with it all sockets.
+        let mut ring = None;
+        let worker = Worker::new(self.id, self.mailboxes, self.commons);
+        runtime.block_on(async {
+            // A ring has files, too.
+            ring = Some(Worked::begin(self.backend));
+            drop(ready);
+            serve(worker, self.jobs).await;
+        });
+        drop(runtime);
+        drop(ring);
     }
 }
 
@@ -127,7 +140,7 @@ mod tests {
 
     #[test]
     fn jobs_run_on_their_worker_and_a_panicking_one_harms_nobody() {
-        let workers = Workers::start(2).expect("threads start");
+        let workers = Workers::start(2, model::IoBackend::Epoll).expect("threads start");
         let (sender, receiver) = std::sync::mpsc::channel();
         for id in workers.mailboxes().ids() {
             assert!(workers.mailboxes().post(id, |_| panic!("on purpose")));

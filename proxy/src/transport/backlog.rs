@@ -131,6 +131,12 @@ impl Backlog {
         *self = Self::default();
         Poll::Ready(Ok(()))
     }
+
+    /// Sends what waits, and waits until the system has all that was ever sent.
+    pub fn poll_drain(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(stream, cx))?;
+        stream.poll_drained(cx)
+    }
 }
 
 #[cfg(test)]

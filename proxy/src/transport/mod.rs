@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod buffer;
 pub mod ends;
 pub mod options;
+pub mod ringed;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -1,21 +1,24 @@
-//! One connected socket, of whatever kind: TCP, Unix, or either of them under TLS.
+//! One connected socket, of whatever kind: TCP, Unix, either of them on the worker's io_uring, or TCP under TLS.
 //!
 //! It is polled, never `readable` and then `try_read`: polling lets the runtime skip the read that would only say "nothing there".
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project::pin_project;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
+use sidepool_ring::Ring;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::ringed::Ringed;
 use super::socket::Socket;
 use super::tls::{Tls, TlsPeer};
 
@@ -32,6 +35,8 @@ pub enum Stream {
     Unix(#[pin] UnixStream),
     /// TCP under TLS.
     Tls(#[pin] Box<Tls>),
+    /// TCP or a Unix socket on the worker's io_uring.
+    Ring(Ringed),
 }
 
 /// Who is at the other end of a stream.
@@ -71,7 +76,7 @@ impl Stream {
     #[must_use]
     pub fn tls_peer(&self) -> Option<TlsPeer<'_>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Ring(_) => None,
             Self::Tls(stream) => Some(stream.peer()),
         }
     }
@@ -93,8 +98,30 @@ impl Stream {
         }
     }
 
+    /// Puts a plain socket onto the worker's io_uring, if it has one; leaves any other as it is.
+    pub fn onto_ring(self) -> io::Result<Self> {
+        match (self, Ring::current()) {
+            (Self::Tcp(stream), Some(ring)) => Ok(Self::Ring(Ringed::tcp(&ring, stream.into_std()?))),
+            (Self::Unix(stream), Some(ring)) => Ok(Self::Ring(Ringed::unix(&ring, stream.into_std()?))),
+            (other, _) => Ok(other),
+        }
+    }
+
+    /// Whether the socket is a Unix socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Ring(stream) => stream.is_unix(),
+            Self::Tcp(_) | Self::Tls(_) => false,
+        }
+    }
+
     /// Reads what is there into `buffer`; `Ok(0)` is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Self::Ring(stream) = self {
+            return stream.socket.poll_read(cx, buffer);
+        }
         let mut target = ReadBuf::new(buffer);
         match AsyncRead::poll_read(Pin::new(self), cx, &mut target) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(target.filled().len())),
@@ -109,6 +136,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
             Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
             Self::Tls(_) => Poll::Ready(()),
+            Self::Ring(stream) => stream.poll_peek(cx).map(drop),
         }
     }
 
@@ -122,6 +150,7 @@ impl Stream {
                 Self::Tcp(stream) => stream.async_io(Interest::READABLE, || peek(stream.as_fd())).await,
                 Self::Unix(stream) => stream.async_io(Interest::READABLE, || peek(stream.as_fd())).await,
                 Self::Tls(_) => std::future::pending().await,
+                Self::Ring(stream) => poll_fn(|cx| stream.poll_peek(cx)).await,
             };
             match peeked {
                 Ok((0, _)) | Err(_) => return,
@@ -136,6 +165,7 @@ impl Stream {
         let written = match self {
             Self::Tcp(stream) if bytes.len() <= LITTLE => stream.try_write(bytes),
             Self::Unix(stream) if bytes.len() <= LITTLE => stream.try_write(bytes),
+            Self::Ring(stream) => return stream.socket.poll_write(cx, bytes),
             Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => return AsyncWrite::poll_write(Pin::new(self), cx, bytes),
         };
         match written {
@@ -144,11 +174,20 @@ impl Stream {
         }
     }
 
-    /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others.
+    /// Sees that what was written is on its way: TLS may still hold some of it. Does nothing for the others: a ring sends with its next
+    /// turn whatever it has, and what is dropped, too; see [`poll_drained`](Self::poll_drained).
     pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Unix(_) | Self::Ring(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Ready when nothing of what was written is held in this process any more, neither by TLS nor by a ring.
+    pub fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Ring(stream) => stream.socket.poll_sent(cx),
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => self.poll_sent(cx),
         }
     }
 
@@ -160,6 +199,17 @@ impl Stream {
         match self {
             Self::Tcp(stream) => peeked(stream.as_fd()),
             Self::Unix(stream) => peeked(stream.as_fd()),
+            Self::Tls(_) => false,
+            Self::Ring(stream) => stream.peek().is_ok_and(|(count, _)| count > 0),
+        }
+    }
+
+    /// Whether nothing of the socket is held in this process, so that whoever gets it finds all that comes; the waker is woken when that may have
+    /// changed by something having been sent. Never under TLS.
+    pub fn is_at_rest(&mut self, waker: &Waker) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => true,
+            Self::Ring(stream) => stream.socket.come_to_rest(waker),
             Self::Tls(_) => false,
         }
     }
@@ -173,6 +223,7 @@ impl Stream {
             Self::Tcp(stream) => has_news(stream),
             Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_ok(),
             Self::Tls(_) => true,
+            Self::Ring(stream) => stream.socket.may_be_read(),
         }
     }
 
@@ -181,7 +232,7 @@ impl Stream {
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
         let may_have = match self {
-            Self::Tcp(_) | Self::Unix(_) => self.may_be_read(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Ring(_) => self.may_be_read(),
             Self::Tls(stream) => match stream.socket() {
                 Socket::Attached(stream) => has_news(stream),
                 Socket::Detached(_) | Socket::Gone => true,
@@ -203,6 +254,7 @@ impl Stream {
                 Socket::Attached(stream) => hung_up(stream.as_fd()),
                 Socket::Detached(_) | Socket::Gone => true,
             },
+            Self::Ring(stream) => stream.socket.has_ended() || stream.socket.with_socket(hung_up).unwrap_or(true),
         }
     }
 
@@ -213,6 +265,7 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.socket().local_address(),
+            Self::Ring(stream) => stream.local_address(),
         }
     }
 
@@ -227,6 +280,7 @@ impl Stream {
                 Socket::Attached(stream) => both(stream),
                 Socket::Detached(_) | Socket::Gone => None,
             },
+            Self::Ring(stream) => stream.peer_address().zip(stream.local_address()),
         }
     }
 
@@ -239,6 +293,7 @@ impl Stream {
                 let pid = peer.and_then(|peer| u32::try_from(peer.pid()?).ok()).unwrap_or(0);
                 Some((pid, peer.map(|peer| peer.uid())))
             }
+            Self::Ring(stream) => stream.is_unix().then(|| stream.peer_process()),
             Self::Tcp(_) | Self::Tls(_) => None,
         }
     }
@@ -246,18 +301,14 @@ impl Stream {
     /// A number that tells the Unix socket that it came through from others; 0 where that has no name.
     #[must_use]
     pub fn unix_door(&self) -> u32 {
-        let Self::Unix(stream) = self else { return 0 };
-        stream.local_addr().map_or(0, |address| {
-            let path = address.as_pathname().map(|path| path.as_os_str().as_bytes());
-            // What is in no file begins with a zero, as the system has it, so that it is none of the others.
-            let (sign, name) = match path {
-                Some(path) => (None, path),
-                None => (Some(&0), address.as_abstract_name().unwrap_or_default()),
-            };
-            // FNV-1a: the same in every worker and process.
-            let bytes = sign.filter(|_| !name.is_empty()).into_iter().chain(name);
-            bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-        })
+        match self {
+            Self::Unix(stream) => stream.local_addr().map_or(0, |address| {
+                let path = address.as_pathname().map(|path| path.as_os_str().as_bytes());
+                door(path, address.as_abstract_name())
+            }),
+            Self::Ring(stream) => stream.unix_door(),
+            Self::Tcp(_) | Self::Tls(_) => 0,
+        }
     }
 
     /// The number that the socket has in this process, to be shown; -1 if it has none.
@@ -270,6 +321,7 @@ impl Stream {
                 Socket::Attached(stream) => stream.as_raw_fd(),
                 Socket::Detached(_) | Socket::Gone => -1,
             },
+            Self::Ring(stream) => stream.socket.descriptor(),
         }
     }
 
@@ -280,6 +332,8 @@ impl Stream {
             Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
             Self::Unix(_) => Peer::Unix,
             Self::Tls(stream) => stream.socket().peer_address().map_or(Peer::Gone, Peer::Tcp),
+            Self::Ring(stream) if stream.is_unix() => Peer::Unix,
+            Self::Ring(stream) => stream.peer_address().map_or(Peer::Gone, Peer::Tcp),
         }
     }
 
@@ -288,11 +342,12 @@ impl Stream {
     pub fn peer_uid(&self) -> Option<u32> {
         match self {
             Self::Unix(stream) => stream.peer_cred().ok().map(|cred| cred.uid()),
+            Self::Ring(stream) => stream.is_unix().then(|| stream.peer_process().1).flatten(),
             Self::Tcp(_) | Self::Tls(_) => None,
         }
     }
 
-    /// Takes the socket off this thread's runtime.
+    /// Takes the socket off this thread's runtime. One on a ring is closed, with an error, if it is not [at rest](Self::is_at_rest).
     pub fn detach(self) -> io::Result<Parcel> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(Parcel::Tcp),
@@ -301,6 +356,7 @@ impl Stream {
                 stream.socket_mut().detach()?;
                 Ok(Parcel::Tls(stream))
             }
+            Self::Ring(stream) => stream.detach(),
         }
     }
 
@@ -317,6 +373,18 @@ impl Stream {
     }
 }
 
+/// A number for the name of a Unix socket: its path, or that which is in no file.
+pub(super) fn door(path: Option<&[u8]>, no_file: Option<&[u8]>) -> u32 {
+    // What is in no file begins with a zero, as the system has it, so that it is none of the others.
+    let (sign, name) = match path {
+        Some(path) => (None, path),
+        None => (Some(&0), no_file.unwrap_or_default()),
+    };
+    // FNV-1a: the same in every worker and process.
+    let bytes = sign.filter(|_| !name.is_empty()).into_iter().chain(name);
+    bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
 /// Whether the runtime has heard of something to read that nobody has read.
 fn has_news(stream: &TcpStream) -> bool {
     stream.try_io(Interest::READABLE, || Ok(())).is_ok()
@@ -328,6 +396,7 @@ impl AsyncRead for Stream {
             StreamProjection::Tcp(stream) => stream.poll_read(cx, buffer),
             StreamProjection::Unix(stream) => stream.poll_read(cx, buffer),
             StreamProjection::Tls(stream) => stream.poll_read(cx, buffer),
+            StreamProjection::Ring(stream) => stream.poll_read(cx, buffer),
         }
     }
 }
@@ -338,6 +407,7 @@ impl AsyncWrite for Stream {
             StreamProjection::Tcp(stream) => stream.poll_write(cx, bytes),
             StreamProjection::Unix(stream) => stream.poll_write(cx, bytes),
             StreamProjection::Tls(stream) => stream.poll_write(cx, bytes),
+            StreamProjection::Ring(stream) => stream.socket.poll_write(cx, bytes),
         }
     }
 
@@ -346,6 +416,7 @@ impl AsyncWrite for Stream {
             StreamProjection::Tcp(stream) => stream.poll_flush(cx),
             StreamProjection::Unix(stream) => stream.poll_flush(cx),
             StreamProjection::Tls(stream) => stream.poll_flush(cx),
+            StreamProjection::Ring(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -354,6 +425,7 @@ impl AsyncWrite for Stream {
             StreamProjection::Tcp(stream) => stream.poll_shutdown(cx),
             StreamProjection::Unix(stream) => stream.poll_shutdown(cx),
             StreamProjection::Tls(stream) => stream.poll_shutdown(cx),
+            StreamProjection::Ring(stream) => stream.poll_shutdown(cx),
         }
     }
 }

@@ -88,7 +88,7 @@ class Bench:
         return self._alternate(targets, lambda target: login.run(target, load, self.chosen.seconds))
 
     def _run_redis(self, load):
-        targets = self._targets(self._wanted("nutcracker", "nutcracker-again", "sidepool", "sidepool-other"), None)[None]
+        targets = self._targets(self._wanted("nutcracker", "nutcracker-again", *poolers.SIDEPOOLS_FOR_REDIS), None)[None]
         targets = [*targets, *([self.redis.target()] if "direct" in self.chosen.targets else [])]
         requests = max(1, round(min(redis.warm(target, load) for target in targets) * self.chosen.seconds))
         return self._alternate(targets, lambda target: redis.run(target, load, requests, self.redis.process))
@@ -103,7 +103,7 @@ class Bench:
         """Each run gets a process of its own: resident memory does not fall when clients leave."""
         is_postgres = load.kind == "IDLE"
         names = self._wanted(*(("pgbouncer", "pgbouncer-again", *poolers.SIDEPOOLS) if is_postgres else
-                               ("nutcracker", "nutcracker-again", "sidepool", "sidepool-other")))
+                               ("nutcracker", "nutcracker-again", *poolers.SIDEPOOLS_FOR_REDIS)))
         self._targets([])
 
         def measure(name):

@@ -15,12 +15,15 @@ from measure.tools import pgbouncer_prepares, tool
 DATABASE_BY_SOCKET = "benchsocket"
 POOL_SIZE = 20
 MAX_CLIENTS = 20_000
-# What the targets called sidepool-… are told beyond the rest.
+# What the targets called sidepool-… are told beyond the rest: in front of everything, and of PostgreSQL alone.
 SIDEPOOLS = {
-    "sidepool": "",
-    "sidepool-other": "",
-    "sidepool-stateless": 'session_state = "off"',
+    "sidepool": ("", ""),
+    "sidepool-other": ("", ""),
+    "sidepool-stateless": ("", 'session_state = "off"'),
+    "sidepool-io_uring": ('io_backend = "io_uring"', ""),
 }
+# Of these, those that are something of their own in front of Redis.
+SIDEPOOLS_FOR_REDIS = tuple(name for name, (_, postgres_alone) in SIDEPOOLS.items() if not postgres_alone)
 PGBOUNCERS = ("pgbouncer", "pgbouncer-again", "pgbouncer-64k")
 
 
@@ -100,10 +103,11 @@ def _pgbouncer(place, name, setup, postgres, certificates):
 def _sidepool(place, name, setup, postgres, certificates, binary):
     port = place.port()
     folder = place.folder(f"{name}-{port}")
+    of_all, of_postgres = SIDEPOOLS[name]
     lines = [
-        f"workers = {setup.workers}", "[admin]", f'listen = "{LOOPBACK}:{place.port()}"', "[postgres]",
+        f"workers = {setup.workers}", of_all, "[admin]", f'listen = "{LOOPBACK}:{place.port()}"', "[postgres]",
         f'listen = ["{LOOPBACK}:{port}", "unix:{folder}"]', f'auth_type = "{setup.auth}"', 'pool_mode = "transaction"',
-        f"max_client_conn = {MAX_CLIENTS}", SIDEPOOLS[name],
+        f"max_client_conn = {MAX_CLIENTS}", of_postgres,
         *(f'{key} = "{value}"' for key, value in _tls_settings(setup.tls, certificates).items()),
         f"[postgres.users.{USER}]", f'password = "{scram_verifier()}"',
     ]
@@ -131,6 +135,7 @@ def _sidepool_for_redis(place, name, redis, binary):
     folder = place.folder(f"{name}-{port}")
     (folder / "sidepool.toml").write_text(f"""
 workers = 1
+{SIDEPOOLS[name][0]}
 [admin]
 listen = "{LOOPBACK}:{place.port()}"
 [redis.main]

@@ -21,7 +21,7 @@ pub(super) fn add_host(startup: &mut Startup, stream: &Stream) {
             let port = socket.local_addr().ok().and_then(|address| port(address.as_pathname()?)).unwrap_or_default();
             format!("unix({process}):{port}")
         }
-        (Peer::Unix | Peer::Gone, Stream::Tcp(_) | Stream::Tls(_)) => return,
+        (Peer::Unix | Peer::Gone, Stream::Tcp(_) | Stream::Tls(_) | Stream::Ring(_)) => return,
     };
     let found = startup.parameters.iter().position(|(name, _)| name.eq_ignore_ascii_case("application_name"));
     match found {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use self::count::Present;
 use self::login::Arrival;
-use self::run::{End, Session};
+use self::run::{End, Session, Start};
 use crate::console;
 use crate::handover::message::ClientState;
 use crate::transport::stream::Stream;
@@ -121,6 +121,7 @@ async fn arrive(stream: Stream, worker: Rc<Worker>) -> Option<(Session, Present)
     drop(arriving);
     match arrival? {
         Arrival::Session(start) => {
+            let start = Start { client: start.client.onto_ring().ok()?, ..start };
             let present = Present::new(&worker, &start);
             Some((Session::new(&worker, start), present))
         }

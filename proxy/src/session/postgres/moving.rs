@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use sidepool_config::secret::Secret;
 use sidepool_protocol::postgres::cancel_key::CancelKey;
@@ -38,13 +39,8 @@ pub struct Leaver {
 
 impl Session {
     /// Whether this idle client can be served by another process from here on: nothing is half-way, and its socket has no secrets (TLS).
-    pub(super) fn is_movable(&self) -> bool {
-        let plain = match &self.client {
-            Stream::Tcp(_) | Stream::Unix(_) => true,
-            Stream::Tls(_) => false,
-        };
-        plain
-            && self.pending.is_empty()
+    pub(super) fn is_movable(&mut self, waker: &Waker) -> bool {
+        self.pending.is_empty()
             && self.to_client.is_empty()
             && self.body.remaining == 0
             && !self.skipping
@@ -52,6 +48,7 @@ impl Session {
             // What is notified between its two LISTENs would be lost.
             && !self.ticket.listens()
             && self.worker.postgres.leavers.borrow().is_some()
+            && self.client.is_at_rest(waker)
     }
 }
 
@@ -105,7 +102,7 @@ pub(super) async fn revive(stream: Stream, state: ClientState, worker: Rc<Worker
             // It has been a client all along, however many there may be now.
             let member = worker.postgres.accounts.enter_anyway(postgres, &ticket.presence().who.database, &ticket.presence().who.user);
             let start = Start {
-                client: stream,
+                client: stream.onto_ring().ok()?,
                 said: Vec::new(),
                 pool: Rc::clone(&pool.pool),
                 mode: route.mode,

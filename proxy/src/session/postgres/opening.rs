@@ -123,7 +123,7 @@ pub(super) async fn wish(speaker: &mut Speaker<'_>, tls: &ClientTls) -> Result<W
     let offered = match speaker.stream {
         Stream::Tcp(_) => tls.context.as_ref(),
         // Whoever can read along there can do anything.
-        Stream::Unix(_) | Stream::Tls(_) => None,
+        Stream::Unix(_) | Stream::Tls(_) | Stream::Ring(_) => None,
     };
     let (mut asked_ssl, mut asked_gss, mut has_turn) = (false, false, false);
     loop {

@@ -98,7 +98,8 @@ impl Session {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::reconfigured(), End::Reconfigured)));
                 }
                 let quiet = self.worker.drain.is_draining() && self.pending.is_empty() && !self.is_half_sent();
-                if quiet && self.with_connection(|connection| connection.link.tracker.is_free()) {
+                let free = quiet && self.with_connection(|connection| connection.link.tracker.is_free());
+                if free && self.client.poll_drained(cx).is_ready() {
                     return Poll::Ready(Err(self.say_goodbye(cx, &refusal::draining(), End::Drained)));
                 }
                 self.note_pause();

@@ -282,14 +282,14 @@ impl Session {
     /// SUSPEND: sends what is held, and reads nothing.
     fn poll_suspended(&mut self, cx: &mut Context<'_>, state: suspension::State) -> Poll<End> {
         let (mut sent, mut lost) = (true, None);
-        match self.to_client.poll_flush(&mut self.client, cx) {
+        match self.to_client.poll_drain(&mut self.client, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => lost = Some(End::Lost),
             Poll::Pending => sent = false,
         }
         if let Phase::Linked(lease) = &mut self.phase {
             let connection = &mut **lease;
-            match connection.link.to_server.poll_flush(&mut connection.stream, cx) {
+            match connection.link.to_server.poll_drain(&mut connection.stream, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => lost = Some(End::ServerLost),
                 Poll::Pending => sent = false,
@@ -358,8 +358,8 @@ impl Session {
     /// The process is on its way out, and this client has nothing under way.
     fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
         match self.worker.drain.stage() {
-            Stage::Moving => self.is_movable().then_some(End::Moved),
-            Stage::Leaving => Some(self.say_goodbye(cx, &refusal::draining(), End::Drained)),
+            Stage::Moving => self.is_movable(cx.waker()).then_some(End::Moved),
+            Stage::Leaving => self.client.poll_drained(cx).is_ready().then(|| self.say_goodbye(cx, &refusal::draining(), End::Drained)),
             Stage::Serving | Stage::NobodyNew | Stage::NoServers => None,
         }
     }

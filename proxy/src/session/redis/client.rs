@@ -181,7 +181,7 @@ impl Client {
     /// Whether it may have said something that has not been read; `None`: under TLS that is seen only by reading.
     pub fn has_said(&self, cx: &mut Context<'_>) -> Option<bool> {
         self.stream.borrow().as_ref().map_or(Some(true), |stream| match stream {
-            Stream::Tcp(_) | Stream::Unix(_) => Some(stream.poll_said(cx).is_ready()),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Ring(_) => Some(stream.poll_said(cx).is_ready()),
             Stream::Tls(_) => None,
         })
     }
@@ -194,6 +194,12 @@ impl Client {
     /// Gives the socket back.
     pub fn put_stream(&self, stream: Stream) {
         *self.stream.borrow_mut() = Some(stream);
+    }
+
+    /// Has the socket go onto the worker's ring, if it has one. Nothing is under way on it.
+    pub fn join_ring(&self) {
+        let stream = self.take_stream();
+        *self.stream.borrow_mut() = stream.and_then(|stream| stream.onto_ring().ok());
     }
 
     /// Runs `look` on the socket.
@@ -321,6 +327,15 @@ impl Client {
             self.wake_upstream();
         }
         if done { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready when nothing of what was handed over is held in this process any more, which is about to end.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.backlog() > 0 {
+            return Poll::Pending;
+        }
+        // To whom nothing can be sent, nothing is owed.
+        self.stream.borrow_mut().as_mut().map_or(Poll::Ready(()), |stream| stream.poll_drained(cx).map(drop))
     }
 
     /// Runs `look` on how long something has waited.

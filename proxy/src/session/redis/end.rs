@@ -3,6 +3,8 @@
 //! Two lines for each client that is let in, where `log.connections` and `log.disconnections` want them; one for each that leaves before that.
 //! Nothing here is touched per command.
 
+use std::task::Context;
+
 use super::refusal;
 use super::run::Session;
 use crate::clock;
@@ -131,6 +133,11 @@ impl End {
 }
 
 impl Session {
+    /// Whether the process is on its way out, and keeps nothing back that the client is still to get.
+    pub(super) fn is_to_leave(&self, cx: &mut Context<'_>) -> bool {
+        self.worker.drain.is_over_for_those_who_cannot_move() && self.client.poll_drained(cx).is_ready()
+    }
+
     /// The client may do something from now on.
     pub(super) fn note_in(&mut self) {
         if self.standing == Standing::In || self.account.is_none() {

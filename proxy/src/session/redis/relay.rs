@@ -172,7 +172,7 @@ impl Relay {
                 return Poll::Ready(Ended::Free(condition));
             }
             self.blocked.follows(self.is_blocked());
-            if session.worker.drain.is_over_for_those_who_cannot_move() && self.is_at_leisure() {
+            if session.is_to_leave(cx) && self.is_at_leisure() {
                 session.client.doom(End::Drained);
                 return Poll::Ready(Ended::ClientGone);
             }

@@ -134,6 +134,7 @@ impl Session {
         if self.server.config().client_tls.context.is_some() && Box::pin(self.secure()).await == After::End {
             return;
         }
+        self.client.join_ring();
         self.note_in();
         loop {
             let step = std::future::poll_fn(|cx| self.poll_turn(cx)).await;
@@ -224,14 +225,11 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let mut buffer = worker.buffers.read.borrow_mut();
         match self.client.poll_read(cx, &mut buffer) {
-            Poll::Pending => {
-                let idle = self.carry.is_empty() && self.client.pending() == 0 && self.client.backlog() == 0;
-                if !idle || !worker.drain.is_over_for_those_who_cannot_move() {
-                    return Poll::Pending;
-                }
+            Poll::Pending if self.carry.is_empty() && self.client.pending() == 0 && self.is_to_leave(cx) => {
                 self.client.doom(End::Drained);
                 Poll::Ready(Next::Step(Step::End))
             }
+            Poll::Pending => Poll::Pending,
             // Whoever closes only its own direction still gets its replies.
             Poll::Ready(end @ (Ok(0) | Err(_))) => {
                 self.closing = Some(if end.is_ok() { End::Gone } else { End::Lost });

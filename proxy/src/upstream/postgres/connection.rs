@@ -153,7 +153,7 @@ impl Connection for PgConnection {
     fn attach(parcel: PgParcel) -> io::Result<Self> {
         let PgParcel { stream, parameters, baseline, key, server, statements, carried, sequences, doubtful, born } = parcel;
         let link = Link { statements, carried: Rc::new(carried), sequences, doubtful, ..Link::default() };
-        Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?, Rc::new(baseline), key, server) })
+        Ok(Self { parameters, link, born, ..Self::new(Stream::attach(stream)?.onto_ring()?, Rc::new(baseline), key, server) })
     }
 
     fn origin(&self) -> Option<Origin> {

@@ -55,6 +55,7 @@ pub(super) async fn login(
         return Err(target.fault(ConnectFaultKind::Protocol, "it went on talking after the login"));
     }
     welcome.parameters.shrink_to_fit();
+    let stream = stream.onto_ring().map_err(|error| target.fault(ConnectFaultKind::Other, &error.to_string()))?;
     Ok(PgConnection::new(stream, Rc::new(welcome.parameters), welcome.key, Arc::clone(server)))
 }
 

@@ -73,7 +73,7 @@ impl Connection for RedisConnection {
     }
 
     fn attach((stream, id, secret, server): Self::Parcel) -> io::Result<Self> {
-        Ok(Self { stream: Stream::attach(stream)?, id, secret, server, opening: None })
+        Ok(Self { stream: Stream::attach(stream)?.onto_ring()?, id, secret, server, opening: None })
     }
 
     fn released(&mut self, used: Used, _record: &PoolRecord) {

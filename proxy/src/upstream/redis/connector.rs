@@ -129,7 +129,9 @@ impl RedisConnector {
     async fn open(&self) -> Result<RedisConnection, ConnectFault> {
         let upstream = shown(&self.target.upstream);
         let enter = async |stream: Stream, server: &Arc<Server>| {
-            let mut stream = secure(stream, &self.target, &upstream).await?;
+            let stream = secure(stream, &self.target, &upstream).await?;
+            let refused = |error| ConnectFault::new(ConnectFaultKind::Other, format!("Redis at {upstream}: {error}"));
+            let mut stream = stream.onto_ring().map_err(refused)?;
             let id = login::log_in(&mut stream, &self.login(false), self.target.version, &upstream, &self.facts).await?;
             self.facts.scripts.bring(&mut stream, self.target.version, &upstream).await?;
             Ok(RedisConnection { stream, id, secret: self.secret, server: Arc::clone(server), opening: None })
