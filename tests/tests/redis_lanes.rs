@@ -324,3 +324,24 @@ async fn beside_a_flood_of_scripts_a_small_service_waits_for_few_of_them() {
     let (without, _) = scripts_before("off", 5).await;
     assert!(without > 8.0, "it waits for {without:.1} without identities: the figure above shows nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_the_server_halts_wait_for_that_and_not_for_each_other() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("workers", 1).set("redis.main.query_wait_timeout", "1s");
+    let pool = Pooler::start(settings).await;
+    let mut writers = Vec::new();
+    for _ in 0..100 {
+        let mut writer = pool.redis_wire().await;
+        assert_eq!(writer.command(&["PING"]).await.text(), "PONG");
+        writers.push(writer);
+    }
+    let mut operator = pool.redis_wire().await;
+    assert_eq!(operator.command(&["CLIENT", "PAUSE", "2000", "WRITE"]).await.text(), "OK");
+    for (number, writer) in writers.iter_mut().enumerate() {
+        writer.send(&request(&["SET", &format!("k{number}"), "v"])).await;
+    }
+    for writer in &mut writers {
+        assert_eq!(writer.reply().await.text(), "OK", "nobody is refused");
+    }
+}

@@ -171,11 +171,11 @@ impl Session {
         let words: Vec<&[u8]> = Arguments::new(whole).collect();
         match words.as_slice() {
             [client, unpause] if client.eq_ignore_ascii_case(b"client") && unpause.eq_ignore_ascii_case(b"unpause") => {
-                self.server.pause(None)
+                self.server.pause.set(None)
             }
             [client, pause, ms, ..] if client.eq_ignore_ascii_case(b"client") && pause.eq_ignore_ascii_case(b"pause") => {
                 let ms = parse_integer(ms).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-                self.server.pause(clock::now().checked_add(Duration::from_millis(ms)));
+                self.server.pause.set(clock::now().checked_add(Duration::from_millis(ms)));
             }
             _other_control => {}
         }

@@ -73,9 +73,14 @@ impl Reach {
         }
     }
 
+    /// What is under way says nothing about how long it takes.
+    pub fn let_be(&self) {
+        self.mark.set(None);
+    }
+
     /// The connection is lost, and with it what was timed. The next one may lead to another server.
     pub fn forget(&self) {
-        self.mark.set(None);
+        self.let_be();
         self.full.set(FIRST);
     }
 }

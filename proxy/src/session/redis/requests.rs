@@ -60,7 +60,7 @@ impl Session {
 
     /// Whether nobody is to wait behind this command.
     fn is_heavy(&self, command: &'static Command) -> bool {
-        command.heavy || self.server.slow.note(command) || (command.replay == Replay::Never && self.server.is_paused())
+        command.heavy || self.server.slow.note(command) || (command.replay == Replay::Never && self.server.pause.is_on())
     }
 
     pub(super) fn inline(&mut self, text: &[u8]) -> Next {
