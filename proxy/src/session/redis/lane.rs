@@ -117,12 +117,7 @@ impl Lane {
         }
         pipeline.extend(bytes);
         drop(pipeline);
-        self.meeting.uses(owner.place.identity.get());
-        if !self.turns.is_empty() {
-            let replies: u32 = runs.iter().map(|(_, replies, _)| *replies).sum();
-            owner.place.took(turns::cost(replies as usize, bytes.len()));
-        }
-        self.schedule();
+        self.has_been_sent(owner, runs.iter().map(|(_, replies, _)| *replies).sum(), bytes);
     }
 
     /// Queues one request of which the numbers in the reply have to be raised.
@@ -130,8 +125,17 @@ impl Lane {
         let mut pipeline = self.pipeline.borrow_mut();
         pipeline.push_raised(&Owner(Rc::clone(owner)), Work::Writes, bytes.len(), muted, raise);
         pipeline.extend(bytes);
-        self.owe(owner, 1);
         drop(pipeline);
+        self.owe(owner, 1);
+        self.has_been_sent(owner, 1, bytes);
+    }
+
+    /// `owner` has queued requests with so many replies.
+    fn has_been_sent(&self, owner: &Client, replies: u32, bytes: &[u8]) {
+        self.meeting.uses(owner.place.identity.get());
+        if !self.turns.is_empty() {
+            owner.place.took(turns::cost(replies as usize, bytes.len()));
+        }
         self.schedule();
     }
 

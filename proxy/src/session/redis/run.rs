@@ -367,37 +367,30 @@ impl Session {
 
     /// Sends one request that has been admitted down the lane that is there.
     pub(super) fn share_admitted(&mut self, whole: &[u8], work: Work, kind: Kind) -> Next {
-        let muted = self.replies != Replies::On;
-        let client = Rc::clone(&self.client);
+        self.share_as(whole, kind, |lane, client, muted| lane.send(client, &[(work, 1, whole.len())], whole, muted))
+    }
+
+    /// Sends one request down the lane of which the numbers in the reply are to be raised.
+    pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
+        match self.attach_admitted(false) {
+            Ok(_) => self.share_as(whole, Kind::PubSub, |lane, client, muted| lane.send_raised(client, whole, muted, raise)),
+            Err(next) => next,
+        }
+    }
+
+    /// The same for any request, which `send` hands to the lane.
+    fn share_as(&mut self, whole: &[u8], kind: Kind, send: impl FnOnce(&Lane, &Rc<Client>, bool)) -> Next {
         let Some(Attached { group, lane }) = &self.attached else { return Next::Hold };
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
-        lane.send(&client, &[(work, 1, whole.len())], whole, muted);
+        send(lane, &self.client, self.replies != Replies::On);
         self.server.keep_looking();
         if self.server.is_traced() {
             self.note_sent(whole, 1);
         }
-        Next::Done
-    }
-
-    /// Sends one request down the lane of which the numbers in the reply are to be raised.
-    pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
-        let muted = self.replies != Replies::On;
-        let client = Rc::clone(&self.client);
-        let Attached { group, lane } = match self.attach_admitted(false) {
-            Ok(attached) => attached,
-            Err(next) => return next,
-        };
-        let record = group.shared.record();
-        record.add(count::command(Kind::PubSub), 1);
-        record.add(PoolCounter::Queries, 1);
-        record.add(lane.commands(), 1);
-        record.add(PoolCounter::BytesFromClient, whole.len() as u64);
-        lane.send_raised(&client, whole, muted, raise);
-        self.server.keep_looking();
         Next::Done
     }
 
