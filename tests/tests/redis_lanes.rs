@@ -345,3 +345,28 @@ async fn writes_that_the_server_halts_wait_for_that_and_not_for_each_other() {
         assert_eq!(writer.reply().await.text(), "OK", "nobody is refused");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_changes_lanes_is_measured_by_the_one_it_comes_to() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("workers", 1);
+    let pool = Pooler::start(settings).await;
+    let mut wire = pool.redis_wire().await;
+    let script = request(&["EVAL", "return redis.call('INCR', 'n')", "0"]);
+    wire.send(&script).await;
+    assert_eq!(wire.reply().await, Reply::Integer(1), "there is a connection for scripts");
+    assert_eq!(wire.command(&["GET", "n"]).await.text(), "1");
+    network.behave(Behaviour::Stall);
+    wire.send(&script.repeat(500)).await;
+    let now = pool.metrics_show("as many scripts as may be under way", |now| in_flight(now) >= 32.0).await;
+    assert!(in_flight(&now) <= 32.0 + 8.0, "{} at once", in_flight(&now));
+    network.behave(Behaviour::Pass);
+    for number in 2..=501 {
+        assert_eq!(wire.reply().await, Reply::Integer(number));
+    }
+}
+
+fn in_flight(now: &Scrape) -> f64 {
+    now.sum("sidepool_redis_inflight_commands", &[])
+}

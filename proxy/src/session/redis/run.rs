@@ -271,6 +271,7 @@ impl Session {
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
         let (window, helping) = (self.window(), self.attached.as_ref().map_or(turns::QUANTUM, |attached| attached.lane.helping()));
+        let lane = self.lane();
         // What went down the lane by itself.
         let mut alone = 0;
         while at < bytes.len() && self.closing.is_none() {
@@ -313,6 +314,10 @@ impl Session {
                 Next::Done => {
                     alone += turns::cost(1, length);
                     at += length;
+                    // How much may go down another lane is for that one to say.
+                    if at < bytes.len() && self.lane() != lane {
+                        return (at, Next::Later);
+                    }
                 }
                 Next::Hold | Next::Later | Next::Step(_) => return (at, next),
             }
@@ -342,6 +347,11 @@ impl Session {
         }
         queue.runs.clear();
         (queue.from, queue.replies) = (to, 0);
+    }
+
+    /// Which lane it has.
+    fn lane(&self) -> Option<*const Lane> {
+        self.attached.as_ref().map(|attached| Rc::as_ptr(&attached.lane))
     }
 
     /// How many replies the client may wait for at a time.
