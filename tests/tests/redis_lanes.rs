@@ -370,3 +370,19 @@ async fn a_batch_that_changes_lanes_is_measured_by_the_one_it_comes_to() {
 fn in_flight(now: &Scrape) -> f64 {
     now.sum("sidepool_redis_inflight_commands", &[])
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_the_protocol_behind_what_is_refused_is_told_and_closed() {
+    let settings = [("query_wait_timeout", "60s"), ("max_queue_length", "1")];
+    let (server, network, pool, waiting) = before_a_silent_server(&settings, 80).await;
+    pool.metrics_show("refusals", |now| refused(now, "queue_full") >= 1.0).await;
+    for (broken, fault) in [(&b"*1\r\n!x\r\n"[..], "expected '$'"), (b"GET \"k\r\n", "unbalanced quotes")] {
+        let mut wire = pool.redis_wire().await;
+        wire.send(&[&request(&["GET", "k"]), broken].concat()).await;
+        assert!(wire.reply().await.is_error("POOLEXHAUSTED"));
+        let told = wire.reply().await;
+        assert!(told.is_error("ERR") && told.text().contains(fault), "{told:?}");
+        assert_eq!(wire.read().await, None);
+    }
+    outcome(&server, &network, waiting, "the line before them is full").await;
+}

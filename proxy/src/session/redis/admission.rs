@@ -14,8 +14,8 @@ use sidepool_protocol::redis::command::Handling;
 use super::end::End;
 use super::identity;
 use super::refusal;
-use super::requests::handling;
-use super::run::{Attached, Session, front};
+use super::requests::{front, handling};
+use super::run::{Attached, Session};
 use super::steps::{Next, Replies, Step};
 use super::turns::Admission;
 use crate::observe::record::PoolCounter;
@@ -90,7 +90,15 @@ impl Session {
     fn refuse_each(&mut self, line: &str) -> (Next, u64) {
         // Each request is looked at once, however many there are.
         let (mut at, mut refused) = (0, 0);
-        while let Some((whole, length)) = front(&self.carry[at..]) {
+        loop {
+            let (whole, length) = match front(&self.carry[at..]) {
+                Ok(Some(front)) => front,
+                Ok(None) => break,
+                Err(fault) => {
+                    self.protocol_fault(fault);
+                    break;
+                }
+            };
             at += length;
             let handling = handling(&whole);
             if handling == Some(Handling::Quit) {

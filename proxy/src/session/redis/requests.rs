@@ -171,6 +171,26 @@ pub(super) fn resolve(bytes: &[u8], request: &Request) -> Option<&'static Comman
     Some(command::lookup_sub(command, sub).unwrap_or(command))
 }
 
+/// The request at the front of `bytes`, and how much of them that is; `None`: there is no whole one.
+pub(super) fn front(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, RequestFault> {
+    let mut at = 0;
+    loop {
+        let rest = &bytes[at..];
+        return Ok(match RequestScanner::default().scan(rest, false)? {
+            Scanned::Request(request) => Some((anew(Arguments::new(&rest[..request.length])), at + request.length)),
+            Scanned::Inline { text, length } => {
+                let arguments = inline::split(&rest[text])?;
+                Some((anew(arguments.iter().map(Vec::as_slice)), at + length))
+            }
+            Scanned::Nothing { length } => {
+                at += length;
+                continue;
+            }
+            Scanned::Incomplete { .. } => None,
+        });
+    }
+}
+
 /// What the request at the front of `bytes` asks for; `None`: something that the table does not have, or it is not all there.
 pub(super) fn handling(bytes: &[u8]) -> Option<Handling> {
     match RequestScanner::default().scan(bytes, false) {

@@ -19,7 +19,7 @@ use super::group::{Group, Key};
 use super::lane::Lane;
 use super::login::Login;
 use super::lost::Lost;
-use super::requests::anew;
+use super::requests::{anew, front};
 use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
@@ -525,7 +525,7 @@ impl Session {
     /// Takes the request at the front of `carry` out; `None`: there is no whole one.
     pub(super) fn take_front(&mut self) -> Option<Vec<u8>> {
         self.scanner = RequestScanner::default();
-        let (whole, length) = front(&self.carry)?;
+        let (whole, length) = front(&self.carry).ok()??;
         self.drop_front(length);
         Some(whole)
     }
@@ -545,26 +545,6 @@ impl Session {
         shown.database.set(self.database);
         shown.version.set(self.version);
         *shown.user.borrow_mut() = self.account.as_ref().map(|account| Rc::clone(&account.name));
-    }
-}
-
-/// The request at the front of `bytes`, and how much of them that is; `None`: there is no whole one.
-pub(super) fn front(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut at = 0;
-    loop {
-        let rest = &bytes[at..];
-        return match RequestScanner::default().scan(rest, false) {
-            Ok(Scanned::Request(request)) => Some((anew(Arguments::new(&rest[..request.length])), at + request.length)),
-            Ok(Scanned::Inline { text, length }) => {
-                let arguments = inline::split(&rest[text]).unwrap_or_default();
-                Some((anew(arguments.iter().map(Vec::as_slice)), at + length))
-            }
-            Ok(Scanned::Nothing { length }) => {
-                at += length;
-                continue;
-            }
-            Ok(Scanned::Incomplete { .. }) | Err(_) => None,
-        };
     }
 }
 
