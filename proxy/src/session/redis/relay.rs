@@ -16,6 +16,7 @@ use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::inline;
+use sidepool_protocol::redis::limits::LINE_BYTES_MAX;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
 use super::blocked::{Blocked, Waits};
@@ -42,6 +43,9 @@ use crate::upstream::redis::connector::RedisConnector;
 
 /// Above so many bytes that the server has not taken, nothing more is read from the client.
 const OUT_MAX: usize = 64 * 1024;
+
+/// The header of an argument has no more bytes: a sign, a line, and its end.
+const HEADER_MAX: u64 = LINE_BYTES_MAX as u64 + 4;
 
 /// How a lease ends.
 pub(super) enum Ended {
@@ -429,8 +433,8 @@ impl Relay {
     }
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        // A request up to the size from which on they are streamed is gathered.
-        let gathered = session.server.config().stream_threshold_bytes.max(OUT_MAX as u64);
+        // A request up to the size from which on they are streamed is gathered, and as much behind that as it takes to understand that it is larger.
+        let gathered = session.server.config().stream_threshold_bytes.max(OUT_MAX as u64) + HEADER_MAX;
         let room = if self.body.is_some() { self.out.is_empty() } else { (session.carry.len() as u64) < gathered };
         if session.closing.is_some() || self.deaf {
             return Ok(false);
