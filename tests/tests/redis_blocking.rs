@@ -357,3 +357,20 @@ async fn who_says_no_more_while_blocked_takes_no_element() {
     wire.command(&["RPUSH", "list", "kept"]).await;
     assert_eq!(wire.command(&["LPOP", "list"]).await.text(), "kept");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_said_good_bye_behind_a_blocking_command_and_left_takes_no_element() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut leaver = pool.redis_wire().await;
+    assert!(matches!(leaver.command(&["HELLO", "3"]).await, Reply::Map(_)));
+    let pinned = [request(&["CLIENT", "TRACKING", "ON"]), request(&["BLPOP", "list", "0"]), request(&["QUIT"])].concat();
+    leaver.send(&pinned).await;
+    assert_eq!(leaver.reply().await.text(), "OK");
+    are_blocked(&server, 1).await;
+    drop(leaver);
+    all_are_given_back(&server, &pool).await;
+    let mut giver = pool.redis_wire().await;
+    giver.command(&["LPUSH", "list", "kept"]).await;
+    assert_eq!(giver.command(&["LLEN", "list"]).await, Reply::Integer(1));
+}

@@ -436,11 +436,8 @@ impl Relay {
         // A request up to the size from which on they are streamed is gathered, and as much behind that as it takes to understand that it is larger.
         let gathered = session.server.config().stream_threshold_bytes.max(OUT_MAX as u64) + HEADER_MAX;
         let room = if self.body.is_some() { self.out.is_empty() } else { (session.carry.len() as u64) < gathered };
-        if session.closing.is_some() || self.deaf {
-            return Ok(false);
-        }
-        if !room {
-            if self.blocked.has_left(&session.client, cx) {
+        if session.closing.is_some() || self.deaf || !room {
+            if !self.deaf && self.blocked.has_left(&session.client, cx) {
                 session.client.doom(End::Gone);
                 return Err(Ended::ClientGone);
             }
