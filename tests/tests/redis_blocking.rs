@@ -374,3 +374,35 @@ async fn who_said_good_bye_behind_a_blocking_command_and_left_takes_no_element()
     giver.command(&["LPUSH", "list", "kept"]).await;
     assert_eq!(giver.command(&["LLEN", "list"]).await, Reply::Integer(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_no_more_gets_all_that_it_has_asked_of_a_connection_that_it_keeps() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let transaction = [request(&["MULTI"]), request(&["SET", "k", "v"]), request(&["EXEC"])].concat();
+    // What the proxy answers itself waits until all else is answered, and what stands behind it waits for that.
+    for own in [&["CLIENT", "ID"][..], &["CLIENT", "LIST"], &["CLIENT", "GETNAME"]] {
+        let all = [request(&["WATCH", "k"]), request(own), transaction.clone()].concat();
+        let answers = answers_to_half_closed(&pool, &all).await;
+        assert_eq!(answers.len(), 5, "{own:?}: {answers:?}");
+        assert_eq!((&*answers[0], &*answers[2], &*answers[3]), ("OK", "OK", "QUEUED"), "{own:?}");
+    }
+    // The transaction that it has not finished is nobody's.
+    let open = [request(&["WATCH", "k"]), request(&["CLIENT", "ID"]), request(&["MULTI"]), request(&["SET", "k", "never"])].concat();
+    assert_eq!(answers_to_half_closed(&pool, &open).await.len(), 4);
+    all_are_given_back(&server, &pool).await;
+    assert_eq!(pool.redis_wire().await.command(&["GET", "k"]).await.text(), "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_proxy_refuses_holds_up_nothing_behind_it() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["WATCH", "k"]).await.text(), "OK");
+    let begun = Instant::now();
+    wire.send(&[request(&["ASKING"]), request(&["CLIENT", "GETNAME"])].concat()).await;
+    assert!(wire.reply().await.is_error("ERR"));
+    assert_eq!(wire.reply().await, Reply::Null);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: at once, not when somebody looks again", begun.elapsed());
+}

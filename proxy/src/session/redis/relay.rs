@@ -172,6 +172,10 @@ impl Relay {
                 let _ = self.read_server(session, lease, cx);
                 return Poll::Ready(Ended::Lost);
             }
+            // Of one that says no more nothing is left but what may stand in `carry` and is not whole.
+            if self.deaf && !told && self.has_answered_all() && (self.is_pinned() || session.carry.is_empty()) {
+                session.closing = session.closing.or(Some(End::Gone));
+            }
             if let Some(condition) = self.is_free(session) {
                 return Poll::Ready(Ended::Free(condition));
             }
@@ -251,13 +255,18 @@ impl Relay {
         self.asking.is_some() || self.redirecting.is_some()
     }
 
+    /// Whether nobody waits for anything that was asked.
+    fn has_answered_all(&self) -> bool {
+        self.owed.is_empty() && !self.is_asking()
+    }
+
     fn is_pinned(&self) -> bool {
         self.multi || self.watch || self.kept || self.monitor || self.raw
     }
 
     /// Whether the connection is needed no longer, and how it is then.
     fn is_free(&mut self, session: &mut Session) -> Option<Condition> {
-        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.is_asking() || self.sent < self.out.len() {
+        if !self.begun || !self.has_answered_all() || self.body.is_some() || self.sent < self.out.len() {
             return None;
         }
         let as_it_is = if self.monitor || self.broken || self.raw || self.subscribed {
@@ -452,15 +461,14 @@ impl Relay {
         };
         if read == 0 {
             // Nobody is left to hear the answers.
-            if end == End::Lost || self.raw || self.owed.is_empty() || self.body.is_some() {
+            let more = session.client.backlog() > 0 || !session.carry.is_empty();
+            let heard_all = self.has_answered_all() && !(self.begun && more);
+            if end == End::Lost || self.raw || heard_all || self.body.is_some() {
                 session.client.doom(end);
                 return Err(Ended::ClientGone);
             }
             // It closed only its own direction and still gets its replies, those to what it has asked behind this, too.
             self.deaf = true;
-            if self.is_pinned() || session.carry.is_empty() {
-                session.closing = Some(end);
-            }
             return Ok(true);
         }
         let bytes = &buffer[..read];
