@@ -406,3 +406,25 @@ async fn what_the_proxy_refuses_holds_up_nothing_behind_it() {
     assert_eq!(wire.reply().await, Reply::Null);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: at once, not when somebody looks again", begun.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_again_is_no_blocking_command_for_standing_before_one() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.retry_timeout", "10s");
+    let pool = Pooler::start(settings).await;
+    let (first, second) = (&["SET", "k", "v"][..], &["BLPOP", "list", "1"][..]);
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(first).await.text(), "OK");
+    let mut giver = server.direct().await;
+    giver.command(&["RPUSH", "list", "given"]).await;
+    // A read-only replica of nobody does not execute it for a while.
+    assert_eq!(giver.command(&["REPLICAOF", "127.0.0.1", "1"]).await.text(), "OK");
+    wire.send(&[request(first), request(second)].concat()).await;
+    wire.stream().shutdown().await.expect("a socket that can be half closed");
+    // Each pause is twice the one before: some are longer than a client that is to be blocked is waited for.
+    pool.metrics_show("that it is asked again", |now| now.sum("sidepool_redis_retries_total", &[]) >= 6.0).await;
+    assert_eq!(giver.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    assert_eq!(wire.reply().await.text(), "OK");
+    assert_eq!(wire.reply().await.elements()[1].text(), "given");
+}

@@ -68,7 +68,7 @@ impl Session {
             Some(bound) => {
                 let (patience, queue_length) = patience(&self.server.config().limits);
                 let _waiting = Counted::new(&pool, [PoolGauge::BlockingWaiting]);
-                match self.wait_for(bound.enter(patience, queue_length)).await {
+                match self.wait_to(blocks, bound.enter(patience, queue_length)).await {
                     None => return After::End,
                     Some(Ok(seat)) => Some(seat),
                     Some(Err(full)) => {
@@ -81,7 +81,7 @@ impl Session {
         let asked = self.server.samples().then(clock::now);
         let named = Named::new(&self.worker.identities, &self.server.config(), &self.client);
         let mut lease = loop {
-            match self.wait_for(pool.acquire(named.id())).await {
+            match self.wait_to(blocks, pool.acquire(named.id())).await {
                 None => return After::End,
                 Some(Ok(lease)) => break lease,
                 Some(Err(error)) if group.on_refused(&pool, &error) => {}
@@ -125,10 +125,15 @@ impl Session {
     }
 
     /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone. One that says no more but may still
-    /// listen is there, unless it is to be blocked: then it would be given an element in vain, but for one that is there at once.
+    /// listen is there.
     pub(super) async fn wait_for<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        self.wait_to(false, work).await
+    }
+
+    /// The same for one that is to be blocked then, perhaps: if it says no more it would be given an element in vain, but for one that is there at once.
+    async fn wait_to<F: Future>(&mut self, blocks: bool, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
-        let mut burst = self.front_blocks().then(Burst::begins);
+        let mut burst = blocks.then(Burst::begins);
         poll_fn(|cx| {
             self.client.set_session(cx);
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
