@@ -486,7 +486,7 @@ impl Split {
 
 fn line(config: &Redis) -> Bounds {
     let (patience, length) = patience(&config.limits);
-    Bounds { length: length as usize, patience, refuse_early: config.limits.refuse_early }
+    Bounds { length: length as usize, patience, refuse_early: config.limits.refuse_early, waited: Duration::ZERO }
 }
 
 fn info(key: &Key, config: &Redis) -> PoolInfo {

@@ -63,7 +63,7 @@ pub fn line(error: &AcquireError) -> String {
 /// The line for what a full lane had no room for. Nothing of it was sent.
 #[must_use]
 pub fn crowded(pool: &str, reason: RefuseReason, waiting: usize, bounds: Bounds, outlook: Option<Outlook>) -> String {
-    let Bounds { length, patience, refuse_early: _ } = bounds;
+    let Bounds { length, patience, refuse_early: _, waited: _ } = bounds;
     let limit = patience.unwrap_or_default();
     let but = match reason {
         RefuseReason::QueueFull => "the line before them is full".to_owned(),

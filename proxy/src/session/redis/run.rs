@@ -1,6 +1,7 @@
 //! A session: reads requests as they come and sends each where it belongs. What can be shared is queued on the client's lane without being
 //! copied twice; everything that needs to wait for something is a [`Step`], taken when all earlier replies have been handed over.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -8,7 +9,6 @@ use sidepool_config::model::TcpOptions;
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
-use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
 
@@ -24,7 +24,7 @@ use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
 use super::traced::Traced;
-use super::turns::{self, Admission};
+use super::turns::{self, Admission, Bounds};
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::ends::Ends;
 use crate::transport::options;
@@ -49,6 +49,8 @@ pub(super) struct Session {
     pub(super) replies: Replies,
     pub(super) lost: Lost,
     pub(super) subscriber: Option<Rc<Subscriber>>,
+    /// When it came to a line with what it has not sent yet, in milliseconds of its life.
+    pub(super) lined_up_ms: Option<NonZeroU32>,
     /// Nothing more is dealt with until all earlier replies have been handed over.
     hold: bool,
     /// No more requests are read; the session ends when all replies have been handed over, and this is why.
@@ -117,6 +119,7 @@ impl Session {
             replies: Replies::On,
             lost: Lost::Nothing,
             subscriber: None,
+            lined_up_ms: None,
             hold: false,
             closing: None,
             standing: Standing::New,
@@ -341,6 +344,7 @@ impl Session {
         record.add(lane.commands(), u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         lane.send(&self.client, &queue.runs, bytes, false);
+        self.lined_up_ms = None;
         self.server.keep_looking();
         if self.server.is_traced() {
             self.note_sent(bytes, replies);
@@ -397,6 +401,7 @@ impl Session {
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
         send(lane, &self.client, self.replies != Replies::On);
+        self.lined_up_ms = None;
         self.server.keep_looking();
         if self.server.is_traced() {
             self.note_sent(whole, 1);
@@ -408,11 +413,12 @@ impl Session {
     fn attach_admitted(&mut self, heavy: bool) -> Result<&Attached, Next> {
         let client = Rc::clone(&self.client);
         let before = self.attached.as_ref().map(|attached| Rc::clone(&attached.lane));
+        let waited = self.waited();
         let Some(attached) = self.attach(heavy) else { return Err(Next::Hold) };
         // Whether there is room on the lane that it has was known before anything was read.
         let has_changed = before.is_none_or(|before| !Rc::ptr_eq(&before, &attached.lane));
         if has_changed {
-            match attached.lane.admit(&client, || attached.group.line()) {
+            match attached.lane.admit(&client, || Bounds { waited, ..attached.group.line() }) {
                 Admission::Now => {}
                 Admission::Later => return Err(Next::Later),
                 Admission::Refused(reason) => {
