@@ -93,7 +93,7 @@ impl Session {
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(Next::Done) };
         let (record, pool) = (Rc::clone(&lane.record), Arc::clone(group.shared.name()));
         let (bounds, identity) = (group.line(), self.client.place.identity.get());
-        let line = refusal::crowded(&pool, reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
+        let line = refusal::crowded(&pool, lane.is_heavy(), reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
         let (next, refused) = self.refuse_each(&line);
         // Who has only left, or has not said all of it yet, is not refused anything.
         if refused > 0 {

@@ -230,9 +230,9 @@ impl Session {
         After::GoOn
     }
 
-    /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
-    /// `EXEC` fails. Where nothing has come (`has_more`) nobody can tell whether more is on its way: the client is told and closed, as by a server that
-    /// is gone.
+    /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come (`has_more`),
+    /// everything up to its `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a
+    /// server that is gone.
     pub(super) fn give_up_transaction(&mut self, end: End, has_more: bool) {
         self.lost = Lost::Transaction;
         self.closing = self.closing.or((!has_more).then_some(end));
