@@ -357,3 +357,74 @@ async fn who_says_no_more_while_blocked_takes_no_element() {
     wire.command(&["RPUSH", "list", "kept"]).await;
     assert_eq!(wire.command(&["LPOP", "list"]).await.text(), "kept");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_said_good_bye_behind_a_blocking_command_and_left_takes_no_element() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut leaver = pool.redis_wire().await;
+    assert!(matches!(leaver.command(&["HELLO", "3"]).await, Reply::Map(_)));
+    let pinned = [request(&["CLIENT", "TRACKING", "ON"]), request(&["BLPOP", "list", "0"]), request(&["QUIT"])].concat();
+    leaver.send(&pinned).await;
+    assert_eq!(leaver.reply().await.text(), "OK");
+    are_blocked(&server, 1).await;
+    drop(leaver);
+    all_are_given_back(&server, &pool).await;
+    let mut giver = pool.redis_wire().await;
+    giver.command(&["LPUSH", "list", "kept"]).await;
+    assert_eq!(giver.command(&["LLEN", "list"]).await, Reply::Integer(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_no_more_gets_all_that_it_has_asked_of_a_connection_that_it_keeps() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let transaction = [request(&["MULTI"]), request(&["SET", "k", "v"]), request(&["EXEC"])].concat();
+    // What the proxy answers itself waits until all else is answered, and what stands behind it waits for that.
+    for own in [&["CLIENT", "ID"][..], &["CLIENT", "LIST"], &["CLIENT", "GETNAME"]] {
+        let all = [request(&["WATCH", "k"]), request(own), transaction.clone()].concat();
+        let answers = answers_to_half_closed(&pool, &all).await;
+        assert_eq!(answers.len(), 5, "{own:?}: {answers:?}");
+        assert_eq!((&*answers[0], &*answers[2], &*answers[3]), ("OK", "OK", "QUEUED"), "{own:?}");
+    }
+    // The transaction that it has not finished is nobody's.
+    let open = [request(&["WATCH", "k"]), request(&["CLIENT", "ID"]), request(&["MULTI"]), request(&["SET", "k", "never"])].concat();
+    assert_eq!(answers_to_half_closed(&pool, &open).await.len(), 4);
+    all_are_given_back(&server, &pool).await;
+    assert_eq!(pool.redis_wire().await.command(&["GET", "k"]).await.text(), "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_proxy_refuses_holds_up_nothing_behind_it() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(&["WATCH", "k"]).await.text(), "OK");
+    let begun = Instant::now();
+    wire.send(&[request(&["ASKING"]), request(&["CLIENT", "GETNAME"])].concat()).await;
+    assert!(wire.reply().await.is_error("ERR"));
+    assert_eq!(wire.reply().await, Reply::Null);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: at once, not when somebody looks again", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_again_is_no_blocking_command_for_standing_before_one() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.retry_timeout", "10s");
+    let pool = Pooler::start(settings).await;
+    let (first, second) = (&["SET", "k", "v"][..], &["BLPOP", "list", "1"][..]);
+    let mut wire = pool.redis_wire().await;
+    assert_eq!(wire.command(first).await.text(), "OK");
+    let mut giver = server.direct().await;
+    giver.command(&["RPUSH", "list", "given"]).await;
+    // A read-only replica of nobody does not execute it for a while.
+    assert_eq!(giver.command(&["REPLICAOF", "127.0.0.1", "1"]).await.text(), "OK");
+    wire.send(&[request(first), request(second)].concat()).await;
+    wire.stream().shutdown().await.expect("a socket that can be half closed");
+    // Each pause is twice the one before: some are longer than a client that is to be blocked is waited for.
+    pool.metrics_show("that it is asked again", |now| now.sum("sidepool_redis_retries_total", &[]) >= 6.0).await;
+    assert_eq!(giver.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    assert_eq!(wire.reply().await.text(), "OK");
+    assert_eq!(wire.reply().await.elements()[1].text(), "given");
+}

@@ -324,3 +324,65 @@ async fn beside_a_flood_of_scripts_a_small_service_waits_for_few_of_them() {
     let (without, _) = scripts_before("off", 5).await;
     assert!(without > 8.0, "it waits for {without:.1} without identities: the figure above shows nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_the_server_halts_wait_for_that_and_not_for_each_other() {
+    let server = RedisServer::start().await;
+    let settings = Settings::redis(&server).set("workers", 1).set("redis.main.query_wait_timeout", "1s");
+    let pool = Pooler::start(settings).await;
+    let mut writers = Vec::new();
+    for _ in 0..100 {
+        let mut writer = pool.redis_wire().await;
+        assert_eq!(writer.command(&["PING"]).await.text(), "PONG");
+        writers.push(writer);
+    }
+    let mut operator = pool.redis_wire().await;
+    assert_eq!(operator.command(&["CLIENT", "PAUSE", "2000", "WRITE"]).await.text(), "OK");
+    for (number, writer) in writers.iter_mut().enumerate() {
+        writer.send(&request(&["SET", &format!("k{number}"), "v"])).await;
+    }
+    for writer in &mut writers {
+        assert_eq!(writer.reply().await.text(), "OK", "nobody is refused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_changes_lanes_is_measured_by_the_one_it_comes_to() {
+    let server = RedisServer::start().await;
+    let network = FaultProxy::start(server.port()).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("workers", 1);
+    let pool = Pooler::start(settings).await;
+    let mut wire = pool.redis_wire().await;
+    let script = request(&["EVAL", "return redis.call('INCR', 'n')", "0"]);
+    wire.send(&script).await;
+    assert_eq!(wire.reply().await, Reply::Integer(1), "there is a connection for scripts");
+    assert_eq!(wire.command(&["GET", "n"]).await.text(), "1");
+    network.behave(Behaviour::Stall);
+    wire.send(&script.repeat(500)).await;
+    let now = pool.metrics_show("as many scripts as may be under way", |now| in_flight(now) >= 32.0).await;
+    assert!(in_flight(&now) <= 32.0 + 8.0, "{} at once", in_flight(&now));
+    network.behave(Behaviour::Pass);
+    for number in 2..=501 {
+        assert_eq!(wire.reply().await, Reply::Integer(number));
+    }
+}
+
+fn in_flight(now: &Scrape) -> f64 {
+    now.sum("sidepool_redis_inflight_commands", &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_the_protocol_behind_what_is_refused_is_told_and_closed() {
+    let settings = [("query_wait_timeout", "60s"), ("max_queue_length", "1")];
+    let (server, network, pool, waiting) = before_a_silent_server(&settings, 80).await;
+    pool.metrics_show("refusals", |now| refused(now, "queue_full") >= 1.0).await;
+    for (broken, fault) in [(&b"*1\r\n!x\r\n"[..], "expected '$'"), (b"GET \"k\r\n", "unbalanced quotes")] {
+        let mut wire = pool.redis_wire().await;
+        wire.send(&[&request(&["GET", "k"]), broken].concat()).await;
+        assert!(wire.reply().await.is_error("POOLEXHAUSTED"));
+        let told = wire.reply().await;
+        assert!(told.is_error("ERR") && told.text().contains(fault), "{told:?}");
+        assert_eq!(wire.read().await, None);
+    }
+    outcome(&server, &network, waiting, "the line before them is full").await;
+}

@@ -1,7 +1,9 @@
 //! Large values: they stream through in both directions and are never gathered.
 
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply, Wire};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,7 +24,7 @@ async fn set(wire: &mut Wire, key: &str, size: usize) {
 
 /// Sends `GET key` and counts what comes, without keeping it.
 async fn get(wire: &mut Wire, key: &str, size: usize) {
-    wire.send(&sidepool_tests::redis::wire::request(&["GET", key])).await;
+    wire.send(&request(&["GET", key])).await;
     let total = format!("${size}\r\n").len() + size + 2;
     let mut buffer = vec![0; MIB];
     let mut seen = 0;
@@ -77,7 +79,7 @@ async fn who_leaves_in_the_middle_of_a_value_breaks_nothing() {
         writer.send(&vec![b'v'; size]).await;
         drop(writer);
         let mut reader = pool.redis_wire().await;
-        reader.send(&sidepool_tests::redis::wire::request(&["GET", "big"])).await;
+        reader.send(&request(&["GET", "big"])).await;
         let mut some = vec![0; size];
         wait::soon("the beginning of the value", reader.stream().read_exact(&mut some)).await.expect("a live connection");
         drop(reader);
@@ -96,4 +98,50 @@ async fn what_is_smaller_than_what_streams_is_gathered_on_a_connection_of_ones_o
     get(&mut wire, "other", 2 * MIB).await;
     set(&mut wire, "other", 6 * MIB).await;
     get(&mut wire, "other", 6 * MIB).await;
+}
+
+/// The proxy has read all that was sent.
+async fn is_read(wire: &mut Wire) {
+    let port = wire.stream().local_addr().expect("a TCP socket").port();
+    wait::until("the proxy to read it", async || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+        let theirs = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let queue = theirs.filter(|words| words[2].ends_with(&format!(":{port:04X}"))).map(|words| words[4].to_owned()).next();
+        queue.expect("it is open").ends_with(":00000000").then_some(())
+    })
+    .await;
+}
+
+/// A request with the names of so many keys, of which exactly as much as is gathered ends so many bytes into the header of a name.
+fn many_keys(into: usize) -> (Vec<u8>, usize) {
+    const GATHERED: usize = 64 * 1024;
+    let all = |first: usize| request(&[vec![b"DEL".to_vec(), vec![b'k'; first]], vec![b"some key".to_vec(); 6_000]].concat());
+    // Each name takes fourteen bytes, the four of its header first.
+    let first = (20..34).find(|first| {
+        let head = all(*first).len() - 6_000 * 14;
+        (GATHERED - head) % 14 == into
+    });
+    (all(first.expect("one of them")), GATHERED)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_may_pause_anywhere_on_a_connection_of_ones_own() {
+    let server = RedisServer::start().await;
+    let pool = Pooler::start(Settings::redis(&server)).await;
+    // Within a header, and within the end of a name.
+    for into in [0, 1, 2, 3, 12, 13] {
+        let (all, gathered) = many_keys(into);
+        for leaves in [false, true] {
+            let mut wire = pool.redis_wire().await;
+            assert_eq!(wire.command(&["WATCH", "k"]).await.text(), "OK");
+            wire.send(&all[..gathered]).await;
+            is_read(&mut wire).await;
+            if !leaves {
+                wire.send(&all[gathered..]).await;
+                assert_eq!(wire.reply().await, Reply::Integer(0), "{into} bytes into it");
+            }
+        }
+        let leased = |now: &Scrape| now.sum("sidepool_redis_connections", &[("use", "leased")]);
+        pool.metrics_show("connections that are given back", |now| leased(now) == 0.0).await;
+    }
 }

@@ -15,7 +15,8 @@ use crate::upstream::postgres::pins::Cause;
 const LONG_IN_LINE: Duration = Duration::from_secs(1);
 
 /// What helps those who wait for room.
-const SLOW_SERVER: &str = "the server answers more slowly than clients ask: send fewer commands at a time, or raise shared_connections";
+const SLOW_SERVER: &str =
+    "the server answers more slowly than clients ask: send fewer commands at a time, or, of quick ones, raise shared_connections";
 
 /// How bad it is, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

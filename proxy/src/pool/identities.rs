@@ -1,8 +1,9 @@
 //! Names of client identities as small numbers, the same on all workers: a pool keeps what it knows of an identity at its number.
 //!
 //! A number is in use as long as a client has it. There is a bound, and identities beyond it share numbers with others, as chance has it: clients
-//! choose their names, and must not choose with whom they share. Number 0 is nobody's: what the proxy itself asks for. Asked for when a PostgreSQL client logs
-//! in and when its identity changes, and when a Redis client leases a connection of its own, which few commands need: never per message.
+//! choose their names, and must not choose with whom they share. Number 0 is nobody's: what the proxy itself asks for. Asked for when a client comes and
+//! when its identity changes, that of a Redis client at its first command for a shared connection, and whenever it leases one of its own, which few commands
+//! need: never per message.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -4,9 +4,11 @@
 //!
 //! Not here: the line itself (`turns`), and waiting for a connection of one's own (`leased`).
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sidepool_config::model::QueueFairness;
 use sidepool_protocol::redis::command::Handling;
@@ -14,10 +16,11 @@ use sidepool_protocol::redis::command::Handling;
 use super::end::End;
 use super::identity;
 use super::refusal;
-use super::requests::handling;
-use super::run::{Attached, Session, front};
+use super::requests::{front, handling};
+use super::run::{Attached, Session};
 use super::steps::{Next, Replies, Step};
 use super::turns::Admission;
+use crate::clock;
 use crate::observe::record::PoolCounter;
 use crate::pool::id::IdentityId;
 use crate::pool::measure;
@@ -41,19 +44,34 @@ impl Session {
         }
         match lane.admit(&self.client, || group.line()) {
             Admission::Now => Poll::Ready(None),
-            Admission::Later => Poll::Pending,
+            Admission::Later => {
+                self.lined_up_ms = self.lined_up_ms.or_else(|| NonZeroU32::new(self.age_ms()));
+                Poll::Pending
+            }
             Admission::Refused(reason) => Poll::Ready(Some(reason)),
         }
     }
 
+    /// For how long it has waited for what it has not sent yet.
+    pub(super) fn waited(&self) -> Duration {
+        let waited = self.lined_up_ms.map_or(0, |since| self.age_ms().saturating_sub(since.get()));
+        Duration::from_millis(u64::from(waited))
+    }
+
+    fn age_ms(&self) -> u32 {
+        u32::try_from(clock::now().saturating_duration_since(self.client.since).as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// The session has done what it can for now. Whoever takes a step stands in no line meanwhile, and whoever was called and did not come, because it
     /// does not read its replies, is not waited for. What has not been used of a turn is the next one's.
-    pub(super) fn end_turn(&self, step: &Poll<Step>) {
-        let Some(Attached { lane, .. }) = &self.attached else { return };
-        if step.is_ready() || self.client.place.is_called() {
-            lane.leave_line(&self.client);
-        } else {
-            lane.call_next();
+    pub(super) fn end_turn(&mut self, step: &Poll<Step>) {
+        match &self.attached {
+            Some(Attached { lane, .. }) if step.is_ready() || self.client.place.is_called() => lane.leave_line(&self.client),
+            Some(Attached { lane, .. }) => lane.call_next(),
+            None => {}
+        }
+        if self.client.place.is_out() {
+            self.lined_up_ms = None;
         }
     }
 
@@ -75,7 +93,7 @@ impl Session {
         let Some(Attached { group, lane }) = &self.attached else { return Poll::Ready(Next::Done) };
         let (record, pool) = (Rc::clone(&lane.record), Arc::clone(group.shared.name()));
         let (bounds, identity) = (group.line(), self.client.place.identity.get());
-        let line = refusal::crowded(&pool, reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
+        let line = refusal::crowded(&pool, lane.is_heavy(), reason, lane.waiting(), bounds, lane.outlook(identity, bounds.patience));
         let (next, refused) = self.refuse_each(&line);
         // Who has only left, or has not said all of it yet, is not refused anything.
         if refused > 0 {
@@ -90,7 +108,15 @@ impl Session {
     fn refuse_each(&mut self, line: &str) -> (Next, u64) {
         // Each request is looked at once, however many there are.
         let (mut at, mut refused) = (0, 0);
-        while let Some((whole, length)) = front(&self.carry[at..]) {
+        loop {
+            let (whole, length) = match front(&self.carry[at..]) {
+                Ok(Some(front)) => front,
+                Ok(None) => break,
+                Err(fault) => {
+                    self.protocol_fault(fault);
+                    break;
+                }
+            };
             at += length;
             let handling = handling(&whole);
             if handling == Some(Handling::Quit) {

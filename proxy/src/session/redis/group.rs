@@ -17,6 +17,7 @@ use super::bound::{self, Bound};
 use super::flow::Meeting;
 use super::lane::{Lane, Looked};
 use super::leased::patience;
+use super::pause::Pause;
 use super::redo::load_scripts;
 use super::server::Server;
 use super::turns::Bounds;
@@ -101,6 +102,8 @@ pub struct Group {
     lanes: RefCell<Vec<Rc<Lane>>>,
     /// Whether clients of several identities use the lanes.
     pub meeting: Rc<Meeting>,
+    /// Whether the server halts writes.
+    pub pause: Rc<Pause>,
     /// For how many milliseconds lanes have been looked at.
     worked_ms: Cell<u32>,
     /// How many may stand in line before a full one, and for how long.
@@ -145,6 +148,7 @@ impl Group {
             records,
             lanes: RefCell::default(),
             meeting: Rc::default(),
+            pause: owner.upgrade().map(|owner| Rc::clone(&owner.pause)).unwrap_or_default(),
             worked_ms: Cell::new(0),
             line: Cell::new(line(config)),
             lanes_max: Cell::new(split.lanes),
@@ -189,6 +193,8 @@ impl Group {
         for lane in &*self.lanes.borrow() {
             if lane.waiting() > 0 {
                 lane.look_at_line(crate::clock::now(), patience);
+                // A halt of writes has begun, perhaps: there is more room.
+                lane.call_next();
             }
             let looked = lane.look(self.worked_ms.get());
             match limit {
@@ -480,7 +486,7 @@ impl Split {
 
 fn line(config: &Redis) -> Bounds {
     let (patience, length) = patience(&config.limits);
-    Bounds { length: length as usize, patience, refuse_early: config.limits.refuse_early }
+    Bounds { length: length as usize, patience, refuse_early: config.limits.refuse_early, waited: Duration::ZERO }
 }
 
 fn info(key: &Key, config: &Redis) -> PoolInfo {

@@ -1,5 +1,5 @@
 //! Among whom a client waits, for a connection of its own or for room on a shared one: what `queue_fairness` tells clients apart by, as a number. Found out
-//! when one is leased, and for as long as that; and when the client comes to its lane, and for as long as it stays there.
+//! when one is leased, and for as long as that; and when the client first comes to a lane, until it leaves or is somebody else.
 
 use sidepool_config::model::{QueueFairness, Redis};
 

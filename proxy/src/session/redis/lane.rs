@@ -28,6 +28,7 @@ use super::end::End;
 use super::flow::{Flow, Meeting};
 use super::group::Group;
 use super::lane_line::under_way;
+use super::pause::Pause;
 use super::reach::Reach;
 use super::refusal;
 use super::requests::resolve;
@@ -62,6 +63,8 @@ pub struct Lane {
     pub(super) flow: Flow,
     /// What may be, whoever uses it, where commands may take long.
     pub(super) reach: Option<Reach>,
+    /// Whether the server halts writes, which wait here then.
+    pub(super) pause: Rc<Pause>,
     /// Whether they do.
     pub(super) meeting: Rc<Meeting>,
     pub(super) record: Rc<PoolRecord>,
@@ -92,6 +95,7 @@ impl Lane {
             turns: Turns::default(),
             flow: Flow::default(),
             reach: heavy.then(Reach::default),
+            pause: Rc::clone(&group.pause),
             meeting: Rc::clone(&group.meeting),
             record: Rc::clone(group.shared_record()),
             progress: Cell::new(0),
@@ -113,12 +117,7 @@ impl Lane {
         }
         pipeline.extend(bytes);
         drop(pipeline);
-        self.meeting.uses(owner.place.identity.get());
-        if !self.turns.is_empty() {
-            let replies: u32 = runs.iter().map(|(_, replies, _)| *replies).sum();
-            owner.place.took(turns::cost(replies as usize, bytes.len()));
-        }
-        self.schedule();
+        self.has_been_sent(owner, runs.iter().map(|(_, replies, _)| *replies).sum(), bytes);
     }
 
     /// Queues one request of which the numbers in the reply have to be raised.
@@ -126,8 +125,17 @@ impl Lane {
         let mut pipeline = self.pipeline.borrow_mut();
         pipeline.push_raised(&Owner(Rc::clone(owner)), Work::Writes, bytes.len(), muted, raise);
         pipeline.extend(bytes);
-        self.owe(owner, 1);
         drop(pipeline);
+        self.owe(owner, 1);
+        self.has_been_sent(owner, 1, bytes);
+    }
+
+    /// `owner` has queued requests with so many replies.
+    fn has_been_sent(&self, owner: &Client, replies: u32, bytes: &[u8]) {
+        self.meeting.uses(owner.place.identity.get());
+        if !self.turns.is_empty() {
+            owner.place.took(turns::cost(replies as usize, bytes.len()));
+        }
         self.schedule();
     }
 
@@ -408,8 +416,10 @@ impl Lane {
         if !self.turns.is_empty() && self.meeting.is_on() && self.flow.wants_mark() {
             self.flow.mark(clock::now(), pipeline.owed(), pipeline.slots() == 1);
         }
-        if let Some(reach) = &self.reach {
-            reach.on_sent(pipeline.owed(), under_way(&pipeline, reach.full()).cost(), clock::now);
+        match &self.reach {
+            Some(reach) if self.pause.is_on() => reach.let_be(),
+            Some(reach) => reach.on_sent(pipeline.owed(), under_way(&pipeline, reach.full()).cost(), clock::now),
+            None => {}
         }
         match held.lease.stream.poll_sent(cx) {
             Poll::Ready(Err(_)) => Err(()),

@@ -83,7 +83,8 @@ impl Lane {
 
     fn load(&self) -> Load {
         let several = if self.meeting.is_on() { self.flow.full() } else { FULL_BYTES };
-        let ahead = self.reach.as_ref().map_or(FULL_BYTES, Reach::full);
+        // What is halted is answered at once when that is over, however much it is.
+        let ahead = self.reach.as_ref().filter(|_| !self.pause.is_on()).map_or(FULL_BYTES, Reach::full);
         under_way(&self.pipeline.borrow(), several.min(ahead))
     }
 }

@@ -68,7 +68,7 @@ impl Session {
             Some(bound) => {
                 let (patience, queue_length) = patience(&self.server.config().limits);
                 let _waiting = Counted::new(&pool, [PoolGauge::BlockingWaiting]);
-                match self.wait_for(bound.enter(patience, queue_length)).await {
+                match self.wait_to(blocks, bound.enter(patience, queue_length)).await {
                     None => return After::End,
                     Some(Ok(seat)) => Some(seat),
                     Some(Err(full)) => {
@@ -81,7 +81,7 @@ impl Session {
         let asked = self.server.samples().then(clock::now);
         let named = Named::new(&self.worker.identities, &self.server.config(), &self.client);
         let mut lease = loop {
-            match self.wait_for(pool.acquire(named.id())).await {
+            match self.wait_to(blocks, pool.acquire(named.id())).await {
                 None => return After::End,
                 Some(Ok(lease)) => break lease,
                 Some(Err(error)) if group.on_refused(&pool, &error) => {}
@@ -125,10 +125,15 @@ impl Session {
     }
 
     /// Waits for `work`, while the client is still there. What it sends meanwhile is kept; `None`: it is gone. One that says no more but may still
-    /// listen is there, unless it is to be blocked: then it would be given an element in vain, but for one that is there at once.
+    /// listen is there.
     pub(super) async fn wait_for<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        self.wait_to(false, work).await
+    }
+
+    /// The same for one that is to be blocked then, perhaps: if it says no more it would be given an element in vain, but for one that is there at once.
+    async fn wait_to<F: Future>(&mut self, blocks: bool, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
-        let mut burst = self.front_blocks().then(Burst::begins);
+        let mut burst = blocks.then(Burst::begins);
         poll_fn(|cx| {
             self.client.set_session(cx);
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
@@ -171,11 +176,11 @@ impl Session {
         let words: Vec<&[u8]> = Arguments::new(whole).collect();
         match words.as_slice() {
             [client, unpause] if client.eq_ignore_ascii_case(b"client") && unpause.eq_ignore_ascii_case(b"unpause") => {
-                self.server.pause(None)
+                self.server.pause.set(None)
             }
             [client, pause, ms, ..] if client.eq_ignore_ascii_case(b"client") && pause.eq_ignore_ascii_case(b"pause") => {
                 let ms = parse_integer(ms).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-                self.server.pause(clock::now().checked_add(Duration::from_millis(ms)));
+                self.server.pause.set(clock::now().checked_add(Duration::from_millis(ms)));
             }
             _other_control => {}
         }
@@ -225,9 +230,9 @@ impl Session {
         After::GoOn
     }
 
-    /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come, everything up to its
-    /// `EXEC` fails. Where nothing has come (`has_more`) nobody can tell whether more is on its way: the client is told and closed, as by a server that
-    /// is gone.
+    /// `MULTI` failed. What was sent behind it belongs to the transaction and must not run outside it: where something has come (`has_more`),
+    /// everything up to its `EXEC` fails. Where nothing has come nobody can tell whether more is on its way: the client is told and closed, as by a
+    /// server that is gone.
     pub(super) fn give_up_transaction(&mut self, end: End, has_more: bool) {
         self.lost = Lost::Transaction;
         self.closing = self.closing.or((!has_more).then_some(end));

@@ -36,6 +36,7 @@ mod lost;
 mod others;
 mod output;
 mod passed;
+pub mod pause;
 mod pubsub;
 pub mod reach;
 mod redirect;

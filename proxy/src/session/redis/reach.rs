@@ -1,8 +1,9 @@
 //! How far ahead a lane of commands that may take long is filled, whoever uses it: as far as the server gets in a quarter of a second. What has been sent
 //! cannot be called back, and stands before whoever comes next; of commands that take long, as many as a lane of quick ones takes would be minutes.
 //!
-//! Begun with little and doubled as long as the server is quick, like the window of a TCP connection (RFC 5681, 3.1). Between several identities `flow` is
-//! stricter. Pure: the time is an argument.
+//! Begun with little and doubled as long as the server is quick, like the window of a TCP connection (RFC 5681, 3.1). What half fills a lane is always
+//! measured, however few requests that are: one that was shortened to a single request widens again. Between several identities `flow` is stricter.
+//! Pure: the time is an argument.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ const LONG: Duration = Duration::from_millis(250);
 /// What may be under way before anything has been measured.
 const FIRST: usize = 32 * COMMAND;
 
-/// Of fewer requests there is nothing to learn.
+/// Of fewer requests there is nothing to learn, unless there is not room for many more.
 const FEWEST: u64 = 4;
 
 /// What may be under way on a lane of commands that may take long.
@@ -49,7 +50,7 @@ impl Reach {
 
     /// Something was sent: `owed` replies are to come, for what counts for so many bytes.
     pub fn on_sent(&self, owed: u64, load: usize, now: impl FnOnce() -> Instant) {
-        if owed >= FEWEST && self.mark.get().is_none() {
+        if self.mark.get().is_none() && (owed >= FEWEST || load >= self.full.get() / 2) {
             self.mark.set(Some(Mark { since: now(), owed, load }));
         }
     }
@@ -72,9 +73,15 @@ impl Reach {
         }
     }
 
-    /// The connection is lost, and with it what was timed.
-    pub fn forget(&self) {
+    /// What is under way says nothing about how long it takes.
+    pub fn let_be(&self) {
         self.mark.set(None);
+    }
+
+    /// The connection is lost, and with it what was timed. The next one may lead to another server.
+    pub fn forget(&self) {
+        self.let_be();
+        self.full.set(FIRST);
     }
 }
 
@@ -85,12 +92,18 @@ mod tests {
 
     /// Keeps the lane full for so many rounds of a server that takes `each` for a request; answers how long the last took.
     fn play(reach: &Reach, each: Duration, rounds: u32) -> Duration {
+        play_of(COMMAND, reach, each, rounds)
+    }
+
+    /// The same with requests that count for so many bytes.
+    fn play_of(bytes: usize, reach: &Reach, each: Duration, rounds: u32) -> Duration {
         let (start, way) = (clock::now(), Duration::from_micros(100));
         let mut took = Duration::ZERO;
         for _ in 0..rounds {
-            let owed = u64::try_from((reach.full() / COMMAND).max(1)).unwrap();
+            let fit = (reach.full() / bytes).max(1);
+            let owed = u64::try_from(fit).unwrap();
             took = way + each * u32::try_from(owed).unwrap();
-            reach.on_sent(owed, reach.full(), || start);
+            reach.on_sent(owed, fit * bytes, || start);
             reach.on_replies(owed - 1, || start);
             reach.on_replies(1, || start + took);
         }
@@ -120,6 +133,36 @@ mod tests {
         // And grows again, as far as it is used.
         play(&reach, Duration::from_micros(1), 10);
         assert_eq!(reach.full(), FULL_BYTES);
+    }
+
+    #[test]
+    fn one_stall_does_not_keep_a_lane_narrow() {
+        let (reach, start) = (Reach::default(), clock::now());
+        play(&reach, Duration::from_micros(1), 10);
+        reach.on_sent(FEWEST, 4 * COMMAND, || start);
+        reach.on_replies(FEWEST, || start + Duration::from_secs(1));
+        assert_eq!(reach.full(), COMMAND, "one at a time");
+        play(&reach, Duration::from_micros(1), 20);
+        assert_eq!(reach.full(), FULL_BYTES);
+    }
+
+    #[test]
+    fn a_lane_that_few_large_requests_fill_is_measured_too() {
+        for bytes in [3 * 1024, 7 * 1024, 100 * 1024] {
+            let reach = Reach::default();
+            play_of(bytes, &reach, Duration::from_micros(20), 20);
+            assert_eq!(reach.full(), FULL_BYTES, "{bytes}");
+            let took = play_of(bytes, &reach, Duration::from_millis(50), 20);
+            assert!(took <= Duration::from_millis(260), "{bytes}: what is under way takes {took:?}");
+        }
+    }
+
+    #[test]
+    fn another_connection_begins_anew() {
+        let reach = Reach::default();
+        play(&reach, Duration::from_micros(1), 10);
+        reach.forget();
+        assert_eq!(reach.full(), FIRST);
     }
 
     #[test]

@@ -60,10 +60,10 @@ pub fn line(error: &AcquireError) -> String {
     }
 }
 
-/// The line for what a full lane had no room for. Nothing of it was sent.
+/// The line for what a full lane, one for `heavy` commands or another, had no room for. Nothing of it was sent.
 #[must_use]
-pub fn crowded(pool: &str, reason: RefuseReason, waiting: usize, bounds: Bounds, outlook: Option<Outlook>) -> String {
-    let Bounds { length, patience, refuse_early: _ } = bounds;
+pub fn crowded(pool: &str, heavy: bool, reason: RefuseReason, waiting: usize, bounds: Bounds, outlook: Option<Outlook>) -> String {
+    let Bounds { length, patience, refuse_early: _, waited: _ } = bounds;
     let limit = patience.unwrap_or_default();
     let but = match reason {
         RefuseReason::QueueFull => "the line before them is full".to_owned(),
@@ -79,10 +79,14 @@ pub fn crowded(pool: &str, reason: RefuseReason, waiting: usize, bounds: Bounds,
     };
     let again = outlook.map(|outlook| format!("Retry after {} ms; the", outlook.again.as_millis().max(1)));
     let again = again.as_deref().unwrap_or("The");
+    // There is one for these on each worker, whatever is configured.
+    let (of_them, advice) = match heavy {
+        true => (" for commands that take long", "send fewer of these at a time"),
+        false => ("", "send fewer commands at a time, or raise shared_connections"),
+    };
     format!(
-        "POOLEXHAUSTED the shared connections of pool \"{pool}\" have as many unanswered commands as they take, and {but} \
-         ({waiting} of at most {length} clients waiting). It was not executed. {again} server answers more slowly than clients ask: send fewer commands \
-         at a time, or raise shared_connections."
+        "POOLEXHAUSTED the shared connections of pool \"{pool}\"{of_them} have as many unanswered commands as they take, and {but} \
+         ({waiting} of at most {length} clients waiting). It was not executed. {again} server answers more slowly than clients ask: {advice}."
     )
 }
 

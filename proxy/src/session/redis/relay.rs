@@ -16,6 +16,7 @@ use sidepool_protocol::redis::encode;
 use sidepool_protocol::redis::fault::RequestFault;
 use sidepool_protocol::redis::frame::{FrameScanner, Scan};
 use sidepool_protocol::redis::inline;
+use sidepool_protocol::redis::limits::LINE_BYTES_MAX;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 
 use super::blocked::{Blocked, Waits};
@@ -42,6 +43,9 @@ use crate::upstream::redis::connector::RedisConnector;
 
 /// Above so many bytes that the server has not taken, nothing more is read from the client.
 const OUT_MAX: usize = 64 * 1024;
+
+/// The header of an argument has no more bytes: a sign, a line, and its end.
+const HEADER_MAX: u64 = LINE_BYTES_MAX as u64 + 4;
 
 /// How a lease ends.
 pub(super) enum Ended {
@@ -168,6 +172,10 @@ impl Relay {
                 let _ = self.read_server(session, lease, cx);
                 return Poll::Ready(Ended::Lost);
             }
+            // Of one that says no more nothing is left but what may stand in `carry` and is not whole.
+            if self.deaf && !told && self.has_answered_all() && (self.is_pinned() || session.carry.is_empty()) {
+                session.closing = session.closing.or(Some(End::Gone));
+            }
             if let Some(condition) = self.is_free(session) {
                 return Poll::Ready(Ended::Free(condition));
             }
@@ -247,13 +255,18 @@ impl Relay {
         self.asking.is_some() || self.redirecting.is_some()
     }
 
+    /// Whether nobody waits for anything that was asked.
+    fn has_answered_all(&self) -> bool {
+        self.owed.is_empty() && !self.is_asking()
+    }
+
     fn is_pinned(&self) -> bool {
         self.multi || self.watch || self.kept || self.monitor || self.raw
     }
 
     /// Whether the connection is needed no longer, and how it is then.
     fn is_free(&mut self, session: &mut Session) -> Option<Condition> {
-        if !self.begun || !self.owed.is_empty() || self.body.is_some() || self.is_asking() || self.sent < self.out.len() {
+        if !self.begun || !self.has_answered_all() || self.body.is_some() || self.sent < self.out.len() {
             return None;
         }
         let as_it_is = if self.monitor || self.broken || self.raw || self.subscribed {
@@ -429,14 +442,11 @@ impl Relay {
     }
 
     fn read_client(&mut self, session: &mut Session, lease: &mut Lease<RedisConnector>, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        // A request up to the size from which on they are streamed is gathered.
-        let gathered = session.server.config().stream_threshold_bytes.max(OUT_MAX as u64);
+        // A request up to the size from which on they are streamed is gathered, and as much behind that as it takes to understand that it is larger.
+        let gathered = session.server.config().stream_threshold_bytes.max(OUT_MAX as u64) + HEADER_MAX;
         let room = if self.body.is_some() { self.out.is_empty() } else { (session.carry.len() as u64) < gathered };
-        if session.closing.is_some() || self.deaf {
-            return Ok(false);
-        }
-        if !room {
-            if self.blocked.has_left(&session.client, cx) {
+        if session.closing.is_some() || self.deaf || !room {
+            if !self.deaf && self.blocked.has_left(&session.client, cx) {
                 session.client.doom(End::Gone);
                 return Err(Ended::ClientGone);
             }
@@ -451,15 +461,14 @@ impl Relay {
         };
         if read == 0 {
             // Nobody is left to hear the answers.
-            if end == End::Lost || self.raw || self.owed.is_empty() || self.body.is_some() {
+            let more = session.client.backlog() > 0 || !session.carry.is_empty();
+            let heard_all = self.has_answered_all() && !(self.begun && more);
+            if end == End::Lost || self.raw || heard_all || self.body.is_some() {
                 session.client.doom(end);
                 return Err(Ended::ClientGone);
             }
             // It closed only its own direction and still gets its replies, those to what it has asked behind this, too.
             self.deaf = true;
-            if self.is_pinned() || session.carry.is_empty() {
-                session.closing = Some(end);
-            }
             return Ok(true);
         }
         let bytes = &buffer[..read];

@@ -34,6 +34,8 @@ impl Relay {
             self.fault(session, RequestFault::Http);
             return true;
         }
+        // What is ours to say and comes next waits for nothing, and nothing waits for it.
+        self.say_own(session);
         let command = resolve(whole, &request);
         session.client.shown.command.set(command);
         let handling = command.map(|command| command.handling);

@@ -60,7 +60,7 @@ impl Session {
 
     /// Whether nobody is to wait behind this command.
     fn is_heavy(&self, command: &'static Command) -> bool {
-        command.heavy || self.server.slow.note(command) || (command.replay == Replay::Never && self.server.is_paused())
+        command.heavy || self.server.slow.note(command) || (command.replay == Replay::Never && self.server.pause.is_on())
     }
 
     pub(super) fn inline(&mut self, text: &[u8]) -> Next {
@@ -169,6 +169,26 @@ pub(super) fn resolve(bytes: &[u8], request: &Request) -> Option<&'static Comman
     let sub = Arguments::new(bytes).nth(1)?;
     // A sub-command that we do not know is the server's to know.
     Some(command::lookup_sub(command, sub).unwrap_or(command))
+}
+
+/// The request at the front of `bytes`, and how much of them that is; `None`: there is no whole one.
+pub(super) fn front(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, RequestFault> {
+    let mut at = 0;
+    loop {
+        let rest = &bytes[at..];
+        return Ok(match RequestScanner::default().scan(rest, false)? {
+            Scanned::Request(request) => Some((anew(Arguments::new(&rest[..request.length])), at + request.length)),
+            Scanned::Inline { text, length } => {
+                let arguments = inline::split(&rest[text])?;
+                Some((anew(arguments.iter().map(Vec::as_slice)), at + length))
+            }
+            Scanned::Nothing { length } => {
+                at += length;
+                continue;
+            }
+            Scanned::Incomplete { .. } => None,
+        });
+    }
 }
 
 /// What the request at the front of `bytes` asks for; `None`: something that the table does not have, or it is not all there.

@@ -1,6 +1,7 @@
 //! A session: reads requests as they come and sends each where it belongs. What can be shared is queued on the client's lane without being
 //! copied twice; everything that needs to wait for something is a [`Step`], taken when all earlier replies have been handed over.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -8,7 +9,6 @@ use sidepool_config::model::TcpOptions;
 use sidepool_protocol::redis::command::Kind;
 use sidepool_protocol::redis::encode::{self, Resp};
 use sidepool_protocol::redis::fault::RequestFault;
-use sidepool_protocol::redis::inline;
 use sidepool_protocol::redis::request::{Arguments, RequestScanner, Scanned};
 use sidepool_protocol::redis::tracker::Work;
 
@@ -19,12 +19,12 @@ use super::group::{Group, Key};
 use super::lane::Lane;
 use super::login::Login;
 use super::lost::Lost;
-use super::requests::anew;
+use super::requests::{anew, front};
 use super::server::{Account, Server};
 use super::steps::{After, Next, Replies, Step};
 use super::topics::Subscriber;
 use super::traced::Traced;
-use super::turns::{self, Admission};
+use super::turns::{self, Admission, Bounds};
 use crate::observe::record::{PoolCounter, PoolGauge, WorkerCounter};
 use crate::transport::ends::Ends;
 use crate::transport::options;
@@ -49,6 +49,8 @@ pub(super) struct Session {
     pub(super) replies: Replies,
     pub(super) lost: Lost,
     pub(super) subscriber: Option<Rc<Subscriber>>,
+    /// When it came to a line with what it has not sent yet, in milliseconds of its life.
+    pub(super) lined_up_ms: Option<NonZeroU32>,
     /// Nothing more is dealt with until all earlier replies have been handed over.
     hold: bool,
     /// No more requests are read; the session ends when all replies have been handed over, and this is why.
@@ -117,6 +119,7 @@ impl Session {
             replies: Replies::On,
             lost: Lost::Nothing,
             subscriber: None,
+            lined_up_ms: None,
             hold: false,
             closing: None,
             standing: Standing::New,
@@ -271,6 +274,7 @@ impl Session {
         }
         let mut queue = Queue { from: 0, runs: Vec::new(), replies: 0 };
         let (window, helping) = (self.window(), self.attached.as_ref().map_or(turns::QUANTUM, |attached| attached.lane.helping()));
+        let lane = self.lane();
         // What went down the lane by itself.
         let mut alone = 0;
         while at < bytes.len() && self.closing.is_none() {
@@ -313,6 +317,10 @@ impl Session {
                 Next::Done => {
                     alone += turns::cost(1, length);
                     at += length;
+                    // How much may go down another lane is for that one to say.
+                    if at < bytes.len() && self.lane() != lane {
+                        return (at, Next::Later);
+                    }
                 }
                 Next::Hold | Next::Later | Next::Step(_) => return (at, next),
             }
@@ -336,12 +344,18 @@ impl Session {
         record.add(lane.commands(), u64::from(replies));
         record.add(PoolCounter::BytesFromClient, bytes.len() as u64);
         lane.send(&self.client, &queue.runs, bytes, false);
+        self.lined_up_ms = None;
         self.server.keep_looking();
         if self.server.is_traced() {
             self.note_sent(bytes, replies);
         }
         queue.runs.clear();
         (queue.from, queue.replies) = (to, 0);
+    }
+
+    /// Which lane it has.
+    fn lane(&self) -> Option<*const Lane> {
+        self.attached.as_ref().map(|attached| Rc::as_ptr(&attached.lane))
     }
 
     /// How many replies the client may wait for at a time.
@@ -367,15 +381,27 @@ impl Session {
 
     /// Sends one request that has been admitted down the lane that is there.
     pub(super) fn share_admitted(&mut self, whole: &[u8], work: Work, kind: Kind) -> Next {
-        let muted = self.replies != Replies::On;
-        let client = Rc::clone(&self.client);
+        self.share_as(whole, kind, |lane, client, muted| lane.send(client, &[(work, 1, whole.len())], whole, muted))
+    }
+
+    /// Sends one request down the lane of which the numbers in the reply are to be raised.
+    pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
+        match self.attach_admitted(false) {
+            Ok(_) => self.share_as(whole, Kind::PubSub, |lane, client, muted| lane.send_raised(client, whole, muted, raise)),
+            Err(next) => next,
+        }
+    }
+
+    /// The same for any request, which `send` hands to the lane.
+    fn share_as(&mut self, whole: &[u8], kind: Kind, send: impl FnOnce(&Lane, &Rc<Client>, bool)) -> Next {
         let Some(Attached { group, lane }) = &self.attached else { return Next::Hold };
         let record = group.shared.record();
         record.add(count::command(kind), 1);
         record.add(PoolCounter::Queries, 1);
         record.add(lane.commands(), 1);
         record.add(PoolCounter::BytesFromClient, whole.len() as u64);
-        lane.send(&client, &[(work, 1, whole.len())], whole, muted);
+        send(lane, &self.client, self.replies != Replies::On);
+        self.lined_up_ms = None;
         self.server.keep_looking();
         if self.server.is_traced() {
             self.note_sent(whole, 1);
@@ -383,33 +409,16 @@ impl Session {
         Next::Done
     }
 
-    /// Sends one request down the lane of which the numbers in the reply are to be raised.
-    pub(super) fn share_raised(&mut self, whole: &[u8], raise: Box<[u32]>) -> Next {
-        let muted = self.replies != Replies::On;
-        let client = Rc::clone(&self.client);
-        let Attached { group, lane } = match self.attach_admitted(false) {
-            Ok(attached) => attached,
-            Err(next) => return next,
-        };
-        let record = group.shared.record();
-        record.add(count::command(Kind::PubSub), 1);
-        record.add(PoolCounter::Queries, 1);
-        record.add(lane.commands(), 1);
-        record.add(PoolCounter::BytesFromClient, whole.len() as u64);
-        lane.send_raised(&client, whole, muted, raise);
-        self.server.keep_looking();
-        Next::Done
-    }
-
     /// Where a shared command goes that may be sent now; if not, what is to be done instead.
     fn attach_admitted(&mut self, heavy: bool) -> Result<&Attached, Next> {
         let client = Rc::clone(&self.client);
         let before = self.attached.as_ref().map(|attached| Rc::clone(&attached.lane));
+        let waited = self.waited();
         let Some(attached) = self.attach(heavy) else { return Err(Next::Hold) };
         // Whether there is room on the lane that it has was known before anything was read.
         let has_changed = before.is_none_or(|before| !Rc::ptr_eq(&before, &attached.lane));
         if has_changed {
-            match attached.lane.admit(&client, || attached.group.line()) {
+            match attached.lane.admit(&client, || Bounds { waited, ..attached.group.line() }) {
                 Admission::Now => {}
                 Admission::Later => return Err(Next::Later),
                 Admission::Refused(reason) => {
@@ -522,7 +531,7 @@ impl Session {
     /// Takes the request at the front of `carry` out; `None`: there is no whole one.
     pub(super) fn take_front(&mut self) -> Option<Vec<u8>> {
         self.scanner = RequestScanner::default();
-        let (whole, length) = front(&self.carry)?;
+        let (whole, length) = front(&self.carry).ok()??;
         self.drop_front(length);
         Some(whole)
     }
@@ -542,26 +551,6 @@ impl Session {
         shown.database.set(self.database);
         shown.version.set(self.version);
         *shown.user.borrow_mut() = self.account.as_ref().map(|account| Rc::clone(&account.name));
-    }
-}
-
-/// The request at the front of `bytes`, and how much of them that is; `None`: there is no whole one.
-pub(super) fn front(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut at = 0;
-    loop {
-        let rest = &bytes[at..];
-        return match RequestScanner::default().scan(rest, false) {
-            Ok(Scanned::Request(request)) => Some((anew(Arguments::new(&rest[..request.length])), at + request.length)),
-            Ok(Scanned::Inline { text, length }) => {
-                let arguments = inline::split(&rest[text]).unwrap_or_default();
-                Some((anew(arguments.iter().map(Vec::as_slice)), at + length))
-            }
-            Ok(Scanned::Nothing { length }) => {
-                at += length;
-                continue;
-            }
-            Ok(Scanned::Incomplete { .. }) | Err(_) => None,
-        };
     }
 }
 

@@ -21,6 +21,7 @@ use super::gate::gates;
 use super::group::{self, Group, Key, Renewal};
 use super::hub::Hub;
 use super::passed::{Left, Passed};
+use super::pause::Pause;
 use super::side::RedisCommons;
 use super::slow::{self, Slow};
 use super::topics::Kind;
@@ -61,8 +62,8 @@ pub struct Server {
     /// What one in so many of is traced; 0: nothing is.
     sampling: Cell<u32>,
     random: RefCell<Random>,
-    /// Until when a `CLIENT PAUSE` that came through here halts writes.
-    paused: Cell<Option<Instant>>,
+    /// Whether a `CLIENT PAUSE` that came through here halts writes.
+    pub pause: Rc<Pause>,
     /// What the server said to clients that log in as themselves.
     verdicts: Verdicts,
     /// The passwords of those that it let in.
@@ -99,7 +100,7 @@ impl Server {
             denied: Cell::new(gates(&config)),
             sampling: Cell::new(sampling(&config)),
             random: RefCell::new(Random::new(getrandom::u64().unwrap_or_default())),
-            paused: Cell::new(None),
+            pause: Rc::default(),
             verdicts: Verdicts::default(),
             passed: Passed::default(),
             me: Weak::clone(me),
@@ -269,20 +270,6 @@ impl Server {
         }
     }
 
-    /// Writes are halted until `until`, or no longer.
-    pub fn pause(&self, until: Option<Instant>) {
-        self.paused.set(until);
-    }
-
-    /// Whether writes are halted: they then wait where no reads wait behind them.
-    pub fn is_paused(&self) -> bool {
-        let paused = self.paused.get().is_some_and(|until| crate::clock::now() < until);
-        if !paused {
-            self.paused.set(None);
-        }
-        paused
-    }
-
     /// Whether anything is traced.
     #[inline]
     pub fn is_traced(&self) -> bool {
@@ -439,7 +426,7 @@ impl Server {
 
     /// Looks at all lanes, so many milliseconds after the last look; whether there is work. While writes are halted, nothing can be said about them.
     pub fn look(&self, ms: u32) -> bool {
-        let paused = self.is_paused();
+        let paused = self.pause.is_on();
         let mut busy = false;
         for group in self.groups.borrow().values() {
             busy |= group.look(ms, |command| !paused && self.slow.stalled(command));

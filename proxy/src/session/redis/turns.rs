@@ -89,6 +89,8 @@ pub struct Bounds {
     pub patience: Option<Duration>,
     /// Whether who would wait for longer than that does not begin to.
     pub refuse_early: bool,
+    /// Who comes has waited for so long already, in another line.
+    pub waited: Duration,
 }
 
 /// What is to be expected of the line, at the pace of the last moments.
@@ -387,8 +389,10 @@ impl<T: Stands> Turns<T> {
 
     fn line_up(&self, bounds: Bounds, who: T, place: &Place, now: Instant) -> Admission {
         let identity = place.identity.get();
-        let Bounds { length, patience, refuse_early } = bounds;
-        if refuse_early && self.would_time_out(identity, patience, now) {
+        let Bounds { length, patience, refuse_early, waited } = bounds;
+        let since = now.checked_sub(waited).unwrap_or(now);
+        let left = patience.map(|patience| patience.saturating_sub(waited));
+        if refuse_early && self.would_time_out(identity, left, now) {
             return Admission::Refused(RefuseReason::WouldTimeOut);
         }
         if self.length.get() >= length && !self.make_room(identity) {
@@ -399,8 +403,11 @@ impl<T: Stands> Turns<T> {
         self.length.set(self.length.get() + 1);
         let mut sides = self.sides.borrow_mut();
         match sides.iter_mut().find(|side| side.identity == identity) {
-            Some(side) => side.clients.push_back((who, now)),
-            None => sides.push(Side { identity, clients: VecDeque::from([(who, now)]) }),
+            Some(side) => {
+                let before = side.clients.iter().rposition(|(_, other)| *other <= since);
+                side.clients.insert(before.map_or(0, |place| place + 1), (who, since));
+            }
+            None => sides.push(Side { identity, clients: VecDeque::from([(who, since)]) }),
         }
         Admission::Later
     }

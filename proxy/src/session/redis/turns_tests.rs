@@ -33,7 +33,12 @@ fn load(commands: usize, bytes: usize) -> Load {
 }
 
 fn asks_at(line: &Line, load: Load, most: usize, who: &Rc<Somebody>, now: Instant) -> Admission {
-    line.admits(load, || Bounds { length: most, patience: None, refuse_early: false }, || Rc::clone(who), &who.place, || now)
+    asks_after(line, load, most, who, now, Duration::ZERO)
+}
+
+/// The same for somebody who has waited elsewhere.
+fn asks_after(line: &Line, load: Load, most: usize, who: &Rc<Somebody>, now: Instant, waited: Duration) -> Admission {
+    line.admits(load, || Bounds { length: most, patience: None, refuse_early: false, waited }, || Rc::clone(who), &who.place, || now)
 }
 
 fn asks(line: &Line, load: Load, who: &Rc<Somebody>) -> Admission {
@@ -168,7 +173,7 @@ fn paced(waiting: usize) -> (Line, Vec<Rc<Somebody>>, Instant) {
 fn who_would_time_out_is_refused_at_once_where_that_is_wanted() {
     let (line, _all, now) = paced(10);
     let asks = |who: &Rc<Somebody>, patience: u64, refuse_early: bool| {
-        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(patience)), refuse_early };
+        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(patience)), refuse_early, waited: Duration::ZERO };
         line.admits(load(0, FULL_BYTES), || bounds, || Rc::clone(who), &who.place, || now)
     };
     let (more, other) = (of(1, 3), of(2, 1));
@@ -185,7 +190,7 @@ fn who_is_next_is_never_refused_early() {
     // Each identity with one client: those that have had a turn come after one that has not.
     let (line, _all, now) = paced(0);
     let asks = |who: &Rc<Somebody>, patience: u64| {
-        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(patience)), refuse_early: true };
+        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(patience)), refuse_early: true, waited: Duration::ZERO };
         line.admits(load(0, FULL_BYTES), || bounds, || Rc::clone(who), &who.place, || now)
     };
     for identity in 2..17 {
@@ -201,7 +206,7 @@ fn who_is_next_is_never_refused_early() {
 fn without_a_pace_nobody_is_refused_early() {
     let (line, all, now) = paced(10);
     let asks = |line: &Line, who: &Rc<Somebody>, now: Instant| {
-        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(1_000)), refuse_early: true };
+        let bounds = Bounds { length: 1000, patience: Some(Duration::from_millis(1_000)), refuse_early: true, waited: Duration::ZERO };
         line.admits(load(0, FULL_BYTES), || bounds, || Rc::clone(who), &who.place, || now)
     };
     let more = of(1, 2);
@@ -222,4 +227,19 @@ fn time_in_which_nobody_waits_is_not_the_lines() {
     assert_eq!(outlook.expected.as_millis(), 200);
     line.leave(&all[0].place, || later);
     assert_eq!(line.outlook(IdentityId(1), None, later + Duration::from_secs(5)).map(|outlook| outlook.expected.as_millis()), Some(100));
+}
+
+#[test]
+fn who_comes_from_another_line_has_waited_already() {
+    let line = Line::default();
+    let (all, start) = (some(3), clock::now());
+    let (full, after) = (load(FULL_COMMANDS, 0), |seconds| start + Duration::from_secs(seconds));
+    assert_eq!(asks_at(&line, full, 10, &all[0], start), Admission::Later);
+    assert_eq!(asks_at(&line, full, 10, &all[1], after(2)), Admission::Later);
+    assert_eq!(asks_after(&line, full, 10, &all[2], after(3), Duration::from_secs(2)), Admission::Later);
+    line.refuse_overdue(after(6), Some(Duration::from_secs(5)));
+    let late = Admission::Refused(RefuseReason::WaitTimeout);
+    assert_eq!(asks_at(&line, full, 10, &all[0], after(6)), late);
+    assert_eq!(asks_at(&line, full, 10, &all[2], after(6)), late, "before who came to this line earlier, and waits for less long");
+    assert_eq!(asks_at(&line, full, 10, &all[1], after(6)), Admission::Later);
 }

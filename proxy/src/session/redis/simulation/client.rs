@@ -1,5 +1,5 @@
-//! A client that does what chance tells it: pipelines, transactions, blocking, subscriptions, large values, slow reading, long pauses, and leaving in the
-//! middle of anything.
+//! A client that does what chance tells it: pipelines, scripts, transactions, blocking, subscriptions, large values, slow reading, long pauses, saying no
+//! more, and leaving in the middle of anything.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ use super::{NAME, World};
 use crate::session::redis::serve;
 use crate::transport::stream::Stream;
 use crate::worker::Worker;
+
+/// What gives its key back.
+const SCRIPT: &[u8] = b"return KEYS[1]";
 
 /// The session is over for this client.
 struct Over;
@@ -88,6 +91,10 @@ fn request(words: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+fn bytes_of(all: &[(Vec<u8>, Due)]) -> Vec<u8> {
+    all.iter().flat_map(|(bytes, _)| bytes.clone()).collect()
+}
+
 impl Client {
     async fn run(&mut self) -> Result<(), Over> {
         if self.world.chance(700) {
@@ -112,10 +119,11 @@ impl Client {
                 _ => self.large().await?,
             }
         }
-        if self.world.chance(300) {
-            self.ask(&[(request(&[b"QUIT"]), Due::Text("OK"))]).await?;
+        match self.world.between(0, 9) {
+            0..=2 => self.ask(&[(request(&[b"QUIT"]), Due::Text("OK"))]).await,
+            3..=5 => self.say_no_more().await,
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// From here on it speaks RESP3, unless it is told that it does not.
@@ -138,7 +146,7 @@ impl Client {
     /// Any command that can be shared.
     fn one(&mut self) -> (Vec<u8>, Due) {
         let token = self.token();
-        match self.world.between(0, 9) {
+        match self.world.between(0, 11) {
             0..=3 => (request(&[b"GET", token.as_bytes()]), Due::Token(token, 0, false)),
             4..=6 => {
                 // A value that is not small, now and then: lanes are full of bytes before they are full of commands.
@@ -147,6 +155,8 @@ impl Client {
             }
             7 => (request(&[b"INCR", token.as_bytes()]), Due::Fault(token)),
             8 => (request(&[b"PING"]), Due::Text("PONG")),
+            // Nobody else waits behind these.
+            9..=10 => (request(&[b"EVAL", SCRIPT, b"1", token.as_bytes()]), Due::Token(token, 0, true)),
             _ => {
                 let size = self.world.between(100, 3000) as usize;
                 let token = format!("{token}:{size}");
@@ -168,13 +178,38 @@ impl Client {
 
     /// `MULTI` to `EXEC` at once, with something before and behind it.
     async fn whole_transaction(&mut self) -> Result<(), Over> {
+        let all = self.around_a_transaction();
+        self.ask(&all).await
+    }
+
+    fn around_a_transaction(&mut self) -> Vec<(Vec<u8>, Due)> {
         let mut all = vec![self.one(), (request(&[b"MULTI"]), Due::Text("OK"))];
         let inside: Vec<_> = (0..self.world.between(1, 4)).map(|_| self.write()).collect();
         let due = inside.iter().map(|(_, due)| due.clone()).collect();
         all.extend(inside.into_iter().map(|(bytes, _)| (bytes, Due::Text("QUEUED"))));
         all.push((request(&[b"EXEC"]), Due::All(due)));
         all.push(self.one());
-        self.ask(&all).await
+        all
+    }
+
+    /// Asks for several things, perhaps on a connection that it keeps, and closes its own direction: all of it is answered, and nothing else.
+    async fn say_no_more(&mut self) -> Result<(), Over> {
+        let mut all: Vec<_> = (0..self.world.between(0, 8)).map(|_| self.one()).collect();
+        if self.world.chance(500) {
+            all.push((request(&[b"WATCH", b"key"]), Due::Text("OK")));
+            all.push(self.one());
+            all.push((request(&[b"CLIENT", b"ID"]), Due::Number));
+        }
+        all.extend(self.around_a_transaction());
+        self.send_and_listen(&bytes_of(&all)).await?;
+        self.stream.shutdown().await?;
+        for (_, due) in &all {
+            self.hear(due).await?;
+        }
+        if !self.input.is_empty() || self.stream.read_buf(&mut self.input).await? > 0 {
+            self.world.complain(format!("{} is told more than it has asked for", self.name));
+        }
+        Ok(())
     }
 
     /// The same one by one.
@@ -249,11 +284,12 @@ impl Client {
             let token = format!("{}:{size}", self.token());
             all.push((request(&[b"GET", token.as_bytes()]), Due::Token(token, size, false)));
         }
-        let bytes: Vec<u8> = all.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
-        self.send(&bytes).await?;
+        self.send(&bytes_of(&all)).await?;
+        // Who lets them lie for a second while others wait for the connection is closed for that.
+        let longest = Duration::from_millis(if self.world.faults { 2_000 } else { 100 });
         for (_, due) in &all {
             if self.world.chance(300) {
-                sleep(self.world.while_up_to(Duration::from_secs(2))).await;
+                sleep(self.world.while_up_to(longest)).await;
             }
             self.hear(due).await?;
         }
@@ -277,8 +313,7 @@ impl Client {
 
     /// Sends all, and hears all the replies.
     async fn ask(&mut self, all: &[(Vec<u8>, Due)]) -> Result<(), Over> {
-        let bytes: Vec<u8> = all.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
-        self.send_and_listen(&bytes).await?;
+        self.send_and_listen(&bytes_of(all)).await?;
         for (_, due) in all {
             self.hear(due).await?;
         }

@@ -1,7 +1,7 @@
 //! A server that says back what it was asked, and now and then is slow, loading, fails, says half of it, or goes.
 //!
-//! Keys are tokens: `GET c3.1-17` gives that back, `GETSET c3.1-17` too and counts as executed, `INCR c3.1-17` is an error that names it; `c3.1` is whose it
-//! is, in which of its lives, and the numbers only grow.
+//! Keys are tokens: `GET c3.1-17` gives that back, `GETSET c3.1-17` too and counts as executed, as does a script with that key; `INCR c3.1-17` is an error that
+//! names it. `c3.1` is whose it is, in which of its lives, and the numbers only grow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -295,6 +295,11 @@ impl Backend {
                 self.write(&key);
                 encode::bulk(&mut self.out, &key);
             }
+            "EVAL" => {
+                self.write(&words[3]);
+                encode::bulk(&mut self.out, &words[3]);
+            }
+            "SCRIPT" => encode::bulk(&mut self.out, &[b'0'; 40]),
             "INCR" => encode::error(&mut self.out, format!("ERR {} is not an integer", String::from_utf8_lossy(&key))),
             "SUBSCRIBE" | "UNSUBSCRIBE" => self.listen(name == "SUBSCRIBE", words),
             "PUBLISH" => {
