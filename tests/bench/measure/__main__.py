@@ -1,6 +1,7 @@
 """The command: reads the options, runs the loads one after the other, says what came of them, and cleans up."""
 
 import argparse
+import json
 import os
 import pathlib
 import resource
@@ -33,6 +34,8 @@ def options():
     parser.add_argument("--pgbouncer", metavar="BINARY", type=pathlib.Path, default=os.environ.get("PGBOUNCER"),
                         help="this PgBouncer instead of the installed one")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="where all figures go")
+    parser.add_argument("--from", metavar="FILES", dest="earlier", help="runs nothing: tables and pictures of what earlier runs wrote, comma-separated "
+                        "(of a load that is in several the last counts)")
     parser.add_argument("--markdown", metavar="FILE", type=pathlib.Path, help="where the tables go")
     parser.add_argument("--svg", metavar="FOLDER", type=pathlib.Path, help="where pictures of the ratios and of scaling go")
     parser.add_argument("--scale", type=int, default=10, help="pgbench's scale (default 10)")
@@ -46,7 +49,7 @@ def options():
     chosen.targets = chosen.targets.split(",")
     if chosen.against:
         chosen.targets.insert(chosen.targets.index("sidepool") + 1 if "sidepool" in chosen.targets else 0, "sidepool-other")
-    start = pathlib.Path(os.environ.get("SIDEPOOL_BENCH_FROM", "."))
+    chosen.start = start = pathlib.Path(os.environ.get("SIDEPOOL_BENCH_FROM", "."))
     for name in ("sidepool", "shipped", "against", "pgbouncer", "json", "markdown", "svg"):
         if getattr(chosen, name) is not None:
             setattr(chosen, name, start / getattr(chosen, name))
@@ -85,8 +88,7 @@ def measure_all(chosen):
     """Every load, each reported as soon as it is known. True when none failed."""
     about = {"machine": report.machine(), "versions": tools.versions(chosen.sidepool), "rounds": chosen.rounds, "seconds": chosen.seconds,
              "pool_size": poolers.POOL_SIZE}
-    in_short = "  ".join(f"{key}: {value}" for key, value in {**about["machine"], **about["versions"]}.items())
-    print(in_short)
+    print(in_short(about))
     results, failed = [], []
     with Place() as place:
         bench = Bench(place, chosen)
@@ -103,17 +105,35 @@ def measure_all(chosen):
             report.print_load(load, results[-1])
             if chosen.json:
                 report.write(chosen.json, about, results, aims.judge(results))
+    present(chosen, in_short(about), results)
+    if failed:
+        print(f"\nfailed: {' '.join(failed)}")
+    return not failed
+
+
+def measure_nothing(chosen):
+    """What earlier runs found, as one."""
+    earlier = [json.loads((chosen.start / name).read_text()) for name in chosen.earlier.split(",")]
+    about = earlier[-1]["about"]
+    results = {result["load"]: result for run in earlier for result in run["results"]}
+    present(chosen, in_short(about), list(results.values()))
+
+
+def in_short(about):
+    """Machine and versions in a line."""
+    return "  ".join(f"{key}: {value}" for key, value in {**about["machine"], **about["versions"]}.items())
+
+
+def present(chosen, heading, results):
+    """Tables, and where asked for pictures."""
     tables = [table for table in (aims.table(aims.judge(results)), report.table(results), report.scaling_table(results)) if table]
     print("", *tables, sep="\n\n")
     if chosen.markdown:
-        chosen.markdown.write_text("\n\n".join([in_short, *tables]) + "\n")
+        chosen.markdown.write_text("\n\n".join([heading, *tables]) + "\n")
     if chosen.svg:
         chosen.svg.mkdir(parents=True, exist_ok=True)
         for name, picture in {**plot.draw(results), **curves.draw(results)}.items():
             (chosen.svg / f"{name}.svg").write_text(picture)
-    if failed:
-        print(f"\nfailed: {' '.join(failed)}")
-    return not failed
 
 
 def summarise(load, samples):
@@ -128,6 +148,9 @@ def summarise(load, samples):
 
 def main():
     chosen = options()
+    if chosen.earlier:
+        measure_nothing(chosen)
+        return 0
     try:
         prepare(chosen)
         return 0 if measure_all(chosen) else 1

@@ -16,8 +16,9 @@ _FIGURES = {
 # What those are called whose ratio to another target's says something.
 _NAMES = {
     "cpu_us": "CPU", "total_cpu_us": "CPU with the server's", "tps": "throughput", "p50_ms": "p50", "p99_ms": "p99",
-    "kb_per_client": "memory of an idle client", "start_ms": "time to the first answer", "start_cpu_ms": "CPU to the first answer",
-    "rss_start_mb": "memory at start", "binary_mb": "size of the program", "growth": "cost of the dearest point, of the reference's",
+    "kb_per_client": "memory of an idle client", "idle_cpu_us_per_s": "CPU of idle clients",
+    "start_ms": "time to the first answer", "start_cpu_ms": "CPU to the first answer", "rss_start_mb": "memory at start",
+    "binary_mb": "size of the program", "growth": "cost of the dearest point, of the reference's",
 }
 _IN_THE_TABLE = ("cpu_us", "total_cpu_us", "tps", "p50_ms", "p99_ms", "kb_per_client", "start_ms")
 
