@@ -5,6 +5,7 @@
 //! Not here: when a drain begins and when it is cut short (`app::shutdown`).
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
 use std::task::{Context, Poll, Waker};
 
 /// How far the process is on its way out. Each stage includes those before it.
@@ -30,9 +31,20 @@ pub struct DrainSignal {
     tasks: RefCell<Tasks>,
 }
 
-/// Names a registered task.
+/// Names a registered task: one more than its index, so that having none takes no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskSlot(u32);
+pub struct TaskSlot(NonZeroU32);
+
+impl TaskSlot {
+    fn of(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("fewer sessions than file descriptors"))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 impl DrainSignal {
     /// Whether sessions shall end at their next quiet moment.
@@ -105,36 +117,36 @@ impl DrainSignal {
 #[derive(Default)]
 struct Tasks {
     slots: Vec<Slot>,
-    first_free: Option<u32>,
+    first_free: Option<TaskSlot>,
     taken: usize,
 }
 
 enum Slot {
     Taken(Waker),
-    Free { next: Option<u32> },
+    Free { next: Option<TaskSlot> },
 }
 
 impl Tasks {
     fn insert(&mut self, waker: Waker) -> TaskSlot {
         self.taken += 1;
-        let Some(index) = self.first_free else {
+        let Some(free) = self.first_free else {
             self.slots.push(Slot::Taken(waker));
-            return TaskSlot(u32::try_from(self.slots.len() - 1).expect("fewer sessions than file descriptors"));
+            return TaskSlot::of(self.slots.len() - 1);
         };
-        let slot = &mut self.slots[index as usize];
+        let slot = &mut self.slots[free.index()];
         self.first_free = match slot {
             Slot::Free { next } => *next,
             Slot::Taken(_) => unreachable!("the free list holds free slots"),
         };
         *slot = Slot::Taken(waker);
-        TaskSlot(index)
+        free
     }
 
     fn remove(&mut self, slot: TaskSlot) {
-        let entry = &mut self.slots[slot.0 as usize];
+        let entry = &mut self.slots[slot.index()];
         debug_assert!(matches!(entry, Slot::Taken(_)), "a task is forgotten once");
         *entry = Slot::Free { next: self.first_free };
-        self.first_free = Some(slot.0);
+        self.first_free = Some(slot);
         self.taken -= 1;
     }
 

@@ -406,7 +406,9 @@ mod tests {
             let stream = || Stream::Unix(tokio::net::UnixStream::pair().unwrap().0);
             let postgres = size_of_val(&session::postgres::serve(stream(), Rc::clone(&worker)));
             let redis = size_of_val(&session::redis::serve(stream(), "cache".into(), worker));
-            assert!(postgres <= 320 && redis <= 512, "the futures have {postgres} and {redis} bytes");
+            // tokio aligns a task to 128 bytes and adds 80 of its own: this is what fits in three such steps.
+            let most = 3 * 128 - 80 - size_of::<Client<()>>();
+            assert!(postgres <= most && redis <= most, "the futures have {postgres} and {redis} bytes, where {most} fit");
         });
     }
 

@@ -49,7 +49,9 @@ struct Seat {
     listens: Cell<bool>,
     /// Wakes the session; unknown before its first turn.
     waker: RefCell<Option<Waker>>,
-    presence: Presence,
+    /// In a block of its own: in two blocks of up to 104 bytes this fills the gaps that the allocator has to leave between tasks, which are aligned
+    /// to 128 bytes. In one it takes 0.12 kB more for each client.
+    presence: Box<Presence>,
 }
 
 impl Seat {
@@ -212,7 +214,7 @@ impl CancelTicket {
             turn: Cell::new(0),
             listens: Cell::new(false),
             waker: RefCell::new(None),
-            presence,
+            presence: Box::new(presence),
         });
         registry.seats.borrow_mut().insert(key.bytes(), Rc::clone(&seat));
         let ticket = Self { worker: Rc::clone(worker), seat };

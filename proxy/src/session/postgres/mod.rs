@@ -1,7 +1,9 @@
 //! PostgreSQL sessions.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use self::count::Present;
 use self::login::Arrival;
@@ -72,19 +74,45 @@ mod undo;
 mod welcome;
 
 /// Serves one client from its first byte to its last. The caller holds the client's permit for as long as this runs.
-///
-/// Written so that the future of an idle client is little more than its [`Session`]: the login lies in a box that is gone when it is over, and
-/// nothing is held twice.
 pub fn serve(stream: Stream, worker: Rc<Worker>) -> impl Future<Output = ()> {
-    serve_who_arrives(Box::pin(arrive(stream, worker)))
+    Served::Arriving(Box::pin(arrive(stream, worker)))
 }
 
-async fn serve_who_arrives<A>(arriving: A)
-where
-    A: Future<Output = Option<(Session, Present)>> + Unpin,
-{
-    let Some((mut session, present)) = arriving.await else { return };
-    let end = session.run().await;
+/// A client, as a task. Written by hand because an `async fn` would keep what it awaits a second time: so the task of an idle client is little more
+/// than its [`Session`]. The login lies in a box that is gone when it is over.
+enum Served<A> {
+    Arriving(A),
+    Here { present: Present, session: Session },
+    Over,
+}
+
+impl<A: Future<Output = Option<(Session, Present)>> + Unpin> Future for Served<A> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let served = &mut *self;
+        if let Self::Arriving(arriving) = served {
+            *served = match ready!(Pin::new(arriving).poll(cx)) {
+                Some((session, present)) => {
+                    session.begin(cx);
+                    Self::Here { present, session }
+                }
+                None => Self::Over,
+            };
+        }
+        if let Self::Here { session, .. } = served {
+            let end = ready!(session.poll(cx));
+            if let Self::Here { present, session } = std::mem::replace(served, Self::Over) {
+                goes(session, present, end);
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// A session is over.
+fn goes(mut session: Session, present: Present, end: End) {
+    session.leave(end);
     let worker = session.worker();
     present.left(&worker, session.presence(), end);
     if end == End::Moved {
@@ -94,7 +122,7 @@ where
 
 /// Goes on serving a client that another process has served up to now.
 pub fn take_over(stream: Stream, state: ClientState, worker: Rc<Worker>) -> impl Future<Output = ()> {
-    serve_who_arrives(Box::pin(moving::revive(stream, state, worker)))
+    Served::Arriving(Box::pin(moving::revive(stream, state, worker)))
 }
 
 /// A client that has not logged in yet, for as long as this lives.

@@ -223,19 +223,13 @@ impl Session {
         self.ticket.presence()
     }
 
-    /// Runs until the client is gone.
-    pub async fn run(&mut self) -> End {
-        std::future::poll_fn(|cx| {
-            self.ticket.begin(cx.waker());
-            Poll::Ready(())
-        })
-        .await;
-        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.leave(end);
-        end
+    /// Its task is this one.
+    pub(super) fn begin(&self, cx: &Context<'_>) {
+        self.ticket.begin(cx.waker());
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Goes on until the client is gone, and says why it is. It has to [`leave`](Self::leave) then.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.quiet = Quiet::default();
         let suspension = self.worker.suspension.state();
         if suspension != suspension::State::Off {

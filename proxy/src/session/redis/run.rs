@@ -2,6 +2,7 @@
 //! copied twice; everything that needs to wait for something is a [`Step`], taken when all earlier replies have been handed over.
 
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -151,21 +152,21 @@ impl Session {
         }
     }
 
-    /// Takes a step. What is rare is boxed, so that an idle session is small.
-    async fn take(&mut self, step: Step) -> After {
+    /// Takes a step. All of them are rare, and in a box, so that an idle session is small.
+    fn take(&mut self, step: Step) -> Pin<Box<dyn Future<Output = After> + '_>> {
         match step {
-            Step::End => After::End,
-            Step::Lease => Box::pin(self.leased()).await,
-            Step::Others => Box::pin(self.others()).await,
-            Step::Subscribe => Box::pin(self.subscribe()).await,
-            Step::Redo => Box::pin(self.redo()).await,
-            Step::Unsubscribe => Box::pin(self.unsubscribe()).await,
-            Step::Unknown => Box::pin(self.unknown()).await,
-            Step::Knock => Box::pin(self.knock()).await,
-            Step::Verify => Box::pin(self.verify_front()).await,
-            Step::Introduce => Box::pin(self.introduce()).await,
-            Step::Select(database) => Box::pin(self.select_unseen(database)).await,
-            Step::Switch => Box::pin(self.switch_front()).await,
+            Step::End => Box::pin(std::future::ready(After::End)),
+            Step::Lease => Box::pin(self.leased()),
+            Step::Others => Box::pin(self.others()),
+            Step::Subscribe => Box::pin(self.subscribe()),
+            Step::Redo => Box::pin(self.redo()),
+            Step::Unsubscribe => Box::pin(self.unsubscribe()),
+            Step::Unknown => Box::pin(self.unknown()),
+            Step::Knock => Box::pin(self.knock()),
+            Step::Verify => Box::pin(self.verify_front()),
+            Step::Introduce => Box::pin(self.introduce()),
+            Step::Select(database) => Box::pin(self.select_unseen(database)),
+            Step::Switch => Box::pin(self.switch_front()),
         }
     }
 
