@@ -80,6 +80,7 @@ pub fn serve(stream: Stream, worker: Rc<Worker>) -> impl Future<Output = ()> {
 
 /// A client, as a task. Written by hand because an `async fn` would keep what it awaits a second time: so the task of an idle client is little more
 /// than its [`Session`]. The login lies in a box that is gone when it is over.
+#[expect(clippy::large_enum_variant, reason = "it is large nearly all the time, and a box would be one more block for each client")]
 enum Served<A> {
     Arriving(A),
     Here { present: Present, session: Session },
