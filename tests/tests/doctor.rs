@@ -14,6 +14,7 @@ use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::redis::RedisServer;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::tls::{self, Authority, Files};
+use sidepool_tests::wait;
 
 /// What was found: the document, and how the program ended.
 struct Found {
@@ -86,7 +87,7 @@ async fn good_servers_are_said_to_be_good_for_people_and_for_machines() {
     found.says("resp3", "ok", &[]);
     found.says("acl", "ok", &["ACL DRYRUN"]);
     assert_eq!(found.all("clock").iter().map(|(verdict, _)| verdict.as_str()).collect::<Vec<_>>(), ["ok", "ok"]);
-    assert_eq!(cluster.connections().await, 0, "nothing is left open");
+    wait::until("nothing to be left open", async || (cluster.connections().await == 0).then_some(())).await;
 
     let output = run(&[file(&settings).to_str().expect("UTF-8")]).await;
     let text = String::from_utf8(output.stdout).expect("UTF-8");
