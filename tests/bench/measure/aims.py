@@ -44,8 +44,8 @@ def table(rows):
 
 def _what(row):
     words = row.get("label", report.name_of(row["figure"]))
-    if "beyond" in row:
-        words += f" added to {row['beyond']}"
+    if "minus" in row:
+        words += f", minus that of {row['minus']}"
     if "of" in row:
         words += f", of {row['of']}"
     return words if row["target"] == "sidepool" else f"{row['target']}: {words}"
@@ -63,22 +63,14 @@ def _measured(aim, target, result):
     if "scaling" in result:
         return result["scaling"][target][aim["figure"]]
     figure = aim["figure"]
-    others = [aim[key] for key in ("of", "beyond") if key in aim]
-    if any(other not in result["targets"] for other in others):
-        return None
     runs = _of_rounds(result, target, figure)
-    if not others:
+    peer = aim.get("of", aim.get("minus"))
+    if peer is None:
         return compare.spread(runs)
-    peers = _of_rounds(result, aim["of"], figure)
-    if "beyond" not in aim:
-        return compare.spread(compare.ratio(mine, peer) for mine, peer in zip(runs, peers))
-    # A difference of two small figures may be nothing or less in one round: the medians are what is compared.
-    base = _of_rounds(result, aim["beyond"], figure)
-    added, of_peer = ([value - least for value, least in zip(values, base)] for values in (runs, peers))
-    typical = compare.spread(of_peer)["median"]
-    if typical <= 0:
+    if peer not in result["targets"]:
         return None
-    return {key: value / typical for key, value in compare.spread(added).items()}
+    pairs = zip(runs, _of_rounds(result, peer, figure))
+    return compare.spread(compare.ratio(mine, theirs) if "of" in aim else mine - theirs for mine, theirs in pairs)
 
 
 def _of_rounds(result, target, figure):
