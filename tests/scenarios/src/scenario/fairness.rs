@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::{Order, conclude};
-use crate::postgres::Door;
+use crate::postgres::{Door, Session};
 use crate::report::Report;
 use crate::stage::{Peer, PostgresStage, Stage as _};
 use crate::tally::{Failure, Tally};
@@ -25,8 +25,10 @@ pub(super) async fn play(order: Order) -> Report {
     let (door, witnesses) = (stage.door(), stage.witnesses().await);
     let time = order.scale.seconds(10);
     let (small, greedy) = (door.of("small"), door.of("greedy"));
-    let alone = work(SMALL, &small, time).await;
-    let (beside, greedy) = tokio::join!(work(SMALL, &small, time), work(SMALL * 50, &greedy, time));
+    // What a burst of logins costs is another scenario (`burst`): here all have come in before the clock starts.
+    let (few, again, many) = (enter(SMALL, &small).await, enter(SMALL, &small).await, enter(SMALL * 50, &greedy).await);
+    let alone = work(few, time).await;
+    let (beside, greedy) = tokio::join!(work(again, time), work(many, time));
     let ratio = |share| beside.percentile(share).as_secs_f64() / alone.percentile(share).as_secs_f64().max(1e-9);
     let report = conclude(stage, order, witnesses, &beside).await;
     report
@@ -37,29 +39,35 @@ pub(super) async fn play(order: Order) -> Report {
         .figure("greedy_p50_ms", greedy.percentile(0.5).as_secs_f64() * 1e3)
 }
 
-/// So many clients that never rest.
-async fn work(count: usize, door: &Door, time: Duration) -> Tally {
-    let until = Instant::now() + time;
-    let mut clients = JoinSet::new();
-    for _ in 0..count {
+/// So many clients come in.
+async fn enter(count: usize, door: &Door) -> Vec<Result<Session, Failure>> {
+    let entering = (0..count).map(|_| {
         let door = door.clone();
-        clients.spawn(async move {
-            let mut tally = Tally::default();
-            let Ok(mut session) = door.enter().await else {
-                tally.add(Instant::now(), &Err(Failure::Closed));
-                return tally;
-            };
-            while Instant::now() < until && session.is_usable() {
-                let began = Instant::now();
-                let outcome = session.ask(QUERY).await.map(drop);
-                tally.add(began, &outcome);
+        async move { door.enter().await }
+    });
+    JoinSet::from_iter(entering).join_all().await
+}
+
+/// Clients that never rest.
+async fn work(clients: Vec<Result<Session, Failure>>, time: Duration) -> Tally {
+    let until = Instant::now() + time;
+    let working = clients.into_iter().map(|client| async move {
+        let mut tally = Tally::default();
+        match client {
+            Ok(mut session) => {
+                while Instant::now() < until && session.is_usable() {
+                    let began = Instant::now();
+                    let outcome = session.ask(QUERY).await.map(drop);
+                    tally.add(began, &outcome);
+                }
             }
-            tally
-        });
-    }
+            Err(failure) => tally.add(until, &Err(failure)),
+        }
+        tally
+    });
     let mut sum = Tally::default();
-    while let Some(tally) = clients.join_next().await {
-        sum.merge(tally.expect("clients do not panic"));
+    for tally in JoinSet::from_iter(working).join_all().await {
+        sum.merge(tally);
     }
     sum
 }
