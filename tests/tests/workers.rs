@@ -41,11 +41,15 @@ async fn the_limit_is_one_for_all() {
     for _ in 0..12 {
         clients.push(pool.wire().await);
     }
+    // Whoever has a connection keeps it until all others have been seen waiting.
+    let gate = cluster.superuser("app").await;
+    gate.batch_execute("SELECT pg_advisory_lock(1)").await.expect("a lock");
     for wire in &mut clients {
-        wire.send(&frame::query("SELECT pg_sleep(0.05)")).await;
+        wire.send(&frame::query("SELECT pg_advisory_xact_lock_shared(1)")).await;
     }
-    pool.metrics_show("ten who wait", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) > 5.0).await;
+    pool.metrics_show("ten who wait", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) == 10.0).await;
     wait::until("both connections", async || (cluster.connections().await == 2).then_some(())).await;
+    gate.batch_execute("SELECT pg_advisory_unlock(1)").await.expect("no lock");
     for wire in &mut clients {
         assert_eq!(tags(&wire.until_ready().await), "TDCZ");
     }
