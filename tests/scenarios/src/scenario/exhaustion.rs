@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use super::{Order, conclude};
 use crate::crowd::{Crowd, Manners};
 use crate::report::Report;
@@ -19,14 +21,17 @@ pub(super) async fn play(order: Order) -> Report {
     let mut crowd = Crowd::default();
     crowd.add_many(order.scale.clients(500), &door, Manners::every(Duration::from_millis(200)));
     tokio::time::sleep(order.scale.seconds(4)).await;
-    let mut stuck = Vec::new();
-    for _ in 0..POOL {
-        if let Ok(mut session) = door.enter().await {
-            // Who is told that there is none left has taken the last one's place.
+    // All at once: one after the other, the first would be free again before the last is stuck. Who is told that there is none left has taken the last
+    // one's place.
+    let stuck = (0..POOL).map(|_| {
+        let door = door.clone();
+        async move {
+            let mut session = door.enter().await.ok()?;
             let _ = session.ask("BEGIN").await;
-            stuck.push(session);
+            Some(session)
         }
-    }
+    });
+    let stuck = JoinSet::from_iter(stuck).join_all().await;
     let cause_ends = Instant::now() + IDLE;
     tokio::time::sleep_until((cause_ends + order.scale.seconds(12)).into()).await;
     let tally = crowd.end().await;
