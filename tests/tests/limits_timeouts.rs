@@ -1,7 +1,12 @@
 //! Timeouts of queries, transactions and pauses: who took too long is told in PgBouncer's words, the server really stops, others go on.
+//!
+//! Bounds are short, and machines may be slow: what has to be done in time for a test to go on is done before a reload sets the bound.
+
+use std::time::Duration;
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Message, Wire, frame, tags};
@@ -36,13 +41,18 @@ async fn server_stops(cluster: &Cluster, marker: &str) {
 async fn a_query_that_takes_too_long_ends_with_its_connection_and_really_stops() {
     let _proof = proves(&["setting query_timeout", "message query timeout"]);
     let cluster = Cluster::start().await;
-    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.query_timeout", "300ms")).await;
+    let settings = Settings::postgres(&cluster);
+    let mut pool = Pooler::start(settings.clone()).await;
     let (mut slow, mut other) = (pool.wire().await, pool.wire().await);
     other.query("BEGIN").await;
+    // Now there is a connection for it, too.
+    assert_eq!(slow.value("SELECT 1").await, "1");
+    pool.reload(settings.clone().set("postgres.query_timeout", "300ms")).await;
     slow.send(&frame::query("SELECT pg_sleep(60) /* slow */")).await;
     let messages = slow.until_closed().await;
     assert_eq!(last_words(&messages), ended("57014", "query timeout"));
     server_stops(&cluster, "slow").await;
+    pool.reload(settings).await;
     assert_eq!(other.value("SELECT 'a pause is no query'").await, "a pause is no query");
     other.query("COMMIT").await;
     let errors = pool.scrape().await.sum("sidepool_errors_total", &[("source", "proxy"), ("class", "timeout")]);
@@ -52,10 +62,12 @@ async fn a_query_that_takes_too_long_ends_with_its_connection_and_really_stops()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_takes_too_long_is_cancelled_where_that_is_wanted() {
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("postgres.query_timeout", "300ms").set("postgres.query_timeout_cancels", true);
-    let pool = Pooler::start(settings.set("postgres.default_pool_size", 1)).await;
+    let settings = Settings::postgres(&cluster).set("postgres.query_timeout_cancels", true).set("postgres.default_pool_size", 1);
+    let mut pool = Pooler::start(settings.clone()).await;
     let mut slow = pool.wire().await;
     let backend = slow.value("SELECT pg_backend_pid()").await;
+    // So long that the server has begun with the query: a cancel that comes before hits nothing.
+    pool.reload(settings.clone().set("postgres.query_timeout", "1s")).await;
     for _ in 0..2 {
         let messages = slow.query("SELECT pg_sleep(60)").await;
         let error = first_error(&messages).expect("it is cancelled");
@@ -64,13 +76,16 @@ async fn a_query_that_takes_too_long_is_cancelled_where_that_is_wanted() {
     }
     let extended = [frame::parse("", "SELECT pg_sleep(60)"), frame::bind("", "", &[]), frame::execute("", 0), frame::sync()].concat();
     assert_eq!(tags(&slow.ask(&extended).await), "12EZ");
+    pool.reload(settings.clone()).await;
     assert_eq!(slow.value("SELECT pg_backend_pid()").await, backend, "client and connection stay");
     // One that waits for its connection is taken out of the queue, and its client stays, too.
     let mut holder = pool.wire().await;
     holder.query("BEGIN").await;
+    pool.reload(settings.clone().set("postgres.query_timeout", "300ms")).await;
     let messages = slow.query("SELECT 'never runs'").await;
     let error = first_error(&messages).expect("it waits for too long");
     assert_eq!((error.field(b'S').as_deref(), error.field(b'M').as_deref()), (Some("ERROR"), Some("query_timeout")));
+    pool.reload(settings).await;
     holder.query("COMMIT").await;
     assert_eq!(slow.value("SELECT 'still here'").await, "still here");
 }
@@ -86,23 +101,28 @@ async fn a_query_that_a_cancel_does_not_end_ends_with_its_connection() {
              BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$",
         )
         .await;
-    let settings = Settings::postgres(&cluster).set("postgres.query_timeout", "200ms").set("postgres.query_timeout_cancels", true);
-    let pool = Pooler::start(settings.set("postgres.cancel_wait_timeout", "300ms")).await;
+    let settings = Settings::postgres(&cluster).set("postgres.query_timeout_cancels", true).set("postgres.cancel_wait_timeout", "300ms");
+    let mut pool = Pooler::start(settings.clone()).await;
     let mut slow = pool.wire().await;
+    assert_eq!(slow.value("SELECT 1").await, "1");
+    pool.reload(settings.clone().set("postgres.query_timeout", "200ms")).await;
     slow.send(&frame::query("SELECT stubborn()")).await;
     assert_eq!(last_words(&slow.until_closed().await), ended("57014", "query timeout"));
+    pool.reload(settings).await;
     assert_eq!(pool.wire().await.value("SELECT 1").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_waits_too_long_for_its_connection_ends_its_client() {
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1).set("postgres.query_timeout", "300ms");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1);
+    let mut pool = Pooler::start(settings.clone()).await;
     let (mut holder, mut waiter) = (pool.wire().await, pool.wire().await);
     holder.query("BEGIN").await;
+    pool.reload(settings.clone().set("postgres.query_timeout", "300ms")).await;
     waiter.send(&frame::query("SELECT 1")).await;
     assert_eq!(last_words(&waiter.until_closed().await), ended("57014", "query_timeout"));
+    pool.reload(settings).await;
     assert_eq!(holder.value("SELECT 'unharmed'").await, "unharmed");
 }
 
@@ -114,14 +134,11 @@ async fn a_client_idle_in_a_transaction_is_closed_and_its_locks_are_freed() {
     let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.idle_transaction_timeout", "300ms")).await;
     let (mut idle, mut busy, mut outside) = (pool.wire().await, pool.wire().await, pool.wire().await);
     assert_eq!(outside.value("SELECT 1").await, "1");
-    idle.query("BEGIN").await;
-    idle.query("UPDATE t SET n = 2").await;
+    assert_eq!(tags(&idle.query("BEGIN; UPDATE t SET n = 2").await), "CCZ");
     // Waits for the lock until the other one is closed: at work, it is not idle.
-    busy.query("BEGIN").await;
-    busy.send(&frame::query("UPDATE t SET n = n + 10")).await;
+    busy.send(&frame::query("BEGIN; UPDATE t SET n = n + 10; COMMIT")).await;
     assert_eq!(last_words(&idle.until_closed().await), ended("08P01", "idle transaction timeout"));
-    assert_eq!(tags(&busy.until_ready().await), "CZ");
-    assert_eq!(tags(&busy.query("COMMIT").await), "CZ");
+    assert_eq!(tags(&busy.until_ready().await), "CCCZ");
     assert_eq!(outside.value("SELECT n FROM t").await, "11", "outside of a transaction there is no such bound");
 }
 
@@ -129,11 +146,11 @@ async fn a_client_idle_in_a_transaction_is_closed_and_its_locks_are_freed() {
 async fn a_transaction_that_takes_too_long_ends_at_work_or_in_a_pause() {
     let _proof = proves(&["setting transaction_timeout", "message transaction timeout"]);
     let cluster = Cluster::start().await;
-    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.transaction_timeout", "400ms")).await;
+    let settings = Settings::postgres(&cluster);
+    let mut pool = Pooler::start(settings.clone().set("postgres.transaction_timeout", "400ms")).await;
     let (mut working, mut pausing) = (pool.wire().await, pool.wire().await);
-    working.query("BEGIN").await;
-    working.send(&frame::query("SELECT pg_sleep(60) /* work */")).await;
-    pausing.query("BEGIN").await;
+    working.send(&frame::query("BEGIN; SELECT pg_sleep(60) /* work */")).await;
+    pausing.send(&frame::query("BEGIN")).await;
     assert_eq!(last_words(&pausing.until_closed().await), ended("08P01", "transaction timeout"));
     assert_eq!(last_words(&working.until_closed().await), ended("08P01", "transaction timeout"));
     server_stops(&cluster, "work").await;
@@ -141,9 +158,10 @@ async fn a_transaction_that_takes_too_long_ends_at_work_or_in_a_pause() {
     single.send(&frame::query("SELECT pg_sleep(60)")).await;
     assert_eq!(last_words(&single.until_closed().await), ended("08P01", "transaction timeout"), "a single query is a transaction");
     // Many short ones take longer together.
+    pool.reload(settings.set("postgres.transaction_timeout", "2500ms")).await;
     let mut short = pool.wire().await;
     for _ in 0..6 {
-        assert_eq!(tags(&short.query("SELECT pg_sleep(0.1)").await), "TDCZ");
+        assert_eq!(tags(&short.query("SELECT pg_sleep(0.5)").await), "TDCZ");
     }
 }
 
@@ -151,14 +169,22 @@ async fn a_transaction_that_takes_too_long_ends_at_work_or_in_a_pause() {
 async fn a_client_that_says_nothing_is_closed() {
     let _proof = proves(&["setting client_idle_timeout", "message client_idle_timeout"]);
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("postgres.client_idle_timeout", "400ms");
+    let lock = cluster.superuser("app").await;
     for mode in ["transaction", "session"] {
-        let pool = Pooler::start(settings.clone().set("postgres.pool_mode", mode)).await;
+        let settings = Settings::postgres(&cluster).set("postgres.pool_mode", mode);
+        let bounded = settings.clone().set("postgres.client_idle_timeout", "400ms");
+        let mut pool = Pooler::start(bounded.clone()).await;
+        assert_eq!(last_words(&pool.wire().await.until_closed().await), ended("57P05", "client_idle_timeout"));
+        pool.reload(settings).await;
         let (mut silent, mut asked, mut busy) = (pool.wire().await, pool.wire().await, pool.wire().await);
         assert_eq!(asked.value("SELECT 1").await, "1");
-        busy.send(&frame::query("SELECT pg_sleep(1.5)")).await;
+        lock.batch_execute("SELECT pg_advisory_lock(1)").await.expect("it is free");
+        busy.send(&frame::query("SELECT pg_advisory_xact_lock_shared(1)")).await;
+        runs(&cluster, "pg_advisory_xact_lock_shared").await;
+        pool.reload(bounded).await;
         assert_eq!(last_words(&silent.until_closed().await), ended("57P05", "client_idle_timeout"));
         assert_eq!(last_words(&asked.until_closed().await), ended("57P05", "client_idle_timeout"));
+        lock.batch_execute("SELECT pg_advisory_unlock(1)").await.expect("it is ours");
         assert_eq!(tags(&busy.until_ready().await), "TDCZ", "who waits for an answer is not idle");
     }
 }
@@ -172,20 +198,24 @@ async fn a_users_own_timeouts_beat_those_of_all() {
         "setting [users] client_idle_timeout",
     ]);
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster)
+    let settings = Settings::postgres(&cluster).set("postgres.users.second.password", "second-secret");
+    let mut pool = Pooler::start(settings.clone()).await;
+    let mut own = Wire::login(pool.postgres_port(), "second", "app", "second-secret").await;
+    let mut all = pool.wire().await;
+    let lock = cluster.superuser("app").await;
+    lock.batch_execute("SELECT pg_advisory_lock(1)").await.expect("it is free");
+    own.query("BEGIN").await;
+    own.send(&frame::query("SELECT pg_advisory_xact_lock_shared(1)")).await;
+    all.query("BEGIN").await;
+    let bounded = settings
         .set("postgres.query_timeout", "300ms")
         .set("postgres.idle_transaction_timeout", "300ms")
-        .set("postgres.users.second.password", "second-secret")
         .set("postgres.users.second.query_timeout", "0s")
         .set("postgres.users.second.idle_transaction_timeout", "60s")
         .set("postgres.users.second.client_idle_timeout", "300ms");
-    let pool = Pooler::start(settings).await;
-    let mut own = Wire::login(pool.postgres_port(), "second", "app", "second-secret").await;
-    let mut all = pool.wire().await;
-    own.query("BEGIN").await;
-    own.send(&frame::query("SELECT pg_sleep(1)")).await;
-    all.query("BEGIN").await;
+    pool.reload(bounded).await;
     assert_eq!(last_words(&all.until_closed().await).1, "idle transaction timeout");
+    lock.batch_execute("SELECT pg_advisory_unlock(1)").await.expect("it is ours");
     assert_eq!(tags(&own.until_ready().await), "TDCZ");
     own.query("COMMIT").await;
     assert_eq!(last_words(&own.until_closed().await).1, "client_idle_timeout");
@@ -199,13 +229,16 @@ async fn a_reload_bounds_sessions_that_had_no_bounds_and_frees_them_again() {
     let (mut waiting, mut running) = (pool.wire().await, pool.wire().await);
     waiting.query("BEGIN").await;
     running.send(&frame::query("SELECT pg_sleep(60)")).await;
-    pool.reload(settings.clone().set("postgres.query_timeout", "200ms").set("postgres.idle_transaction_timeout", "200ms")).await;
+    let bounded = |bound: &str| settings.clone().set("postgres.query_timeout", bound).set("postgres.idle_transaction_timeout", bound);
+    pool.reload(bounded("200ms")).await;
     assert_eq!(last_words(&running.until_closed().await).1, "query timeout");
     assert_eq!(last_words(&waiting.until_closed().await).1, "idle transaction timeout");
+    // Long enough for it to come in, and for the next reload.
+    pool.reload(bounded("3s")).await;
     let mut free = pool.wire().await;
     free.query("BEGIN").await;
     pool.reload(settings).await;
-    assert!(free.is_silent().await && free.is_silent().await && free.is_silent().await);
+    assert!(tokio::time::timeout(Duration::from_secs(4), free.read_patiently()).await.is_err(), "it is left alone");
     assert_eq!(free.value("SELECT 'no bound any more'").await, "no bound any more");
 }
 
@@ -246,7 +279,8 @@ async fn how_long_a_client_waits_is_said_by_its_user_its_database_or_for_all() {
         .set("postgres.users.second.password", "second-secret")
         .set("postgres.users.second.query_wait_timeout", "60s");
     let pool = Pooler::start(settings).await;
-    let mut holder = pool.wire().await;
+    // Patient, too: the connection has to be opened first.
+    let mut holder = Wire::login(pool.postgres_port(), "second", "app", "second-secret").await;
     holder.query("BEGIN").await;
     let mut patient = Wire::login(pool.postgres_port(), "second", "app", "second-secret").await;
     patient.send(&frame::query("SELECT 'patient'")).await;
@@ -266,18 +300,17 @@ async fn a_login_that_waits_for_a_server_that_is_down_says_so() {
     // Nobody answers there.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = silent.local_addr().expect("an address").port();
-    let settings = Settings::postgres(&cluster)
-        .set("postgres.databases.app.port", i64::from(port))
-        .set("postgres.client_login_timeout", "400ms")
-        .set("postgres.query_wait_timeout", "60s");
+    let settings =
+        Settings::postgres(&cluster).set("postgres.databases.app.port", i64::from(port)).set("postgres.query_wait_timeout", "60s");
     let refused = async |pool: &Pooler| {
         let attempt = Wire::try_login(pool.postgres_port(), &[("user", "app"), ("database", "app")], PASSWORD).await;
         attempt.err().expect("there is no server to log in to").field(b'M')
     };
-    let pool = Pooler::start(settings.clone().set("postgres.query_timeout", "200ms")).await;
+    let pool = Pooler::start(settings.clone().set("postgres.query_timeout", "200ms").set("postgres.client_login_timeout", "60s")).await;
     assert_eq!(refused(&pool).await.as_deref(), Some("query_timeout"), "who waits for a server waits as for a query");
     drop(pool);
-    let pool = Pooler::start(settings).await;
+    // Long enough to come as far as to wait.
+    let pool = Pooler::start(settings.set("postgres.client_login_timeout", "2s")).await;
     assert_eq!(refused(&pool).await.as_deref(), Some("client_login_timeout (server down)"));
     let mut mute = Wire::connect(pool.postgres_port()).await;
     mute.send(&frame::startup(&[("user", "app"), ("database", "app")])[..4]).await;
