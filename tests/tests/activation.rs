@@ -70,10 +70,13 @@ async fn in_an_ini_they_take_the_place_of_the_addresses() {
     }
     let (tcp, unix, port, socket) = sockets();
     // A client that is there before we are.
-    let early = tokio::spawn(Wire::login(port, USER, "app", PASSWORD));
+    let mut early = Some(tokio::spawn(Wire::login(port, USER, "app", PASSWORD)));
     for round in 0..2 {
         let mut pooler = activate(&directory.join("pgbouncer.ini"), &tcp, &unix, true);
         both_ways_lead_in(port, &socket).await;
+        if let Some(early) = early.take() {
+            early.await.expect("it was served");
+        }
         assert!(tokio::net::TcpStream::connect(("127.0.0.1", unused)).await.is_err(), "listen_addr does not count");
         let from = pooler.log().len();
         pooler.signal(Signal::HUP);
@@ -85,7 +88,6 @@ async fn in_an_ini_they_take_the_place_of_the_addresses() {
         pooler.end_by(Signal::QUIT);
         assert!(socket.join(format!(".s.PGSQL.{port}")).exists(), "the file is the manager's");
     }
-    early.await.expect("it was served");
 }
 
 #[tokio::test(flavor = "multi_thread")]

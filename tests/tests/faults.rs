@@ -213,9 +213,11 @@ async fn an_idle_connection_that_died_is_not_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_named_and_waited_for() {
     let mut cluster = Cluster::start().await;
-    let pool = Pooler::start(eager(Settings::postgres(&cluster)).set("postgres.query_wait_timeout", "2s")).await;
+    let settings = eager(Settings::postgres(&cluster));
+    let mut pool = Pooler::start(settings.clone()).await;
     let mut wire = pool.wire().await;
     assert_eq!(wire.value("SELECT 1").await, "1");
+    pool.reload(settings.set("postgres.query_wait_timeout", "2s")).await;
     cluster.stop();
     let answer = wire.query("SELECT 1").await;
     let error = first_error(&answer).expect("nobody can answer that");
@@ -243,8 +245,8 @@ async fn a_connect_that_stalls_ends_at_its_time_limit_and_others_go_on() {
     let stalling = FaultProxy::start(cluster.port()).await;
     stalling.behave(Behaviour::Stall);
     let settings = eager(Settings::postgres(&cluster))
-        .set("postgres.server_connect_timeout", "500ms")
-        .set("postgres.query_wait_timeout", "3s")
+        .set("postgres.server_connect_timeout", "1s")
+        .set("postgres.query_wait_timeout", "60s")
         .set("postgres.databases.slow.host", "127.0.0.1")
         .set("postgres.databases.slow.port", i64::from(stalling.port()))
         .set("postgres.databases.slow.dbname", "app");

@@ -139,7 +139,8 @@ async fn one_question_serves_all_who_wait_for_it() {
 async fn a_name_that_does_not_exist_is_said_and_found_when_it_does() {
     let _proof = proves(&["setting dns_nxdomain_ttl"]);
     let (servers, names) = (Two::start().await, NameServer::start().await);
-    let settings = by_name(&servers.one, &names, "db.example").set("postgres.query_wait_timeout", "200ms");
+    // Time enough for the name server to say so.
+    let settings = by_name(&servers.one, &names, "db.example").set("postgres.query_wait_timeout", "3s");
     let mut pool = Pooler::start(settings.clone()).await;
     let login = [("user", "app"), ("database", "app")];
     let error = Wire::try_login(pool.postgres_port(), &login, "").await.err().expect("nobody is there");

@@ -56,7 +56,7 @@ async fn clients_and_servers_come_and_go() {
 async fn what_clients_are_told_is_logged() {
     let _proof = proves(&["setting log_pooler_errors"]);
     let cluster = Cluster::start().await;
-    let pool = start(&cluster, "client_login_timeout = 2\n").await;
+    let pool = start(&cluster, "client_login_timeout = 5\n").await;
     let log = pool.process().log();
     let login = async |user: &str, database: &str, password: &str| {
         Wire::try_login(pool.port(), &[("user", user), ("database", database)], password).await.err().expect("refused")
@@ -78,6 +78,7 @@ async fn what_clients_are_told_is_logged() {
     slow.until_closed().await;
     let line = log.line_with_after(from, "pooler error: client_login_timeout").await;
     assert!(line.contains(": app/app@"), "who it said it was: {line}");
+    log.line_with_after(from, "closing because: client_login_timeout").await;
 
     let from = log.len();
     let mut wire = Wire::login(pool.port(), USER, "app", PASSWORD).await;
@@ -127,12 +128,12 @@ async fn each_period_has_its_summary() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_says_no_is_in_the_log() {
     let mut cluster = Cluster::start().await;
-    let pool = start(&cluster, "server_login_retry = 1\nquery_wait_timeout = 1\n").await;
+    let pool = start(&cluster, "server_login_retry = 1\n").await;
     let mut wire = Wire::login(pool.port(), USER, "app", PASSWORD).await;
     wire.query("SELECT 1").await;
     cluster.stop();
     pool.process().log().line_with("closing because: server conn crashed? (age=").await;
-    wire.query("SELECT 2").await;
+    wire.send(&frame::query("SELECT 2")).await;
     let line = pool.process().log().line_with("closing because: connect failed (age=").await;
     assert!(line.contains(&format!(": app/app@127.0.0.1:{} closing", cluster.port())) && line.contains(" LOG S-"), "{line}");
     let line = pool.process().log().line_with("cannot connect to the server").await;

@@ -128,7 +128,7 @@ async fn urls_of_secrets_that_nobody_has_seen() {
     let begun = std::time::Instant::now();
     process.signal(Signal::TERM);
     assert!(process.ended().await.success());
-    assert!(begun.elapsed().as_secs() < 5, "it is no drain timeout that ends it");
+    assert!(begun.elapsed().as_secs() < 20, "it is no drain timeout (of 25 s) that ends it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::cluster::PASSWORD;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
 use sidepool_tests::redis::{RedisServer, Reply};
@@ -24,7 +25,7 @@ async fn a_postgres_client_too_many_is_told_and_cancels_come_through() {
     assert!(error.field(b'H').is_some_and(|hint| hint.contains("max_client_conn")));
 
     first.send(&frame::query("SELECT pg_sleep(60)")).await;
-    pool.metrics_show("a query that runs", |now| now.sum("sidepool_pool_server_connections", &[("state", "leased")]) >= 1.0).await;
+    runs(&cluster, "pg_sleep").await;
     let (process, key) = first.cancel_key.clone().expect("a key");
     let mut messenger = Wire::connect(pool.postgres_port()).await;
     messenger.send(&frame::cancel(process, &key)).await;

@@ -116,7 +116,7 @@ async fn a_redis_client_leaves_for_a_reason_of_a_closed_list() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_let_in_is_no_client_that_connected() {
     let server = RedisServer::start().await;
-    let mapped = settings(&server).set("redis.main.users.app.password", "a-secret").set("redis.main.client_login_timeout", "1s");
+    let mapped = settings(&server).set("redis.main.users.app.password", "a-secret").set("redis.main.client_login_timeout", "4s");
     let pool = Pooler::start(mapped).await;
     let mut silent = pool.redis_wire().await;
     let mut wrong = pool.redis_wire().await;

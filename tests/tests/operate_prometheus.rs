@@ -40,7 +40,9 @@ async fn loaded() -> (Cluster, RedisServer, Pooler, JoinSet<()>) {
         load.spawn(transactions(postgres));
     }
     load.spawn(logins(postgres));
-    load.spawn(statements(pool.client().await));
+    // The others may leave it no room.
+    let client = wait::until("a client with statements", async || pool.try_client("app", "app", PASSWORD).await.ok()).await;
+    load.spawn(statements(client));
     load.spawn(commands(redis));
     load.spawn(subscriber(redis));
     (cluster, server, pool, load)

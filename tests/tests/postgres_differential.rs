@@ -11,6 +11,7 @@ use sidepool_tests::postgres::frame::{
 };
 use sidepool_tests::postgres::{Cluster, Message, Wire};
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 use tokio::task::JoinSet;
 
 /// The row that ends every script.
@@ -289,7 +290,7 @@ fn essence(message: &Message) -> Option<String> {
 /// Plays the script; the answer ends with the script, or early when the server ends the connection.
 async fn play(wire: &mut Wire, script: &Script, cuts: &mut Dice) -> Vec<String> {
     let mut answer: Vec<String> = Vec::new();
-    let patience = Duration::from_secs(5);
+    let patience = wait::PATIENCE;
     if script.one_by_one {
         for step in &script.steps {
             if wire.try_send(&step.bytes).await.is_err() {

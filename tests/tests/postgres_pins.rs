@@ -186,8 +186,11 @@ async fn what_is_undone_does_not_pin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_of_one_works_for_its_pinned_client_and_for_others_afterwards() {
     let (_cluster, settings) = start().await;
-    let pool = Pooler::start(settings.set("postgres.default_pool_size", 1).set("postgres.query_wait_timeout", "1s")).await;
+    let settings = settings.set("postgres.default_pool_size", 1);
+    let mut pool = Pooler::start(settings.clone()).await;
     let (mut keeper, mut other) = (pool.wire().await, pool.wire().await);
+    // Once there is a connection.
+    pool.reload(settings.set("postgres.query_wait_timeout", "1s")).await;
     for kind in KINDS.iter().filter(|kind| kind.end.is_some()) {
         run(&mut keeper, kind.begin).await;
         let answer = other.query("SELECT 1").await;

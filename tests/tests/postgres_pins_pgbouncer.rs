@@ -77,7 +77,7 @@ async fn a_setting_restores_what_pgbouncer_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bounds_of_pins_may_stand_in_the_file() {
     let cluster = cluster().await;
-    let pool = start(Program::Sidepool, &cluster, "default_pool_size = 3\nmax_pinned_connections = 1\npin_idle_timeout = 0.5").await;
+    let pool = start(Program::Sidepool, &cluster, "default_pool_size = 3\nmax_pinned_connections = 1\npin_idle_timeout = 3").await;
     let (mut first, mut second) = (client(&pool).await, client(&pool).await);
     first.query(LEFT[0].0).await;
     let answer = second.query(LEFT[0].0).await;
@@ -85,6 +85,6 @@ async fn the_bounds_of_pins_may_stand_in_the_file() {
     let last = first.until_closed().await.pop().expect("it is told");
     assert_eq!(
         last.field(b'D').as_deref(),
-        Some("A server connection was kept for this idle client because of temporary tables. pin_idle_timeout is 500 ms.")
+        Some("A server connection was kept for this idle client because of temporary tables. pin_idle_timeout is 3000 ms.")
     );
 }

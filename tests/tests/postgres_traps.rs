@@ -65,9 +65,11 @@ fn batch(sql: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_batch_that_is_refused_is_answered_once_and_no_row_comes_late() {
     let cluster = Cluster::start().await;
-    let pool = narrow(&cluster, "300ms").await;
+    let mut pool = narrow(&cluster, "60s").await;
     let (mut holder, mut client) = (pool.wire().await, pool.wire().await);
     holder.query("BEGIN").await;
+    let impatient = pool.settings().clone().set("postgres.query_wait_timeout", "300ms");
+    pool.reload(impatient).await;
     client.send(&[batch("SELECT 'one'"), batch("SELECT 'two'"), query("SELECT 'three'")].concat()).await;
     for _ in 0..3 {
         let answer = client.until_ready().await;

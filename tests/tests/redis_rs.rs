@@ -1,7 +1,5 @@
 //! redis-rs through sidepool: multiplexed connections of both protocol versions, pushes, and a connection manager that lives through a lost server.
 
-use std::time::Duration;
-
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands as _, AsyncConnectionConfig, Client, PushKind, Script, Value};
@@ -14,10 +12,13 @@ fn client(pool: &Pooler, version: &str) -> Client {
     Client::open(format!("redis://127.0.0.1:{}/?protocol={version}", pool.redis_port())).expect("a URL")
 }
 
-/// Without the client's own limit of half a second for a reply: some of what is asked here blocks.
+/// Without the client's own limits, of a second for connecting and half a second for a reply: some of what is asked here blocks, and machines may be slow.
+fn patience() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(wait::PATIENCE))
+}
+
 async fn patient(client: &Client) -> MultiplexedConnection {
-    let config = AsyncConnectionConfig::new().set_response_timeout(None);
-    client.get_multiplexed_async_connection_with_config(&config).await.expect("somebody listens")
+    client.get_multiplexed_async_connection_with_config(&patience()).await.expect("somebody listens")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +36,7 @@ async fn a_multiplexed_connection_does_all_that_it_does_at_the_server() {
         assert_eq!((set.as_str(), got), ("OK", 42));
         let script = Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])");
         assert_eq!(script.key("a").arg(8).invoke_async::<i64>(&mut one).await.unwrap(), 50);
-        let popped = tokio::spawn(async move { two.blpop::<_, (String, String)>("queue", 10.0).await });
+        let popped = tokio::spawn(async move { two.blpop::<_, (String, String)>("queue", 30.0).await });
         let () = one.rpush("queue", "job").await.unwrap();
         assert_eq!(popped.await.unwrap().unwrap(), ("queue".to_owned(), "job".to_owned()));
         let _: String = one.xadd("stream", "1-1", &[("field", "value")]).await.unwrap();
@@ -53,7 +54,7 @@ async fn pushes_come_beside_replies() {
     let pool = Pooler::start(Settings::redis(&server)).await;
     let client = client(&pool, "resp3");
     let (sender, mut pushes) = tokio::sync::mpsc::unbounded_channel();
-    let config = AsyncConnectionConfig::new().set_push_sender(sender);
+    let config = patience().set_push_sender(sender);
     let mut one = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     one.subscribe("news").await.unwrap();
     let () = one.publish("news", "today").await.unwrap();
@@ -74,7 +75,7 @@ async fn pushes_come_beside_replies() {
 async fn a_connection_manager_lives_through_a_restart_of_the_server() {
     let mut server = RedisServer::start().await;
     let pool = Pooler::start(Settings::redis(&server)).await;
-    let config = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(5)));
+    let config = ConnectionManagerConfig::new().set_response_timeout(Some(wait::PATIENCE)).set_connection_timeout(Some(wait::PATIENCE));
     let mut manager = ConnectionManager::new_with_config(client(&pool, "resp3"), config).await.unwrap();
     let () = manager.set("k", 1).await.unwrap();
     let id: u64 = redis::cmd("CLIENT").arg("ID").query_async(&mut manager).await.unwrap();

@@ -279,12 +279,8 @@ async fn clients_of_all_workers_can_be_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirection_ends_with_its_client_and_is_bounded() {
     let server = RedisServer::start().await;
-    let settings = Settings::redis(&server)
-        .set("workers", 1)
-        .set("redis.main.pool_size", 8)
-        .set("redis.main.blocking_connections", 2)
-        .set("redis.main.query_wait_timeout", "1s");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::redis(&server).set("workers", 1).set("redis.main.pool_size", 8).set("redis.main.blocking_connections", 2);
+    let mut pool = Pooler::start(settings.clone()).await;
     let mut watcher = server.direct().await;
     // Many more than connections, one after the other.
     for _ in 0..12 {
@@ -298,8 +294,10 @@ async fn a_redirection_ends_with_its_client_and_is_bounded() {
     let mut first = Scene::through(&pool, ["3", "2"]).await;
     first.play(&[ON]).await;
     let mut second = Scene::through(&pool, ["3", "2"]).await;
+    pool.reload(settings.clone().set("redis.main.query_wait_timeout", "1s")).await;
     let refused = second.tracker.command(&["CLIENT", "TRACKING", "ON", "REDIRECT", &second.ids[1]]).await;
     assert!(refused.is_error("POOLEXHAUSTED"), "{refused:?}");
+    pool.reload(settings).await;
     assert_eq!(second.tracker.command(&["PING"]).await.text(), "PONG");
     first.play(&["tracker GET a", "writer SET a 1", "told", "tracker CLIENT TRACKING OFF"]).await;
     assert_eq!(second.play(&[ON]).await, [format!("{ON}: Simple(\"OK\")")], "what was given back is another's");

@@ -58,15 +58,17 @@ async fn a_full_queue_refuses_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_ends_with_an_error_that_says_how_long() {
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1).set("postgres.query_wait_timeout", "1s");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::postgres(&cluster).set("postgres.default_pool_size", 1);
+    let mut pool = Pooler::start(settings.clone()).await;
     let (mut holder, mut waiter) = (pool.wire().await, pool.wire().await);
     holder.query("BEGIN").await;
+    pool.reload(settings.clone().set("postgres.query_wait_timeout", "1s")).await;
     let answer = waiter.query("SELECT 1").await;
     assert_refusal(first_error(&answer).expect("the wait ends"), &["app", "1"]);
     assert_eq!(holder.value("SELECT 'unharmed'").await, "unharmed");
     let rejections = pool.scrape().await.sum("sidepool_pool_rejections_total", &[("reason", "wait_timeout")]);
     assert!(rejections >= 1.0, "refusals are counted");
+    pool.reload(settings).await;
     holder.query("COMMIT").await;
     let mut again = Wire::login(pool.postgres_port(), "app", "app", "").await;
     assert_eq!(again.value("SELECT 'room'").await, "room");

@@ -3,6 +3,7 @@
 
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::wire::first_error;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
 use sidepool_tests::settings::Settings;
@@ -29,10 +30,8 @@ async fn a_storm_of_cancels_takes_no_more_connections_than_the_pool_may() {
     let pool = Pooler::start(settings.set("postgres.cancel_wait_timeout", "1s")).await;
     let mut client = pool.wire().await;
     client.send(&frame::query("SELECT pg_sleep(60)")).await;
-    let in_use = |count: f64| {
-        move |now: &sidepool_tests::scrape::Scrape| now.sum("sidepool_pool_server_connections", &[("state", "leased")]) == count
-    };
-    pool.metrics_show("the query on its way", in_use(1.0)).await;
+    // A cancel that comes to the server before the query hits nothing.
+    runs(&cluster, "pg_sleep").await;
     proxy.behave(Behaviour::Stall);
     let before = proxy.accepted();
     let mut storm = JoinSet::new();

@@ -1,5 +1,7 @@
 //! What takes long is in the log with whose it was, how long it waited and ran, and without its values.
 
+use std::time::Instant;
+
 use serde_json::Value;
 use sidepool_tests::log::Log;
 use sidepool_tests::pooler::Pooler;
@@ -62,7 +64,7 @@ async fn slow_statements_are_told_with_their_client_and_without_values() {
     assert!(
         line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")) && line["pool"].is_string() && line["client"].is_u64()
     );
-    assert!((190.0..5000.0).contains(&number(&line, "duration_ms")) && number(&line, "wait_ms") == 0.0, "{line}");
+    assert!((190.0..30_000.0).contains(&number(&line, "duration_ms")) && number(&line, "wait_ms") == 0.0, "{line}");
     assert_eq!(number(&line, "server_ms"), number(&line, "duration_ms"));
     // An error is told with its SQLSTATE, and a password with nothing.
     wire.query("SELECT pg_sleep(0.2); ALTER ROLE no_such_role PASSWORD 'hunter2'").await;
@@ -87,7 +89,7 @@ async fn prepared_and_pipelined_statements_have_times_and_texts_of_their_own() {
             (&line["statement"], line["statements"].to_string()),
             (&"SELECT ?; SELECT pg_sleep(?), ?; SELECT ? AS x".into(), "3".to_owned())
         );
-        assert!((190.0..5000.0).contains(&number(&line, "server_ms")), "{line}");
+        assert!((190.0..30_000.0).contains(&number(&line, "server_ms")), "{line}");
         // Prepared once, run twice, in batches of their own.
         wire.ask(&[frame::parse("named", "SELECT 'named', pg_sleep($1::float8)"), frame::sync()].concat()).await;
         for _ in 0..2 {
@@ -105,7 +107,9 @@ async fn prepared_and_pipelined_statements_have_times_and_texts_of_their_own() {
         wire.ask(&batch(&["SELECT 1/length(pg_sleep(0.2)::text)", "SELECT 'skipped', pg_sleep(9)"])).await;
         let line = line_from(pool.process().log(), from, "slow statement", "?/length").await;
         assert_eq!((&line["outcome"], &line["tag"]), (&"failed".into(), &"22012".into()), "{mode}: {line}");
-        let told = pool.process().log().lines().iter().filter(|line| line.contains("slow statement")).count();
+        // A slow machine may have been slow with others as well.
+        let of_these = |line: &&String| line.contains("slow statement") && line.contains("pg_sleep");
+        let told = pool.process().log().lines().iter().filter(of_these).count();
         assert_eq!(told, 4, "{mode}: {}", pool.process().log().tail(12));
     }
 }
@@ -116,12 +120,15 @@ async fn the_wait_for_a_connection_is_told_apart_and_so_are_clients() {
     let pool = Pooler::start(settings(&cluster).set("postgres.default_pool_size", 1)).await;
     let (mut first, mut second) = (pool.wire().await, pool.wire().await);
     first.query("BEGIN").await;
+    let asked = Instant::now();
     second.send(&frame::query("SELECT 'waited'::text")).await;
     first.query("SELECT pg_sleep(0.3)").await;
     first.query("COMMIT").await;
     second.until_ready().await;
+    let took_ms = asked.elapsed().as_secs_f64() * 1000.0;
     let (own, other) = (slow(&pool, "pg_sleep").await, slow(&pool, "::text").await);
-    assert!(number(&other, "wait_ms") >= 150.0 && number(&other, "server_ms") < 100.0, "{other}");
+    let (wait, server) = (number(&other, "wait_ms"), number(&other, "server_ms"));
+    assert!(wait >= 150.0 && wait + server <= took_ms, "neither is a part of the other: {other} of {took_ms} ms");
     assert!(number(&own, "wait_ms") == 0.0, "{own}");
     assert!(own["client"] != other["client"] && own["peer"] != other["peer"], "{own} {other}");
     assert_eq!(own["server_pid"], other["server_pid"]);
@@ -130,7 +137,7 @@ async fn the_wait_for_a_connection_is_told_apart_and_so_are_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_transaction_is_told_of_while_it_is_open_and_at_its_end() {
     let cluster = Cluster::start().await;
-    let settings = Settings::postgres(&cluster).set("log.format", "json").set("postgres.log_min_duration_transaction", "200ms");
+    let settings = Settings::postgres(&cluster).set("log.format", "json").set("postgres.log_min_duration_transaction", "2s");
     for mode in ["transaction", "session"] {
         let pool = Pooler::start(settings.clone().set("postgres.pool_mode", mode)).await;
         let log = pool.process().log();
@@ -188,6 +195,16 @@ async fn a_users_own_limit_beats_the_databases_and_a_reload_changes_both() {
 const SCRIPT: &str = "local t = redis.call('TIME'); local e = t[1] * 1000000 + t[2] + 300000; \
                       repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e; return 'secret'";
 
+/// The lines about slow commands.
+fn told(pool: &Pooler) -> Vec<String> {
+    pool.process().log().lines().into_iter().filter(|line| line.contains("slow command")).collect()
+}
+
+/// How many of them are about this one.
+fn of(told: &[String], command: &str) -> usize {
+    told.iter().filter(|line| line.contains(&format!("\"{command}\""))).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_redis_command_is_told_without_what_it_was_about() {
     let server = RedisServer::start().await;
@@ -198,15 +215,17 @@ async fn a_slow_redis_command_is_told_without_what_it_was_about() {
     waiting.send(&request(&["BLPOP", "secret-list", "0"])).await;
     assert_eq!(wire.command(&["EVAL", SCRIPT, "1", "secret-key"]).await.text(), "secret");
     let line = line_from(pool.process().log(), 0, "slow command", "eval").await;
-    assert!((200.0..5000.0).contains(&number(&line, "duration_ms")), "{line}");
+    assert!((200.0..30_000.0).contains(&number(&line, "duration_ms")), "{line}");
     assert_eq!((line["arguments"].to_string(), &line["level"]), ("3".to_owned(), &"WARN".into()), "{line}");
     assert!(line["pool"].is_string() && line["client"].is_u64() && line["user"] == "default", "{line}");
     assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
     assert_eq!(wire.command(&["LPUSH", "secret-list", "x"]).await, Reply::Integer(1));
     waiting.reply().await;
     assert_eq!(wire.command(&["GET", "quick"]).await, Reply::Null);
-    let told = pool.process().log().lines().into_iter().filter(|line| line.contains("slow command")).collect::<Vec<_>>();
-    assert!(told.len() == 1 && !told[0].contains("secret"), "{told:?}");
+    let told = told(&pool);
+    assert_eq!(of(&told, "eval"), 1, "{told:?}");
+    // A slow machine may have been slow with others, but not with who blocks.
+    assert!(of(&told, "blpop") == 0 && told.iter().all(|line| !line.contains("secret")), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,10 +237,10 @@ async fn a_slow_command_on_a_connection_of_ones_own_is_told_and_waiting_is_not_s
     // Nobody asks yet, and somebody does in the middle of it.
     wire.command(&["WATCH", "secret-key"]).await;
     wire.command(&["EVAL", SCRIPT, "0"]).await;
-    pool.reload(settings.set("redis.main.log_min_duration_command", "150ms")).await;
+    pool.reload(settings.clone().set("redis.main.log_min_duration_command", "150ms")).await;
     wire.command(&["EVAL", SCRIPT, "1", "secret-key"]).await;
     let line = line_from(pool.process().log(), 0, "slow command", "eval").await;
-    assert!((200.0..5000.0).contains(&number(&line, "duration_ms")) && line["arguments"] == 3, "{line}");
+    assert!((200.0..30_000.0).contains(&number(&line, "duration_ms")) && line["arguments"] == 3, "{line}");
     assert!(line["pool"] == "main/default/0/resp2/leased" && line["user"] == "default", "{line}");
     // All of a transaction runs at its EXEC, however late that comes, and however it is sent.
     wire.command(&["MULTI"]).await;
@@ -229,7 +248,7 @@ async fn a_slow_command_on_a_connection_of_ones_own_is_told_and_waiting_is_not_s
     assert!(wire.is_silent().await, "the client takes its time");
     wire.command(&["EXEC"]).await;
     let line = line_from(pool.process().log(), 0, "slow command", "exec").await;
-    assert!((200.0..5000.0).contains(&number(&line, "duration_ms")) && line["arguments"] == 0, "{line}");
+    assert!((200.0..30_000.0).contains(&number(&line, "duration_ms")) && line["arguments"] == 0, "{line}");
     let from = pool.process().log().len();
     wire.send(&[request(&["MULTI"]), request(&["EVAL", SCRIPT, "0"]), request(&["SET", "secret-key", "x"]), request(&["EXEC"])].concat())
         .await;
@@ -237,22 +256,24 @@ async fn a_slow_command_on_a_connection_of_ones_own_is_told_and_waiting_is_not_s
         wire.reply().await;
     }
     line_from(pool.process().log(), from, "slow command", "exec").await;
+    let before = told(&pool);
+    assert!((of(&before, "eval"), of(&before, "exec")) == (1, 2) && before.iter().all(|line| !line.contains("secret")), "{before:?}");
+    // Longer than anything takes on a slow machine, and shorter than all of this.
+    pool.reload(settings.set("redis.main.log_min_duration_command", "2s")).await;
+    let (mut replicated, mut sender) = (pool.redis_wire().await, pool.redis_wire().await);
     // Who waits for another client, or for a replica, waits; and what it asked meanwhile is not slow for it.
     wire.command(&["WATCH", "secret-key"]).await;
     wire.send(&[request(&["BLPOP", "secret-list", "0"]), request(&["GET", "secret-key"])].concat()).await;
-    assert!(wire.is_silent().await && wire.is_silent().await);
-    other.command(&["RPUSH", "secret-list", "x"]).await;
-    wire.reply().await;
-    assert_eq!(wire.reply().await.text(), "x");
-    wire.command(&["UNWATCH"]).await;
-    wire.command(&["WAIT", "1", "300"]).await;
+    replicated.send(&request(&["WAIT", "1", "2500"])).await;
     // Nor is a request for the time that the client takes to send it.
     let large = request(&["SET", "secret-large", &"x".repeat(1 << 20)]);
     let (head, rest) = large.split_at(512 << 10);
-    wire.send(head).await;
-    assert!(wire.is_silent().await && wire.is_silent().await);
-    wire.send(rest).await;
-    assert_eq!(wire.reply().await.text(), "OK");
-    let told = pool.process().log().lines().into_iter().filter(|line| line.contains("slow command")).collect::<Vec<_>>();
-    assert!(told.len() == 3 && told.iter().all(|line| !line.contains("secret")), "{told:?}");
+    sender.send(head).await;
+    assert_eq!(replicated.reply().await, Reply::Integer(0));
+    other.command(&["RPUSH", "secret-list", "x"]).await;
+    wire.reply().await;
+    assert_eq!(wire.reply().await.text(), "x");
+    sender.send(rest).await;
+    assert_eq!(sender.reply().await.text(), "OK");
+    assert_eq!(told(&pool).len(), before.len(), "{:?}", told(&pool));
 }
