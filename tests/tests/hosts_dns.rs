@@ -147,6 +147,6 @@ async fn a_name_that_does_not_exist_is_said_and_found_when_it_does() {
     let told = format!("{:?} {:?}", error.field(b'M'), error.field(b'D'));
     assert!(told.contains("db.example") && told.contains("no such host name"), "{told}");
     names.lead("db.example", &["127.0.0.2"]);
-    pool.reload(settings.set("postgres.query_wait_timeout", "10s")).await;
+    pool.reload(settings.set("postgres.query_wait_timeout", "30s")).await;
     assert_eq!(which(&pool).await, servers.two.port().to_string());
 }
