@@ -206,6 +206,8 @@ impl Pooler {
         self.write(settings);
         self.process.signal(Signal::HUP);
         self.metrics_show("the reload in the metrics", |now| now.sum("sidepool_config_reloads_total", &[("result", "ok")]) > before).await;
+        // Workers answer a scrape behind what was put into force before it.
+        self.scrape().await;
     }
 
     /// Sends TERM and waits for the end.
