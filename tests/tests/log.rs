@@ -1,6 +1,7 @@
 //! What the log says of clients that come and go, of an upstream that does, and how it behaves in a storm; it names no secret.
 
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use sidepool_tests::binary::{self, Build};
@@ -53,14 +54,12 @@ fn parsed(pool: &Pooler) -> Vec<Value> {
 async fn lines_for_machines_have_the_same_keys_and_reasons_of_a_closed_list() {
     let mut cluster = Cluster::start().await;
     let settings = Settings::postgres(&cluster).set("log.format", "json").set("log.connections", true);
-    let pool = Pooler::start(settings.set("postgres.client_idle_timeout", "300ms")).await;
-    let log = pool.process().log();
+    let mut pool = Pooler::start(settings.clone()).await;
+    let log = pool.process().log().clone();
     pool.wire().await.send(&frame::terminate()).await;
     log.line_with("client_close").await;
     drop(pool.wire().await);
     log.line_with("client_eof").await;
-    pool.wire().await.until_closed().await;
-    log.line_with("client_idle_timeout").await;
     pool.wire().await.send(b"?\0\0\0\x04").await;
     log.line_with("protocol_violation").await;
     assert!(Wire::try_login(pool.postgres_port(), &[("user", "no\"body\n"), ("database", "nowhere")], PASSWORD).await.is_err());
@@ -68,6 +67,10 @@ async fn lines_for_machines_have_the_same_keys_and_reasons_of_a_closed_list() {
     let mut wire = pool.wire().await;
     wire.send(&frame::query("SELECT pg_sleep(60)")).await;
     runs(&cluster, "pg_sleep(60)").await;
+    // Only now, when nobody else may be idle for a moment.
+    pool.reload(settings.set("postgres.client_idle_timeout", "300ms")).await;
+    pool.wire().await.until_closed().await;
+    log.line_with("client_idle_timeout").await;
     cluster.stop();
     log.line_with("\"server_lost\"").await;
     for line in parsed(&pool) {
@@ -101,7 +104,7 @@ async fn a_storm_of_failing_logins_is_a_few_lines_and_a_count() {
     const AT_A_TIME: u64 = 20;
     let cluster = Cluster::start().await;
     let pool = Pooler::start(Settings::postgres(&cluster).set("log.format", "json")).await;
-    let port = pool.postgres_port();
+    let (port, begun) = (pool.postgres_port(), Instant::now());
     let storm = (0..AT_A_TIME).map(|_| {
         tokio::spawn(async move {
             for _ in 0..LOGINS / AT_A_TIME {
@@ -123,7 +126,8 @@ async fn a_storm_of_failing_logins_is_a_few_lines_and_a_count() {
         (written + left_out == LOGINS).then_some((written, left_out))
     })
     .await;
-    assert!(left_out > 0 && written <= 50 * 60, "{written} lines written, {left_out} left out");
+    let seconds = begun.elapsed().as_secs() + 2;
+    assert!(left_out > 0 && written <= 50 * seconds, "{written} lines written in {seconds} s, {left_out} left out");
     let metric = "sidepool_log_messages_dropped_total";
     let scrape = pool.metrics_show("the lines", |scrape| scrape.sum(metric, &[("reason", "repeated")]) >= left_out as f64).await;
     assert_eq!(scrape.sum(metric, &[("reason", "queue_full")]), 0.0, "nothing else was lost");
