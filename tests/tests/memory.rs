@@ -6,10 +6,12 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::postgres::{Cluster, Message, Wire, frame, tags};
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::stream::{send_all, stands_still};
 use sidepool_tests::wait;
@@ -44,6 +46,7 @@ async fn who_is_new_is_refused_while_memory_runs_out_and_others_go_on() {
     let mut pool = Pooler::start(settings.clone()).await;
     let (mut client, mut cache) = (pool.wire().await, pool.redis_wire().await);
     client.send(&frame::query("SELECT pg_sleep(60)")).await;
+    runs(&cluster, "pg_sleep(60)").await;
     let limit = used_to(&pool, 90.0).await;
     pool.reload(settings.clone().set("memory_limit", limit)).await;
     pressure(&pool, 2.0).await;
@@ -57,8 +60,8 @@ async fn who_is_new_is_refused_while_memory_runs_out_and_others_go_on() {
     let mut messenger = Wire::connect(pool.postgres_port()).await;
     messenger.send(&frame::cancel(process, &key)).await;
     assert_eq!(tags(&client.until_ready().await), "TEZ");
-    let counted = pool.scrape().await.sum("sidepool_listener_rejections_total", &[("reason", "memory")]);
-    assert!(counted >= 2.0, "{counted}");
+    let counted = |now: &Scrape| now.sum("sidepool_listener_rejections_total", &[("reason", "memory")]) >= 2.0;
+    pool.metrics_show("both refusals", counted).await;
     pool.reload(settings).await;
     pressure(&pool, 0.0).await;
     assert_eq!(pool.wire().await.value("SELECT 'in'").await, "in");
@@ -102,11 +105,14 @@ async fn a_client_that_does_not_take_its_replies_is_not_read_on() {
     let (sent, before) = (Arc::new(AtomicUsize::new(0)), queries(&pool).await);
     let (mut from, to) = slow.stream().split();
     let takes = async {
-        stands_still(&sent).await;
-        let done = queries(&pool).await - before;
-        stands_still(&sent).await;
-        let later = queries(&pool).await - before;
-        assert!(done < 600.0 && later - done < 0.5, "{done}, then {later} of {ASKED} were run for a client that takes nothing");
+        // It may be a slow machine that stands still: then more are run a moment later.
+        let done = wait::until("that no more are run", async || {
+            let done = queries(&pool).await - before;
+            stands_still(&sent).await;
+            (done > 0.5 && queries(&pool).await - before < done + 0.5).then_some(done)
+        })
+        .await;
+        assert!(done < 600.0, "{done} of {ASKED} were run for a client that takes nothing");
         let mut quick = tokio::time::timeout(Duration::from_secs(10), pool.redis_wire()).await.expect("let in");
         assert_eq!(quick.command(&["PING"]).await.text(), "PONG", "others are served");
         // There is memory again, and it takes what it has asked for: all of it comes.
