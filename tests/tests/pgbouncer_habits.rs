@@ -274,7 +274,13 @@ async fn tls_with_clients_may_be_set_one_setting_after_the_other() {
             assert_eq!(answer[0].field(b'M').as_deref(), Some("TLS settings could not be applied, still using old configuration"));
         }
     }
-    assert_eq!(refused(&pool, "app", "app").await, "SSL required");
+    // The workers hear of it a moment later.
+    wait::until("TLS to be required", async || {
+        let error = attempt(&pool, "app", "app").await.err()?;
+        assert_eq!(error.field(b'M').as_deref(), Some("SSL required"));
+        Some(())
+    })
+    .await;
     let mut wire = Wire::connect(pool.port()).await;
     wire.secure(tls::client(&authority, None, &[]), false).await.expect("a handshake");
     wire.enter("app", "app", "").await.expect("in");
