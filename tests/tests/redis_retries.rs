@@ -1,9 +1,10 @@
 //! What a Redis server did not execute is asked again, in order; what takes too long is given up without hurting anybody else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sidepool_tests::fault::{Behaviour, FaultProxy};
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::process::Signal;
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Reply};
 use sidepool_tests::scrape::Scrape;
@@ -33,7 +34,7 @@ async fn a_script_survives_a_server_that_has_never_seen_it() {
     assert!(first.command(&["EVALSHA", &"0".repeat(40), "0"]).await.is_error("NOSCRIPT"), "nobody knows that one");
     assert_eq!(first.command(&["SCRIPT", "FLUSH"]).await.text(), "OK");
     assert!(second.command(&["EVALSHA", SHA, "0"]).await.is_error("NOSCRIPT"), "who says flush means it");
-    assert!(pool.scrape().await.sum("sidepool_redis_retries_total", &[]) >= 2.0);
+    pool.metrics_show("both retries", |now| now.sum("sidepool_redis_retries_total", &[]) >= 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,9 +61,8 @@ async fn a_server_that_cannot_write_now_is_given_time() {
     assert!(wire.command(&["INCR", "n"]).await.is_error("READONLY"));
 }
 
-/// Keeps the server busy for two seconds.
-const BUSY: &str =
-    "local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end local e = now() + 2000 while now() < e do end";
+/// For how long writes are halted.
+const HALT: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_again_keeps_its_place_although_others_wait_for_room() {
@@ -76,16 +76,19 @@ async fn what_is_asked_again_keeps_its_place_although_others_wait_for_room() {
         crowd.push(pool.redis_wire().await);
     }
     // While writes are halted they go down a connection of their own …
-    assert_eq!(crowd[0].command(&["CLIENT", "PAUSE", "1000", "WRITE"]).await.text(), "OK");
+    assert_eq!(crowd[0].command(&["CLIENT", "PAUSE", &HALT.as_millis().to_string(), "WRITE"]).await.text(), "OK");
+    let halted = Instant::now();
     wire.send(&request(&["INCR", "n"])).await;
     assert!(wire.is_silent().await);
     // … and when this one is refused by what is a replica by then, it goes down the usual one, for which others stand in line.
-    direct.send(&[request(&["REPLICAOF", "127.0.0.1", "1"]), request(&["EVAL_RO", BUSY, "0"])].concat()).await;
+    assert_eq!(direct.command(&["REPLICAOF", "127.0.0.1", "1"]).await.text(), "OK");
+    server.process().signal(Signal::STOP);
     for one in &mut crowd {
         one.send(&request(&["GET", "n"]).repeat(1_000)).await;
     }
     pool.metrics_show("that some wait", |scrape| scrape.sum("sidepool_pool_client_connections", &[("state", "waiting")]) >= 1.0).await;
-    assert_eq!((direct.reply().await.text(), direct.reply().await), ("OK".to_owned(), Reply::Null));
+    tokio::time::sleep(HALT.saturating_sub(halted.elapsed())).await;
+    server.process().signal(Signal::CONT);
     for one in &mut crowd {
         for _ in 0..1_000 {
             one.reply().await;
@@ -96,33 +99,39 @@ async fn what_is_asked_again_keeps_its_place_although_others_wait_for_room() {
     assert_eq!(wire.command(&["GET", "n"]).await.text(), "1", "and what comes behind it has a reply of its own");
 }
 
+/// Nobody waits for a reply for long: only while none comes, for one that does come may take its time.
+fn impatient(settings: &Settings) -> Settings {
+    settings.clone().set("redis.main.request_timeout", "400ms")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_reply_costs_only_the_one_who_asked() {
     let server = RedisServer::start().await;
     let network = FaultProxy::start(server.port()).await;
-    let settings = Settings::redis(&server)
-        .set("redis.main.port", i64::from(network.port()))
-        .set("redis.main.shared_connections", 1)
-        .set("redis.main.request_timeout", "400ms");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.shared_connections", 1);
+    let mut pool = Pooler::start(settings.clone()).await;
     let (mut first, mut second) = (pool.redis_wire().await, pool.redis_wire().await);
     first.command(&["SET", "a", "of the first"]).await;
     second.command(&["SET", "b", "of the second"]).await;
     network.behave(Behaviour::Stall);
+    pool.reload(impatient(&settings)).await;
     first.send(&[request(&["GET", "a"]), request(&["INCR", "n"])].concat()).await;
     for _ in 0..2 {
         let late = first.reply().await;
         assert!(late.is_error("UPSTREAM") && late.text().contains("request_timeout"), "{late:?}");
     }
+    pool.reload(settings.clone()).await;
     second.send(&request(&["GET", "b"])).await;
     network.behave(Behaviour::Pass);
     assert_eq!(second.reply().await.text(), "of the second", "the late replies are nobody's");
     assert_eq!(first.command(&["GET", "a"]).await.text(), "of the first");
     // A connection that says nothing for much longer is given up.
     network.behave(Behaviour::Stall);
+    pool.reload(impatient(&settings)).await;
     first.send(&request(&["GET", "a"])).await;
     assert!(first.reply().await.is_error("UPSTREAM"));
     pool.metrics_show("the dead connection to be given up", |now| now.sum("sidepool_redis_connections", &[("use", "shared")]) < 0.5).await;
+    pool.reload(settings).await;
     network.cut();
     network.behave(Behaviour::Pass);
     assert_eq!(first.command(&["GET", "a"]).await.text(), "of the first");
@@ -132,8 +141,8 @@ async fn a_late_reply_costs_only_the_one_who_asked() {
 async fn a_late_reply_on_a_connection_of_ones_own_ends_that() {
     let server = RedisServer::start().await;
     let network = FaultProxy::start(server.port()).await;
-    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.request_timeout", "400ms");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port()));
+    let mut pool = Pooler::start(settings.clone()).await;
     let leased = |now: &Scrape| now.sum("sidepool_redis_connections", &[("use", "leased")]);
     let late = |reply: Reply| assert!(reply.is_error("UPSTREAM") && reply.text().contains("request_timeout"), "{reply:?}");
     let mut blocked = pool.redis_wire().await;
@@ -142,9 +151,11 @@ async fn a_late_reply_on_a_connection_of_ones_own_ends_that() {
     wire.command(&["WATCH", "k"]).await;
     pool.metrics_show("two leased connections", |now| leased(now) == 2.0).await;
     network.behave(Behaviour::Stall);
+    pool.reload(impatient(&settings)).await;
     wire.send(&request(&["GET", "k"])).await;
     late(wire.reply().await);
     pool.metrics_show("a connection that is given back", |now| leased(now) == 1.0).await;
+    pool.reload(settings.clone()).await;
     network.behave(Behaviour::Pass);
     // It watched, and cannot any more: as if the key had changed.
     assert_eq!(wire.command(&["MULTI"]).await.text(), "OK");
@@ -155,8 +166,10 @@ async fn a_late_reply_on_a_connection_of_ones_own_ends_that() {
         wire.command(command).await;
     }
     network.behave(Behaviour::Stall);
+    pool.reload(impatient(&settings)).await;
     wire.send(&request(&["SET", "k", "of the second"])).await;
     assert!(wire.reply().await.is_error("UPSTREAM"));
+    pool.reload(settings).await;
     network.behave(Behaviour::Pass);
     assert!(wire.command(&["EXEC"]).await.is_error("EXECABORT"));
     assert_eq!(wire.command(&["GET", "k"]).await, Reply::Null);
@@ -169,14 +182,15 @@ async fn a_late_reply_on_a_connection_of_ones_own_ends_that() {
 async fn pushes_do_not_put_off_what_is_late() {
     let server = RedisServer::start().await;
     let network = FaultProxy::start(server.port()).await;
-    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.request_timeout", "400ms");
-    let pool = Pooler::start(settings).await;
+    let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port()));
+    let mut pool = Pooler::start(settings.clone()).await;
     let mut wire = pool.redis_wire().await;
     wire.command(&["HELLO", "3"]).await;
     assert_eq!(wire.command(&["CLIENT", "TRACKING", "ON"]).await.text(), "OK");
     let push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
     network.behave(Behaviour::Chatter(push.to_vec(), Duration::from_millis(100)));
     assert!(matches!(wire.reply().await, Reply::Push(_)));
+    pool.reload(impatient(&settings)).await;
     wire.send(&request(&["GET", "k"])).await;
     // What it tracks is lost with the connection: it is closed without a word.
     let all_until_the_end = async { while let Some(Reply::Push(_)) = wire.read().await {} };
