@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::{cancel_at, is_cancelled, runs};
 use sidepool_tests::postgres::cluster::{PASSWORD, program};
 use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
@@ -56,7 +57,7 @@ async fn a_base_backup_is_whole() {
     let pool = Pooler::start(before(&cluster)).await;
     let target = place::directory("backup").join("data");
     let mut backup = tool("pg_basebackup", &pool);
-    backup.args(["-X", "stream", "-c", "fast", "-D"]).arg(&target);
+    backup.args(["-X", "stream", "-c", "fast", "--no-sync", "-D"]).arg(&target);
     let output = run(backup).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut verify = Command::new(program("pg_verifybackup"));
@@ -128,16 +129,17 @@ async fn commands_and_queries_of_both_kinds_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_counts_toward_the_pool_and_idle_connections_give_way() {
     let cluster = primary(&[]).await;
-    let settings = before(&cluster).set("postgres.default_pool_size", 1).set("postgres.query_wait_timeout", "300ms");
-    let pool = Pooler::start(settings).await;
+    let settings = before(&cluster).set("postgres.default_pool_size", 1);
+    let mut pool = Pooler::start(settings.clone()).await;
     let mut usual = pool.wire().await;
     usual.value("SELECT 1").await;
     assert_eq!(cluster.connections().await, 1);
     // The idle connection makes room; then there is none for anybody else.
     let mut replication = replicating(&pool, "database").await;
     replication.value("SELECT 1").await;
-    assert_eq!(cluster.connections().await, 0);
+    wait::until("the idle one to be gone", async || (cluster.connections().await == 0).then_some(())).await;
     assert_eq!(cluster.walsenders().await, 1);
+    pool.reload(settings.set("postgres.query_wait_timeout", "300ms")).await;
     let refused = usual.query("SELECT 1").await;
     assert!(first_error(&refused).is_some());
     drop(replication);
@@ -152,15 +154,10 @@ async fn a_cancel_reaches_it_and_a_wrong_password_does_not() {
     let error = Wire::try_login(pool.postgres_port(), &login, "wrong").await.err().expect("no entry");
     assert_eq!(error.field(b'C').as_deref(), Some("28P01"));
     let mut wire = replicating(&pool, "database").await;
-    let (process, secret) = wire.cancel_key.clone().expect("a key");
     wire.send(&frame::query("SELECT pg_sleep(60)")).await;
-    let answer = wait::until("the cancel to hit", async || {
-        let mut cancel = Wire::connect(pool.postgres_port()).await;
-        cancel.send(&frame::cancel(process, &secret)).await;
-        tokio::time::timeout(std::time::Duration::from_millis(300), wire.until_ready()).await.ok()
-    })
-    .await;
-    assert_eq!(first_error(&answer).and_then(|error| error.field(b'C')).as_deref(), Some("57014"));
+    runs(&cluster, "pg_sleep(60)").await;
+    cancel_at(pool.postgres_port(), &wire).await;
+    is_cancelled(&mut wire).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
