@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use sidepool_tests::calm::least;
+use sidepool_tests::calm::{self, least};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
-use sidepool_tests::postgres::wire::first_error;
+use sidepool_tests::postgres::wire::{first_column, first_error};
 use sidepool_tests::postgres::{Cluster, Wire, frame};
 use sidepool_tests::redis::{self, RedisServer};
 use sidepool_tests::scrape::Scrape;
@@ -78,6 +78,11 @@ fn fair(cluster: &Cluster, fairness: &str) -> Settings {
 /// So many times as long a small service may take beside a greedy one.
 const MOST: f64 = 2.0;
 
+/// The first of a few measurements that is more than `least`, or the most of them: other work may have made slow what is compared with.
+async fn most(least: f64, mut measure: impl AsyncFnMut() -> f64) -> f64 {
+    -calm::least(-least, async || -measure().await).await
+}
+
 /// How many times as long a small service's transactions take beside a greedy one.
 async fn slowdown(small: Service<'_>, greedy: Service<'_>) -> f64 {
     let alone = median(small).await;
@@ -97,7 +102,8 @@ async fn applications_that_ask_for_much_do_not_make_others_wait() {
     let times = least(MOST, async || slowdown(Service(port, &small), Service(port, &greedy)).await).await;
     assert!(times <= MOST, "{times:.1} times as long");
     let pool = Pooler::start(fair(&cluster, "off")).await;
-    let times = slowdown(Service(pool.postgres_port(), &named("small")), Service(pool.postgres_port(), &named("greedy"))).await;
+    let port = pool.postgres_port();
+    let times = most(5.0, async || slowdown(Service(port, &small), Service(port, &greedy)).await).await;
     assert!(times > 5.0, "first come, first served makes it only {times:.1} times as long: the test shows nothing");
 }
 
@@ -147,6 +153,7 @@ async fn a_client_that_gives_itself_another_name_waits_among_others() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(fair(&cluster, "application_name").set("postgres.default_pool_size", 1)).await;
     let mut holder = pool.wire().await;
+    holder.query("CREATE SEQUENCE turn").await;
     holder.query("BEGIN").await;
     let (mut renamed, mut others) = (pool.wire().await, Vec::new());
     holder.query("COMMIT").await;
@@ -154,16 +161,15 @@ async fn a_client_that_gives_itself_another_name_waits_among_others() {
     holder.query("BEGIN").await;
     for _ in 0..5 {
         let mut other = pool.wire().await;
-        other.send(&frame::query("SELECT pg_sleep(0.2)")).await;
+        other.send(&frame::query("SELECT nextval('turn')")).await;
         others.push(other);
     }
     pool.metrics_show("five that wait", |now| waiting(now) >= 5.0).await;
-    renamed.send(&frame::query("SELECT 1")).await;
+    renamed.send(&frame::query("SELECT nextval('turn')")).await;
     pool.metrics_show("six that wait", |now| waiting(now) >= 6.0).await;
     holder.query("COMMIT").await;
-    renamed.until_ready().await;
-    let left = waiting(&pool.scrape().await);
-    assert!(left >= 3.0, "it came last and was among the first to be served: {left} still wait");
+    let turn = first_column(&renamed.until_ready().await);
+    assert!(["1", "2"].contains(&&*turn[0]), "it came last and was to be among the first to be served: {turn:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,12 +192,14 @@ async fn who_would_wait_in_vain_is_told_when_to_come_again() {
         });
     }
     let told: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
-    let (took, code, hint) = told.first().expect("sixty clients are too many for twenty transactions a second");
+    // A slow machine makes some wait, and not all.
+    let quickest = told.iter().min_by_key(|(took, ..)| *took);
+    let (took, code, hint) = quickest.expect("sixty clients are too many for twenty transactions a second");
     assert!(*took < Duration::from_millis(500), "at once, and not after {took:?}");
     assert_eq!(code.as_deref(), Some("53300"));
     assert!(hint.as_ref().is_some_and(|hint| hint.starts_with("Retry after ") && hint.contains("query_wait_timeout")), "{hint:?}");
-    let counted = pool.scrape().await.sum("sidepool_pool_rejections_total", &[("reason", "would_time_out")]);
-    assert!(counted >= 1.0, "{counted}");
+    let counted = |now: &Scrape| now.sum("sidepool_pool_rejections_total", &[("reason", "would_time_out")]) >= 1.0;
+    pool.metrics_show("those that were refused", counted).await;
 }
 
 /// One transaction of a Redis client that talks it through: it has a connection of its own meanwhile.
@@ -222,27 +230,31 @@ async fn transactions(pool: &Pooler) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_clients_that_ask_for_much_do_not_make_others_wait() {
     let server = RedisServer::start().await;
-    for (fairness, most) in [("application_name", Some(MOST)), ("off", None)] {
-        let settings = Settings::redis(&server).set("redis.main.pool_size", 6).set("redis.main.query_wait_timeout", "60s");
-        let pool = Pooler::start(settings.set("redis.main.queue_fairness", fairness)).await;
-        let alone = transactions(&pool).await;
-        let mut crowd = JoinSet::new();
-        for _ in 0..MANY / 2 {
-            let mut client = named(&pool, "greedy").await;
-            crowd.spawn(async move {
-                loop {
-                    transaction(&mut client).await;
-                }
-            });
-        }
-        let crowded = |now: &Scrape| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) >= 20.0;
-        pool.metrics_show("a crowd that waits", crowded).await;
-        let beside = async || transactions(&pool).await.as_secs_f64() / alone.as_secs_f64();
-        let times = least(most.unwrap_or(f64::INFINITY), beside).await;
-        println!("{fairness}: {times:.1} times as long");
-        match most {
-            Some(most) => assert!(times <= most, "{times:.1} times as long"),
-            None => assert!(times > 3.0, "first come, first served makes it only {times:.1} times as long: the test shows nothing"),
-        }
+    let settings = Settings::redis(&server).set("redis.main.pool_size", 6).set("redis.main.query_wait_timeout", "60s");
+    let fair = settings.clone().set("redis.main.queue_fairness", "application_name");
+    let times = least(MOST, async || redis_slowdown(fair.clone()).await).await;
+    assert!(times <= MOST, "{times:.1} times as long");
+    let unfair = settings.set("redis.main.queue_fairness", "off");
+    let times = most(3.0, async || redis_slowdown(unfair.clone()).await).await;
+    assert!(times > 3.0, "first come, first served makes it only {times:.1} times as long: the test shows nothing");
+}
+
+/// How many times as long its transactions take beside a crowd.
+async fn redis_slowdown(settings: Settings) -> f64 {
+    let pool = Pooler::start(settings).await;
+    let alone = transactions(&pool).await;
+    let mut crowd = JoinSet::new();
+    for _ in 0..MANY / 2 {
+        let mut client = named(&pool, "greedy").await;
+        crowd.spawn(async move {
+            loop {
+                transaction(&mut client).await;
+            }
+        });
     }
+    let crowded = |now: &Scrape| waiting(now) >= 20.0;
+    pool.metrics_show("a crowd that waits", crowded).await;
+    let beside = transactions(&pool).await;
+    println!("{alone:?} alone, {beside:?} beside {} others", MANY / 2);
+    beside.as_secs_f64() / alone.as_secs_f64()
 }
