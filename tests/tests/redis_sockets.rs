@@ -7,6 +7,7 @@ use sidepool_tests::pooler::Pooler;
 use sidepool_tests::process::{Process, Signal};
 use sidepool_tests::redis::wire::request;
 use sidepool_tests::redis::{RedisServer, Wire};
+use sidepool_tests::scrape::Scrape;
 use sidepool_tests::settings::Settings;
 use sidepool_tests::tls::{Authority, Files, Identity};
 use sidepool_tests::{descriptors, place, wait};
@@ -104,8 +105,9 @@ async fn a_health_check_where_tls_is_spoken_is_no_failed_handshake() {
     clear.send(&request(&["PING"])).await;
     let denied = pool.process().log().line_with("a Redis client was not let in").await;
     assert!(denied.contains("peer=\"127.0.0.1:") && denied.contains("reason=\"tls\""), "{denied}");
-    assert_eq!(pool.scrape().await.sum("sidepool_client_denials_total", &denials("tls")), 1.0);
-    assert_eq!(pool.scrape().await.sum("sidepool_client_faults_total", &denials("tls")[..1]), 1.0);
+    let counted = |now: &Scrape| now.sum("sidepool_client_denials_total", &denials("tls"));
+    let now = pool.metrics_show("the denial", |now| counted(now) > 0.5).await;
+    assert_eq!((counted(&now), now.sum("sidepool_client_faults_total", &denials("tls")[..1])), (1.0, 1.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,8 +151,7 @@ async fn the_server_is_reached_over_tls_with_a_certificate_of_ours() {
         .set("redis.main.sslmode", "verify-full")
         .set("redis.main.server_tls_ca_file", files.path("ca.crt"))
         .set("redis.main.server_tls_cert_file", files.path("client.crt"))
-        .set("redis.main.server_tls_key_file", files.path("client.key"))
-        .set("redis.main.query_wait_timeout", "2s");
+        .set("redis.main.server_tls_key_file", files.path("client.key"));
     let mut pool = Pooler::start(settings.clone()).await;
     let mut wire = pool.redis_wire().await;
     assert_eq!(wire.command(&["SET", "k", "v"]).await.text(), "OK");
@@ -164,11 +165,12 @@ async fn the_server_is_reached_over_tls_with_a_certificate_of_ours() {
     wire.command(&["SUBSCRIBE", "news"]).await;
     assert_eq!(pool.redis_wire().await.command(&["PUBLISH", "news", "x"]).await.text(), "1");
     assert_eq!(wire.reply().await.elements()[2].text(), "x");
-    let resumed = pool.scrape().await.sum("sidepool_server_tls_handshakes_total", &[("kind", "resumed")]);
-    assert!(resumed >= 1.0, "later connections resume the TLS session of the first");
+    let resumed = |now: &Scrape| now.sum("sidepool_server_tls_handshakes_total", &[("kind", "resumed")]) >= 1.0;
+    pool.metrics_show("later connections resuming the TLS session of the first", resumed).await;
     // A server that nobody vouches for is not spoken to.
     files.put("other.crt", &Authority::new("somebody else").pem());
-    pool.reload(settings.set("redis.main.server_tls_ca_file", files.path("other.crt"))).await;
+    let settings = settings.set("redis.main.server_tls_ca_file", files.path("other.crt"));
+    pool.reload(settings.set("redis.main.query_wait_timeout", "2s")).await;
     wait::until("a refusal", async || {
         let mut wire = pool.redis_wire().await;
         wire.command(&["SELECT", "5"]).await;
