@@ -34,10 +34,10 @@ async fn works(process: &Process, ports: &Ports) {
     assert_eq!(wire.value("SELECT current_user").await, "app");
     let mut client = redis::Wire::connect(ports.redis).await;
     assert_eq!(client.command(&["SET", "k", "v"]).await.text(), "OK");
-    let printed = process.log().tail(1000);
     for wanted in ["psql", "redis-cli", "/metrics", &ports.postgres.to_string(), &ports.redis.to_string(), "20"] {
-        assert!(printed.contains(wanted), "{wanted:?} is not in:\n{printed}");
+        process.log().line_with(wanted).await;
     }
+    let printed = process.log().tail(1000);
     for secret in [PASSWORD, "hidden-redis"] {
         assert!(!printed.contains(secret), "a secret is printed:\n{printed}");
     }
