@@ -20,7 +20,7 @@ const MIB: usize = 1024 * KIB;
 fn one_connection(cluster: &Cluster) -> Settings {
     Settings::postgres(cluster)
         .set("postgres.default_pool_size", 1)
-        .set("postgres.query_wait_timeout", "20s")
+        .set("postgres.query_wait_timeout", "60s")
         .set("postgres.tcp_socket_buffer", 64 * KIB as i64)
 }
 
@@ -45,12 +45,12 @@ async fn what_a_slow_reader_has_still_to_read_holds_no_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_bound_a_slow_reader_holds_its_connection_and_a_stuck_one_is_closed() {
     let cluster = Cluster::start().await;
-    let pool = Pooler::start(one_connection(&cluster).set("postgres.client_stall_timeout", "2s")).await;
+    let pool = Pooler::start(one_connection(&cluster).set("postgres.client_stall_timeout", "4s")).await;
     let (mut slow, mut other) = (pool.wire().await, pool.wire().await);
     // It takes something every now and then, for longer than the timeout.
     ask_for(&mut slow, 6 * MIB).await;
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(5) {
+    while started.elapsed() < Duration::from_secs(6) {
         slow.read_exactly(100 * KIB).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
