@@ -36,7 +36,7 @@ async function scenario(RESP) {
   await client.rPush('queue', 'job');
   assert.deepEqual({ ...(await job) }, { key: 'queue', element: 'job' });
   const waiting = worker.xRead({ key: 'stream', id: '$' }, { BLOCK: 10000 });
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  while (!(await client.info('clients')).includes('blocked_clients:1'));
   await client.xAdd('stream', '1-1', { field: 'value' });
   assert.match(JSON.stringify(await waiting), /"field":"value"/);
 

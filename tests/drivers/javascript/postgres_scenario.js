@@ -64,7 +64,9 @@ async function main() {
 
   const slow = sql`SELECT pg_sleep(60)`;
   const cancelled = assert.rejects(slow, { code: '57014' });
-  setTimeout(() => slow.cancel(), 200);
+  // One that comes before the query is nobody's.
+  while (!(await sql`SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'`).length);
+  slow.cancel();
   await cancelled;
   await sql.end();
   console.log('postgres.js is content');

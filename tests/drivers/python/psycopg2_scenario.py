@@ -4,6 +4,7 @@ import io
 import os
 import select
 import threading
+import time
 
 import psycopg2
 import psycopg2.extensions
@@ -94,6 +95,20 @@ def notifications():
         connection.close()
 
 
+def cancel(connection):
+    other = psycopg2.connect(URL)
+    other.autocommit = True
+    with other.cursor() as cursor:
+        # One that comes before the query is nobody's.
+        while True:
+            cursor.execute("SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'")
+            if cursor.rowcount:
+                break
+            time.sleep(0.01)
+    other.close()
+    connection.cancel()
+
+
 def threads():
     pool = psycopg2.pool.ThreadedConnectionPool(1, 20, URL)
     failures = []
@@ -118,8 +133,7 @@ def threads():
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT sum(stock) FROM item2")
         assert cursor.fetchone() == (30_003 - 300,)
-        timer = threading.Timer(0.2, connection.cancel)
-        timer.start()
+        threading.Thread(target=cancel, args=(connection,)).start()
         try:
             cursor.execute("SELECT pg_sleep(60)")
             raise AssertionError("it was not cancelled")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import psycopg
 from psycopg import sql
@@ -72,9 +73,15 @@ def main():
         assert connection.execute(query).fetchone() == (50_000 - 600,)
 
     # A cancel through the driver.
+    def cancel(connection):
+        with psycopg.connect(URL, autocommit=True) as other:
+            # One that comes before the query is nobody's.
+            while not other.execute("SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'").rowcount:
+                time.sleep(0.01)
+        connection.cancel()
+
     with psycopg.connect(URL, autocommit=True) as connection:
-        timer = threading.Timer(0.2, connection.cancel)
-        timer.start()
+        threading.Thread(target=cancel, args=(connection,)).start()
         try:
             connection.execute("SELECT pg_sleep(60)")
             raise AssertionError("it was not cancelled")
