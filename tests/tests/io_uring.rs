@@ -122,7 +122,8 @@ async fn rows_go_to_who_asked_for_them() {
         while let Some(done) = clients.join_next().await {
             done.expect("every client got its own answers");
         }
-        assert!(cluster.connections().await <= 3);
+        // One that was told goodbye is seen for a moment longer.
+        wait::until("three connections at most", async || (cluster.connections().await <= 3).then_some(())).await;
     }
 }
 

@@ -251,7 +251,7 @@ async fn cancels_come_under_tls_and_in_the_clear() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_never_finish_the_handshake_are_sent_away_and_disturb_nobody() {
-    let scene = scene("require", |settings| settings.set("postgres.auth_type", "trust").set("postgres.client_login_timeout", "2s")).await;
+    let scene = scene("require", |settings| settings.set("postgres.auth_type", "trust").set("postgres.client_login_timeout", "6s")).await;
     let mut slow = Vec::new();
     for first in [&b""[..], &[0x16], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc], &[0x16, 3, 1, 0xff, 0xff, 1]] {
         for _ in 0..20 {
