@@ -14,6 +14,7 @@ use sidepool_tests::ini::{IniPooler, Program};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::Cluster;
 use sidepool_tests::settings::Settings;
+use sidepool_tests::wait;
 use tokio::task::JoinSet;
 
 use self::client::{Client, Plan, Seen, defaults};
@@ -64,7 +65,8 @@ async fn nothing_of_a_session_is_ever_seen_by_another_in_a_hundred_thousand_chec
     println!("{} values compared, {} looks for rows of others, {} connections left", seen.checks, seen.rows, seen.lost);
     assert!(seen.leaks.is_empty(), "{} leaks, such as\n{}", seen.leaks.len(), seen.leaks[..seen.leaks.len().min(5)].join("\n"));
     assert!(seen.checks >= 100_000 && seen.rows >= 10_000 && seen.lost > 50, "{} {} {}", seen.checks, seen.rows, seen.lost);
-    assert!(cluster.connections().await <= 3);
+    // One that was told goodbye is seen for a moment longer.
+    wait::until("three connections at most", async || (cluster.connections().await <= 3).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +80,8 @@ async fn nothing_leaks_while_servers_are_killed_and_workers_share_them() {
         async {
             let admin = cluster.superuser("app").await;
             let mut killed = 0;
-            while !ended.load(Ordering::Relaxed) {
+            // On a slow machine more would leave too little to compare.
+            while !ended.load(Ordering::Relaxed) && killed < 150 {
                 let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' ORDER BY random() LIMIT 1";
                 killed += admin.query(sql, &[]).await.expect(sql).len();
                 tokio::time::sleep(Duration::from_millis(40)).await;
