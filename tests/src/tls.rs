@@ -110,7 +110,7 @@ pub async fn encrypt(cluster: &Cluster, identity: &Identity, authority: &Authori
     }
     cluster.sql("ALTER SYSTEM SET ssl = on").await;
     cluster.sql("ALTER SYSTEM SET ssl_ca_file = 'root.crt'").await;
-    cluster.sql("SELECT pg_reload_conf()").await;
+    cluster.reload().await;
 }
 
 /// Settings under which PostgreSQL clients may use TLS, with a certificate for `localhost`.

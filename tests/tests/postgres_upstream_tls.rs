@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::process::Command;
-use std::time::Duration;
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::Cluster;
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
 use sidepool_tests::settings::Settings;
 
@@ -36,12 +36,12 @@ async fn cluster() -> Cluster {
         chown(data.join(file), Some(owner.uid()), Some(owner.gid())).expect("the server may read its own files");
     }
     cluster.sql("ALTER SYSTEM SET ssl = on").await;
-    cluster.sql("SELECT pg_reload_conf()").await;
+    cluster.reload().await;
     cluster
 }
 
 fn settings(cluster: &Cluster, sslmode: &str) -> Settings {
-    Settings::postgres(cluster).set("postgres.databases.app.sslmode", sslmode).set("postgres.query_wait_timeout", "2s")
+    Settings::postgres(cluster).set("postgres.databases.app.sslmode", sslmode)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ async fn large_results_and_cancels_go_through_it() {
     assert_eq!(row.get::<_, i32>(0), 5_000_000);
     let cancel = client.cancel_token();
     let (slept, ()) = tokio::join!(client.query_one("SELECT pg_sleep(60)", &[]), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        runs(&cluster, "pg_sleep(60)").await;
         cancel.cancel_query(tokio_postgres::NoTls).await.expect("the cancel is sent");
     });
     let code = slept.expect_err("it is cancelled").code().map(|code| code.code().to_owned());

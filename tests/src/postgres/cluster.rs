@@ -106,12 +106,19 @@ impl Cluster {
         self.superuser("app").await.query_one(sql, &[]).await.expect(sql).get(0)
     }
 
+    /// Has it read its configuration again: whoever connects from now on is let in by what stands there.
+    pub async fn reload(&self) {
+        let (log, from) = (self.process().log(), self.process().log().len());
+        self.sql("SELECT pg_reload_conf()").await;
+        log.line_with_after(from, "reloading configuration files").await;
+    }
+
     /// Puts a line in front of `pg_hba.conf`.
     pub async fn allow(&self, line: &str) {
         let path = self.data.join("pg_hba.conf");
         let rest = std::fs::read_to_string(&path).expect("the cluster has it");
         std::fs::write(&path, format!("{line}\n{rest}")).expect("ours to write");
-        self.sql("SELECT pg_reload_conf()").await;
+        self.reload().await;
         let sql = "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL";
         assert_eq!(self.superuser("app").await.query_one(sql, &[]).await.expect(sql).get::<_, i64>(0), 0, "{line}");
     }
