@@ -1,16 +1,20 @@
 //! What the admin console does: pausing, closing and replacing under load, with a real server and real clients, and that nobody is hurt who was
 //! not meant.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::console::{number, of, rows, value};
-use sidepool_tests::load::{pgbench, script};
 use sidepool_tests::pooler::Pooler;
+use sidepool_tests::postgres::cancel::send_cancel;
 use sidepool_tests::postgres::wire::first_error;
 use sidepool_tests::postgres::{Cluster, Wire, frame, tags};
 use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
+use tokio::task::JoinSet;
 
 fn settings(cluster: &Cluster) -> Settings {
     Settings::postgres(cluster).set("postgres.admin_users", vec!["app".to_owned()]).set("postgres.query_wait_timeout", "60s")
@@ -34,19 +38,37 @@ async fn refused(console: &mut Wire, command: &str) -> String {
     first_error(&answer).unwrap_or_else(|| panic!("{command}: {}", tags(&answer))).field(b'M').expect("a message")
 }
 
-/// Short transactions of many clients, each of which must work, while `work` is done.
+/// Short transactions of many clients, each of which must work, until `work` is done, however long that takes.
 async fn under_load<T>(pool: &Pooler, work: impl Future<Output = T>) -> T {
-    let queries = script("SELECT 1;\nBEGIN;\nSELECT 2;\nSELECT 3;\nCOMMIT;\n");
-    let arguments = ["-n", "-c", "8", "-j", "2", "-T", "4", "-f", &queries];
-    let load = pgbench(pool.postgres_port(), &arguments);
-    let work = async {
-        // Only now: whoever logs in to a paused pool that has never had a connection waits.
-        pool.metrics_show("the load", |now| now.sum("sidepool_transactions_total", &[]) > 20.0).await;
-        work.await
-    };
-    let (result, done) = tokio::join!(load, work);
-    assert!(result.transactions > 50, "{result:?}");
+    let (over, mut load) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+    for _ in 0..8 {
+        let (client, over) = (pool.client().await, Arc::clone(&over));
+        load.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                for sql in ["SELECT 1", "BEGIN", "SELECT 2", "SELECT 3", "COMMIT"] {
+                    wait::soon(sql, client.simple_query(sql)).await.expect(sql);
+                }
+            }
+        });
+    }
+    let before = pool.scrape().await.sum("sidepool_transactions_total", &[]);
+    pool.metrics_show("the load", |now| now.sum("sidepool_transactions_total", &[]) > before + 50.0).await;
+    let done = work.await;
+    over.store(true, Ordering::Relaxed);
+    load.join_all().await;
     done
+}
+
+/// Waits until the console shows that it is paused: all, or this database.
+async fn is_paused(console: &mut Wire, database: Option<&str>) {
+    wait::until("the pause", async || {
+        let paused = match database {
+            Some(database) => number(of(&rows(console, "SHOW DATABASES").await, "name", database), "paused") == 1,
+            None => value(of(&rows(console, "SHOW STATE").await, "key", "paused"), "value") == "yes",
+        };
+        paused.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +80,8 @@ async fn pause_waits_for_the_servers_and_resume_lets_everybody_go_on() {
     under_load(&pool, async {
         for pause in ["PAUSE", "PAUSE app"] {
             assert_eq!(run(&mut admin, pause).await, "PAUSE");
-            assert_eq!(cluster.connections().await, 0, "{pause}");
+            // The server's processes end a moment after their connections.
+            wait::until(pause, async || (cluster.connections().await == 0).then_some(())).await;
             let state = rows(&mut admin, "SHOW STATE").await;
             assert_eq!(value(of(&state, "key", "paused"), "value"), if pause == "PAUSE" { "yes" } else { "no" });
             let databases = rows(&mut admin, "SHOW DATABASES").await;
@@ -89,16 +112,25 @@ async fn a_pause_that_waits_ends_by_a_cancel_and_by_a_resume() {
     let (mut admin, mut other) = (console(&pool).await, console(&pool).await);
     for pause in ["PAUSE", "PAUSE app"] {
         admin.send(&frame::query(pause)).await;
+        is_paused(&mut other, pause.strip_prefix("PAUSE ")).await;
         assert!(admin.is_silent().await, "the transaction is open");
         let (process, key) = admin.cancel_key.clone().expect("a key");
-        Wire::connect(pool.postgres_port()).await.send(&frame::cancel(process, &key)).await;
-        let answer = admin.until_ready().await;
+        let answer = {
+            let mut answer = pin!(admin.until_ready());
+            // One that comes before it waits does nothing.
+            wait::until("the cancel to hit", async || {
+                send_cancel(pool.postgres_port(), process, &key).await;
+                tokio::time::timeout(Duration::from_millis(300), answer.as_mut()).await.ok()
+            })
+            .await
+        };
         assert_eq!((tags(&answer).as_str(), answer[0].field(b'C').unwrap().as_str()), ("EZ", "57014"));
         assert_eq!(holder.value("SELECT 1").await, "1");
         let mut client = pool.wire().await;
         assert_eq!(client.value("SELECT 2").await, "2", "nothing is paused any more");
     }
     admin.send(&frame::query("PAUSE")).await;
+    is_paused(&mut other, None).await;
     assert!(admin.is_silent().await);
     assert_eq!(run(&mut other, "RESUME").await, "RESUME");
     assert_eq!(tags(&admin.until_ready().await), "EZ");
@@ -259,12 +291,12 @@ async fn shutdown_at_once_cuts_and_shutdown_for_clients_waits() {
     admin.send(&frame::terminate()).await;
     assert!(pool.process_mut().ended().await.success());
 
-    let mut pool = Pooler::start(settings(&cluster)).await;
+    let mut pool = Pooler::start(settings(&cluster).set("drain.timeout", "5m")).await;
     let (mut client, mut admin) = (pool.wire().await, console(&pool).await);
     client.query("BEGIN").await;
     admin.send(&frame::query("SHUTDOWN")).await;
     assert!(admin.until_closed().await.is_empty(), "no answer but the end");
-    wait::within(Duration::from_secs(5), "the end", pool.process_mut().ended()).await;
+    pool.process_mut().ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
