@@ -17,7 +17,8 @@ async fn named(pool: &Pooler, name: &str) -> Wire {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_process_is_the_same_within_a_transaction_and_while_pinned() {
     let cluster = Cluster::start().await;
-    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.default_pool_size", 2)).await;
+    // One worker: with several, who has its answer first may have given its connection back last.
+    let pool = Pooler::start(Settings::postgres(&cluster).set("postgres.default_pool_size", 2).set("workers", 1)).await;
     let (mut one, mut two) = (pool.wire().await, pool.wire().await);
     // Each takes the connection that was used last, so that the one that is free changes hands.
     let first = one.value(PID).await;
@@ -88,5 +89,7 @@ async fn the_server_shows_the_name_of_the_client_that_has_the_connection() {
         assert_eq!(office.value(NAMES).await, shown);
         let row = office.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND client_addr = '127.0.0.1'").await;
         assert_eq!(row, "2", "where they come from is where sidepool is");
+        drop(pool);
+        wait::until("its connections to be gone", async || (cluster.connections().await == 0).then_some(())).await;
     }
 }
