@@ -105,12 +105,14 @@ async fn clients_resume_their_tls_sessions() {
     assert_eq!((handshakes("full").await, handshakes("resumed").await), (1.0, 2.0));
     // OpenSSL, as libpq uses it, in both versions.
     let port = pool.postgres_port();
-    let session = files.path("session.pem");
     for version in ["-tls1_2", "-tls1_3"] {
+        let session = files.path(&format!("session{version}.pem"));
         let mut said = Vec::new();
         for keep in ["-sess_out", "-sess_in"] {
+            // It leaves at the end of what it is to say: not before it has been given its session.
+            let has_it = format!("timeout 25 sh -c 'until [ -s {session} ]; do sleep 0.1; done'");
             let command =
-                format!("sleep 1 | openssl s_client -starttls postgres -connect 127.0.0.1:{port} {version} {keep} {session} 2>&1");
+                format!("{has_it} | openssl s_client -starttls postgres -connect 127.0.0.1:{port} {version} {keep} {session} 2>&1");
             let output = tokio::task::spawn_blocking(|| Command::new("sh").args(["-c"]).arg(command).output().expect("openssl starts"));
             said.push(String::from_utf8_lossy(&wait::soon("openssl", output).await.expect("it ends").stdout).into_owned());
         }
