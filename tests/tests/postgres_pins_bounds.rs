@@ -187,8 +187,9 @@ async fn a_pinned_client_that_is_idle_for_too_long_is_told_and_its_connection_se
     let (mut idle, mut other) = (pool.wire().await, pool.wire().await);
     // Unpinned clients have no such bound, and neither have those that are in a transaction.
     run(&mut other, "SELECT 1").await;
-    run(&mut idle, HIDDEN).await;
-    run(&mut idle, "BEGIN").await;
+    // In one go, so that it is not idle in between.
+    idle.send(&[frame::query(HIDDEN), frame::query("BEGIN")].concat()).await;
+    assert_eq!([tags(&idle.until_ready().await), tags(&idle.until_ready().await)], ["TDCCZ", "CZ"]);
     assert_eq!(idle.value("SELECT pg_sleep(0.8)").await, "");
     run(&mut idle, "COMMIT").await;
     let last = idle.until_closed().await.pop().expect("it is told");
