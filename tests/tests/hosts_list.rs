@@ -1,6 +1,7 @@
 //! Several hosts of one database: connections are spread, a dead host does not hold up the others, and without load balancing one is stayed on.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use sidepool_tests::conformance::proves;
@@ -56,14 +57,15 @@ async fn a_dead_host_does_not_hold_up_the_others() {
     silent.behave(Behaviour::Stall);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}", refused.port(), silent.port(), two.port());
     // A host that is to be stayed on has its share of the time for a login; where connects are spread, another is as good.
-    for (policy, timeout) in [("round-robin", "15s"), ("disable", "3s")] {
-        let settings = over(&one, &hosts).set("postgres.databases.app.load_balance_hosts", policy);
+    for (policy, timeout) in [("round-robin", "60s"), ("disable", "3s")] {
+        let settings = over(&one, &hosts).set("postgres.databases.app.load_balance_hosts", policy).set("postgres.default_pool_size", 20);
         let pool = Pooler::start(settings.set("postgres.server_connect_timeout", timeout)).await;
         let started = Instant::now();
-        let (_wires, seen) = servers(&pool, 5).await;
+        let (_wires, seen) = servers(&pool, 20).await;
         assert_eq!(distinct(&seen), BTreeSet::from([&*two.port().to_string()]));
-        // The silent one costs a moment once, and is then passed over: nobody waits for it again.
-        assert!(started.elapsed() < Duration::from_secs(3), "{policy}: {:?}", started.elapsed());
+        // The silent one costs a moment once, and is then passed over: nobody waits for it again. Its share of the timeout is twenty seconds, or one for
+        // each client.
+        assert!(started.elapsed() < Duration::from_secs(12), "{policy}: {:?}", started.elapsed());
     }
 }
 
@@ -72,14 +74,16 @@ async fn a_host_that_worked_and_is_silent_now_does_not_hold_up_the_others() {
     let (one, two) = (Cluster::start().await, Cluster::start().await);
     let first = FaultProxy::start(one.port()).await;
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", first.port(), two.port());
-    let pool = Pooler::start(over(&one, &hosts).set("postgres.default_pool_size", 20)).await;
+    let settings = over(&one, &hosts).set("postgres.default_pool_size", 20).set("postgres.server_connect_timeout", "60s");
+    let pool = Pooler::start(settings).await;
     let (wires, seen) = servers(&pool, 4).await;
     assert_eq!(distinct(&seen).len(), 2);
     first.behave(Behaviour::StallNew);
     let started = Instant::now();
     let (_more, seen) = servers(&pool, 4).await;
     assert_eq!(distinct(&seen), BTreeSet::from([&*two.port().to_string()]));
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    // Far less than the share of the timeout that the silent one could take.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     drop(wires);
 }
 
@@ -121,9 +125,11 @@ async fn a_host_that_keeps_failing_is_ejected_shown_and_brought_back_by_a_probe(
     assert!(opened(&now, &bad) >= 1.0 && opened(&now, &good) < 0.5);
     assert!((addresses(&now, &good, "closed") - 1.0).abs() < 0.5 && addresses(&now, &bad, "closed") < 0.5);
     pool.process().log().line_with("connects in a row failed").await;
-    let tried = proxy.accepted();
+    let (begun, tried) = (Instant::now(), proxy.accepted());
     let (more, _) = servers(&pool, 5).await;
-    assert!(proxy.accepted() <= tried + 1, "it is avoided but for a probe: {} after {tried}", proxy.accepted());
+    // A pause is half a second at least.
+    let probes = 1 + begun.elapsed().as_secs() * 2;
+    assert!(proxy.accepted() <= tried + probes, "it is avoided but for a probe: {} after {tried}", proxy.accepted());
     let status = scrape::get(pool.settings().admin_port(), "/statusz").await.expect("it answers").body;
     assert!(status.contains(&format!("\"{bad}\"")) && status.contains("\"half_open\""), "{status}");
     drop((wires, more));
@@ -172,10 +178,11 @@ async fn a_cancel_goes_to_the_server_that_runs_the_query() {
         let (process, secret) = wire.cancel_key.clone().expect("a key");
         wire.send(&sidepool_tests::postgres::frame::query("SELECT pg_sleep(60)")).await;
         // It has to run before it can be cancelled; a cancel that comes too early does nothing.
+        let mut answer = pin!(wire.until_ready());
         let answer = wait::until("the cancel to hit", async || {
             let mut cancel = Wire::connect(pool.postgres_port()).await;
             cancel.send(&sidepool_tests::postgres::frame::cancel(process, &secret)).await;
-            tokio::time::timeout(Duration::from_millis(300), wire.until_ready()).await.ok()
+            tokio::time::timeout(Duration::from_millis(300), answer.as_mut()).await.ok()
         })
         .await;
         let error = sidepool_tests::postgres::wire::first_error(&answer).expect("an error");
