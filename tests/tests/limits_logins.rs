@@ -70,7 +70,7 @@ async fn few_are_listened_to_at_a_time_and_the_others_have_their_turn() {
         strangers.push(slow(&pool, number).await);
     }
     // A cancel waits for no turn.
-    wait::within(Duration::from_secs(5), "the cancel", cancel_at(pool.postgres_port(), &busy)).await;
+    cancel_at(pool.postgres_port(), &busy).await;
     is_cancelled(&mut busy).await;
     // Ten that say next to nothing take no turn; of the ten others four make room each second.
     let mut client = wait::soon("a turn", Wire::login(pool.postgres_port(), USER, "app", PASSWORD)).await;
@@ -133,9 +133,14 @@ async fn redis_who_does_not_read_is_sent_away_all_the_same() {
         now.sum("sidepool_client_logins_total", &[("protocol", "redis"), ("result", "timeout")]) >= 3.0
     })
     .await;
-    let mut client = pool.redis_wire().await;
-    assert_eq!(client.command(&["AUTH", "a-secret"]).await.text(), "OK");
-    assert!(pool.scrape().await.sum("sidepool_listener_client_connections", &[]) <= 1.5, "and they are gone");
+    // Whoever comes now has as little time: on a slow machine it takes more than one try.
+    let _client = wait::until("a place", async || {
+        let mut wire = pool.redis_wire().await;
+        wire.try_send(&redis::wire::request(&["AUTH", "a-secret"])).await.ok()?;
+        (wire.read().await?.text() == "OK").then_some(wire)
+    })
+    .await;
+    pool.metrics_show("them to be gone", |now| now.sum("sidepool_listener_client_connections", &[]) <= 1.5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
