@@ -1,7 +1,5 @@
 //! `auth_query` and SCRAM pass-through: users whom only the server knows, and whose passwords nobody but they and the server know.
 
-use std::time::Duration;
-
 use sidepool_tests::conformance::proves;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
@@ -11,11 +9,11 @@ use sidepool_tests::settings::Settings;
 use sidepool_tests::wait;
 use tokio::task::JoinSet;
 
-/// A function that only its owner may run, as PgBouncer's documentation recommends; it counts how often it is asked.
+/// A function that only its owner may run, as PgBouncer's documentation recommends; it counts how often it is asked, and waits for whoever has locked 1.
 const LOOKUP: &str = "\
 CREATE SEQUENCE asked;
 CREATE FUNCTION lookup(name text) RETURNS TABLE (usename text, passwd text) LANGUAGE sql SECURITY DEFINER AS
-  $$ SELECT nextval('asked'); SELECT rolname::text, rolpassword::text FROM pg_authid WHERE rolname = name AND rolcanlogin $$;
+  $$ SELECT nextval('asked'); SELECT pg_advisory_xact_lock_shared(1); SELECT rolname::text, rolpassword::text FROM pg_authid WHERE rolname = name AND rolcanlogin $$;
 CREATE ROLE looker LOGIN PASSWORD 'looker-secret';
 GRANT USAGE ON SEQUENCE asked TO looker;
 ";
@@ -128,10 +126,15 @@ async fn a_burst_of_logins_is_no_burst_of_queries() {
     drop(attempt(&pool, "legacy", "app", "legacy-secret").await.ok());
     let before = asked(&cluster).await;
     let port = pool.postgres_port();
+    // The first is answered when all have come.
+    let gate = cluster.superuser("app").await;
+    gate.batch_execute("SELECT pg_advisory_lock(1)").await.expect("a lock");
     let mut burst = JoinSet::new();
     for _ in 0..200 {
         burst.spawn(async move { Wire::try_login(port, &[("user", "legacy"), ("database", "app")], "legacy-secret").await.is_ok() });
     }
+    pool.metrics_show("all to be here", |now| now.sum("sidepool_listener_client_connections", &[]) == 200.0).await;
+    gate.batch_execute("SELECT pg_advisory_unlock(1)").await.expect("no lock");
     let mut admitted = 0;
     while let Some(one) = burst.join_next().await {
         admitted += usize::from(one.expect("no panic"));
@@ -213,9 +216,9 @@ async fn a_database_that_is_down_or_hangs_stalls_nobody_else() {
     let settings = settings(&good)
         .database("dead", &broken)
         .set("postgres.databases.dead.dbname", "app")
-        .set("postgres.databases.dead.query_wait_timeout", "2s")
-        .set("postgres.client_login_timeout", "5s");
-    let pool = Pooler::start(settings).await;
+        .set("postgres.databases.dead.query_wait_timeout", "60s")
+        .set("postgres.client_login_timeout", "60s");
+    let mut pool = Pooler::start(settings.clone()).await;
     // It hangs: the function waits for a lock.
     let holder = broken.superuser("app").await;
     holder.batch_execute("BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
@@ -224,17 +227,17 @@ async fn a_database_that_is_down_or_hangs_stalls_nobody_else() {
     for _ in 0..20 {
         hanging.spawn(async move { Wire::try_login(port, &[("user", USER), ("database", "dead")], PASSWORD).await.is_ok() });
     }
+    // Whoever waited for those would wait for longer than the test does.
     for _ in 0..10 {
-        let started = std::time::Instant::now();
         let mut wire = attempt(&pool, USER, "app", PASSWORD).await.unwrap_or_else(|error| panic!("{:?}", told(&error)));
         assert_eq!(wire.value("SELECT 1").await, "1");
-        assert!(started.elapsed() < Duration::from_secs(4));
     }
     holder.batch_execute("ROLLBACK").await.expect("an end");
     while let Some(one) = hanging.join_next().await {
         let _ = one.expect("no panic");
     }
     drop(holder);
+    pool.reload(settings.set("postgres.databases.dead.query_wait_timeout", "2s")).await;
     broken.stop();
     let error = attempt(&pool, USER, "dead", PASSWORD).await.err().expect("refused");
     assert_eq!(told(&error), ("08001".to_owned(), "bouncer config error".to_owned()));
