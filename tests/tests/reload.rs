@@ -61,7 +61,7 @@ async fn shrinking_closes_the_idle_now_and_the_leased_at_their_release() {
     for wire in &mut clients {
         assert_eq!(wire.value("SELECT 1").await, "1");
     }
-    assert_eq!(cluster.connections().await, 1);
+    wait::until("the server to know", async || (cluster.connections().await == 1).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
