@@ -129,7 +129,11 @@ async fn a_line_tells_what_a_client_is_and_does() {
         ["N", "", "a-library"],
         "RESET leaves the library's name"
     );
-    assert_eq!(look("idle").await, "0");
+    wait::until("a moment after a command", async || {
+        told.command(&["RESET"]).await;
+        (look("idle").await == "0").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,6 +153,7 @@ async fn who_cannot_know_whether_its_transaction_has_begun_is_told_and_closed() 
     ok(&mut wire, &["UNWATCH"]).await;
     network.behave(sidepool_tests::fault::Behaviour::Stall);
     wire.send(&all(&[&["WATCH", "k"], &["MULTI"]])).await;
+    pool.metrics_show("a leased connection", |now| now.sum("sidepool_redis_connections", &[("use", "leased")]) > 0.5).await;
     assert!(wire.is_silent().await);
     network.cut();
     // What follows was sent before the client could know, and must not run by itself.

@@ -157,11 +157,14 @@ async fn a_peer_that_is_slow_gets_so_many_cancels_at_a_time() {
     }
     let first = wait::soon("a cancel", peer.accept()).await.expect("a connection");
     let _second = wait::soon("another one", peer.accept()).await.expect("a connection");
-    assert!(tokio::time::timeout(Duration::from_millis(500), peer.accept()).await.is_err(), "the third waits its turn");
     let mut admin = Wire::login(pool.postgres_port(), "app", "pgbouncer", "").await;
-    let pools = rows(&mut admin, "SHOW PEER_POOLS").await;
-    let columns = ["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
-    assert_eq!(columns.map(|column| number(&pools[0], column)), [7, 2, 1, 2, 0]);
+    wait::until("two cancels and one that waits", async || {
+        let pools = rows(&mut admin, "SHOW PEER_POOLS").await;
+        let columns = ["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
+        (columns.map(|column| number(&pools[0], column)) == [7, 2, 1, 2, 0]).then_some(())
+    })
+    .await;
+    assert!(tokio::time::timeout(Duration::from_millis(500), peer.accept()).await.is_err(), "the third waits its turn");
     drop(first);
     wait::soon("the third one", peer.accept()).await.expect("a connection");
 }
