@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use sidepool_tests::conformance::proves;
 use sidepool_tests::ini::{IniPooler, Program};
+use sidepool_tests::postgres::cancel::runs;
 use sidepool_tests::postgres::frame::{cancel, copy_data, copy_done, message, query, ssl_request};
 use sidepool_tests::postgres::{Cluster, Wire};
 use similar::{ChangeTag, TextDiff};
@@ -131,14 +132,14 @@ async fn play(program: Program, scenario: &Scenario, cluster: &Cluster) -> Strin
     let mut clients: BTreeMap<&str, Wire> = BTreeMap::new();
     let mut text = String::new();
     for line in scenario.script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let answer = act(line, &pooler, &mut clients).await;
+        let answer = act(line, &pooler, cluster, &mut clients).await;
         text.push_str(&format!("> {line}\n{}", pooler.without_ports(&answer, cluster.port())));
     }
     text
 }
 
 /// One line of a script.
-async fn act<'s>(line: &'s str, pooler: &IniPooler, clients: &mut BTreeMap<&'s str, Wire>) -> String {
+async fn act<'s>(line: &'s str, pooler: &IniPooler, cluster: &Cluster, clients: &mut BTreeMap<&'s str, Wire>) -> String {
     let (name, verb, argument) = words(line);
     if argument == "connect" {
         clients.insert(name, Wire::connect(pooler.port()).await);
@@ -181,6 +182,10 @@ async fn act<'s>(line: &'s str, pooler: &IniPooler, clients: &mut BTreeMap<&'s s
             format!("answer {:?}\n", String::from_utf8_lossy(&wire.read_exactly(1).await))
         }
         "read" => render(&wire.until_ready().await, Detail::Whole),
+        "runs" => {
+            runs(cluster, argument).await;
+            String::new()
+        }
         "silent" => format!("silent: {}\n", wire.is_silent().await),
         "closed" => render(&wire.until_closed().await, Detail::Whole),
         "leave" => {

@@ -1,6 +1,6 @@
 //! What is played. A script has a line each: `NAME = user:U database:D password:P …` logs in (`:=` also compares what
 //! is reported then), `NAME VERB TEXT` does something; the verbs are in
-//! the parent module.
+//! the parent module. Timeouts of a second are set by the console when only what is to run into them is left to do.
 
 /// The configuration that both poolers start with.
 pub(crate) const INI: &str = "
@@ -177,20 +177,23 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     plays(
         "a wait that is too long",
-        "query_wait_timeout = 1
-        default_pool_size = 1",
-        "a = user:app database:app password:app-secret-0815
+        "default_pool_size = 1",
+        "admin = user:admin database:pgbouncer password:admin-secret
+        a = user:app database:app password:app-secret-0815
         b = user:app database:app password:app-secret-0815
         a query BEGIN
+        admin query SET query_wait_timeout = 1
         b send SELECT 1
         b read
         a query COMMIT",
     ),
     plays(
         "a query that is too long",
-        "query_timeout = 1",
-        "a = user:app database:app password:app-secret-0815
+        "",
+        "admin = user:admin database:pgbouncer password:admin-secret
+        a = user:app database:app password:app-secret-0815
         a query SELECT 1
+        admin query SET query_timeout = 1
         a send SELECT pg_sleep(60)
         a closed",
     ),
@@ -203,9 +206,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     plays(
         "an idle client",
-        "client_idle_timeout = 1",
-        "a = user:app database:app password:app-secret-0815
+        "",
+        "admin = user:admin database:pgbouncer password:admin-secret
+        a = user:app database:app password:app-secret-0815
         a query SELECT 1
+        admin query SET client_idle_timeout = 1
         a closed",
     ),
     plays(
@@ -213,7 +218,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "",
         "a = user:app database:app password:app-secret-0815
         a send SELECT pg_sleep(60)
-        a silent
+        a runs pg_sleep(60)
         a cancel
         a read
         a query SELECT 'goes on'",
@@ -362,24 +367,26 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     plays(
         "at most so many servers of a database",
-        "max_db_connections = 1
-        query_wait_timeout = 1",
-        "a = user:app database:app password:app-secret-0815
+        "max_db_connections = 1",
+        "admin = user:admin database:pgbouncer password:admin-secret
+        a = user:app database:app password:app-secret-0815
         b = user:second database:app password:second-secret
         a query SELECT 'first'
         b query SELECT 'takes the place of an idle one'
         b query BEGIN
+        admin query SET query_wait_timeout = 1
         a send SELECT 'finds no room'
         a read",
     ),
     plays(
         "at most so many servers of a user",
-        "max_user_connections = 1
-        query_wait_timeout = 1",
-        "a = user:app database:app password:app-secret-0815
+        "max_user_connections = 1",
+        "admin = user:admin database:pgbouncer password:admin-secret
+        a = user:app database:app password:app-secret-0815
         b = user:app database:sessions password:app-secret-0815
         a query SELECT 'first'
         b query SELECT 'takes the place of an idle one'
+        admin query SET query_wait_timeout = 1
         a send SELECT 'finds no room'
         a read",
     ),
@@ -511,7 +518,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "settings that are set",
         "",
         "a = user:admin database:pgbouncer password:admin-secret
-        a query SET query_wait_timeout = 1
         a query SET default_pool_size = 1
         a query SET max_client_conn = 3
         a query SET server_check_delay = 0
@@ -520,6 +526,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         d = user:app database:app password:app-secret-0815
         e = user:app database:app password:app-secret-0815
         c query BEGIN
+        a query SET query_wait_timeout = 1
         d send SELECT 1
         d read
         a query SET pool_mode = nonsense
