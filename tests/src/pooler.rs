@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
@@ -184,9 +185,17 @@ impl Pooler {
         wait::soon("a Redis connection", client.get_multiplexed_async_connection()).await.expect("the proxy answers")
     }
 
-    /// Its metrics now.
+    /// Its metrics now. A worker that does not answer within a second is shown with its numbers of before, or not at all: then it is asked again.
     pub async fn scrape(&self) -> Scrape {
-        scrape::metrics(self.settings.admin_port()).await
+        let mut tries = 3;
+        loop {
+            let begun = Instant::now();
+            let scrape = scrape::metrics(self.settings.admin_port()).await;
+            tries -= 1;
+            if begun.elapsed() < Duration::from_secs(1) || tries == 0 {
+                return scrape;
+            }
+        }
     }
 
     /// Waits until its metrics satisfy `condition`.

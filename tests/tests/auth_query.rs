@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 const LOOKUP: &str = "\
 CREATE SEQUENCE asked;
 CREATE FUNCTION lookup(name text) RETURNS TABLE (usename text, passwd text) LANGUAGE sql SECURITY DEFINER AS
-  $$ SELECT nextval('asked'); SELECT pg_advisory_xact_lock_shared(1); SELECT rolname::text, rolpassword::text FROM pg_authid WHERE rolname = name AND rolcanlogin $$;
+  $$ SELECT nextval('asked'); SELECT pg_advisory_xact_lock_shared(1);
+  SELECT rolname::text, rolpassword::text FROM pg_authid WHERE rolname = name AND rolcanlogin $$;
 CREATE ROLE looker LOGIN PASSWORD 'looker-secret';
 GRANT USAGE ON SEQUENCE asked TO looker;
 ";
