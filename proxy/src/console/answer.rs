@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -82,16 +83,8 @@ impl Desk {
                 self.order(Order::Suspend).await??;
                 Ok("SUSPEND".into())
             }
-            Command::Pause(which) => {
-                let switch = Switch::Pause(which);
-                self.switch("PAUSE", switch.clone()).await?;
-                self.wait("PAUSE", &switch, Goal::Released).await
-            }
-            Command::WaitClose(which) => {
-                let switch = Switch::Wait(which);
-                self.switch("WAIT_CLOSE", switch.clone()).await?;
-                self.wait("WAIT_CLOSE", &switch, Goal::Closed).await
-            }
+            Command::Pause(which) => self.switch_and_wait("PAUSE", Switch::Pause(which), Goal::Released).await,
+            Command::WaitClose(which) => self.switch_and_wait("WAIT_CLOSE", Switch::Wait(which), Goal::Closed).await,
             Command::Resume(which) => self.switch("RESUME", Switch::Resume(which)).await,
             Command::Disable(which) => self.switch("DISABLE", Switch::Disable(which)).await,
             Command::Enable(which) => self.switch("ENABLE", Switch::Enable(which)).await,
@@ -129,15 +122,19 @@ impl Desk {
         Ok(name.into())
     }
 
-    /// Waits for what takes its time; a cancel ends it, and with it the pause.
-    async fn wait(&mut self, name: &str, switch: &Switch, goal: Goal) -> Result<Tag, Stop> {
-        let mailboxes = self.worker.mailboxes.clone();
-        match self.unless_cancelled(waiting::until(&mailboxes, switch, goal)).await? {
+    /// Switches, and waits for what takes its time; a cancel ends it, and with it the pause.
+    async fn switch_and_wait(&mut self, name: &str, switch: Switch, goal: Goal) -> Result<Tag, Stop> {
+        let (mailboxes, cancels) = (self.worker.mailboxes.clone(), Rc::clone(&self.cancelled));
+        // One that comes while the switch is turned counts, too.
+        let mut cancelled = pin!(cancels.notified());
+        cancelled.as_mut().enable();
+        self.switch(name, switch.clone()).await?;
+        match self.unless(cancelled, waiting::until(&mailboxes, &switch, goal)).await? {
             Some(Waited::Done) => Ok(name.into()),
             Some(Waited::Resumed) => Err(refused(format!("{name} has ended: resumed by somebody else")).into()),
             None => {
                 if let Switch::Pause(which) = switch {
-                    let resume = Switch::Resume(which.clone());
+                    let resume = Switch::Resume(which);
                     // Somebody else may have been faster.
                     let _ = self.order(|answer| Order::Switch(resume, answer)).await?;
                 }
@@ -331,12 +328,11 @@ impl Desk {
         self.flush().await
     }
 
-    /// Awaits `work` unless a cancel comes first (`None`) or the client leaves.
-    async fn unless_cancelled<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Stop> {
-        let cancelled = Rc::clone(&self.cancelled);
+    /// Awaits `work` unless it is `cancelled` first (`None`) or the client leaves.
+    async fn unless<T>(&mut self, cancelled: impl Future<Output = ()>, work: impl Future<Output = T>) -> Result<Option<T>, Stop> {
         tokio::select! {
             biased;
-            () = cancelled.notified() => Ok(None),
+            () = cancelled => Ok(None),
             gone = self.listen() => Err(gone),
             done = work => Ok(Some(done)),
         }
