@@ -9,6 +9,7 @@ POSTGRES = {
     "P": "one SELECT by primary key, prepared statement",
     "N": "transaction of 7 statements (pgbench -N), simple protocol",
     "W": "one row of 100 KB",
+    "R": "1,000 rows of 25 bytes",
     "U": "one SELECT by primary key, Unix sockets on both sides",
 }
 LOGIN = {"C": "a new connection with a SCRAM login for each SELECT"}
@@ -24,7 +25,7 @@ _POINTS = {"CLIENTS": (1, 4, 16, 64, 256, 1000, 4000, 10_000), "POOLS": (1, 10, 
 # What others are held against: a crowd that is usual, for clients. As fast as it can, one client has each wake-up to itself, which 64 share.
 _REFERENCE_OF_CLIENTS = 64
 
-DEFAULT = ("S1 S16 S64 S256 S1000 E64 P64 N64 W16 U64 S64@2000 S64+tls S64+server-tls S64+tls+server-tls "
+DEFAULT = ("S1 S16 S64 S256 S1000 E64 P64 N64 W16 R16 U64 S64@2000 S64+tls S64+server-tls S64+tls+server-tls "
            "C64 C64+tls C64+tls+resumed C64+tls+rsa C64+tls+rsa+resumed IDLE10000 START CLIENTS10000 CLIENTS10000@2000 POOLS500@2000 WORKERS4 "
            "GET50 SET50 GET500 SET500 GET50x16 SET50x16 GET500x16 REDISIDLE5000")
 

@@ -16,7 +16,12 @@ from measure.tools import tool
 
 _OPTIONS = {
     "S": ["-S", "-M", "simple"], "E": ["-S", "-M", "extended"], "P": ["-S", "-M", "prepared"], "N": ["-N", "-M", "simple"],
-    "W": ["-M", "simple"], "U": ["-S", "-M", "simple"],
+    "W": ["-M", "simple"], "R": ["-M", "simple"], "U": ["-S", "-M", "simple"],
+}
+# What pgbench has no script of its own for.
+_SCRIPTS = {
+    "W": "select repeat('x', 100000);\n",
+    "R": "select lpad(n::text, 14) from generate_series(1, 1000) n;\n",
 }
 # Of the transactions of a run as fast as it can, this share is logged for the percentiles.
 _SAMPLING = 0.1
@@ -71,8 +76,8 @@ def _pgbench(target, load, options, seconds):
                "-j", str(threads), "-T", str(_PATIENCE_SECONDS), *_OPTIONS[load.kind], *options]
     marks, said = [], []
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        if load.kind == "W":
-            script.write("select repeat('x', 100000);\n")
+        if load.kind in _SCRIPTS:
+            script.write(_SCRIPTS[load.kind])
             script.flush()
             command += ["-f", script.name]
         with subprocess.Popen([*command, database], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

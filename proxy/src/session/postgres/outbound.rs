@@ -166,7 +166,8 @@ impl Outbound<'_, '_> {
                 return Ok(at);
             }
             let verdict = self.judge(tag, whole)?;
-            at += self.follow(head, at, rest.len(), verdict);
+            let bytes = if flows(tag) && !is_answer { self.run(head, rest) } else { head.message_bytes() };
+            at += self.follow(bytes, at, rest.len(), verdict);
             self.answer_locals();
         }
     }
@@ -198,12 +199,26 @@ impl Outbound<'_, '_> {
         here
     }
 
-    /// Passes what there is of a message that begins `at`, out of so many bytes.
+    /// How long a message of rows is, with those behind it that are alike and there as a whole: nothing changes from one to the next, so all of them are
+    /// judged as one.
+    fn run(&self, first: Head, rest: &[u8]) -> usize {
+        let mut bytes = first.message_bytes();
+        while let Some(behind) = rest.get(bytes..)
+            && let Ok(Some(head)) = frame::head(behind)
+            && head.tag == first.tag
+            && head.message_bytes() <= self.max_packet.min(behind.len())
+        {
+            bytes += head.message_bytes();
+        }
+        bytes
+    }
+
+    /// Passes what there is of so many bytes that begin `at`, out of what was read.
     #[inline]
-    fn follow(&mut self, head: Head, at: usize, length: usize, verdict: Verdict) -> usize {
-        let here = head.message_bytes().min(length);
+    fn follow(&mut self, bytes: usize, at: usize, length: usize, verdict: Verdict) -> usize {
+        let here = bytes.min(length);
         self.link.forward = verdict == Verdict::Forward;
-        self.link.remaining = head.message_bytes() - here;
+        self.link.remaining = bytes - here;
         if self.link.forward {
             // What the client has seen something of is not sent again.
             self.link.replay.bytes.clear();
@@ -530,6 +545,11 @@ impl Outbound<'_, '_> {
 /// Whether this is the tag of a command that is about rows, and about nothing else that anybody wants to know.
 fn tells_nothing(tag: &[u8]) -> bool {
     matches!(tag.first_chunk::<7>(), Some(b"SELECT " | b"INSERT " | b"UPDATE " | b"DELETE "))
+}
+
+/// Which messages come one after the other, and mean nothing but what they carry.
+fn flows(tag: BackendTag) -> bool {
+    matches!(tag, BackendTag::DataRow | BackendTag::CopyData)
 }
 
 /// Which messages are worth waiting for the end of.

@@ -1,12 +1,12 @@
 //! Both scanners together against scripts: what reaches the server, what reaches the client, and what is remembered.
 
 use sidepool_config::model::SlowLog;
-use sidepool_protocol::postgres::frame::HEAD_BYTES;
+use sidepool_protocol::postgres::frame::{BadLength, HEAD_BYTES};
 use sidepool_protocol::postgres::parameters::ParameterSet;
 use sidepool_protocol::postgres::splice::Splice;
 
 use super::inbound::{Body, Inbound, Rewriting, Rules, Stop, Violation};
-use super::outbound::{News, Notifications, Outbound};
+use super::outbound::{News, Notifications, Outbound, ServerFault};
 use super::prepared::{ClientStatements, StatementTable};
 use crate::session::postgres::schema_clock::SchemaClock;
 use crate::upstream::postgres::journal::Journal;
@@ -320,7 +320,9 @@ fn every_cut_of_the_stream_gives_the_same_result() {
         message(b't', b"\0\0"),
         message(b'T', b"\0\0"),
         message(b'D', b"row"),
-        message(b'C', b"SELECT 1\0"),
+        message(b'D', b""),
+        message(b'D', b"a longer row"),
+        message(b'C', b"SELECT 3\0"),
         ready(),
         message(b'C', b"X\0"),
         ready(),
@@ -333,6 +335,24 @@ fn every_cut_of_the_stream_gives_the_same_result() {
         got.extend(answer(&mut client, &mut link, &answers[cut..]).0);
         assert_eq!(got, answers, "cut at {cut}");
         assert!(link.is_free());
+    }
+}
+
+#[test]
+fn rows_in_front_of_a_broken_one_reach_the_client() {
+    let world = World::new(10);
+    let rows = [message(b'D', b"one"), message(b'D', b"two")].concat();
+    for (broken, fault) in [
+        (message(b'D', &[0; 100]), ServerFault::Packet(105)),
+        (b"D\0\0\0\x03".to_vec(), ServerFault::Length(BadLength { tag: b'D', length: 3 })),
+        (message(b'!', b""), ServerFault::Tag(b'!')),
+    ] {
+        let (mut client, mut link, mut scratch) = (Client::new(1), Link::default(), Vec::new());
+        world.send(&mut client, &mut link, &message(b'Q', b"select\0")).unwrap();
+        let input = [rows.clone(), broken].concat();
+        let mut out = Splice::new(&input, &mut scratch);
+        let scanned = Outbound { max_packet: 100, ..outbound(&mut client, &mut link, &mut out) }.scan(&input);
+        assert_eq!((scanned, out.finish()), (Err(fault), &rows[..]));
     }
 }
 
