@@ -158,16 +158,16 @@ async fn nobody_waits_for_a_connect_when_a_connection_in_use_reaches_its_age() {
     // A connect takes longer than anybody may wait, and less than the fifth of a lifetime that a successor has to come.
     let settings = Settings::postgres(&cluster)
         .set("postgres.default_pool_size", 2)
-        .set("postgres.server_lifetime", "9s")
+        .set("postgres.server_lifetime", "6s")
         .set("postgres.databases.app.connect_query", "SELECT pg_sleep(0.3)");
     let mut pool = Pooler::start(settings.clone()).await;
     let mut wire = pool.wire().await;
     wire.value("SELECT 1").await;
     pool.reload(settings.set("postgres.query_wait_timeout", "100ms")).await;
     let mut seen = std::collections::BTreeSet::new();
-    wait::until("another connection", async || {
+    wait::until("four connections one after the other", async || {
         seen.insert(wire.value("SELECT pg_backend_pid()").await);
-        (seen.len() >= 2).then_some(())
+        (seen.len() >= 4).then_some(())
     })
     .await;
 }

@@ -2,6 +2,7 @@
 //! hear without a pooler: what was committed after its LISTEN was, in order, once, outside of transactions.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cluster::{PASSWORD, USER};
@@ -29,17 +30,22 @@ async fn heard(wire: &mut Wire) -> String {
     said(&wire.read().await.expect("a notification, and not the end"))
 }
 
-/// How often something is tried: the answer waits half a second for what a client has notified itself of, in which a machine may stand still.
+/// How long an answer waits for what a client has notified itself of: only then may it come later.
+const OWN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often something is tried where a machine stands still for that long.
 const TRIES: u32 = 3;
 
 /// What is notified to a client by a statement of its own: before the end of the answer, as from the server.
 async fn told(wire: &mut Wire, sql: &str) -> String {
     for _ in 0..TRIES {
+        let begun = Instant::now();
         let answer = wire.query(sql).await;
-        match answer.iter().find(|message| message.tag == b'A') {
-            Some(message) => return said(message),
-            None => drop(heard(wire).await),
+        if let Some(message) = answer.iter().find(|message| message.tag == b'A') {
+            return said(message);
         }
+        assert!(begun.elapsed() >= OWN_PATIENCE, "{sql}: it is waited for");
+        heard(wire).await;
     }
     panic!("{sql}: no notification within the answer");
 }
@@ -190,6 +196,7 @@ async fn what_a_client_notifies_itself_of_comes_within_the_answer_in_the_order_o
     let (mut own, mut others, mut late) = (Vec::new(), Vec::new(), 0);
     for index in 0..100 {
         let sql = format!("NOTIFY a, '{index}'");
+        let begun = Instant::now();
         let answer = match index % 3 {
             0 => wire.query(&sql).await,
             1 => wire.ask(&[parse("", &sql), bind("", "", &[]), execute("", 0), sync()].concat()).await,
@@ -197,7 +204,9 @@ async fn what_a_client_notifies_itself_of_comes_within_the_answer_in_the_order_o
         };
         let heard = answer.iter().filter(|message| message.tag == b'A').map(said);
         let (to_own, to_others): (Vec<_>, Vec<_>) = heard.partition(|said| said.starts_with("a="));
-        late += u32::from(!to_own.contains(&format!("a={index}")));
+        let in_time = to_own.contains(&format!("a={index}"));
+        assert!(in_time || begun.elapsed() >= OWN_PATIENCE, "{sql}: it is waited for");
+        late += u32::from(!in_time);
         own.extend(to_own);
         others.extend(to_others);
     }
@@ -215,6 +224,7 @@ async fn what_a_client_notifies_itself_of_comes_within_the_answer_in_the_order_o
     // With queries behind it that have been sent already.
     let mut in_time = false;
     for _ in 0..TRIES {
+        let begun = Instant::now();
         wire.send(&[query("NOTIFY a, 'x'"), query("SELECT 1"), query("NOTIFY a, 'y'"), query("SELECT 2")].concat()).await;
         let mut told = Vec::new();
         for _ in 0..4 {
@@ -223,14 +233,18 @@ async fn what_a_client_notifies_itself_of_comes_within_the_answer_in_the_order_o
         for _ in told.iter().sum()..2 {
             heard(&mut wire).await;
         }
-        in_time |= told[0] >= 1 && told[..3].iter().sum::<usize>() == 2 && told[3] == 0;
+        let these = told[0] >= 1 && told[..3].iter().sum::<usize>() == 2 && told[3] == 0;
+        assert!(these || begun.elapsed() >= OWN_PATIENCE, "{told:?}");
+        in_time |= these;
     }
     assert!(in_time, "each within the answer to its own, or to one behind it");
     // More than is waited for.
     let mut most = 0;
     for _ in 0..TRIES {
+        let begun = Instant::now();
         let answer = wire.query("SELECT pg_notify('a', i::text) FROM generate_series(1, 300) i").await;
         let mut own: Vec<_> = answer.iter().filter(|message| message.tag == b'A').map(said).collect();
+        assert!(own.len() >= 100 || begun.elapsed() >= OWN_PATIENCE, "{}", own.len());
         most = most.max(own.len());
         while own.len() < 300 {
             own.push(heard(&mut wire).await);
@@ -245,8 +259,12 @@ async fn what_a_client_notifies_itself_of_comes_within_the_answer_in_the_order_o
 async fn psql_shows_its_own_notification_with_the_command_that_sent_it() {
     let cluster = Cluster::start().await;
     let pool = Pooler::start(two(&cluster)).await;
+    let in_order = |text: &str| {
+        text.find("Asynchronous notification \"a\" with payload \"self\"").is_some_and(|told| Some(told) < text.find("behind"))
+    };
     let mut texts = Vec::new();
     for _ in 0..TRIES {
+        let begun = Instant::now();
         let port = pool.postgres_port().to_string();
         let psql = tokio::task::spawn_blocking(move || {
             let mut psql = Command::new("psql");
@@ -254,10 +272,11 @@ async fn psql_shows_its_own_notification_with_the_command_that_sent_it() {
             psql.args(["-c", "LISTEN a", "-c", "NOTIFY a, 'self'", "-c", "SELECT 1 AS behind"]).output().expect("psql is installed")
         });
         let output = wait::soon("psql to end", psql).await.expect("it does not panic");
-        texts.push(String::from_utf8_lossy(&output.stdout).into_owned());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(in_order(&text) || begun.elapsed() >= OWN_PATIENCE, "{text}");
+        texts.push(text);
     }
-    let told = "Asynchronous notification \"a\" with payload \"self\"";
-    assert!(texts.iter().any(|text| text.find(told) < text.find("behind") && text.contains(told)), "{texts:?}");
+    assert!(texts.iter().any(|text| in_order(text)), "{texts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
