@@ -72,7 +72,11 @@ async fn who_is_not_let_in_is_told_apart() {
     let mut stranger = Wire::connect(pool.postgres_port()).await;
     stranger.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     stranger.until_closed().await;
-    Wire::connect(pool.postgres_port()).await.send(&frame::startup(&[("user", USER), ("database", "app")])).await;
+    // It has read what was sent to it: otherwise its socket would end with a reset.
+    let mut leaver = Wire::connect(pool.postgres_port()).await;
+    leaver.send(&frame::startup(&[("user", USER), ("database", "app")])).await;
+    assert_eq!(leaver.read().await.map(|asked| asked.tag), Some(b'R'));
+    drop(leaver);
     pool.process().log().line_with("client left during login").await;
     // The reasons add up to the results, and a stranger is one fault.
     let failed = |now: &Scrape, result| now.sum("sidepool_client_logins_total", &[("protocol", "postgres"), ("result", result)]);
