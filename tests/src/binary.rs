@@ -31,6 +31,11 @@ pub fn with_pam() {
     }
 }
 
+/// Another program of the workspace, as it is built for tests.
+pub fn beside(package: &str, program: &str) -> PathBuf {
+    compile(package, "dev", "debug").with_file_name(program)
+}
+
 /// A directory with `out`, which has what the image holds, as `deploy/docker/static` makes it. `SIDEPOOL_IMAGE_CONTENT` names one that is there.
 pub fn image_content() -> &'static PathBuf {
     static CONTENT: OnceLock<PathBuf> = OnceLock::new();

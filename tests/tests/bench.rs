@@ -11,7 +11,10 @@ use sidepool_tests::{left_out, place, wait};
 use tokio::process::Command;
 
 /// Two clients here, four there: each kind of load once.
-const LOADS: &str = "S2 S2+tls+server-tls C2+tls+rsa+resumed START CLIENTS4@200 POOLS10@200 WORKERS2 GET2";
+const LOADS: &str = "S2 U2 C2 S2+tls+server-tls C2+tls+rsa+resumed START CLIENTS4@200 POOLS10@200 WORKERS2 GET2";
+
+/// The usual ones, and the floor.
+const TARGETS: &str = "pgbouncer,nutcracker,sidepool,floor,direct";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_load_is_measured_and_told() {
@@ -22,7 +25,8 @@ async fn each_kind_of_load_is_measured_and_told() {
     let folder = place::directory("bench");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/run");
     let mut command = Command::new(script);
-    command.args(["--rounds", "1", "--seconds", "1", "--scale", "1", "--loads", LOADS]);
+    command.args(["--rounds", "1", "--seconds", "1", "--scale", "1", "--loads", LOADS, "--targets", TARGETS]);
+    command.env("FLOOR", binary::beside("sidepool-floor", "floor"));
     command.arg("--json").arg(folder.join("figures.json")).arg("--markdown").arg(folder.join("tables.md")).arg("--svg").arg(&folder);
     command.env("BINARY", binary::path(Build::Checked)).env_remove("PGBOUNCER").stdin(Stdio::null()).kill_on_drop(true);
     let output = wait::within(Duration::from_secs(300), "the benchmark", command.output()).await.expect("it starts");
@@ -46,6 +50,9 @@ async fn each_kind_of_load_is_measured_and_told() {
                 assert!(number(&result["targets"]["sidepool"]["figures"]["cpu_us"]["median"]) > 0.0, "{result:#}");
                 assert_eq!(result["targets"]["sidepool"]["samples"].as_array().map(Vec::len), Some(1));
             }
+        }
+        if ["S2", "U2", "C2", "GET2"].contains(&name) {
+            assert!(number(&result["targets"]["floor"]["figures"]["cpu_us"]["median"]) > 0.0, "{result:#}");
         }
         if name.starts_with('C') && name.ends_with("resumed") {
             for target in ["sidepool", "pgbouncer"] {

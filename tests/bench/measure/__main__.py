@@ -25,11 +25,14 @@ def options():
     parser.add_argument("--only", choices=loads.GROUPS, help="of these loads only one group")
     parser.add_argument("--targets", metavar="NAMES", default="pgbouncer,nutcracker,sidepool,direct",
                         help="which, comma-separated; pgbouncer-again and nutcracker-again are second instances, for an A/A comparison; "
-                             f"further {', '.join(name for name in poolers.SIDEPOOLS if name != 'sidepool')}")
+                             f"further {', '.join(name for name in poolers.SIDEPOOLS if name != 'sidepool')}, and floor: a relay that only copies, "
+                             "the least that a pooler could cost")
     parser.add_argument("--sidepool", metavar="BINARY", type=pathlib.Path, default=os.environ.get("BINARY"),
                         help="this binary instead of one built with the release profile")
     parser.add_argument("--shipped", metavar="BINARY", type=pathlib.Path, default=os.environ.get("SHIPPED"),
                         help="START is that of this binary: what deploy/docker/static makes is smaller than cargo's")
+    parser.add_argument("--floor", metavar="BINARY", type=pathlib.Path, default=os.environ.get("FLOOR"),
+                        help="this binary as the target floor, instead of one built with the release profile")
     parser.add_argument("--against", metavar="BINARY", type=pathlib.Path, help="another sidepool binary, compared as `sidepool-other`")
     parser.add_argument("--pgbouncer", metavar="BINARY", type=pathlib.Path, default=os.environ.get("PGBOUNCER"),
                         help="this PgBouncer instead of the installed one")
@@ -50,7 +53,7 @@ def options():
     if chosen.against:
         chosen.targets.insert(chosen.targets.index("sidepool") + 1 if "sidepool" in chosen.targets else 0, "sidepool-other")
     chosen.start = start = pathlib.Path(os.environ.get("SIDEPOOL_BENCH_FROM", "."))
-    for name in ("sidepool", "shipped", "against", "pgbouncer", "json", "markdown", "svg"):
+    for name in ("sidepool", "shipped", "floor", "against", "pgbouncer", "json", "markdown", "svg"):
         if getattr(chosen, name) is not None:
             setattr(chosen, name, start / getattr(chosen, name))
     if chosen.pgbouncer:
@@ -58,12 +61,12 @@ def options():
     return chosen
 
 
-def build():
+def build(package, program):
     """The release profile's binary."""
-    print("building sidepool with the release profile (BINARY=… measures another) …", flush=True)
-    subprocess.run(["cargo", "build", "--quiet", "--release", "--package", "sidepool"], cwd=_WORKSPACE, check=True)
+    print(f"building {package} with the release profile (an option measures another binary) …", flush=True)
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--package", package], cwd=_WORKSPACE, check=True)
     target = os.environ.get("CARGO_TARGET_DIR", _WORKSPACE / "target")
-    return pathlib.Path(target) / "release" / "sidepool"
+    return pathlib.Path(target) / "release" / program
 
 
 def prepare(chosen):
@@ -79,7 +82,9 @@ def prepare(chosen):
     for one in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, lambda number, _: sys.exit(128 + number))
     if any(name.startswith("sidepool") for name in chosen.targets) and chosen.sidepool is None:
-        chosen.sidepool = build()
+        chosen.sidepool = build("sidepool", "sidepool")
+    if poolers.FLOOR in chosen.targets and chosen.floor is None:
+        chosen.floor = build("sidepool-floor", "floor")
     if chosen.pgbouncer:
         tools.tool("pgbouncer", "pgbouncer")
 

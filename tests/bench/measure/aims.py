@@ -3,7 +3,7 @@
 import pathlib
 import tomllib
 
-from measure import compare, report
+from measure import compare, poolers, report
 
 _FILE = pathlib.Path(__file__).resolve().parents[1] / "aims.toml"
 
@@ -22,13 +22,15 @@ def judge(results):
         if measured is not None:
             met = measured["median"] <= aim["most"] if "most" in aim else measured["median"] >= aim["least"]
         peers = {name: flat["growth"]["median"] for name, flat in result.get("scaling", {}).items() if name != target}
-        rows.append({**aim, "target": target, "measured": measured, "met": met, "peers": peers})
+        floor = _measured(aim, poolers.FLOOR, result) if target == "sidepool" and poolers.FLOOR in _names(result) else None
+        rows.append({**aim, "target": target, "measured": measured, "met": met, "floor": floor, "peers": peers})
     return rows
 
 
 def table(rows):
-    """The rows in Markdown."""
-    heads = ["load", "what", "aim", "measured (least to most)", ""]
+    """The rows in Markdown, beside what the floor reaches if it took part."""
+    has_floor = any(row.get("floor") for row in rows)
+    heads = ["load", "what", "aim", "measured (least to most)", "", *(["floor"] if has_floor else [])]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         unit = f" {row['unit']}" if "unit" in row else ""
@@ -38,7 +40,10 @@ def table(rows):
             median, least, most = (_digits(row["measured"][key]) for key in ("median", "min", "max"))
             measured = f"{median}{unit} ({least} to {most})" + "".join(f"; {name}: {_digits(value)}" for name, value in row["peers"].items())
         verdict = {True: "met", False: "**missed**", None: "not measured"}[row["met"]]
-        lines.append("| " + " | ".join([f"`{row['load']}`", _what(row), aim, measured, verdict]) + " |")
+        cells = [f"`{row['load']}`", _what(row), aim, measured, verdict]
+        if has_floor:
+            cells.append(_digits(row["floor"]["median"]) if row.get("floor") else "")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

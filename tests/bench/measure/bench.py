@@ -47,11 +47,12 @@ class Bench:
 
     def _wanted(self, *names):
         """Of these targets, those that were asked for and are installed, in the order asked for."""
-        return [name for name in self.chosen.targets if name in names and (name.startswith("sidepool") or has(name.split("-")[0]))]
+        return [name for name in self.chosen.targets if name in names and (name.startswith(("sidepool", poolers.FLOOR)) or has(name.split("-")[0]))]
 
     def _recipe(self, name, setup, sidepool=None):
         """The pooler of that name, ready to be started; in front of PostgreSQL if there is a setup, else of Redis. `sidepool`: its binary."""
-        binary = self.chosen.against if name == "sidepool-other" else sidepool or self.chosen.sidepool
+        binaries = {"sidepool-other": self.chosen.against, poolers.FLOOR: self.chosen.floor}
+        binary = binaries.get(name, sidepool or self.chosen.sidepool)
         if setup is None:
             return poolers.for_redis(self.place, name, self.redis, binary)
         return poolers.for_postgres(self.place, name, setup, self.postgres, self.certificates, binary)
@@ -71,12 +72,12 @@ class Bench:
         return {target.name: of_target for target, of_target in zip(targets, runs)}
 
     def _run_postgres(self, load):
-        names = self._wanted(*poolers.PGBOUNCERS, *poolers.SIDEPOOLS)
+        names = self._wanted(*poolers.PGBOUNCERS, *poolers.SIDEPOOLS, *((poolers.FLOOR,) if load.kind != "P" and not load.tls else ()))
         if load.kind == "P" and not pgbouncer_prepares():
             names = [name for name in names if not name.startswith("pgbouncer")]
         if load.kind == "W" and "pgbouncer" in names:
             names.insert(1, "pgbouncer-64k")
-        setup = Setup(tls=load.tls or Tls())
+        setup = Setup(tls=load.tls or Tls(), by_socket=load.kind == "U")
         targets = self._targets(names, setup)[setup]
         if "direct" in self.chosen.targets and load.clients <= _DIRECT_CLIENTS and not load.tls:
             targets = [*targets, self.postgres.target()]
@@ -84,11 +85,12 @@ class Bench:
 
     def _run_login(self, load):
         setup = Setup(auth="scram-sha-256", tls=load.tls or Tls())
-        targets = self._targets(self._wanted(*poolers.PGBOUNCERS, *poolers.SIDEPOOLS), setup)[setup]
+        names = self._wanted(*poolers.PGBOUNCERS, *poolers.SIDEPOOLS, *(() if load.tls else (poolers.FLOOR,)))
+        targets = self._targets(names, setup)[setup]
         return self._alternate(targets, lambda target: login.run(target, load, self.chosen.seconds))
 
     def _run_redis(self, load):
-        targets = self._targets(self._wanted("nutcracker", "nutcracker-again", *poolers.SIDEPOOLS_FOR_REDIS), None)[None]
+        targets = self._targets(self._wanted("nutcracker", "nutcracker-again", *poolers.SIDEPOOLS_FOR_REDIS, poolers.FLOOR), None)[None]
         targets = [*targets, *([self.redis.target()] if "direct" in self.chosen.targets else [])]
         requests = max(1, round(min(redis.warm(target, load) for target in targets) * self.chosen.seconds))
         return self._alternate(targets, lambda target: redis.run(target, load, requests, self.redis.process))

@@ -25,16 +25,20 @@ SIDEPOOLS = {
 # Of these, those that are something of their own in front of Redis.
 SIDEPOOLS_FOR_REDIS = tuple(name for name, (_, postgres_alone) in SIDEPOOLS.items() if not postgres_alone)
 PGBOUNCERS = ("pgbouncer", "pgbouncer-again", "pgbouncer-64k")
+# A relay that only copies (`floor`): no pooler that uses sockets in the usual way costs less.
+FLOOR = "floor"
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a load asks of the poolers in front of PostgreSQL. `pools` counts further databases `pool0`, `pool1` …, each one pool."""
+    """What a load asks of the poolers in front of PostgreSQL. `pools` counts further databases `pool0`, `pool1` …, each one pool. `by_socket`: the
+    server is reached through its Unix socket by whoever has one way to it only."""
 
     auth: str = "trust"
     tls: Tls = Tls()
     pools: int = 0
     workers: int = 1
+    by_socket: bool = False
 
     def databases(self, postgres):
         """Name, host and pool size of each database. However many pools are in use, the server has about as many connections or one each."""
@@ -61,6 +65,8 @@ class Recipe:
 
 def for_postgres(place, name, setup, postgres, certificates, binary):
     """The pooler called `name` in front of PostgreSQL."""
+    if name == FLOOR:
+        return _floor(place, setup, postgres, binary)
     if name.startswith("sidepool"):
         return _sidepool(place, name, setup, postgres, certificates, binary)
     return _pgbouncer(place, name, setup, postgres, certificates)
@@ -68,6 +74,9 @@ def for_postgres(place, name, setup, postgres, certificates, binary):
 
 def for_redis(place, name, redis, binary):
     """The pooler called `name` in front of Redis."""
+    if name == FLOOR:
+        port = place.port()
+        return Recipe(name, [[binary, "redis", port, redis.port]], port)
     if name.startswith("sidepool"):
         return _sidepool_for_redis(place, name, redis, binary)
     return _nutcracker(place, name, redis)
@@ -98,6 +107,17 @@ def _pgbouncer(place, name, setup, postgres, certificates):
     (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
     command = [tool("pgbouncer", "pgbouncer"), "-q", folder / "pgbouncer.ini"]
     return Recipe(name, [command] * setup.workers, port, folder, user)
+
+
+def _floor(place, setup, postgres, binary):
+    port = place.port()
+    folder = place.folder(f"{FLOOR}-{port}")
+    command = [binary, "postgres", port, postgres.port, "--pool-size", POOL_SIZE, "--user", USER, "--database", DATABASE, "--socket-folder", folder]
+    if setup.by_socket:
+        command += ["--server-folder", postgres.socket_folder]
+    if setup.auth != "trust":
+        command += ["--verifier", scram_verifier()]
+    return Recipe(FLOOR, [command], port, folder)
 
 
 def _sidepool(place, name, setup, postgres, certificates, binary):
