@@ -30,6 +30,7 @@ pub struct NameServer {
     names: Arc<Mutex<BTreeMap<String, Answer>>>,
     asked: watch::Receiver<BTreeMap<String, u64>>,
     resolv_conf: PathBuf,
+    impatient: PathBuf,
     _task: JoinSet<()>,
 }
 
@@ -38,19 +39,28 @@ impl NameServer {
     pub async fn start() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = socket.local_addr().expect("it is bound");
-        let resolv_conf = place::directory("dns").join("resolv.conf");
-        let text = format!("nameserver {address}\nsearch test.example\noptions timeout:1 attempts:1\n");
-        std::fs::write(&resolv_conf, text).expect("our own directory");
+        let directory = place::directory("dns");
+        let [resolv_conf, impatient] = [("resolv.conf", 10), ("impatient.conf", 1)].map(|(name, seconds)| {
+            let text = format!("nameserver {address}\nsearch test.example\noptions timeout:{seconds} attempts:1\n");
+            let file = directory.join(name);
+            std::fs::write(&file, text).expect("our own directory");
+            file
+        });
         let names = Arc::new(Mutex::new(BTreeMap::new()));
         let (count, asked) = watch::channel(BTreeMap::new());
         let mut task = JoinSet::new();
         task.spawn(serve(socket, Arc::clone(&names), count));
-        Self { names, asked, resolv_conf, _task: task }
+        Self { names, asked, resolv_conf, impatient, _task: task }
     }
 
-    /// The file that leads there.
+    /// The file that leads there, with the patience that a name server of a busy machine needs: else it would be asked twice, or taken for silent.
     pub fn resolv_conf(&self) -> &Path {
         &self.resolv_conf
+    }
+
+    /// The same for whoever is to find it silent, after a second.
+    pub fn impatient_resolv_conf(&self) -> &Path {
+        &self.impatient
     }
 
     /// Says this of `name` from now on.

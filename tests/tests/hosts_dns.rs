@@ -100,7 +100,9 @@ async fn records_that_rotate_close_nothing() {
 async fn without_an_answer_the_last_good_one_counts() {
     let (servers, names) = (Two::start().await, NameServer::start().await);
     names.lead("db.example", &["127.0.0.1"]);
-    let pool = Pooler::start(by_name(&servers.one, &names, "db.example")).await;
+    // Here it does keep silent.
+    let impatient = names.impatient_resolv_conf().display().to_string();
+    let pool = Pooler::start(by_name(&servers.one, &names, "db.example").set("postgres.resolv_conf", impatient)).await;
     let mut first = pool.wire().await;
     first.value(WHICH).await;
     for answer in [Answer::Failure, Answer::NoSuchName, Answer::Silence] {
