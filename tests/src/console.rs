@@ -1,8 +1,15 @@
 //! What tests ask of the admin console: rows by the names of their columns.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::postgres::{Wire, tags};
+
+/// So long a worker is waited for, before a list is shown without it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// So often a list is asked for from which a worker may be missing.
+const TRIES: u32 = 3;
 
 /// A row: values by column; NULL is `None`.
 pub type Row = BTreeMap<String, Option<String>>;
@@ -14,6 +21,19 @@ pub async fn rows(console: &mut Wire, command: &str) -> Vec<Row> {
     let names = column_names(&description.body);
     let rows = messages.iter().filter(|message| message.tag == b'D');
     rows.map(|row| names.iter().cloned().zip(row.columns()).collect()).collect()
+}
+
+/// The same, to which every worker has added its own: asked again where one of them may have been late.
+pub async fn rows_of_all(console: &mut Wire, command: &str) -> Vec<Row> {
+    let mut tries = 0;
+    loop {
+        let begun = Instant::now();
+        let rows = rows(console, command).await;
+        tries += 1;
+        if begun.elapsed() < PATIENCE || tries == TRIES {
+            return rows;
+        }
+    }
 }
 
 /// The names in a RowDescription.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sidepool_tests::conformance::proves;
-use sidepool_tests::console::{number, of, rows, value};
+use sidepool_tests::console::{number, of, rows, rows_of_all, value};
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::cancel::send_cancel;
 use sidepool_tests::postgres::wire::first_error;
@@ -318,10 +318,10 @@ async fn two_workers_are_one_console() {
         client.value("SELECT 1").await;
         clients.push(client);
     }
-    assert_eq!(rows(&mut admin, "SHOW CLIENTS").await.len(), 7);
-    let pools = rows(&mut admin, "SHOW POOLS").await;
+    assert_eq!(rows_of_all(&mut admin, "SHOW CLIENTS").await.len(), 7);
+    let pools = rows_of_all(&mut admin, "SHOW POOLS").await;
     assert_eq!(number(of(&pools, "database", "app"), "cl_active"), 6);
-    let totals = rows(&mut admin, "SHOW STATS_TOTALS").await;
+    let totals = rows_of_all(&mut admin, "SHOW STATS_TOTALS").await;
     assert_eq!(number(of(&totals, "database", "app"), "query_count"), 6);
     under_load(&pool, async {
         for _ in 0..3 {

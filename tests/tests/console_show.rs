@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use sidepool::console::show::Show;
 use sidepool_tests::conformance::proves;
-use sidepool_tests::console::{Row, column_names, number, of, rows, value};
+use sidepool_tests::console::{Row, column_names, number, of, rows, rows_of_all, value};
 use sidepool_tests::place;
 use sidepool_tests::pooler::Pooler;
 use sidepool_tests::postgres::wire::{first_error, tags};
@@ -100,7 +100,7 @@ async fn the_sockets_of_the_process_are_shown_with_whose_they_are() {
     busy.query("BEGIN").await;
     idle.query("SET DateStyle = 'German'").await;
     let mut admin = console(&pool, "app").await;
-    let shown = rows(&mut admin, "SHOW FDS").await;
+    let shown = rows_of_all(&mut admin, "SHOW FDS").await;
     let number_of = |row: &Row, column: &str| i32::try_from(number(row, column)).expect("a descriptor");
     let target = |row: &Row| std::fs::read_link(format!("/proc/{}/fd/{}", pool.process().id(), number(row, "fd"))).expect("it is open");
     assert!(shown.iter().all(|row| target(row).to_string_lossy().starts_with("socket:")));
