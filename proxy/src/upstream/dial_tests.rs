@@ -80,15 +80,33 @@ async fn a_silent_host_costs_a_moment_once() {
     dial(&dialer).await.unwrap();
     let first = clock::now() - started;
     assert!(first >= HEAD_START && first < PATIENCE / 2, "{first:?}");
-    let started = clock::now();
-    for _ in 0..4 {
-        dial(&dialer).await.unwrap();
+    let mut again = Duration::MAX;
+    // A machine that stands still for a moment does not do so three times.
+    for _ in 0..3 {
+        let started = clock::now();
+        for _ in 0..4 {
+            dial(&dialer).await.unwrap();
+        }
+        again = again.min(clock::now() - started);
     }
-    assert!(clock::now() - started < HEAD_START, "it is remembered");
+    assert!(again < HEAD_START, "it is remembered: {again:?}");
 }
 
 #[tokio::test]
 async fn a_silent_host_that_answers_again_is_noticed_soon() {
+    let mut after = Duration::MAX;
+    for _ in 0..3 {
+        after = after.min(until_it_is_noticed().await);
+        // The system alone would ask again after seven seconds. Where it is asked late once, on a machine that stands still, it is asked again.
+        if after < Duration::from_secs(2) {
+            return;
+        }
+    }
+    panic!("{after:?} after it was back");
+}
+
+/// How long a host that was silent has been back when somebody who waits for it is let in.
+async fn until_it_is_noticed() -> Duration {
     let (filling, listener, port) = silent().await;
     let dialer = dialer(&[tcp("127.0.0.1", port)], LoadBalance::RoundRobin);
     let back = KNOCK + Duration::from_millis(500);
@@ -104,9 +122,7 @@ async fn a_silent_host_that_answers_again_is_noticed_soon() {
     let connect = dialer.connect(Duration::from_secs(15), async |stream, _| Ok(stream));
     let connected = tokio::select! { connected = connect => connected, () = serve => unreachable!("it serves for ever") };
     connected.unwrap();
-    // The system alone would ask again after seven seconds.
-    let after = (clock::now() - started).saturating_sub(back);
-    assert!(after < Duration::from_secs(2), "{after:?} after it was back");
+    (clock::now() - started).saturating_sub(back)
 }
 
 #[tokio::test]

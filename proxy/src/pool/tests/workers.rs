@@ -6,7 +6,7 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::bench::{ALICE, AWAY, BOB, Bench, HOME, LIMITS, asker, ms};
 use super::fake::{ANYONE, FakeConnector, Server, handle};
@@ -179,18 +179,20 @@ fn work(
 fn all_clients_on_one_worker_use_all_connections() {
     let server = std::sync::Arc::<Server>::default();
     let (lived_away, seen) = std_mpsc::channel();
+    let (at_home, over) = oneshot::channel::<()>();
     let away: Script = Box::new(move |pool| {
         Box::pin(async move {
             let lease = pool.acquire(ANYONE).await.expect("a connection");
             lease.release(Condition::Clean);
             lived_away.send(()).expect("the other worker waits for it");
             // Keeps its handle, and does nothing any more.
-            tokio::time::sleep(ms(300)).await;
+            let _ = over.await;
         })
     });
     let opened = server.clone();
     let home: Script = Box::new(move |pool| {
         Box::pin(async move {
+            let _at_home = at_home;
             tokio::task::spawn_blocking(move || seen.recv()).await.expect("no panic").expect("the other worker's word");
             let first = pool.acquire(ANYONE).await.expect("the connection that lived with the other worker");
             assert_eq!(opened.opened.load(Ordering::SeqCst), 1);
