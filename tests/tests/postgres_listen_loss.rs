@@ -171,8 +171,8 @@ async fn who_is_to_be_kept_is_warned_and_hears_again() {
     assert_eq!((warning.tag, warning.field(b'S').as_deref(), warning.field(b'C').as_deref()), (b'N', Some("WARNING"), Some("01000")));
     cluster.launch().await;
     pool.metrics_show("it listening again", |now| now.sum("sidepool_listen_channels", &[]) == 2.0).await;
-    // Its own LISTEN is confirmed when the channel is listened to again, and not before.
-    listener.query("LISTEN a").await;
+    // Its own LISTEN is confirmed when the channels are listened to again, and not before: both, for they are asked for one after the other.
+    listener.query("LISTEN a; LISTEN b").await;
     other.query("NOTIFY a, 'after'; NOTIFY b, 'after'").await;
     assert_eq!(heard(&mut listener).await, "a=after");
     assert_eq!(heard(&mut listener).await, "b=after");

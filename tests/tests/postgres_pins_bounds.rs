@@ -50,6 +50,8 @@ async fn who_turns_out_to_pin_one_too_many_is_told_and_its_connection_serves_oth
     let mut pool = Pooler::start(settings.clone()).await;
     let (mut first, mut second, mut other) = (pool.wire().await, pool.wire().await, pool.wire().await);
     run(&mut first, HIDDEN).await;
+    // What is left is found out behind the answer: whose is found out first has the only place.
+    pins(&pool, 1).await;
     second.send(&frame::query(HIDDEN)).await;
     let last = second.until_closed().await.pop().expect("it is told");
     says(&last, "53300", &["max_pinned_connections", "statements prepared in SQL", "There may be 1 of them", "DEALLOCATE ALL"]);
@@ -78,6 +80,9 @@ async fn what_is_certain_to_pin_one_too_many_does_not_run() {
     let pool = Pooler::start(settings).await;
     let (mut first, mut second) = (pool.wire().await, pool.wire().await);
     run(&mut first, "CREATE TEMP TABLE kept AS SELECT 1").await;
+    // It has its place since it was sent; what for is found out behind the answer.
+    let kept = |now: &Scrape| is(now, "sidepool_pinned_clients", &[("reason", "temporary_tables")], 1);
+    pool.metrics_show("what the connection is kept for", kept).await;
     for (sql, words) in [
         ("CREATE TEMP TABLE kept AS SELECT 1", "temporary tables"),
         ("SELECT 1 INTO TEMP kept", "temporary tables"),

@@ -68,14 +68,16 @@ async fn each_batch_that_is_refused_is_answered_once_and_no_row_comes_late() {
     let mut pool = narrow(&cluster, "60s").await;
     let (mut holder, mut client) = (pool.wire().await, pool.wire().await);
     holder.query("BEGIN").await;
-    let impatient = pool.settings().clone().set("postgres.query_wait_timeout", "300ms");
-    pool.reload(impatient).await;
+    let patient = pool.settings().clone();
+    pool.reload(patient.clone().set("postgres.query_wait_timeout", "300ms")).await;
     client.send(&[batch("SELECT 'one'"), batch("SELECT 'two'"), query("SELECT 'three'")].concat()).await;
     for _ in 0..3 {
         let answer = client.until_ready().await;
         assert_eq!(tags(&answer), "EZ");
         assert_eq!(answer[0].field(b'C').as_deref(), Some("53300"));
     }
+    // Only those three are to wait in vain.
+    pool.reload(patient).await;
     holder.query("COMMIT").await;
     assert_eq!(client.value("SELECT 'four'").await, "four");
     assert!(client.is_silent().await, "nothing of what was refused comes after all");
