@@ -128,8 +128,12 @@ async fn who_blocks_misses_nothing_that_is_sent_right_behind_it() {
     giver.command(&["PING"]).await;
     reader.command(&["PING"]).await;
     pool.metrics_show("a connection that is ready", |now| ready(now) > 0.0).await;
+    let mut direct = server.direct().await;
     for round in 0..200 {
         let value = round.to_string();
+        // A server that was stopped before it looked for more would look first at the connection that it has read last, which is the
+        // giver's: what comes first is read first when it has looked since.
+        assert_eq!(direct.command(&["PING"]).await.text(), "PONG");
         reader.send(&request(&["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"])).await;
         giver.send(&request(&["XADD", "stream", "*", "round", &value])).await;
         assert_eq!(last_field(&reader.reply().await), value);
@@ -319,6 +323,19 @@ async fn answers_to_half_closed(pool: &Pooler, requests: &[u8]) -> Vec<String> {
     answers
 }
 
+/// Who says no more and is to be blocked is waited for a tenth of a second. What came of the first of a few tries that was as it should be,
+/// or was over sooner than that: any other may have found a machine that stood still for so long.
+async fn at_once<T>(mut attempt: impl AsyncFnMut() -> (bool, Duration, T)) -> T {
+    let mut tries = 10;
+    loop {
+        let (is_right, took, outcome) = attempt().await;
+        tries -= 1;
+        if is_right || took < Duration::from_millis(90) || tries == 0 {
+            return outcome;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_no_more_gets_all_that_is_answered_at_once() {
     let server = RedisServer::start().await;
@@ -328,13 +345,24 @@ async fn who_says_no_more_gets_all_that_is_answered_at_once() {
     assert_eq!(answers_to_half_closed(&pool, &wait("0", "0")).await, ["OK", "0", "1"]);
     assert_eq!(answers_to_half_closed(&pool, &wait("1", "300")).await, ["OK", "0", "1"], "a limit ends it");
     let mut giver = pool.redis_wire().await;
-    giver.command(&["RPUSH", "l", "given", "given"]).await;
-    let blpop = request(&["BLPOP", "l", "1"]);
+    let blpop = request(&["BLPOP", "l", "0"]);
     let set = [request(&["SET", "x", "1"]), request(&["GET", "x"])].concat();
     let given = format!("{:?}", Reply::Array(vec![Reply::Bulk(b"l".to_vec()), Reply::Bulk(b"given".to_vec())]));
     let pinned = [request(&["WATCH", "k"]), blpop.clone(), set.clone()].concat();
-    assert_eq!(answers_to_half_closed(&pool, &pinned).await, ["OK", &given, "OK", "1"]);
-    assert_eq!(answers_to_half_closed(&pool, &[blpop.clone(), set].concat()).await, [&given, "OK", "1"]);
+    for (requests, expected) in [(pinned, vec!["OK", &given, "OK", "1"]), ([blpop.clone(), set].concat(), vec![&given, "OK", "1"])] {
+        let answers = at_once(async || {
+            giver.command(&["DEL", "l"]).await;
+            giver.command(&["RPUSH", "l", "given"]).await;
+            let begun = Instant::now();
+            let answers = answers_to_half_closed(&pool, &requests).await;
+            let took = begun.elapsed();
+            are_blocked(&server, 0).await;
+            (answers == expected, took, answers)
+        })
+        .await;
+        assert_eq!(answers, expected);
+    }
+    giver.command(&["DEL", "l"]).await;
     let before = [request(&["WATCH", "k"]), request(&["GET", "x"]), blpop].concat();
     assert_eq!(answers_to_half_closed(&pool, &before).await, ["OK", "1"], "there is none, and what was owed before that came");
     are_blocked(&server, 0).await;
@@ -421,18 +449,29 @@ async fn what_is_asked_again_is_no_blocking_command_for_standing_before_one() {
     let network = FaultProxy::start(server.port()).await;
     let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.retry_timeout", "10s");
     let pool = Pooler::start(settings).await;
-    let (first, second) = (&["SET", "k", "v"][..], &["BLPOP", "list", "1"][..]);
-    let mut wire = pool.redis_wire().await;
-    assert_eq!(wire.command(first).await.text(), "OK");
+    let (first, second) = (&["SET", "k", "v"][..], &["BLPOP", "list", "0"][..]);
     let mut giver = server.direct().await;
-    giver.command(&["RPUSH", "list", "given"]).await;
-    // A read-only replica of nobody does not execute it for a while.
-    assert_eq!(giver.command(&["REPLICAOF", "127.0.0.1", "1"]).await.text(), "OK");
-    wire.send(&[request(first), request(second)].concat()).await;
-    wire.stream().shutdown().await.expect("a socket that can be half closed");
-    // Each pause is twice the one before: some are longer than a client that is to be blocked is waited for.
-    pool.metrics_show("that it is asked again", |now| now.sum("sidepool_redis_retries_total", &[]) >= 6.0).await;
-    assert_eq!(giver.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
-    assert_eq!(wire.reply().await.text(), "OK");
-    assert_eq!(wire.reply().await.elements()[1].text(), "given");
+    let retries = |now: &Scrape| now.sum("sidepool_redis_retries_total", &[]);
+    let given = at_once(async || {
+        let mut wire = pool.redis_wire().await;
+        assert_eq!(wire.command(first).await.text(), "OK");
+        giver.command(&["DEL", "list"]).await;
+        giver.command(&["RPUSH", "list", "given"]).await;
+        let before = retries(&pool.scrape().await);
+        // A read-only replica of nobody does not execute it for a while.
+        assert_eq!(giver.command(&["REPLICAOF", "127.0.0.1", "1"]).await.text(), "OK");
+        wire.send(&[request(first), request(second)].concat()).await;
+        wire.stream().shutdown().await.expect("a socket that can be half closed");
+        // Each pause is twice the one before: some are longer than a client that is to be blocked is waited for.
+        pool.metrics_show("that it is asked again", |now| retries(now) >= before + 6.0).await;
+        let begun = Instant::now();
+        assert_eq!(giver.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+        assert_eq!(wire.reply().await.text(), "OK");
+        let given = wire.read().await;
+        let took = begun.elapsed();
+        are_blocked(&server, 0).await;
+        (given.is_some(), took, given)
+    })
+    .await;
+    assert_eq!(given.expect("it is given what is there").elements()[1].text(), "given");
 }

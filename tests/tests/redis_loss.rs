@@ -15,7 +15,11 @@ use sidepool_tests::wait;
 use tokio::task::JoinSet;
 
 fn nothing_is_under_way(now: &Scrape) -> bool {
-    now.sum("sidepool_redis_inflight_commands", &[]).abs() < 0.5
+    under_way(now).abs() < 0.5
+}
+
+fn under_way(now: &Scrape) -> f64 {
+    now.sum("sidepool_redis_inflight_commands", &[])
 }
 
 async fn are_blocked(server: &RedisServer, count: u32) {
@@ -51,6 +55,7 @@ async fn reads_in_flight_are_asked_again() {
     wire.command(&["SET", "k", "value"]).await;
     network.behave(Behaviour::Stall);
     wire.send(&[request(&["GET", "k"]), request(&["STRLEN", "k"]), request(&["GET", "k"])].concat()).await;
+    pool.metrics_show("all three on the way", |now| under_way(now) > 2.5).await;
     assert!(wire.is_silent().await);
     // In this order: what was held back must not slip through before the cut.
     network.cut();
@@ -90,6 +95,8 @@ async fn what_is_refused_is_not_under_way() {
     let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.query_wait_timeout", "500ms");
     let pool = Pooler::start(settings).await;
     let mut wire = pool.redis_wire().await;
+    // On a slow machine the first may be told that its time is up before it is known why.
+    wait::until("a connect that was refused", async || wire.command(&["SET", "k", "x"]).await.is_error("UPSTREAM").then_some(())).await;
     for _ in 0..5 {
         assert!(wire.command(&["SET", "k", "x"]).await.is_error("UPSTREAM"));
     }
@@ -106,6 +113,8 @@ async fn a_write_in_flight_is_called_unknown_and_not_repeated() {
     wire.command(&["SET", "n", "0"]).await;
     network.behave(Behaviour::Stall);
     wire.send(&[request(&["GET", "n"]), request(&["INCR", "n"]), request(&["GET", "n"])].concat()).await;
+    // What has not been sent when the connection is lost is sent down the next one.
+    pool.metrics_show("all three on the way", |now| under_way(now) > 2.5).await;
     assert!(wire.is_silent().await);
     // In this order: what was held back must not slip through before the cut.
     network.cut();

@@ -67,8 +67,11 @@ async fn a_replica_can_come_through() {
     let Reply::Bulk(snapshot) = read_snapshot(&mut replica).await else { panic!("a snapshot comes first") };
     assert!(snapshot.starts_with(b"REDIS"));
     other.command(&["SET", "k", "replicated"]).await;
-    let words = replica.reply().await;
-    let set = if words.elements()[0].text().eq_ignore_ascii_case("select") { replica.reply().await } else { words };
+    let mut set = replica.reply().await;
+    // Every ten seconds the server says PING among what it replicates.
+    while ["select", "ping"].iter().any(|other| set.elements()[0].text().eq_ignore_ascii_case(other)) {
+        set = replica.reply().await;
+    }
     assert_eq!(set.elements()[2].text(), "replicated");
 }
 
@@ -153,10 +156,12 @@ async fn a_new_time_for_opening_holds_for_the_next_connection() {
     network.behave(Behaviour::Stall);
     network.cut();
     wire.send(&request(&["GET", "k"])).await;
-    // As it was before, it would be 15 seconds.
-    let line = wait::soon("a connect that failed", pool.process().log().line_with("cannot open an upstream connection")).await;
-    let waited = line.split_once(" ms").and_then(|(before, _)| before.rsplit(' ').next()?.parse::<u32>().ok());
-    assert!(waited.is_some_and(|waited| (200..=300).contains(&waited)), "{line}");
+    // As it was before, it would be 15 seconds. A machine that stands still is late to look, and one of several connects is looked at in time.
+    let is_in_time = |line: &String| {
+        let waited = line.split_once(" ms").and_then(|(before, _)| before.rsplit(' ').next()?.parse::<u32>().ok());
+        line.contains("cannot open an upstream connection") && waited.is_some_and(|waited| (200..=300).contains(&waited))
+    };
+    wait::until("a connect that failed in time", async || pool.process().log().lines().into_iter().find(is_in_time)).await;
     network.behave(Behaviour::Pass);
     assert_eq!(wire.reply().await, Reply::Null);
 }

@@ -182,8 +182,18 @@ async fn behind_a_network() -> (RedisServer, FaultProxy, Pooler) {
     let server = RedisServer::start().await;
     let network = FaultProxy::start(server.port()).await;
     let settings = Settings::redis(&server).set("redis.main.port", i64::from(network.port())).set("redis.main.shared_connections", 1);
-    let pool = Pooler::start(settings).await;
-    pool.redis_wire().await.command(&["SET", "k", "v"]).await;
+    // Everybody has a turn, however long the test takes until then.
+    let pool = Pooler::start(settings.set("redis.main.query_wait_timeout", "60s")).await;
+    let mut setup = pool.redis_wire().await;
+    // So often that neither is taken for a slow command, which goes down another lane, while it is waited for and clients are slow to come:
+    // it would be at half as many looks, of which there are a hundred in a second.
+    for _ in 0..8 {
+        setup.send(&[request(&["SET", "k", "1"]), request(&["INCR", "k"])].concat().repeat(1_000)).await;
+        for _ in 0..1_000 {
+            assert_eq!(setup.reply().await.text(), "OK");
+            assert_eq!(setup.reply().await, Reply::Integer(2));
+        }
+    }
     (server, network, pool)
 }
 

@@ -205,7 +205,8 @@ async fn no_request_is_too_large_for_a_closed_gate() {
     assert!(wire.command(&["ACL", "SETUSER", "mallory", &large]).await.is_error("NOPERM"));
     assert!(wire.command(&["EXEC"]).await.is_error("EXECABORT"));
     assert_eq!(wire.command(&["EXISTS", "k"]).await, Reply::Integer(0));
-    // What is about the client itself would stay on the connection for whoever is next.
-    assert!(wire.command(&["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", &large]).await.is_error("ERR"));
+    // What is about the client itself would stay on the connection for whoever is next. It is closed in the middle of what it sends, perhaps.
+    let _ = wire.try_send(&request(&["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", &large])).await;
+    assert!(wire.reply().await.is_error("ERR"));
     assert_eq!(wire.read().await, None);
 }
