@@ -69,7 +69,8 @@ async fn in_an_ini_they_take_the_place_of_the_addresses() {
         chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root may give away its files");
     }
     let (tcp, unix, port, socket) = sockets();
-    // A client that is there before we are.
+    // A client that is there before we are. It waits for us, and not for the compiler.
+    binary::path(Build::Checked);
     let mut early = Some(tokio::spawn(Wire::login(port, USER, "app", PASSWORD)));
     for round in 0..2 {
         let mut pooler = activate(&directory.join("pgbouncer.ini"), &tcp, &unix, true);

@@ -8,7 +8,7 @@ use sidepool_tests::manifests::{chart, deploy, find, read};
 use sidepool_tests::postgres::cluster::{Cluster, PASSWORD};
 use sidepool_tests::process::Process;
 use sidepool_tests::redis::RedisServer;
-use sidepool_tests::{place, wait};
+use sidepool_tests::{place, scrape, wait};
 
 fn readme() -> String {
     std::fs::read_to_string(deploy().parent().expect("the workspace").join("README.md")).expect("a README")
@@ -64,6 +64,11 @@ async fn a_sidecar_without_a_file_and_what_prometheus_sees_of_it() {
     let typed = |line: &str| here(text.lines().map(str::trim).find(|shown| shown.starts_with(line)).expect(line));
     assert_eq!(said(&place, &format!("{} -Atc 'SELECT 6 * 7'", typed("psql"))), "42\n");
     assert_eq!(said(&place, &format!("{} PING", typed("redis-cli"))), "PONG\n");
+    // A worker that answers late is left out of what it has never been in.
+    let series = "sidepool_pool_utilization_ratio{pool=\"app.app\"}";
+    let admin = ports[2].1;
+    wait::until("the pool in the metrics", async || scrape::get(admin, "/metrics").await.filter(|answer| answer.body.contains(series)))
+        .await;
     let command = readme.lines().find_map(|line| line.strip_prefix("$ curl ")).expect("the third door");
     is_printed(&here(&shown(&readme, &format!("curl {command}"))), &said(&place, &here(&format!("curl {command}"))));
 }

@@ -24,7 +24,8 @@ const PACE: f64 = 12.0;
 const AT_ONCE: f64 = 64.0;
 
 fn over(cluster: &Cluster, proxy: &FaultProxy, workers: i64) -> Settings {
-    let mut settings = Settings::postgres(cluster).set("workers", workers);
+    // Clients wait for as long as the server is away, however long a busy machine takes for the rest.
+    let mut settings = Settings::postgres(cluster).set("workers", workers).set("postgres.query_wait_timeout", "60s");
     for number in 0..POOLS {
         let name = format!("d{number}");
         settings = settings.database(&name, cluster);

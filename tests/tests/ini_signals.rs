@@ -45,7 +45,9 @@ async fn hangup_reads_the_file_again_and_a_bad_file_changes_nothing() {
     pool.process().signal(Signal::HUP);
     log.line_with_after(from, "LOG got SIGHUP, re-reading config").await;
     log.line_with_after(from, "configuration reloaded").await;
-    let mut other = Wire::login(pool.port(), "app", "more", "").await;
+    // The workers hear of it a moment later.
+    let login = [("user", "app"), ("database", "more")];
+    let mut other = wait::until("the new database", async || Wire::try_login(pool.port(), &login, "").await.ok()).await;
     assert_eq!(other.value("SELECT 2").await, "2");
 
     let from = log.len();

@@ -229,6 +229,8 @@ async fn a_reload_bounds_sessions_that_had_no_bounds_and_frees_them_again() {
     let (mut waiting, mut running) = (pool.wire().await, pool.wire().await);
     waiting.query("BEGIN").await;
     running.send(&frame::query("SELECT pg_sleep(60)")).await;
+    // Its connection may take longer to come than the bound that follows, and then it would be a query that waits.
+    runs(&cluster, "pg_sleep(60)").await;
     let bounded = |bound: &str| settings.clone().set("postgres.query_timeout", bound).set("postgres.idle_transaction_timeout", bound);
     pool.reload(bounded("200ms")).await;
     assert_eq!(last_words(&running.until_closed().await).1, "query timeout");

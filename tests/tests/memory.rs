@@ -19,8 +19,10 @@ use tokio::io::AsyncReadExt as _;
 
 const LOGIN: &[(&str, &str)] = &[("user", USER), ("database", "app")];
 
-/// A limit of which the process has so many hundredths in use now.
-async fn used_to(pool: &Pooler, percent: f64) -> String {
+/// A limit of which the process has so many hundredths in use now. It has reloaded and been scraped before: what that takes the first time is in
+/// use already then, and does not take it a step further when it is told the limit.
+async fn used_to(pool: &mut Pooler, settings: &Settings, percent: f64) -> String {
+    pool.reload(settings.clone().set("memory_limit", "64GiB")).await;
     let resident = pool.scrape().await.sum("process_resident_memory_bytes", &[]);
     format!("{:.0}B", resident * 100.0 / percent)
 }
@@ -47,7 +49,7 @@ async fn who_is_new_is_refused_while_memory_runs_out_and_others_go_on() {
     let (mut client, mut cache) = (pool.wire().await, pool.redis_wire().await);
     client.send(&frame::query("SELECT pg_sleep(60)")).await;
     runs(&cluster, "pg_sleep(60)").await;
-    let limit = used_to(&pool, 90.0).await;
+    let limit = used_to(&mut pool, &settings, 90.0).await;
     pool.reload(settings.clone().set("memory_limit", limit)).await;
     pressure(&pool, 2.0).await;
     let Err(error) = Wire::try_login(pool.postgres_port(), LOGIN, PASSWORD).await else { panic!("nobody new is let in") };
@@ -78,7 +80,7 @@ async fn those_that_hold_most_are_closed_before_the_kernel_kills() {
         assert_eq!(tags(&client.until_ready().await), "1Z");
     }
     busy.query("BEGIN").await;
-    let limit = used_to(&pool, 110.0).await;
+    let limit = used_to(&mut pool, &settings, 110.0).await;
     pool.reload(settings.set("memory_limit", limit)).await;
     pressure(&pool, 3.0).await;
     let last = idle.until_closed().await;
@@ -95,7 +97,7 @@ async fn a_client_that_does_not_take_its_replies_is_not_read_on() {
     let mut pool = Pooler::start(settings.clone()).await;
     let mut slow = pool.redis_wire().await;
     assert_eq!(slow.command(&["PING"]).await.text(), "PONG");
-    let limit = used_to(&pool, 82.0).await;
+    let limit = used_to(&mut pool, &settings, 82.0).await;
     pool.reload(settings.clone().set("memory_limit", limit)).await;
     pressure(&pool, 1.0).await;
     // It asks for more than sockets hold, and takes nothing.

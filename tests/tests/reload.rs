@@ -96,6 +96,7 @@ async fn a_changed_secret_is_used_for_new_connections() {
     pool.reload(settings.set("postgres.databases.app.password", "rotated-secret")).await;
     wait::until("a connection with the new secret", async || (wire.value("SELECT pg_backend_pid()").await != before).then_some(())).await;
     cluster.terminate_connections().await;
+    pool.metrics_show("no connection", |now| server_connections(now) == 0.0).await;
     let mut fresh = pool.wire().await;
     assert_eq!(fresh.value("SELECT current_user").await, "app");
 }

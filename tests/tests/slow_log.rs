@@ -122,6 +122,8 @@ async fn the_wait_for_a_connection_is_told_apart_and_so_are_clients() {
     first.query("BEGIN").await;
     let asked = Instant::now();
     second.send(&frame::query("SELECT 'waited'::text")).await;
+    // It waits for all of what the first one does now, however late its worker looked.
+    pool.metrics_show("a waiter", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) == 1.0).await;
     first.query("SELECT pg_sleep(0.3)").await;
     first.query("COMMIT").await;
     second.until_ready().await;

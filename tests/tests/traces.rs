@@ -141,6 +141,8 @@ async fn a_transaction_is_a_trace_with_its_wait_and_its_statements() {
     pool.metrics_show("no connection", |now| now.sum("sidepool_pool_server_connections", &[]) == 0.0).await;
     first.query("BEGIN").await;
     second.send(&frame::query("SELECT 'waited' AS second")).await;
+    // It waits for all of what the first one does now, however late its worker looked.
+    pool.metrics_show("a waiter", |now| now.sum("sidepool_pool_client_connections", &[("state", "waiting")]) == 1.0).await;
     first.query("SELECT pg_sleep(0.2), 'secret' AS first").await;
     first.query("SELECT 1/0 AS broken").await;
     first.query("ROLLBACK").await;
