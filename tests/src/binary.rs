@@ -31,9 +31,10 @@ pub fn with_pam() {
     }
 }
 
-/// Another program of the workspace, as it is built for tests.
-pub fn beside(package: &str, program: &str) -> PathBuf {
-    compile(package, "dev", "debug").with_file_name(program)
+/// The relays that do nothing but copy, which the benchmark holds poolers against. `SIDEPOOL_FLOOR_BIN` names a program that is there: built for itself,
+/// its dependencies would be compiled once more.
+pub fn floor() -> PathBuf {
+    from_environment("SIDEPOOL_FLOOR_BIN").unwrap_or_else(|| compile("sidepool-floor", "dev", "debug").with_file_name("floor"))
 }
 
 /// A directory with `out`, which has what the image holds, as `deploy/docker/static` makes it. `SIDEPOOL_IMAGE_CONTENT` names one that is there.

@@ -26,7 +26,7 @@ async fn each_kind_of_load_is_measured_and_told() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/run");
     let mut command = Command::new(script);
     command.args(["--rounds", "1", "--seconds", "1", "--scale", "1", "--loads", LOADS, "--targets", TARGETS]);
-    command.env("FLOOR", binary::beside("sidepool-floor", "floor"));
+    command.env("FLOOR", binary::floor());
     command.arg("--json").arg(folder.join("figures.json")).arg("--markdown").arg(folder.join("tables.md")).arg("--svg").arg(&folder);
     command.env("BINARY", binary::path(Build::Checked)).env_remove("PGBOUNCER").stdin(Stdio::null()).kill_on_drop(true);
     let output = wait::within(Duration::from_secs(300), "the benchmark", command.output()).await.expect("it starts");
