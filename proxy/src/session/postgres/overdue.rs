@@ -86,6 +86,7 @@ impl Session {
     }
 
     /// Has the server cancel what runs; the session goes on.
+    #[cold]
     fn cancel_query(&self) {
         let Phase::Linked(lease) = &self.phase else { return };
         let (pool, flight) = (Rc::clone(&self.pool), Rc::clone(&lease.cancel).begin());
@@ -97,6 +98,7 @@ impl Session {
     }
 
     /// Ends the session, and what it runs.
+    #[cold]
     fn time_out(&mut self, cx: &mut Context<'_>, overdue: Overdue, stage: Stage) -> End {
         tracing::warn!(pool = %self.pool.name(), client = self.presence().id, reason = overdue.label(), "client closed: something took longer than it may");
         let fault = refusal::overdue(overdue, &self.member.account().bounds());

@@ -274,6 +274,7 @@ impl Session {
     }
 
     /// SUSPEND: sends what is held, and reads nothing.
+    #[cold]
     fn poll_suspended(&mut self, cx: &mut Context<'_>, state: suspension::State) -> Poll<End> {
         let (mut sent, mut lost) = (true, None);
         match self.to_client.poll_drain(&mut self.client, cx) {
@@ -350,6 +351,7 @@ impl Session {
     }
 
     /// The process is on its way out, and this client has nothing under way.
+    #[cold]
     fn on_the_way_out(&mut self, cx: &mut Context<'_>) -> Option<End> {
         match self.worker.drain.stage() {
             Stage::Moving => self.is_movable(cx.waker()).then_some(End::Moved),

@@ -213,12 +213,13 @@ impl PgConnector {
     /// the cancel cannot hit anything later.
     pub async fn cancel(&self, connection: &Cancellable) -> Result<(), ConnectFault> {
         let target = self.target.at(&connection.server().upstream);
-        within(cancel::TIMEOUT, &target, "cancelling", async {
+        // On the heap: it is large, and would be part of every stack from which a cancel may be sent, a client's session's above all.
+        Box::pin(within(cancel::TIMEOUT, &target, "cancelling", async {
             let stream = self.dialer().again(connection.server()).await?;
             let context = self.context.borrow().clone();
             let stream = tls::secure(stream, self.way.get(), &target, context.as_ref()).await?;
             cancel::send(stream, connection.key(), &target).await
-        })
+        }))
         .await
     }
 
