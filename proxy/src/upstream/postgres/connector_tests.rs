@@ -76,6 +76,14 @@ async fn what_goes_wrong_is_classified() {
         .await;
 }
 
+#[test]
+fn a_cancel_takes_little_of_the_stack_of_whoever_may_send_one() {
+    let connector = to(target(Upstream::Unix("/nowhere".into())));
+    let connection = Cancellable::new(Box::default(), Arc::new(Server::nowhere()));
+    let bytes = size_of_val(&connector.cancel(&connection));
+    assert!(bytes < 1024, "{bytes} bytes, for which each turn of each client's session may make room");
+}
+
 #[tokio::test]
 async fn a_probe_is_an_empty_query() {
     LocalSet::new()
